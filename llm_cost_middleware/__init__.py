@@ -1,0 +1,1 @@
+"""Route, cap, retry, cache and book every Claude and OpenAI call."""

@@ -1,0 +1,216 @@
+"""Every exception of the package. All carry their facts as fields; the message is made from them.
+
+LLMCostError
+├── InvalidAmountError (ValueError)        an amount that is not a usable number of dollars
+├── ConfigurationError (ValueError)        a configuration that cannot be used, with the way out
+│   └── UnknownKeyError                    a key that does not exist, with the nearest that does
+├── UnreadableUsageError (ValueError)      a response whose usage cannot be read
+├── UnsupportedRequestError (ValueError)   a request that the package cannot govern, with advice
+├── PriceNotFoundError (LookupError)       a model without a price, with the nearest that has one
+├── NoModelFoundError (LookupError)        nothing to guard in a chain
+├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
+├── BudgetExceededError                    the money is not there
+├── RetryDeferredError                     the provider asks to wait longer than the policy allows
+├── CircuitOpenError                       the breaker of a deployment is open
+├── CallDeadlineError (TimeoutError)       the deadline over all attempts has passed
+├── MissingExtraError (ImportError)        an optional dependency is not installed
+└── LedgerError
+    ├── LedgerUnavailableError             the storage does not answer, or cannot be written
+    ├── LedgerVersionError                 the storage was written by a newer version
+    ├── ReservationNotFoundError (LookupError)
+    └── ReservationConflictError           the same id, other facts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+
+class LLMCostError(Exception):
+    """The root of every error this package raises on purpose."""
+
+
+class InvalidAmountError(LLMCostError, ValueError):
+    """An amount that is not a usable number of US dollars."""
+
+    def __init__(self, what: str, value: object, reason: str) -> None:
+        self.what, self.value, self.reason = what, value, reason
+        super().__init__(f"{what} {value!r}: {reason}")
+
+
+class ConfigurationError(LLMCostError, ValueError):
+    """A configuration that cannot be used. ``key`` is the dotted key at fault, where there is one."""
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        self.key = key
+        super().__init__(f"{key}: {message}" if key else message)
+
+
+class UnknownKeyError(ConfigurationError):
+    """A configuration key that does not exist; ``nearest`` is the key that was probably meant."""
+
+    def __init__(self, key: str, known: Iterable[str]) -> None:
+        self.nearest = _nearest(key.rpartition(".")[2], known)
+        hint = f"; did you mean {self.nearest[0]!r}?" if self.nearest else ""
+        super().__init__(f"unknown key{hint}", key=key)
+
+
+class UnreadableUsageError(LLMCostError, ValueError):
+    """A response, or a part of one, that is not in any form the provider sends."""
+
+    def __init__(self, provider: str, reason: str) -> None:
+        self.provider, self.reason = provider, reason
+        super().__init__(f"{provider}: {reason}")
+
+
+class UnsupportedRequestError(LLMCostError, ValueError):
+    """A request that the package cannot govern. The message says what to do instead."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self.what, self.advice = what, advice
+        super().__init__(f"{what}: {advice}")
+
+
+class PriceNotFoundError(LLMCostError, LookupError):
+    """A model without a known price. ``nearest`` names the closest known models. Never read as a price of zero."""
+
+    def __init__(self, provider: str, model: str, known: Iterable[str] = ()) -> None:
+        self.provider, self.model = provider, model
+        self.nearest = _nearest(model, known)
+        hint = f"; the nearest known are {', '.join(self.nearest)}" if self.nearest else ""
+        super().__init__(
+            f'no price for {provider}/{model}{hint}. Give it one under [prices."{provider}/{model}"] in the configuration.'
+        )
+
+
+class NoModelFoundError(LLMCostError, LookupError):
+    """Nothing that can be guarded was found in a chain. The message says where was looked, and what to do."""
+
+
+class NoEligibleModelError(LLMCostError, LookupError):
+    """No model may take the call. ``reasons`` maps each candidate to why it was rejected."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        detail = "; ".join(f"{model}: {reason}" for model, reason in self.reasons.items()) or "no candidates configured"
+        super().__init__(f"no eligible model ({detail})")
+
+
+class BudgetExceededError(LLMCostError):
+    """The money is not there: raised before a call is sent, never instead of booking one that was.
+
+    Args:
+        total_cost: What the scope has spent, in US dollars.
+        budget_limit: Its limit, in US dollars.
+        scope: The first scope that refused, such as ``user:42``; ``None`` from the classic tracker.
+        settled: What is booked, in US dollars.
+        pending: What is reserved by calls in flight, in US dollars.
+        requested: What this call would have reserved, in US dollars.
+        resets_at: When the window ends; ``None`` where it never does.
+    """
+
+    is_retryable = False
+
+    def __init__(
+        self,
+        total_cost: Decimal,
+        budget_limit: Decimal,
+        *,
+        scope: str | None = None,
+        settled: Decimal | None = None,
+        pending: Decimal | None = None,
+        requested: Decimal | None = None,
+        resets_at: datetime | None = None,
+    ) -> None:
+        self.total_cost, self.budget_limit, self.scope = total_cost, budget_limit, scope
+        self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
+        parts = [f"budget{f' of {scope}' if scope else ''} exceeded: ${total_cost:f} of ${budget_limit:f} spent"]
+        if pending:
+            parts.append(f"${pending:f} reserved by calls in flight")
+        if requested is not None:
+            parts.append(f"${requested:f} requested")
+        if resets_at is not None:
+            parts.append(f"resets at {resets_at.isoformat()}")
+        super().__init__(", ".join(parts))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling (process pools): keyword fields are restored as state."""
+        return type(self), (self.total_cost, self.budget_limit), self.__dict__
+
+
+class RetryDeferredError(LLMCostError):
+    """The provider asks for a longer wait than the policy allows. ``retry_after`` is in seconds."""
+
+    def __init__(self, provider: str, retry_after: float, limit: float) -> None:
+        self.provider, self.retry_after, self.limit = provider, retry_after, limit
+        super().__init__(f"{provider} asks to retry after {retry_after:g} s; the policy waits {limit:g} s at most")
+
+
+class CircuitOpenError(LLMCostError):
+    """The breaker of a deployment is open; ``retry_after`` is the seconds until it lets one call through."""
+
+    def __init__(self, deployment: str, retry_after: float) -> None:
+        self.deployment, self.retry_after = deployment, retry_after
+        super().__init__(f"{deployment} is failing; its circuit is open for another {retry_after:.1f} s")
+
+
+class CallDeadlineError(LLMCostError, TimeoutError):
+    """The deadline over all attempts and waits of one call has passed."""
+
+    def __init__(self, deadline_s: float, attempts: int) -> None:
+        self.deadline_s, self.attempts = deadline_s, attempts
+        super().__init__(f"deadline of {deadline_s:g} s passed after {attempts} attempt(s)")
+
+
+class MissingExtraError(LLMCostError, ImportError):
+    """An optional dependency is not installed. The message is the command that installs it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature, self.extra = feature, extra
+        super().__init__(f"{feature} needs an extra: pip install 'llm-cost-middleware[{extra}]'")
+
+
+class LedgerError(LLMCostError):
+    """The root of the ledger's own errors."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The storage does not answer or cannot be written. Nothing was half-written."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(f"ledger {url}: {reason}")
+
+
+class LedgerVersionError(LedgerError):
+    """The storage was written by a newer version of the package."""
+
+    def __init__(self, url: str, found: int, supported: int) -> None:
+        self.url, self.found, self.supported = url, found, supported
+        super().__init__(f"ledger {url} has schema version {found}; this version reads up to {supported}. Upgrade.")
+
+
+class ReservationNotFoundError(LedgerError, LookupError):
+    """No reservation has this id."""
+
+    def __init__(self, reservation_id: str) -> None:
+        self.reservation_id = reservation_id
+        super().__init__(f"no reservation {reservation_id!r}")
+
+
+class ReservationConflictError(LedgerError):
+    """An id that was used before, with other facts: another amount, other scopes, or another resolution."""
+
+    def __init__(self, reservation_id: str, reason: str) -> None:
+        self.reservation_id, self.reason = reservation_id, reason
+        super().__init__(f"reservation {reservation_id!r}: {reason}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    return tuple(get_close_matches(name, tuple(known), n=3, cutoff=0.6))
