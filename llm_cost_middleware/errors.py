@@ -15,10 +15,10 @@ LLMCostError
 ├── CallDeadlineError (TimeoutError)       the deadline over all attempts has passed
 ├── MissingExtraError (ImportError)        an optional dependency is not installed
 └── LedgerError
-    ├── LedgerUnavailableError             the storage does not answer, or cannot be written
-    ├── LedgerVersionError                 the storage was written by a newer version
-    ├── ReservationNotFoundError (LookupError)
-    └── ReservationConflictError           the same id, other facts
+├── LedgerUnavailableError             the storage does not answer, or cannot be written
+├── LedgerVersionError                 the storage was written by a newer version
+├── ReservationNotFoundError (LookupError)
+└── ReservationConflictError           the same id, other facts
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class PriceNotFoundError(LLMCostError, LookupError):
         self.nearest = _nearest(model, known)
         hint = f"; the nearest known are {', '.join(self.nearest)}" if self.nearest else ""
         super().__init__(
-            f'no price for {provider}/{model}{hint}. Give it one under [prices."{provider}/{model}"] in the configuration.'
+            f'no price for {provider}/{model}{hint}. Set one in the configuration: [prices."{provider}/{model}"]'
         )
 
 

@@ -1,7 +1,7 @@
 """Money: integer nano-dollars inside, ``Decimal`` US dollars at the edges. The only place that rounds.
 
-A price is an integer number of pico-dollars (1e-12 USD) a token, an amount an integer number of nano-dollars (1e-9 USD).
-Costs are rounded up, once a response; limits are rounded down. Both errors are under one nano-dollar and on the safe side.
+A price is an integer number of pico-dollars (1e-12 USD) a token, an amount an integer number of nano-dollars
+(1e-9 USD). Costs are rounded up, once a response; limits are rounded down: under one nano-dollar, on the safe side.
 """
 
 from __future__ import annotations
