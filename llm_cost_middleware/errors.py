@@ -15,10 +15,10 @@ LLMCostError
 ├── CallDeadlineError (TimeoutError)       the deadline over all attempts has passed
 ├── MissingExtraError (ImportError)        an optional dependency is not installed
 └── LedgerError
-├── LedgerUnavailableError             the storage does not answer, or cannot be written
-├── LedgerVersionError                 the storage was written by a newer version
-├── ReservationNotFoundError (LookupError)
-└── ReservationConflictError           the same id, other facts
+    ├── LedgerUnavailableError             the storage does not answer, or cannot be written
+    ├── LedgerVersionError                 the storage was written by a newer version
+    ├── ReservationNotFoundError (LookupError)
+    └── ReservationConflictError           the same id, other facts
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""What happens to a call, as frozen records in ids, money and text. Never a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.usage import TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The common part of every event."""
+
+    call_id: str
+    at: float
+    """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed(Event):
+    """A model was chosen."""
+
+    model: str
+    requested: str
+    tier: str
+    policy: str
+    reason: str
+    expected_nanousd: NanoUSD | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved(Event):
+    """Money was set aside for an attempt."""
+
+    reservation_id: str
+    attempt: int
+    model: str
+    amount_nanousd: NanoUSD
+    scopes: tuple[str, ...]
+    max_tokens: int | None
+    max_tokens_injected: bool
+    guaranteed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Event):
+    """An attempt was booked at what it cost."""
+
+    reservation_id: str
+    attempt: int
+    model: str
+    amount_nanousd: NanoUSD
+    overrun_nanousd: NanoUSD
+    status: str
+    """``exact``, ``estimated`` or ``unconfirmed``."""
+    usage: TokenUsage | None
+    response_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Voided(Event):
+    """An attempt that was certainly not billed gave its reservation back."""
+
+    reservation_id: str
+    attempt: int
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed(Event):
+    """A reservation outlived its lease; it was charged or released as ``on_lapse`` says."""
+
+    reservation_id: str
+    amount_nanousd: NanoUSD
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Event):
+    """An attempt failed and another follows."""
+
+    attempt: int
+    model: str
+    kind: str
+    reason: str
+    delay_s: float
+    next_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A call ended in an error."""
+
+    attempts: int
+    model: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A call did not fit its budget. In observe mode it was sent all the same (``enforced`` is false)."""
+
+    model: str
+    scope: str
+    requested_nanousd: NanoUSD
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted(Event):
+    """A call was changed so that it fits: a cheaper model, or a smaller output cap."""
+
+    action: str
+    """``downgrade`` or ``cap_output``."""
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capped(Event):
+    """An answer stopped at an output cap that the caller had not set."""
+
+    model: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCrossed(Event):
+    """A scope has spent its soft threshold in this window."""
+
+    scope: str
+    window: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ungoverned(Event):
+    """A call went past the middleware, as ``on_ungoverned`` allows."""
+
+    what: str
+    advice: str
+
+
+class Observer(Protocol):
+    """Told of every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
+
+    def on_event(self, event: Event) -> None:
+        """Take note of ``event``. Must not block."""
+        ...

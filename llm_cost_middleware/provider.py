@@ -1,0 +1,146 @@
+"""What a provider is, to the rest of the package: how to read its usage, its errors, its requests and its cache rules.
+
+``providers/`` holds one package a provider, each of which fills in one ``Provider``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.usage import TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class BilledItem:
+    """One item on the provider's bill: a response has one, or several where it compacted, advised or fell back."""
+
+    usage: TokenUsage
+    model: str | None = None
+    """The model that this item is billed at, as the response names it; ``None``: the response's own."""
+    kind: str = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReading:
+    """What a response says of its own bill. No items and no error means unknown, never zero."""
+
+    items: tuple[BilledItem, ...] = ()
+    model: str | None = None
+    """The model that answered, as the response names it."""
+    response_id: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    geo: str | None = None
+    batch: bool = False
+    complete: bool = False
+    """The provider finished the answer and reported its final usage."""
+    finish_reason: str | None = None
+    error: str | None = None
+    """An error in the response's place (or at its end), in the provider's words."""
+    free: bool = False
+    """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
+    tool_calls: Mapping[str, int] | None = None
+    """Provider-side tool calls that carry a fee of their own, by the provider's item type."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> TokenUsage:
+        """All items together: for reports, not for pricing."""
+        total = TokenUsage()
+        for item in self.items:
+            total = total + item.usage
+        return total
+
+
+class FailureKind(StrEnum):
+    """Why a call failed, in the field's words."""
+
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    INTERRUPTED_STREAM = "interrupted_stream"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    SPEND_LIMIT = "spend_limit"
+    AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
+    NOT_FOUND = "not_found"
+    INVALID_REQUEST = "invalid_request"
+    CONTEXT_OVERFLOW = "context_overflow"
+    REQUEST_TOO_LARGE = "request_too_large"
+    CONTENT_POLICY = "content_policy"
+    CONFLICT = "conflict"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+Billed = Literal["no", "yes", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failure means: whether a retry can help, when, and whether the attempt was billed."""
+
+    kind: FailureKind
+    retryable: bool
+    retry_after: float | None
+    """Seconds that the provider asks to wait, where it says so."""
+    billed: Billed
+    """``no``: void the reservation. ``yes``: usage is known or a bill is certain. ``unknown``: book the reservation."""
+    reason: str
+    """One sentence: what was seen, and which rule decided."""
+
+
+class ErrorRule(NamedTuple):
+    """One row of a provider's error table. The first row that matches decides; empty fields match anything."""
+
+    kind: FailureKind
+    statuses: tuple[int, ...] = ()
+    codes: tuple[str, ...] = ()
+    """The provider's ``error.type`` or ``error.code``."""
+    message: str = ""
+    """A lower-case text that the message contains."""
+    retryable: bool | None = None
+    """``None``: as the kind says."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAbility:
+    """What a model's prompt cache can do. Rules of the provider as data; lengths in tokens."""
+
+    style: Literal["none", "marks", "prefix", "prefix+marks"]
+    """``marks``: explicit breakpoints (Anthropic). ``prefix``: automatic (OpenAI). Both from GPT-5.6 on."""
+    min_tokens: int = 0
+    max_marks: int = 0
+    lookback_blocks: int | None = None
+    ttls: tuple[str, ...] = ()
+    writes_are_paid: bool = False
+    step_tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider's rules, gathered."""
+
+    name: str
+    read_usage: Callable[[Any], UsageReading]
+    """A raw JSON object, raw SSE text or bytes, or an SDK object, of any endpoint, to a reading. Never raises anything
+    but ``UnreadableUsageError``."""
+    read_request: Callable[[Mapping[str, Any], str], CallRequest]
+    """A request body and its endpoint to the neutral view."""
+    read_error: Callable[[Any], tuple[str, str, str]]
+    """An error body (JSON object or text) to (type, code, message), empty where absent."""
+    error_rules: tuple[ErrorRule, ...]
+    cache_ability: Callable[[str], CacheAbility]
+    """The cache rules of a model; style ``none`` where it has no cache."""
+    tokens_per_byte: float
+    """The most tokens that one UTF-8 byte of text can become."""
+    tokens_per_message: int
+    """The most tokens that a message adds beyond its text."""
+    tokens_for_tools: int
+    """The most tokens that the presence of tools adds beyond their definitions."""

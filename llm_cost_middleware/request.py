@@ -1,0 +1,167 @@
+"""The host-neutral view of one model call: what every room reads, and what no room changes.
+
+``CallRequest`` describes what the caller wants, ``Attempt`` what is to be sent this time, ``CallResult`` and
+``CallStream`` what came back. Hosts convert to and from their own messages in their ``convert.py``; the objects of the
+caller stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.provider import UsageReading
+
+Endpoint = Literal["messages", "chat.completions", "responses"]
+Role = Literal["system", "user", "assistant", "tool"]
+PartKind = Literal["text", "image", "document", "audio", "tool_use", "tool_result", "thinking", "other"]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Part(NamedTuple):
+    """One content block, as the provider counts blocks."""
+
+    kind: PartKind
+    text: str = ""
+    """The text that is tokenised: the text itself, a tool call's JSON, a tool result's text."""
+    mark: str | None = None
+    """The TTL of a cache mark that the caller set on this block: ``5m``, ``1h``, ``30m``; ``None`` without one."""
+    detail: Mapping[str, Any] = EMPTY
+    """What a bound needs of a block that is not text, where known: ``width``, ``height``, ``pages``, ``bytes``,
+    ``detail``, ``url``, ``seconds``."""
+    inner: tuple[Part, ...] = ()
+    """Blocks inside this one that are not text (an image in a tool result)."""
+
+
+class Message(NamedTuple):
+    """One message. System messages come first, however the provider transports them."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+class Tool(NamedTuple):
+    """A client-side tool: name, its whole definition as JSON text, and the caller's cache mark if it bears one."""
+
+    name: str
+    text: str
+    mark: str | None = None
+
+
+class ServerTool(NamedTuple):
+    """A tool that the provider runs itself and bills for: its type, and the most uses the request allows."""
+
+    kind: str
+    max_uses: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What the application says about a call beside the request itself. None of it reaches a provider."""
+
+    scopes: tuple[str, ...] = ()
+    """Budget scopes such as ``user:42``; ``global`` is implied."""
+    tags: tuple[str, ...] = ()
+    site: str = ""
+    """The call site, where the application names it; otherwise it is derived from the request."""
+    force_model: str | None = None
+    """A model that wins over every policy."""
+    item_count: int = 1
+    """How many items the prompt batches (the classic rule's second feature)."""
+    conversation: str | None = None
+    """A stable id of the conversation or task, where the application has one."""
+    max_cost_nanousd: int | None = None
+    """The most this one call may reserve, in nano-dollars."""
+
+
+NO_CONTEXT = CallContext()
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """One model call as the caller wants it."""
+
+    provider: str
+    """The provider in whose form it was written: ``anthropic`` or ``openai``."""
+    model: str
+    """The model as the caller named it, without the provider."""
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    endpoint: Endpoint = "messages"
+    max_tokens: int | None = None
+    """The cap that the caller set himself. A value that a host or a model profile filled in counts as none."""
+    choices: int = 1
+    """``n``: how many answers are asked for and billed."""
+    stream: bool = False
+    output_schema: str = ""
+    """A structured-output schema as JSON text; it is billed as input."""
+    server_tools: tuple[ServerTool, ...] = ()
+    stored_context: bool = False
+    """The request refers to context that it does not carry (``previous_response_id``, a file id, a container)."""
+    params: Mapping[str, Any] = field(default=EMPTY, hash=False)
+    """What else decides price, capability or cache validity: ``service_tier``, ``speed``, ``inference_geo``,
+    ``thinking``, ``reasoning_effort``, ``tool_choice``, ``batch``, ``prompt_cache_key``, ``cache_control`` …"""
+    context: CallContext = NO_CONTEXT
+    pinned: bool = False
+    """The caller chose the model for this call explicitly; it is governed, but not routed."""
+
+
+class Target(NamedTuple):
+    """A model at its provider."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request that is about to leave. ``send`` renders it on copies and sends exactly this."""
+
+    call_id: str
+    number: int
+    """1 for the first attempt of the call."""
+    target: Target
+    max_tokens: int | None
+    """The output cap to send: the one that was reserved. ``None``: send the request's own (observe mode)."""
+    cache_plan: Any
+    """A ``prompt_cache.CachePlan`` for this target, or ``None``."""
+    timeout_s: float | None
+    request: CallRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """An answer: the host's own object, and what could be read of its usage."""
+
+    response: Any
+    reading: UsageReading
+
+
+class CallStream(Protocol):
+    """A stream that a host opened. Chunks are the host's own objects and are passed on untouched."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The chunks, for a synchronous caller."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The chunks, for an asynchronous caller."""
+        ...
+
+    def reading(self) -> UsageReading:
+        """What the chunks seen so far say of the usage; ``complete`` is true once the provider closed the answer."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection; safe to call twice."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release the connection; safe to call twice."""
+        ...

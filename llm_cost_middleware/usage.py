@@ -1,0 +1,77 @@
+"""Token usage in disjoint buckets, so that a cost is a plain sum of products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """What one billed item consumed. Every token stands in exactly one bucket, except ``reasoning``.
+
+    Providers disagree on what "input tokens" contain: Anthropic reports them without the cached part, OpenAI and
+    LangChain with it. The readers in ``providers`` convert once; the inclusive totals of OpenTelemetry's GenAI
+    conventions are properties here.
+
+    Raises:
+        ValueError: A count is negative or not an integer.
+    """
+
+    uncached_input: int = 0
+    """Text and image tokens read at the full price."""
+    cache_read: int = 0
+    """Tokens read from a prompt cache."""
+    cache_write_5m: int = 0
+    """Tokens written to a cache that lives five minutes (Anthropic)."""
+    cache_write_1h: int = 0
+    """Tokens written to a cache that lives an hour (Anthropic)."""
+    cache_write_30m: int = 0
+    """Tokens written to a cache that lives thirty minutes (OpenAI, GPT-5.6 and later)."""
+    cache_write_12h: int = 0
+    """Tokens written to a cache that lives twelve hours (OpenAI, GPT-5.6 and later)."""
+    output: int = 0
+    """Text tokens produced, reasoning included."""
+    reasoning: int = 0
+    """The part of ``output`` that was reasoning: information, not a bucket of its own."""
+    audio_input: int = 0
+    """Uncached audio tokens read."""
+    audio_cache_read: int = 0
+    """Audio tokens read from a prompt cache."""
+    audio_output: int = 0
+    """Audio tokens produced."""
+    web_searches: int = 0
+    """Web searches billed by the request (a count, not tokens)."""
+
+    def __post_init__(self) -> None:
+        for name in _NAMES:
+            count = getattr(self, name)
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{name} must be a non-negative integer, not {count!r}")
+
+    @property
+    def cache_write(self) -> int:
+        """Tokens written to any cache."""
+        return self.cache_write_5m + self.cache_write_1h + self.cache_write_30m + self.cache_write_12h
+
+    @property
+    def input_tokens(self) -> int:
+        """All input tokens, cached and written ones included (``gen_ai.usage.input_tokens``)."""
+        return self.uncached_input + self.cache_read + self.cache_write + self.audio_input + self.audio_cache_read
+
+    @property
+    def output_tokens(self) -> int:
+        """All output tokens, reasoning and audio included (``gen_ai.usage.output_tokens``)."""
+        return self.output + self.audio_output
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+
+
+_NAMES = tuple(field.name for field in fields(TokenUsage))
+
+NO_USAGE = TokenUsage()
