@@ -1,0 +1,212 @@
+"""The immutable view of what was spent: ``CostRecord`` and ``CostTracker``, as the classic pattern has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from threading import Lock
+from typing import Any, Literal, NamedTuple
+
+from llm_cost_middleware.money import USD, NanoUSD, parse_usd
+from llm_cost_middleware.usage import TokenUsage
+
+Status = Literal["exact", "estimated", "unconfirmed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CostRecord:
+    """One billed attempt. ``cost_usd`` accepts any USD form and is kept as an exact ``Decimal``.
+
+    Raises:
+        InvalidAmountError: The cost is not a usable amount.
+        ValueError: A token count is negative.
+    """
+
+    model: str
+    input_tokens: int
+    """All input tokens, cached ones included."""
+    output_tokens: int
+    cost_usd: Decimal
+    usage: TokenUsage | None = None
+    """The buckets, where they are known."""
+    at: float | None = None
+    """When it was settled: seconds since the Unix epoch."""
+    status: Status = "exact"
+    provider: str = ""
+    call_id: str = ""
+    attempt: int = 1
+    tier: str = ""
+    requested_model: str = ""
+    """The model the caller named."""
+    response_id: str | None = None
+    price_version: str = ""
+    max_tokens_injected: bool = False
+    """The output cap was not the caller's own."""
+    reserved_nanousd: NanoUSD | None = None
+    cache_saving_nanousd: int = 0
+    """What reading from the cache saved, less what writing to it cost, in nano-dollars. Negative: it cost money."""
+    expected_cache_saving_nanousd: int = 0
+    """What the cache plan expected, in nano-dollars."""
+    scopes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.cost_usd) is not Decimal or not self.cost_usd.is_finite() or self.cost_usd < 0:
+            object.__setattr__(self, "cost_usd", parse_usd(self.cost_usd, what="cost_usd"))
+        if self.input_tokens < 0 or self.output_tokens < 0:
+            raise ValueError("token counts must not be negative")
+
+    @property
+    def cost_nanousd(self) -> NanoUSD:
+        """The cost in nano-dollars (exact: records of the pipeline carry whole nano-dollars)."""
+        return NanoUSD(int(self.cost_usd.scaleb(9).to_integral_value()))
+
+
+class ModelTotals(NamedTuple):
+    """The sum over one model."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+
+
+_NOTHING = ModelTotals(0, 0, 0, Decimal(0))
+
+
+class _Log:
+    """An append-only buffer that many tracker versions share; each sees its own prefix."""
+
+    __slots__ = ("lock", "records")
+
+    def __init__(self, records: Iterable[CostRecord]) -> None:
+        self.records = list(records)
+        self.lock = Lock()
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+class CostTracker:
+    """What was spent against a limit, as an immutable value.
+
+    ``add`` returns a NEW tracker and never touches the old one. It costs the same at ten records and at a million:
+    versions share one buffer, and only adding to an old version copies it.
+
+    Args:
+        budget_limit: US dollars; ``None`` for no limit.
+        records: What was spent before.
+
+    Raises:
+        InvalidAmountError: The limit is not a usable amount.
+    """
+
+    budget_limit: Decimal | None
+    _log: _Log
+    _count: int
+    _total: Decimal
+    _carried: Mapping[str, ModelTotals]
+
+    def __init__(self, budget_limit: USD | None = "1.00", records: Iterable[CostRecord] = ()) -> None:
+        log = _Log(records)
+        limit = None if budget_limit is None else parse_usd(budget_limit, what="budget_limit")
+        total = sum((record.cost_usd for record in log.records), Decimal(0))
+        _fill(self, limit, log, len(log.records), total, {})
+
+    def add(self, record: CostRecord) -> CostTracker:
+        """A new tracker with ``record`` added."""
+        log = self._log
+        with log.lock:
+            if len(log.records) == self._count:
+                log.records.append(record)
+            else:  # somebody added to this version before: fork
+                log = _Log((*log.records[: self._count], record))
+        return _make(self.budget_limit, log, self._count + 1, self._total + record.cost_usd, self._carried)
+
+    @property
+    def records(self) -> tuple[CostRecord, ...]:
+        """The records, oldest first."""
+        return tuple(self._log.records[: self._count])
+
+    @property
+    def total_cost(self) -> Decimal:
+        """US dollars spent."""
+        return self._total
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether more was spent than the limit. At exactly the limit it is not over."""
+        return self.budget_limit is not None and self._total > self.budget_limit
+
+    def by_model(self) -> dict[str, ModelTotals]:
+        """Calls, tokens and cost of each model."""
+        return self._totals(self._count)
+
+    def compact(self, keep: int) -> CostTracker:
+        """A tracker with the same totals that holds only the last ``keep`` records."""
+        start = max(self._count - keep, 0)
+        return _make(
+            self.budget_limit, _Log(self._log.records[start : self._count]), self._count - start, self._total,
+            self._totals(start),
+        )  # fmt: skip
+
+    def _totals(self, stop: int) -> dict[str, ModelTotals]:
+        totals = dict(self._carried)
+        for record in self._log.records[:stop]:
+            before = totals.get(record.model, _NOTHING)
+            totals[record.model] = ModelTotals(
+                before.calls + 1,
+                before.input_tokens + record.input_tokens,
+                before.output_tokens + record.output_tokens,
+                before.cost_usd + record.cost_usd,
+            )
+        return totals
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[CostRecord]:
+        return iter(self.records)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CostTracker):
+            return NotImplemented
+        return (self.budget_limit, self._carried, self.records) == (other.budget_limit, other._carried, other.records)
+
+    def __hash__(self) -> int:
+        return hash((self.budget_limit, self._total, self._count))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = (self.budget_limit, self.records, self._total, dict(self._carried))
+        return _restore, state
+
+    def __repr__(self) -> str:
+        return f"CostTracker(total_cost={self._total}, budget_limit={self.budget_limit}, records={self._count})"
+
+
+def _fill(
+    tracker: CostTracker,
+    limit: Decimal | None,
+    log: _Log,
+    count: int,
+    total: Decimal,
+    carried: Mapping[str, ModelTotals],
+) -> None:
+    put = object.__setattr__
+    put(tracker, "budget_limit", limit)
+    put(tracker, "_log", log)
+    put(tracker, "_count", count)
+    put(tracker, "_total", total)
+    put(tracker, "_carried", carried)
+
+
+def _make(
+    limit: Decimal | None, log: _Log, count: int, total: Decimal, carried: Mapping[str, ModelTotals]
+) -> CostTracker:
+    tracker = CostTracker.__new__(CostTracker)
+    _fill(tracker, limit, log, count, total, carried)
+    return tracker
+
+
+def _restore(
+    limit: Decimal | None, records: tuple[CostRecord, ...], total: Decimal, carried: Mapping[str, ModelTotals]
+) -> CostTracker:
+    return _make(limit, _Log(records), len(records), total, carried)
