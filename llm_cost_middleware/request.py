@@ -101,7 +101,7 @@ class CallRequest:
     server_tools: tuple[ServerTool, ...] = ()
     stored_context: bool = False
     """The request refers to context that it does not carry (``previous_response_id``, a file id, a container)."""
-    params: Mapping[str, Any] = field(default=EMPTY, hash=False)
+    params: Mapping[str, Any] = field(default_factory=lambda: EMPTY, hash=False)
     """What else decides price, capability or cache validity: ``service_tier``, ``speed``, ``inference_geo``,
     ``thinking``, ``reasoning_effort``, ``tool_choice``, ``batch``, ``prompt_cache_key``, ``cache_control`` …"""
     context: CallContext = NO_CONTEXT
