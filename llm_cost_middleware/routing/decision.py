@@ -1,0 +1,154 @@
+"""A routing decision as a value: what was chosen, what was not and why, replayable from its one line in the log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.features import Features
+
+FORMAT = 1
+"""The version of a decision's line. Lines of older versions stay readable: what they lack has a default."""
+
+
+class Considered(NamedTuple):
+    """One model that was considered for a call."""
+
+    target: Target
+    tier: int
+    expected_nanousd: NanoUSD | None
+    """What this call would be expected to cost there, a warm cache counted; ``None`` where it is not known."""
+    rejected: str = ""
+    """Why it may not take the call; empty where it may."""
+    warm_nanousd: NanoUSD = NanoUSD(0)
+    """What a warm cache there is expected to save."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingDecision:
+    """Which model takes a call, and why. Numbers, names and reasons only: never a text."""
+
+    call_id: str
+    at: float
+    """Seconds since the Unix epoch."""
+    target: Target
+    tier: int
+    """The tier's index, cheap to strong; -1 for a model that was forced or pinned."""
+    tier_name: str
+    policy: str
+    """``threshold``, ``rules``, ``learned``, ``cascade``, ``default`` (learned, but not for this site), ``force``,
+    ``pinned``."""
+    policy_version: str
+    reason: str
+    score: float | None
+    propensity: float
+    """How likely this tier was to be chosen, for off-policy estimates: 1 without exploration."""
+    site: str
+    requested: str
+    """The model that the caller named."""
+    features: Features
+    candidates: tuple[Considered, ...] = ()
+    grams: tuple[int, ...] = ()
+    """Hashed n-grams of the working text: only where learning is on."""
+
+    @property
+    def expected_nanousd(self) -> NanoUSD | None:
+        """What the call is expected to cost at the chosen model; ``None`` where it is not known."""
+        return next((c.expected_nanousd for c in self.candidates if c.target == self.target), None)
+
+    @property
+    def eligible(self) -> tuple[Considered, ...]:
+        """The models that may take the call."""
+        return tuple(candidate for candidate in self.candidates if not candidate.rejected)
+
+    def explain(self) -> str:
+        """The decision in one sentence."""
+        told = f"{self.target} ({self.tier_name}): {self.reason}"
+        cost = self.expected_nanousd
+        if cost is not None:
+            peers = [
+                c.expected_nanousd for c in self.eligible if c.tier == self.tier and c.expected_nanousd is not None
+            ]
+            cheapest = f", cheapest of {len(peers)} in its tier" if len(peers) > 1 and cost <= min(peers) else ""
+            told += f"; about {cost} expected{cheapest}"
+        rejected = [f"{c.target} ({c.rejected})" for c in self.candidates if c.rejected]
+        return f"{told}; not {', '.join(rejected)}." if rejected else f"{told}."
+
+    def to_json(self) -> str:
+        """The decision as one line of JSON."""
+        return json.dumps(
+            {
+                "v": FORMAT,
+                "id": self.call_id,
+                "at": self.at,
+                "target": list(self.target),
+                "tier": self.tier,
+                "tier_name": self.tier_name,
+                "policy": self.policy,
+                "policy_version": self.policy_version,
+                "reason": self.reason,
+                "score": self.score,
+                "propensity": self.propensity,
+                "site": self.site,
+                "requested": self.requested,
+                "features": self.features._asdict(),
+                "candidates": [
+                    [*c.target, c.tier, c.expected_nanousd, c.rejected, c.warm_nanousd] for c in self.candidates
+                ],
+                "grams": self.grams,
+            },
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> RoutingDecision:
+        """Read a decision's line; one of an older version is read with defaults for what it lacks.
+
+        Raises:
+            ConfigurationError: It is not a decision, or a newer version wrote it.
+        """
+        try:
+            data = json.loads(line)
+            version = int(data.get("v", 0))
+            if version <= FORMAT:
+                return _read(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigurationError(f"not a routing decision: {type(error).__name__} {error}") from None
+        raise ConfigurationError(f"a decision of version {version}; this version reads up to {FORMAT}")
+
+
+_UNKNOWN = dict.fromkeys(Features._fields, 0) | {"item_count": 1, "needs": ()}
+
+
+def _read(data: dict[str, Any]) -> RoutingDecision:
+    known = {key: value for key, value in data.get("features", {}).items() if key in Features._fields}
+    return RoutingDecision(
+        call_id=data["id"],
+        at=float(data["at"]),
+        target=Target(*data["target"]),
+        tier=int(data.get("tier", -1)),
+        tier_name=data.get("tier_name", ""),
+        policy=data.get("policy", "threshold"),
+        policy_version=data.get("policy_version", ""),
+        reason=data.get("reason", ""),
+        score=data.get("score"),
+        propensity=float(data.get("propensity", 1.0)),
+        site=data.get("site", ""),
+        requested=data.get("requested", ""),
+        features=Features(**{**_UNKNOWN, **known, "needs": tuple(known.get("needs", ()))}),
+        candidates=tuple(_considered(*entry) for entry in data.get("candidates", ())),
+        grams=tuple(data.get("grams", ())),
+    )
+
+
+def _considered(
+    provider: str, model: str, tier: int, expected: int | None, rejected: str = "", warm: int = 0, *_: object
+) -> Considered:
+    return Considered(
+        Target(provider, model), tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm)
+    )

@@ -1,0 +1,192 @@
+"""The log of decisions and of what became of them: appended as they happen, joined by call when read."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.decision import RoutingDecision
+
+FEEDBACK = "feedback"
+"""The name of an outcome that the application itself gave: it wins over every automatic one."""
+
+AUTOMATIC = {
+    "parse_failed": 0.0,
+    "schema_violated": 0.0,
+    "truncated": 0.0,
+    "escalated": 0.0,
+    "user_retry": 0.0,
+}
+"""Outcomes that are seen without asking, and the quality they stand for. None of them is a proof when it is absent."""
+
+
+class Line(Protocol):
+    """One line of a journal."""
+
+    @property
+    def id(self) -> str:
+        """The call."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """Seconds since the Unix epoch."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """What was appended."""
+        ...
+
+
+class Journal(Protocol):
+    """Where lines are kept beyond this process: an optional ability of a ledger's storage."""
+
+    def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
+        """Add a line."""
+        ...
+
+    def read(self, kind: str, since: float | None = None) -> Iterable[Line]:
+        """The lines of a kind in the order they were added."""
+        ...
+
+
+class Outcome(NamedTuple):
+    """What became of a call, in one respect: a quality in [0, 1], under the name of who says so."""
+
+    call_id: str
+    name: str
+    score: float
+    at: float
+
+
+class Settlement(NamedTuple):
+    """What a call came to in the end, over all its attempts."""
+
+    call_id: str
+    target: Target
+    cost_nanousd: NanoUSD
+    output_tokens: int | None
+    at: float
+
+
+class Logged(NamedTuple):
+    """A decision with everything known of its call."""
+
+    decision: RoutingDecision
+    outcomes: tuple[Outcome, ...] = ()
+    settlement: Settlement | None = None
+
+    @property
+    def quality(self) -> float | None:
+        """The newest feedback, else the worst automatic outcome; ``None`` where nothing is known: no praise."""
+        given = [outcome.score for outcome in self.outcomes if outcome.name == FEEDBACK]
+        if given:
+            return given[-1]
+        return min((outcome.score for outcome in self.outcomes), default=None)
+
+
+class DecisionLog:
+    """Appends decisions, outcomes and settlements; reads them joined. Its owner holds the lock.
+
+    Args:
+        journal: Where lines are kept; ``None``: in this process, bounded.
+        keep: How many calls are remembered without a journal; the oldest are forgotten.
+    """
+
+    def __init__(self, journal: Journal | None = None, keep: int = 10_000) -> None:
+        self._journal, self._keep = journal, keep
+        self._calls: OrderedDict[str, Logged] = OrderedDict()
+
+    def append(self, decision: RoutingDecision) -> None:
+        """Log a decision. A later decision of the same call (a fallback was routed anew) takes its place."""
+        if self._journal is not None:
+            self._journal.append("decision", decision.call_id, decision.at, decision.to_json().encode())
+            return
+        known = self._calls.get(decision.call_id)
+        self._calls[decision.call_id] = known._replace(decision=decision) if known else Logged(decision)
+        if len(self._calls) > self._keep:
+            self._calls.popitem(last=False)
+
+    def outcome(self, call_id: str, name: str, score: float, at: float) -> None:
+        """Log what became of a call.
+
+        Args:
+            call_id: The call; unknown ones are kept in a journal and dropped from a bounded memory.
+            name: ``feedback``, or one of ``AUTOMATIC``, or a name of the application's own.
+            score: Quality, 0 (useless) to 1 (as good as it gets).
+            at: Seconds since the Unix epoch.
+
+        Raises:
+            ConfigurationError: The score is not a number in [0, 1].
+        """
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise ConfigurationError(f"must be a quality between 0 and 1, not {score!r}", key="score")
+        entry = Outcome(call_id, name, float(score), at)
+        if self._journal is not None:
+            self._journal.append("outcome", call_id, at, json.dumps({"name": name, "score": entry.score}).encode())
+        elif call_id in self._calls:
+            logged = self._calls[call_id]
+            self._calls[call_id] = logged._replace(outcomes=(*logged.outcomes, entry))
+
+    def settled(
+        self, call_id: str, target: Target, cost_nanousd: NanoUSD, output_tokens: int | None, at: float
+    ) -> None:
+        """Log what a call cost in the end, all its attempts together, and which model answered."""
+        entry = Settlement(call_id, target, cost_nanousd, output_tokens, at)
+        if self._journal is not None:
+            data = {"target": list(target), "cost_nanousd": int(cost_nanousd), "output_tokens": output_tokens}
+            self._journal.append("settlement", call_id, at, json.dumps(data).encode())
+        elif call_id in self._calls:
+            self._calls[call_id] = self._calls[call_id]._replace(settlement=entry)
+
+    def read(self, since: float | None = None) -> Iterator[Logged]:
+        """Every decision, in the order it was made, joined with what became of its call.
+
+        Raises:
+            ConfigurationError: A line is damaged, or a newer version wrote it.
+        """
+        if self._journal is None:
+            yield from [logged for logged in self._calls.values() if since is None or logged.decision.at >= since]
+            return
+        yield from join(
+            (RoutingDecision.from_json(line.data) for line in self._journal.read("decision", since)),
+            (_outcome(line) for line in self._journal.read("outcome", since)),
+            (_settlement(line) for line in self._journal.read("settlement", since)),
+        )
+
+
+def join(
+    decisions: Iterable[RoutingDecision], outcomes: Iterable[Outcome] = (), settlements: Iterable[Settlement] = ()
+) -> Iterator[Logged]:
+    """Join decisions with what became of their calls. The last decision and settlement of a call count."""
+    by_call: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_call.setdefault(outcome.call_id, []).append(outcome)
+    settled = {settlement.call_id: settlement for settlement in settlements}
+    last = {decision.call_id: decision for decision in decisions}
+    for call_id, decision in last.items():
+        yield Logged(decision, tuple(by_call.get(call_id, ())), settled.get(call_id))
+
+
+def _outcome(line: Line) -> Outcome:
+    try:
+        data = json.loads(line.data)
+        return Outcome(line.id, data["name"], float(data["score"]), line.at)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"not an outcome: {error!r}", key=f"journal.{line.id}") from None
+
+
+def _settlement(line: Line) -> Settlement:
+    try:
+        data = json.loads(line.data)
+        return Settlement(
+            line.id, Target(*data["target"]), NanoUSD(data["cost_nanousd"]), data["output_tokens"], line.at
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"not a settlement: {error!r}", key=f"journal.{line.id}") from None

@@ -1,0 +1,226 @@
+"""The learned policy: a small reviewed file, and its inference in plain Python.
+
+One linear model for one pair of models of one application: hashed n-grams, the call site and the shape of the text
+give the *expected gain* of the stronger model; from the threshold on, the call goes there. ``llm-cost tune`` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from math import isfinite, sqrt
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.complexity import GRAM_BITS, SHAPE, clip, grams, shape
+
+FORMAT = 1
+ANY_SITE = "*"
+"""The entry of ``sites`` that covers calls from everywhere: labels that named no site were fitted as this."""
+
+_BUCKETS = 1 << GRAM_BITS
+_WEIGHT = "<Iee"  # bucket, weight, rarity: what a policy file stores of one n-gram
+
+
+class Scored(NamedTuple):
+    """A text's expected gain by the stronger model, and the threshold that holds where it came from."""
+
+    score: float
+    threshold: float
+
+
+class SiteTerm(NamedTuple):
+    """What a call site adds to the score, and its own threshold where the labels carried one."""
+
+    bias: float
+    threshold: float | None = None
+    labels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPolicy:
+    """A fitted router for one pair of models. Immutable; ``parse`` and ``dump`` are its file."""
+
+    version: str
+    """A digest of everything that decides, so that a decision names the policy that made it."""
+    weak: Target
+    strong: Target
+    threshold: float
+    intercept: float
+    sites: Mapping[str, SiteTerm]
+    shape: tuple[float, ...]
+    weights: Mapping[int, tuple[float, float]] = field(repr=False)
+    """Bucket → (weight, rarity). A bucket that is not listed has been seen too rarely to count."""
+    fitted: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """What the fit rests on and promises: labels, quality, confidence, saving and its interval. For people."""
+    weak_tier: int = 0
+    strong_tier: int = 1
+
+    def score(self, text: str, site: str) -> Scored | None:
+        """Score a text at a call site; ``None`` where the policy has no labels from that site and may not judge it."""
+        term = self.sites.get(site) or self.sites.get(ANY_SITE)
+        if term is None:
+            return None
+        return Scored(self.raw_score(text) + term.bias, self.threshold if term.threshold is None else term.threshold)
+
+    def raw_score(self, text: str) -> float:
+        """The score without the call site's part."""
+        text = clip(text)
+        dot = norm = 0.0
+        get = self.weights.get
+        for bucket in grams(text):
+            entry = get(bucket)
+            if entry is not None:
+                dot += entry[0]
+                norm += entry[1]
+        score = self.intercept + (dot / sqrt(norm) if norm else 0.0)
+        if self.shape:
+            for weight, value in zip(self.shape, shape(text), strict=True):
+                score += weight * value
+        return score
+
+    def bound_to(self, tiers: Sequence[tuple[str, Sequence[Target]]]) -> LearnedPolicy:
+        """The same policy with its two models found in the configured tiers.
+
+        Raises:
+            ConfigurationError: One of the two models it was fitted on is in no tier, or their order is reversed:
+                labels of one pair say nothing of another.
+        """
+        found = [_tier_of(target, tiers) for target in (self.weak, self.strong)]
+        if found[0] >= found[1]:
+            raise ConfigurationError(
+                f"it was fitted on {self.weak} below {self.strong}; the tiers order them otherwise",
+                key="routing.policy_file",
+            )
+        return replace(self, weak_tier=found[0], strong_tier=found[1])
+
+    def dump(self) -> str:
+        """The policy file: JSON, everything a reviewer reads first, the n-gram weights as one compressed line last."""
+        return json.dumps(_document(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> LearnedPolicy:
+        """Read a policy file.
+
+        Raises:
+            ConfigurationError: It is not one, or it was written by a newer version, or a value cannot be used;
+                ``UnknownKeyError`` for a key that does not exist.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ConfigurationError(f"not a policy file: {error}", key="policy_file") from None
+        if not isinstance(document, dict):
+            raise ConfigurationError("not a policy file: a table is expected", key="policy_file")
+        if (found := document.get("format")) != FORMAT:
+            raise ConfigurationError(f"has format {found!r}; this version reads {FORMAT}", key="policy_file.format")
+        _check_keys(document, _KEYS, "policy_file")
+        try:
+            sites = {name: _site(name, entry) for name, entry in document["sites"].items()}
+            policy = cls(
+                version="",
+                weak=_target(document["weak"]),
+                strong=_target(document["strong"]),
+                threshold=_number(document["threshold"]),
+                intercept=_number(document["intercept"]),
+                sites=MappingProxyType(sites),
+                shape=_shape(document["shape"]),
+                weights=MappingProxyType(unpack_weights(document["grams"])),
+                fitted=MappingProxyType(dict(document["fitted"])),
+            )
+        except KeyError as error:
+            raise ConfigurationError("is missing", key=f"policy_file.{error.args[0]}") from None
+        except (TypeError, ValueError, AttributeError, struct.error, zlib.error) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(f"not a usable policy file: {error}", key="policy_file") from None
+        return replace(policy, version=digest(policy))
+
+
+_KEYS = ("format", "weak", "strong", "fitted", "threshold", "intercept", "sites", "shape", "grams")
+_SITE_KEYS = ("bias", "threshold", "labels")
+
+
+def digest(policy: LearnedPolicy) -> str:
+    """Ten characters that change when anything that decides does (what is said *about* the fit does not)."""
+    document = {key: value for key, value in _document(policy).items() if key != "fitted"}
+    return blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def pack_weights(weights: Mapping[int, tuple[float, float]]) -> str:
+    """N-gram weights as text: (bucket, half-precision weight and rarity) in order, deflated, base64."""
+    rows = b"".join(struct.pack(_WEIGHT, bucket, *weights[bucket]) for bucket in sorted(weights))
+    return b64encode(zlib.compress(rows, 9)).decode()
+
+
+def unpack_weights(text: str) -> dict[int, tuple[float, float]]:
+    """The inverse of ``pack_weights``. Raises ``ValueError``, ``zlib.error`` or ``struct.error`` on damage."""
+    weights = {
+        bucket: (a, b) for bucket, a, b in struct.iter_unpack(_WEIGHT, zlib.decompress(b64decode(text, validate=True)))
+    }
+    if any(bucket >= _BUCKETS or not isfinite(a) or not b > 0 for bucket, (a, b) in weights.items()):
+        raise ValueError("an n-gram weight is out of range")
+    return weights
+
+
+def _document(policy: LearnedPolicy) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "weak": str(policy.weak),
+        "strong": str(policy.strong),
+        "fitted": dict(policy.fitted),
+        "threshold": policy.threshold,
+        "intercept": policy.intercept,
+        "sites": {
+            name: {key: value for key, value in term._asdict().items() if value is not None}
+            for name, term in policy.sites.items()
+        },
+        "shape": dict(zip(SHAPE, policy.shape, strict=True)) if policy.shape else {},
+        "grams": pack_weights(policy.weights),
+    }
+
+
+def _tier_of(target: Target, tiers: Iterable[tuple[str, Sequence[Target]]]) -> int:
+    for index, (_, models) in enumerate(tiers):
+        if target in models:
+            return index
+    raise ConfigurationError(f"it was fitted on {target}, which is in no tier", key="routing.policy_file")
+
+
+def _check_keys(table: Mapping[str, Any], known: Iterable[str], path: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UnknownKeyError(f"{path}.{key}", known)
+
+
+def _site(name: str, entry: Mapping[str, Any]) -> SiteTerm:
+    _check_keys(entry, _SITE_KEYS, f"policy_file.sites.{name}")
+    threshold = entry.get("threshold")
+    return SiteTerm(
+        _number(entry["bias"]), None if threshold is None else _number(threshold), int(entry.get("labels", 0))
+    )
+
+
+def _shape(table: Mapping[str, Any]) -> tuple[float, ...]:
+    _check_keys(table, SHAPE, "policy_file.shape")
+    return tuple(_number(table.get(name, 0.0)) for name in SHAPE) if table else ()
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _target(text: str) -> Target:
+    provider, slash, model = text.partition("/")
+    if not (slash and provider and model):
+        raise ValueError(f"{text!r} is not provider/model")
+    return Target(provider, model)

@@ -1,0 +1,269 @@
+"""From a policy's tier to a model: the cheapest that may take the call, by what this call is expected to cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.routing.complexity import clip, grams
+from llm_cost_middleware.routing.decision import Considered, RoutingDecision
+from llm_cost_middleware.routing.features import Features, working_text
+from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
+from llm_cost_middleware.routing.sites import call_site
+
+DEFAULT_OUTPUT = 512
+"""Output tokens expected of a call at a site without history. The same for every model, so it ranks them by price."""
+
+NO_AFFINITY: Mapping[Target, int] = {}
+_PREFIXES = {
+    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "o1": "openai", "o3": "openai", "o4": "openai",
+}  # fmt: skip
+
+
+class Candidate(NamedTuple):
+    """A model that may be routed to, with its prices of the day. Built once for a configuration and a date."""
+
+    target: Target
+    tier: int
+    input_picousd: int
+    """Pico-dollars an uncached input token."""
+    output_picousd: int
+    cache_read_picousd: int
+    context_window: int | None
+    max_output: int | None
+    capabilities: frozenset[str]
+    """Of ``tools``, ``images``, ``documents``, ``audio``, ``schema``."""
+    unavailable: str | None = None
+    """Why it cannot be used at all (no key, no price); ``None`` where it can."""
+
+
+def decide(
+    policy: RoutingPolicy,
+    candidates: Sequence[Candidate],
+    request: CallRequest,
+    features: Features,
+    *,
+    rng: Random,
+    call_id: str,
+    now: float,
+    available: NanoUSD | None = None,
+    affinity: Mapping[Target, int] = NO_AFFINITY,
+    history: SiteHistory | None = None,
+    sticky: Target | None = None,
+    budget_left: float | None = None,
+    learning: bool = False,
+) -> RoutingDecision:
+    """Choose the model for a call.
+
+    Args:
+        policy: How a tier is chosen.
+        candidates: Every configured model, in the configured order.
+        request: The call.
+        features: ``read_features(request)``.
+        rng: Where exploration takes its chance from.
+        call_id: The call's id.
+        now: Seconds since the Unix epoch.
+        available: What the tightest budget has left; ``None`` without a limit.
+        affinity: What a warm cache is expected to save this call at each model, in nano-dollars.
+        history: What calls of this site produced.
+        sticky: The model that the conversation has used so far.
+        budget_left: The share of the tightest budget that is left, 0 to 1.
+        learning: Whether the decision carries hashed n-grams of the text, to learn from later.
+
+    Raises:
+        NoEligibleModelError: No candidate may take the call; it names each one's reason.
+    """
+    site = call_site(request)
+    forced = _forced(request, candidates)
+    if forced is not None:
+        choice = TierChoice(-1, None, f"{request.context.force_model} was forced for this call", policy="force")
+        return _decision(policy, choice, forced, (), request, features, site, call_id, now, learning)
+    if request.pinned:
+        pinned = Target(request.provider, request.model)
+        choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
+        return _decision(policy, choice, pinned, (), request, features, site, call_id, now, learning)
+
+    own = policy.at(site)
+    n_tiers = 1 + max((candidate.tier for candidate in candidates), default=0)
+    considered = [_consider(c, own, request, features, site, n_tiers, affinity, history) for c in candidates]
+    eligible = [c for c in considered if not c.rejected]
+    if not eligible:
+        raise NoEligibleModelError({str(c.target): c.rejected for c in considered})
+    choice = select_tier(
+        own, features, request,
+        n_tiers=n_tiers, rng=rng, budget_state=budget_left, site=site, now=now, explore=sticky is None,
+    )  # fmt: skip
+    chosen = _cheapest(eligible, choice.tier, available)
+    reason = choice.reason
+    if chosen.tier != choice.tier:
+        reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
+    if sticky is not None and sticky != chosen.target:
+        chosen, told = _stay_or_switch(chosen, next((c for c in eligible if c.target == sticky), None), sticky)
+        reason += told
+    choice = choice._replace(tier=chosen.tier, reason=reason)
+    return _decision(own, choice, chosen.target, tuple(considered), request, features, site, call_id, now, learning)
+
+
+def fallbacks(decision: RoutingDecision) -> tuple[Target, ...]:
+    """The other models that may take the call, best first, for when the chosen one fails.
+
+    The same tier before a stronger before a weaker one; inside a tier another provider first (an outage is a
+    provider's), then by expected cost. Empty for a forced or pinned model.
+    """
+    provider, tier = decision.target.provider, decision.tier
+
+    def order(c: Considered) -> tuple[int, int, bool, int]:
+        return c.tier < tier, abs(c.tier - tier), c.target.provider == provider, c.expected_nanousd or 0
+
+    others = sorted((c for c in decision.eligible if c.target != decision.target), key=order)
+    return tuple(dict.fromkeys(c.target for c in others))
+
+
+def downgrade(decision: RoutingDecision) -> tuple[Target, ...]:
+    """The cheaper models that may take the call, for when the budget does not fit the chosen one: strongest first."""
+    spent = decision.expected_nanousd
+    if spent is None:
+        return ()
+    cheaper = [
+        c
+        for c in decision.eligible
+        if c.tier <= decision.tier and c.expected_nanousd is not None and c.expected_nanousd < spent
+    ]
+    cheaper.sort(key=lambda c: (-c.tier, c.expected_nanousd))
+    return tuple(dict.fromkeys(c.target for c in cheaper))
+
+
+def provider_of(model: str) -> str | None:
+    """The provider of a bare model id, by its prefix; ``None`` where the prefix says nothing."""
+    return next((provider for prefix, provider in _PREFIXES.items() if model.startswith(prefix)), None)
+
+
+def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> Target | None:
+    name = request.context.force_model
+    if not name:
+        return None
+    provider, slash, model = name.partition("/")
+    if slash and provider in ("anthropic", "openai"):
+        return Target(provider, model)
+    known = next((c.target for c in candidates if c.target.model == name), None)
+    return known or Target(provider_of(name) or request.provider, name)
+
+
+def _consider(
+    candidate: Candidate,
+    policy: RoutingPolicy,
+    request: CallRequest,
+    features: Features,
+    site: str,
+    n_tiers: int,
+    affinity: Mapping[Target, int],
+    history: SiteHistory | None,
+) -> Considered:
+    target, tier, input_pico, output_pico, _, _, most, _, _ = candidate
+    output: float | None = history.expected_output(site, target) if history else None
+    expected = DEFAULT_OUTPUT if output is None else round(output)
+    cap = request.max_tokens
+    if cap is not None and cap < expected:
+        expected = cap
+    if most is not None and most < expected:
+        expected = most
+    pico = features.input_tokens * input_pico + expected * request.choices * output_pico
+    cold = ceil_picousd(pico)
+    warm = min(cold, affinity.get(target, 0)) if affinity else 0
+    rejected = _rejection(candidate, policy, request, features, n_tiers)
+    return Considered(target, tier, NanoUSD(cold - warm) if warm else cold, rejected, NanoUSD(warm) if warm else ZERO)
+
+
+def _rejection(
+    candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
+) -> str:
+    """Why a candidate may not take the call; empty where it may."""
+    if candidate.unavailable is not None:
+        return candidate.unavailable or "unavailable"
+    if policy.floor is not None and candidate.tier < min(policy.floor, n_tiers - 1):
+        return "below the floor tier"
+    if policy.ceiling is not None and candidate.tier > policy.ceiling:
+        return "above the ceiling tier"
+    return _inability(candidate, request, features)
+
+
+def _inability(candidate: Candidate, request: CallRequest, features: Features) -> str:
+    for need in features.needs:
+        if need not in candidate.capabilities:
+            return f"cannot take {need}"
+    if candidate.target.provider != request.provider:
+        if request.stored_context:
+            return f"the request refers to context stored at {request.provider}"
+        if request.server_tools:
+            return f"the request uses server tools of {request.provider}"
+    wanted = request.max_tokens or 0
+    if candidate.max_output is not None and wanted > candidate.max_output:
+        return f"gives at most {candidate.max_output:,} output tokens, {wanted:,} asked for"
+    window = candidate.context_window
+    if window is not None and features.input_tokens + wanted > window:
+        return f"about {features.input_tokens + wanted:,} tokens do not fit its window of {window:,}"
+    return ""
+
+
+def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | None) -> Considered:
+    """The cheapest of a tier; where it is empty of the next stronger, then of the next weaker.
+
+    What the budget cannot pay counts only where something else fits: otherwise the ledger refuses, with its figures.
+    """
+    if available is not None:
+        eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
+
+    def order(c: Considered) -> tuple[bool, int, int]:
+        return c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0
+
+    return min(eligible, key=order)  # stable: the configured order decides between equals
+
+
+def _stay_or_switch(best: Considered, current: Considered | None, sticky: Target) -> tuple[Considered, str]:
+    """Inside a conversation the model changes only when the switch saves more than the warm cache it throws away."""
+    if current is None:
+        return best, f"; {sticky} of this conversation may not take it"
+    here = NanoUSD((current.expected_nanousd or 0) + current.warm_nanousd)
+    there = NanoUSD((best.expected_nanousd or 0) + best.warm_nanousd)
+    lost = NanoUSD(current.warm_nanousd - best.warm_nanousd)
+    saved = NanoUSD(here - there)
+    if saved > lost and saved > 0:
+        return best, f"; leaves {sticky}: the switch saves {saved} and loses a warm cache worth {lost}"
+    why = f"a switch to {best.target} saves {saved}" if saved > 0 else f"a switch to {best.target} saves nothing"
+    return current, f"; stays with {sticky} in this conversation: {why} and loses a warm cache worth {lost}"
+
+
+def _decision(
+    policy: RoutingPolicy,
+    choice: TierChoice,
+    target: Target,
+    considered: tuple[Considered, ...],
+    request: CallRequest,
+    features: Features,
+    site: str,
+    call_id: str,
+    now: float,
+    learning: bool,
+) -> RoutingDecision:
+    return RoutingDecision(
+        call_id=call_id,
+        at=now,
+        target=target,
+        tier=choice.tier,
+        tier_name=policy.tier_name(choice.tier) if choice.tier >= 0 else choice.policy,
+        policy=choice.policy,
+        policy_version=policy.version,
+        reason=choice.reason,
+        score=choice.score,
+        propensity=choice.propensity,
+        site=site,
+        requested=request.model,
+        features=features,
+        candidates=considered,
+        grams=tuple(sorted(grams(clip(working_text(request))))) if learning else (),
+    )
