@@ -1,0 +1,45 @@
+"""A loopback Anthropic and OpenAI provider with a real prompt cache, scripted faults and a bill of its own.
+
+Real clients talk to it without knowing. It shares nothing with the rest of the package: its prices, its tokenizer and
+its arithmetic are its own, so that what a ledger says can be held against what it billed::
+
+    with Simulator(responder=fill) as sim:
+        claude = anthropic.Anthropic(base_url=sim.anthropic_url, api_key="k")
+        gpt = openai.OpenAI(base_url=sim.openai_url, api_key="k")
+        sim.script(Fault.status(429, retry_after=1), times=2)
+        claude.messages.create(model="claude-haiku-4-5", max_tokens=100, messages=[...])
+        gpt.chat.completions.create(model="gpt-5-mini", messages=[...])
+        sim.clock.advance(301)                     # five-minute cache entries have lapsed
+        assert sim.bill.total_nanousd == sum(line.cost_nanousd for line in sim.bill.lines)
+        assert [request.status for request in sim.requests] == [429, 429, 200, 200]
+
+``python -m llm_cost_middleware.simulator --port 0`` runs it as a process; `SimulatorProcess` starts and reads one.
+"""
+
+from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn
+from .bill import Bill, BillLine, Tokens
+from .clock import SimClock
+from .faults import Exchange, Fault
+from .refusals import Refusal
+from .responders import auto, echo, fill
+from .simulator import Simulator
+
+__all__ = [
+    "Answer",
+    "Bill",
+    "BillLine",
+    "Exchange",
+    "Fault",
+    "Refusal",
+    "Responder",
+    "SimClock",
+    "SimRequest",
+    "Simulator",
+    "Tokens",
+    "ToolCall",
+    "ToolSpec",
+    "Turn",
+    "auto",
+    "echo",
+    "fill",
+]

@@ -1,0 +1,1 @@
+"""The Anthropic side: ``/v1/messages``, ``/v1/messages/count_tokens``, ``/v1/messages/batches``."""

@@ -1,0 +1,209 @@
+"""Reads and checks requests to ``/v1/messages`` as the provider does, and lays out their prompt."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..answers import SimRequest, ToolSpec, Turn, call_text
+from ..catalogue import Model, catalogue
+from ..fields import is_count, unknown
+from ..prompts import Prompt, Segments, canonical
+from ..reading import Reading
+from ..refusals import Refusal, anthropic_error
+from ..tokens import ATTACHMENT, Tokenizer
+from .checks import check_marks, check_messages, check_tools
+
+_KNOWN = frozenset(
+    "max_tokens messages model cache_control container diagnostics inference_geo metadata output_config service_tier "
+    "speed stop_sequences stream system temperature thinking tool_choice tools top_k top_p betas context_management "
+    "mcp_servers output_format user_profile_id workspace_id".split()
+)
+_COUNT_KNOWN = _KNOWN - {"max_tokens", "stream", "metadata", "service_tier"}
+_TIERS = {"fast": "fast", "standard": "standard", None: "standard"}
+
+
+def read_messages(
+    body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokenizer, index: int, *, counting: bool = False
+) -> Reading:
+    """Validate a request to ``messages`` (or, `counting`, to ``count_tokens``).
+
+    Raises:
+        Refusal: 400 or 404 in the provider's words.
+    """
+    model = _model(body)
+    if extra := unknown(body, _COUNT_KNOWN if counting else _KNOWN):
+        raise anthropic_error(400, f"{extra}: Extra inputs are not permitted")
+    check_messages(body)
+    check_tools(body)
+    check_marks(body)
+    if not counting:
+        _limits(body, model)
+    prompt = lay_out(body, rule)
+    if prompt.tokens > model.window:
+        raise anthropic_error(400, f"prompt is too long: {prompt.tokens} tokens > {model.window} maximum")
+    config = body.get("output_config") or {}
+    form = config.get("format") or body.get("output_format") or {}
+    choice = body.get("tool_choice") or {}
+    thinking = (body.get("thinking") or {}).get("type") in {"enabled", "adaptive"}
+    request = SimRequest(
+        provider="anthropic",
+        endpoint="messages",
+        model=model.id,
+        requested_model=body["model"],
+        body=body,
+        headers=headers,
+        turns=tuple(_turns(body)),
+        tools=tuple(
+            ToolSpec(tool["name"], tool["input_schema"]) for tool in body.get("tools") or () if "input_schema" in tool
+        ),
+        tool_choice=choice.get("name") or choice.get("type") or "auto",
+        parallel_tools=not choice.get("disable_parallel_tool_use", False),
+        schema=form.get("schema"),
+        max_tokens=body.get("max_tokens"),
+        stream=bool(body.get("stream")),
+        thinking=thinking,
+        input_tokens=prompt.tokens,
+        index=index,
+    )
+    return Reading(
+        request,
+        model,
+        prompt,
+        tier=_TIERS[body.get("speed")],
+        geo=body.get("inference_geo") or "" if model.geo else "",
+    )
+
+
+def _model(body: Mapping[str, Any]) -> Model:
+    name = body.get("model")
+    if not isinstance(name, str):
+        raise _required("model")
+    model = catalogue().get(name)
+    if model is None or model.provider != "anthropic":
+        raise anthropic_error(404, f"model: {name}")
+    return model
+
+
+def _required(field: str) -> Refusal:
+    return anthropic_error(400, f"{field}: Field required")
+
+
+def _limits(body: Mapping[str, Any], model: Model) -> None:
+    if "max_tokens" not in body:
+        raise _required("max_tokens")
+    limit = body["max_tokens"]
+    if not is_count(limit):
+        raise anthropic_error(400, "max_tokens: Input should be a valid integer greater than or equal to 0")
+    if limit > model.max_output:
+        raise anthropic_error(
+            400,
+            f"max_tokens: {limit} > {model.max_output}, which is the maximum allowed number of output tokens for {model.id}",
+        )
+    temperature = body.get("temperature")
+    if temperature is not None and not 0 <= temperature <= 1:
+        raise anthropic_error(400, "temperature: range: 0..1")
+    if body.get("speed") not in _TIERS or (body.get("speed") == "fast" and "fast" not in model.rates):
+        raise anthropic_error(400, f"speed: '{body.get('speed')}' is not supported for {model.id}")
+    if body.get("inference_geo") and not model.geo:
+        raise anthropic_error(400, f"inference_geo: not supported for {model.id}")
+    thinking = body.get("thinking") or {}
+    if thinking.get("type") == "enabled":
+        budget = thinking.get("budget_tokens")
+        if not is_count(budget, 1024):
+            raise anthropic_error(400, "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
+        if budget >= limit:
+            raise anthropic_error(400, "`max_tokens` must be greater than `thinking.budget_tokens`.")
+    if thinking.get("type") in {"enabled", "adaptive"} and (body.get("tool_choice") or {}).get("type") in {
+        "any",
+        "tool",
+    }:
+        raise anthropic_error(400, "Thinking may not be enabled when tool_choice forces tool use.")
+
+
+def lay_out(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
+    """The prompt as blocks in the order tools, system, messages.
+
+    What invalidates only a part of the cache is folded into the bytes of that part: speed, web search and citations
+    from the system on; tool choice, thinking, effort and the presence of images from the messages on.
+    """
+    segments = Segments(rule)
+    tools = body.get("tools") or []
+    if tools:
+        segments.open(rule.tool_prompt, "tools")
+    for tool in tools:
+        data = canonical(tool)
+        segments.add(data, rule.size(len(data)), _ttl(tool))
+    system = body.get("system") or []
+    text = json.dumps(body["messages"])
+    searching = any(str(tool.get("type", "")).startswith("web_search") for tool in tools)
+    citing = '"citations"' in text
+    segments.open(0, f"system|{body.get('speed')}|{searching}|{citing}")
+    for block in [{"type": "text", "text": system}] if isinstance(system, str) else system:
+        segments.text(block["text"], _ttl(block))
+    config = (body.get("output_config") or {}).get("effort")
+    images = '"type": "image"' in text
+    segments.open(0, json.dumps([body.get("tool_choice"), body.get("thinking"), config, images], sort_keys=True))
+    for message in body["messages"]:
+        segments.open(rule.message, message["role"])
+        content = message["content"]
+        for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            _block(segments, block, rule)
+    if top := body.get("cache_control"):
+        segments.mark_last(_ttl({"cache_control": top}))
+    return segments.prompt(rule.priming)
+
+
+def _block(segments: Segments, block: Mapping[str, Any], rule: Tokenizer) -> None:
+    ttl = _ttl(block)
+    if block["type"] == "text":
+        segments.text(block["text"], ttl)
+        return
+    if block["type"] == "tool_result" and isinstance(block.get("content"), list):
+        ttl = ttl or next((_ttl(part) for part in block["content"] if _ttl(part)), "")
+    data = canonical(block)
+    segments.add(data, _tokens(block, rule, len(data)), ttl)
+
+
+def _tokens(block: Mapping[str, Any], rule: Tokenizer, size: int) -> int:
+    match block["type"]:
+        case "image":
+            return rule.image
+        case "document" | "search_result" | "container_upload":
+            return ATTACHMENT
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            return rule.text(block["name"]) + rule.text(json.dumps(block["input"], ensure_ascii=False))
+        case "tool_result":
+            content = block.get("content") or ""
+            if isinstance(content, str):
+                return rule.text(content)
+            return sum(rule.text(part["text"]) if part["type"] == "text" else rule.image for part in content)
+        case "thinking":
+            return rule.text(block["thinking"])
+        case _:
+            return rule.size(size)
+
+
+def _ttl(block: Mapping[str, Any]) -> str:
+    control = block.get("cache_control")
+    return (control.get("ttl") or "5m") if control else ""
+
+
+def _turns(body: Mapping[str, Any]) -> list[Turn]:
+    turns: list[Turn] = []
+    system = body.get("system")
+    for block in [{"text": system}] if isinstance(system, str) else system or []:
+        turns.append(Turn("system", block["text"]))
+    for message in body["messages"]:
+        content = message["content"]
+        role = message["role"]
+        for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if block["type"] == "text":
+                turns.append(Turn(role, block["text"]))
+            elif block["type"] == "tool_use":
+                turns.append(Turn("call", call_text(block["name"], block["input"])))
+            elif block["type"] == "tool_result":
+                parts = block.get("content") or ""
+                turns.append(
+                    Turn("result", parts if isinstance(parts, str) else "".join(part.get("text", "") for part in parts))
+                )
+    return turns

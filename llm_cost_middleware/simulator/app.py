@@ -1,0 +1,252 @@
+"""The HTTP face: routes, faults on the wire, streams."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+
+from .anthropic.dialect import MESSAGES
+from .catalogue import Provider
+from .engine import Engine, Served
+from .faults import Exchange, Fault, FaultScript
+from .openai.dialects import CHAT
+from .reading import Dialect, Frame
+from .refusals import Refusal, anthropic_error, openai_error
+
+MAX_BODY = 64 * 2**20
+_FOREVER_S = 3_600.0
+
+
+class Face:
+    """Request handlers over one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        faults: FaultScript,
+        *,
+        latency_s: float,
+        keep_bodies: bool,
+        keep: int | None,
+        chunk_chars: int,
+    ) -> None:
+        self.engine = engine
+        self.faults = faults
+        self.latency_s = latency_s
+        self.keep_bodies = keep_bodies
+        self.chunk_chars = chunk_chars
+        self.exchanges: deque[Exchange] = deque(maxlen=keep)
+        self.count = 0
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_post("/v1/messages", self._dialect(MESSAGES))
+        app.router.add_post("/v1/chat/completions", self._dialect(CHAT))
+        app.router.add_route("*", "/{path:.*}", self._unknown)
+        return app
+
+    def _dialect(self, dialect: Dialect) -> Any:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._serve(dialect, request)
+
+        return handle
+
+    async def receive(self, request: web.Request, provider: Provider) -> tuple[Exchange, Any]:
+        """Log a request and parse its body (None when it is no JSON)."""
+        raw = await request.read()
+        try:
+            body = json.loads(raw) if raw else None
+        except ValueError:
+            body = None
+        self.count += 1
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        exchange = Exchange(self.count, provider, request.method, request.path, headers, body, self.engine.clock.now())
+        self.exchanges.append(exchange if self.keep_bodies else exchange.bare())
+        return self.exchanges[-1], body
+
+    async def _serve(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
+        exchange, body = await self.receive(request, dialect.provider)
+        provider = dialect.provider
+        fault = self.faults.take(exchange if self.keep_bodies else replace(exchange, body=body))
+        try:
+            if fault is not None and fault.kind == "status":
+                raise fault.refusal(provider)
+            if fault is not None and fault.kind in {"hang", "reset"} and not fault.billed:
+                return await self._drop(request, exchange, fault)
+            key = authenticate(provider, exchange.headers)
+            reading = self.engine.read(dialect, body, exchange.headers, exchange.index)
+            served = self.engine.begin(dialect, reading, key)
+        except Refusal as refusal:
+            return self.refuse(refusal, exchange)
+        exchange.request_id = served.out.answer_id
+        if fault is not None and fault.kind in {"hang", "reset"}:
+            self.engine.started(served)
+            self._close(served, "disconnected")
+            return await self._drop(request, exchange, fault)
+        try:
+            wait = self.latency_s + (fault.delay_s if fault else 0.0)
+            if wait:
+                await asyncio.sleep(wait)
+            self.engine.started(served)
+            if reading.request.stream:
+                return await self._stream(dialect, request, exchange, served, fault)
+        except (asyncio.CancelledError, ConnectionError):
+            if served.entry.outcome == "open":
+                whole = None if not reading.request.stream else served.entry.produced
+                self._close(served, "disconnected", whole)
+            raise
+        if fault is not None and fault.kind == "no_usage":
+            served.out = served.out._replace(usage=False)
+        reply = dialect.reply(served.out)
+        self._close(served, "complete")
+        return self.respond(exchange, reply)
+
+    @staticmethod
+    def _close(served: Served, outcome: Any, produced: int | None = None) -> None:
+        served.entry.produced = served.out.tokens.output if produced is None else produced
+        served.entry.outcome = outcome
+
+    async def _stream(
+        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
+    ) -> web.StreamResponse:
+        entry = served.entry
+        kind = fault.kind if fault else ""
+        if kind in {"no_usage", "bare_delta"}:
+            served.out = served.out._replace(usage=kind != "no_usage", bare_delta=kind == "bare_delta")
+        response = web.StreamResponse(headers=self._headers(exchange, "text/event-stream; charset=utf-8"))
+        exchange.status = 200
+        await response.prepare(request)
+        ending = kind in {"cut", "error_event", "stall"}
+        frames = dialect.frames(served.out, self.chunk_chars)
+        sent = 0
+        upcoming: Frame | None = next(frames)
+        while upcoming is not None:
+            if ending and fault is not None and sent >= fault.after:
+                return await self._break_off(dialect, request, response, served, fault)
+            if fault is not None and fault.per_chunk_s:
+                await asyncio.sleep(fault.per_chunk_s)
+            frame, upcoming = upcoming, next(frames, None)
+            entry.produced = frame.produced
+            if upcoming is None:
+                entry.outcome = "complete"  # before the client can have read the end
+            await response.write(frame.data)
+            sent += 1
+        await response.write_eof()
+        return response
+
+    async def _break_off(
+        self, dialect: Dialect, request: web.Request, response: web.StreamResponse, served: Served, fault: Fault
+    ) -> web.StreamResponse:
+        served.entry.outcome = "failed" if fault.kind == "error_event" else "cut"
+        if fault.kind == "stall":
+            await asyncio.sleep(_FOREVER_S)
+        if fault.kind == "error_event":
+            await response.write(dialect.error_frame(fault.preset, fault.message))
+        if fault.kind == "cut" and not fault.clean:
+            await asyncio.sleep(0.02)  # a reset overtakes what the client has not read yet
+            hard_close(request)
+            return response
+        await response.write_eof()
+        return response
+
+    async def _drop(self, request: web.Request, exchange: Exchange, fault: Fault) -> web.StreamResponse:
+        exchange.status = 0
+        if fault.kind == "hang":
+            await asyncio.sleep(_FOREVER_S)
+        hard_close(request)
+        return web.Response()
+
+    def respond(self, exchange: Exchange, body: Any, status: int = 200) -> web.Response:
+        """A JSON answer with the provider's headers."""
+        exchange.status = status
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return web.Response(body=data, status=status, headers=self._headers(exchange, "application/json"))
+
+    def refuse(self, refusal: Refusal, exchange: Exchange) -> web.Response:
+        """An error answer with the provider's headers."""
+        exchange.status = refusal.status
+        headers = self._headers(exchange, "application/json")
+        name = "request-id" if exchange.provider == "anthropic" else "x-request-id"
+        data, kind = refusal.payload(headers[name])
+        headers |= {"content-type": kind, **refusal.headers}
+        return web.Response(body=data, status=refusal.status, headers=headers)
+
+    def _headers(self, exchange: Exchange, kind: str) -> dict[str, str]:
+        if exchange.provider == "anthropic":
+            return {"content-type": kind, "request-id": self.engine.ids.new("req_011C", 20)} | _ANTHROPIC_LIMITS
+        return {"content-type": kind, "x-request-id": self.engine.ids.new("req_", 32)} | _OPENAI_LIMITS
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        provider = called(request.headers)
+        exchange, _ = await self.receive(request, provider)
+        if provider == "anthropic":
+            return self.refuse(anthropic_error(404, "Not found"), exchange)
+        message = f"Invalid URL ({request.method} {request.path})"
+        return self.refuse(openai_error(404, message, kind="invalid_request_error"), exchange)
+
+
+_ANTHROPIC_LIMITS = {
+    f"anthropic-ratelimit-{what}-{part}": value
+    for what, limit in (
+        ("requests", 4_000),
+        ("tokens", 2_400_000),
+        ("input-tokens", 2_000_000),
+        ("output-tokens", 400_000),
+    )
+    for part, value in (("limit", str(limit)), ("remaining", str(limit - 1)), ("reset", "2026-11-23T12:00:00Z"))
+}
+_OPENAI_LIMITS = {
+    "openai-version": "2020-10-01",
+    "openai-processing-ms": "1",
+    "x-ratelimit-limit-requests": "10000",
+    "x-ratelimit-limit-tokens": "30000000",
+    "x-ratelimit-remaining-requests": "9999",
+    "x-ratelimit-remaining-tokens": "29999000",
+    "x-ratelimit-reset-requests": "6ms",
+    "x-ratelimit-reset-tokens": "2ms",
+}
+
+
+def called(headers: Mapping[str, str]) -> Provider:
+    """Which provider a request was meant for, by its headers."""
+    return "anthropic" if "anthropic-version" in headers or "x-api-key" in headers else "openai"
+
+
+def authenticate(provider: Provider, headers: Mapping[str, str]) -> str:
+    """The API key.
+
+    Raises:
+        Refusal: 401 when there is none; 400 when an Anthropic request names no version.
+    """
+    bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    key = headers.get("x-api-key", "") if provider == "anthropic" else ""
+    if not (key or bearer):
+        if provider == "anthropic":
+            raise anthropic_error(401, "x-api-key header is required")
+        raise openai_error(
+            401,
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+            "(i.e. Authorization: Bearer YOUR_KEY).",
+            kind="invalid_request_error",
+        )
+    if provider == "anthropic" and "anthropic-version" not in headers:
+        raise anthropic_error(400, "anthropic-version: header is required")
+    return key or bearer
+
+
+def hard_close(request: web.Request) -> None:
+    """Drop the connection with a TCP reset instead of an orderly end."""
+    transport = request.transport
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

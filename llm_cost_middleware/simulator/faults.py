@@ -1,0 +1,187 @@
+"""Scripted faults: what goes wrong, with which request, how often."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from . import refusals
+from .catalogue import Provider
+
+Kind = Literal["status", "hang", "reset", "cut", "error_event", "stall", "slow", "no_usage", "bare_delta"]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that reached the wire. `body` is the parsed JSON, None when it was no JSON or is not kept."""
+
+    index: int
+    provider: Provider
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(repr=False)
+    at: float
+    status: int | None = None  # None until something was answered; 0 when the connection was dropped before headers
+    request_id: str = ""  # of the answer: msg_…, chatcmpl-…, resp_…
+
+    def bare(self) -> "Exchange":
+        """The same without its body."""
+        return replace(self, body=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong; plain data, so that it crosses processes. Make it with the class methods."""
+
+    kind: Kind
+    code: int = 0
+    preset: str = ""  # a refusal by name, or the type of an error event
+    provider: Provider | None = None
+    body: Any = None
+    message: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: int = 0  # stream events sent before it strikes
+    clean: bool = False
+    billed: bool = False
+    delay_s: float = 0.0
+    per_chunk_s: float = 0.0
+
+    @classmethod
+    def status(
+        cls,
+        code: int,
+        *,
+        body: Any = None,
+        message: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        provider: Provider | None = None,
+        retry_after: float | str | None = None,
+        retry_after_ms: float | None = None,
+        should_retry: bool | None = None,
+    ) -> "Fault":
+        """Answer with an error status; the body is the provider's own unless given.
+
+        Args:
+            code: The HTTP status.
+            body: Replaces the body: a str is sent as text/plain, anything else as JSON.
+            message: Replaces the message inside the provider's body.
+            headers: Added to the headers.
+            provider: Whose words to use; by default those of the provider that was called.
+            retry_after: ``retry-after`` in seconds, or an HTTP date.
+            retry_after_ms: ``retry-after-ms``.
+            should_retry: ``x-should-retry``; Anthropic's errors carry one anyway.
+        """
+        more = dict(headers or {})
+        if retry_after is not None:
+            more["retry-after"] = str(retry_after)
+        if retry_after_ms is not None:
+            more["retry-after-ms"] = str(retry_after_ms)
+        if should_retry is not None:
+            more["x-should-retry"] = "true" if should_retry else "false"
+        return cls("status", code, provider=provider, body=body, message=message, headers=more)
+
+    @classmethod
+    def insufficient_quota(cls) -> "Fault":
+        """429: the account is out of money (OpenAI's code, or Anthropic's enforced spend limit)."""
+        return cls("status", 429, "out_of_money")
+
+    @classmethod
+    def request_too_large(cls) -> "Fault":
+        """429: the request alone is larger than a minute's allowance; no wait helps."""
+        return cls("status", 429, "request_too_large")
+
+    @classmethod
+    def overloaded(cls) -> "Fault":
+        """529 at Anthropic, 503 at OpenAI."""
+        return cls("status", 529, "overloaded")
+
+    @classmethod
+    def proxy_503(cls) -> "Fault":
+        """503 in plain text from the proxy in front of the provider."""
+        return cls("status", 503, body=refusals.PROXY_503)
+
+    @classmethod
+    def hang(cls, *, billed: bool = True) -> "Fault":
+        """Accept the request and never answer. `billed`: the provider did the work, and charges for all of it."""
+        return cls("hang", billed=billed)
+
+    @classmethod
+    def reset(cls, *, billed: bool = False) -> "Fault":
+        """Drop the connection before any header, with a TCP reset."""
+        return cls("reset", billed=billed)
+
+    @classmethod
+    def cut(cls, *, after: int, clean: bool = False) -> "Fault":
+        """End a stream after `after` events: with a TCP reset, or (`clean`) as if it were finished."""
+        return cls("cut", after=after, clean=clean)
+
+    @classmethod
+    def stall(cls, *, after: int) -> "Fault":
+        """Fall silent after `after` events of a stream, with the connection open."""
+        return cls("stall", after=after)
+
+    @classmethod
+    def error_event(cls, *, after: int, error_type: str | None = None, message: str | None = None) -> "Fault":
+        """Send the provider's error event after `after` events of a stream, and end it."""
+        return cls("error_event", after=after, preset=error_type or "", message=message)
+
+    @classmethod
+    def slow(cls, *, delay_s: float = 0.0, per_chunk_s: float = 0.0) -> "Fault":
+        """Wait before the answer, and before each event of a stream. Real time, not the simulator's clock."""
+        return cls("slow", delay_s=delay_s, per_chunk_s=per_chunk_s)
+
+    @classmethod
+    def no_usage(cls) -> "Fault":
+        """Leave the usage out of the answer."""
+        return cls("no_usage")
+
+    @classmethod
+    def bare_delta(cls) -> "Fault":
+        """As some gateways do: Anthropic's ``message_delta`` carries output_tokens alone."""
+        return cls("bare_delta")
+
+    def refusal(self, called: Provider) -> refusals.Refusal:
+        """The reply of a `status` fault to a request for `called`."""
+        provider = self.provider or called
+        named = refusals.PRESETS.get(self.preset)
+        refusal = named(provider) if named else refusals.canned(provider, self.code)
+        if self.body is not None:
+            refusal.body = self.body
+        elif self.message is not None:
+            refusal.body["error"]["message"] = self.message
+        refusal.headers = {**refusal.headers, **self.headers}
+        return refusal
+
+
+Match = Callable[[Exchange], bool]
+
+
+class FaultScript:
+    """A queue of faults; each is taken by the first request that it matches."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[Fault, Match | None]] = []
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault, *, times: int = 1, match: Match | None = None) -> None:
+        """Queue a fault for the next `times` requests that match."""
+        with self._lock:
+            self._queue.extend([(fault, match)] * times)
+
+    def take(self, exchange: Exchange) -> Fault | None:
+        """The first queued fault that fits this request, removed from the queue."""
+        with self._lock:
+            for at, (fault, match) in enumerate(self._queue):
+                if match is None or match(exchange):
+                    del self._queue[at]
+                    return fault
+        return None
+
+    def clear(self) -> None:
+        """Forget everything queued."""
+        with self._lock:
+            self._queue.clear()
+
+    def __len__(self) -> int:
+        return len(self._queue)

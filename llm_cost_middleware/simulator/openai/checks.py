@@ -1,0 +1,143 @@
+"""What OpenAI's two endpoints refuse in the same words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..catalogue import Model, catalogue
+from ..fields import find_key, is_count
+from ..refusals import Refusal, openai_error
+
+_FOREIGN = frozenset({"cache_control"})
+TIERS = {"flex": "flex", "priority": "priority", "fast": "priority"}
+EFFORT_TOKENS = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 512}
+"""Reasoning tokens that an answer spends on each effort that a request states."""
+
+
+def bad(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+    """A 400."""
+    return openai_error(400, message, kind="invalid_request_error", param=param, code=code)
+
+
+def unknown_parameter(where: str) -> Refusal:
+    """A parameter that the endpoint does not know."""
+    return bad(f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter")
+
+
+def unsupported(name: str, advice: str = "") -> Refusal:
+    """A parameter that this model does not take."""
+    message = f"Unsupported parameter: '{name}' is not supported with this model.{advice}"
+    return bad(message, param=name, code="unsupported_parameter")
+
+
+def missing(name: str) -> Refusal:
+    """A required parameter that is not there."""
+    return bad(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+
+
+def find_model(body: Mapping[str, Any], endpoint: str) -> Model:
+    """The model asked for; 404 at chat/completions, 400 at responses, as recorded."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise bad("you must provide a model parameter")
+    model = catalogue().get(name)
+    if model is not None and model.provider == "openai":
+        return model
+    if endpoint == "responses":
+        raise bad(f"The requested model '{name}' does not exist.", param="model", code="model_not_found")
+    message = f"The model `{name}` does not exist or you do not have access to it."
+    raise openai_error(404, message, kind="invalid_request_error", code="model_not_found")
+
+
+def check_foreign(body: Mapping[str, Any]) -> None:
+    """Another provider's cache marks are unknown parameters, wherever they hide."""
+    for field in ("messages", "input", "tools"):
+        found = find_key(body.get(field), _FOREIGN, field)
+        if found:
+            raise unknown_parameter(found[0])
+
+
+def check_limit(body: Mapping[str, Any], name: str, model: Model, least: int = 1) -> None:
+    """The output limit is a whole number within the model's own."""
+    limit = body.get(name)
+    if limit is None:
+        return
+    if not is_count(limit):
+        raise bad(f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type")
+    if limit < least:
+        raise bad(
+            f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {limit} instead.",
+            param=name,
+            code="integer_below_min_value",
+        )
+    if limit > model.max_output:
+        raise bad(
+            f"{name} is too large: {limit}. This model supports at most {model.max_output} completion tokens, whereas "
+            f"you provided {limit}.",
+            param=name,
+            code="invalid_value",
+        )
+
+
+def check_sampling(body: Mapping[str, Any], model: Model) -> None:
+    """Temperature within its range, and not at all on models that only take the default."""
+    temperature = body.get("temperature")
+    if temperature is not None and not 0 <= temperature <= 2:
+        word = "minimum" if temperature < 0 else "maximum"
+        sign = ">= 0" if temperature < 0 else "<= 2"
+        raise bad(
+            f"Invalid 'temperature': decimal {'below' if temperature < 0 else 'above'} {word} value. Expected a value "
+            f"{sign}, but got {temperature} instead.",
+            param="temperature",
+            code=f"decimal_{'below_min' if temperature < 0 else 'above_max'}_value",
+        )
+    if not model.sampling:
+        for name in ("temperature", "top_p"):
+            if body.get(name) not in {None, 1}:
+                raise bad(
+                    f"Unsupported value: '{name}' does not support {body[name]} with this model. Only the default (1) "
+                    "value is supported.",
+                    param=name,
+                    code="unsupported_value",
+                )
+
+
+def check_effort(effort: object, model: Model, where: str) -> None:
+    """Only reasoning models take an effort, and only a known one."""
+    if effort is None:
+        return
+    if not model.reasons:
+        raise unsupported(where)
+    if effort not in EFFORT_TOKENS:
+        raise bad(f"Invalid value: '{effort}'.", param=where, code="invalid_value")
+
+
+def check_cache_options(body: Mapping[str, Any], model: Model) -> None:
+    """Explicit breakpoints and their options came with GPT-5.6."""
+    marked = "prompt_cache_options" in body and "prompt_cache_options"
+    for field in ("messages", "input"):
+        found = find_key(body.get(field), frozenset({"prompt_cache_breakpoint"}), field)
+        marked = marked or (found and found[0]) or ""
+    if marked and model.cache != "breakpoints":
+        raise unsupported(marked)
+    options = body.get("prompt_cache_options") or {}
+    if options.get("mode", "implicit") not in {"implicit", "explicit"}:
+        raise bad(
+            "Invalid value for 'prompt_cache_options.mode'.", param="prompt_cache_options.mode", code="invalid_value"
+        )
+    if options.get("ttl", "30m") not in {"30m", "12h"}:
+        raise bad(
+            "Invalid value for 'prompt_cache_options.ttl'.", param="prompt_cache_options.ttl", code="invalid_value"
+        )
+    if body.get("prompt_cache_retention", "24h") not in {"24h", "in_memory", None}:
+        raise bad("Invalid value for 'prompt_cache_retention'.", param="prompt_cache_retention", code="invalid_value")
+
+
+def tier_of(body: Mapping[str, Any], model: Model) -> str:
+    """The service tier that serves the request; flex and priority only where the model has them."""
+    tier = body.get("service_tier")
+    if tier not in {None, "auto", "default", "flex", "scale", "priority", "fast"}:
+        raise bad(f"Invalid value: '{tier}'.", param="service_tier", code="invalid_value")
+    name = TIERS.get(tier or "", "standard")
+    if name != "standard" and name not in model.rates:
+        raise bad(f"Invalid service_tier argument: '{tier}' is not available for this model.", param="service_tier")
+    return name

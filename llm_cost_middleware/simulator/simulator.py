@@ -1,0 +1,185 @@
+"""`Simulator`: the provider in a thread of its own, on a free loopback port."""
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from .answers import Responder
+from .app import Face
+from .bill import Bill
+from .clock import SimClock
+from .engine import Engine
+from .faults import Exchange, Fault, FaultScript, Match
+
+_STOP_S = 10.0
+
+
+class Simulator:
+    """A loopback Anthropic and OpenAI provider; a context manager for synchronous and asynchronous tests alike.
+
+    Args:
+        responder: What the model says; `responders.echo` by default. May be replaced at any time.
+        hostile: Count tokens as badly as real tokenizers have been seen to.
+        latency_s: Real seconds before every answer, so that concurrent calls overlap.
+        keep_bodies: Keep the parsed body of every request in `requests`.
+        keep: How many requests to remember; all by default.
+        chunk_chars: Characters in a stream's event.
+        clock: The clock of cache lifetimes and `created` stamps; a fresh `SimClock` by default.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        seed: Ids are the same in every run with the same seed.
+    """
+
+    def __init__(
+        self,
+        *,
+        responder: Responder | None = None,
+        hostile: bool = False,
+        latency_s: float = 0.0,
+        keep_bodies: bool = True,
+        keep: int | None = None,
+        chunk_chars: int = 16,
+        clock: SimClock | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.clock = clock or SimClock()
+        self._faults = FaultScript()
+        self._engine = Engine(clock=self.clock, responder=responder, hostile=hostile, seed=seed)
+        self._face = Face(
+            self._engine, self._faults, latency_s=latency_s, keep_bodies=keep_bodies, keep=keep, chunk_chars=chunk_chars
+        )
+        self._host, self._port = host, port
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._done: asyncio.Event | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port."""
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def anthropic_url(self) -> str:
+        """`base_url` of an Anthropic client."""
+        return self.url
+
+    @property
+    def openai_url(self) -> str:
+        """`base_url` of an OpenAI client."""
+        return f"{self.url}/v1"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on once started."""
+        return self._port
+
+    @property
+    def bill(self) -> Bill:
+        """What has been charged so far."""
+        return self._engine.bill
+
+    @property
+    def requests(self) -> tuple[Exchange, ...]:
+        """Every request that was received, in order."""
+        return tuple(self._face.exchanges)
+
+    @property
+    def request_count(self) -> int:
+        """How many requests were received since the start or the last reset."""
+        return self._face.count
+
+    @property
+    def responder(self) -> Responder:
+        """What the model says."""
+        return self._engine.responder
+
+    @responder.setter
+    def responder(self, responder: Responder) -> None:
+        self._engine.responder = responder
+
+    @property
+    def latency_s(self) -> float:
+        """Real seconds before every answer."""
+        return self._face.latency_s
+
+    @latency_s.setter
+    def latency_s(self, seconds: float) -> None:
+        self._face.latency_s = seconds
+
+    def script(self, fault: Fault, times: int = 1, match: Match | None = None) -> None:
+        """Queue a fault for the next `times` requests, or the next that `match` accepts."""
+        self._faults.add(fault, times=times, match=match)
+
+    @property
+    def pending_faults(self) -> int:
+        """How many scripted faults nobody has run into yet."""
+        return len(self._faults)
+
+    def reset(self, *, caches: bool = True) -> None:
+        """Forget requests, bill and scripted faults, and (by default) the prompt caches."""
+        self._faults.clear()
+        self._face.exchanges.clear()
+        self._face.count = 0
+        self._engine.bill.clear()
+        if caches:
+            self._engine.forget_caches()
+
+    def start(self) -> Self:
+        """Listen; returns once requests are accepted.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="llm-simulator", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and end the thread."""
+        if self._thread is None or self._loop is None or self._done is None:
+            return
+        self._loop.call_soon_threadsafe(self._done.set)
+        self._thread.join(_STOP_S)
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self, ready: threading.Event) -> None:
+        try:
+            asyncio.run(self._listen(ready))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that called start()
+            self._failure = error
+        finally:
+            ready.set()
+
+    async def _listen(self, ready: threading.Event) -> None:
+        self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
+        runner = web.AppRunner(
+            self._face.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self._port, backlog=512)
+            await site.start()
+            self._port = runner.addresses[0][1]
+            ready.set()
+            await self._done.wait()
+        finally:
+            await runner.cleanup()

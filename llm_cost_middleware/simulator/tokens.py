@@ -1,0 +1,47 @@
+"""The simulator's own tokenizer rule: tokens are counted from bytes, by a stated rate.
+
+Text costs ``ceil(utf8_bytes / 4)``. Tool definitions and tool arguments cost the same for the bytes of their JSON.
+Every message adds 3 tokens (Claude 4), the prompt ends in 3 more, a prompt with tools carries Claude's hidden tool
+prompt of 346. An image costs 1,600 (Claude) or 765 (OpenAI), whatever its size; other attachments cost 1,000.
+
+``hostile`` counts as badly as real tokenizers have been seen to: 1.68 tokens a byte for Claude, one a byte for OpenAI.
+"""
+
+from dataclasses import dataclass
+
+from .catalogue import Provider
+
+ATTACHMENT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Tokens by the rule above, as a ratio of integers so that counts are exact."""
+
+    per: int  # tokens ...
+    bytes: int  # ... in this many bytes
+    message: int
+    priming: int
+    tool_prompt: int
+    image: int
+
+    def size(self, length: int) -> int:
+        """Tokens of `length` UTF-8 bytes."""
+        return -(-length * self.per // self.bytes)
+
+    def text(self, text: str) -> int:
+        """Tokens of a text."""
+        return self.size(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+
+    def room(self, tokens: int) -> int:
+        """The most bytes that cost no more than `tokens`."""
+        return tokens * self.bytes // self.per
+
+
+def tokenizer(provider: Provider, *, hostile: bool = False) -> Tokenizer:
+    """The rule of one provider."""
+    if provider == "anthropic":
+        per, length = (42, 25) if hostile else (1, 4)
+        return Tokenizer(per, length, message=4, priming=3, tool_prompt=346, image=1_600)
+    per, length = (1, 1) if hostile else (1, 4)
+    return Tokenizer(per, length, message=3, priming=3, tool_prompt=0, image=765)
