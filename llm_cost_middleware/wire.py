@@ -1,0 +1,136 @@
+"""Answers as they come over the wire: JSON text, server-sent events, SDK objects, read through one duck-typed view.
+
+No SDK is imported. An SDK object is read by its attributes, so that the parts of it nobody asks for are never copied.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from llm_cost_middleware.errors import UnreadableUsageError
+
+NOTHING: Mapping[str, Any] = {}
+_BIG = 10**15  # no bill counts a quadrillion tokens; larger is garbage, and would only slow the arithmetic
+
+
+def getter(thing: Any) -> Callable[[str], Any]:
+    """How to read the fields of ``thing``, a mapping or an object: a function of the name; absent reads as ``None``."""
+    if type(thing) is dict or isinstance(thing, Mapping):
+        get: Callable[[str], Any] = thing.get
+        return get
+    return lambda name: getattr(thing, name, None)
+
+
+def mapping(thing: Any) -> Mapping[str, Any]:
+    """A small object as a mapping, one level deep, its unknown extra fields included. Anything else is empty."""
+    if type(thing) is dict or isinstance(thing, Mapping):
+        return thing
+    fields = getattr(thing, "__dict__", None)
+    if not isinstance(fields, dict):
+        return NOTHING
+    extra = getattr(thing, "model_extra", None)  # pydantic keeps fields that the SDK does not know apart
+    return {**fields, **extra} if isinstance(extra, dict) and extra else fields
+
+
+def count(value: Any, provider: str, what: str) -> int:
+    """A token count as a plain integer; ``None`` is zero.
+
+    Raises:
+        UnreadableUsageError: It is negative, fractional, not a number, or beyond any bill.
+    """
+    if type(value) is int and 0 <= value < _BIG:
+        return value
+    if value is None:
+        return 0
+    if type(value) is float and value.is_integer() and 0 <= value < _BIG:
+        return int(value)
+    raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
+
+
+def text(value: Any) -> str | None:
+    """``value`` if it is a non-empty text."""
+    return value if isinstance(value, str) and value else None
+
+
+def parse(raw: str | bytes | bytearray, provider: str) -> Any:
+    """JSON text to its value; ``None`` for a text that is not JSON at all (a proxy's error page).
+
+    Raises:
+        UnreadableUsageError: It begins like JSON and is not.
+    """
+    body = raw.decode("utf-8", "replace") if isinstance(raw, bytes | bytearray) else raw
+    body = body.lstrip("\ufeff \t\r\n")
+    if body[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        lines = _lines(body)
+        if lines is not None:
+            return lines
+        raise UnreadableUsageError(provider, f"not JSON: {type(error).__name__}") from None
+
+
+def _lines(body: str) -> list[Any] | None:
+    """JSON lines (a batch's results) to a list; ``None`` where a line is not JSON."""
+    try:
+        return [json.loads(line) for line in body.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        return None
+
+
+def looks_like_sse(raw: str | bytes | bytearray) -> bool:
+    """Whether a text is a stream of server-sent events rather than JSON."""
+    head = raw[:64].lstrip()
+    return (
+        head.startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
+        if isinstance(head, bytes | bytearray)
+        else head.lstrip("\ufeff").startswith(("event:", "data:", ":", "id:", "retry:"))
+    )
+
+
+class SSEDecoder:
+    """Server-sent events, fed in pieces cut anywhere, even inside a character.
+
+    Args:
+        dull: Beginnings of data that cannot matter; such data is dropped before it is parsed.
+    """
+
+    __slots__ = ("_data", "_decode", "_dull", "_rest")
+
+    def __init__(self, dull: tuple[str, ...] = ()) -> None:
+        self._dull = dull
+        self._rest = ""
+        self._data: list[str] = []
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def feed(self, piece: str | bytes | bytearray) -> Iterator[Any]:
+        """The events that ``piece`` completes, parsed. ``[DONE]``, comments and data that is not JSON are dropped."""
+        fresh = self._decode(bytes(piece)) if isinstance(piece, bytes | bytearray) else piece
+        lines = (self._rest + fresh).split("\n")
+        self._rest = lines.pop()
+        for line in lines:
+            yield from self._line(line.rstrip("\r"))
+
+    def tail(self) -> Iterator[Any]:
+        """The event that the end of the stream would complete now, if any. Changes nothing."""
+        twin = SSEDecoder(self._dull)
+        twin._data = list(self._data)
+        for line in (self._rest.rstrip("\r"), ""):
+            yield from twin._line(line)
+
+    def _line(self, line: str) -> Iterator[Any]:
+        if not line:
+            if self._data:
+                data, self._data = "\n".join(self._data), []
+                try:
+                    yield json.loads(data)
+                except (ValueError, RecursionError):
+                    return  # cut off or not JSON: it carries no usage
+        elif line.startswith("data:"):
+            data = line[5:].removeprefix(" ")
+            if data != "[DONE]" and not data.startswith(self._dull):
+                self._data.append(data)
