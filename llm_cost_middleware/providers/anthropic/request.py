@@ -2,13 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
+
+_PARAMS = (
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "thinking",
+    "tool_choice",
+    "cache_control",
+    "context_management",
+    "output_config",
+    "container",
+)
+_SERVER_TOOLS = ("web_search", "web_fetch", "code_execution", "tool_search_tool", "advisor", "mcp_toolset")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
-def read_request(body: Mapping[str, Any], endpoint: str) -> CallRequest:
-    """A request body, as sent to ``endpoint``, to the neutral view. The body is not changed."""
-    del endpoint
-    return CallRequest(provider="anthropic", model=str(body.get("model", "")), messages=())
+def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallRequest:
+    """A request body, as sent to ``endpoint``, to the neutral view. The body is not changed, nor kept.
+
+    Raises:
+        Nothing: what is not understood is carried as JSON text, so that it is counted.
+    """
+    del endpoint  # one shape for all of them: messages, count_tokens
+    get = body.get
+    view = _View()
+    messages: list[Message] = []
+    system = get("system")
+    if system:
+        messages.append(Message("system", view.parts(system)))
+    for message in get("messages") or ():
+        if not isinstance(message, Mapping):
+            messages.append(Message("user", (Part("text", str(message)),)))
+            continue
+        known = _ROLES.get(message.get("role"), "user")
+        content = message.get("content")
+        if type(content) is str:
+            messages.append(Message(known, (Part("text", content),)))
+        else:
+            messages.append(Message(known, view.parts(content)))
+    tools, server_tools, held = _tools(get("tools") or ())
+    params = {name: body[name] for name in _PARAMS if name in body}
+    if held:
+        params["provider_tools"] = held
+    servers = get("mcp_servers")
+    if servers:
+        server_tools += tuple(ServerTool("mcp") for _ in servers)
+    limit = get("max_tokens")
+    return CallRequest(
+        provider="anthropic",
+        model=str(get("model") or ""),
+        messages=tuple(messages),
+        tools=tools,
+        endpoint="messages",
+        max_tokens=limit if type(limit) is int else None,
+        stream=bool(get("stream")),
+        output_schema=_schema(body),
+        server_tools=server_tools,
+        stored_context=view.stored or type(get("container")) is str,
+        params=params or EMPTY,
+    )
+
+
+_ROLES: Mapping[Any, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+
+
+def _schema(body: Mapping[str, Any]) -> str:
+    config = body.get("output_config")
+    form = body.get("output_format") or (config.get("format") if isinstance(config, Mapping) else None)
+    return _encode(form) if form else ""
+
+
+def _mark(block: Mapping[str, Any]) -> str | None:
+    control = block.get("cache_control")
+    return str(control.get("ttl") or "5m") if isinstance(control, Mapping) else None
+
+
+def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTool, ...], int]:
+    """Client tools, server tools, and how many client tools have a definition that only the provider holds."""
+    tools: list[Tool] = []
+    server_tools: list[ServerTool] = []
+    held = 0
+    for tool in definitions:
+        if not isinstance(tool, Mapping):
+            continue
+        kind = tool.get("type")
+        if type(kind) is str and kind.startswith(_SERVER_TOOLS):
+            uses = tool.get("max_uses")
+            server_tools.append(ServerTool(kind, uses if type(uses) is int else None))
+            continue
+        held += kind not in _OWN
+        plain = {name: value for name, value in tool.items() if name != "cache_control"}
+        tools.append(Tool(str(tool.get("name") or ""), _encode(plain), _mark(tool)))
+    return tuple(tools), tuple(server_tools), held
+
+
+_OWN = frozenset({None, "custom"})
+
+
+class _View:
+    """Blocks to parts; remembers whether one of them points to content that the request does not carry."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self) -> None:
+        self.stored = False
+
+    def parts(self, content: Any) -> tuple[Part, ...]:
+        if isinstance(content, str):
+            return (Part("text", content),)
+        if isinstance(content, Mapping):
+            content = (content,)
+        return tuple(self._part(block) for block in content or ())
+
+    def _part(self, block: Any) -> Part:
+        if not isinstance(block, Mapping):
+            return Part("text", str(block))
+        kind, mark = block.get("type"), _mark(block)
+        if kind == "text":
+            extra = block.get("citations")
+            return Part("text", f"{block.get('text')}{_encode(extra) if extra else ''}", mark)
+        if kind == "tool_use":
+            return Part("tool_use", f"{block.get('name')} {_encode(block.get('input'))}", mark)
+        if kind == "tool_result":
+            return self._result(block, mark)
+        if kind == "image":
+            return Part("image", "", mark, self._source(block.get("source")))
+        if kind == "document":
+            return self._document(block, mark)
+        if kind == "thinking":
+            signature = block.get("signature")
+            detail = {"bytes": len(signature)} if isinstance(signature, str) else EMPTY
+            return Part("thinking", str(block.get("thinking") or ""), mark, detail)
+        if kind == "container_upload":
+            self.stored = True
+        return Part("other", _encode({name: value for name, value in block.items() if name != "cache_control"}), mark)
+
+    def _result(self, block: Mapping[str, Any], mark: str | None) -> Part:
+        content = block.get("content")
+        if content is None or isinstance(content, str):
+            return Part("tool_result", content or "", mark)
+        parts = self.parts(content)
+        text = "\n".join(part.text for part in parts if part.text)
+        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
+
+    def _document(self, block: Mapping[str, Any], mark: str | None) -> Part:
+        source = block.get("source")
+        head = f"{block.get('title') or ''}{block.get('context') or ''}"
+        if isinstance(source, Mapping):
+            if source.get("type") == "text":
+                return Part("document", f"{head}{source.get('data') or ''}", mark, {"text": True})
+            if source.get("type") == "content":
+                parts = self.parts(source.get("content"))
+                text = head + "\n".join(part.text for part in parts)
+                return Part("document", text, mark, {"text": True}, tuple(p for p in parts if p.kind != "text"))
+        return Part("document", head, mark, self._source(source))
+
+    def _source(self, source: Any) -> Mapping[str, Any]:
+        if not isinstance(source, Mapping):
+            return EMPTY
+        data = source.get("data")
+        if isinstance(data, str):
+            return {"bytes": len(data) * 3 // 4}
+        if source.get("type") == "file":
+            self.stored = True
+        return {"url": True}

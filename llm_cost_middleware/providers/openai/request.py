@@ -1,14 +1,240 @@
-"""Request bodies of OpenAI to the neutral view."""
+"""Request bodies of OpenAI, of both its APIs, to the neutral view."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
+
+_PARAMS = (
+    "service_tier",
+    "reasoning_effort",
+    "reasoning",
+    "tool_choice",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+    "modalities",
+    "background",
+    "truncation",
+)
+_STORED = ("previous_response_id", "conversation", "prompt")
+_CLIENT_SIDE = frozenset({"apply_patch", "local_shell", "computer_use_preview", "computer"})
+_ROLES: Mapping[Any, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
-def read_request(body: Mapping[str, Any], endpoint: str) -> CallRequest:
-    """A request body, as sent to ``endpoint``, to the neutral view. The body is not changed."""
-    del endpoint
-    return CallRequest(provider="openai", model=str(body.get("model", "")), messages=())
+def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") -> CallRequest:
+    """A request body, as sent to ``endpoint``, to the neutral view. The body is not changed, nor kept.
+
+    Args:
+        body: The JSON object of the request.
+        endpoint: ``chat.completions`` or ``responses`` (a path such as ``chat/completions`` does as well).
+    """
+    get = body.get
+    view = _View()
+    responses = endpoint.startswith("responses")
+    named: Endpoint = "responses" if responses else "chat.completions"
+    messages = view.items(body) if responses else view.chat(get("messages") or ())
+    tools, server_tools, held = _tools(get("tools") or get("functions") or ())
+    params = {name: body[name] for name in _PARAMS if name in body}
+    if held:
+        params["provider_tools"] = held
+    prediction = get("prediction")
+    if prediction:
+        params["prediction_bytes"] = len(_encode(prediction).encode())
+    model = str(get("model") or "")
+    if get("web_search_options") is not None or "-search-" in model:
+        server_tools += (ServerTool("web_search", 1),)
+    limit = get("max_output_tokens") if responses else get("max_completion_tokens") or get("max_tokens")
+    choices = get("n")
+    return CallRequest(
+        provider="openai",
+        model=model,
+        messages=messages,
+        tools=tools,
+        endpoint=named,
+        max_tokens=limit if type(limit) is int else None,
+        choices=choices if type(choices) is int and choices > 1 else 1,
+        stream=bool(get("stream")),
+        output_schema=_schema(body, responses=responses),
+        server_tools=server_tools,
+        stored_context=view.stored or (responses and any(get(name) is not None for name in _STORED)),
+        params=params or EMPTY,
+    )
+
+
+def _schema(body: Mapping[str, Any], *, responses: bool) -> str:
+    if responses:
+        text = body.get("text")
+        form = text.get("format") if isinstance(text, Mapping) else None
+    else:
+        form = body.get("response_format")
+    return _encode(form) if form else ""
+
+
+def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTool, ...], int]:
+    """Client tools, server tools, and how many client tools have a definition that only the provider holds."""
+    tools: list[Tool] = []
+    server_tools: list[ServerTool] = []
+    held = 0
+    for tool in definitions:
+        if not isinstance(tool, Mapping):
+            continue
+        kind = tool.get("type")
+        if kind in _CLIENT_SIDE:
+            held += 1
+        elif kind not in _OWN:
+            server_tools.append(ServerTool(str(kind)))
+            continue
+        inner = tool.get("function") or tool.get("custom")
+        name = (inner if isinstance(inner, Mapping) else tool).get("name")
+        tools.append(Tool(str(name or ""), _encode(tool)))
+    return tuple(tools), tuple(server_tools), held
+
+
+_OWN = frozenset({None, "function", "custom", "namespace"})
+
+
+def _mark(block: Mapping[str, Any]) -> str | None:
+    """A breakpoint of the prompt cache (GPT-5.6 and later), whose entries live thirty minutes."""
+    return "30m" if block.get("prompt_cache_breakpoint") else None
+
+
+class _View:
+    """Messages and items to parts; remembers whether one points to content that the request does not carry."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self) -> None:
+        self.stored = False
+
+    def chat(self, messages: Sequence[Any]) -> tuple[Message, ...]:
+        out: list[Message] = []
+        for message in messages:
+            if not isinstance(message, Mapping):
+                out.append(Message("user", (Part("text", str(message)),)))
+                continue
+            get = message.get
+            role = _ROLES.get(get("role"), "user")
+            content = get("content")
+            parts: tuple[Part, ...]
+            if role == "tool":
+                parts = (self._result(content),)
+            elif type(content) is str:
+                parts = (Part("text", content),)
+            else:
+                parts = self.parts(content)
+            calls = get("tool_calls") or get("function_call")
+            if calls:
+                parts += tuple(self._call(call) for call in ((calls,) if isinstance(calls, Mapping) else calls))
+            for name in ("name", "refusal"):
+                if get(name):
+                    parts += (Part("text", str(get(name))),)
+            if get("audio"):
+                self.stored = True  # an earlier audio answer, by its id
+            out.append(Message(role, parts))
+        return tuple(out)
+
+    def _call(self, call: Any) -> Part:
+        inner = call.get("function") or call.get("custom") or call if isinstance(call, Mapping) else call
+        if not isinstance(inner, Mapping):
+            return Part("tool_use", str(inner))
+        arguments = inner.get("arguments", inner.get("input"))
+        text = arguments if isinstance(arguments, str) else _encode(arguments)
+        return Part("tool_use", f"{inner.get('name')} {text}")
+
+    def _result(self, content: Any) -> Part:
+        if content is None or isinstance(content, str):
+            return Part("tool_result", content or "")
+        parts = self.parts(content)
+        text = "\n".join(part.text for part in parts if part.text)
+        return Part("tool_result", text, None, EMPTY, tuple(part for part in parts if part.kind != "text"))
+
+    def items(self, body: Mapping[str, Any]) -> tuple[Message, ...]:
+        out: list[Message] = []
+        instructions = body.get("instructions")
+        if instructions:
+            out.append(Message("system", self.parts(instructions)))
+        given = body.get("input")
+        if isinstance(given, str):
+            out.append(Message("user", (Part("text", given),)))
+        elif isinstance(given, list | tuple):
+            out.extend(self._item(item) for item in given)
+        return tuple(out)
+
+    def _item(self, item: Any) -> Message:
+        if not isinstance(item, Mapping):
+            return Message("user", (Part("text", str(item)),))
+        get = item.get
+        kind = get("type")
+        if kind is None or kind == "message":
+            return Message(_ROLES.get(get("role"), "user"), self.parts(get("content")))
+        if kind in ("function_call", "custom_tool_call"):
+            return Message("assistant", (self._call(item),))
+        if kind in ("function_call_output", "custom_tool_call_output"):
+            return Message("tool", (self._result(get("output")),))
+        if kind == "item_reference" or (kind in _BY_ID and not get("encrypted_content")):
+            self.stored = True
+        role: Role = "assistant" if not str(kind).endswith("_output") else "tool"
+        return Message(role, (Part("thinking" if kind == "reasoning" else "other", _encode(item)),))
+
+    def parts(self, content: Any) -> tuple[Part, ...]:
+        if isinstance(content, str):
+            return (Part("text", content),)
+        if isinstance(content, Mapping):
+            content = (content,)
+        return tuple(self._part(block) for block in content or ())
+
+    def _part(self, block: Any) -> Part:
+        if not isinstance(block, Mapping):
+            return Part("text", str(block))
+        get = block.get
+        kind, mark = get("type"), _mark(block)
+        if kind in _TEXT:
+            return Part("text", str(get("text") or get("refusal") or ""), mark)
+        if kind in ("image_url", "input_image"):
+            return self._image(block, mark)
+        if kind in ("file", "input_file"):
+            inner = get("file")
+            return self._file(inner if isinstance(inner, Mapping) else block, mark)
+        if kind == "input_audio":
+            audio = get("input_audio")
+            data = audio.get("data") if isinstance(audio, Mapping) else None
+            return Part("audio", "", mark, _carried(data))
+        return Part("other", _encode(block), mark)
+
+    def _image(self, block: Mapping[str, Any], mark: str | None) -> Part:
+        image = block.get("image_url")
+        url = image.get("url") if isinstance(image, Mapping) else image
+        level = image.get("detail") if isinstance(image, Mapping) else block.get("detail")
+        detail: dict[str, Any] = {"detail": level} if level else {}
+        if isinstance(url, str) and url.startswith("data:"):
+            detail |= _carried(url.partition(",")[2])
+        elif url:
+            detail["url"] = True
+        return Part("image", "", mark, detail)  # an image by its id costs what an image costs
+
+    def _file(self, block: Mapping[str, Any], mark: str | None) -> Part:
+        data = block.get("file_data")
+        if isinstance(data, str):
+            return Part("document", str(block.get("filename") or ""), mark, _carried(data.rpartition(",")[2]))
+        self.stored = self.stored or bool(block.get("file_id"))
+        return Part("document", "", mark, {"url": True})
+
+
+def _carried(data: Any) -> dict[str, Any]:
+    return {"bytes": len(data) * 3 // 4} if isinstance(data, str) else {}
+
+
+_TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text"})
+_BY_ID = frozenset({"reasoning", "image_generation_call", "compaction"})
