@@ -1,0 +1,199 @@
+"""``CostConfig``: one frozen configuration, the same for every host.
+
+Keys in a TOML file and keyword arguments are spelt the same. The environment overrides both:
+``LLM_COST_LEDGER__URL=sqlite:///llm-cost.db`` sets ``url`` in ``[ledger]``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.config.environment import overrides
+from llm_cost_middleware.config.sections import (
+    DEFAULT_PROVIDERS,
+    DEFAULT_TIERS,
+    LedgerConfig,
+    OutputConfig,
+    PrivacyConfig,
+    ProviderConfig,
+    read_section,
+    read_tiers,
+)
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError, UnknownKeyError
+from llm_cost_middleware.prompt_cache.planner import CachePolicy
+from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.retry.policy import RetryPolicy
+from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
+
+DEFAULT_FILE = "llm-cost.toml"
+
+Mode = Literal["enforce", "observe"]
+OnUnknownPrice = Literal["deny", "estimate"]
+OnUngoverned = Literal["warn", "deny", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class CostConfig:
+    """The configuration of a pipeline. Sections may be given as mappings; they are read strictly.
+
+    Args:
+        mode: ``enforce``, or ``observe``: book everything, refuse and change nothing, report what would have been.
+        on_unknown_price: ``deny`` a model without a price, or ``estimate`` it at the dearest known one.
+        on_ungoverned: What to do with calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
+        update_prices: Fetch newer prices over the network when the pipeline starts.
+        ledger: ``[ledger]``.
+        budgets: ``[[budgets]]``: limits by scope and window. None by default.
+        tiers: ``[[tiers]]``: models from cheap to strong.
+        providers: ``[providers.NAME]``.
+        routing: ``[routing]``.
+        output: ``[output]``.
+        retry: ``[retry]``.
+        cache: ``[cache]``.
+        privacy: ``[privacy]``.
+        prices: ``[prices."provider/model"]``: dated prices that override the catalogue.
+
+    Raises:
+        ConfigurationError: A value that cannot be used. ``UnknownKeyError`` names the nearest key that exists.
+        InvalidAmountError: A limit or a price that is not a usable number of dollars.
+    """
+
+    mode: Mode = "enforce"
+    on_unknown_price: OnUnknownPrice = "deny"
+    on_ungoverned: OnUngoverned = "warn"
+    update_prices: bool = False
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    budgets: tuple[Budget, ...] = ()
+    tiers: tuple[Tier, ...] = DEFAULT_TIERS
+    providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(dict(DEFAULT_PROVIDERS)))
+    routing: RoutingPolicy = field(default_factory=RoutingPolicy)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    cache: CachePolicy = field(default_factory=CachePolicy)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        for name, kind in (("mode", Mode), ("on_unknown_price", OnUnknownPrice), ("on_ungoverned", OnUngoverned)):
+            if getattr(self, name) not in get_args(kind):
+                allowed = ", ".join(map(repr, get_args(kind)))
+                raise ConfigurationError(f"{getattr(self, name)!r} is not one of {allowed}", key=name)
+        if not isinstance(self.update_prices, bool):
+            raise ConfigurationError(f"must be true or false, not {self.update_prices!r}", key="update_prices")
+        put = object.__setattr__
+        put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
+        put(self, "budgets", _read_budgets(self.budgets))
+        put(self, "tiers", read_tiers(self.tiers))
+        put(self, "providers", _read_providers(self.providers))
+        put(self, "routing", self._read_routing())
+        put(self, "output", read_section(OutputConfig, self.output, "output"))
+        put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
+        put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
+        put(self, "privacy", read_section(PrivacyConfig, self.privacy, "privacy"))
+        if not isinstance(self.prices, Mapping):
+            raise ConfigurationError("must be a table", key="prices")
+        put(self, "prices", MappingProxyType(dict(self.prices)))
+        if self.ledger.lease_s <= 0:
+            raise ConfigurationError("must be positive", key="ledger.lease_s")
+
+    def _read_routing(self) -> RoutingPolicy:
+        if isinstance(self.routing, RoutingPolicy):
+            return self.routing
+        if not isinstance(self.routing, Mapping):
+            raise ConfigurationError(f"must be a table, not {self.routing!r}", key="routing")
+        return RoutingPolicy.from_mapping(self.routing, self.tiers, read_file=_read_text)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> CostConfig:
+        """From a mapping of the shape of the TOML file. Raises as the class does."""
+        known = {item.name for item in fields(cls)}
+        for key in mapping:
+            if key not in known:
+                raise UnknownKeyError(key, known)
+        return cls(**mapping)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> CostConfig:
+        """From a TOML file, overridden by the environment.
+
+        Args:
+            path: The file.
+            env: The environment; ``os.environ`` by default, ``{}`` for none.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or a value in it cannot be used.
+        """
+        try:
+            mapping = tomllib.loads(_read_text(path))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path} is not TOML: {error}") from None
+        return cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> CostConfig:
+        """The defaults, overridden by the environment. Raises as the class does."""
+        return cls.from_mapping(overrides({}, os.environ if env is None else env, cls))
+
+    @classmethod
+    def find(cls, *, env: Mapping[str, str] | None = None) -> CostConfig:
+        """The file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``.
+
+        Raises:
+            ConfigurationError: Neither exists; the message says how to write one.
+        """
+        environment = os.environ if env is None else env
+        path = Path(environment.get("LLM_COST_CONFIG") or DEFAULT_FILE)
+        if not path.is_file():
+            raise ConfigurationError(
+                f"no configuration: {path} does not exist. Write one with `llm-cost init`, "
+                "name one in LLM_COST_CONFIG, or pass a CostConfig."
+            )
+        return cls.from_toml(path, env=environment)
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from None
+
+
+def _read_budgets(value: Any) -> tuple[Budget, ...]:
+    if isinstance(value, Budget | Mapping | str):
+        raise ConfigurationError("must be a list of budgets", key="budgets")
+    budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
+    keys = [budget.key for budget in budgets]
+    twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
+    if twice is not None:
+        raise ConfigurationError(f"two budgets for scope {twice[0]!r} and window {twice[1]!r}", key="budgets")
+    return budgets
+
+
+def _read_budget(item: Any, key: str) -> Budget:
+    try:
+        return read_section(Budget, item, key)
+    except ConfigurationError:
+        raise
+    except LLMCostError as error:
+        error.add_note(f"in {key}")
+        raise
+
+
+def _read_providers(value: Any) -> Mapping[str, ProviderConfig]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("must be a table", key="providers")
+    for name in value:
+        if name not in NAMES:
+            raise UnknownKeyError(f"providers.{name}", NAMES)
+    return MappingProxyType(
+        {
+            name: read_section(ProviderConfig, value.get(name, {}), f"providers.{name}", defaults=default)
+            for name, default in DEFAULT_PROVIDERS.items()
+        }
+    )

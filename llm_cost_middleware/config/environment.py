@@ -1,0 +1,45 @@
+"""Environment variables over a configuration: ``LLM_COST_SECTION__KEY=value``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any
+
+from llm_cost_middleware.errors import UnknownKeyError
+
+PREFIX = "LLM_COST_"
+_OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA"})
+
+
+def overrides(mapping: Mapping[str, Any], env: Mapping[str, str], kind: type[Any]) -> dict[str, Any]:
+    """A copy of ``mapping`` with the environment's values written over it.
+
+    A value is read as TOML where it is one (``0.5``, ``true``, ``["a"]``, ``[{scope = "global", limit = "5"}]``), else
+    as text. Names are case-insensitive; ``__`` steps into a table.
+
+    Raises:
+        UnknownKeyError: A variable with the prefix whose first part is no key of the configuration.
+    """
+    result = deepcopy(dict(mapping))
+    known = {field.name for field in fields(kind)}
+    for variable in sorted(env):
+        if not variable.startswith(PREFIX) or variable in _OWN:
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if path[0] not in known:
+            raise UnknownKeyError(path[0], known)
+        table: Any = result
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+        table[path[-1]] = _read(env[variable])
+    return result
+
+
+def _read(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,183 @@
+"""The tables of the configuration, as frozen values, and the strict reader that fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.money import USD, parse_usd
+from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.policy import Tier
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerConfig:
+    """``[ledger]``: where money is booked."""
+
+    url: str = "memory://"
+    tenant: str = "default"
+    durability: Literal["full", "normal"] = "full"
+    lease_s: float = 900.0
+    on_lapse: Literal["charge", "release"] = "charge"
+    on_unavailable: Literal["deny", "allow"] = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """``[providers.NAME]``: how to reach a provider. Keys stand in the environment, never in the file."""
+
+    base_url: str = ""
+    api_key_env: str = ""
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """``[output]``: output caps, and what to do when a call does not fit."""
+
+    default_max_tokens: int | Literal["auto"] = "auto"
+    on_insufficient: tuple[Literal["downgrade", "cap_output", "raise"], ...] = ("downgrade", "cap_output", "raise")
+    estimate: Literal["bound", "calibrated"] = "bound"
+    server_tool_allowance: USD = "0.05"
+
+    def __post_init__(self) -> None:
+        if self.default_max_tokens != "auto" and (
+            type(self.default_max_tokens) is not int or self.default_max_tokens < 1
+        ):
+            raise ConfigurationError("must be 'auto' or a positive whole number", key="output.default_max_tokens")
+        parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyConfig:
+    """``[privacy]``: what may be kept of prompts and answers. Nothing, unless asked for."""
+
+    store_text: bool = False
+
+
+DEFAULT_PROVIDERS: Mapping[str, ProviderConfig] = {
+    name: ProviderConfig(api_key_env=f"{name.upper()}_API_KEY") for name in NAMES
+}
+DEFAULT_TIERS: tuple[Tier, ...] = (
+    Tier("small", (Target("anthropic", "claude-haiku-4-5-20251001"), Target("openai", "gpt-5-mini"))),
+    Tier("large", (Target("anthropic", "claude-sonnet-4-6"), Target("openai", "gpt-5.1"))),
+)
+
+
+def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None = None) -> _T:
+    """Fill a section from a table.
+
+    Args:
+        kind: A frozen dataclass whose fields are the keys.
+        value: An instance of it, or a mapping.
+        key: The dotted name of the table, for errors.
+        defaults: Where the table is silent; otherwise the dataclass' own defaults.
+
+    Raises:
+        ConfigurationError: A value of the wrong type; ``UnknownKeyError`` for a key that does not exist.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"must be a table, not {value!r}", key=key)
+    assert is_dataclass(kind)  # noqa: S101 - the sections are ours
+    known = {field.name: field for field in fields(kind) if field.init}
+    hints = get_type_hints(kind)
+    for name in value:
+        if name not in known:
+            raise UnknownKeyError(f"{key}.{name}", known)
+    read = {name: _typed(hints[name], item, f"{key}.{name}") for name, item in value.items()}
+    missing = [name for name, field in known.items() if name not in read and _required(field)]
+    if missing and defaults is None:
+        raise ConfigurationError(f"needs {', '.join(missing)}", key=key)
+    if defaults is not None:
+        read = {name: getattr(defaults, name) for name in known} | read
+    try:
+        return kind(**read)
+    except ConfigurationError as error:
+        raise error if error.key and "." in error.key else ConfigurationError(str(error), key=key) from None
+
+
+def read_tiers(value: object) -> tuple[Tier, ...]:
+    """``[[tiers]]``: name and models, cheap to strong. Raises ``ConfigurationError``."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise ConfigurationError("must be a list of tables", key="tiers")
+    tiers = tuple(_read_tier(item, f"tiers[{index}]") for index, item in enumerate(value))
+    if not tiers:
+        raise ConfigurationError("needs at least one tier", key="tiers")
+    if len({tier.name for tier in tiers}) < len(tiers):
+        raise ConfigurationError("tier names must differ", key="tiers")
+    return tiers
+
+
+def read_target(value: object, key: str) -> Target:
+    """``provider/model``. Raises ``ConfigurationError``."""
+    if isinstance(value, Target):
+        return value
+    provider, slash, model = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not slash or not model or provider not in NAMES:
+        raise ConfigurationError(f"{value!r} must be PROVIDER/MODEL with a provider of {', '.join(NAMES)}", key=key)
+    return Target(provider, model)
+
+
+def _read_tier(value: object, key: str) -> Tier:
+    if isinstance(value, Tier):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("must be a table with name and models", key=key)
+    for name in value:
+        if name not in Tier._fields:
+            raise UnknownKeyError(f"{key}.{name}", Tier._fields)
+    name, models = value.get("name"), value.get("models")
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError("needs a name", key=key)
+    if not isinstance(models, list | tuple) or not models:
+        raise ConfigurationError("needs a list of models", key=f"{key}.models")
+    return Tier(name, tuple(read_target(model, f"{key}.models") for model in models))
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    """The value as the hint says, or a ``ConfigurationError`` that names the key. Only what the sections use."""
+    choices = _choices(hint)
+    if get_origin(hint) is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigurationError(f"must be a list, not {value!r}", key=key)
+        return tuple(_typed(get_args(hint)[0], item, key) for item in value)
+    if choices and value in choices and not isinstance(value, bool):
+        return value
+    kinds = _kinds(hint)
+    if choices and not kinds:
+        raise ConfigurationError(f"{value!r} is not one of {', '.join(map(repr, choices))}", key=key)
+    if kinds and not _matches(value, kinds):
+        expected = " or ".join(sorted({kind.__name__ for kind in kinds} | set(map(repr, choices))))
+        raise ConfigurationError(f"must be {expected}, not {value!r}", key=key)
+    return float(value) if kinds == {float} else value
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) is not None and get_origin(hint) is not Literal else (hint,)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return tuple(choice for part in _members(hint) if get_origin(part) is Literal for choice in get_args(part))
+
+
+def _kinds(hint: Any) -> set[type]:
+    return {part for part in _members(hint) if isinstance(part, type)}
+
+
+def _matches(value: Any, kinds: set[type]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    if float in kinds and isinstance(value, int):
+        return True
+    return isinstance(value, tuple(kinds))

@@ -1,0 +1,100 @@
+"""What the application says about its calls: scopes, tags, call site, a forced model.
+
+Said once for a block of code with ``cost_context``, or for one call in the host's own metadata under ``llm_cost``. Both
+read the same keys; what a call says itself wins. None of it reaches a provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from llm_cost_middleware.budget.model import make_scope, parse_scope
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.money import ceil_nanousd
+from llm_cost_middleware.request import NO_CONTEXT, CallContext
+
+METADATA_KEY = "llm_cost"
+"""The key of a host's metadata under which a call says this."""
+
+_SCOPED = ("user", "team", "key")
+_KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
+
+_current: ContextVar[CallContext] = ContextVar("llm_cost_context", default=NO_CONTEXT)
+
+
+def current_context() -> CallContext:
+    """The context of the running block."""
+    return _current.get()
+
+
+@contextmanager
+def cost_context(**said: Any) -> Iterator[CallContext]:
+    """Say something about every call in a block, in this thread or task and those it starts.
+
+    Args:
+        **said: ``user``, ``team``, ``key`` (each becomes a budget scope such as ``user:42``), ``tags`` (a list; each
+            becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as written), ``force_model``,
+            ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may reserve at most).
+
+    Yields:
+        The context, blocks around this one included.
+
+    Raises:
+        UnknownKeyError: A key that does not exist. InvalidScopeError, InvalidAmountError: A value that cannot be used.
+    """
+    token = _current.set(read_context(said))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+def read_context(said: object) -> CallContext:
+    """The context of one call: what ``said`` (a mapping of the keys above, or ``None``) adds to the running block's.
+
+    Raises:
+        ConfigurationError: ``said`` is no mapping, or a value cannot be used. ``UnknownKeyError`` for an unknown key.
+    """
+    base = _current.get()
+    if not said:
+        return base
+    if not isinstance(said, Mapping):
+        raise ConfigurationError(f"must be a mapping, not {said!r}", key=METADATA_KEY)
+    for name in said:
+        if name not in _KEYS:
+            raise UnknownKeyError(f"{METADATA_KEY}.{name}", _KEYS)
+    scopes = [make_scope(kind, str(said[kind])) for kind in _SCOPED if said.get(kind) is not None]
+    tags = _strings(said.get("tags"), "tags")
+    scopes += [make_scope("tag", tag) for tag in tags]
+    site = str(said.get("site") or "")
+    if site:
+        scopes.append(make_scope("site", site))
+    scopes += [parse_scope(scope) for scope in _strings(said.get("scopes"), "scopes")]
+    kinds = {scope.partition(":")[0] for scope in scopes} - {"tag"}
+    kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in scopes)
+    item_count = said.get("item_count", base.item_count)
+    if type(item_count) is not int or item_count < 1:
+        raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
+    max_cost = said.get("max_cost")
+    return replace(
+        base,
+        scopes=(*kept, *dict.fromkeys(scopes)),
+        tags=tuple(dict.fromkeys((*base.tags, *tags))),
+        site=site or base.site,
+        force_model=said.get("force_model") or base.force_model,
+        item_count=item_count,
+        conversation=said.get("conversation") or base.conversation,
+        max_cost_nanousd=base.max_cost_nanousd if max_cost is None else ceil_nanousd(max_cost, what="max_cost"),
+    )
+
+
+def _strings(value: object, key: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigurationError(f"must be a list of strings, not {value!r}", key=f"{METADATA_KEY}.{key}")
+    return tuple(str(item) for item in value)

@@ -1,0 +1,166 @@
+"""Writing down what happened: events to the observers, records to the tracker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from threading import Lock
+
+from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.events import (
+    Adjusted,
+    Capped,
+    Event,
+    Failed,
+    Observer,
+    Refused,
+    Reserved,
+    Retried,
+    Routed,
+    Settled,
+    ThresholdCrossed,
+    Voided,
+)
+from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote
+from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.provider import Failure
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.tracker import CostRecord, CostTracker
+
+_log = logging.getLogger(__name__)
+KEEP = 10_000
+"""Records kept in memory; totals are kept for all. The ledger keeps every row."""
+_CAPPED = frozenset({"max_tokens", "length", "max_output_tokens"})
+
+
+class Bookkeeper:
+    """Tells the observers and keeps the tracker. Safe to share between threads."""
+
+    def __init__(self, clock: Clock, observers: Sequence[Observer]) -> None:
+        self._clock, self.observers = clock, tuple(observers)
+        self._tracker = CostTracker(None)
+        self._lock = Lock()
+
+    @property
+    def tracker(self) -> CostTracker:
+        """What was spent through this pipeline since it was opened."""
+        return self._tracker
+
+    def add(self, record: CostRecord) -> None:
+        """Keep a record."""
+        with self._lock:
+            tracker = self._tracker.add(record)
+            self._tracker = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP)
+
+    def emit(self, event: Event) -> None:
+        """Tell every observer. An observer that raises is logged, and loses only this event."""
+        for observer in self.observers:
+            try:
+                observer.on_event(event)
+            except Exception:  # noqa: BLE001 - an observer must not break the call it watches
+                _log.exception("observer %r failed on %s", observer, type(event).__name__)
+
+    def routed(self, call: Call) -> None:
+        """A model was chosen."""
+        if self.observers and (decision := call.decision) is not None:
+            now = self._clock.now()
+            self.emit(
+                Routed(
+                    call.id,
+                    now,
+                    str(decision.target),
+                    call.request.model,
+                    decision.tier,
+                    decision.policy,
+                    decision.reason,
+                )
+            )
+
+    def reserved(self, call: Call, hold: Hold) -> None:
+        """Money was set aside."""
+        if self.observers and hold.reservation_id is not None:
+            quote = hold.quote
+            self.emit(
+                Reserved(
+                    call.id, self._clock.now(), hold.reservation_id, call.attempts, str(quote.target),
+                    quote.amount_nanousd, hold.scopes, hold.attempt.max_tokens, quote.injected, quote.bound.guaranteed,
+                )
+            )  # fmt: skip
+
+    def settled(self, call: Call, hold: Hold, outcome: Outcome, receipt: Receipt | None, saving: int) -> None:
+        """An attempt was booked: record it, and say so."""
+        now, quote, reading = self._clock.now(), hold.quote, outcome.reading
+        usage = reading.usage if reading is not None and reading.items else None
+        self.add(
+            CostRecord(
+                model=quote.target.model,
+                input_tokens=usage.input_tokens if usage else 0,
+                output_tokens=usage.output_tokens if usage else 0,
+                cost_usd=outcome.amount_nanousd.usd,
+                usage=usage,
+                at=now,
+                status=outcome.status,
+                provider=quote.target.provider,
+                call_id=call.id,
+                attempt=call.attempts,
+                tier=call.decision.tier_name if call.decision is not None else "",
+                requested_model=call.request.model,
+                response_id=reading.response_id if reading is not None else None,
+                price_version=outcome.priced.price_version if outcome.priced is not None else "",
+                max_tokens_injected=quote.injected,
+                reserved_nanousd=quote.amount_nanousd,
+                cache_saving_nanousd=saving,
+                expected_cache_saving_nanousd=hold.plan.expected_saving_nanousd if hold.plan is not None else 0,
+                scopes=hold.scopes,
+            )
+        )
+        if not self.observers:
+            return
+        self.emit(
+            Settled(
+                call.id, now, hold.reservation_id or "", call.attempts, str(quote.target), outcome.amount_nanousd,
+                receipt.overrun_nanousd if receipt is not None else ZERO, outcome.status, usage,
+                reading.response_id if reading is not None else None,
+            )
+        )  # fmt: skip
+        if quote.injected and reading is not None and reading.finish_reason in _CAPPED:
+            self.emit(Capped(call.id, now, str(quote.target), quote.max_tokens))
+        for scope, window in receipt.warnings if receipt is not None else ():
+            self.emit(ThresholdCrossed(call.id, now, scope, window))
+
+    def voided(self, call: Call, hold: Hold, reason: str) -> None:
+        """An attempt that was not billed gave its reservation back."""
+        if self.observers:
+            self.emit(
+                Voided(
+                    call.id, self._clock.now(), hold.reservation_id or "", call.attempts, str(hold.quote.target), reason
+                )
+            )
+
+    def retried(self, call: Call, hold: Hold, failure: Failure, delay_s: float, following: Target) -> None:
+        """An attempt failed, and another follows."""
+        if self.observers:
+            self.emit(
+                Retried(
+                    call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, failure.reason,
+                    delay_s, str(following),
+                )
+            )  # fmt: skip
+
+    def failed(self, call: Call, hold: Hold, failure: Failure, reason: str) -> None:
+        """A call ended in an error."""
+        if self.observers:
+            why = f"{failure.reason}; {reason}"
+            self.emit(Failed(call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, why))
+
+    def refused(self, call: Call, quote: Quote, *, enforced: bool, scope: str | None) -> None:
+        """A call did not fit."""
+        if self.observers:
+            amount: NanoUSD = quote.amount_nanousd
+            self.emit(Refused(call.id, self._clock.now(), str(quote.target), scope or "", amount, enforced))
+
+    def adjusted(self, call: Call, action: str, before: str, after: str) -> None:
+        """A call was changed so that it fits."""
+        if self.observers:
+            self.emit(Adjusted(call.id, self._clock.now(), action, before, after))

@@ -1,0 +1,299 @@
+"""What the life of a call consults: the rooms, their shared state, and the lock around it.
+
+Everything here returns at once. Decisions are made by pure functions of the rooms; this class hands them the state they
+need under one lock, and writes down what came of it. The pipeline builds it and owns it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from random import Random
+from threading import Lock
+from typing import Any
+
+from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
+from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote, Settings
+from llm_cost_middleware.metering import encode_memo, price_reading
+from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.pricing.bound import affordable_max_tokens, bound, count_openai_tokens
+from llm_cost_middleware.pricing.calibration import Calibration
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.prompt_cache.layout import read_layout
+from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
+from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
+from llm_cost_middleware.provider import Failure, FailureKind, UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.retry.classify import classify_error
+from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
+from llm_cost_middleware.retry.policy import decide as decide_retry
+from llm_cost_middleware.routing.decisions import DecisionLog, SiteHistory
+from llm_cost_middleware.routing.features import read_features
+from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks
+
+_CONVERSATIONS = 4_096
+_CACHE_WORTHY = 1_024  # characters below which no model caches a prefix: skip its layout
+_LEAST_OUTPUT = 256  # an answer capped lower than this is rarely worth its input
+
+
+class Engine:
+    """The rooms, wired. One a pipeline."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        catalogue: Catalogue,
+        candidates: Callable[[frozenset[str] | None], tuple[Candidate, ...]],
+        routing: RoutingPolicy,
+        retry: RetryPolicy,
+        cache: CachePolicy,
+        log: DecisionLog,
+        clock: Clock,
+        rng: Random,
+        new_id: Callable[[], str],
+        books: Bookkeeper,
+    ) -> None:
+        self.settings, self.catalogue, self.candidates = settings, catalogue, candidates
+        self.routing, self.retry, self.cache = routing, retry, cache
+        self.log, self.clock, self.rng, self.new_id, self.books = log, clock, rng, new_id, books
+        self.retry_state = RetryState(retry)
+        self.statistics = PrefixStatistics()
+        self.history = SiteHistory()
+        self.calibration = Calibration()
+        self.lock = Lock()
+        self.routes_by_budget = routing.kind == "rules" or routing.explore > 0
+        self._sticky: OrderedDict[Hashable, Target] = OrderedDict()
+
+    # --- route -----------------------------------------------------------------------------------------------------
+
+    def begin(self, request: CallRequest, providers: frozenset[str] | None) -> Call:
+        """A call enters."""
+        return Call(self.new_id(), request, providers, request.context.scopes, self.clock.monotonic())
+
+    def route(self, call: Call, available: NanoUSD | None) -> None:
+        """Choose the model, and log why."""
+        request = call.request
+        call.features = features = read_features(request)
+        candidates = self.candidates(call.providers)
+        conversation = _conversation(request)
+        now = self.clock.now()
+        if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off":
+            call.layout = read_layout(request)
+        with self.lock:
+            affinity = {}
+            if call.layout is not None and not request.pinned and len(candidates) > 1:
+                prices = [(candidate.target, self._cache_prices(candidate.target)) for candidate in candidates]
+                affinity = self.statistics.affinity(call.layout, prices, now=now)
+            call.decision = decision = decide(
+                self.routing, candidates, request, features,
+                available=available, affinity=affinity, history=self.history,
+                sticky=self._sticky.get(conversation), rng=self.rng, call_id=call.id, now=now,
+            )  # fmt: skip
+            self._sticky[conversation] = decision.target
+            self._sticky.move_to_end(conversation)
+            if len(self._sticky) > _CONVERSATIONS:
+                self._sticky.popitem(last=False)
+        self.log.append(decision)
+        self.books.routed(call)
+
+    def fallbacks(self, call: Call, target: Target) -> tuple[Target, ...]:
+        """Other models that may take the call after ``target`` failed."""
+        if call.request.pinned or call.decision is None:
+            return ()
+        return tuple(other for other in fallbacks(call.decision) if other != target)
+
+    def downgrades(self, call: Call, target: Target) -> Iterator[Target]:
+        """Cheaper models that may take the call, dearest first."""
+        if call.decision is not None and not call.request.pinned:
+            yield from (other for other in downgrade(call.decision) if other != target)
+
+    # --- quote -----------------------------------------------------------------------------------------------------
+
+    def quote(self, call: Call, target: Target, *, cap: int | None = None) -> Quote:
+        """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""
+        request, settings = call.request, self.settings
+        now = self.clock.now()
+        rates = self.catalogue.dearest(
+            target.provider,
+            target.model,
+            at=now,
+            request=request,
+            estimate=settings.estimate_unknown_price or settings.observe,
+        )
+        limits = self.catalogue.limits(target.provider, target.model)
+        injected = request.max_tokens is None or cap is not None
+        max_tokens = cap or request.max_tokens or settings.default_max_tokens or limits.default_output
+        if injected and limits.max_output is not None:
+            max_tokens = min(max_tokens, limits.max_output)
+        most = bound(
+            request, get_provider(target.provider), rates,
+            max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
+            input_tokens=self._input_tokens(call, target),
+        )  # fmt: skip
+        ceiling = request.context.max_cost_nanousd
+        refusal = None
+        if ceiling is not None and most.amount_nanousd > ceiling:
+            limit = NanoUSD(ceiling).usd
+            refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
+        return Quote(target, most.amount_nanousd, max_tokens, injected, most, rates, refusal)
+
+    def exact_count(self, call: Call, target: Target) -> Callable[[], Any] | None:
+        """A function that counts the input exactly, where that is possible offline and was not done yet."""
+        if target.provider != "openai" or call.exact_input is not None:
+            return None
+        return partial(count_openai_tokens, call.request, target.model)
+
+    def cap_to(self, call: Call, quote: Quote, available: NanoUSD | None) -> Quote | None:
+        """The same attempt with the largest output cap that fits; ``None`` where too little would be left to say."""
+        ceiling = call.request.context.max_cost_nanousd
+        room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
+        cap = affordable_max_tokens(quote.bound, quote.rates, NanoUSD(max(room, 0)))
+        if cap >= quote.max_tokens or cap < min(_LEAST_OUTPUT, quote.max_tokens):
+            return None
+        return self.quote(call, quote.target, cap=cap)
+
+    def _input_tokens(self, call: Call, target: Target) -> int | None:
+        if target.provider == "openai" and call.exact_input is not None:
+            return call.exact_input
+        if self.settings.calibrated:
+            with self.lock:
+                return self.calibration.tokens(target, call.request)
+        return None
+
+    # --- send ------------------------------------------------------------------------------------------------------
+
+    def admit(self, target: Target) -> Admission:
+        """Ask the gate and the breaker of a target."""
+        with self.lock:
+            return self.retry_state.admit(target, now=self.clock.monotonic())
+
+    def next_reservation_id(self, call: Call) -> str:
+        """An id never used before: an id once refused stays refused."""
+        call.reservations += 1
+        return f"{call.id}.{call.reservations}"
+
+    def hold(self, call: Call, quote: Quote, *, reservation_id: str | None) -> Hold:
+        """The attempt, ready to be sent."""
+        settings, request = self.settings, call.request
+        elapsed = self.clock.monotonic() - call.started
+        left = max(self.retry.deadline_s - elapsed, 0.001)
+        cache_plan = self._plan_cache(call, quote)
+        attempt = Attempt(
+            call_id=call.id,
+            number=call.attempts,
+            target=quote.target,
+            max_tokens=request.max_tokens if settings.observe else quote.max_tokens,
+            cache_plan=cache_plan,
+            timeout_s=min(left, settings.timeouts.get(quote.target.provider, left)),
+            request=request,
+        )
+        held = Hold(reservation_id, attempt, quote, call.scopes_of(quote.target), cache_plan)
+        self.books.reserved(call, held)
+        return held
+
+    def memo(self, call: Call, quote: Quote, outcome: Outcome | None = None) -> bytes:
+        """The memo of a ledger row."""
+        return encode_memo(
+            call_id=call.id, attempt=call.attempts, target=quote.target,
+            priced=outcome.priced if outcome else None, reading=outcome.reading if outcome else None,
+        )  # fmt: skip
+
+    def _plan_cache(self, call: Call, quote: Quote) -> CachePlan | None:
+        if call.layout is None or self.settings.observe:
+            return None
+        ability = get_provider(quote.target.provider).cache_ability(quote.target.model)
+        if ability.style == "none":
+            return None
+        prices = self._cache_prices(quote.target)
+        with self.lock:
+            return plan(call.layout, ability, prices, self.statistics, self.cache, now=self.clock.now())
+
+    def _cache_prices(self, target: Target) -> CachePrices:
+        return self.catalogue.cache_prices(target.provider, target.model, at=self.clock.now())
+
+    # --- book ------------------------------------------------------------------------------------------------------
+
+    def outcome(self, hold: Hold, reading: UsageReading) -> Outcome:
+        """What an answered attempt is booked at: its cost, or the reservation where the answer does not say."""
+        target = hold.quote.target
+        priced = price_reading(
+            reading, get_provider(target.provider), self.catalogue, at=self.clock.now(), requested_model=target.model
+        )
+        if priced.cost_nanousd is None:
+            return Outcome(hold.quote.amount_nanousd, "estimated", reading, priced)
+        return Outcome(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
+
+    def stream_outcome(self, hold: Hold, reading: UsageReading, error: BaseException | None) -> Outcome:
+        """The same for a stream, however it was left: what is known is used, the rest is the most it can have been."""
+        if reading.complete or reading.free:
+            return self.outcome(hold, reading)
+        if error is not None and not isinstance(error, GeneratorExit):
+            failure = self.classify(error, hold.quote.target)
+            with self.lock:
+                self.retry_state.failed(hold.quote.target, failure, now=self.clock.monotonic())
+        known = reading.usage.input_tokens if reading.items else 0
+        if not known:
+            return Outcome(hold.quote.amount_nanousd, "estimated", reading)
+        most = hold.quote.rates.cost_with_output(reading.usage, hold.quote.max_tokens)
+        return Outcome(min(most, hold.quote.amount_nanousd), "estimated", reading)
+
+    def unconfirmed(self, hold: Hold) -> Outcome:
+        """A failed attempt that may have been billed is booked at its reservation."""
+        return Outcome(hold.quote.amount_nanousd, "unconfirmed")
+
+    def settled(self, call: Call, hold: Hold, outcome: Outcome, receipt: Receipt | None) -> None:
+        """Learn from a booked attempt, and write it down."""
+        target, reading = hold.quote.target, outcome.reading
+        saving = 0
+        if reading is not None and reading.complete:
+            usage, now = reading.usage, self.clock.now()
+            with self.lock:
+                self.retry_state.succeeded(target, now=self.clock.monotonic(), after_retry=call.attempts > 1)
+                if call.decision is not None:
+                    self.history.observe(call.decision.site, target, usage.output_tokens)
+                if self.settings.calibrated:
+                    self.calibration.learn(target, call.request, usage.input_tokens)
+                if call.layout is not None:
+                    self.statistics.observe(call.layout, target, hold.plan, usage, now=now)
+            if usage.cache_read or usage.cache_write:
+                saving = hold.quote.rates.cache_saving(usage)
+        self.books.settled(call, hold, outcome, receipt, saving)
+
+    # --- fail ------------------------------------------------------------------------------------------------------
+
+    def classify(self, error: BaseException, target: Target) -> Failure:
+        """What an exception means."""
+        return classify_error(error, provider=target.provider, now=self.clock.now())
+
+    def after_failure(self, call: Call, hold: Hold, failure: Failure) -> RetryDecision:
+        """Whether to try again, where, and when."""
+        target, now = hold.quote.target, self.clock.monotonic()
+        call.tried.add(target)
+        others = tuple(other for other in self.fallbacks(call, target) if other not in call.tried)
+        with self.lock:
+            if failure.kind is not FailureKind.CANCELLED:
+                self.retry_state.failed(target, failure, now=now)
+            return decide_retry(
+                self.retry, self.retry_state, failure,
+                attempt=call.attempts, elapsed_s=now - call.started, target=target, fallbacks=others,
+                delivered=False, rng=self.rng, now=now,
+            )  # fmt: skip
+
+
+def _conversation(request: CallRequest) -> Hashable:
+    """What stays the same over the turns of one conversation: its own id, else how it began."""
+    if request.context.conversation is not None:
+        return request.context.conversation
+    opening = []
+    for message in request.messages:
+        opening.append(message.parts[0].text if message.parts else "")
+        if message.role == "user":
+            break
+    return hash(tuple(opening))

@@ -1,0 +1,98 @@
+"""What a call carries through its life: values, and the one small mutable record of where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.metering import PricedCall
+from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.pricing.bound import Bound
+from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.prompt_cache.layout import Layout
+from llm_cost_middleware.prompt_cache.planner import CachePlan
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.routing.features import Features
+from llm_cost_middleware.routing.router import RoutingDecision
+from llm_cost_middleware.tracker import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says of the life of a call."""
+
+    observe: bool = False
+    estimate_unknown_price: bool = False
+    allow_unavailable: bool = False
+    on_insufficient: tuple[str, ...] = ("downgrade", "cap_output", "raise")
+    default_max_tokens: int | None = None
+    """``None``: per model, reasoning counted."""
+    calibrated: bool = False
+    server_tool_allowance: NanoUSD = ZERO
+    lease_s: float = 900.0
+    timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one attempt at one target may cost at most, and the output cap that makes it so."""
+
+    target: Target
+    amount_nanousd: NanoUSD
+    max_tokens: int
+    injected: bool
+    """The cap is not the caller's own."""
+    bound: Bound
+    rates: Rates
+    over_call_limit: BudgetExceededError | None = None
+    """Set where the call's own ``max_cost`` refuses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An attempt with its money set aside (or, in observe mode, not)."""
+
+    reservation_id: str | None
+    attempt: Attempt
+    quote: Quote
+    scopes: tuple[str, ...]
+    plan: CachePlan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt is booked at."""
+
+    amount_nanousd: NanoUSD
+    status: Status
+    reading: UsageReading | None = None
+    priced: PricedCall | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """Where a call is in its life."""
+
+    id: str
+    request: CallRequest
+    providers: frozenset[str] | None
+    scopes: tuple[str, ...]
+    started: float
+    """Monotonic seconds."""
+    attempts: int = 0
+    reservations: int = 0
+    exact_input: int | None = None
+    """Exact input tokens for OpenAI's encodings, once counted."""
+    features: Features | None = None
+    decision: RoutingDecision | None = None
+    layout: Layout | None = None
+    tried: set[Target] = field(default_factory=set)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def scopes_of(self, target: Target) -> tuple[str, ...]:
+        """The call's scopes, with those of the model and its provider."""
+        return (*self.scopes, f"provider:{target.provider}", f"model:{target.model}")

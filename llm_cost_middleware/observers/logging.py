@@ -1,0 +1,34 @@
+"""Events to the standard ``logging``, under the logger ``llm_cost_middleware``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+
+from llm_cost_middleware.events import Adjusted, Capped, Event, Failed, Refused, Retried, ThresholdCrossed, Ungoverned
+from llm_cost_middleware.money import NanoUSD, format_usd
+
+_log = logging.getLogger("llm_cost_middleware")
+_WARNINGS = (Adjusted, Capped, Failed, Refused, Retried, ThresholdCrossed, Ungoverned)
+
+
+class LoggingObserver:
+    """Writes each event as one line: warnings where a call was changed, refused, retried or failed, else ``INFO``."""
+
+    def on_event(self, event: Event) -> None:
+        """Log ``event``."""
+        level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s", describe(event), extra={"llm_cost_event": event})
+
+
+def describe(event: Event) -> str:
+    """An event in one line: its name, then its facts. Ids, money and names only."""
+    facts = []
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if field.name == "at" or value is None or value == "" or field.name == "usage":
+            continue
+        name = field.name.removesuffix("_nanousd")
+        facts.append(f"{name}={format_usd(value) if isinstance(value, NanoUSD) else value}")
+    return f"{type(event).__name__.lower()} {' '.join(facts)}"

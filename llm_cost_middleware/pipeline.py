@@ -1,0 +1,360 @@
+"""``CostPipeline``: the composition root. It owns every mutable state of the package and the locks around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from random import Random, SystemRandom
+from threading import Lock
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
+
+from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
+from llm_cost_middleware.events import Observer, Ungoverned
+from llm_cost_middleware.lifecycle import Bookkeeper, Engine, Settings, World, adrive, drive, life
+from llm_cost_middleware.lifecycle.streams import Delivery
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
+from llm_cost_middleware.observers.logging import LoggingObserver
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, Target
+from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decisions import DecisionLog
+from llm_cost_middleware.routing.router import Candidate
+from llm_cost_middleware.system_clock import SystemClock
+from llm_cost_middleware.tracker import CostRecord, CostTracker
+
+_log = logging.getLogger(__name__)
+_DAY_S = 86_400
+
+
+class BatchQuote(NamedTuple):
+    """What a batch would cost. ``expected`` counts answers of the length this call site has produced so far."""
+
+    calls: int
+    bound_nanousd: NanoUSD
+    """The most it can cost."""
+    expected_nanousd: NanoUSD
+    by_model: dict[str, tuple[int, NanoUSD, NanoUSD]]
+    """Model to (calls, bound, expected)."""
+
+    @property
+    def bound(self) -> Decimal:
+        """US dollars at most."""
+        return self.bound_nanousd.usd
+
+    @property
+    def expected(self) -> Decimal:
+        """US dollars expected."""
+        return self.expected_nanousd.usd
+
+
+class CostPipeline:
+    """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
+
+    One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
+
+    Args:
+        config: The configuration; the defaults, if ``None``.
+        clock: Time; the machine's own, if ``None``.
+        rng: Randomness for jitter and exploration.
+        observers: Told of every event, beside the logging observer.
+        new_id: Makes call ids; random ones, if ``None``. An id must never repeat.
+
+    Raises:
+        ConfigurationError: A URL or a budget that cannot be used.
+        LedgerUnavailableError: The ledger's storage cannot be opened.
+    """
+
+    def __init__(
+        self,
+        config: CostConfig | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+        observers: Sequence[Observer] = (),
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        self.config = config = config if config is not None else CostConfig()
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self._ledger_options = {
+            "clock": self.clock,
+            "tenant": config.ledger.tenant,
+            "durability": config.ledger.durability,
+            "lease_s": config.ledger.lease_s,
+            "on_lapse": config.ledger.on_lapse,
+        }
+        self._ledger = Ledger.open(config.ledger.url, **self._ledger_options)
+        for budget in config.budgets:
+            self._ledger.set_budget(budget)
+        self._blocking = not config.ledger.url.startswith("memory:")
+        self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
+        self._worlds = World(self._ledger, self.clock, _cannot_send)
+        self._lock = Lock()
+        self._candidates: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
+        self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
+        self._log = DecisionLog(self._ledger.journal)
+        self._engine = Engine(
+            settings=_settings(config),
+            catalogue=self.catalogue,
+            candidates=self.candidates,
+            routing=config.routing,
+            retry=config.retry,
+            cache=config.cache,
+            log=self._log,
+            clock=self.clock,
+            rng=rng if rng is not None else SystemRandom(),
+            new_id=new_id if new_id is not None else lambda: os.urandom(8).hex(),
+            books=Bookkeeper(self.clock, (LoggingObserver(), *observers)),
+        )
+        if not self._blocking and any(budget.window != "none" for budget in config.budgets):
+            _log.warning(
+                "budgets with a window on a memory ledger are forgotten when the process ends; "
+                "set ledger.url to sqlite:///llm-cost.db to keep them"
+            )
+
+    @classmethod
+    def default(cls) -> CostPipeline:
+        """The pipeline of this process, made on first use from ``LLM_COST_CONFIG`` or ``./llm-cost.toml``.
+
+        Raises:
+            ConfigurationError: There is no such file; the message says how to write one.
+        """
+        with _default_lock:
+            if not _default:
+                _default.append(cls(CostConfig.find()))
+            return _default[0]
+
+    @classmethod
+    def of(cls, pipeline: CostPipeline | CostConfig | None) -> CostPipeline:
+        """What a host's ``pipeline`` argument means: a pipeline, a configuration for a new one, or the default."""
+        if isinstance(pipeline, CostPipeline):
+            return pipeline
+        if pipeline is None:
+            return cls.default()
+        if isinstance(pipeline, CostConfig):
+            return cls(pipeline)
+        raise ConfigurationError(f"expected a CostPipeline, a CostConfig or None, not {pipeline!r}", key="pipeline")
+
+    # --- calls -----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        request: CallRequest,
+        send: Callable[[Attempt], CallResult | CallStream],
+        *,
+        providers: frozenset[str] | None = None,
+    ) -> Any:
+        """Govern one call.
+
+        Args:
+            request: What the caller wants.
+            send: Sends one attempt and returns its ``CallResult``, or an open ``CallStream``. Called once an attempt,
+                with retries of its own switched off.
+            providers: The providers that ``send`` can reach; ``None``: those with a key in the environment.
+
+        Returns:
+            The host's response, or a ``GovernedStream`` that settles however it is left.
+
+        Raises:
+            BudgetExceededError: It does not fit. NoEligibleModelError, PriceNotFoundError, CircuitOpenError,
+            LedgerUnavailableError: as named. Otherwise what the last attempt raised.
+        """
+        self._settle_abandoned()
+        world = replace(self._worlds, send=send)
+        return drive(life(self._engine, request, providers=providers), world)
+
+    async def arun(
+        self,
+        request: CallRequest,
+        send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
+        *,
+        providers: frozenset[str] | None = None,
+    ) -> Any:
+        """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
+        self._settle_abandoned()
+        world = replace(self._worlds, send=send, aledger=self._async_ledger())
+        return await adrive(life(self._engine, request, providers=providers), world)
+
+    def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
+        """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
+
+        Raises:
+            PriceNotFoundError, NoEligibleModelError: As a call would.
+        """
+        engine = self._engine
+        models: dict[str, tuple[int, NanoUSD, NanoUSD]] = {}
+        for request in requests:
+            call = engine.begin(request, providers)
+            engine.preview(call)
+            quote = engine.quote(call, call.target)
+            expected = engine.expected(call, quote)
+            calls, bound, before = models.get(str(quote.target), (0, ZERO, ZERO))
+            models[str(quote.target)] = (
+                calls + 1, NanoUSD(bound + quote.amount_nanousd), NanoUSD(before + expected),
+            )  # fmt: skip
+        return BatchQuote(
+            sum(calls for calls, _, _ in models.values()),
+            NanoUSD(sum(bound for _, bound, _ in models.values())),
+            NanoUSD(sum(expected for _, _, expected in models.values())),
+            models,
+        )
+
+    def ungoverned(self, what: str, advice: str) -> None:
+        """Report a call that goes past the middleware, as ``on_ungoverned`` says.
+
+        Raises:
+            UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
+        """
+        from llm_cost_middleware.errors import UnsupportedRequestError
+
+        if self.config.on_ungoverned == "deny":
+            raise UnsupportedRequestError(what, advice)
+        if self.config.on_ungoverned == "warn":
+            _log.warning("%s is not governed: %s", what, advice)
+        self._engine.books.emit(Ungoverned("", self.clock.now(), what, advice))
+
+    # --- what was done ---------------------------------------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger. Streams that were dropped unfinished are settled first."""
+        self._settle_abandoned()
+        return self._ledger
+
+    @property
+    def tracker(self) -> CostTracker:
+        """What was spent through this pipeline since it was opened, as an immutable value."""
+        self._settle_abandoned()
+        return self._engine.books.tracker
+
+    def records(self) -> tuple[CostRecord, ...]:
+        """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
+        return self.tracker.records
+
+    def decisions(self) -> tuple[RoutingDecision, ...]:
+        """The latest routing decisions, oldest first."""
+        return tuple(self._log.decisions())
+
+    def feedback(self, call_id: str, score: float) -> None:
+        """Say how good an answer was, from 0 to 1, so that routing can learn from it.
+
+        Raises:
+            ValueError: The score is outside 0 to 1.
+        """
+        if not 0 <= score <= 1:
+            raise ValueError(f"a score must be between 0 and 1, not {score!r}")
+        self._log.outcome(call_id, "feedback", float(score), self.clock.now())
+
+    # --- housekeeping ----------------------------------------------------------------------------------------------
+
+    def candidates(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
+        """The configured models with today's prices, and why one cannot be used."""
+        now = self.clock.now()
+        day = int(now // _DAY_S)
+        cached = self._candidates.get(providers)
+        if cached is None or cached[0] != day:
+            cached = (day, tuple(self._candidate(t, i, providers, now) for i, t in self._configured()))
+            self._candidates[providers] = cached
+        return cached[1]
+
+    def _configured(self) -> Iterator[tuple[int, Target]]:
+        for index, tier in enumerate(self.config.tiers):
+            for target in tier.models:
+                yield index, target
+
+    def _candidate(self, target: Target, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
+        limits = self.catalogue.limits(target.provider, target.model)
+        unavailable: str | None = None
+        if providers is not None:
+            if target.provider not in providers:
+                unavailable = f"{target.provider} cannot be reached from here"
+        else:
+            variable = self.config.providers[target.provider].api_key_env
+            if not os.environ.get(variable):
+                unavailable = f"no key in {variable}"
+        prices = (0, 0, 0)
+        try:
+            rates = self.catalogue.rates(target.provider, target.model, at=now)
+            prices = (rates.input_picousd, rates.output_picousd, rates.cache_read_picousd)
+        except PriceNotFoundError as error:
+            unavailable = str(error)
+        return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
+
+    def _async_ledger(self) -> AsyncLedger | None:
+        if not self._blocking:
+            return None
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            ledger = self._async_ledgers.get(loop)
+            if ledger is None:
+                ledger = self._async_ledgers[loop] = AsyncLedger.open(self.config.ledger.url, **self._ledger_options)
+            return ledger
+
+    def _settle_abandoned(self) -> None:
+        abandoned = self._worlds.abandoned
+        while abandoned:
+            try:
+                delivery: Delivery = abandoned.popleft()
+            except IndexError:
+                return
+            delivery.end(GeneratorExit())
+
+    def close(self) -> None:
+        """Settle what was dropped, and close the ledger. Safe to call twice."""
+        self._settle_abandoned()
+        self._ledger.close()
+
+    async def aclose(self) -> None:
+        """The same on an event loop; also closes that loop's connections."""
+        ledger = self._async_ledgers.pop(asyncio.get_running_loop(), None)
+        if ledger is not None:
+            await ledger.aclose()
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+_CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
+_default: list[CostPipeline] = []
+_default_lock = Lock()
+
+
+def _cannot_send(attempt: Attempt) -> CallResult:
+    raise RuntimeError(f"nothing to send {attempt.target} with")
+
+
+def _settings(config: CostConfig) -> Settings:
+    output = config.output
+    return Settings(
+        observe=config.mode == "observe",
+        estimate_unknown_price=config.on_unknown_price == "estimate",
+        allow_unavailable=config.ledger.on_unavailable == "allow",
+        on_insufficient=output.on_insufficient,
+        default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
+        calibrated=output.estimate == "calibrated",
+        server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
+        lease_s=config.ledger.lease_s,
+        timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
+    )
