@@ -2,6 +2,7 @@
 
 LLMCostError
 ├── InvalidAmountError (ValueError)        an amount that is not a usable number of dollars
+├── InvalidScopeError (ValueError)         a budget scope that is not `global` or `kind:name`
 ├── ConfigurationError (ValueError)        a configuration that cannot be used, with the way out
 │   └── UnknownKeyError                    a key that does not exist, with the nearest that does
 ├── UnreadableUsageError (ValueError)      a response whose usage cannot be read
@@ -42,6 +43,14 @@ class InvalidAmountError(LLMCostError, ValueError):
     def __init__(self, what: str, value: object, reason: str) -> None:
         self.what, self.value, self.reason = what, value, reason
         super().__init__(f"{what} {value!r}: {reason}")
+
+
+class InvalidScopeError(LLMCostError, ValueError):
+    """A budget scope that is neither ``global`` nor ``kind:name``."""
+
+    def __init__(self, scope: object, reason: str) -> None:
+        self.scope, self.reason = scope, reason
+        super().__init__(f"scope {scope!r}: {reason}")
 
 
 class ConfigurationError(LLMCostError, ValueError):

@@ -1,0 +1,233 @@
+"""The contract of a storage: six verbs over money, two over budgets; what else it can do is a Protocol of its own.
+
+Everything a verb gets is checked and canonical (the façade did that): amounts are integer nano-dollars up to
+``MAX_NANOUSD``, scopes come from ``parse_scopes``, times are milliseconds. Every verb is one atomic step, durable when
+it returns, and may be sent twice: the id makes the second a no-op with the same answer. A storage that does not answer
+or cannot be written raises ``LedgerUnavailableError`` with nothing half-written. To prove a new one, subclass
+``llm_cost_middleware.testing.LedgerBackendTests``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, Status, Verb
+from llm_cost_middleware.budget.rules import Book, Figures
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Snapshot(NamedTuple):
+    """The figures of some scopes at one moment (``now`` in ms), and the budgets they stand under."""
+
+    book: Book
+    now: int
+    figures: tuple[Figures, ...]
+
+
+class Mark(NamedTuple):
+    """One line of a journal. ``at`` is seconds since the Unix epoch; ``data`` belongs to the caller."""
+
+    kind: str
+    id: str
+    at: float
+    data: bytes
+
+
+class Backend(Protocol):
+    """A storage of ledgers, called from any thread."""
+
+    def reserve(
+        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
+    ) -> Reservation:
+        """Hold ``amount`` in every account of the scopes, or in none.
+
+        Args:
+            id_: Known ids are replayed (``rules.check_replay``); one that was refused is refused again, alike.
+            amount: Nano-dollars.
+            scopes: Canonical, ``global`` first.
+            ttl: The lease in ms.
+            memo: Kept with the row.
+            fresh: The id was drawn just now and is on no other lips: a refusal need not be remembered.
+
+        Raises:
+            BudgetExceededError: From ``rules.Refusal``: the first account without room, in the order of ``rules.Plan``.
+            ReservationConflictError: The id was used for something else.
+        """
+        ...
+
+    def resolve(
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+    ) -> Receipt:
+        """Settle, void or reconcile as ``rules.resolve`` says; ``book`` makes and settles an id at once, past limits.
+
+        Raises:
+            ReservationNotFoundError: No such id (never for ``book``).
+            ReservationConflictError: It was resolved otherwise.
+        """
+        ...
+
+    def extend(self, id_: str, ttl: int) -> Reservation:
+        """Let the lease of a pending reservation end ``ttl`` ms from now, or later if it did. Raises as ``resolve``."""
+        ...
+
+    def sweep(self, *, charge: bool, limit: int) -> int:
+        """Lapse at most ``limit`` pending reservations whose lease has ended, charged in full or released; how many."""
+        ...
+
+    def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
+        """The figures of these scopes (``None``: of every scope booked or budgeted), all at one moment."""
+        ...
+
+    def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
+        """The rows in the order they were written, from ``since`` (ms) on, of one scope or of all; streamed."""
+        ...
+
+    def set_budget(self, budget: Budget) -> None:
+        """Set the budget of its key. What was booked in its window before counts in it (``rules.tally``)."""
+        ...
+
+    def remove_budget(self, scope: str, window: str) -> bool:
+        """Remove a budget; whether there was one. What was booked stays booked."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and sockets. Idempotent."""
+        ...
+
+
+class AsyncBackend(Protocol):
+    """The same for one event loop. The docstrings of ``Backend`` hold."""
+
+    async def reserve(  # noqa: D102 - here and below: Backend says it
+        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
+    ) -> Reservation: ...
+
+    async def resolve(  # noqa: D102
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+    ) -> Receipt: ...
+
+    async def extend(self, id_: str, ttl: int) -> Reservation: ...  # noqa: D102
+
+    async def sweep(self, *, charge: bool, limit: int) -> int: ...  # noqa: D102
+
+    async def read(self, scopes: tuple[str, ...] | None) -> Snapshot: ...  # noqa: D102
+
+    def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]: ...  # noqa: D102
+
+    async def set_budget(self, budget: Budget) -> None: ...  # noqa: D102
+
+    async def remove_budget(self, scope: str, window: str) -> bool: ...  # noqa: D102
+
+    async def close(self) -> None: ...  # noqa: D102
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """The optional ability to remember small records besides money: decisions, outcomes, fingerprints."""
+
+    def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
+        """Add a line; ``at`` is seconds since the Unix epoch."""
+        ...
+
+    def read(self, kind: str, since: float | None = None) -> Iterator[Mark]:
+        """The lines of a kind in the order they were added, from ``since`` on."""
+        ...
+
+
+@runtime_checkable
+class Journaling(Protocol):
+    """A backend that keeps a journal."""
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of this ledger."""
+        ...
+
+
+class InThread:
+    """The async face of a blocking backend: each verb in a worker thread, so that the loop never waits for a disk."""
+
+    def __init__(self, backend: Backend, *, workers: int = 32) -> None:
+        self._backend, self._workers = backend, workers
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+
+    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._pool is None or self._pid != os.getpid():  # threads do not survive a fork
+            self._pool, self._pid = ThreadPoolExecutor(self._workers, thread_name_prefix="llm-cost-ledger"), os.getpid()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:  # the verb is under way and cannot be recalled: leave when its outcome is known
+            await asyncio.wait([future])
+            future.exception()
+            raise
+
+    async def reserve(
+        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
+    ) -> Reservation:
+        """See ``Backend``."""
+        return await self._run(self._backend.reserve, id_, amount, scopes, ttl, memo, fresh=fresh)
+
+    async def resolve(
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+    ) -> Receipt:
+        """See ``Backend``."""
+        return await self._run(self._backend.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
+
+    async def extend(self, id_: str, ttl: int) -> Reservation:
+        """See ``Backend``."""
+        return await self._run(self._backend.extend, id_, ttl)
+
+    async def sweep(self, *, charge: bool, limit: int) -> int:
+        """See ``Backend``."""
+        return await self._run(self._backend.sweep, charge=charge, limit=limit)
+
+    async def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
+        """See ``Backend``."""
+        return await self._run(self._backend.read, scopes)
+
+    async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
+        """See ``Backend``. Fetched in blocks."""
+        rows, end = self._backend.rows(since, scope), object()
+
+        def block() -> list[Row]:
+            return [row for _ in range(500) if (row := next(rows, end)) is not end]  # type: ignore[misc]  # a sentinel
+
+        while lines := await self._run(block):
+            for row in lines:
+                yield row
+
+    async def set_budget(self, budget: Budget) -> None:
+        """See ``Backend``."""
+        await self._run(self._backend.set_budget, budget)
+
+    async def remove_budget(self, scope: str, window: str) -> bool:
+        """See ``Backend``."""
+        return await self._run(self._backend.remove_budget, scope, window)
+
+    async def close(self) -> None:
+        """See ``Backend``."""
+        await self._run(self._backend.close)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
+
+    @property
+    def journal(self) -> Journal | None:
+        """The backend's, where it keeps one. Its calls block."""
+        return cast("Journaling", self._backend).journal if isinstance(self._backend, Journaling) else None
+
+
+class Direct(InThread):
+    """The async face of a backend that never blocks: called in place."""
+
+    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return call(*args, **kwargs)

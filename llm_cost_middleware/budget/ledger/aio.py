@@ -1,0 +1,228 @@
+"""The façade for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from llm_cost_middleware.budget import rules
+from llm_cost_middleware.budget.backend import AsyncBackend, Journal, Journaling
+from llm_cost_middleware.budget.ledger.face import (
+    SWEEP,
+    Durability,
+    Face,
+    OnLapse,
+    Outcome,
+    milliseconds,
+    nano,
+    outcome,
+    since_ms,
+)
+from llm_cost_middleware.budget.ledger.schemes import SCHEMES, read_options
+from llm_cost_middleware.budget.model import (
+    Balance,
+    Budget,
+    Receipt,
+    Reservation,
+    Row,
+    parse_scope,
+    parse_scopes,
+    parse_window,
+)
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.money import USD, NanoUSD
+
+
+class AsyncLedger(Face):
+    """``Ledger`` for one event loop, verb for verb; on one URL the two share one state."""
+
+    def __init__(
+        self,
+        backend: AsyncBackend,
+        *,
+        clock: Clock | None = None,
+        lease_s: float = 900,
+        on_lapse: OnLapse = "charge",
+        url: str = "",
+    ) -> None:
+        super().__init__(clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+        self._backend = backend
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        tenant: str = "default",
+        durability: Durability = "full",
+        lease_s: float = 900,
+        on_lapse: OnLapse = "charge",
+    ) -> Self:
+        """As ``Ledger.open``; a plain call, not awaited."""
+        scheme, options = read_options(url, clock, tenant, durability)
+        return cls(SCHEMES[scheme][1](options), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where small records besides money are kept; ``None`` where the backend keeps none. Its calls may block."""
+        return self._backend.journal if isinstance(self._backend, Journaling) else None
+
+    async def set_budget(self, budget: Budget) -> None:
+        """As in ``Ledger``."""
+        await self._backend.set_budget(budget)
+
+    async def remove_budget(self, scope: str, window: str = "none") -> bool:
+        """As in ``Ledger``."""
+        return await self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
+
+    async def budgets(self) -> tuple[Budget, ...]:
+        """As in ``Ledger``."""
+        return (await self._backend.read(())).book.budgets
+
+    async def reserve(
+        self,
+        amount: USD | NanoUSD,
+        scopes: Iterable[str] = (),
+        *,
+        id: str | None = None,  # noqa: A002
+        ttl: float | None = None,
+        memo: bytes = b"",
+    ) -> Reservation:
+        """As in ``Ledger``. Cancelled under way, it gives back what it may have reserved, but for a caller's own id."""
+        claim = self._claim(amount, scopes, id, ttl, memo)
+        if self._due():
+            await self._backend.sweep(charge=self._charge, limit=SWEEP)
+        try:
+            return await self._backend.reserve(*claim, fresh=id is None)
+        except asyncio.CancelledError:
+            if id is None:
+                with suppress(LedgerError):
+                    await self.void(claim[0])
+            raise
+
+    async def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:  # noqa: A002
+        """As in ``Ledger``."""
+        return await self._backend.resolve("settle", id, nano(actual), status=outcome(status), memo=memo)
+
+    async def void(self, id: str, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+        """As in ``Ledger``."""
+        return await self._backend.resolve("void", id, 0, status="void", memo=memo)
+
+    async def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+        """As in ``Ledger``."""
+        return await self._backend.resolve("reconcile", id, nano(actual), status="exact", memo=memo)
+
+    async def book(
+        self,
+        amount: USD | NanoUSD,
+        scopes: Iterable[str] = (),
+        *,
+        id: str | None = None,  # noqa: A002
+        memo: bytes = b"",
+        status: Outcome = "exact",
+    ) -> Receipt:
+        """As in ``Ledger``."""
+        id_, nano, paid, _, memo = self._claim(amount, scopes, id, None, memo)
+        return await self._backend.resolve("book", id_, nano, scopes=paid, status=outcome(status), memo=memo)
+
+    async def extend(self, id: str, ttl: float) -> Reservation:  # noqa: A002
+        """As in ``Ledger``."""
+        return await self._backend.extend(id, milliseconds(ttl, "ttl"))
+
+    async def balance(self, scope: str, window: str | None = None) -> Balance:
+        """As in ``Ledger``."""
+        return rules.balance(*await self._backend.read((parse_scope(scope),)), parse_scope(scope), window)
+
+    async def balances(self) -> tuple[rules.Standing, ...]:
+        """As in ``Ledger``."""
+        return rules.standings(*await self._backend.read(None))
+
+    async def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
+        """As in ``Ledger``."""
+        return rules.available(*await self._backend.read(parse_scopes(scopes)))
+
+    async def sweep(self) -> int:
+        """As in ``Ledger``."""
+        swept = step = await self._backend.sweep(charge=self._charge, limit=SWEEP)
+        while step == SWEEP:
+            swept += (step := await self._backend.sweep(charge=self._charge, limit=SWEEP))
+        return swept
+
+    def rows(self, since: datetime | float | None = None, scope: str | None = None) -> AsyncIterator[Row]:
+        """As in ``Ledger``, an async iterator."""
+        return self._backend.rows(since_ms(since), None if scope is None else parse_scope(scope))
+
+    def hold(
+        self,
+        amount: USD | NanoUSD,
+        scopes: Iterable[str] = (),
+        *,
+        id: str | None = None,  # noqa: A002
+        ttl: float | None = None,
+        memo: bytes = b"",
+    ) -> AsyncHold:
+        """``async with ledger.hold("0.05", ["user:42"]) as hold: ... await hold.settle(cost)``."""
+        return AsyncHold(self, (amount, scopes), {"id": id, "ttl": ttl, "memo": memo})
+
+    async def aclose(self) -> None:
+        """Let go of files and sockets. Idempotent."""
+        await self._backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class AsyncHold:
+    """``Hold`` for an ``AsyncLedger``."""
+
+    __slots__ = ("_arguments", "_ledger", "_options", "receipt", "reservation")
+
+    reservation: Reservation
+
+    def __init__(self, ledger: AsyncLedger, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._ledger, self._arguments, self._options = ledger, arguments, options
+        self.receipt: Receipt | None = None
+
+    @property
+    def id(self) -> str:
+        """Of the reservation."""
+        return self.reservation.id
+
+    async def __aenter__(self) -> Self:
+        self.reservation = await self._ledger.reserve(*self._arguments, **self._options)
+        return self
+
+    async def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
+        """As ``Ledger.settle``."""
+        self.receipt = await self._ledger.settle(self.id, actual, memo=memo, status=status)
+        return self.receipt
+
+    async def void(self, *, memo: bytes = b"") -> Receipt:
+        """As ``Ledger.void``."""
+        self.receipt = await self._ledger.void(self.id, memo=memo)
+        return self.receipt
+
+    async def extend(self, ttl: float) -> Reservation:
+        """As ``Ledger.extend``."""
+        self.reservation = await self._ledger.extend(self.id, ttl)
+        return self.reservation
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.receipt is None:
+            try:
+                await self.settle(self.reservation.amount_nanousd, status="unconfirmed")
+            except LedgerError as failure:
+                if error is None:
+                    raise
+                error.add_note(f"and its reservation {self.id} was left to its lease: {failure}")

@@ -1,0 +1,290 @@
+"""What the ledger talks about: scopes, budgets, reservations, receipts, balances, rows. Values only.
+
+Times are milliseconds since the Unix epoch inside the room, and seconds (``float``) in the values a caller sees.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError
+from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd
+
+State = Literal["pending", "settled", "voided", "lapsed", "refused"]
+Verb = Literal["settle", "void", "lapse", "reconcile", "book"]
+Kind = Literal["reserve", "settle", "void", "lapse", "reconcile", "book"]
+Status = Literal["reserved", "exact", "estimated", "unconfirmed", "void"]
+
+GLOBAL = "global"
+LIFETIME = "none"
+"""The window that never ends. Every scope is booked in it, budget or not."""
+
+MAX_NANOUSD = 2**53 - 1
+"""The largest amount or limit, about 9.0 million USD: Redis' Lua computes in doubles, and one ledger has one rule."""
+
+_KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
+_SAFE = "-._~@+/:=,"  # readable in a name as it stands; everything else is percent-encoded
+_NAME_BYTES = 200
+_ROLLING = re.compile(r"([0-9]{1,9})s\Z")
+_CALENDAR = frozenset({"hour", "day", "week", "month"})
+
+
+def make_scope(kind: str, name: str) -> str:
+    """The scope of a raw name, whatever characters it has: ``make_scope("user", "a b%")`` is ``user:a%20b%25``.
+
+    Raises:
+        InvalidScopeError: The kind is not ``[a-z][a-z0-9_]*``, or the name is empty or over 200 bytes of UTF-8.
+    """
+    return _scope(kind, name, f"{kind}:{name}")
+
+
+@lru_cache(maxsize=16_384)
+def parse_scope(text: str, *, template: bool = False) -> str:
+    """The canonical form of a scope: ``global`` or ``kind:name``, odd characters of the name percent-encoded.
+
+    Args:
+        text: The scope. Percent escapes in it are kept, so that a canonical scope reads as itself.
+        template: Allow ``kind:*``, which in a budget gives each name its own.
+
+    Raises:
+        InvalidScopeError: Not of this form.
+    """
+    if not isinstance(text, str):
+        raise InvalidScopeError(text, "must be a string")
+    if text == GLOBAL:
+        return text
+    kind, colon, name = text.partition(":")
+    if not colon:
+        raise InvalidScopeError(text, "must be 'global' or 'kind:name'")
+    if name == "*":
+        if not template:
+            raise InvalidScopeError(text, "a template stands in a budget; a call names one")
+        _check_kind(kind, text)
+        return text
+    try:
+        raw = unquote_to_bytes(name).decode()
+    except UnicodeError:
+        raise InvalidScopeError(text, "the name is not UTF-8") from None
+    return _scope(kind, raw, text)
+
+
+def parse_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """The canonical scopes of a call: ``global`` first (it is implied), then as given, each once.
+
+    A tuple is parsed once and remembered. Raises ``InvalidScopeError``.
+    """
+    if isinstance(scopes, str):
+        return _parse_scopes((scopes,))
+    try:
+        return _parse_scopes(scopes if type(scopes) is tuple else tuple(scopes))
+    except TypeError:
+        raise InvalidScopeError(scopes, "must be an iterable of strings") from None
+
+
+@lru_cache(maxsize=16_384)
+def _parse_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((GLOBAL, *map(parse_scope, scopes))))
+
+
+def _scope(kind: str, name: str, text: str) -> str:
+    _check_kind(kind, text)
+    try:
+        size = len(name.encode())
+    except UnicodeError:
+        raise InvalidScopeError(text, "the name is not UTF-8") from None
+    if not 0 < size <= _NAME_BYTES:
+        raise InvalidScopeError(text, f"the name must have 1 to {_NAME_BYTES} bytes of UTF-8, not {size}")
+    return f"{kind}:{quote(name, safe=_SAFE)}"
+
+
+def _check_kind(kind: str, text: str) -> None:
+    if not _KIND.match(kind) or kind == GLOBAL:
+        raise InvalidScopeError(text, "the kind must match [a-z][a-z0-9_]* and not be 'global'")
+
+
+def parse_window(text: str) -> str:
+    """The canonical form of a window: ``none``, ``hour``, ``day``, ``week``, ``month``, or rolling seconds, ``3600s``.
+
+    Raises:
+        ConfigurationError: Not one of these.
+    """
+    if text == LIFETIME or text in _CALENDAR:
+        return text
+    match = _ROLLING.match(text) if isinstance(text, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ConfigurationError(
+            f"{text!r} is not none, hour, day, week, month or seconds such as '3600s'", key="window"
+        )
+    return f"{int(match[1])}s"
+
+
+def rolling_seconds(window: str) -> int | None:
+    """The length of a rolling window in seconds; ``None`` for a calendar window or none."""
+    match = _ROLLING.match(window)
+    return int(match[1]) if match else None
+
+
+def bounded_nanousd(value: USD | NanoUSD, *, what: str = "amount") -> NanoUSD:
+    """An amount as the ledger takes it: rounded up, within ``MAX_NANOUSD``. Raises ``InvalidAmountError``."""
+    amount = ceil_nanousd(value, what=what)
+    if amount > MAX_NANOUSD:
+        raise InvalidAmountError(what, value, f"must be below {NanoUSD(MAX_NANOUSD + 1)}")
+    return amount
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on what one scope may spend in one window. Two budgets are the same one by ``(scope, window)``.
+
+    Args:
+        scope: ``global``, ``kind:name``, or ``kind:*``, which gives each name its own budget of this size.
+        limit: US dollars.
+        window: ``none``, ``hour``, ``day``, ``week``, ``month`` (calendar, in ``timezone``), or rolling seconds
+            (``3600s``).
+        timezone: An IANA name. Weeks start on Monday.
+        warn_at: The part of the limit at which a settle reports a warning, once a window; ``None`` for never.
+
+    Raises:
+        InvalidScopeError, InvalidAmountError, ConfigurationError: A field that cannot be used.
+    """
+
+    scope: str
+    limit: USD
+    window: str = LIFETIME
+    timezone: str = "UTC"
+    warn_at: float | None = 0.8
+    limit_nanousd: NanoUSD = field(init=False, repr=False, compare=False)
+    warn_nanousd: NanoUSD | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit = floor_nanousd(self.limit)
+        if limit > MAX_NANOUSD:
+            raise InvalidAmountError("limit", self.limit, f"must be below {NanoUSD(MAX_NANOUSD + 1)}")
+        set_ = object.__setattr__
+        set_(self, "scope", parse_scope(self.scope, template=True))
+        set_(self, "window", parse_window(self.window))
+        set_(self, "limit", limit.usd)
+        set_(self, "limit_nanousd", limit)
+        set_(self, "warn_nanousd", self._warning(limit))
+        if self.timezone != "UTC":
+            try:
+                ZoneInfo(self.timezone)
+            except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+                raise ConfigurationError(f"{self.timezone!r} is not a known time zone", key="timezone") from None
+
+    def _warning(self, limit: NanoUSD) -> NanoUSD | None:
+        if self.warn_at is None:
+            return None
+        if isinstance(self.warn_at, bool) or not 0 < self.warn_at <= 1:
+            raise ConfigurationError(f"{self.warn_at!r} is not above 0 and at most 1", key="warn_at")
+        return ceil_nanousd(limit.usd * Decimal(repr(self.warn_at)))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """``(scope, window)``: what a budget is known by."""
+        return self.scope, self.window
+
+
+class Reservation(NamedTuple):
+    """Money held for a call. ``created_at`` and ``expires_at`` are seconds since the Unix epoch."""
+
+    id: str
+    amount_nanousd: NanoUSD
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float
+    state: State
+
+    @property
+    def amount(self) -> Decimal:
+        """US dollars."""
+        return self.amount_nanousd.usd
+
+
+class Receipt(NamedTuple):
+    """What became of a reservation. The same settle again returns an equal receipt.
+
+    ``overrun_nanousd`` is what was spent beyond the reservation; ``late`` says that the lease had ended; ``warnings``
+    holds the ``(scope, window)`` of every budget whose ``warn_at`` this booking crossed, first in its window.
+    """
+
+    id: str
+    kind: Verb
+    amount_nanousd: NanoUSD
+    reserved_nanousd: NanoUSD
+    overrun_nanousd: NanoUSD
+    status: Status
+    late: bool
+    warnings: tuple[tuple[str, str], ...]
+    at: float
+
+    @property
+    def amount(self) -> Decimal:
+        """US dollars."""
+        return self.amount_nanousd.usd
+
+
+class Row(NamedTuple):
+    """One line of the ledger: appended, never changed. ``memo`` belongs to the caller.
+
+    ``amount_nanousd`` is what the line says was reserved, spent, charged or corrected to (a void says zero);
+    ``at`` is when it was written and ``reserved_at`` whose window the money counts in, both seconds since the epoch.
+    """
+
+    seq: int
+    kind: Kind
+    id: str
+    at: float
+    amount_nanousd: NanoUSD
+    scopes: tuple[str, ...]
+    status: Status
+    reserved_at: float
+    memo: bytes
+
+    @property
+    def amount(self) -> Decimal:
+        """US dollars."""
+        return self.amount_nanousd.usd
+
+
+class Balance(NamedTuple):
+    """Where one scope stands in one window. ``limit`` and ``available`` are ``None`` where there is no budget."""
+
+    limit_nanousd: NanoUSD | None
+    settled_nanousd: NanoUSD
+    pending_nanousd: NanoUSD
+
+    @property
+    def available_nanousd(self) -> NanoUSD | None:
+        """Limit minus settled minus pending; negative after an overrun."""
+        if self.limit_nanousd is None:
+            return None
+        return NanoUSD(self.limit_nanousd - self.settled_nanousd - self.pending_nanousd)
+
+    @property
+    def limit(self) -> Decimal | None:
+        """US dollars."""
+        return None if self.limit_nanousd is None else self.limit_nanousd.usd
+
+    @property
+    def settled(self) -> Decimal:
+        """US dollars."""
+        return self.settled_nanousd.usd
+
+    @property
+    def pending(self) -> Decimal:
+        """US dollars."""
+        return self.pending_nanousd.usd
+
+    @property
+    def available(self) -> Decimal | None:
+        """US dollars; negative after an overrun."""
+        available = self.available_nanousd
+        return None if available is None else available.usd

@@ -1,0 +1,37 @@
+"""The rules of the ledger, pure: which window, who is charged, what a reservation may become, where a scope stands.
+
+No clock is read and no lock is taken here: ``now`` and the state are arguments. The Redis scripts say the same in Lua;
+the conformance suite and the state machine hold the two equal.
+"""
+
+from llm_cost_middleware.budget.rules.accounts import Book, Charge, Entry, Plan, covers, horizon, known_scopes, tally
+from llm_cost_middleware.budget.rules.resolution import Move, Record, apply, check_replay, receipt, resolve
+from llm_cost_middleware.budget.rules.standing import Figures, Refusal, Standing, available, balance, moment, standings
+from llm_cost_middleware.budget.rules.windows import FOREVER, Span, locate
+
+__all__ = [
+    "FOREVER",
+    "Book",
+    "Charge",
+    "Entry",
+    "Figures",
+    "Move",
+    "Plan",
+    "Record",
+    "Refusal",
+    "Span",
+    "Standing",
+    "apply",
+    "available",
+    "balance",
+    "check_replay",
+    "covers",
+    "horizon",
+    "known_scopes",
+    "locate",
+    "moment",
+    "receipt",
+    "resolve",
+    "standings",
+    "tally",
+]

@@ -1,0 +1,44 @@
+"""A clock that is turned by hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class FakeClock:
+    """``Clock`` for tests: time passes when a test says so, and when somebody sleeps.
+
+    Args:
+        start: Wall time in seconds since the Unix epoch; by default 2026-01-15 12:00 UTC.
+    """
+
+    def __init__(self, start: float = 1_768_478_400.0) -> None:
+        self.slept: list[float] = []
+        self._now, self._monotonic = start, 0.0
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made."""
+        return self._monotonic
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass at once; ``slept`` remembers."""
+        self.slept.append(seconds)
+        self.advance(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Let the time pass at once, and other tasks run."""
+        self.sleep(seconds)
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass."""
+        self._now += seconds
+        self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Move the wall clock alone, back or forth, as a correction of the system's time does."""
+        self._now += seconds
