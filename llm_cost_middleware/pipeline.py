@@ -17,9 +17,20 @@ from weakref import WeakKeyDictionary
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
-from llm_cost_middleware.lifecycle import Bookkeeper, Engine, Settings, World, adrive, drive, life
+from llm_cost_middleware.lifecycle import (
+    Answer,
+    AsyncGovernedStream,
+    Bookkeeper,
+    Engine,
+    GovernedStream,
+    Settings,
+    World,
+    adrive,
+    drive,
+    life,
+)
 from llm_cost_middleware.lifecycle.streams import Delivery
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.observers.logging import LoggingObserver
@@ -167,9 +178,21 @@ class CostPipeline:
             BudgetExceededError: It does not fit. NoEligibleModelError, PriceNotFoundError, CircuitOpenError,
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
+        answer = self.call(request, send, providers=providers)
+        return answer.response if isinstance(answer, Answer) else answer
+
+    def call(
+        self,
+        request: CallRequest,
+        send: Callable[[Attempt], CallResult | CallStream],
+        *,
+        providers: frozenset[str] | None = None,
+    ) -> Answer | GovernedStream:
+        """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
         world = replace(self._worlds, send=send)
-        return drive(life(self._engine, request, providers=providers), world)
+        answer: Answer | GovernedStream = drive(life(self._engine, request, providers=providers), world)
+        return answer
 
     async def arun(
         self,
@@ -179,9 +202,21 @@ class CostPipeline:
         providers: frozenset[str] | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
+        answer = await self.acall(request, send, providers=providers)
+        return answer.response if isinstance(answer, Answer) else answer
+
+    async def acall(
+        self,
+        request: CallRequest,
+        send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
+        *,
+        providers: frozenset[str] | None = None,
+    ) -> Answer | AsyncGovernedStream:
+        """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
         world = replace(self._worlds, send=send, aledger=self._async_ledger())
-        return await adrive(life(self._engine, request, providers=providers), world)
+        answer: Answer | AsyncGovernedStream = await adrive(life(self._engine, request, providers=providers), world)
+        return answer
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
@@ -213,8 +248,6 @@ class CostPipeline:
         Raises:
             UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
         """
-        from llm_cost_middleware.errors import UnsupportedRequestError
-
         if self.config.on_ungoverned == "deny":
             raise UnsupportedRequestError(what, advice)
         if self.config.on_ungoverned == "warn":

@@ -92,29 +92,29 @@ class Bookkeeper:
         """An attempt was booked: record it, and say so."""
         now, quote, reading = self._clock.now(), hold.quote, outcome.reading
         usage = reading.usage if reading is not None and reading.items else None
-        self.add(
-            CostRecord(
-                model=quote.target.model,
-                input_tokens=usage.input_tokens if usage else 0,
-                output_tokens=usage.output_tokens if usage else 0,
-                cost_usd=outcome.amount_nanousd.usd,
-                usage=usage,
-                at=now,
-                status=outcome.status,
-                provider=quote.target.provider,
-                call_id=call.id,
-                attempt=call.attempts,
-                tier=call.decision.tier_name if call.decision is not None else "",
-                requested_model=call.request.model,
-                response_id=reading.response_id if reading is not None else None,
-                price_version=outcome.priced.price_version if outcome.priced is not None else "",
-                max_tokens_injected=quote.injected,
-                reserved_nanousd=quote.amount_nanousd,
-                cache_saving_nanousd=saving,
-                expected_cache_saving_nanousd=hold.plan.expected_saving_nanousd if hold.plan is not None else 0,
-                scopes=hold.scopes,
-            )
+        record = CostRecord(
+            model=quote.target.model,
+            input_tokens=usage.input_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            cost_usd=outcome.amount_nanousd.usd,
+            usage=usage,
+            at=now,
+            status=outcome.status,
+            provider=quote.target.provider,
+            call_id=call.id,
+            attempt=call.attempts,
+            tier=call.decision.tier_name if call.decision is not None else "",
+            requested_model=call.request.model,
+            response_id=reading.response_id if reading is not None else None,
+            price_version=outcome.priced.price_version if outcome.priced is not None else "",
+            max_tokens_injected=quote.injected,
+            reserved_nanousd=quote.amount_nanousd,
+            cache_saving_nanousd=saving,
+            expected_cache_saving_nanousd=hold.plan.expected_saving_nanousd if hold.plan is not None else 0,
+            scopes=hold.scopes,
         )
+        call.records.append(record)
+        self.add(record)
         if not self.observers:
             return
         self.emit(

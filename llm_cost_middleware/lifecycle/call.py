@@ -54,7 +54,7 @@ def life(engine: Engine, request: CallRequest, *, providers: frozenset[str] | No
     call = engine.begin(request, providers)
     available = (yield Available(call.scopes)) if engine.routes_by_budget else None
     engine.route(call, available)
-    target = call.decision.target
+    target = call.target
     while True:
         call.attempts += 1
         hold = yield from _hold(engine, call, target)
@@ -70,10 +70,10 @@ def life(engine: Engine, request: CallRequest, *, providers: frozenset[str] | No
             continue
         if isinstance(answer, CallResult):
             yield from _resolve(engine, call, hold, engine.outcome(hold, answer.reading))
-            return answer.response
+            return engine.answer(call, answer.response)
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s)
         yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
-        return None
+        return engine.answer(call, None)
 
 
 def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hold]:

@@ -17,7 +17,7 @@ from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
-from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote, Settings
+from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote, Settings
 from llm_cost_middleware.metering import encode_memo, price_reading
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import affordable_max_tokens, bound, count_openai_tokens
@@ -103,6 +103,20 @@ class Engine:
         self.log.append(decision)
         self.books.routed(call)
 
+    def preview(self, call: Call) -> None:
+        """Choose the model without remembering the choice: for a quote."""
+        request = call.request
+        call.features = read_features(request)
+        call.decision = decide(
+            self.routing, self.candidates(call.providers), request, call.features,
+            history=self.history, rng=self.rng, call_id=call.id, now=self.clock.now(),
+        )  # fmt: skip
+
+    def answer(self, call: Call, response: Any) -> Answer:
+        """What the call came to."""
+        assert call.decision is not None  # noqa: S101 - it was routed
+        return Answer(response, call.id, call.decision, tuple(call.records))
+
     def fallbacks(self, call: Call, target: Target) -> tuple[Target, ...]:
         """Other models that may take the call after ``target`` failed."""
         if call.request.pinned or call.decision is None:
@@ -143,6 +157,11 @@ class Engine:
             limit = NanoUSD(ceiling).usd
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(target, most.amount_nanousd, max_tokens, injected, most, rates, refusal)
+
+    def expected(self, call: Call, quote: Quote) -> NanoUSD:
+        """What a quoted call is expected to cost, by the answers its call site has had; the bound, where unknown."""
+        expected = call.decision.expected_nanousd if call.decision is not None else None
+        return quote.amount_nanousd if expected is None else min(expected, quote.amount_nanousd)
 
     def exact_count(self, call: Call, target: Target) -> Callable[[], Any] | None:
         """A function that counts the input exactly, where that is possible offline and was not done yet."""

@@ -17,8 +17,8 @@ from llm_cost_middleware.prompt_cache.planner import CachePlan
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.routing.features import Features
-from llm_cost_middleware.routing.router import RoutingDecision
-from llm_cost_middleware.tracker import Status
+from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.tracker import CostRecord, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,16 @@ class Outcome:
     priced: PricedCall | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call came to: the host's response, how it was routed, and a record of every billed attempt."""
+
+    response: Any
+    call_id: str
+    decision: RoutingDecision
+    records: tuple[CostRecord, ...]
+
+
 @dataclass(slots=True)
 class Call:
     """Where a call is in its life."""
@@ -91,7 +101,14 @@ class Call:
     decision: RoutingDecision | None = None
     layout: Layout | None = None
     tried: set[Target] = field(default_factory=set)
-    extra: dict[str, Any] = field(default_factory=dict)
+    records: list[CostRecord] = field(default_factory=list)
+    """One for each attempt that was booked."""
+
+    @property
+    def target(self) -> Target:
+        """The model that was chosen."""
+        assert self.decision is not None  # noqa: S101 - a call is routed before anything else
+        return self.decision.target
 
     def scopes_of(self, target: Target) -> tuple[str, ...]:
         """The call's scopes, with those of the model and its provider."""

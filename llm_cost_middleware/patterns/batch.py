@@ -1,0 +1,196 @@
+"""``process_many``: the pattern for many texts. Quoted before the first call, and never lost in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.lifecycle import Answer
+from llm_cost_middleware.patterns.process import Job, Result, add_all, refuse_if_over
+from llm_cost_middleware.pipeline import BatchQuote, CostPipeline
+from llm_cost_middleware.tracker import CostTracker
+
+OnError = Literal["raise", "collect"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What is done, what is not, and what it cost."""
+
+    done: tuple[tuple[int, Result], ...]
+    """(index, result) of every item that was answered, in the order of the items."""
+    remaining: tuple[tuple[int, str], ...]
+    """(index, item) of every item that was not, in order."""
+    failed: tuple[tuple[int, Exception], ...]
+    """(index, error) of every item that failed; all of them remain."""
+    tracker: CostTracker
+    quote: BatchQuote
+    exhausted: BudgetExceededError | None = None
+    """The refusal that ended the batch early."""
+
+
+def process_many(
+    items: Iterable[str],
+    config: CostConfig | CostPipeline,
+    tracker: CostTracker,
+    *,
+    client: Any,
+    system_prompt: str = "",
+    parse_result: Callable[[Any], Any] | None = None,
+    on_error: OnError = "raise",
+    progress: bool = False,
+) -> BatchResult:
+    """``process`` for many texts, one call each. The whole batch is quoted before its first call.
+
+    Args:
+        items: The texts.
+        config: A configuration or a pipeline, as in ``process``.
+        tracker: What was spent so far; never changed.
+        client: An ``anthropic`` or ``openai`` client.
+        system_prompt: The stable prefix.
+        parse_result: Makes a value of each SDK response.
+        on_error: ``raise`` at the first item that fails (the error's ``batch`` attribute is the ``BatchResult`` so
+            far), or ``collect`` it and go on.
+        progress: Show a progress bar on standard error.
+
+    Returns:
+        The results, what remains, and a new tracker. A budget that ends in the middle ends the batch without an error.
+
+    Raises:
+        BudgetExceededError: The tracker is over its limit, or the batch is expected to cost more than is left: nothing
+            was sent.
+        Exception: What an item raised, with ``on_error="raise"``.
+    """
+    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
+    with _progress(len(batch.items), show=progress) as advance:
+        for index, item in batch.pending():
+            try:
+                batch.add(index, batch.job.call(item))
+            except Exception as error:  # noqa: BLE001 - the batch decides what it means
+                batch.fail(index, error)
+            advance()
+    return batch.finish()
+
+
+async def aprocess_many(
+    items: Iterable[str],
+    config: CostConfig | CostPipeline,
+    tracker: CostTracker,
+    *,
+    client: Any,
+    system_prompt: str = "",
+    parse_result: Callable[[Any], Any] | None = None,
+    on_error: OnError = "raise",
+    progress: bool = False,
+    concurrency: int = 8,
+) -> BatchResult:
+    """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
+    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
+    pending = batch.pending()
+    with _progress(len(batch.items), show=progress) as advance:
+
+        async def work() -> None:
+            for index, item in pending:
+                try:
+                    batch.add(index, await batch.job.acall(item))
+                except Exception as error:  # noqa: BLE001 - the batch decides what it means
+                    batch.fail(index, error)
+                advance()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(concurrency, 1)):
+                group.create_task(work())
+    return batch.finish()
+
+
+class _Batch:
+    """The bookkeeping of one batch, the same for both forms."""
+
+    def __init__(
+        self,
+        items: Iterable[str],
+        config: CostConfig | CostPipeline,
+        tracker: CostTracker,
+        client: Any,
+        system_prompt: str,
+        parse_result: Callable[[Any], Any] | None,
+        on_error: OnError,
+    ) -> None:
+        refuse_if_over(tracker)
+        self.items = list(items)
+        self.job = Job(client, config, system_prompt)
+        self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
+        self._done: dict[int, Result] = {}
+        self._failed: dict[int, Exception] = {}
+        self._exhausted: BudgetExceededError | None = None
+        self._error: Exception | None = None
+        self._quote = self.job.pipeline.quote(map(self.job.request, self.items), providers=self.job.providers)
+        self._refuse_what_cannot_fit()
+
+    def _refuse_what_cannot_fit(self) -> None:
+        wanted, tracker = self._quote.expected, self._tracker
+        if tracker.budget_limit is not None and tracker.total_cost + wanted > tracker.budget_limit:
+            raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=wanted)
+        ledger = self.job.pipeline.ledger
+        scopes = self.job.request("").context.scopes
+        available = ledger.available(scopes)
+        if available is not None and self._quote.expected_nanousd > available:
+            raise BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=wanted)
+
+    def pending(self) -> Iterator[tuple[int, str]]:
+        """The items that are still to be called: ends as soon as the batch does."""
+        for index, item in enumerate(self.items):
+            if self._exhausted is not None or self._error is not None:
+                return
+            try:
+                refuse_if_over(self._tracker)
+            except BudgetExceededError as refusal:
+                self._exhausted = refusal
+                return
+            yield index, item
+
+    def add(self, index: int, answer: Answer) -> None:
+        self._tracker = add_all(self._tracker, answer)
+        self._done[index] = self.job.result(answer, self._parse)
+
+    def fail(self, index: int, error: Exception) -> None:
+        if isinstance(error, BudgetExceededError):
+            self._exhausted = self._exhausted or error
+            return
+        self._failed[index] = error
+        if self._on_error == "raise":
+            self._error = self._error or error
+
+    def finish(self) -> BatchResult:
+        result = BatchResult(
+            done=tuple(sorted(self._done.items())),
+            remaining=tuple((index, item) for index, item in enumerate(self.items) if index not in self._done),
+            failed=tuple(sorted(self._failed.items(), key=lambda pair: pair[0])),
+            tracker=self._tracker,
+            quote=self._quote,
+            exhausted=self._exhausted,
+        )
+        if self._error is not None:
+            self._error.batch = result  # type: ignore[attr-defined] - so that what was paid for is not lost
+            raise self._error
+        return result
+
+
+@contextmanager
+def _progress(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
+    if not show:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("calls", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,142 @@
+"""The small functions of the pattern: choose a model, retry narrowly, mark the system prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import SystemRandom
+from typing import Any, TypeVar
+
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sections import DEFAULT_TIERS
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.retry.classify import classify_error
+from llm_cost_middleware.retry.policy import RetryPolicy, RetryState, decide
+from llm_cost_middleware.routing.policy import RoutingPolicy, threshold_tier
+from llm_cost_middleware.routing.router import provider_of
+from llm_cost_middleware.system_clock import SystemClock
+
+T = TypeVar("T")
+_BYTES_PER_TOKEN = 4  # of ordinary text; only whether a cache mark is worth setting depends on it
+
+
+def select_model(
+    text_length: int,
+    item_count: int,
+    force_model: str | None = None,
+    *,
+    policy: CostConfig | RoutingPolicy | None = None,
+) -> str:
+    """The model for a text of a length and a number of items: the small one below both thresholds, else the next.
+
+    Args:
+        text_length: Characters.
+        item_count: Items that the prompt batches.
+        force_model: Wins, and is returned as it is.
+        policy: Thresholds, and with a ``CostConfig`` the tiers; the packaged defaults, if ``None``.
+
+    Returns:
+        A bare model id, such as ``claude-haiku-4-5-20251001``.
+    """
+    if force_model:
+        return force_model
+    tiers = policy.tiers if isinstance(policy, CostConfig) else DEFAULT_TIERS
+    rule = policy.routing if isinstance(policy, CostConfig) else policy or RoutingPolicy()
+    tier = threshold_tier(
+        text_length, item_count, text_threshold=rule.text_threshold, item_threshold=rule.item_threshold
+    )
+    return tiers[min(tier, len(tiers) - 1)].models[0].model
+
+
+def call_with_retry(
+    func: Callable[[], T], *, max_retries: int = 3, policy: RetryPolicy | None = None, clock: Clock | None = None
+) -> T:
+    """Call ``func``, again on connection, rate-limit and server errors; raise at once on anything else.
+
+    Args:
+        func: Makes one request. A client's own retries should be off (``max_retries=0``), or they multiply.
+        max_retries: How often it is called at most, waiting ``2 ** attempt`` seconds in between.
+        policy: Another policy; then ``max_retries`` does not count.
+        clock: Time and sleep.
+
+    Raises:
+        Exception: What the last call raised.
+    """
+    attempts = _Attempts(max_retries, policy, clock)
+    while True:
+        try:
+            return func()
+        except Exception as error:
+            delay = attempts.delay_after(error)
+            if delay is None:
+                raise
+        attempts.clock.sleep(delay)
+
+
+async def acall_with_retry(
+    func: Callable[[], Awaitable[T]],
+    *,
+    max_retries: int = 3,
+    policy: RetryPolicy | None = None,
+    clock: Clock | None = None,
+) -> T:
+    """``call_with_retry`` for a coroutine function."""
+    attempts = _Attempts(max_retries, policy, clock)
+    while True:
+        try:
+            return await func()
+        except Exception as error:
+            delay = attempts.delay_after(error)
+            if delay is None:
+                raise
+        await attempts.clock.asleep(delay)
+
+
+class _Attempts:
+    """How often was called, and what follows: shared by both forms of ``call_with_retry``."""
+
+    def __init__(self, max_retries: int, policy: RetryPolicy | None, clock: Clock | None) -> None:
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self._policy = policy or replace(RetryPolicy.classic(), max_attempts=max_retries)
+        self._state = RetryState(self._policy)
+        self._target = Target("", "")
+        self._rng = SystemRandom()
+        self._count = 0
+        self._started = self.clock.monotonic()
+
+    def delay_after(self, error: Exception) -> float | None:
+        """Seconds to wait before the next call; ``None``: let the error through."""
+        self._count += 1
+        now = self.clock.monotonic()
+        failure = classify_error(error, now=self.clock.now())
+        decision = decide(
+            self._policy, self._state, failure,
+            attempt=self._count, elapsed_s=now - self._started, target=self._target, fallbacks=(),
+            delivered=False, rng=self._rng, now=now,
+        )  # fmt: skip
+        return decision.delay_s if decision.action == "retry" else None
+
+
+def build_cached_messages(system_prompt: str, user_input: str, *, model: str | None = None) -> list[dict[str, Any]]:
+    """Messages whose system prompt carries a cache mark, the part that varies behind it.
+
+    Args:
+        system_prompt: The stable prefix.
+        user_input: What varies.
+        model: Where known: no mark below the model's minimum length (it would do nothing), and none for a model of
+            OpenAI, whose cache is automatic: there the prompt becomes a system message.
+    """
+    if model is not None and provider_of(model) == "openai":
+        return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]
+    prefix: dict[str, Any] = {"type": "text", "text": system_prompt}
+    if model is None or _cacheable(system_prompt, model):
+        prefix["cache_control"] = {"type": "ephemeral"}
+    blocks = [prefix] if system_prompt else []
+    return [{"role": "user", "content": [*blocks, {"type": "text", "text": user_input}]}]
+
+
+def _cacheable(text: str, model: str) -> bool:
+    ability = get_provider("anthropic").cache_ability(model)
+    return ability.style == "marks" and len(text.encode()) >= ability.min_tokens * _BYTES_PER_TOKEN
