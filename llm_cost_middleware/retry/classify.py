@@ -1,0 +1,166 @@
+"""What a failure means: its kind, whether a retry can help, and whether the attempt was billed.
+
+The order of authority: the name of an exception that stands for one thing only; the provider's rows for its codes and
+messages; the HTTP status; the name of an exception that merely stands for a status. ``x-should-retry`` then has the
+last word on retrying. Whether it was billed follows from how far the attempt got.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from llm_cost_middleware.provider import Billed, ErrorRule, Failure, FailureKind
+from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.retry.facts import Facts, facts_of_exception, facts_of_response
+from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING, NameRule
+
+_K = FailureKind
+
+RETRYABLE = frozenset(
+    {_K.RATE_LIMITED, _K.OVERLOADED, _K.SERVER_ERROR, _K.CONNECTION, _K.TIMEOUT, _K.INTERRUPTED_STREAM, _K.CONFLICT}
+)
+"""Kinds that a repeated request can outlive."""
+
+_BY_STATUS: Mapping[int, FailureKind] = {
+    400: _K.INVALID_REQUEST,
+    401: _K.AUTHENTICATION,
+    402: _K.QUOTA_EXHAUSTED,
+    403: _K.PERMISSION,
+    404: _K.NOT_FOUND,
+    408: _K.TIMEOUT,
+    409: _K.CONFLICT,
+    413: _K.REQUEST_TOO_LARGE,
+    429: _K.RATE_LIMITED,
+    499: _K.CANCELLED,
+    501: _K.INVALID_REQUEST,
+    504: _K.TIMEOUT,
+    524: _K.TIMEOUT,
+    529: _K.OVERLOADED,
+}
+_MAYBE_BILLED = frozenset({499, 502, 504, 520, 524})
+"""Statuses of a gateway that had reached the provider and lost sight of it."""
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def classify_error(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> Failure:
+    """What an exception of any SDK, host or transport means. Nothing of theirs is imported.
+
+    Args:
+        exc: The exception.
+        provider: Whom the call was for, where that is known.
+        now: Unix time; see ``facts_of_exception``.
+    """
+    return classify(facts_of_exception(exc, provider=provider, now=now))
+
+
+def classify_response(
+    provider: str, status: int, headers: Mapping[str, str], body: Any, *, now: float | None = None
+) -> Failure:
+    """What an error response means.
+
+    Args:
+        provider: ``anthropic`` or ``openai``.
+        status: The HTTP status; 200 for an error inside a stream, or an answer whose state is ``failed``.
+        headers: Names in any case.
+        body: A JSON object, or JSON, SSE or plain text.
+        now: Unix time; see ``facts_of_exception``.
+    """
+    return classify(facts_of_response(provider, status, headers, body, now=now))
+
+
+def classify(facts: Facts) -> Failure:
+    """What ``facts`` mean."""
+    name, named = _strong(facts.exception_names)
+    rule = None if named is not None else _rule(facts)
+    if named is not None:
+        kind, why = named.kind, name
+    elif rule is not None:
+        kind, why = rule.kind, "the provider's code or message"
+    elif facts.status is not None and (by_status := _of_status(facts.status)) is not None:
+        kind, why = by_status, "the status"
+    else:
+        name, named = _weak(facts.exception_names)
+        kind, why = (named.kind, name) if named is not None else (_K.UNKNOWN, "nothing known")
+    if facts.answered and kind in {_K.CONNECTION, _K.TIMEOUT}:
+        kind = _K.INTERRUPTED_STREAM
+    retryable = _first(
+        facts.should_retry,
+        rule.retryable if rule is not None else None,
+        named.retryable if named is not None else None,
+        kind in RETRYABLE,
+    )
+    billed = named.billed if named is not None and named.billed is not None else _billed(facts, kind)
+    return Failure(kind, retryable, facts.retry_after, billed, _reason(facts, kind, why))
+
+
+@lru_cache(maxsize=1024)
+def _strong(names: tuple[str, ...]) -> tuple[str, NameRule | None]:
+    for name in names:
+        rule = EXCEPTIONS.get(name)
+        if rule is not None and rule.strong:
+            return name, rule
+    return "", None
+
+
+@lru_cache(maxsize=1024)
+def _weak(names: tuple[str, ...]) -> tuple[str, NameRule | None]:
+    for name in names:
+        rule = EXCEPTIONS.get(name)
+        if rule is not None and name not in SAYS_NOTHING:
+            return name, rule
+    return "", None
+
+
+def _rule(facts: Facts) -> ErrorRule | None:
+    """The first row of the provider's table that matches; of every provider's where it is not known."""
+    message = facts.message.lower()
+    said = {facts.type, facts.code} - {""}
+    for name in (facts.provider,) if facts.provider in NAMES else NAMES:
+        for rule in get_provider(name).error_rules:
+            if rule.statuses and facts.status not in rule.statuses:
+                continue
+            if rule.codes and said.isdisjoint(rule.codes):
+                continue
+            if rule.message and rule.message not in message:
+                continue
+            return rule
+    return None
+
+
+def _of_status(status: int) -> FailureKind | None:
+    kind = _BY_STATUS.get(status)
+    if kind is not None:
+        return kind
+    if 400 <= status < 500:  # noqa: PLR2004  # the classes of RFC 9110
+        return _K.INVALID_REQUEST
+    return _K.SERVER_ERROR if status >= 500 else None  # noqa: PLR2004  # same
+
+
+def _billed(facts: Facts, kind: FailureKind) -> Billed:
+    """An error in the answer's place is free. So is what never left. Of everything else nobody knows."""
+    if facts.answered or kind is _K.CANCELLED:
+        return "unknown"
+    if facts.status is None:
+        return "no" if facts.sent is False else "unknown"
+    gateway = facts.status in _MAYBE_BILLED and not (facts.type or facts.code)
+    return "unknown" if gateway else "no"
+
+
+def _first(*values: bool | None) -> bool:
+    return next(value for value in values if value is not None)
+
+
+def _reason(facts: Facts, kind: FailureKind, why: str) -> str:
+    """One sentence in names and numbers. The provider's message stays out: it may quote the prompt or a key."""
+    seen = [facts.provider or ""]
+    if facts.status is not None:
+        seen.append(f"status {facts.status}")
+    seen += [value for value in dict.fromkeys((facts.type, facts.code)) if _NAME.fullmatch(value)]
+    if facts.status is None and facts.exception_names:
+        seen.append(facts.exception_names[0])
+    if facts.should_retry is not None:
+        seen.append(f"x-should-retry {str(facts.should_retry).lower()}")
+    return f"{', '.join(filter(None, seen))}: {kind} by {why}"

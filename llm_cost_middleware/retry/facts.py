@@ -1,0 +1,300 @@
+"""What is known of a failure: read off an exception of any host, or off a raw response. Nothing is judged here.
+
+LiteLLM rewrites statuses and hides headers. What it raises is therefore only trusted where nothing truer is found
+behind it: the SDK's own exception, the HTTP error or the socket error that it was raised for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from math import isfinite
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
+from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
+
+_SUCCESS = range(200, 300)
+_LINKS = 8  # an exception chain is followed this far
+_HEADERS = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id", "date"})
+_RAW_HEADERS = {name.encode(): name for name in _HEADERS}
+_ROOTS = {
+    "anthropic": "anthropic",
+    "langchain_anthropic": "anthropic",
+    "openai": "openai",
+    "langchain_openai": "openai",
+}
+_TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
+_NO_ERROR = ("", "", "")
+_SHOULD_RETRY = {"true": True, "false": False}
+_JSON = json.JSONDecoder()
+_CODE_IN_TEXT = re.compile(r"\bcode='([a-z_]+)'|^([a-z]+(?:_[a-z]+)+): ")
+"""LangChain turns a failed OpenAI response into ``ValueError``: "server_error: …" or "ResponseError(code='…', …)"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a failure. Texts are empty and the rest ``None`` where nothing is known."""
+
+    provider: str | None = None
+    status: int | None = None
+    """The HTTP status that the provider sent; never one that a host made up."""
+    type: str = ""
+    """The provider's ``error.type``."""
+    code: str = ""
+    """The provider's ``error.code`` or ``error.details.error_code``."""
+    message: str = field(default="", repr=False)
+    """The provider's words. They may quote the prompt or a key: to be matched, never to be stored or logged."""
+    retry_after: float | None = None
+    """Seconds that the provider asks to wait."""
+    should_retry: bool | None = None
+    """The ``x-should-retry`` header."""
+    request_id: str | None = None
+    exception_names: tuple[str, ...] = ()
+    """Qualified class names over the MRO, the exception itself first, then what it was raised for."""
+    sent: bool | None = None
+    """Whether the request had left this machine."""
+    answered: bool = False
+    """Whether an answer had begun to arrive."""
+
+
+def facts_of_response(
+    provider: str, status: int, headers: Mapping[str, str], body: Any, *, now: float | None = None
+) -> Facts:
+    """The facts of a raw response.
+
+    Args:
+        provider: ``anthropic`` or ``openai``.
+        status: The HTTP status; 200 for an error inside a stream.
+        headers: Names in any case.
+        body: A JSON object, or JSON, SSE or plain text.
+        now: Unix time, for a ``retry-after`` that is a date in an answer that bears no date itself.
+    """
+    found, answered = _decode(body, provider)
+    type_, code, message = get_provider(provider).read_error(found)
+    seen = _pick(headers)
+    return Facts(
+        provider=provider,
+        status=status,
+        type=type_,
+        code=code,
+        message=message,
+        retry_after=_retry_after(seen, now),
+        should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
+        request_id=seen.get("request-id") or seen.get("x-request-id"),
+        sent=True,
+        answered=status in _SUCCESS and (answered or not (type_ or code)),
+    )
+
+
+def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> Facts:
+    """The facts of an exception of an SDK, a host, a transport or the interpreter.
+
+    Args:
+        exc: The exception, with its ``__cause__`` and ``__context__``.
+        provider: Whom the call was for, where the caller knows; otherwise it is read off the exception.
+        now: Unix time, for a ``retry-after`` that is a date in an answer that bears no date itself.
+    """
+    names: tuple[str, ...] = ()
+    status: int | None = None
+    error = _NO_ERROR
+    seen: dict[str, str] = {}
+    link: BaseException | None = exc
+    for _ in range(_LINKS):
+        if link is None:
+            break
+        own, rewritten, speaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
+        names += own
+        provider = provider or _text(getattr(link, "llm_provider", None)) or root
+        response = getattr(link, "response", None)
+        seen = seen or _pick(getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None))
+        found = _error_of(link, provider, attributes=not rewritten)
+        if error is _NO_ERROR or ((found[0] or found[1]) and not (error[0] or error[1])):
+            error = found
+        said = _status_of(link, response)
+        if rewritten:
+            status = status if said is None else said  # the deeper, the truer
+        elif said is not None or speaks or error[0] or error[1]:
+            status = said  # of a failed connection none, whatever a host made of it
+            if said is not None or link.__cause__ is None:
+                break
+        link = _next(link, context=rewritten or not speaks)
+    return Facts(
+        provider=provider,
+        status=status,
+        type=error[0],
+        code=error[1],
+        message=error[2],
+        retry_after=_retry_after(seen, now, exc),
+        should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
+        request_id=seen.get("request-id") or seen.get("x-request-id"),
+        exception_names=names,
+        sent=True if status is not None else _sent(names),
+        answered=_answered(names, status),
+    )
+
+
+def _next(link: BaseException, *, context: bool) -> BaseException | None:
+    """What ``link`` was raised for. A context may be stale: it is asked only where ``link`` itself says nothing."""
+    if link.__cause__ is not None:
+        return link.__cause__
+    original = getattr(link, "original_exception", None)  # LiteLLM's
+    if isinstance(original, BaseException) and original is not link:
+        return original
+    return link.__context__ if context and not link.__suppress_context__ else None
+
+
+class _Class(NamedTuple):
+    """What the class of an exception says."""
+
+    names: tuple[str, ...]
+    rewritten: bool
+    """Raised by LiteLLM in the place of something else."""
+    speaks: bool
+    """One of its names means something."""
+    provider: str | None
+
+
+@lru_cache(maxsize=1024)
+def _class_of(cls: type[BaseException]) -> _Class:
+    names = tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__[:-1])
+    rewritten = names[0].startswith("litellm.")
+    roots = () if rewritten else (name.partition(".")[0] for name in names)
+    return _Class(
+        names,
+        rewritten,
+        speaks=any(name in EXCEPTIONS and name not in SAYS_NOTHING for name in names),
+        provider=next((_ROOTS[root] for root in roots if root in _ROOTS), None),
+    )
+
+
+def _status_of(link: BaseException, response: Any) -> int | None:
+    status = getattr(link, "status_code", None)
+    if status is None:
+        status = (
+            getattr(link, "status", None) if response is None else getattr(response, "status_code", None)
+        )  # aiohttp
+    return status if type(status) is int else None
+
+
+def _error_of(link: BaseException, provider: str | None, *, attributes: bool) -> tuple[str, str, str]:
+    """(type, code, message) of one exception: from its body, else its attributes, else its words."""
+    body = getattr(link, "body", None)
+    if body:
+        found = _read_error(body, provider)
+        if found[0] or found[1]:
+            return found
+    if attributes:
+        kind, code = getattr(link, "type", None), getattr(link, "error_code", None) or getattr(link, "code", None)
+        if isinstance(kind, str) or isinstance(code, str):
+            return _text(kind), _text(code), _text(getattr(link, "message", None)) or str(link)
+    words = _text(getattr(link, "message", None)) or str(link)
+    start = words.find('{"')
+    if start >= 0:
+        try:
+            embedded, _ = _JSON.raw_decode(words, start)
+        except (ValueError, RecursionError):
+            embedded = None
+        found = _read_error(embedded, provider) if isinstance(embedded, dict) else _NO_ERROR
+        if found[0] or found[1]:
+            return found
+    if type(link) is ValueError and (match := _CODE_IN_TEXT.search(words)) is not None:
+        return "", match[1] or match[2], words
+    return "", "", words
+
+
+def _read_error(body: Any, provider: str | None) -> tuple[str, str, str]:
+    """An error body to (type, code, message), by the rules of its provider, or of whichever can read it."""
+    found = _NO_ERROR
+    for name in (provider,) if provider in NAMES else NAMES:
+        found = get_provider(name).read_error(body)
+        if found[0] or found[1]:
+            return found
+    return found
+
+
+def _decode(body: Any, provider: str) -> tuple[Any, bool]:
+    """A body to what its provider can read an error from, and whether anything but the error had come."""
+    if not isinstance(body, str | bytes | bytearray):
+        return body, False
+    if looks_like_sse(body):
+        reader = SSEDecoder()
+        events = [*reader.feed(body), *reader.tail()]
+        broken = [event for event in events if any(get_provider(provider).read_error(event)[:2])]
+        return (broken[-1] if broken else ""), len(events) > len(broken)
+    try:
+        parsed = parse(body, provider)
+    except UnreadableUsageError:
+        parsed = None
+    if parsed is not None:
+        return parsed, False
+    return (body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")), False
+
+
+def _pick(headers: Any) -> dict[str, str]:
+    """The headers that matter, by lower-case name."""
+    if headers is None:
+        return {}
+    raw = getattr(headers, "raw", None)
+    if isinstance(raw, list):  # httpx: looking each name up costs more than one pass over the bytes
+        return {name: value.decode("latin-1") for key, value in raw if (name := _RAW_HEADERS.get(key.lower()))}
+    if not isinstance(headers, Mapping):
+        return {}
+    return {name: str(value) for key, value in headers.items() if (name := str(key).lower()) in _HEADERS}
+
+
+def _retry_after(seen: Mapping[str, str], now: float | None, exc: BaseException | None = None) -> float | None:
+    """Seconds to wait: ``retry-after-ms``, else ``retry-after`` as seconds or as a date, else what a router says."""
+    if (milliseconds := _number(seen.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = seen.get("retry-after")
+    if value is None:
+        own = getattr(exc, "retry_after", None) or getattr(exc, "cooldown_time", None)
+        return _number(own)
+    if (seconds := _number(value)) is not None:
+        return seconds
+    until = _date(value)
+    since = _date(seen.get("date")) or now  # the answer's own date: the two clocks may differ
+    return None if until is None or since is None else max(until - since, 0.0)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if isfinite(number) and number >= 0 else None
+
+
+def _date(value: str | None) -> float | None:
+    if not value:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _sent(names: tuple[str, ...]) -> bool | None:
+    return next((rule.sent for name in names if (rule := EXCEPTIONS.get(name)) and rule.sent is not None), None)
+
+
+@lru_cache(maxsize=1024)
+def _answered(names: tuple[str, ...], status: int | None) -> bool:
+    """An answer had begun: the exception says so, or a transport failed with no SDK around it, which is mid-stream."""
+    if status is not None and status in _SUCCESS:
+        return True
+    if any((rule := EXCEPTIONS.get(name)) is not None and rule.answered for name in names):
+        return True
+    return names[0].partition(".")[0] in _TRANSPORTS and _sent(names) is True
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
