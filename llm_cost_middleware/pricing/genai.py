@@ -1,0 +1,170 @@
+"""genai-prices as a source: its dated, reviewed prices as plain cards. The one door to that package.
+
+Importing it costs a second or two and 100 MB, so it is imported when the first price is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.pricing.cards import KEYS, Card, Price, Tiered
+
+_log = logging.getLogger(__name__)
+PROVIDERS = ("anthropic", "openai")
+
+_TAIL = re.compile(r"(?:[-@.:]?\d{2,}|[-@](?:latest|preview|exp|v\d+(?::\d+)?))*")
+"""What may follow the name of a model and still mean that model: a date, a version, ``latest``, ``preview``."""
+_OTHER_UNITS = frozenset({"input_image_mtok", "audio_hours", "input_audio_hours", "input_mchars"})
+
+
+class Period(NamedTuple):
+    """A card and the moment it begins, in seconds since the epoch."""
+
+    start: float
+    card: Card
+
+
+class Variant(NamedTuple):
+    """Prices of another way of processing, such as ``("service_tier", "flex")``, and since when they are recorded."""
+
+    when: tuple[str, str]
+    start: float
+    card: Card
+
+
+class Listing(NamedTuple):
+    """Everything a source says of one model."""
+
+    id: str
+    periods: tuple[Period, ...]
+    variants: tuple[Variant, ...]
+    context_window: int | None
+
+    def standard(self, at: float) -> Card:
+        """The card of standard processing at a moment; before the first period, the first."""
+        card = self.periods[0].card
+        for period in self.periods:
+            if period.start <= at:
+                card = period.card
+        return card
+
+
+class GenaiPrices:
+    """The snapshot that genai-prices ships, or on request the one it publishes."""
+
+    def __init__(self, *, update: bool | str = False) -> None:
+        snapshot, self.version = _bundled() if not update else _published(update)
+        self._providers = {p.id: p for p in snapshot.providers if p.id in PROVIDERS}
+
+    def names(self, provider: str) -> tuple[str, ...]:
+        """The ids of the models it lists, those that are priced in tokens."""
+        known = self._providers.get(provider)
+        return tuple(m.id for m in known.models if _in_tokens(m)) if known else ()
+
+    def find(self, provider: str, model: str) -> Listing | None:
+        """What it lists for a model, by any of its names; ``None`` where it lists nothing, or not in tokens."""
+        known = self._providers.get(provider)
+        found = known.find_model(model) if known else None
+        if found is None or not _in_tokens(found) or not _means(found.match, model.lower()):
+            return None
+        return Listing(
+            found.id,
+            tuple(_periods(found)),
+            tuple(
+                Variant(next(iter(v.when.items())), _start(v.constraint), _card(v.prices))
+                for v in found.price_variants or ()
+                if len(v.when) == 1
+            ),
+            found.context_window,
+        )
+
+
+def installed_version() -> str:
+    """The version of the package, without importing it."""
+    return version("genai-prices")
+
+
+def _bundled() -> tuple[Any, str]:
+    from genai_prices.data import providers
+    from genai_prices.data_snapshot import DataSnapshot
+
+    return DataSnapshot(providers=providers, from_auto_update=False), installed_version()
+
+
+def _published(update: bool | str) -> tuple[Any, str]:
+    """What the project publishes today, fetched once; the bundled snapshot where it cannot be fetched."""
+    from genai_prices import UpdatePrices
+
+    updater = UpdatePrices() if isinstance(update, bool) else UpdatePrices(url=update)
+    try:
+        snapshot = updater.fetch()
+    except Exception as error:  # noqa: BLE001  any network or data fault: the shipped prices are still right
+        _log.warning("prices could not be updated (%s); using the installed snapshot", type(error).__name__)
+        snapshot = None
+    if snapshot is None:
+        return _bundled()
+    mine = [provider for provider in snapshot.providers if provider.id in PROVIDERS]
+    digest = hashlib.sha256(repr([(p.id, p.models) for p in mine]).encode()).hexdigest()
+    return snapshot, f"{installed_version()}~{digest[:8]}"
+
+
+def _periods(model: Any) -> Iterator[Period]:
+    if not isinstance(model.prices, list):
+        yield Period(float("-inf"), _card(model.prices))
+        return
+    for conditional in model.prices:
+        yield Period(_start(conditional.constraint), _card(conditional.prices))
+
+
+def _start(constraint: Any) -> float:
+    day = getattr(constraint, "start_date", None)
+    return float("-inf") if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _card(prices: Any) -> Card:
+    return {key: _price(value) for key, value in vars(prices).items() if value is not None and key in KEYS}
+
+
+def _price(value: Any) -> Price:
+    if isinstance(value, Decimal):
+        return value
+    return Tiered(value.base, tuple((tier.start, tier.price) for tier in value.tiers))
+
+
+def _in_tokens(model: Any) -> bool:
+    cards = model.prices if isinstance(model.prices, list) else [model]
+    return all(
+        getattr(c.prices, "input_mtok", None) is not None and not _OTHER_UNITS & _named(vars(c.prices)) for c in cards
+    )
+
+
+def _named(prices: Mapping[str, Any]) -> set[str]:
+    return {key for key, value in prices.items() if value is not None}
+
+
+def _means(clause: Any, model: str) -> bool:
+    """Whether a name that matched does mean this model: ``claude-sonnet-4-5-anything`` is not Sonnet 4.5."""
+    if hasattr(clause, "or_"):
+        return any(_means(inner, model) for inner in clause.or_)
+    if hasattr(clause, "starts_with"):
+        head = clause.starts_with.lower()
+        return model.startswith(head) and (head.startswith("ft:") or names(head, model))
+    if hasattr(clause, "contains"):
+        return False
+    return bool(clause.is_match(model)) or bool(clause.is_match(_dashed(model)))
+
+
+def names(model: str, ref: str) -> bool:
+    """Whether ``ref`` is ``model``, or that with a date, a version, ``latest`` or ``preview`` after it."""
+    return ref.startswith(model) and _TAIL.fullmatch(ref, len(model)) is not None
+
+
+def _dashed(model: str) -> str:
+    return re.sub(r"-(20\d{2})(\d{2})(\d{2})$", r"-\1-\2-\3", model)

@@ -1,0 +1,56 @@
+"""How much a model reads and writes at most: data of ours in ``limits.toml``, because a bound rests on it."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class ModelLimits(NamedTuple):
+    """Limits of a model in tokens; ``None`` where they are not known."""
+
+    context_window: int | None
+    """The most input that a request can have: a longer one is refused, and not billed."""
+    max_output: int | None
+    """The most output that one choice can have, reasoning included."""
+    default_output: int
+    """A cap for callers who set none: ample for an answer, reasoning included."""
+    image_tokens: int | None = None
+    """The most tokens that one image becomes."""
+    encoding: str | None = None
+    """The name of the tokenizer's vocabulary, where it is public."""
+
+
+_UNKNOWN = ModelLimits(None, None, 4_096)
+
+
+@cache
+def find_limits(provider: str, model: str) -> ModelLimits:
+    """The limits of the longest prefix in ``limits.toml`` that the model's name begins with."""
+    ref = model.lower().removeprefix(f"{provider}/").removeprefix("ft:")
+    best, length = _UNKNOWN, 0
+    for prefix, limits in _table().get(provider, {}).items():
+        if len(prefix) > length and ref.startswith(prefix):
+            best, length = limits, len(prefix)
+    return best
+
+
+@cache
+def _table() -> dict[str, dict[str, ModelLimits]]:
+    data = tomllib.loads(files(__package__).joinpath("limits.toml").read_text(encoding="utf-8"))
+    return {
+        provider: {
+            prefix: ModelLimits(
+                row.get("context_window"),
+                row.get("max_output"),
+                row.get("default_output", _UNKNOWN.default_output),
+                row.get("image_tokens"),
+                row.get("encoding"),
+            )
+            for row in rows
+            for prefix in row["models"]
+        }
+        for provider, rows in data.items()
+    }

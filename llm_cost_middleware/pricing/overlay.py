@@ -1,0 +1,154 @@
+"""Dated price blocks over the main source: the package's own overlay, and what the user's configuration overrides.
+
+Both are append-only data of one form::
+
+    [prices."openai/my-finetune"]          # or a list of such tables, with valid_from
+    input_mtok = "1.10"                    # USD a million tokens
+    output_mtok = "4.40"
+    valid_from = 2026-01-01                # from that day, UTC, on; without it, always
+    tiers = [{ above = 200000, input_mtok = "2.20" }]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
+from llm_cost_middleware.money import parse_usd
+from llm_cost_middleware.pricing.cards import KEYS, Card, Price, Tiered
+
+_WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
+    "service_tier": lambda tier: ("service_tier", str(tier)),
+    "speed": lambda speed: ("speed", str(speed)),
+    "batch": lambda _: ("processing", "batch"),
+}
+_ABOUT = ("model", "valid_from", "valid_until", "tiers", "same_as", "source", "checked", *_WHEN)
+_NEVER, _ALWAYS = float("inf"), float("-inf")
+
+
+class Block(NamedTuple):
+    """Prices of one model from one moment until another, for standard processing or another way of it."""
+
+    provider: str
+    model: str
+    start: float
+    """Seconds since the epoch; the first moment at which it holds."""
+    end: float
+    when: tuple[str, str] | None
+    card: Card
+    same_as: str | None
+
+
+class Overlay(NamedTuple):
+    """A set of blocks, and a digest that changes when any of them does."""
+
+    blocks: tuple[Block, ...]
+    rules: Mapping[str, Mapping[str, Any]]
+    digest: str
+
+
+@cache
+def packaged() -> Overlay:
+    """The overlay that ships with the package."""
+    raw = files(__package__).joinpath("overlay.toml").read_bytes()
+    data = tomllib.loads(raw.decode())
+    blocks = tuple(_block(str(entry.get("model")), entry, "overlay.toml") for entry in data["price"])
+    return Overlay(blocks, MappingProxyType(data["rules"]), _digest(raw))
+
+
+def configured(prices: Mapping[str, Any] | None) -> Overlay:
+    """The ``[prices]`` table of a configuration.
+
+    Raises:
+        ConfigurationError: A price that is not an amount, a date that is not one, a name without its provider.
+        UnknownKeyError: A key that does not exist, with the nearest that does.
+    """
+    blocks = tuple(_configured(prices or {}))
+    raw = json.dumps(prices, sort_keys=True, default=str) if prices else ""
+    return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none")
+
+
+def _configured(prices: Mapping[str, Any]) -> Iterator[Block]:
+    for model, entries in prices.items():
+        for entry in [entries] if isinstance(entries, Mapping) else entries:
+            if not isinstance(entry, Mapping):
+                raise ConfigurationError("expected a table of prices", key=f"prices.{model}")
+            yield _block(model, entry, f"prices.{model}")
+
+
+def _block(model: str, entry: Mapping[str, Any], where: str) -> Block:
+    provider, slash, name = model.partition("/")
+    if not slash or not name:
+        raise ConfigurationError('expected "provider/model"', key=where)
+    for key in entry:
+        if key not in KEYS and key not in _ABOUT:
+            raise UnknownKeyError(f"{where}.{key}", (*KEYS, *_ABOUT))
+    when = next((_WHEN[key](entry[key]) for key in _WHEN if entry.get(key)), None)
+    return Block(
+        provider,
+        name.lower(),
+        _day(entry.get("valid_from"), _ALWAYS, f"{where}.valid_from"),
+        _day(entry.get("valid_until"), _NEVER, f"{where}.valid_until"),
+        when,
+        MappingProxyType(dict(_card(entry, where))),
+        entry.get("same_as"),
+    )
+
+
+def _card(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Price]]:
+    steps: Sequence[Mapping[str, Any]] = entry.get("tiers") or ()
+    for key in sorted(KEYS & (set(entry) | {key for step in steps for key in step})):
+        base = _usd(entry[key], f"{where}.{key}") if key in entry else None
+        higher = tuple((int(step["above"]), _usd(step[key], f"{where}.{key}")) for step in steps if key in step)
+        if higher:
+            # A base below zero marks "as below": the layer underneath says it.
+            yield key, Tiered(Decimal(-1) if base is None else base, tuple(sorted(higher)))
+        elif base is not None:
+            yield key, base
+
+
+def merged(below: Card, above: Card) -> Card:
+    """``above`` over ``below``, key by key; a tier without a base of its own stands on what is below."""
+    card = dict(below)
+    for key, price in above.items():
+        if isinstance(price, Tiered) and price.base < 0:
+            base = card.get(key, Decimal(0))
+            card[key] = Tiered(base.base if isinstance(base, Tiered) else base, price.steps)
+        else:
+            card[key] = price
+    return card
+
+
+def _usd(value: Any, where: str) -> Decimal:
+    try:
+        return parse_usd(value, what=where)
+    except InvalidAmountError as error:
+        raise ConfigurationError(f"{value!r}: {error.args[0]}", key=where) from None
+
+
+def _day(value: Any, default: float, where: str) -> float:
+    if value is None:
+        return default
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ConfigurationError(f"{value!r} is not a date; write 2026-01-31", key=where) from None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    raise ConfigurationError(f"{value!r} is not a date; write 2026-01-31", key=where)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:8]

@@ -1,0 +1,145 @@
+"""Compiled rates: integer pico-dollars a token, flat, so that a cost is a handful of multiplications.
+
+Pure: no clock, no files, no floats. ``catalogue`` compiles; this module only computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.money import NanoUSD, ceil_picousd
+from llm_cost_middleware.usage import TokenUsage
+
+
+class Level(NamedTuple):
+    """Prices of one context length, in pico-dollars (1e-12 USD) a token; the fields are ``TokenUsage``'s buckets."""
+
+    above: int
+    """The level applies to every token of a request with more input tokens than this."""
+    uncached_input: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    cache_write_30m: int
+    cache_write_12h: int
+    output: int
+    audio_input: int | None
+    """``None``: the model has no known price for audio, and audio has no cost that could be told."""
+    audio_cache_read: int | None
+    audio_output: int | None
+    web_searches: int
+    """Pico-dollars a search."""
+
+
+_BUCKETS = Level._fields[1:]
+_AUDIO = ("audio_input", "audio_cache_read", "audio_output")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a model charges at one time, tier, speed and place.
+
+    Args:
+        provider: The provider's name.
+        model: The model as the catalogue knows it.
+        levels: By context length, ascending; the first is above 0.
+        fees: Pico-dollars a call of the provider's own tools, by the type of the call.
+        notes: Why these rates may not be the bill: an assumption that had to be made. Empty where there is none.
+    """
+
+    provider: str
+    model: str
+    levels: tuple[Level, ...]
+    fees: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def long_context_from(self) -> int | None:
+        """Above how many input tokens a dearer level begins; ``None`` where the price is flat."""
+        return self.levels[1].above if len(self.levels) > 1 else None
+
+    def level(self, input_tokens: int) -> Level:
+        """The level of a request with ``input_tokens`` of input, cached ones included."""
+        found = self.levels[0]
+        for level in self.levels[1:]:
+            if input_tokens <= level.above:
+                break
+            found = level
+        return found
+
+    def picousd(self, usage: TokenUsage, *, short: bool = False) -> int:
+        """The cost of ``usage`` in pico-dollars, exactly.
+
+        Args:
+            usage: What was consumed.
+            short: Price at the shortest context, whatever the count: for a count that sums several turns.
+
+        Raises:
+            PriceNotFoundError: It has audio tokens and the model has no known price for audio.
+        """
+        at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
+        total = (
+            usage.uncached_input * at.uncached_input
+            + usage.output * at.output
+            + usage.cache_read * at.cache_read
+            + usage.cache_write_5m * at.cache_write_5m
+            + usage.cache_write_1h * at.cache_write_1h
+            + usage.cache_write_30m * at.cache_write_30m
+            + usage.cache_write_12h * at.cache_write_12h
+            + usage.web_searches * at.web_searches
+        )
+        if usage.audio_input or usage.audio_output or usage.audio_cache_read:
+            total += sum(getattr(usage, name) * self._audio(at, name) for name in _AUDIO if getattr(usage, name))
+        return total
+
+    def cost(self, usage: TokenUsage) -> NanoUSD:
+        """The cost of ``usage``, rounded up once. Raises like ``picousd``."""
+        return ceil_picousd(self.picousd(usage))
+
+    def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
+        """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
+        at = self.levels[0] if short else self.level(usage.input_tokens)
+        parts: dict[str, int] = {}
+        for name in _BUCKETS:
+            tokens = getattr(usage, name)
+            if tokens:
+                parts[name] = tokens * (self._audio(at, name) if name in _AUDIO else getattr(at, name))
+        return parts
+
+    def input_max_picousd(self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False) -> int:
+        """The dearest that one token of input can be in a request of at most ``input_tokens``.
+
+        Args:
+            input_tokens: An upper bound of the request's input; longer contexts than that cannot apply.
+            writes: The lifetimes of cache writes that may happen: ``5m``, ``1h``, ``30m``, ``12h``.
+            audio: The request carries audio.
+
+        Raises:
+            PriceNotFoundError: There is audio, and no known price for it.
+        """
+        return max(
+            max(
+                (level.uncached_input, level.cache_read)
+                + tuple(getattr(level, f"cache_write_{ttl}") for ttl in writes)
+                + ((self._audio(level, "audio_input"),) if audio else ())
+            )
+            for level in self._within(input_tokens)
+        )
+
+    def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
+        """The dearest that one token of output can be in a request of at most ``input_tokens`` of input."""
+        within = self._within(input_tokens)
+        rates = [level.output for level in within]
+        return max(rates + [self._audio(level, "audio_output") for level in within] if audio else rates)
+
+    def _within(self, input_tokens: int) -> tuple[Level, ...]:
+        return tuple(level for level in self.levels if level.above == 0 or level.above < input_tokens)
+
+    def _audio(self, level: Level, name: str) -> int:
+        rate: int | None = getattr(level, name)
+        if rate is None:
+            raise PriceNotFoundError(self.provider, f"{self.model} (audio)")
+        return rate
