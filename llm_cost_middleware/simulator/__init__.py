@@ -20,7 +20,9 @@ from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn
 from .bill import Bill, BillLine, Tokens
 from .clock import SimClock
 from .faults import Exchange, Fault
+from .process import SimulatorProcess
 from .refusals import Refusal
+from .replay import Replay
 from .responders import auto, echo, fill
 from .simulator import Simulator
 
@@ -31,10 +33,12 @@ __all__ = [
     "Exchange",
     "Fault",
     "Refusal",
+    "Replay",
     "Responder",
     "SimClock",
     "SimRequest",
     "Simulator",
+    "SimulatorProcess",
     "Tokens",
     "ToolCall",
     "ToolSpec",

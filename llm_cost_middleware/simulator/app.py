@@ -1,25 +1,22 @@
-"""The HTTP face: routes, faults on the wire, streams."""
+"""The HTTP face: receives, runs into faults, answers, streams, and notices who left."""
 
 import asyncio
 import json
 import socket
 import struct
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
-from .anthropic.dialect import MESSAGES
 from .catalogue import Provider
 from .engine import Engine, Served
 from .faults import Exchange, Fault, FaultScript
-from .openai.dialects import CHAT
 from .reading import Dialect, Frame
 from .refusals import Refusal, anthropic_error, openai_error
 
-MAX_BODY = 64 * 2**20
 _FOREVER_S = 3_600.0
 
 
@@ -44,37 +41,38 @@ class Face:
         self.exchanges: deque[Exchange] = deque(maxlen=keep)
         self.count = 0
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_post("/v1/messages", self._dialect(MESSAGES))
-        app.router.add_post("/v1/chat/completions", self._dialect(CHAT))
-        app.router.add_route("*", "/{path:.*}", self._unknown)
-        return app
+    def endpoint(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The handler of an endpoint that answers in JSON or in events."""
 
-    def _dialect(self, dialect: Dialect) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self._serve(dialect, request)
 
         return handle
 
-    async def receive(self, request: web.Request, provider: Provider) -> tuple[Exchange, Any]:
+    async def receive(self, request: web.Request, provider: Provider, *, parse: bool = True) -> tuple[Exchange, Any]:
         """Log a request and parse its body (None when it is no JSON)."""
-        raw = await request.read()
-        try:
-            body = json.loads(raw) if raw else None
-        except ValueError:
-            body = None
+        body = None
+        if parse and (raw := await request.read()):
+            with suppress(ValueError):
+                body = json.loads(raw)
         self.count += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
-        exchange = Exchange(self.count, provider, request.method, request.path, headers, body, self.engine.clock.now())
-        self.exchanges.append(exchange if self.keep_bodies else exchange.bare())
-        return self.exchanges[-1], body
+        now = self.engine.clock.now()
+        exchange = Exchange(self.count, provider, request.method, request.path, headers, body, now)
+        self.exchanges.append(exchange)
+        return exchange, body
+
+    def fault_for(self, exchange: Exchange) -> Fault | None:
+        """The scripted fault that this request runs into; its body is not needed in the log after that."""
+        fault = self.faults.take(exchange)
+        if not self.keep_bodies:
+            exchange.body = None
+        return fault
 
     async def _serve(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
         exchange, body = await self.receive(request, dialect.provider)
         provider = dialect.provider
-        fault = self.faults.take(exchange if self.keep_bodies else replace(exchange, body=body))
+        fault = self.fault_for(exchange)
         try:
             if fault is not None and fault.kind == "status":
                 raise fault.refusal(provider)
@@ -88,7 +86,7 @@ class Face:
         exchange.request_id = served.out.answer_id
         if fault is not None and fault.kind in {"hang", "reset"}:
             self.engine.started(served)
-            self._close(served, "disconnected")
+            served.close("disconnected")
             return await self._drop(request, exchange, fault)
         try:
             wait = self.latency_s + (fault.delay_s if fault else 0.0)
@@ -100,18 +98,13 @@ class Face:
         except (asyncio.CancelledError, ConnectionError):
             if served.entry.outcome == "open":
                 whole = None if not reading.request.stream else served.entry.produced
-                self._close(served, "disconnected", whole)
+                served.close("disconnected", whole)
             raise
         if fault is not None and fault.kind == "no_usage":
             served.out = served.out._replace(usage=False)
         reply = dialect.reply(served.out)
-        self._close(served, "complete")
+        served.close("complete")
         return self.respond(exchange, reply)
-
-    @staticmethod
-    def _close(served: Served, outcome: Any, produced: int | None = None) -> None:
-        served.entry.produced = served.out.tokens.output if produced is None else produced
-        served.entry.outcome = outcome
 
     async def _stream(
         self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
@@ -163,11 +156,15 @@ class Face:
         hard_close(request)
         return web.Response()
 
-    def respond(self, exchange: Exchange, body: Any, status: int = 200) -> web.Response:
+    def respond(self, exchange: Exchange, body: Any) -> web.Response:
         """A JSON answer with the provider's headers."""
-        exchange.status = status
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        return web.Response(body=data, status=status, headers=self._headers(exchange, "application/json"))
+        return self.respond_raw(exchange, data, "application/json")
+
+    def respond_raw(self, exchange: Exchange, data: bytes, kind: str) -> web.Response:
+        """Bytes of a content type with the provider's headers."""
+        exchange.status = 200
+        return web.Response(body=data, headers=self._headers(exchange, kind))
 
     def refuse(self, refusal: Refusal, exchange: Exchange) -> web.Response:
         """An error answer with the provider's headers."""
@@ -182,14 +179,6 @@ class Face:
         if exchange.provider == "anthropic":
             return {"content-type": kind, "request-id": self.engine.ids.new("req_011C", 20)} | _ANTHROPIC_LIMITS
         return {"content-type": kind, "x-request-id": self.engine.ids.new("req_", 32)} | _OPENAI_LIMITS
-
-    async def _unknown(self, request: web.Request) -> web.StreamResponse:
-        provider = called(request.headers)
-        exchange, _ = await self.receive(request, provider)
-        if provider == "anthropic":
-            return self.refuse(anthropic_error(404, "Not found"), exchange)
-        message = f"Invalid URL ({request.method} {request.path})"
-        return self.refuse(openai_error(404, message, kind="invalid_request_error"), exchange)
 
 
 _ANTHROPIC_LIMITS = {

@@ -1,12 +1,11 @@
 """One served request, from validated body to bill: the same for every endpoint, and no I/O."""
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .answers import Answer, Responder, measure
-from .bill import Bill, Entry, Tokens
+from .bill import Bill, Entry, Outcome, Tokens
 from .caching import CachePlan, Store
 from .caching.automatic import plan_breakpoints, plan_steps
 from .caching.marks import plan as plan_marks
@@ -29,6 +28,11 @@ class Served:
     entry: Entry
     plan: CachePlan
 
+    def close(self, outcome: Outcome, produced: int | None = None) -> None:
+        """Settle the line of the bill: all output was produced, or only so much."""
+        self.entry.produced = self.out.tokens.output if produced is None else produced
+        self.entry.outcome = outcome
+
 
 class Engine:
     """Reads, answers and bills. Owned by one event loop; `bill` may be read from anywhere."""
@@ -43,7 +47,6 @@ class Engine:
             "openai": tokenizer("openai", hostile=hostile),
         }
         self._store = Store()
-        self._lock = threading.Lock()
 
     def read(self, dialect: Dialect, body: Any, headers: Mapping[str, str], index: int) -> Reading:
         """Validate a body.

@@ -7,12 +7,14 @@ from typing import Self
 
 from aiohttp import web
 
+from .admin import add_admin
 from .answers import Responder
 from .app import Face
 from .bill import Bill
 from .clock import SimClock
 from .engine import Engine
 from .faults import Exchange, Fault, FaultScript, Match
+from .routes import application
 
 _STOP_S = 10.0
 
@@ -171,9 +173,8 @@ class Simulator:
 
     async def _listen(self, ready: threading.Event) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.AppRunner(
-            self._face.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
-        )
+        app = application(self._face, lambda app: add_admin(app, self))
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self._port, backlog=512)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..refusals import Refusal, anthropic_error
+from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
 
 _MAX_MARKS = 4
 _TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,128}$")

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..answers import Stop
-from ..bill import Tokens
-from ..reading import Frame, Ids, Outgoing, pieces, share
-from ..refusals import anthropic_error
+from llm_cost_middleware.simulator.answers import Stop
+from llm_cost_middleware.simulator.bill import Tokens
+from llm_cost_middleware.simulator.reading import Frame, Ids, Outgoing, pieces, share
+from llm_cost_middleware.simulator.refusals import anthropic_error
 
 _STOPS: Mapping[Stop, str] = {
     "end": "end_turn",

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..answers import SimRequest, ToolSpec, Turn, call_text
-from ..catalogue import Model, catalogue
-from ..fields import is_count, unknown
-from ..prompts import Prompt, Segments, canonical
-from ..reading import Reading
-from ..refusals import Refusal, anthropic_error
-from ..tokens import ATTACHMENT, Tokenizer
+from llm_cost_middleware.simulator.answers import SimRequest, ToolSpec, Turn, call_text
+from llm_cost_middleware.simulator.catalogue import Model, catalogue
+from llm_cost_middleware.simulator.fields import is_count, unknown
+from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
+from llm_cost_middleware.simulator.reading import Reading
+from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
+from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
 from .checks import check_marks, check_messages, check_tools
 
 _KNOWN = frozenset(

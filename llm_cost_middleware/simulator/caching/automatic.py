@@ -9,8 +9,8 @@ message ends and marks may match, and an entry lives thirty minutes. The last to
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..prompts import Block
-from ..tokens import Tokenizer
+from llm_cost_middleware.simulator.prompts import Block
+from llm_cost_middleware.simulator.tokens import Tokenizer
 from . import CachePlan, Store
 
 if TYPE_CHECKING:

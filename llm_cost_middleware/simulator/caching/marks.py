@@ -9,7 +9,7 @@ five minutes.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..prompts import Block
+from llm_cost_middleware.simulator.prompts import Block
 from . import CachePlan, Store
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..answers import Stop
-from ..reading import Frame, Outgoing, pieces, share
-from ..refusals import openai_error
+from llm_cost_middleware.simulator.answers import Stop
+from llm_cost_middleware.simulator.reading import Frame, Outgoing, pieces, share
+from llm_cost_middleware.simulator.refusals import openai_error
 
 STOPS: Mapping[Stop, str] = {
     "end": "stop",
@@ -21,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 def completion(out: Outgoing) -> dict[str, Any]:
     """The JSON body."""
-    message = {
+    message: dict[str, Any] = {
         "role": "assistant",
         "content": out.answer.text or (None if out.answer.tool_calls else ""),
         "refusal": None,

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..answers import SimRequest, ToolSpec, Turn, call_text
-from ..fields import is_count, unknown
-from ..prompts import Prompt, Segments, canonical
-from ..reading import Reading
-from ..tokens import ATTACHMENT, Tokenizer
+from llm_cost_middleware.simulator.answers import SimRequest, ToolSpec, Turn, call_text
+from llm_cost_middleware.simulator.fields import is_count, unknown
+from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
+from llm_cost_middleware.simulator.reading import Reading
+from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
 from . import checks
 
 _KNOWN = frozenset(
@@ -51,7 +51,7 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
         raise checks.bad(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
-    choices = body.get("n") if body.get("n") is not None else 1
+    choices: Any = 1 if body.get("n") is None else body["n"]
     if not is_count(choices, 1) or choices > _MAX_CHOICES:
         raise checks.bad(f"Invalid 'n': {choices}.", param="n", code="integer_below_min_value")
     tier = checks.tier_of(body, model)
@@ -97,9 +97,7 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
         salt=(body.get("prompt_cache_key") or "",),
         tier=tier,
         explicit_only=options.get("mode") == "explicit",
-        lifetime=options.get("ttl") or "30m"
-        if model.cache == "breakpoints"
-        else body.get("prompt_cache_retention") or "24h",
+        lifetime=checks.lifetime_of(body, model),
         extra={"usage": (body.get("stream_options") or {}).get("include_usage", False)},
     )
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalogue import Model, catalogue
-from ..fields import find_key, is_count
-from ..refusals import Refusal, openai_error
+from llm_cost_middleware.simulator.catalogue import Model, catalogue
+from llm_cost_middleware.simulator.fields import find_key, is_count
+from llm_cost_middleware.simulator.refusals import Refusal, openai_error
 
 _FOREIGN = frozenset({"cache_control"})
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority"}
@@ -141,3 +141,10 @@ def tier_of(body: Mapping[str, Any], model: Model) -> str:
     if name != "standard" and name not in model.rates:
         raise bad(f"Invalid service_tier argument: '{tier}' is not available for this model.", param="service_tier")
     return name
+
+
+def lifetime_of(body: Mapping[str, Any], model: Model) -> str:
+    """How long the request's cache entries live, by the name the API gives it."""
+    if model.cache == "breakpoints":
+        return str((body.get("prompt_cache_options") or {}).get("ttl") or "30m")
+    return str(body.get("prompt_cache_retention") or "24h")

@@ -1,6 +1,6 @@
 """OpenAI's endpoints as `Dialect`s."""
 
-from ..reading import Dialect
+from llm_cost_middleware.simulator.reading import Dialect
 from . import chat_reply
 from .chat_request import read_chat
 

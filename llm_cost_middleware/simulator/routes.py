@@ -1,0 +1,145 @@
+"""Which path leads where: everything beside the three endpoints that stream."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from .anthropic.batches import MessageBatches
+from .anthropic.dialect import COUNT_TOKENS, MESSAGES
+from .app import Face, authenticate, called
+from .catalogue import Provider
+from .faults import Exchange
+from .openai.batches import Batches
+from .openai.dialects import CHAT
+from .openai.responses import Responses
+from .refusals import Refusal, anthropic_error, openai_error
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Work = Callable[[web.Request, Exchange, Any, str], Any]  # request, exchange, parsed body, key -> JSON or bytes
+
+MAX_BODY = 64 * 2**20
+
+
+def application(face: Face, add_more: Callable[[web.Application], None]) -> web.Application:
+    """The aiohttp application over one face; `add_more` adds routes before the one that catches all."""
+    engine = face.engine
+    responses = Responses()
+    message_batches = MessageBatches(engine)
+    batches = Batches(engine, {"/v1/chat/completions": CHAT, "/v1/responses": responses.dialect})
+    app = web.Application(client_max_size=MAX_BODY)
+
+    def plain(method: str, path: str, provider: Provider, work: Work) -> None:
+        app.router.add_route(method, path, _plain(face, provider, work))
+
+    for dialect in (MESSAGES, CHAT, responses.dialect):
+        app.router.add_post(f"/v1/{dialect.endpoint}", face.endpoint(dialect))
+
+    def count(_: web.Request, exchange: Exchange, body: Any, _key: str) -> Any:
+        reading = engine.read(COUNT_TOKENS, body, exchange.headers, exchange.index)
+        return {"input_tokens": reading.prompt.tokens}
+
+    def count_input(_: web.Request, exchange: Exchange, body: Any, _key: str) -> Any:
+        reading = engine.read(responses.dialect, body, exchange.headers, exchange.index)
+        return {"object": "response.input_tokens", "input_tokens": reading.prompt.tokens}
+
+    plain("POST", "/v1/messages/count_tokens", "anthropic", count)
+    plain("POST", "/v1/responses/input_tokens", "openai", count_input)
+
+    plain(
+        "POST",
+        "/v1/messages/batches",
+        "anthropic",
+        lambda request, exchange, body, key: message_batches.create(
+            body, exchange.headers, key, str(request.url.origin())
+        ),
+    )
+    plain(
+        "GET",
+        "/v1/messages/batches/{id}",
+        "anthropic",
+        lambda request, *_: message_batches.get(request.match_info["id"]),
+    )
+    plain(
+        "GET",
+        "/v1/messages/batches/{id}/results",
+        "anthropic",
+        lambda request, *_: message_batches.results(request.match_info["id"]),
+    )
+
+    plain("POST", "/v1/batches", "openai", lambda _, exchange, body, key: batches.create(body, exchange.headers, key))
+    plain("GET", "/v1/batches/{id}", "openai", lambda request, *_: batches.get(request.match_info["id"]))
+    plain("GET", "/v1/files/{id}", "openai", lambda request, *_: batches.file(request.match_info["id"]))
+    plain("GET", "/v1/files/{id}/content", "openai", lambda request, *_: batches.content(request.match_info["id"]))
+    app.router.add_post("/v1/files", _upload(face, batches))
+
+    app.router.add_get("/v1/responses/{id}", _fetch(face, responses))
+    plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
+    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.get(request.match_info["id"]))
+
+    add_more(app)
+    app.router.add_route("*", "/{path:.*}", _unknown(face))
+    return app
+
+
+def _plain(face: Face, provider: Provider, work: Work) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        exchange, body = await face.receive(request, provider)
+        fault = face.fault_for(exchange)
+        try:
+            if fault is not None and fault.kind == "status":
+                raise fault.refusal(provider)
+            result = work(request, exchange, body, authenticate(provider, exchange.headers))
+        except Refusal as refusal:
+            return face.refuse(refusal, exchange)
+        if isinstance(result, bytes):
+            return face.respond_raw(exchange, result, "application/x-jsonl")
+        return face.respond(exchange, result)
+
+    return handle
+
+
+def _fetch(face: Face, responses: Responses) -> Handler:
+    """A stored response, as JSON or (``?stream=true``) as the events that built it up; free."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        exchange, _ = await face.receive(request, "openai")
+        try:
+            authenticate("openai", exchange.headers)
+            body = responses.get(request.match_info["id"])
+        except Refusal as refusal:
+            return face.refuse(refusal, exchange)
+        if request.query.get("stream") != "true":
+            return face.respond(exchange, body)
+        events = b"".join(frame.data for frame in responses.events(body, face.chunk_chars))
+        return face.respond_raw(exchange, events, "text/event-stream; charset=utf-8")
+
+    return handle
+
+
+def _upload(face: Face, batches: Batches) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        exchange, _ = await face.receive(request, "openai", parse=False)
+        try:
+            authenticate("openai", exchange.headers)
+        except Refusal as refusal:
+            return face.refuse(refusal, exchange)
+        form = await request.post()
+        file = form.get("file")
+        if not isinstance(file, web.FileField):
+            return face.refuse(openai_error(400, "'file' is a required property", param="file"), exchange)
+        return face.respond(exchange, batches.upload(file.filename, str(form.get("purpose", "")), file.file.read()))
+
+    return handle
+
+
+def _unknown(face: Face) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        provider = called(request.headers)
+        exchange, _ = await face.receive(request, provider)
+        if provider == "anthropic":
+            return face.refuse(anthropic_error(404, "Not found"), exchange)
+        message = f"Invalid URL ({request.method} {request.path})"
+        return face.refuse(openai_error(404, message, kind="invalid_request_error"), exchange)
+
+    return handle
