@@ -9,5 +9,6 @@ from llm_cost_middleware.lifecycle.state import Answer, Settings
 from llm_cost_middleware.lifecycle.streams import AsyncGovernedStream, GovernedStream
 
 __all__ = [
-    "Answer", "AsyncGovernedStream", "Bookkeeper", "Engine", "GovernedStream", "Settings", "World", "adrive", "drive", "life",
+    "Answer", "AsyncGovernedStream", "Bookkeeper", "Engine", "GovernedStream", "Settings", "World",
+    "adrive", "drive", "life",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from llm_cost_middleware.prompt_cache.layout import Layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, Target
-from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.tracker import CostRecord, Status
 
 

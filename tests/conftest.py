@@ -1,0 +1,53 @@
+"""Fixtures and rules shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _data_folder() -> Path:
+    return Path(os.environ.get("LLM_COST_DATA") or ROOT.parent / "shared" / "data")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="run the long form of the long tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--soak"):
+        return
+    skip = pytest.mark.skip(reason="long form; run with --soak")
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test of recorded data may not be skipped where the data are."""
+    report = yield
+    if report.skipped and "data" in item.keywords and "soak" not in item.keywords and _data_folder().is_dir():
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although {_data_folder().name} is there: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of recorded data; the test is skipped where it is absent."""
+    folder = _data_folder()
+    if not folder.is_dir():
+        pytest.skip("recorded data are absent: set LLM_COST_DATA")
+    return folder
+
+
+@pytest.fixture
+def soak(request) -> bool:
+    """Whether the long form was asked for."""
+    return request.config.getoption("--soak")

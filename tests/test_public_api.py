@@ -1,0 +1,65 @@
+"""The public surface is a list, and importing it is cheap."""
+
+import json
+import subprocess
+import sys
+
+import llm_cost_middleware
+
+PUBLIC = sorted(llm_cost_middleware.__all__)
+HEAVY = [
+    "aiohttp", "anthropic", "genai_prices", "httpx", "langchain", "langchain_core", "litellm", "numpy", "openai",
+    "opentelemetry", "pydantic", "redis", "rich", "sqlite3", "tiktoken", "typer",
+]  # fmt: skip
+
+
+def test_all_is_sorted_and_small():
+    assert llm_cost_middleware.__all__ == PUBLIC
+    assert len(PUBLIC) <= 45
+
+
+def test_every_name_resolves_and_says_what_it_does():
+    for name in PUBLIC:
+        value = getattr(llm_cost_middleware, name)
+        assert value.__doc__, name
+        assert value.__name__ == name
+
+
+def test_star_import_gives_exactly_the_list():
+    names: dict[str, object] = {}
+    exec("from llm_cost_middleware import *", names)  # noqa: S102 - the statement under test
+    assert set(PUBLIC) <= set(names)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    try:
+        llm_cost_middleware.nonsense  # noqa: B018 - the access under test
+    except AttributeError as error:
+        assert "nonsense" in str(error)
+    else:
+        raise AssertionError("no error")
+
+
+def _import_in_a_fresh_process(statement: str) -> dict:
+    code = f"""
+import json, sys, time
+before = set(sys.modules)
+start = time.process_time()
+{statement}
+took = time.process_time() - start
+print(json.dumps({{"ms": took * 1e3, "loaded": sorted({{m.partition(".")[0] for m in set(sys.modules) - before}})}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_importing_the_package_loads_no_host_no_sdk_and_no_driver():
+    told = _import_in_a_fresh_process("import llm_cost_middleware")
+    assert set(told["loaded"]).isdisjoint(HEAVY)
+    print(f"import llm_cost_middleware: {told['ms']:.1f} ms CPU")
+
+
+def test_a_pipeline_on_memory_loads_no_host_no_sdk_and_no_driver():
+    told = _import_in_a_fresh_process("import llm_cost_middleware as m; m.CostPipeline(); m.CostTracker(); m.process")
+    unexpected = set(told["loaded"]) & set(HEAVY)
+    assert unexpected == set()
