@@ -1,0 +1,89 @@
+"""The oracle: what every scope must carry, summed up from the raw rows alone.
+
+It shares no code with ``budget.rules``: windows are told by the labels of local time, not by their first second, and
+sums are made anew each time.
+"""
+
+# ruff: noqa: S101 - asserts are what a test is made of
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from llm_cost_middleware.budget.backend import Snapshot
+from llm_cost_middleware.budget.model import Budget, Row
+
+
+def same_window(budget: Budget | None, then: int, now: int) -> bool:
+    """Whether money of ``then`` counts at ``now`` (both ms) in the window of a budget."""
+    if budget is None or budget.window == "none":
+        return True
+    if budget.window[-1] == "s" and budget.window[0].isdigit():
+        length = int(budget.window[:-1]) * 1000
+        slot = (length + 59) // 60
+        return then // slot >= (now - length) // slot
+    return _label(budget, then) == _label(budget, now)
+
+
+def _label(budget: Budget, at: int) -> tuple[object, ...]:
+    local = datetime.fromtimestamp(at // 1000, UTC).astimezone(ZoneInfo(budget.timezone))
+    match budget.window:
+        case "hour":
+            return local.date(), local.hour, local.utcoffset()
+        case "day":
+            return (local.date(),)
+        case "week":
+            return tuple(local.isocalendar())[:2]
+        case _:
+            return local.year, local.month
+
+
+def sums(rows: Iterable[Row], budget: Budget | None, scope: str, now: int) -> tuple[int, int]:
+    """Settled and pending nano-dollars of a scope under a budget at ``now`` (ms), from the rows in their order."""
+    held: dict[str, int] = {}
+    spent: dict[str, int] = {}
+    born: dict[str, int] = {}
+    for row in rows:
+        if scope not in row.scopes:
+            continue
+        if row.kind == "reserve":
+            held[row.id] = row.amount_nanousd
+        else:
+            held.pop(row.id, None)
+            spent[row.id] = row.amount_nanousd
+        born.setdefault(row.id, round(row.at * 1000))
+    return (
+        sum(amount for id_, amount in spent.items() if same_window(budget, born[id_], now)),
+        sum(amount for id_, amount in held.items() if same_window(budget, born[id_], now)),
+    )
+
+
+def audit(snapshot: Snapshot, rows: list[Row]) -> None:
+    """Compare every figure of a snapshot with the sums of the raw rows.
+
+    Raises:
+        AssertionError: They differ, an id was charged twice, or ``global`` carries less than its disjoint parts.
+    """
+    reserved = [row.id for row in rows if row.kind in {"reserve", "book"}]
+    assert len(reserved) == len(set(reserved)), "an id was reserved or booked twice"
+    booked = set()
+    for figure in snapshot.figures:
+        budget = snapshot.book.of(figure.scope).get(figure.window)
+        want = sums(rows, budget, figure.scope, snapshot.now)
+        got = figure.settled, figure.pending
+        assert got == want, f"{figure.scope} in {figure.window}: {got}, but the rows say {want}"
+        booked.add(figure.scope)
+    missing = {scope for row in rows for scope in row.scopes} - booked
+    assert not missing, f"booked, but not in the snapshot: {missing}"
+    lifetime = {figure.scope: figure for figure in snapshot.figures if figure.window == "none"}
+    users = [figure for scope, figure in lifetime.items() if scope.startswith("user:")]
+    if (
+        users
+        and "global" in lifetime
+        and all(sum(scope.startswith("user:") for scope in row.scopes) <= 1 for row in rows)
+    ):
+        top = lifetime["global"]
+        assert top.settled >= sum(figure.settled for figure in users), "users spent more than global"
+        assert top.pending >= sum(figure.pending for figure in users), "users hold more than global"

@@ -1,0 +1,173 @@
+"""Random histories against a toy ledger: duplicate, reordered and late messages, clock jumps, crashes between steps."""
+
+# ruff: noqa: S101, D102 - asserts are what a test is made of; the rules of the machine are named for what they do
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llm_cost_middleware.budget.backend import Backend
+from llm_cost_middleware.budget.model import Budget, Row
+from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.testing.clock import FakeClock
+from llm_cost_middleware.testing.oracle import audit
+from llm_cost_middleware.testing.toy import Answer, ToyLedger
+
+_IDS = st.integers(0, 11).map("call-{}".format)  # few, so that histories meet
+_AMOUNTS = st.integers(0, 60)
+_LIMITS = st.integers(0, 200)
+_SCOPES = st.sampled_from(
+    [
+        ("global",),
+        ("global", "user:a"),
+        ("global", "user:b"),
+        ("global", "user:a", "team:x"),
+        ("global", "user:odd%20%2A", "team:x"),
+    ]
+)
+_PATTERNS = st.sampled_from(["global", "user:*", "user:a", "team:x"])
+_WINDOWS = st.sampled_from(["none", "hour", "day", "60s", "3600s", "month", "week"])
+_ZONES = st.sampled_from(["UTC", "America/New_York", "Australia/Lord_Howe"])
+_TTLS = st.sampled_from([1, 30_000, 900_000])
+_STEPS = st.sampled_from([0.001, 0.5, 1.0, 29.0, 61.0, 599.0, 3600.0, 86_400.0])
+_JUMPS = st.sampled_from([-30.0, -0.25, 45.0, 5400.0])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One history. What is opened and read comes from ``ledger_state_machine``."""
+
+    open_: Callable[[FakeClock], Backend]
+    raw_rows: Callable[[Backend], Iterable[Row]]
+    dispose: Callable[[], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.toy = ToyLedger()
+        self.backend = type(self).open_(self.clock)
+
+    @property
+    def now(self) -> int:
+        return int(self.clock.now() * 1000)
+
+    def agree(self, expected: Answer, call: Callable[[], Any]) -> Any:
+        """Make the call and compare how it ends."""
+        try:
+            got, value = "ok", call()
+        except BudgetExceededError as error:
+            got, value = "refused", error
+        except ReservationConflictError:
+            got, value = "conflict", None
+        except ReservationNotFoundError:
+            got, value = "missing", None
+        assert got == expected, f"the backend says {got}, the toy {expected}"
+        return value
+
+    @rule(pattern=_PATTERNS, window=_WINDOWS, zone=_ZONES, limit=_LIMITS)
+    def set_budget(self, pattern: str, window: str, zone: str, limit: int) -> None:
+        budget = Budget(pattern, NanoUSD(limit), window, zone)
+        self.backend.set_budget(budget)
+        self.toy.budgets[budget.key] = budget
+
+    @precondition(lambda self: self.toy.budgets)
+    @rule(data=st.data())
+    def remove_budget(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.toy.budgets)))
+        del self.toy.budgets[key]
+        assert self.backend.remove_budget(*key)
+        assert not self.backend.remove_budget(*key)
+
+    @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SCOPES, ttl=_TTLS)
+    def reserve(self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int) -> None:
+        expected, facts = self.toy.reserve(id_, amount, scopes, ttl, self.now)
+        got = self.agree(expected, lambda: self.backend.reserve(id_, amount, scopes, ttl, b"m", fresh=False))
+        if isinstance(facts, tuple):
+            figures = got.scope, got.settled * 10**9, got.pending * 10**9, got.requested * 10**9
+            assert figures == (*facts, amount), f"refused with {figures}, the toy with {facts}"
+        elif expected == "ok":
+            assert got.state == facts, f"state {got.state}, the toy {facts}"
+
+    @rule(id_=_IDS, amount=_AMOUNTS, twice=st.booleans())
+    def settle(self, id_: str, amount: int, twice: bool) -> None:
+        line = self.toy.lines.get(id_)
+        amount = line.first if twice and line is not None and line.first is not None else amount
+        expected = self.toy.settle(id_, amount)
+        receipt = self.agree(expected, lambda: self.backend.resolve("settle", id_, amount, status="exact"))
+        if expected == "ok":
+            assert receipt.amount_nanousd == amount
+            assert receipt == self.backend.resolve("settle", id_, amount, status="exact"), "another receipt"
+
+    @rule(id_=_IDS)
+    def void(self, id_: str) -> None:
+        self.agree(self.toy.void(id_), lambda: self.backend.resolve("void", id_, 0, status="void"))
+
+    @rule(id_=_IDS, amount=_AMOUNTS)
+    def reconcile(self, id_: str, amount: int) -> None:
+        expected = self.toy.reconcile(id_, amount)
+        self.agree(expected, lambda: self.backend.resolve("reconcile", id_, amount, status="exact"))
+
+    @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SCOPES)
+    def book(self, id_: str, amount: int, scopes: tuple[str, ...]) -> None:
+        expected = self.toy.book(id_, amount, scopes, self.now)
+        self.agree(expected, lambda: self.backend.resolve("book", id_, amount, scopes=scopes, status="exact"))
+
+    @rule(id_=_IDS, ttl=_TTLS)
+    def extend(self, id_: str, ttl: int) -> None:
+        expected = self.toy.extend(id_, self.now + ttl)
+        got = self.agree(expected, lambda: self.backend.extend(id_, ttl))
+        if expected == "ok":
+            assert round(got.expires_at * 1000) == self.toy.lines[id_].expires
+
+    @rule(charge=st.booleans())
+    def sweep(self, charge: bool) -> None:
+        expected = self.toy.sweep(self.now, charge=charge)
+        assert self.backend.sweep(charge=charge, limit=1000) == expected
+
+    @rule(seconds=_STEPS)
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=_JUMPS)
+    def clock_is_corrected(self, seconds: float) -> None:
+        self.clock.jump(seconds)
+
+    @rule()
+    def crash(self) -> None:
+        self.backend = type(self).open_(self.clock)
+
+    @invariant()
+    def everything_adds_up(self) -> None:
+        snapshot, rows = self.backend.read(None), list(type(self).raw_rows(self.backend))
+        audit(snapshot, rows)
+        for figure in snapshot.figures:
+            budget = next((known for known in self.toy.budgets_of(figure.scope) if known.window == figure.window), None)
+            want = self.toy.sums(figure.scope, budget, self.now)
+            got = figure.settled, figure.pending
+            assert got == want, f"{figure.scope} in {figure.window}: {got}, the toy {want}"
+        assert set(snapshot.book.budgets) == set(self.toy.budgets.values())
+
+    def teardown(self) -> None:
+        self.backend.close()
+        type(self).dispose()
+
+
+def ledger_state_machine(
+    open_: Callable[[FakeClock], Backend],
+    raw_rows: Callable[[Backend], Iterable[Row]],
+    *,
+    dispose: Callable[[], None] = lambda: None,
+) -> type[RuleBasedStateMachine]:
+    """A hypothesis state machine for one kind of backend; its ``TestCase`` is what pytest collects.
+
+    Args:
+        open_: Opens the storage; within one history a second call opens the same one again, as after a crash.
+        raw_rows: Reads the rows past the backend.
+        dispose: Called after each history: the next ``open_`` must find an empty storage.
+    """
+    members = {"open_": staticmethod(open_), "raw_rows": staticmethod(raw_rows), "dispose": staticmethod(dispose)}
+    return type("LedgerHistories", (LedgerMachine,), members)
