@@ -6,7 +6,7 @@ Pure: no clock, no files, no floats. ``catalogue`` compiles; this module only co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -35,6 +35,7 @@ class Level(NamedTuple):
 
 
 _BUCKETS = Level._fields[1:]
+LIFETIMES = ("5m", "1h", "30m", "12h")
 _AUDIO = ("audio_input", "audio_cache_read", "audio_output")
 
 
@@ -60,6 +61,28 @@ class Rates:
     def long_context_from(self) -> int | None:
         """Above how many input tokens a dearer level begins; ``None`` where the price is flat."""
         return self.levels[1].above if len(self.levels) > 1 else None
+
+    @property
+    def input_picousd(self) -> int:
+        """Pico-dollars a token of plain input, at the shortest context."""
+        return self.levels[0].uncached_input
+
+    @property
+    def output_picousd(self) -> int:
+        """Pico-dollars a token of output, at the shortest context."""
+        return self.levels[0].output
+
+    @property
+    def cache_read_picousd(self) -> int:
+        """Pico-dollars a token read from the cache, at the shortest context."""
+        return self.levels[0].cache_read
+
+    @property
+    def cache_write_picousd(self) -> dict[str, int]:
+        """Pico-dollars a token written to the cache, by lifetime, where a write costs more than plain input."""
+        base = self.levels[0]
+        prices = {ttl: int(getattr(base, f"cache_write_{ttl}")) for ttl in LIFETIMES}
+        return {ttl: price for ttl, price in prices.items() if price > base.uncached_input}
 
     def level(self, input_tokens: int) -> Level:
         """The level of a request with ``input_tokens`` of input, cached ones included."""
@@ -99,6 +122,18 @@ class Rates:
         """The cost of ``usage``, rounded up once. Raises like ``picousd``."""
         return ceil_picousd(self.picousd(usage))
 
+    def cost_with_output(self, usage: TokenUsage, output_tokens: int) -> NanoUSD:
+        """The cost of ``usage`` had the answer been at least ``output_tokens`` long: the most a cut stream can be."""
+        return self.cost(replace(usage, output=max(usage.output, output_tokens)))
+
+    def cache_saving(self, usage: TokenUsage) -> int:
+        """What the cache saved in nano-dollars, against sending all of it uncached. Negative: it cost money."""
+        plain = TokenUsage(uncached_input=usage.uncached_input + usage.cache_read + usage.cache_write)
+        cached = replace(
+            usage, output=0, reasoning=0, audio_input=0, audio_cache_read=0, audio_output=0, web_searches=0
+        )
+        return (self.picousd(plain) - self.picousd(cached)) // 1_000
+
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
         at = self.levels[0] if short else self.level(usage.input_tokens)
@@ -120,14 +155,14 @@ class Rates:
         Raises:
             PriceNotFoundError: There is audio, and no known price for it.
         """
-        return max(
-            max(
-                (level.uncached_input, level.cache_read)
-                + tuple(getattr(level, f"cache_write_{ttl}") for ttl in writes)
-                + ((self._audio(level, "audio_input"),) if audio else ())
-            )
-            for level in self._within(input_tokens)
-        )
+        dearest = 0
+        for level in self._within(input_tokens):
+            dearest = max(dearest, level.uncached_input, level.cache_read)
+            for ttl in writes:
+                dearest = max(dearest, getattr(level, f"cache_write_{ttl}"))
+            if audio:
+                dearest = max(dearest, self._audio(level, "audio_input"))
+        return dearest
 
     def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
         """The dearest that one token of output can be in a request of at most ``input_tokens`` of input."""

@@ -1,0 +1,115 @@
+"""The memo of a ledger row: what it says about the attempt that it books, as compact JSON with a version.
+
+The ledger does not read it. No text of a prompt or of an answer is ever in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.metering.price import PricedCall, price_reading
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.provider import BilledItem, UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import EMPTY, Target
+from llm_cost_middleware.usage import TokenUsage
+
+_VERSION = 1
+_TERMS = ("service_tier", "speed", "geo", "batch", "tool_calls")
+_BUCKETS = tuple(bucket.name for bucket in fields(TokenUsage))
+
+
+class MemoItem(NamedTuple):
+    """A billed item as a memo keeps it."""
+
+    usage: TokenUsage
+    model: str | None
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What a row says about the attempt that it books."""
+
+    call_id: str
+    attempt: int
+    target: Target | None
+    status: str = ""
+    price_version: str = ""
+    response_id: str | None = None
+    items: tuple[MemoItem, ...] = ()
+    terms: Mapping[str, Any] = field(default_factory=lambda: EMPTY, hash=False)
+    """What decided the bill beside model, time and usage: ``service_tier``, ``speed``, ``geo``, ``batch``,
+    ``tool_calls``."""
+
+
+def encode_memo(
+    *,
+    call_id: str,
+    attempt: int,
+    target: Target | None,
+    priced: PricedCall | None = None,
+    reading: UsageReading | None = None,
+) -> bytes:
+    """The memo of a row as compact JSON, versioned."""
+    out: dict[str, Any] = {"v": _VERSION, "call": call_id, "n": attempt}
+    if target is not None:
+        out["at"] = [target.provider, target.model]
+    if priced is not None:
+        out |= {"st": priced.status, "pv": priced.price_version}
+    if reading is not None:
+        if reading.response_id:
+            out["rid"] = reading.response_id
+        if reading.items:
+            out["items"] = [[item.model or reading.model, item.kind, _packed(item.usage)] for item in reading.items]
+        terms = {name: value for name in _TERMS if (value := getattr(reading, name))}
+        if terms:
+            out["terms"] = terms
+    return json.dumps(out, separators=(",", ":")).encode()
+
+
+def decode_memo(memo: bytes) -> Memo:
+    """The memo of a row.
+
+    Raises:
+        ValueError: It is not one, or it was written by a newer version.
+    """
+    try:
+        data = json.loads(memo)
+        if data["v"] > _VERSION:
+            raise ValueError(f"memo version {data['v']} is newer than {_VERSION}")
+        target = data.get("at")
+        return Memo(
+            call_id=data["call"],
+            attempt=data["n"],
+            target=Target(*target) if target else None,
+            status=data.get("st", ""),
+            price_version=data.get("pv", ""),
+            response_id=data.get("rid"),
+            items=tuple(MemoItem(TokenUsage(**usage), model, kind) for model, kind, usage in data.get("items", ())),
+            terms=data.get("terms", EMPTY),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"not a memo: {error!r}") from None
+
+
+def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall:
+    """What the row would cost by another catalogue, at the time it was booked."""
+    if memo.target is None:
+        return PricedCall(None, (), None, "unknown", ("the row names no model",), catalogue.version)
+    reading = UsageReading(
+        items=tuple(BilledItem(item.usage, item.model, item.kind) for item in memo.items),
+        complete=True,
+        response_id=memo.response_id,
+        **{name: memo.terms[name] for name in _TERMS if name in memo.terms},
+    )
+    return price_reading(
+        reading, get_provider(memo.target.provider), catalogue, at=at, requested_model=memo.target.model
+    )
+
+
+def _packed(usage: TokenUsage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in _BUCKETS if getattr(usage, name)}

@@ -1,0 +1,263 @@
+"""What a response costs, and what a cut stream can have cost.
+
+The readers of ``providers`` say what was consumed, the catalogue says at what rates; here they meet. One ceiling to a
+whole nano-dollar a response.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, Literal
+
+from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.provider import BilledItem, Provider, UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.usage import NO_USAGE, TokenUsage
+from llm_cost_middleware.wire import getter
+
+PriceStatus = Literal["exact", "estimated", "unknown"]
+_PICO = Decimal("1e-12")
+_LOOP = "the provider's own tools ran in a loop whose turns are summed: priced at the short context"
+_HALF_DAY = "the price of twelve-hour cache writes rests on one source"
+_CUT = "the answer was cut: this is what was reported until then"
+_FEES = "tool_fees"
+
+
+@dataclass(frozen=True, slots=True)
+class PricedItem:
+    """One item of the bill."""
+
+    model: str
+    usage: TokenUsage
+    cost_nanousd: NanoUSD
+    """Its share of the whole; the shares sum to the whole."""
+    components_picousd: Mapping[str, int]
+    """Pico-dollars by bucket of ``TokenUsage``, or by type of tool call; they sum exactly."""
+    kind: str = "message"
+    """``message``, ``compaction``, ``advisor_message`` …; ``tool_fees`` for tools that cost by the call."""
+
+    @property
+    def components(self) -> dict[str, Decimal]:
+        """US dollars by bucket, exactly."""
+        return {name: pico * _PICO for name, pico in self.components_picousd.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PricedCall:
+    """What a response costs."""
+
+    cost_nanousd: NanoUSD | None
+    """``None`` where it is unknown: never zero."""
+    items: tuple[PricedItem, ...]
+    model: str | None
+    """The model that answered."""
+    status: PriceStatus
+    notes: tuple[str, ...] = ()
+    price_version: str = ""
+    """The snapshot of prices that was used."""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """US dollars; ``None`` where it is unknown."""
+        return None if self.cost_nanousd is None else self.cost_nanousd.usd
+
+
+def price_response(
+    provider: str, response: Any, *, at: float | None = None, catalogue: Catalogue | None = None
+) -> PricedCall:
+    """What a response costs, to the nano-dollar.
+
+    Args:
+        provider: ``anthropic`` or ``openai``.
+        response: A JSON object, JSON or SSE text, or an SDK's object, of any endpoint.
+        at: When it was asked for, in seconds since the epoch. ``None``: when the response says it was made, and the
+            newest price where it does not say (Anthropic's never do).
+        catalogue: The prices; ``None`` for the packaged ones.
+
+    Returns:
+        ``exact``, ``estimated`` with a reason in ``notes``, or ``unknown`` with a reason and no cost. An error costs 0
+        and says so.
+
+    Raises:
+        ConfigurationError: The provider is not known.
+    """
+    rules = get_provider(provider)
+    prices = catalogue or _packaged()
+    try:
+        reading = rules.read_usage(response)
+    except UnreadableUsageError as error:
+        return PricedCall(None, (), None, "unknown", (str(error),), prices.version)
+    return price_reading(reading, rules, prices, at=_made(response) if at is None else at)
+
+
+def price_reading(
+    reading: UsageReading,
+    provider: Provider,
+    catalogue: Catalogue,
+    *,
+    at: float | None,
+    requested_model: str | None = None,
+) -> PricedCall:
+    """What a reading costs.
+
+    Args:
+        reading: What the response says of its bill.
+        provider: The provider that answered.
+        catalogue: The prices.
+        at: When it was asked for, in seconds since the epoch; ``None`` for the newest price.
+        requested_model: The model that was asked, for responses that do not name theirs.
+    """
+    version = catalogue.version
+    model = reading.model or requested_model
+    if not reading.items:
+        if reading.free:
+            why = f"an error is not billed: {reading.error}" if reading.error else "not billed"
+            return PricedCall(ZERO, (), model, "exact", (*reading.notes, why), version)
+        reasons = (*reading.notes, reading.error) if reading.error else reading.notes
+        return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
+    bill = _Bill(list(reading.notes))
+    looped = bool(reading.tool_calls) and len(reading.items) == 1 and not reading.batch
+    try:
+        for item in reading.items:
+            rates = _rates(item, reading, provider, catalogue, at, model)
+            bill.add(item, rates, model or "", looped=looped)
+    except PriceNotFoundError as error:
+        return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
+    if reading.tool_calls and provider.name != "anthropic":  # Anthropic's searches are a bucket of the usage
+        bill.add_fees(reading.tool_calls, rates, model or "")
+    if not reading.complete:
+        bill.doubt(_CUT)
+    if reading.error:
+        bill.notes.append(f"ended in an error: {reading.error}")
+    status: PriceStatus = "estimated" if bill.doubtful else "exact"
+    notes = tuple(dict.fromkeys(bill.notes))
+    return PricedCall(NanoUSD(bill.booked), tuple(bill.items), model, status, notes, version)
+
+
+class _Bill:
+    """A bill in the making: pico-dollars are summed, and each item is given its share of whole nano-dollars."""
+
+    __slots__ = ("booked", "doubtful", "items", "notes", "pico")
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+        self.items: list[PricedItem] = []
+        self.pico = self.booked = 0
+        self.doubtful = False
+
+    def add(self, item: BilledItem, rates: Rates, model: str, *, looped: bool) -> None:
+        usage, threshold = item.usage, rates.long_context_from
+        short = looped and threshold is not None and usage.input_tokens > threshold
+        if short:
+            self.doubt(_LOOP)
+        if usage.cache_write_12h:
+            self.doubt(_HALF_DAY)
+        for note in rates.notes:
+            self.doubt(note)
+        self._put(item.model or model, usage, rates.components(usage, short=short), item.kind)
+
+    def add_fees(self, calls: Mapping[str, int], rates: Rates, model: str) -> None:
+        fees = {kind: uses * rates.fees[kind] for kind, uses in calls.items() if kind in rates.fees}
+        for kind in calls:
+            if kind in fees:
+                self.doubt(f"{kind}: its fee depends on the tool's version; the list price was used")
+            elif kind not in _NO_FEE:
+                self.doubt(f"{kind}: what the tool itself costs is not included")
+        if fees:
+            self._put(model, NO_USAGE, fees, _FEES)
+
+    def doubt(self, why: str) -> None:
+        self.notes.append(why)
+        self.doubtful = True
+
+    def _put(self, model: str, usage: TokenUsage, parts: Mapping[str, int], kind: str) -> None:
+        self.pico += sum(parts.values())
+        total = ceil_picousd(self.pico)
+        self.items.append(PricedItem(model, usage, NanoUSD(total - self.booked), parts, kind))
+        self.booked = total
+
+
+def _rates(
+    item: BilledItem,
+    reading: UsageReading,
+    provider: Provider,
+    catalogue: Catalogue,
+    at: float | None,
+    model: str | None,
+) -> Rates:
+    name = item.model or model
+    if name is None:
+        raise PriceNotFoundError(provider.name, "(the response names no model)")
+    return catalogue.rates(
+        provider.name,
+        name,
+        at=at,
+        service_tier=reading.service_tier,
+        speed=reading.speed,
+        geo=reading.geo,
+        batch=reading.batch,
+    )
+
+
+_NO_FEE = frozenset({"mcp_call", "shell_call", "computer_call"})
+
+
+@cache
+def _packaged() -> Catalogue:
+    return Catalogue()
+
+
+def _made(response: Any) -> float | None:
+    """When the response says that it was made."""
+    get = getter(response)
+    for name in ("created", "created_at"):
+        value = get(name)
+        if type(value) in (int, float):
+            return float(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+    return None
+
+
+class SeenResponses:
+    """Ids of responses that were billed: a background response comes back as often as it is retrieved.
+
+    Args:
+        keep: How many of the latest ids to remember.
+    """
+
+    __slots__ = ("_ids", "_keep")
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._keep = keep
+
+    def first(self, reading: UsageReading) -> bool:
+        """Whether this bill is new. Readings without a bill or an id are always new, and are not remembered."""
+        name = reading.response_id
+        if name is None or not reading.items:
+            return True
+        if name in self._ids:
+            return False
+        self._ids[name] = None
+        if len(self._ids) > self._keep:
+            self._ids.popitem(last=False)
+        return True
+
+
+def estimate_interrupted(reading: UsageReading, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
+    """The most that a cut stream can have cost: its reported input with an answer as long as it was allowed to be.
+
+    Never more than what was reserved, and all of that where not even the input is known.
+    """
+    if not reading.usage.input_tokens:
+        return reserved
+    return min(reserved, rates.cost_with_output(reading.usage, max_tokens))

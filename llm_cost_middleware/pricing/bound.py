@@ -1,0 +1,231 @@
+"""The most that a request can cost, from the request alone.
+
+Pure. The input is bounded by its UTF-8 bytes times what a byte can become at most with that provider, plus what the
+provider adds to messages and tools; pictures and documents by the providers' published formulas. What cannot be seen
+from the request (a stored conversation, a file behind an address) is bounded by the model's context window, since a
+longer request is refused and not billed. What the provider's own tools add is not bounded by anything: then the bound
+says so. Output is bounded by the cap that will be sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.pricing.limits import ModelLimits
+from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
+from llm_cost_middleware.provider import Provider
+from llm_cost_middleware.request import CallRequest, Part
+
+_FRAME = 64
+"""Tokens that a request has before its first message: priming, dates, hidden instructions of reasoning models."""
+_TOOL_FACTOR = 2
+"""A tool's definition is rendered in another form than its JSON: at most twice as long."""
+_TOOL_FRAME = 16
+_HELD_TOOL = 1_500
+"""Tokens of a tool whose definition only the provider holds (bash, text editor, computer): the largest is 735."""
+_PAGE_TEXT = 3_000
+"""Tokens of text on one page of a document (platform.claude.com, PDF support), to which its picture is added."""
+_AUDIO_TOKENS_PER_SECOND = 20
+_BYTES_PER_AUDIO_TOKEN = 50
+"""One second is ten tokens and, at the lowest rate of MP3, a thousand bytes; both with a factor of two."""
+_USES = 5
+"""Uses of a server tool to allow for where the request sets no limit."""
+_WRITES = {"anthropic": ("5m", "1h"), "openai": ("30m",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most a request can cost, and what that rests on."""
+
+    amount_nanousd: NanoUSD
+    input_tokens: int
+    """The most input it can be billed for."""
+    max_tokens: int
+    """The output cap that must be sent for the bound to hold."""
+    guaranteed: bool
+    """``False`` where something that the request does not show can cost more: the notes say what."""
+    notes: tuple[str, ...] = ()
+    fixed_picousd: int = 0
+    """The part that no output cap changes, in pico-dollars."""
+    output_picousd: int = 0
+    """What one token of the cap costs, over all choices, in pico-dollars."""
+
+
+class InputSize(NamedTuple):
+    """What there is to read in a request."""
+
+    text_bytes: int
+    tool_bytes: int
+    blocks: int
+    """Messages and content blocks, each of which the provider frames."""
+    tools: int
+    images: tuple[Part, ...]
+    documents: tuple[Part, ...]
+    audio: tuple[Part, ...]
+    marks: frozenset[str]
+    """Lifetimes of the cache marks that the caller set."""
+
+
+def measure(request: CallRequest) -> InputSize:
+    """Read the sizes off a request."""
+    text = blocks = 0
+    media: dict[str, list[Part]] = {}
+    marks: set[str] = set()
+    for message in request.messages:
+        parts = message.parts
+        blocks += len(parts) or 1
+        for part in parts:
+            body = part.text
+            text += len(body) if body.isascii() else len(body.encode("utf-8", "surrogatepass"))
+            if part.mark:
+                marks.add(part.mark)
+            if part.kind != "text":
+                text, blocks = _beyond_text(part, media, text, blocks)
+    schema = request.output_schema
+    tools = sum(_bytes(tool.text) for tool in request.tools) + (_bytes(schema) if schema else 0)
+    marks.update(tool.mark for tool in request.tools if tool.mark)
+    control = request.params.get("cache_control")
+    if control:
+        marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")
+    get = media.get
+    return InputSize(
+        text,
+        tools,
+        blocks,
+        len(request.tools) + bool(schema),
+        tuple(get("image", ())),
+        tuple(get("document", ())),
+        tuple(get("audio", ())),
+        frozenset(marks),
+    )
+
+
+def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: int) -> tuple[int, int]:
+    if part.kind == "thinking":
+        text += int(part.detail.get("bytes", 0))  # the signature carries the thinking that is not shown
+    elif part.kind in ("image", "document", "audio"):
+        media.setdefault(part.kind, []).append(part)
+    for inner in part.inner:
+        blocks += 1
+        if inner.kind in ("image", "document", "audio"):
+            media.setdefault(inner.kind, []).append(inner)
+    return text, blocks
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def bound(
+    request: CallRequest,
+    provider: Provider,
+    rates: Rates,
+    *,
+    max_tokens: int | None,
+    limits: ModelLimits,
+    server_tool_allowance: NanoUSD = ZERO,
+    cache_writes: bool = True,
+    input_tokens: int | None = None,
+    exact: bool = True,
+) -> Bound:
+    """The most that ``request`` can cost.
+
+    Args:
+        request: What will be asked.
+        provider: The rules of the provider that will be asked.
+        rates: The dearest the model can be served at: ``Catalogue.dearest``.
+        max_tokens: The output cap that will be sent; ``None`` bounds by the model's own maximum.
+        limits: The model's limits.
+        server_tool_allowance: Nano-dollars to allow for each use of a provider-side tool.
+        cache_writes: A cache plan may still add marks. Marks that the caller set count in any case.
+        input_tokens: A count of the input to use in place of the byte bound, never above the context window.
+        exact: ``input_tokens`` is a count; ``False`` where it is an estimate, which guarantees nothing.
+
+    Raises:
+        PriceNotFoundError: The request carries or asks for audio, and the model has no known price for it.
+    """
+    size = measure(request)
+    notes: list[str] = []
+    guaranteed = exact or input_tokens is None
+    tokens = _input(request, provider, size, limits) if input_tokens is None else input_tokens
+    window = limits.context_window
+    if tokens is None or request.stored_context:
+        notes.append("context that the request does not carry: bounded by the context window")
+        guaranteed = guaranteed and window is not None
+        tokens = max(window or 0, tokens or 0)
+    if request.server_tools:
+        notes.append("server tools add input that a request cannot bound")
+        guaranteed = False
+    elif window is not None:
+        tokens = min(tokens, window)
+    if "context_management" in request.params:
+        notes.append("context management may compact, which is billed apart")
+        guaranteed = False
+    if max_tokens is None:
+        max_tokens = limits.max_output or window or limits.default_output
+        guaranteed = guaranteed and bool(limits.max_output or window)
+    if rates.notes:
+        notes.extend(rates.notes)
+        guaranteed = False
+    writes = _WRITES.get(provider.name, ()) if cache_writes or size.marks else ()
+    if not cache_writes and provider.name == "anthropic":
+        writes = tuple(ttl for ttl in writes if ttl in size.marks)
+    if request.params.get("prompt_cache_options"):
+        writes += ("12h",)
+    speaks = "audio" in (request.params.get("modalities") or ())
+    output = rates.output_max_picousd(tokens, audio=speaks) * request.choices
+    fixed = tokens * rates.input_max_picousd(tokens, writes=writes, audio=bool(size.audio))
+    fixed += int(request.params.get("prediction_bytes", 0)) * output
+    for tool in request.server_tools:
+        uses = _USES if tool.max_uses is None else tool.max_uses
+        fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
+    return Bound(ceil_picousd(fixed + output * max_tokens), tokens, max_tokens, guaranteed, tuple(notes), fixed, output)
+
+
+def _input(request: CallRequest, provider: Provider, size: InputSize, limits: ModelLimits) -> int | None:
+    """The most tokens the input can be, by its bytes; ``None`` where it has content of unknown length."""
+    tokens = _FRAME + ceil(size.text_bytes * provider.tokens_per_byte) + size.blocks * provider.tokens_per_message
+    if size.tools:
+        tokens += provider.tokens_for_tools + size.tools * _TOOL_FRAME
+        tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, _TOOL_FACTOR))
+    tokens += int(request.params.get("provider_tools", 0)) * _HELD_TOOL
+    if size.images or size.documents or size.audio:
+        media = _media(size, limits)
+        return None if media is None else tokens + media
+    return tokens
+
+
+def _media(size: InputSize, limits: ModelLimits) -> int | None:
+    picture = limits.image_tokens
+    if picture is None and (size.images or any("pages" in part.detail for part in size.documents)):
+        return None
+    tokens = len(size.images) * (picture or 0)
+    for part in size.documents:
+        if "pages" in part.detail:
+            tokens += int(part.detail["pages"]) * (_PAGE_TEXT + (picture or 0))
+        elif "text" not in part.detail:
+            return None
+    for part in size.audio:
+        if "seconds" in part.detail:
+            tokens += ceil(part.detail["seconds"] * _AUDIO_TOKENS_PER_SECOND)
+        elif "bytes" in part.detail:
+            tokens += int(part.detail["bytes"]) // _BYTES_PER_AUDIO_TOKEN + _FRAME
+        else:
+            return None
+    return tokens
+
+
+def affordable_max_tokens(most: Bound, rates: Rates, available_nanousd: NanoUSD) -> int:
+    """The largest output cap whose bound still fits into ``available_nanousd``; 0 where not even the input does."""
+    del rates  # its prices are in the bound already
+    room = available_nanousd * 1_000 - most.fixed_picousd
+    if room <= 0:
+        return 0
+    return room // most.output_picousd if most.output_picousd else most.max_tokens
+
+
+__all__ = ["Bound", "InputSize", "affordable_max_tokens", "bound", "count_openai_tokens", "measure"]
