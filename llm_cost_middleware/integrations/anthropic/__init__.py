@@ -1,0 +1,47 @@
+"""The ``anthropic`` SDK: ``wrap_anthropic``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from llm_cost_middleware.integrations.anthropic.convert import API
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.sdk import govern
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic, AsyncAnthropic
+
+    from llm_cost_middleware.config import CostConfig
+
+    Client = TypeVar("Client", bound=Anthropic | AsyncAnthropic)
+else:
+    Client = TypeVar("Client")
+
+__all__ = ["wrap_anthropic"]
+
+
+def wrap_anthropic(
+    client: Client, pipeline: CostPipeline | CostConfig | None = None, *, routed: str = "smart"
+) -> Client:
+    """A copy of an ``Anthropic`` or ``AsyncAnthropic`` client whose calls are routed, held, retried and booked.
+
+    Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
+    and all of them through ``with_raw_response`` and on copies made by ``with_options``; ``messages.batches.create``
+    reserves the sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
+    ``with_streaming_response``, ``completions``, ``beta.sessions``, and clients of Bedrock, Vertex and Foundry.
+    Everything else passes through untouched.
+
+    The SDK's own retries are off for governed calls. A call says more about itself with
+    ``extra_body={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``; neither reaches the provider.
+
+    Args:
+        client: The client. It is not changed; the copy shares its connections.
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+        routed: The model name that is routed among the Claude models of the configured tiers. Any other name is
+            called as it is.
+
+    Raises:
+        ConfigurationError: It is no client of this SDK, or there is no configuration.
+        UnsupportedRequestError: It talks to another platform, and ``on_ungoverned`` is ``deny``.
+    """
+    return govern(client, CostPipeline.of(pipeline), API, routed=routed)

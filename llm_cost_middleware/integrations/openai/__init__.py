@@ -1,0 +1,47 @@
+"""The ``openai`` SDK: ``wrap_openai``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from llm_cost_middleware.integrations.openai.convert import API
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.sdk import govern
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+    from llm_cost_middleware.config import CostConfig
+
+    Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
+else:
+    Client = TypeVar("Client")
+
+__all__ = ["wrap_openai"]
+
+
+def wrap_openai(client: Client, pipeline: CostPipeline | CostConfig | None = None, *, routed: str = "smart") -> Client:
+    """A copy of an ``OpenAI`` or ``AsyncOpenAI`` client whose calls are routed, held, retried and booked.
+
+    Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
+    all of them through ``with_raw_response`` and on copies made by ``with_options``; ``batches.create`` reserves the
+    sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
+    ``with_streaming_response``, ``embeddings``, ``completions``, ``images``, ``audio``, ``videos``, ``realtime``,
+    ``beta.threads``, ``responses.compact``, ``fine_tuning``, and clients of Azure and Bedrock. Everything else passes
+    through untouched.
+
+    The SDK's own retries are off for governed calls. Usage is asked for in every chat stream; the chunk that carries it
+    reaches only callers who asked for it themselves. A call says more about itself with
+    ``extra_body={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``; neither reaches the provider.
+
+    Args:
+        client: The client. It is not changed; the copy shares its connections.
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+        routed: The model name that is routed among the OpenAI models of the configured tiers. Any other name is called
+            as it is.
+
+    Raises:
+        ConfigurationError: It is no client of this SDK, or there is no configuration.
+        UnsupportedRequestError: It talks to another platform, and ``on_ungoverned`` is ``deny``.
+    """
+    return govern(client, CostPipeline.of(pipeline), API, routed=routed)

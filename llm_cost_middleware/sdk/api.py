@@ -1,0 +1,31 @@
+"""What differs between the two SDKs, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_cost_middleware.request import Attempt, Endpoint
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One provider's SDK."""
+
+    provider: str
+    """The provider, and the name of the SDK's package."""
+    clients: frozenset[str]
+    """Its client classes that talk to the provider itself."""
+    endpoints: Mapping[str, Endpoint]
+    """Paths that are governed."""
+    ungoverned: Mapping[str, str]
+    """Beginnings of other paths that are billed, and what to do instead of calling them."""
+    render: Callable[[Body, Attempt, Endpoint], Body]
+    """A body with the attempt's model, output cap and cache marks, on copies."""
+    new_reader: Callable[[], Any]
+    """Makes a ``StreamReader``."""
+    surplus: Callable[[Body], Callable[[Any], bool] | None]
+    """For a streaming body: which chunks its caller did not ask for; ``None``: he gets them all."""

@@ -1,0 +1,129 @@
+"""One governed call of an SDK client: from what the resource method posts to what its caller gets."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Attempt, CallResult, Endpoint
+from llm_cost_middleware.sdk.api import Api
+from llm_cost_middleware.sdk.bodies import plain_body
+from llm_cost_middleware.sdk.streams import SdkStream, put_back
+
+RAW_RESPONSE = "X-Stainless-Raw-Response"
+"""The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
+
+
+class SdkCall:
+    """What a resource method posts, as a request, and the way back.
+
+    Args:
+        api: The SDK.
+        endpoint: What is called.
+        body: What the resource method posts; never changed.
+        options: The SDK's request options; never changed.
+        stream: Whether a stream is asked for.
+        routed: The model name that is routed; every other is called as it is.
+        timeout: The client's own timeout in seconds, where its owner set one.
+
+    Raises:
+        ConfigurationError: What the call says under ``llm_cost`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        stream: bool,
+        routed: str,
+        timeout: float | None,
+    ) -> None:
+        self._api, self._endpoint, self._stream, self._timeout = api, endpoint, stream, timeout
+        self._options = {name: value for name, value in options.items() if name != "extra_json"}
+        self._body = plain_body(body, options.get("extra_json"))
+        said = self._body.pop(METADATA_KEY, None)
+        self._raw = RAW_RESPONSE in (options.get("headers") or ())
+        self._inner: Any = None
+        self._read_usage = get_provider(api.provider).read_usage
+        request = get_provider(api.provider).read_request(self._body, endpoint)
+        self.request = replace(request, stream=stream, context=read_context(said), pinned=request.model != routed)
+
+    def rendered(self, attempt: Attempt) -> dict[str, Any]:
+        """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
+        options = self._options | {"max_retries": 0}
+        if "timeout" not in options and attempt.timeout_s is not None:
+            options["timeout"] = min(attempt.timeout_s, self._timeout or attempt.timeout_s)
+        if (parser := options.get("post_parser")) is not None:
+            options["post_parser"] = self._watched(parser)
+        return {"body": self._api.render(self._body, attempt, self._endpoint), "options": options}
+
+    def read(self, answer: Any) -> CallResult | SdkStream:
+        """What the SDK answered: a response with its usage, or an open stream."""
+        if not self._stream:
+            return CallResult(answer, self._reading(answer))
+        return self._opened(answer, answer.parse() if self._raw else answer)
+
+    async def aread(self, answer: Any) -> CallResult | SdkStream:
+        """The same for an asynchronous client, whose unparsed responses may parse asynchronously."""
+        if not self._stream:
+            return CallResult(answer, self._reading(answer))
+        stream = answer.parse() if self._raw else answer
+        return self._opened(answer, await stream if inspect.isawaitable(stream) else stream)
+
+    def deliver(self, answer: Any) -> Any:
+        """What the caller gets: the SDK's own object."""
+        if not isinstance(answer, GovernedStream | AsyncGovernedStream):
+            return answer
+        whole, inner = self._inner
+        outer = put_back(inner, answer)
+        return _parsing_to(whole, outer) if self._raw else outer
+
+    def _opened(self, answer: Any, stream: Any) -> SdkStream:
+        self._inner = answer, stream
+        return SdkStream(stream, self._api.new_reader(), self._api.surplus(self._body))
+
+    def _reading(self, answer: Any) -> UsageReading:
+        try:
+            return self._read_usage(answer.http_response.content if self._raw else answer)
+        except UnreadableUsageError as error:
+            return UsageReading(notes=(str(error),))
+
+    def _watched(self, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A parser whose failure tells what the answer it could not parse has cost."""
+
+        def parse(answer: Any) -> Any:
+            try:
+                return parser(answer)
+            except Exception as error:
+                error.llm_cost_reading = self._read_usage(answer)  # type: ignore[attr-defined]  # read by the lifecycle
+                raise
+
+        return parse
+
+
+def _parsing_to(response: Any, stream: Any) -> Any:
+    """A copy of an unparsed response whose ``parse`` hands out ``stream``: at once or awaited, as the original's does."""
+    twin = copy.copy(response)
+
+    def parse(**_: Any) -> Any:
+        return stream
+
+    async def aparse(**_: Any) -> Any:
+        return stream
+
+    awaited: Callable[..., Awaitable[Any]] | Callable[..., Any] = (
+        aparse if inspect.iscoroutinefunction(type(response).parse) else parse
+    )
+    twin.parse = awaited
+    return twin
