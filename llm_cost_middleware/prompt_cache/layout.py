@@ -1,0 +1,274 @@
+"""A request as the prompt caches see it: a byte-exact prefix that can be cut at certain boundaries.
+
+Providers hash a prompt in the order tools, system, messages. A ``Boundary`` is a place in that order where a cached
+prefix may usefully end: the last tool, every system block, the blocks of the first turn, and the last block of each of
+the caller's latest turns (where earlier requests of the same conversation ended). Answers are never cut: hosts rebuild
+assistant blocks and lose marks on them.
+
+Fingerprints are digests of everything up to a boundary, the parameters that invalidate a cache included. No text is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
+
+from llm_cost_middleware.request import CallRequest, Message, Part
+
+Section = Literal["tools", "system", "messages"]
+Stage = Literal["fresh", "tooled", "dialog", "loop"]
+"""Where a request stands: a first turn without tools, a first turn with tools, a later turn of a person, a later turn
+that carries tool results."""
+
+TOKENS_PER_BYTE = 0.25
+"""The usual density of English text and JSON, until a model's own is known."""
+
+_SHORTEST = 512
+"""The shortest prefix, in tokens, that any model caches. Text of fewer characters is not worth a digest."""
+_SYSTEM_PARAMS = ("speed", "inference_geo")
+_MESSAGE_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "effort", "reasoning")
+"""Parameters whose change invalidates system and messages, or messages alone (Anthropic, "Prompt caching")."""
+_ATTACHED = frozenset({"image", "document", "audio"})
+_ATTACHMENT_BYTES = 4_800
+"""What an image or a page weighs, in bytes of text: about 1,200 tokens."""
+_UNMARKABLE = frozenset({"thinking", "other"})
+_BLOCKS_CUT = 8
+"""At most so many blocks of a message are boundaries; a long list of documents is cut at its first ones and its end."""
+_TURNS_CUT = 8
+"""So many of the latest turns end in a boundary; a cache entry further back is out of every lookback."""
+_NOWHERE, _AT_END, _EVERYWHERE = range(3)
+
+
+class BlockRef(NamedTuple):
+    """The address of a block.
+
+    In ``tools`` the tool's index; else the message's index among those of its section (the system messages at the
+    start, or all that follow) and the block's index in it.
+    """
+
+    section: Section
+    message: int
+    block: int
+
+
+class Boundary(NamedTuple):
+    """A place where a cached prefix can end."""
+
+    ref: BlockRef
+    number: int
+    """The number of the block, as a lookback counts blocks."""
+    end: int
+    """UTF-8 bytes of the prompt up to here."""
+    tokens: int
+    """The same in tokens, estimated."""
+    print: bytes
+    """The fingerprint of the prompt up to here."""
+    mark: str | None
+    """The TTL of a mark that the caller set here."""
+    may_bear_mark: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The boundaries of one request, in the order of the prompt."""
+
+    boundaries: tuple[Boundary, ...]
+    head: int
+    """How many of them lie in tools and system."""
+    first_turn: int
+    """How many of them lie before the first answer."""
+    previous: int | None
+    """The boundary at which the previous request of this conversation ended, by the request's structure."""
+    stage: Stage
+    size: int
+    """UTF-8 bytes of the whole prompt."""
+    tokens: int
+    """The same in tokens, estimated."""
+    tokens_per_byte: float
+    params: Mapping[str, Any]
+    """The request's own parameters, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
+
+    @property
+    def root(self) -> bytes:
+        """The fingerprint that names the traffic this request belongs to: its head, else its first turn."""
+        at = self.head or self.first_turn
+        return self.boundaries[at - 1].print if at else b""
+
+    @property
+    def conversation(self) -> bytes:
+        """The fingerprint up to the first turn: the same through a conversation."""
+        return self.boundaries[self.first_turn - 1].print if self.first_turn else b""
+
+
+def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYTE) -> Layout:
+    """Read the boundaries of ``request``.
+
+    Args:
+        request: The request; it is not changed.
+        tokens_per_byte: How dense the model's tokens are, where it is known.
+
+    Returns:
+        The layout. It has no boundaries when the whole text is too short for any model's cache.
+    """
+    if _is_short(request):
+        return Layout((), 0, 0, None, "fresh", 0, 0, tokens_per_byte, request.params)
+    return _Reader(request, tokens_per_byte).read()
+
+
+def _is_short(request: CallRequest) -> bool:
+    length = len(request.output_schema)
+    for tool in request.tools:
+        length += len(tool.text)
+    for _, parts in request.messages:
+        for kind, text, _, _, inner in parts:
+            length += len(text)
+            if inner or kind in _ATTACHED:
+                return False
+        if length >= _SHORTEST:
+            return False
+    return length < _SHORTEST
+
+
+class _Reader:
+    """One pass over a request: text is gathered in runs, and hashed and cut at boundaries only."""
+
+    __slots__ = ("boundaries", "density", "digest", "index", "request", "run", "size")
+
+    def __init__(self, request: CallRequest, density: float) -> None:
+        self.request = request
+        self.density = density
+        self.digest = sha256()  # processors have instructions for it: the fastest digest of the standard library
+        self.run: list[str] = []
+        self.size = 0
+        self.index = -1
+        self.boundaries: list[Boundary] = []
+
+    def read(self) -> Layout:
+        request, messages = self.request, self.request.messages
+        self._tools()
+        self._salt(_SYSTEM_PARAMS)
+        systems = 0
+        while systems < len(messages) and messages[systems].role == "system":
+            self._message("system", systems, messages[systems].parts, _EVERYWHERE)
+            systems += 1
+        head = len(self.boundaries)
+        self._salt(_MESSAGE_PARAMS)
+        self.run.append(request.output_schema)
+        turns = messages[systems:]
+        roles = [role for role, _ in turns]
+        ends = _turn_ends(roles)
+        first_turn, previous = self._turns(turns, ends)
+        self._flush()
+        return Layout(
+            boundaries=tuple(self.boundaries),
+            head=head,
+            first_turn=first_turn,
+            previous=previous,
+            stage=_stage(turns, ends, tools=bool(request.tools)),
+            size=self.size,
+            tokens=int(self.size * self.density),
+            tokens_per_byte=self.density,
+            params=request.params,
+        )
+
+    def _tools(self) -> None:
+        tools, last = self.request.tools, len(self.request.tools) - 1
+        for at, (_, text, mark) in enumerate(tools):
+            self.index += 1
+            self.run.append(text)
+            if mark or (at == last and not self.request.server_tools):  # those share the list, in an order unknown here
+                self._cut(BlockRef("tools", 0, at), mark, may_bear_mark=True)
+        for server_tool in self.request.server_tools:
+            self.index += 1
+            self.run.append(server_tool.kind)
+
+    def _turns(self, turns: tuple[Message, ...], ends: list[int]) -> tuple[int, int | None]:
+        """Cut the turns. Returns the number of boundaries before the first answer, and where the last request ended."""
+        boundaries, run = self.boundaries, self.run
+        first_turn, previous = len(boundaries), None
+        first_end = ends[0] if ends else -1
+        previous_end = ends[-2] if len(ends) > 1 else -1
+        cut_ends = set(ends[-_TURNS_CUT:])
+        for at, (role, parts) in enumerate(turns):
+            run.append(role)
+            if at <= first_end:
+                self._message("messages", at, parts, _EVERYWHERE if role != "assistant" else _NOWHERE)
+                first_turn = len(boundaries)
+            else:
+                self._message("messages", at, parts, _AT_END if at in cut_ends else _NOWHERE)
+            if at == previous_end and boundaries and boundaries[-1].ref.section == "messages":
+                previous = len(boundaries) - 1
+        return first_turn, previous
+
+    def _message(self, section: Section, at: int, parts: tuple[Part, ...], cut: int) -> None:
+        run = self.run
+        last = _last_bearing(parts) if cut else -1
+        for block, (kind, text, mark, detail, inner) in enumerate(parts):
+            self.index += 1
+            run.append(text)
+            if kind in _ATTACHED or inner:
+                self._attach(kind, detail, inner)
+            if block == last or mark or (cut == _EVERYWHERE and block < _BLOCKS_CUT and _bears(parts[block])):
+                self._cut(BlockRef(section, at, block), mark, may_bear_mark=cut != _NOWHERE and _bears(parts[block]))
+
+    def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
+        """Add what is not text. Blocks inside a block are not counted by themselves."""
+        if kind in _ATTACHED:
+            self.run.append(repr(sorted(detail.items())))
+            self.size += _ATTACHMENT_BYTES
+        for part in inner:
+            self.run.append(part.text)
+            self._attach(part.kind, part.detail, part.inner)
+
+    def _salt(self, names: tuple[str, ...]) -> None:
+        """Add the parameters that invalidate everything from here on."""
+        params = self.request.params
+        if params:
+            self.run.append(repr([params.get(name) for name in names]))
+
+    def _flush(self) -> None:
+        data = "\x00".join(self.run).encode("utf-8", "surrogatepass")
+        self.digest.update(data)
+        self.size += len(data)
+        self.run[:] = ("",)
+
+    def _cut(self, ref: BlockRef, mark: str | None, *, may_bear_mark: bool) -> None:
+        self._flush()
+        size, prefix = self.size, self.digest.digest()[:16]
+        self.boundaries.append(Boundary(ref, self.index, size, int(size * self.density), prefix, mark, may_bear_mark))
+
+
+def _turn_ends(roles: Sequence[str]) -> list[int]:
+    """The messages that a request ended with: those of the caller that an answer follows, and the caller's last."""
+    asks = [role != "assistant" for role in roles]
+    return [at for at, ask in enumerate(asks) if ask and not (at + 1 < len(asks) and asks[at + 1])]
+
+
+def _bears(part: Part) -> bool:
+    """Whether a provider takes a mark on this block: not on thinking, not on empty text."""
+    return part.kind not in _UNMARKABLE and (part.kind != "text" or bool(part.text.strip()))
+
+
+def _last_bearing(parts: tuple[Part, ...]) -> int:
+    return next((at for at in range(len(parts) - 1, -1, -1) if _bears(parts[at])), -1)
+
+
+def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> Stage:
+    if len(ends) <= 1:
+        return "tooled" if tools else "fresh"
+    latest = turns[ends[-1]]
+    return "loop" if latest.role == "tool" or any(part.kind == "tool_result" for part in latest.parts) else "dialog"
+
+
+def anchors(layout: Layout) -> list[int]:
+    """The boundaries at which reuse is watched: all up to the first answer, the previous request's end, this one's."""
+    last = len(layout.boundaries) - 1
+    found = list(range(min(layout.first_turn, last + 1)))
+    if layout.previous is not None and layout.previous >= layout.first_turn:
+        found.append(layout.previous)
+    if last >= layout.first_turn and last != layout.previous:
+        found.append(last)
+    return found
