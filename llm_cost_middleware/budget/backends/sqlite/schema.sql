@@ -1,0 +1,87 @@
+-- The ledger in SQLite. Sections are append-only: a database of version n is brought forward by those after n.
+
+-- version 1
+CREATE TABLE tenant (
+    id      INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    version INTEGER NOT NULL DEFAULT 1          -- of its budgets: processes compare it with the one they hold
+);
+
+CREATE TABLE budget (
+    tenant        INTEGER NOT NULL REFERENCES tenant (id),
+    scope         TEXT    NOT NULL,             -- may be a template, kind:*
+    "window"      TEXT    NOT NULL,
+    limit_nanousd INTEGER NOT NULL CHECK (typeof(limit_nanousd) = 'integer' AND limit_nanousd >= 0),
+    timezone      TEXT    NOT NULL,
+    warn_at       TEXT,                         -- a decimal, or NULL for never
+    PRIMARY KEY (tenant, scope, "window")
+) WITHOUT ROWID;
+
+CREATE TABLE account (                          -- one scope in one window
+    id       INTEGER PRIMARY KEY,
+    tenant   INTEGER NOT NULL REFERENCES tenant (id),
+    scope    TEXT    NOT NULL,
+    "window" TEXT    NOT NULL,
+    warned   INTEGER NOT NULL DEFAULT -1,       -- the cell that last crossed warn_at
+    UNIQUE (tenant, scope, "window")
+);
+
+CREATE TABLE cell (                             -- the sums of an account in one stretch of time
+    account INTEGER NOT NULL REFERENCES account (id),
+    cell    INTEGER NOT NULL,
+    settled INTEGER NOT NULL CHECK (typeof(settled) = 'integer'),   -- an overflow would turn it into a float
+    pending INTEGER NOT NULL CHECK (typeof(pending) = 'integer'),
+    PRIMARY KEY (account, cell)
+) WITHOUT ROWID;
+
+CREATE TABLE reservation (                      -- what became of an id: a summary of its entries
+    tenant     INTEGER NOT NULL REFERENCES tenant (id),
+    id         TEXT    NOT NULL,
+    scopes     TEXT    NOT NULL,                -- separated by spaces
+    amount     INTEGER NOT NULL,
+    created    INTEGER NOT NULL,                -- ms since the Unix epoch, as every time here
+    expires    INTEGER NOT NULL,
+    state      TEXT    NOT NULL DEFAULT 'pending',
+    charged    INTEGER NOT NULL DEFAULT 0,
+    verb       TEXT    NOT NULL DEFAULT 'settle',
+    actual     INTEGER NOT NULL DEFAULT 0,
+    status     TEXT    NOT NULL DEFAULT 'reserved',
+    late       INTEGER NOT NULL DEFAULT 0,
+    resolved   INTEGER NOT NULL DEFAULT 0,
+    reconciled INTEGER NOT NULL DEFAULT 0,
+    warnings   TEXT    NOT NULL DEFAULT '',     -- JSON
+    refusal    TEXT    NOT NULL DEFAULT '',     -- JSON
+    PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+
+CREATE INDEX reservation_open ON reservation (tenant, expires) WHERE state = 'pending';
+
+CREATE TABLE entry (                            -- the ledger itself
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant   INTEGER NOT NULL,
+    kind     TEXT    NOT NULL,
+    id       TEXT    NOT NULL,
+    at       INTEGER NOT NULL,
+    amount   INTEGER NOT NULL,
+    scopes   TEXT    NOT NULL,
+    status   TEXT    NOT NULL,
+    created  INTEGER NOT NULL,                  -- when the money was reserved: whose window it counts in
+    settled  INTEGER NOT NULL,                  -- what this line changed in the sums of its scopes
+    pending  INTEGER NOT NULL,
+    memo     BLOB    NOT NULL
+);
+
+CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entry_is_never_deleted BEFORE DELETE ON entry BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+-- version 2
+CREATE TABLE mark (                             -- the journal: small records besides money
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant INTEGER NOT NULL,
+    kind   TEXT    NOT NULL,
+    id     TEXT    NOT NULL,
+    at     REAL    NOT NULL,
+    data   BLOB    NOT NULL
+);
+
+CREATE INDEX mark_kind ON mark (tenant, kind, seq);
