@@ -25,8 +25,16 @@ _FRAME = 64
 _TOOL_FACTOR = 2
 """A tool's definition is rendered in another form than its JSON: at most twice as long."""
 _TOOL_FRAME = 16
+_CALL_BLOCKS = 2
+"""A tool call or its result is framed like this many blocks more: a chat of empty calls is all framing."""
 _HELD_TOOL = 1_500
 """Tokens of a tool whose definition only the provider holds (bash, text editor, computer): the largest is 735."""
+_CITATIONS = 1_000
+"""Hidden instructions where a document is to be cited; 460 were seen."""
+_PRO_INSTRUCTIONS = 2_048
+_PRO_RUNS = 4
+"""``reasoning.mode = "pro"`` runs the answer several times over, each up to the cap: three runs and 1,500 hidden tokens
+were seen; nothing documents a limit."""
 _PAGE_TEXT = 3_000
 """Tokens of text on one page of a document (platform.claude.com, PDF support), to which its picture is added."""
 _AUDIO_TOKENS_PER_SECOND = 20
@@ -34,7 +42,6 @@ _BYTES_PER_AUDIO_TOKEN = 50
 """One second is ten tokens and, at the lowest rate of MP3, a thousand bytes; both with a factor of two."""
 _USES = 5
 """Uses of a server tool to allow for where the request sets no limit."""
-_WRITES = {"anthropic": ("5m", "1h"), "openai": ("30m",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,9 @@ def measure(request: CallRequest) -> InputSize:
 
 
 def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: int) -> tuple[int, int]:
-    if part.kind == "thinking":
+    if part.kind in ("tool_use", "tool_result"):
+        blocks += _CALL_BLOCKS
+    elif part.kind == "thinking":
         text += int(part.detail.get("bytes", 0))  # the signature carries the thinking that is not shown
     elif part.kind in ("image", "document", "audio"):
         media.setdefault(part.kind, []).append(part)
@@ -149,41 +158,55 @@ def bound(
         PriceNotFoundError: The request carries or asks for audio, and the model has no known price for it.
     """
     size = measure(request)
+    doubts: list[str] = list(rates.notes)
     notes: list[str] = []
-    guaranteed = exact or input_tokens is None
-    tokens = _input(request, provider, size, limits) if input_tokens is None else input_tokens
+    if input_tokens is None:
+        input_tokens = _input(request, provider, size, limits)
+    elif not exact:
+        doubts.append("the input is an estimate")
     window = limits.context_window
-    if tokens is None or request.stored_context:
-        notes.append("context that the request does not carry: bounded by the context window")
-        guaranteed = guaranteed and window is not None
-        tokens = max(window or 0, tokens or 0)
+    if input_tokens is None or request.stored_context:
+        (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
+        input_tokens = max(window or 0, input_tokens or 0)
+    elif window is not None and not request.server_tools:
+        input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
     if request.server_tools:
-        notes.append("server tools add input that a request cannot bound")
-        guaranteed = False
-    elif window is not None:
-        tokens = min(tokens, window)
+        doubts.append("server tools add input that a request cannot bound")
     if "context_management" in request.params:
-        notes.append("context management may compact, which is billed apart")
-        guaranteed = False
+        doubts.append("context management may compact, which is billed apart")
+    runs = request.choices
+    if _is_pro(request):
+        doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
+        input_tokens += _PRO_INSTRUCTIONS
+        runs *= _PRO_RUNS
     if max_tokens is None:
-        max_tokens = limits.max_output or window or limits.default_output
-        guaranteed = guaranteed and bool(limits.max_output or window)
-    if rates.notes:
-        notes.extend(rates.notes)
-        guaranteed = False
-    writes = _WRITES.get(provider.name, ()) if cache_writes or size.marks else ()
-    if not cache_writes and provider.name == "anthropic":
-        writes = tuple(ttl for ttl in writes if ttl in size.marks)
-    if request.params.get("prompt_cache_options"):
-        writes += ("12h",)
+        max_tokens = limits.max_output or window
+    if max_tokens is None:
+        doubts.append("neither a cap nor a maximum of the output is known")
+        max_tokens = limits.default_output
     speaks = "audio" in (request.params.get("modalities") or ())
-    output = rates.output_max_picousd(tokens, audio=speaks) * request.choices
-    fixed = tokens * rates.input_max_picousd(tokens, writes=writes, audio=bool(size.audio))
+    output = rates.output_max_picousd(input_tokens, audio=speaks) * runs
+    writes = _writes(request, provider, size, planned=cache_writes)
+    fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
     fixed += int(request.params.get("prediction_bytes", 0)) * output
-    for tool in request.server_tools:
-        uses = _USES if tool.max_uses is None else tool.max_uses
-        fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
-    return Bound(ceil_picousd(fixed + output * max_tokens), tokens, max_tokens, guaranteed, tuple(notes), fixed, output)
+    uses = sum(_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
+    fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
+    amount = ceil_picousd(fixed + output * max_tokens)
+    return Bound(amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output)
+
+
+def _writes(request: CallRequest, provider: Provider, size: InputSize, *, planned: bool) -> tuple[str, ...]:
+    """The lifetimes of cache writes that the request can be billed for."""
+    if provider.name == "anthropic":
+        # Every write is asked for by a mark, and marks may be of either lifetime.
+        return tuple(ttl for ttl in ("5m", "1h") if planned or ttl in size.marks or request.server_tools)
+    # Automatic from GPT-5.6 on; before, a write costs what plain input costs.
+    return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)
+
+
+def _is_pro(request: CallRequest) -> bool:
+    reasoning = request.params.get("reasoning")
+    return isinstance(reasoning, dict) and reasoning.get("mode") == "pro"
 
 
 def _input(request: CallRequest, provider: Provider, size: InputSize, limits: ModelLimits) -> int | None:
@@ -193,6 +216,8 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
         tokens += provider.tokens_for_tools + size.tools * _TOOL_FRAME
         tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, _TOOL_FACTOR))
     tokens += int(request.params.get("provider_tools", 0)) * _HELD_TOOL
+    if request.params.get("citations"):
+        tokens += _CITATIONS
     if size.images or size.documents or size.audio:
         media = _media(size, limits)
         return None if media is None else tokens + media

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ class GenaiPrices:
         )
 
 
+@cache
 def installed_version() -> str:
     """The version of the package, without importing it."""
     return version("genai-prices")

@@ -19,9 +19,13 @@ from llm_cost_middleware.pricing.limits import find_limits
 from llm_cost_middleware.request import CallRequest
 
 _PER_BLOCK = 8
+_PER_CALL = 16
+"""What a tool call or its result is framed with, on top of a block's frame."""
 _PER_REQUEST = 64
 _PER_TOOL = 16
-_TOOLS = 64
+_TOOLS = 600
+"""Hidden instructions where there are tools: 500 were seen."""
+_HELD_TOOL = 1_500
 _RENDERED = 2
 """Tools are rendered in another form than JSON: at most twice its tokens."""
 
@@ -39,19 +43,20 @@ def count_openai_tokens(request: CallRequest, model: str) -> int | None:
     if encoding is None or request.stored_context or request.server_tools:
         return None
     texts: list[str] = []
-    blocks = 0
+    blocks = calls = 0
     for message in request.messages:
         blocks += len(message.parts) or 1
         for part in message.parts:
             if part.inner or part.kind in ("image", "document", "audio", "thinking"):
                 return None
             texts.append(part.text)
-    count = _PER_REQUEST + blocks * _PER_BLOCK + sum(_count(encoding, text) for text in texts)
+            calls += part.kind in ("tool_use", "tool_result")
+    count = _PER_REQUEST + blocks * _PER_BLOCK + calls * _PER_CALL + sum(_count(encoding, text) for text in texts)
     definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
     if definitions:
         count += _TOOLS + _PER_TOOL * len(definitions)
         count += _RENDERED * sum(_count(encoding, text) for text in definitions)
-    return count
+    return count + int(request.params.get("provider_tools", 0)) * _HELD_TOOL
 
 
 def warm_up(model: str) -> bool:

@@ -50,6 +50,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
     params = {name: body[name] for name in _PARAMS if name in body}
     if held:
         params["provider_tools"] = held
+    if view.cites:
+        params["citations"] = True
     servers = get("mcp_servers")
     if servers:
         server_tools += tuple(ServerTool("mcp") for _ in servers)
@@ -106,12 +108,12 @@ _OWN = frozenset({None, "custom"})
 
 
 class _View:
-    """Blocks to parts; remembers whether one of them points to content that the request does not carry."""
+    """Blocks to parts; remembers whether one points to content that the request does not carry, or asks to be cited."""
 
-    __slots__ = ("stored",)
+    __slots__ = ("cites", "stored")
 
     def __init__(self) -> None:
-        self.stored = False
+        self.stored = self.cites = False
 
     def parts(self, content: Any) -> tuple[Part, ...]:
         if isinstance(content, str):
@@ -133,6 +135,9 @@ class _View:
             return self._result(block, mark)
         if kind == "image":
             return Part("image", "", mark, self._source(block.get("source")))
+        if kind in ("document", "search_result"):
+            citations = block.get("citations")
+            self.cites |= isinstance(citations, Mapping) and bool(citations.get("enabled"))
         if kind == "document":
             return self._document(block, mark)
         if kind == "thinking":

@@ -17,5 +17,5 @@ PROVIDER = Provider(
     cache_ability=cache_ability,
     tokens_per_byte=1.0,
     tokens_per_message=8,
-    tokens_for_tools=64,
+    tokens_for_tools=600,
 )
