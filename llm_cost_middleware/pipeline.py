@@ -23,6 +23,7 @@ from llm_cost_middleware.lifecycle import (
     Answer,
     AsyncGovernedStream,
     Bookkeeper,
+    Call,
     Engine,
     GovernedStream,
     Settings,
@@ -37,7 +38,7 @@ from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import DecisionLog
+from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -95,7 +96,7 @@ class CostPipeline:
     ) -> None:
         self.config = config = config if config is not None else CostConfig()
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self._ledger_options = {
+        self._ledger_options: dict[str, Any] = {
             "clock": self.clock,
             "tenant": config.ledger.tenant,
             "durability": config.ledger.durability,
@@ -111,7 +112,7 @@ class CostPipeline:
         self._lock = Lock()
         self._candidates: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._log = DecisionLog(self._ledger.journal)
+        self._log = DecisionLog(self._ledger.journal if self._blocking else None)
         self._engine = Engine(
             settings=_settings(config),
             catalogue=self.catalogue,
@@ -162,6 +163,7 @@ class CostPipeline:
         send: Callable[[Attempt], CallResult | CallStream],
         *,
         providers: frozenset[str] | None = None,
+        prepared: Call | None = None,
     ) -> Any:
         """Govern one call.
 
@@ -170,6 +172,7 @@ class CostPipeline:
             send: Sends one attempt and returns its ``CallResult``, or an open ``CallStream``. Called once an attempt,
                 with retries of its own switched off.
             providers: The providers that ``send`` can reach; ``None``: those with a key in the environment.
+            prepared: What ``prepare`` returned for this request; it is used once.
 
         Returns:
             The host's response, or a ``GovernedStream`` that settles however it is left.
@@ -178,7 +181,7 @@ class CostPipeline:
             BudgetExceededError: It does not fit. NoEligibleModelError, PriceNotFoundError, CircuitOpenError,
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
-        answer = self.call(request, send, providers=providers)
+        answer = self.call(request, send, providers=providers, prepared=prepared)
         return answer.response if isinstance(answer, Answer) else answer
 
     def call(
@@ -187,11 +190,13 @@ class CostPipeline:
         send: Callable[[Attempt], CallResult | CallStream],
         *,
         providers: frozenset[str] | None = None,
+        prepared: Call | None = None,
     ) -> Answer | GovernedStream:
         """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
         world = replace(self._worlds, send=send)
-        answer: Answer | GovernedStream = drive(life(self._engine, request, providers=providers), world)
+        steps = life(self._engine, request, providers=providers, prepared=prepared)
+        answer: Answer | GovernedStream = drive(steps, world)
         return answer
 
     async def arun(
@@ -200,9 +205,10 @@ class CostPipeline:
         send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
         *,
         providers: frozenset[str] | None = None,
+        prepared: Call | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
-        answer = await self.acall(request, send, providers=providers)
+        answer = await self.acall(request, send, providers=providers, prepared=prepared)
         return answer.response if isinstance(answer, Answer) else answer
 
     async def acall(
@@ -211,12 +217,25 @@ class CostPipeline:
         send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
         *,
         providers: frozenset[str] | None = None,
+        prepared: Call | None = None,
     ) -> Answer | AsyncGovernedStream:
         """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
         world = replace(self._worlds, send=send, aledger=self._async_ledger())
-        answer: Answer | AsyncGovernedStream = await adrive(life(self._engine, request, providers=providers), world)
+        steps = life(self._engine, request, providers=providers, prepared=prepared)
+        answer: Answer | AsyncGovernedStream = await adrive(steps, world)
         return answer
+
+    def prepare(self, request: CallRequest, *, providers: frozenset[str] | None = None) -> Call | None:
+        """Route a call ahead of running it, for hosts that name the model first, in a trace or a cache key.
+
+        ``None`` where the policy looks at the budget: then only the call itself can. Raises ``NoEligibleModelError``.
+        """
+        if self._engine.routes_by_budget:
+            return None
+        call = self._engine.begin(request, providers)
+        self._engine.route(call, None)
+        return call
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
@@ -274,17 +293,17 @@ class CostPipeline:
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
-        return tuple(self._log.decisions())
+        with self._engine.log_lock:
+            return tuple(logged.decision for logged in self._log.read())
 
     def feedback(self, call_id: str, score: float) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
 
         Raises:
-            ValueError: The score is outside 0 to 1.
+            ConfigurationError: The score is outside 0 to 1.
         """
-        if not 0 <= score <= 1:
-            raise ValueError(f"a score must be between 0 and 1, not {score!r}")
-        self._log.outcome(call_id, "feedback", float(score), self.clock.now())
+        with self._engine.log_lock:
+            self._log.outcome(call_id, FEEDBACK, score, self.clock.now())
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
@@ -316,7 +335,8 @@ class CostPipeline:
         prices = (0, 0, 0)
         try:
             rates = self.catalogue.rates(target.provider, target.model, at=now)
-            prices = (rates.input_picousd, rates.output_picousd, rates.cache_read_picousd)
+            level = rates.levels[0]
+            prices = (level.uncached_input, level.output, level.cache_read)
         except PriceNotFoundError as error:
             unavailable = str(error)
         return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -45,7 +45,8 @@ class CostConfig:
 
     Args:
         mode: ``enforce``, or ``observe``: book everything, refuse and change nothing, report what would have been.
-        on_unknown_price: ``deny`` a model without a price, or ``estimate`` it at the dearest known one.
+        on_unknown_price: ``deny`` a model without a price, or ``estimate`` it at the dearest of the configured models
+            of its provider.
         on_ungoverned: What to do with calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
         update_prices: Fetch newer prices over the network when the pipeline starts.
         ledger: ``[ledger]``.
@@ -103,11 +104,12 @@ class CostConfig:
             raise ConfigurationError("must be positive", key="ledger.lease_s")
 
     def _read_routing(self) -> RoutingPolicy:
-        if isinstance(self.routing, RoutingPolicy):
-            return self.routing
-        if not isinstance(self.routing, Mapping):
-            raise ConfigurationError(f"must be a table, not {self.routing!r}", key="routing")
-        return RoutingPolicy.from_mapping(self.routing, self.tiers, read_file=_read_text)
+        routing: Any = self.routing  # as the caller gave it
+        if isinstance(routing, RoutingPolicy):
+            return replace(routing, tiers=tuple(tier.name for tier in self.tiers))
+        if not isinstance(routing, Mapping):
+            raise ConfigurationError(f"must be a table, not {routing!r}", key="routing")
+        return RoutingPolicy.from_mapping(routing, self.tiers, read_file=_read_text)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CostConfig:

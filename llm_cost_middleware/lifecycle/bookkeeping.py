@@ -71,7 +71,7 @@ class Bookkeeper:
                     now,
                     str(decision.target),
                     call.request.model,
-                    decision.tier,
+                    decision.tier_name,
                     decision.policy,
                     decision.reason,
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError
@@ -18,6 +19,7 @@ from llm_cost_middleware.lifecycle.commands import (
     Book,
     Compute,
     Deliver,
+    Note,
     Reserve,
     Send,
     Settle,
@@ -35,13 +37,16 @@ _log = logging.getLogger(__name__)
 Steps = Generator[Any, Any, Any]
 
 
-def life(engine: Engine, request: CallRequest, *, providers: frozenset[str] | None = None) -> Life:
+def life(
+    engine: Engine, request: CallRequest, *, providers: frozenset[str] | None = None, prepared: Call | None = None
+) -> Life:
     """Govern one call.
 
     Args:
         engine: The rooms and their state.
         request: What the caller wants.
         providers: The providers that this host can send to; ``None``: those with a key in the environment.
+        prepared: The call, where it was routed ahead; it is good for one life.
 
     Raises:
         BudgetExceededError: It does not fit, and nothing that ``on_insufficient`` allows makes it fit.
@@ -51,9 +56,11 @@ def life(engine: Engine, request: CallRequest, *, providers: frozenset[str] | No
         LedgerUnavailableError: The ledger does not answer, and ``on_unavailable`` is ``deny``.
         Exception: What the last attempt raised, as the host raised it.
     """
-    call = engine.begin(request, providers)
-    available = (yield Available(call.scopes)) if engine.routes_by_budget else None
-    engine.route(call, available)
+    call = prepared
+    if call is None or call.attempts:
+        call = engine.begin(request, providers)
+        available = (yield Available(call.scopes)) if engine.routes_by_budget else None
+        engine.route(call, available)
     target = call.target
     while True:
         call.attempts += 1
@@ -65,14 +72,17 @@ def life(engine: Engine, request: CallRequest, *, providers: frozenset[str] | No
         except BaseException as error:
             following = yield from _after_failure(engine, call, hold, error)
             if following is None:
+                yield Note(partial(engine.write_log, call))
                 raise
             target = following
             continue
         if isinstance(answer, CallResult):
             yield from _resolve(engine, call, hold, engine.outcome(hold, answer.reading))
+            yield Note(partial(engine.write_log, call))
             return engine.answer(call, answer.response)
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s)
         yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
+        yield Note(partial(engine.write_log, call))
         return engine.answer(call, None)
 
 
@@ -98,14 +108,15 @@ def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hol
 def _admit(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Target]:
     """Wait at the gate of a target, or walk around one whose circuit is open."""
     admission = engine.admit(target)
-    if admission.delay_s > 0:
+    while admission.action == "wait":
         yield Sleep(admission.delay_s)
+        admission = engine.admit(target, admission)
     if not admission.open:
         return target
     for other in engine.fallbacks(call, target):
-        if not engine.admit(other).open:
+        if engine.admit(other).action == "go":
             return other
-    raise CircuitOpenError(str(target), admission.retry_after or 0.0)
+    raise CircuitOpenError(str(target), admission.retry_after)
 
 
 def _reserve(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Hold]:
@@ -172,7 +183,7 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
     elif failure.billed == "no":
         if hold.reservation_id is not None:
             yield from _quietly(Void(hold.reservation_id))
-        engine.books.voided(call, hold, failure.reason)
+        engine.voided(call, hold, failure.reason)
     else:
         yield from _resolve(engine, call, hold, engine.unconfirmed(hold))
     decision = engine.after_failure(call, hold, failure)

@@ -124,6 +124,25 @@ class Compute:
         return await asyncio.to_thread(self.function)
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write something down beside the money; on an event loop in a thread where the storage may block."""
+
+    function: Callable[[], None]
+
+    def run(self, world: World) -> None:
+        """Write it here."""
+        del world
+        self.function()
+
+    async def arun(self, world: World) -> None:
+        """Write it without blocking the loop."""
+        if world.aledger is None:
+            self.function()
+        else:
+            await asyncio.to_thread(self.function)
+
+
 class _LedgerCommand:
     """A verb of the ledger with its arguments."""
 
@@ -241,7 +260,7 @@ class Deliver:
     lease_s: float
 
 
-Command = Send | Sleep | Compute | Reserve | Settle | Void | Book | Available | Extend
+Command = Send | Sleep | Compute | Note | Reserve | Settle | Void | Book | Available | Extend
 
 
 async def _finish(awaitable: Awaitable[Any]) -> Any:

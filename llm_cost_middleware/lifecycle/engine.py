@@ -7,7 +7,7 @@ need under one lock, and writes down what came of it. The pipeline builds it and
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from random import Random
 from threading import Lock
@@ -15,30 +15,34 @@ from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
 from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote, Settings
-from llm_cost_middleware.metering import encode_memo, price_reading
+from llm_cost_middleware.metering import encode_memo, estimate_interrupted, price_reading
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import affordable_max_tokens, bound, count_openai_tokens
 from llm_cost_middleware.pricing.calibration import Calibration
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
-from llm_cost_middleware.provider import Failure, FailureKind, UsageReading
+from llm_cost_middleware.provider import Failure, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
 from llm_cost_middleware.retry.policy import decide as decide_retry
-from llm_cost_middleware.routing.decisions import DecisionLog, SiteHistory
+from llm_cost_middleware.routing.decisions import DecisionLog
 from llm_cost_middleware.routing.features import read_features
+from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks
+from llm_cost_middleware.usage import TokenUsage
 
 _CONVERSATIONS = 4_096
 _CACHE_WORTHY = 1_024  # characters below which no model caches a prefix: skip its layout
+_PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
 _LEAST_OUTPUT = 256  # an answer capped lower than this is rarely worth its input
 
 
@@ -68,6 +72,7 @@ class Engine:
         self.history = SiteHistory()
         self.calibration = Calibration()
         self.lock = Lock()
+        self.log_lock = Lock()
         self.routes_by_budget = routing.kind == "rules" or routing.explore > 0
         self._sticky: OrderedDict[Hashable, Target] = OrderedDict()
 
@@ -87,9 +92,9 @@ class Engine:
         if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off":
             call.layout = read_layout(request)
         with self.lock:
-            affinity = {}
+            affinity: Mapping[Target, int] = {}
             if call.layout is not None and not request.pinned and len(candidates) > 1:
-                prices = [(candidate.target, self._cache_prices(candidate.target)) for candidate in candidates]
+                prices = {c.target: self._cache_prices(c.target, now) for c in candidates if c.unavailable is None}
                 affinity = self.statistics.affinity(call.layout, prices, now=now)
             call.decision = decision = decide(
                 self.routing, candidates, request, features,
@@ -100,7 +105,6 @@ class Engine:
             self._sticky.move_to_end(conversation)
             if len(self._sticky) > _CONVERSATIONS:
                 self._sticky.popitem(last=False)
-        self.log.append(decision)
         self.books.routed(call)
 
     def preview(self, call: Call) -> None:
@@ -134,22 +138,17 @@ class Engine:
         """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""
         request, settings = call.request, self.settings
         now = self.clock.now()
-        rates = self.catalogue.dearest(
-            target.provider,
-            target.model,
-            at=now,
-            request=request,
-            estimate=settings.estimate_unknown_price or settings.observe,
-        )
+        rates = self._dearest(target, request, now)
         limits = self.catalogue.limits(target.provider, target.model)
         injected = request.max_tokens is None or cap is not None
         max_tokens = cap or request.max_tokens or settings.default_max_tokens or limits.default_output
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
+        input_tokens, exact = self._input_tokens(call, target)
         most = bound(
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
-            input_tokens=self._input_tokens(call, target),
+            input_tokens=input_tokens, exact=exact,
         )  # fmt: skip
         ceiling = request.context.max_cost_nanousd
         refusal = None
@@ -178,20 +177,31 @@ class Engine:
             return None
         return self.quote(call, quote.target, cap=cap)
 
-    def _input_tokens(self, call: Call, target: Target) -> int | None:
+    def _dearest(self, target: Target, request: CallRequest, now: float) -> Rates:
+        try:
+            return self.catalogue.dearest(target.provider, target.model, at=now, params=request.params)
+        except PriceNotFoundError:
+            known = [c for c in self.candidates(None) if c.target.provider == target.provider and c.output_picousd]
+            if not known or not (self.settings.estimate_unknown_price or self.settings.observe):
+                raise
+            dearest = max(known, key=lambda candidate: candidate.output_picousd).target
+            return self.catalogue.dearest(*dearest, at=now, params=request.params)
+
+    def _input_tokens(self, call: Call, target: Target) -> tuple[int | None, bool]:
+        """What is known of the input beyond its bytes, and whether it is a count or an estimate."""
         if target.provider == "openai" and call.exact_input is not None:
-            return call.exact_input
+            return call.exact_input, True
         if self.settings.calibrated:
             with self.lock:
-                return self.calibration.tokens(target, call.request)
-        return None
+                return self.calibration.tokens(target, call.request), False
+        return None, True
 
     # --- send ------------------------------------------------------------------------------------------------------
 
-    def admit(self, target: Target) -> Admission:
-        """Ask the gate and the breaker of a target."""
+    def admit(self, target: Target, previous: Admission | None = None) -> Admission:
+        """Ask the gate of a target; after a wait, again with what it answered."""
         with self.lock:
-            return self.retry_state.admit(target, now=self.clock.monotonic())
+            return self.retry_state.admit(target, now=self.clock.monotonic(), previous=previous)
 
     def next_reservation_id(self, call: Call) -> str:
         """An id never used before: an id once refused stays refused."""
@@ -230,12 +240,22 @@ class Engine:
         ability = get_provider(quote.target.provider).cache_ability(quote.target.model)
         if ability.style == "none":
             return None
-        prices = self._cache_prices(quote.target)
+        now = self.clock.now()
+        prices = self._cache_prices(quote.target, now)
         with self.lock:
-            return plan(call.layout, ability, prices, self.statistics, self.cache, now=self.clock.now())
+            made = plan(call.layout, ability, prices, self.statistics, self.cache, now=now, target=quote.target)
+            self.statistics.begin(call.layout, made, now=now)
+        return made
 
-    def _cache_prices(self, target: Target) -> CachePrices:
-        return self.catalogue.cache_prices(target.provider, target.model, at=self.clock.now())
+    def _cache_prices(self, target: Target, now: float) -> CachePrices:
+        ability = get_provider(target.provider).cache_ability(target.model)
+        level = self.catalogue.rates(target.provider, target.model, at=now).levels[0]
+        paid = ability.ttls if ability.writes_are_paid else ()
+        return CachePrices(
+            read=level.cache_read,
+            write={ttl: getattr(level, f"cache_write_{ttl}") for ttl in paid if ttl in _PRICED_WRITES},
+            uncached=level.uncached_input,
+        )
 
     # --- book ------------------------------------------------------------------------------------------------------
 
@@ -257,11 +277,19 @@ class Engine:
             failure = self.classify(error, hold.quote.target)
             with self.lock:
                 self.retry_state.failed(hold.quote.target, failure, now=self.clock.monotonic())
-        known = reading.usage.input_tokens if reading.items else 0
-        if not known:
-            return Outcome(hold.quote.amount_nanousd, "estimated", reading)
-        most = hold.quote.rates.cost_with_output(reading.usage, hold.quote.max_tokens)
-        return Outcome(min(most, hold.quote.amount_nanousd), "estimated", reading)
+        quote, rates = hold.quote, hold.quote.rates
+        if reading.service_tier is not None:
+            rates = self.catalogue.rates(
+                *quote.target,
+                at=self.clock.now(),
+                service_tier=reading.service_tier,
+                speed=reading.speed,
+                geo=reading.geo,
+            )
+        most = estimate_interrupted(
+            reading, rates, quote.max_tokens * hold.attempt.request.choices, quote.amount_nanousd
+        )
+        return Outcome(most, "estimated", reading)
 
     def unconfirmed(self, hold: Hold) -> Outcome:
         """A failed attempt that may have been billed is booked at its reservation."""
@@ -270,20 +298,45 @@ class Engine:
     def settled(self, call: Call, hold: Hold, outcome: Outcome, receipt: Receipt | None) -> None:
         """Learn from a booked attempt, and write it down."""
         target, reading = hold.quote.target, outcome.reading
+        answered = reading is not None and reading.complete and bool(reading.items)
+        usage = reading.usage if reading is not None and answered else None
         saving = 0
-        if reading is not None and reading.complete:
-            usage, now = reading.usage, self.clock.now()
-            with self.lock:
-                self.retry_state.succeeded(target, now=self.clock.monotonic(), after_retry=call.attempts > 1)
+        with self.lock:
+            if usage is not None:
+                self.retry_state.succeeded(
+                    target, now=self.clock.monotonic(), after_retry=call.attempts > 1, drew=call.drew
+                )
                 if call.decision is not None:
                     self.history.observe(call.decision.site, target, usage.output_tokens)
                 if self.settings.calibrated:
                     self.calibration.learn(target, call.request, usage.input_tokens)
-                if call.layout is not None:
-                    self.statistics.observe(call.layout, target, hold.plan, usage, now=now)
-            if usage.cache_read or usage.cache_write:
-                saving = hold.quote.rates.cache_saving(usage)
+            self._forget_plan(call, hold, usage)
+        if usage is not None and hold.plan is not None and hold.plan.prices is not None:
+            saving = int(hold.plan.prices.saving(usage))
         self.books.settled(call, hold, outcome, receipt, saving)
+
+    def voided(self, call: Call, hold: Hold, reason: str) -> None:
+        """An attempt was certainly not billed."""
+        with self.lock:
+            self._forget_plan(call, hold, None)
+        self.books.voided(call, hold, reason)
+
+    def _forget_plan(self, call: Call, hold: Hold, usage: TokenUsage | None) -> None:
+        if call.layout is not None and hold.plan is not None:
+            self.statistics.observe(call.layout, hold.quote.target, hold.plan, usage, now=self.clock.now())
+
+    def write_log(self, call: Call) -> None:
+        """Log the decision of a call, and what it came to. The storage may block."""
+        if call.decision is None:
+            return
+        records = call.records
+        cost = NanoUSD(sum(record.cost_nanousd for record in records))
+        with self.log_lock:
+            self.log.append(call.decision)
+            if records:
+                last = records[-1]
+                target = Target(last.provider, last.model)
+                self.log.settled(call.id, target, cost, last.output_tokens if last.usage else None, self.clock.now())
 
     # --- fail ------------------------------------------------------------------------------------------------------
 
@@ -297,13 +350,14 @@ class Engine:
         call.tried.add(target)
         others = tuple(other for other in self.fallbacks(call, target) if other not in call.tried)
         with self.lock:
-            if failure.kind is not FailureKind.CANCELLED:
-                self.retry_state.failed(target, failure, now=now)
-            return decide_retry(
+            self.retry_state.failed(target, failure, now=now)
+            decision = decide_retry(
                 self.retry, self.retry_state, failure,
                 attempt=call.attempts, elapsed_s=now - call.started, target=target, fallbacks=others,
                 delivered=False, rng=self.rng, now=now,
             )  # fmt: skip
+        call.drew = decision.cost
+        return decision
 
 
 def _conversation(request: CallRequest) -> Hashable:

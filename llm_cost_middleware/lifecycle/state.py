@@ -101,6 +101,8 @@ class Call:
     decision: RoutingDecision | None = None
     layout: Layout | None = None
     tried: set[Target] = field(default_factory=set)
+    drew: int = 0
+    """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)
     """One for each attempt that was booked."""
 

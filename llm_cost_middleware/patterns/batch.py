@@ -177,7 +177,7 @@ class _Batch:
             exhausted=self._exhausted,
         )
         if self._error is not None:
-            self._error.batch = result  # type: ignore[attr-defined] - so that what was paid for is not lost
+            vars(self._error)["batch"] = result  # what was paid for is not lost
             raise self._error
         return result
 

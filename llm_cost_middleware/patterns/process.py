@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -192,7 +193,7 @@ _APIS = {
         "max_completion_tokens",
         lambda client: client.chat.completions.create,
         _chat_body,
-        render_openai_chat,
+        partial(render_openai_chat, for_provider="openai"),
         lambda response: response.choices[0].message.content or "",
     ),
 }

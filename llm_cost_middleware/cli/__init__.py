@@ -1,0 +1,19 @@
+"""The command line: ``llm-cost``. Commands are plain functions, one file each; ``app`` gathers them."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run ``llm-cost``. An error of the package ends it with one line on standard error and exit code 2."""
+    from rich.console import Console
+
+    from llm_cost_middleware.cli.app import app
+    from llm_cost_middleware.errors import LLMCostError
+
+    try:
+        app()
+    except LLMCostError as error:
+        Console(stderr=True).print(f"[bold red]llm-cost:[/] {error}", highlight=False, markup=True)
+        sys.exit(2)

@@ -1,0 +1,124 @@
+"""``llm-cost budgets``: what every scope may spend, has spent, and has reserved."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.budget.model import Budget, Row
+from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.money import NanoUSD, format_usd
+
+budgets = typer.Typer(help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False)
+
+_JSON = typer.Option("--json", help="Print JSON.")
+
+
+@budgets.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    *,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show every scope and where it stands."""
+    context.obj = (config, ledger)
+    if context.invoked_subcommand is not None:
+        return
+    with open_ledger(config, ledger) as opened:
+        standings = [_standing(standing) for standing in opened.balances()]
+    if as_json:
+        out.print_json(json.dumps(standings))
+        return
+    table = Table("scope", "window", title="budgets (US dollars)")
+    for column in ("limit", "settled", "pending", "available"):
+        table.add_column(column, justify="right")
+    table.add_column("resets")
+    for standing in standings:
+        table.add_row(*(standing[column.header] or "-" for column in table.columns))  # type: ignore[index] # headers are text
+    out.print(table)
+
+
+@budgets.command("set")
+def set_budget(
+    context: typer.Context,
+    scope: Annotated[str, typer.Argument(help="global, user:42, user:* …")],
+    limit: Annotated[str, typer.Argument(help="US dollars.")],
+    window: Annotated[str, typer.Option(help="none, hour, day, week, month, or seconds such as 3600s.")] = "none",
+    timezone: Annotated[str, typer.Option(help="Of calendar windows.")] = "UTC",
+) -> None:
+    """Set the budget of a scope in a window. What the window already holds counts."""
+    budget = Budget(scope, limit, window, timezone)
+    with open_ledger(*context.obj) as opened:
+        opened.set_budget(budget)
+    out.print(f"{budget.scope}: {format_usd(budget.limit_nanousd)} a {budget.window} window")
+
+
+@budgets.command()
+def sweep(context: typer.Context) -> None:
+    """Lapse every reservation whose lease has ended, as on_lapse says."""
+    with open_ledger(*context.obj) as opened:
+        out.print(f"{opened.sweep()} reservations lapsed")
+
+
+@budgets.command()
+def export(
+    context: typer.Context,
+    scope: Annotated[str | None, typer.Option(help="Only the rows of one scope.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only rows from this UTC time on.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
+) -> None:
+    """Print the append-only rows of the ledger: CSV, or JSON lines."""
+    moment = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else None
+    with open_ledger(*context.obj) as opened:
+        writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
+        if writer is not None:
+            writer.writeheader()
+        for row in opened.rows(moment, scope):
+            told = _row(row)
+            if writer is None:
+                print(json.dumps(told))  # noqa: T201 - this is the output
+            else:
+                writer.writerow(told)
+
+
+_COLUMNS = ("seq", "at", "kind", "id", "amount_usd", "status", "scopes", "memo")
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "seq": row.seq,
+        "at": datetime.fromtimestamp(row.at, UTC).isoformat(),
+        "kind": row.kind,
+        "id": row.id,
+        "amount_usd": f"{row.amount:f}",
+        "status": row.status,
+        "scopes": " ".join(row.scopes),
+        "memo": row.memo.decode("utf-8", "replace"),
+    }
+
+
+def _standing(standing: Any) -> dict[str, str | None]:
+    balance = standing.balance
+    resets = standing.resets_at
+
+    def usd(amount: NanoUSD | None) -> str | None:
+        return None if amount is None else format_usd(amount)
+
+    return {
+        "scope": standing.scope,
+        "window": standing.budget.window if standing.budget is not None else "none",
+        "limit": usd(balance.limit_nanousd),
+        "settled": usd(balance.settled_nanousd),
+        "pending": usd(balance.pending_nanousd),
+        "available": usd(balance.available_nanousd),
+        "resets": resets.isoformat(sep=" ", timespec="minutes") if resets is not None else None,
+    }

@@ -1,0 +1,51 @@
+"""How commands find their configuration and their ledger: the same way as the library does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help=f"The configuration. Default: LLM_COST_CONFIG, else ./{DEFAULT_FILE}."),
+]
+LedgerOption = Annotated[
+    str | None, typer.Option("--ledger", help="The ledger, such as sqlite:///llm-cost.db, instead of the configured.")
+]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def load_config(path: Path | None) -> CostConfig:
+    """The configuration of a command. Raises ``ConfigurationError`` where there is none."""
+    return CostConfig.from_toml(path) if path is not None else CostConfig.find()
+
+
+@contextmanager
+def open_ledger(path: Path | None, url: str | None) -> Iterator[Ledger]:
+    """The ledger of a command.
+
+    A memory ledger belongs to the process that filled it: there the command says so and ends with exit code 1.
+    """
+    config = CostConfig() if url is not None else load_config(path)
+    url = url if url is not None else config.ledger.url
+    if url.startswith("memory:"):
+        err.print(
+            f"The configured ledger is {url}: it lives and ends inside the process that uses it, so there is "
+            "nothing to read here. Set url in \\[ledger], for example to sqlite:///llm-cost.db."
+        )
+        raise typer.Exit(1)
+    options = config.ledger
+    with Ledger.open(
+        url, tenant=options.tenant, durability=options.durability, lease_s=options.lease_s, on_lapse=options.on_lapse
+    ) as ledger:
+        yield ledger
