@@ -7,14 +7,16 @@ No weights are shipped: what makes a prompt hard for one pair of models in one a
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import pairwise
 from math import log1p
 from zlib import crc32
 
 GRAM_BITS = 18
 """Buckets of the hashed n-grams, as a power of two."""
 
-_HEAD, _TAIL = 4_000, 2_000  # a task is stated at the start or the end; the middle of a long prompt is its material
-_WORD = re.compile(rb"[a-z0-9_\x80-\xff]{2,}")
+_HEAD, _TAIL = 3_000, 1_000  # a task is stated at the start or the end; the middle of a long prompt is its material
+_TOKEN = re.compile(rb"[a-z_\x80-\xff]+|[0-9]+|[^\sa-z0-9_\x80-\xff]")  # words, numbers, single signs
 _MASK = (1 << GRAM_BITS) - 1
 _MIX = 0x9E3779B1  # so that the pair "a b" and the word "ab" differ
 
@@ -35,20 +37,19 @@ SHAPE = (
 
 
 def clip(text: str) -> str:
-    """The part of a text that is looked at: all of it up to 6,000 characters, else its first 4,000 and last 2,000."""
+    """The part of a text that is looked at: all of it up to 4,000 characters, else its first 3,000 and last 1,000."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
 
 
-def grams(text: str) -> set[int]:
-    """The buckets of a clipped text's words and word pairs. One-way, but not secret: a word list reverses the words."""
-    hashes = [crc32(word) for word in _WORD.findall(text.lower().encode("utf-8", "replace"))]
-    found = {h & _MASK for h in hashes}
-    previous = 0
-    for h in hashes:
-        if previous:
-            found.add(((previous * _MIX) ^ h) >> 7 & _MASK)
-        previous = h
-    return found
+def grams(text: str) -> Counter[int]:
+    """How often each bucket occurs in a clipped text: words, numbers, signs, and pairs of neighbours.
+
+    One-way, but no secret: whoever has a word list can look up which words were used, not in which order.
+    """
+    hashes = [crc32(token) for token in _TOKEN.findall(text.lower().encode("utf-8", "replace"))]
+    buckets = [h & _MASK for h in hashes]
+    buckets += [((a * _MIX) ^ b) >> 7 & _MASK for a, b in pairwise(hashes)]
+    return Counter(buckets)
 
 
 def shape(text: str) -> tuple[float, ...]:

@@ -53,7 +53,9 @@ class RoutingDecision:
     features: Features
     candidates: tuple[Considered, ...] = ()
     grams: tuple[int, ...] = ()
-    """Hashed n-grams of the working text: only where learning is on."""
+    """Hashed n-grams of the working text, repeated as often as they occur: only where learning is on."""
+    shape: tuple[float, ...] = ()
+    """The shape of the working text (``complexity.SHAPE``): only where learning is on."""
 
     @property
     def expected_nanousd(self) -> NanoUSD | None:
@@ -100,6 +102,7 @@ class RoutingDecision:
                     [*c.target, c.tier, c.expected_nanousd, c.rejected, c.warm_nanousd] for c in self.candidates
                 ],
                 "grams": self.grams,
+                "shape": self.shape,
             },
             ensure_ascii=False,
             separators=(",", ":"),
@@ -143,6 +146,7 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
         features=Features(**{**_UNKNOWN, **known, "needs": tuple(known.get("needs", ()))}),
         candidates=tuple(_considered(*entry) for entry in data.get("candidates", ())),
         grams=tuple(data.get("grams", ())),
+        shape=tuple(data.get("shape", ())),
     )
 
 

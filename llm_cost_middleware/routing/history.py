@@ -1,4 +1,4 @@
-"""What the calls of a site have produced so far: expected output tokens, for the expected cost of the next call."""
+"""What the calls of a site have produced so far: the basis of what the next call is expected to cost."""
 
 from __future__ import annotations
 
@@ -10,25 +10,37 @@ _MEMORY = 0.1
 """The weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear
 in tokens, so its expectation needs the expected number."""
 
+_Key = tuple[str, Target | None, str]
+
 
 class SiteHistory:
-    """Mean output tokens by (call site, model), forgetting old calls slowly. Bounded; its owner holds the lock.
+    """Running means by call site and model, forgetting old calls slowly. Bounded; its owner holds the lock.
 
     Args:
-        keep: How many (site, model) pairs are remembered; the least recently used are dropped.
+        keep: How many means are remembered; the least recently written are dropped.
     """
 
-    def __init__(self, keep: int = 4_096) -> None:
+    def __init__(self, keep: int = 8_192) -> None:
         self._keep = keep
-        self._means: OrderedDict[tuple[str, Target | None], tuple[int, float]] = OrderedDict()
+        self._means: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
 
-    def observe(self, site: str, target: Target, output_tokens: int) -> None:
-        """Take note of what a settled call produced."""
-        for key in ((site, target), (site, None)):
-            count, mean = self._means.get(key, (0, 0.0))
-            count += 1
-            self._means[key] = (count, mean + (output_tokens - mean) * max(1 / count, _MEMORY))
-            self._means.move_to_end(key)
+    def observe(
+        self,
+        site: str,
+        target: Target,
+        output_tokens: int | None = None,
+        *,
+        seconds: float | None = None,
+        accepted: bool | None = None,
+    ) -> None:
+        """Take note of a settled call: what it produced, how long it took, whether a check accepted its answer."""
+        if output_tokens is not None:
+            self._note((site, target, "output"), output_tokens)
+            self._note((site, None, "output"), output_tokens)
+        if seconds is not None:
+            self._note((site, target, "seconds"), seconds)
+        if accepted is not None:
+            self._note((site, None, "accepted"), float(accepted))
         while len(self._means) > self._keep:
             self._means.popitem(last=False)
 
@@ -37,5 +49,21 @@ class SiteHistory:
 
         Models of a site answer the same task: another model's length is a better guess than a constant.
         """
-        known = self._means.get((site, target)) or self._means.get((site, None))
+        known = self._means.get((site, target, "output")) or self._means.get((site, None, "output"))
         return known[1] if known else None
+
+    def expected_seconds(self, site: str, target: Target) -> float | None:
+        """How long this model takes at this site; ``None`` where nothing is known."""
+        known = self._means.get((site, target, "seconds"))
+        return known[1] if known else None
+
+    def acceptance(self, site: str) -> tuple[float, int]:
+        """The share of cheap answers that were accepted at this site, and of how many it was seen."""
+        count, mean = self._means.get((site, None, "accepted"), (0, 0.0))
+        return mean, count
+
+    def _note(self, key: _Key, value: float) -> None:
+        count, mean = self._means.get(key, (0, 0.0))
+        count += 1
+        self._means[key] = (count, mean + (value - mean) * max(1 / count, _MEMORY))
+        self._means.move_to_end(key)

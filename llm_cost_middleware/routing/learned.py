@@ -13,7 +13,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from math import isfinite, sqrt
+from math import isfinite, log, sqrt
+from operator import mul
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -68,23 +69,31 @@ class LearnedPolicy:
         term = self.sites.get(site) or self.sites.get(ANY_SITE)
         if term is None:
             return None
-        return Scored(self.raw_score(text) + term.bias, self.threshold if term.threshold is None else term.threshold)
-
-    def raw_score(self, text: str) -> float:
-        """The score without the call site's part."""
         text = clip(text)
+        return self._scored(term, grams(text), shape(text) if self.shape else ())
+
+    def score_counts(self, counts: Mapping[int, int], shape: Sequence[float], site: str) -> Scored | None:
+        """The same from what the log keeps of a text: its hashed n-grams and its shape."""
+        term = self.sites.get(site) or self.sites.get(ANY_SITE)
+        return None if term is None or (self.shape and not shape) else self._scored(term, counts, shape)
+
+    def _scored(self, term: SiteTerm, counts: Mapping[int, int], shape: Sequence[float]) -> Scored:
         dot = norm = 0.0
         get = self.weights.get
-        for bucket in grams(text):
+        for bucket, count in counts.items():
             entry = get(bucket)
             if entry is not None:
-                dot += entry[0]
-                norm += entry[1]
-        score = self.intercept + (dot / sqrt(norm) if norm else 0.0)
+                weight, rarity = entry
+                if count > 1:
+                    often = 1.0 + log(count)
+                    weight *= often
+                    rarity *= often * often
+                dot += weight
+                norm += rarity
+        score = self.intercept + term.bias + (dot / sqrt(norm) if norm else 0.0)
         if self.shape:
-            for weight, value in zip(self.shape, shape(text), strict=True):
-                score += weight * value
-        return score
+            score += sum(map(mul, self.shape, shape))
+        return Scored(score, self.threshold if term.threshold is None else term.threshold)
 
     def bound_to(self, tiers: Sequence[tuple[str, Sequence[Target]]]) -> LearnedPolicy:
         """The same policy with its two models found in the configured tiers.

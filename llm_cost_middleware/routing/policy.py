@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.routing.cascade import AcceptBy
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.learned import LearnedPolicy, Scored
 from llm_cost_middleware.routing.rules import Rule, Situation, first_match, parse_rules
@@ -56,6 +58,9 @@ class RoutingPolicy:
         sites: Policies of single call sites, by name or glob; the first that matches replaces this policy.
         learned: For ``learned``: the parsed policy file.
         tiers: The names of the tiers, for reasons.
+        accept: For ``cascade``: what accepts a cheap answer: the caller's ``check``, its ``schema``, or ``agreement``
+            of two cheap models.
+        wait_usd_s: For ``cascade``: what a second of waiting is worth, in US dollars.
 
     Raises:
         ConfigurationError: A value outside its range, or ``learned`` without a policy file.
@@ -72,6 +77,8 @@ class RoutingPolicy:
     sites: Mapping[str, RoutingPolicy] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     learned: LearnedPolicy | None = field(default=None, hash=False, repr=False)
     tiers: tuple[str, ...] = ()
+    accept: AcceptBy = "check"
+    wait_usd_s: USD = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(PolicyKind):
@@ -84,6 +91,9 @@ class RoutingPolicy:
             raise ConfigurationError(f"must be between 0 and 1, not {self.explore!r}", key="routing.explore")
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
+        if self.accept not in get_args(AcceptBy):
+            raise ConfigurationError(f"must be one of {', '.join(get_args(AcceptBy))}", key="routing.accept")
+        parse_usd(self.wait_usd_s, what="routing.wait_usd_s")
         if self.kind == "learned" and self.learned is None:
             raise ConfigurationError("a learned policy needs a policy_file: llm-cost tune", key="routing.policy_file")
         if self.kind == "rules" and not self.rules:

@@ -7,9 +7,10 @@ from random import Random
 from typing import NamedTuple
 
 from llm_cost_middleware.errors import NoEligibleModelError
-from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd, ceil_picousd
 from llm_cost_middleware.request import CallRequest, Target
-from llm_cost_middleware.routing.complexity import clip, grams
+from llm_cost_middleware.routing.cascade import pays
+from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.history import SiteHistory
@@ -98,6 +99,8 @@ def decide(
         own, features, request,
         n_tiers=n_tiers, rng=rng, budget_state=budget_left, site=site, now=now, explore=sticky is None,
     )  # fmt: skip
+    if own.kind == "cascade":
+        choice = _cascade_or_direct(own, choice, eligible, site, history)
     chosen = _cheapest(eligible, choice.tier, available)
     reason = choice.reason
     if chosen.tier != choice.tier:
@@ -224,6 +227,33 @@ def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | No
     return min(eligible, key=order)  # stable: the configured order decides between equals
 
 
+def _cascade_or_direct(
+    policy: RoutingPolicy,
+    choice: TierChoice,
+    eligible: Sequence[Considered],
+    site: str,
+    history: SiteHistory | None,
+) -> TierChoice:
+    """A cascade only where it is expected to pay at this site; else the stronger tier at once."""
+    cheap = sorted((c for c in eligible if c.tier == choice.tier), key=lambda c: c.expected_nanousd or 0)
+    strong = min(
+        (c for c in eligible if c.tier > choice.tier), key=lambda c: (c.tier, c.expected_nanousd), default=None
+    )
+    asked = cheap[: 2 if policy.accept == "agreement" else 1]
+    if strong is None or not asked or choice.propensity < 1:
+        return choice
+    accepted, seen = history.acceptance(site) if history else (0.0, 0)
+    seconds = [history.expected_seconds(site, c.target) or 0.0 for c in asked] if history else []
+    worth, saving = pays(
+        sum(c.expected_nanousd or 0 for c in asked), strong.expected_nanousd or 0, accepted, seen,
+        extra_seconds=sum(seconds), second_nanousd=ceil_nanousd(policy.wait_usd_s),
+    )  # fmt: skip
+    if worth:
+        return choice._replace(reason=f"{choice.reason}: expected to save {saving} a call")
+    told = f"asking a cheap model first does not pay at {site}: {accepted:.0%} of {seen} accepted, {saving} a call"
+    return choice._replace(tier=strong.tier, reason=told)
+
+
 def _stay_or_switch(best: Considered, current: Considered | None, sticky: Target) -> tuple[Considered, str]:
     """Inside a conversation the model changes only when the switch saves more than the warm cache it throws away."""
     if current is None:
@@ -250,6 +280,7 @@ def _decision(
     now: float,
     learning: bool,
 ) -> RoutingDecision:
+    text = clip(working_text(request)) if learning else ""
     return RoutingDecision(
         call_id=call_id,
         at=now,
@@ -265,5 +296,6 @@ def _decision(
         requested=request.model,
         features=features,
         candidates=considered,
-        grams=tuple(sorted(grams(clip(working_text(request))))) if learning else (),
+        grams=tuple(sorted(grams(text).elements())) if learning else (),
+        shape=shape(text) if learning else (),
     )

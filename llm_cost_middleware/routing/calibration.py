@@ -1,0 +1,143 @@
+"""A threshold is a promise with an error bar: chosen so that the quality it keeps is safe, not just likely.
+
+Plain Python on scores and outcomes; where the scores came from does not matter, as long as no score was made by a
+model that had seen its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+_GRID = 100
+
+
+class Point(NamedTuple):
+    """One point of the quality-cost curve: calls scored at or above ``threshold`` go to the strong model."""
+
+    threshold: float
+    strong_share: float
+    quality: float
+    """Mean quality, absolute."""
+    cost: float
+    """Mean cost of a call, US dollars."""
+    margin: float
+    """The one-sided bound of (quality - promised quality), at the confidence asked for: safe where it is ≥ 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A chosen threshold and what is known of it."""
+
+    chosen: Point
+    naive: Point
+    """What would have been chosen without an error bar: the cheapest point that reaches the promise on these rows."""
+    curve: tuple[Point, ...]
+    """From "all strong" to "all weak"."""
+    weak_quality: float
+    strong_quality: float
+    strong_cost: float
+    weak_cost: float
+
+    @property
+    def saving(self) -> float:
+        """The share of the strong model's cost that the chosen threshold saves."""
+        return 1 - self.chosen.cost / self.strong_cost if self.strong_cost else 0.0
+
+
+def calibrate(
+    scores: Sequence[float],
+    weak: Sequence[float],
+    strong: Sequence[float],
+    weak_cost: Sequence[float],
+    strong_cost: Sequence[float],
+    *,
+    quality: float = 0.95,
+    confidence: float = 0.95,
+    horizon: int | None = None,
+) -> Calibration:
+    """Choose the thriftiest threshold whose quality is at least ``quality`` of the strong model's, with confidence.
+
+    Thresholds are tried from the safest (all strong) down, and the first that is not safe ends the search: a fixed
+    sequence of tests, so that trying many costs no confidence.
+
+    Args:
+        scores: Expected gains, out of fold.
+        weak: The weak model's quality on each row.
+        strong: The strong model's quality.
+        weak_cost: The weak model's cost of each row, US dollars.
+        strong_cost: The strong model's cost.
+        quality: The share of the strong model's quality that is promised.
+        confidence: How likely the promise is to be kept.
+        horizon: For how many calls to come the promise is made; as many as there are rows by default. Their own
+            chance is part of the error bar. 0 promises the long run only.
+    """
+    n = len(scores)
+    order = sorted(range(n), key=scores.__getitem__, reverse=True)
+    z = NormalDist().inv_cdf(confidence)
+    ahead = n if horizon is None else horizon
+    spread = sqrt(1 / n + (1 / ahead if ahead else 0.0))
+    steps = {round(n * step / _GRID) for step in range(_GRID + 1)}
+
+    total = square = value = cost = 0.0
+    for row in range(n):
+        distance = weak[row] - quality * strong[row]
+        total += distance
+        square += distance * distance
+        value += weak[row]
+        cost += weak_cost[row]
+    curve: list[Point] = []
+    for count in range(n + 1):
+        if count in steps and _separates(scores, order, count):
+            mean = total / n
+            margin = mean - z * sqrt(max(square / n - mean * mean, 0.0)) * spread
+            curve.append(Point(_threshold(scores, order, count), count / n, value / n, cost / n, margin))
+        if count < n:
+            row = order[count]
+            before, after = weak[row] - quality * strong[row], (1 - quality) * strong[row]
+            total += after - before
+            square += after * after - before * before
+            value += strong[row] - weak[row]
+            cost += strong_cost[row] - weak_cost[row]
+    curve.reverse()
+    chosen = curve[0]
+    for point in curve[1:]:
+        if point.margin < 0:
+            break
+        chosen = point
+    strong_mean = sum(strong) / n
+    naive = min((p for p in curve if p.quality >= quality * strong_mean), key=lambda p: p.cost, default=curve[0])
+    return Calibration(
+        chosen, naive, tuple(curve), sum(weak) / n, strong_mean, sum(strong_cost) / n, sum(weak_cost) / n
+    )
+
+
+def gain_over_mixing(
+    scores: Sequence[float], weak: Sequence[float], strong: Sequence[float], threshold: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """How much better a threshold is than sending the same share of calls to the strong model by chance.
+
+    Returns:
+        The difference in mean quality, and its one-sided lower bound.
+    """
+    n = len(scores)
+    share = sum(score >= threshold for score in scores) / n
+    gap = (sum(strong) - sum(weak)) / n
+    parts = [((score >= threshold) - share) * (s - w - gap) for score, w, s in zip(scores, weak, strong, strict=True)]
+    mean = sum(parts) / n
+    deviation = sqrt(sum((part - mean) ** 2 for part in parts) / n)
+    return mean, mean - NormalDist().inv_cdf(confidence) * deviation / sqrt(n)
+
+
+def _separates(scores: Sequence[float], order: Sequence[int], count: int) -> bool:
+    """Whether a threshold can tell the first ``count`` rows from the rest: equal scores cannot be told apart."""
+    return count in (0, len(order)) or scores[order[count - 1]] > scores[order[count]]
+
+
+def _threshold(scores: Sequence[float], order: Sequence[int], count: int) -> float:
+    if count == 0:
+        return inf
+    return -inf if count == len(order) else (scores[order[count - 1]] + scores[order[count]]) / 2

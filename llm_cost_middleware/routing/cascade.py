@@ -1,0 +1,191 @@
+"""Cheap first, and the strong model only where the answer is not accepted: verification beats prediction.
+
+An answer is accepted by the caller's check, by its schema, or because two cheap models agree. The machine here says
+what to ask next; asking, reserving and booking are the caller's, attempt by attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.decision import RoutingDecision
+
+AcceptBy = Literal["check", "schema", "agreement"]
+
+_PRIOR_CALLS, _PRIOR_ACCEPTED = 5, 0.8
+"""Until a site has shown otherwise a cascade is taken to be accepted four times in five: a belief worth five calls."""
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_ANSWER_LENGTH = 80
+"""Up to here a text is an answer to be compared as a whole; of a longer one the last number is the answer."""
+
+
+class CascadePlan(NamedTuple):
+    """Who is asked, in which order, and what decides."""
+
+    cheap: tuple[Target, ...]
+    """One model; two where agreement decides."""
+    strong: Target
+    accept: AcceptBy
+
+
+class Ask(NamedTuple):
+    """Ask this model next."""
+
+    target: Target
+    reason: str
+
+
+class Accept(NamedTuple):
+    """Take this answer."""
+
+    answer: int
+    """Its place among the answers."""
+    reason: str
+
+
+def plan_cascade(decision: RoutingDecision, accept: AcceptBy) -> CascadePlan | None:
+    """The cascade behind a decision; ``None`` where there is no stronger model, or no second cheap one to agree with.
+
+    The second cheap model comes from the decision's tier, another provider's before another of the same: two models
+    of one family make the same mistakes.
+    """
+    strong = escalation(decision)
+    if strong is None:
+        return None
+    cheap: tuple[Target, ...] = (decision.target,)
+    if accept == "agreement":
+        peers = [c for c in decision.eligible if c.tier == decision.tier and c.target != decision.target]
+        if not peers:
+            return None
+        peers.sort(key=lambda c: (c.target.provider == decision.target.provider, c.expected_nanousd or 0))
+        cheap = (decision.target, peers[0].target)
+    return CascadePlan(cheap, strong, accept)
+
+
+def escalation(decision: RoutingDecision) -> Target | None:
+    """The cheapest eligible model of the next tier up that has one: where a call goes whose answer was not accepted."""
+    above = [c for c in decision.eligible if c.tier > decision.tier >= 0]
+    return min(above, key=lambda c: (c.tier, c.expected_nanousd or 0)).target if above else None
+
+
+def next_step(
+    plan: CascadePlan, answers: Sequence[str], *, check: Callable[[str], bool] | None = None, schema: str = ""
+) -> Ask | Accept:
+    """What to do after these answers, in the order in which they came.
+
+    Args:
+        plan: The cascade.
+        answers: The texts so far: of the cheap models, then of the strong one.
+        check: The caller's check, for ``accept = "check"``; without one nothing can be accepted.
+        schema: The output schema as JSON text, for ``accept = "schema"``.
+    """
+    given, cheap = len(answers), len(plan.cheap)
+    if given > cheap:
+        return Accept(given - 1, "the strong model's answer stands")
+    if given < cheap:
+        return Ask(plan.cheap[given], "a cheap model first" if not given else "a second opinion")
+    if plan.accept == "agreement":
+        agreed = all(agree(answers[0], other) for other in answers[1:])
+        return Accept(0, "two models agree") if agreed else Ask(plan.strong, "two cheap models disagree")
+    if plan.accept == "schema":
+        fits = satisfies(schema, answers[0])
+        return Accept(0, "it fits its schema") if fits else Ask(plan.strong, "the answer does not fit its schema")
+    if check is not None and check(answers[0]):
+        return Accept(0, "the caller's check accepts it")
+    return Ask(plan.strong, "the caller's check rejects it" if check else "there is no check to accept it by")
+
+
+def pays(
+    cheap_nanousd: int,
+    strong_nanousd: int,
+    accepted: float,
+    seen: int,
+    *,
+    extra_seconds: float = 0.0,
+    second_nanousd: int = 0,
+) -> tuple[bool, NanoUSD]:
+    """Whether asking cheap models first is expected to be cheaper than asking the strong one at once.
+
+    Args:
+        cheap_nanousd: What the cheap attempts cost together.
+        strong_nanousd: What the strong one costs.
+        accepted: The share of cheap answers that this site accepted.
+        seen: Of how many.
+        extra_seconds: How much longer an escalated call takes.
+        second_nanousd: What a second of waiting is worth.
+
+    Returns:
+        Whether it pays, and the expected saving of a call in nano-dollars (negative where it does not).
+    """
+    share = (accepted * seen + _PRIOR_ACCEPTED * _PRIOR_CALLS) / (seen + _PRIOR_CALLS)
+    saving = share * strong_nanousd - cheap_nanousd - (1 - share) * extra_seconds * second_nanousd
+    return saving > 0, NanoUSD(int(saving))
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether two answers say the same: equal JSON, equal short texts, or the same last number in longer ones."""
+    return bool(gist := _gist(one)) and gist == _gist(other)
+
+
+def satisfies(schema: str | Mapping[str, Any], text: str) -> bool:
+    """Whether a text is JSON that fits a schema. Reads type, enum, const, properties, required, items and
+    additionalProperties; what else a schema says is not looked at, so a pass is no proof.
+    """  # noqa: D205  # one sentence of two lines
+    try:
+        value = json.loads(text)
+        rules = json.loads(schema) if isinstance(schema, str) and schema else schema
+    except ValueError:
+        return False
+    return not isinstance(rules, Mapping) or _fits(rules, value)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,), "array": (list,), "string": (str,), "number": (int, float), "integer": (int,),
+    "boolean": (bool,), "null": (type(None),),
+}  # fmt: skip
+
+
+def _fits(rules: Mapping[str, Any], value: Any) -> bool:
+    types = rules.get("type")
+    if types is not None:
+        names = [types] if isinstance(types, str) else types
+        if not any(_is(value, name) for name in names):
+            return False
+    if "enum" in rules and value not in rules["enum"]:
+        return False
+    if "const" in rules and value != rules["const"]:
+        return False
+    if isinstance(value, dict):
+        known = rules.get("properties", {})
+        if any(name not in value for name in rules.get("required", ())):
+            return False
+        if rules.get("additionalProperties") is False and any(name not in known for name in value):
+            return False
+        return all(_fits(known[name], item) for name, item in value.items() if isinstance(known.get(name), Mapping))
+    if isinstance(value, list) and isinstance(rules.get("items"), Mapping):
+        return all(_fits(rules["items"], item) for item in value)
+    return True
+
+
+def _is(value: object, name: str) -> bool:
+    if isinstance(value, bool) and name != "boolean":
+        return False
+    return isinstance(value, _TYPES.get(name, (object,)))
+
+
+def _gist(text: str) -> object:
+    text = text.strip()
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except ValueError:
+        pass
+    if len(text) <= _ANSWER_LENGTH:
+        return " ".join(text.casefold().split()).rstrip(".!")
+    numbers = _NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else " ".join(text.casefold().split())

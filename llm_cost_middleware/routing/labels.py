@@ -1,0 +1,206 @@
+"""Labels to learn from: for one prompt, what each of two models made of it and what that cost.
+
+From a file where both models answered the same prompts, or from the application's own log, where only one did: there
+exploration makes up for the answer that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from math import isnan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.complexity import clip, grams, shape
+from llm_cost_middleware.routing.decisions import Logged
+from llm_cost_middleware.routing.learned import ANY_SITE
+
+MIN_PROPENSITY = 0.005
+"""Logged calls whose other tier was less likely than this say nothing of it that is not drowned in noise."""
+
+_PRIOR = 10.0
+
+
+class Label(NamedTuple):
+    """One prompt's outcome at a weak and a strong model."""
+
+    grams: Mapping[int, int]
+    shape: tuple[float, ...]
+    """Empty where it is not known."""
+    site: str
+    weak: float
+    """Quality in [0, 1]; an unbiased estimate, possibly outside, where the model was not asked."""
+    strong: float
+    weak_cost: float
+    """US dollars, for comparing policies (never for booking)."""
+    strong_cost: float
+    text_length: int = 0
+    item_count: int = 1
+
+
+def label_text(
+    text: str, weak: float, strong: float, weak_cost: float, strong_cost: float, site: str = ANY_SITE
+) -> Label:
+    """A label from a prompt's text, which is read and let go."""
+    kept = clip(text)
+    return Label(grams(kept), shape(kept), site, weak, strong, weak_cost, strong_cost, len(text))
+
+
+def read_labels(
+    path: Path,
+    weak: Target,
+    strong: Target,
+    *,
+    site_column: str = "site",
+    costs: tuple[float, float] | None = None,
+) -> list[Label]:
+    """Read outcomes of two models on the same prompts from a JSONL or parquet file.
+
+    Args:
+        path: One row a prompt: ``prompt``, ``score__<model>`` in [0, 1] and, unless ``costs`` says it,
+            ``cost__<model>`` in US dollars. Rows where either model has no score are left out.
+        weak: The cheaper model; a column may be named by the model alone or by ``provider/model``.
+        strong: The dearer one.
+        site_column: The column that names the call site, where there is one.
+        costs: US dollars a call of the weak and the strong model, where the file has none.
+
+    Raises:
+        ConfigurationError: A column is missing, a score is no quality, or no row is left.
+        MissingExtraError: The file is parquet and the ``learn`` extra is not installed.
+    """
+    found: list[Label] = []
+    for number, row in enumerate(_rows(path), 1):
+        where = f"{path.name} row {number}"
+        weak_score, strong_score = _number(row, "score__", weak), _number(row, "score__", strong)
+        if weak_score is None or strong_score is None:
+            continue
+        if not (0 <= weak_score <= 1 and 0 <= strong_score <= 1):
+            raise ConfigurationError(f"has a quality outside 0 to 1: {weak_score}, {strong_score}", key=where)
+        weak_cost, strong_cost = costs or (_number(row, "cost__", weak), _number(row, "cost__", strong))
+        if weak_cost is None or strong_cost is None:
+            raise ConfigurationError("has no cost of both models, and none was given", key=where)
+        text, site = row.get("prompt"), row.get(site_column)
+        if not isinstance(text, str):
+            raise ConfigurationError("has no prompt", key=where)
+        found.append(
+            label_text(text, weak_score, strong_score, weak_cost, strong_cost, str(site) if site else ANY_SITE)
+        )
+    if not found:
+        raise ConfigurationError(f"has no row with a score of both {weak} and {strong}", key=path.name)
+    return found
+
+
+def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target) -> tuple[list[Label], dict[str, int]]:
+    """Labels from decisions and outcomes, where each call was answered by one model only.
+
+    The answer that is missing is estimated without bias from the propensities that exploration logged (doubly robust:
+    the site's mean for that model, corrected by what was seen, weighted by how likely it was to be seen).
+
+    Returns:
+        The labels, and how many calls could not be used, by reason.
+    """
+    usable: list[tuple[Logged, bool, float]] = []
+    left_out: Counter[str] = Counter()
+    for entry in logged:
+        reason = _unusable(entry, weak, strong)
+        if reason:
+            left_out[reason] += 1
+        else:
+            usable.append((entry, entry.decision.target == strong, entry.quality or 0.0))
+    costs = {arm: _mean_cost(usable, arm=arm) for arm in (False, True)}
+    means = _site_means(usable)
+    found = []
+    for entry, was_strong, quality in usable:
+        decision, features = entry.decision, entry.decision.features
+        weak_score, strong_score = means[decision.site, False], means[decision.site, True]
+        if was_strong:
+            strong_score += (quality - strong_score) / decision.propensity
+        else:
+            weak_score += (quality - weak_score) / decision.propensity
+        found.append(
+            Label(
+                grams=Counter(decision.grams),
+                shape=decision.shape,
+                site=decision.site,
+                weak=weak_score,
+                strong=strong_score,
+                weak_cost=costs[False],
+                strong_cost=costs[True],
+                text_length=features.text_length,
+                item_count=features.item_count,
+            )
+        )
+    return found, dict(left_out)
+
+
+def _unusable(entry: Logged, weak: Target, strong: Target) -> str:
+    decision = entry.decision
+    if decision.target not in (weak, strong):
+        return "another model"
+    if entry.quality is None:
+        return "no outcome"
+    if not decision.grams:
+        return "no n-grams (learning was off)"
+    if not MIN_PROPENSITY <= decision.propensity <= 1 - MIN_PROPENSITY:
+        return "no exploration"
+    return ""
+
+
+def _mean_cost(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) -> float:
+    paid = [
+        float((entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0) / 1e9)
+        for entry, was_strong, _ in usable
+        if was_strong == arm
+    ]
+    return sum(paid) / len(paid) if paid else 0.0
+
+
+def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str, bool], float]:
+    """Mean quality by (site, strong), drawn towards the mean over all sites where calls are few."""
+    own: dict[tuple[str, bool], list[float]] = {}
+    overall: dict[bool, list[float]] = {False: [], True: []}
+    sites = set()
+    for entry, arm, quality in usable:
+        sites.add(entry.decision.site)
+        own.setdefault((entry.decision.site, arm), []).append(quality)
+        overall[arm].append(quality)
+    mean = {arm: sum(seen) / len(seen) if seen else 0.5 for arm, seen in overall.items()}
+    return {
+        (site, arm): (sum(seen) + _PRIOR * mean[arm]) / (len(seen) + _PRIOR)
+        for site in sites
+        for arm in (False, True)
+        for seen in (own.get((site, arm), []),)
+    }
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise MissingExtraError("reading parquet", "learn") from None
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise ConfigurationError(f"is not JSON: {error}", key=f"{path.name} line {number}") from None
+                if not isinstance(row, dict):
+                    raise ConfigurationError("is not a table", key=f"{path.name} line {number}")
+                yield row
+
+
+def _number(row: Mapping[str, Any], prefix: str, target: Target) -> float | None:
+    for name in (f"{prefix}{target.model}", f"{prefix}{target}"):
+        value = row.get(name)
+        if isinstance(value, int | float) and not isnan(value):  # a NaN stands for "not measured"
+            return float(value)
+    return None
