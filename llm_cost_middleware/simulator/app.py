@@ -221,8 +221,8 @@ def authenticate(provider: Provider, headers: Mapping[str, str]) -> str:
             raise anthropic_error(401, "x-api-key header is required")
         raise openai_error(
             401,
-            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
-            "(i.e. Authorization: Bearer YOUR_KEY).",
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+            "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
             kind="invalid_request_error",
         )
     if provider == "anthropic" and "anthropic-version" not in headers:

@@ -128,8 +128,8 @@ def request_too_large(provider: Provider) -> Refusal:
         return refusal
     return openai_error(
         429,
-        "Request too large for this model in organization org-simulated on tokens per min (TPM): Limit 30000, Requested "
-        "2500013. The input or output tokens must be reduced in order to run successfully. Visit "
+        "Request too large for this model in organization org-simulated on tokens per min (TPM): Limit 30000, "
+        "Requested 2500013. The input or output tokens must be reduced in order to run successfully. Visit "
         "https://platform.openai.com/account/rate-limits to learn more.",
         kind="tokens",
         code="rate_limit_exceeded",

@@ -38,7 +38,7 @@ def auto(request: SimRequest) -> Answer:
     if request.schema is not None:
         return Answer(text=json.dumps(_arguments(request.schema, request), ensure_ascii=False))
     if request.json_mode:
-        keys = re.findall(r"`(\w+)`", request.last_user_text) or ["answer"]
+        keys = re.findall(r"[`'\"](\w+)[`'\"]", request.last_user_text) or ["answer"]
         return Answer(text=json.dumps({key: f"a {key}" for key in keys}))
     if request.answers_tools:
         return Answer(text=f"The tool says: {request.turns[-1].text[:_ECHO_CHARS]}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _DEPTH = 12
-_QUOTED = re.compile(r"[\"'“‘`]([^\"'”’`]+)[\"'”’`]")
+_QUOTED = re.compile("[\"'`\u2018\u201c]([^\"'`\u2019\u201d]+)[\"'`\u2019\u201d]")
 _FORMATS = {
     "date": "2026-11-23",
     "date-time": "2026-11-23T12:00:00Z",

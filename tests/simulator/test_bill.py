@@ -47,7 +47,8 @@ def test_a_response_costs_what_the_price_page_says(model, tier, geo, tokens, nan
 def test_every_model_of_the_packaged_tiers_is_served():
     wanted = {
         "claude-haiku-4-5", "claude-haiku-4-5-20251001", "claude-haiku-5-5", "claude-sonnet-4-5", "claude-sonnet-4-6",
-        "claude-sonnet-5", "claude-sonnet-5-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-5", "claude-opus-5-5",
+        "claude-sonnet-5", "claude-sonnet-5-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-5",
+        "claude-opus-5-5",
         "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "o3", "o4-mini", "gpt-5", "gpt-5-mini",
         "gpt-5-nano", "gpt-5.1", "gpt-5.2", "gpt-5.4", "gpt-5.4-mini", "gpt-5.6", "gpt-5.6-sol", "gpt-5.6-terra",
         "gpt-5.6-luna", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol",

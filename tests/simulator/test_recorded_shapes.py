@@ -58,9 +58,8 @@ def gpt_body(model="gpt-5-mini", **more):
 
 
 def events(text):
-    """The data of every event, and the order of their kinds with repetitions folded."""
-    data = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
-    return data
+    """The data of every event."""
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
 
 
 def folded(kinds):
@@ -189,7 +188,7 @@ def test_a_response_stream_has_the_recorded_events(sim, post, recorded, exchange
     else:
         body = {"model": "gpt-4.1", "input": "hi"}
     our_text = post("/v1/responses", body | {"stream": True}).text
-    names = re.compile(r"^event: (.*)$", re.M)
+    names = re.compile(r"^event: (.*)$", re.MULTILINE)
     assert folded(names.findall(our_text)) == folded(names.findall(real_text))
     shapes = {}
     for event in events(real_text):

@@ -8,6 +8,7 @@ from typing import Any
 from llm_cost_middleware.simulator.engine import Engine
 from llm_cost_middleware.simulator.reading import Ids
 from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
+
 from .dialect import MESSAGES
 
 _DAY_S = 86_400

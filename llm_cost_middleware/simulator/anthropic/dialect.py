@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from llm_cost_middleware.simulator.reading import Dialect
+
 from .reply import error_frame, frames, message
 from .request import read_messages
 

@@ -11,12 +11,39 @@ from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
 from llm_cost_middleware.simulator.reading import Reading
 from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
 from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
-from .checks import check_marks, check_messages, check_tools
+
+from .checks import bad, check_messages, check_system, check_tools
+from .marks import check_marks
 
 _KNOWN = frozenset(
-    "max_tokens messages model cache_control container diagnostics inference_geo metadata output_config service_tier "
-    "speed stop_sequences stream system temperature thinking tool_choice tools top_k top_p betas context_management "
-    "mcp_servers output_format user_profile_id workspace_id".split()
+    {
+        "betas",
+        "cache_control",
+        "container",
+        "context_management",
+        "diagnostics",
+        "inference_geo",
+        "max_tokens",
+        "mcp_servers",
+        "messages",
+        "metadata",
+        "model",
+        "output_config",
+        "output_format",
+        "service_tier",
+        "speed",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+        "user_profile_id",
+        "workspace_id",
+    }
 )
 _COUNT_KNOWN = _KNOWN - {"max_tokens", "stream", "metadata", "service_tier"}
 _TIERS = {"fast": "fast", "standard": "standard", None: "standard"}
@@ -32,15 +59,16 @@ def read_messages(
     """
     model = _model(body)
     if extra := unknown(body, _COUNT_KNOWN if counting else _KNOWN):
-        raise anthropic_error(400, f"{extra}: Extra inputs are not permitted")
+        raise bad(f"{extra}: Extra inputs are not permitted")
     check_messages(body)
     check_tools(body)
+    check_system(body)
     check_marks(body)
     if not counting:
         _limits(body, model)
     prompt = lay_out(body, rule)
     if prompt.tokens > model.window:
-        raise anthropic_error(400, f"prompt is too long: {prompt.tokens} tokens > {model.window} maximum")
+        raise bad(f"prompt is too long: {prompt.tokens} tokens > {model.window} maximum")
     config = body.get("output_config") or {}
     form = config.get("format") or body.get("output_format") or {}
     choice = body.get("tool_choice") or {}
@@ -85,39 +113,40 @@ def _model(body: Mapping[str, Any]) -> Model:
 
 
 def _required(field: str) -> Refusal:
-    return anthropic_error(400, f"{field}: Field required")
+    return bad(f"{field}: Field required")
 
 
 def _limits(body: Mapping[str, Any], model: Model) -> None:
     if "max_tokens" not in body:
         raise _required("max_tokens")
-    limit = body["max_tokens"]
+    limit, most = body["max_tokens"], model.max_output
     if not is_count(limit):
-        raise anthropic_error(400, "max_tokens: Input should be a valid integer greater than or equal to 0")
-    if limit > model.max_output:
-        raise anthropic_error(
-            400,
-            f"max_tokens: {limit} > {model.max_output}, which is the maximum allowed number of output tokens for {model.id}",
-        )
+        raise bad("max_tokens: Input should be a valid integer greater than or equal to 0")
+    if limit > most:
+        raise bad(f"max_tokens: {limit} > {most}, which is the maximum allowed number of output tokens for {model.id}")
     temperature = body.get("temperature")
     if temperature is not None and not 0 <= temperature <= 1:
-        raise anthropic_error(400, "temperature: range: 0..1")
-    if body.get("speed") not in _TIERS or (body.get("speed") == "fast" and "fast" not in model.rates):
-        raise anthropic_error(400, f"speed: '{body.get('speed')}' is not supported for {model.id}")
+        raise bad("temperature: range: 0..1")
+    speed = body.get("speed")
+    if speed not in _TIERS or _TIERS[speed] not in model.rates:
+        raise bad(f"speed: '{speed}' is not supported for {model.id}")
     if body.get("inference_geo") and not model.geo:
-        raise anthropic_error(400, f"inference_geo: not supported for {model.id}")
+        raise bad(f"inference_geo: not supported for {model.id}")
+    _check_thinking(body, limit)
+
+
+def _check_thinking(body: Mapping[str, Any], limit: int) -> None:
     thinking = body.get("thinking") or {}
-    if thinking.get("type") == "enabled":
-        budget = thinking.get("budget_tokens")
+    if thinking.get("type") not in {"enabled", "adaptive"}:
+        return
+    if thinking["type"] == "enabled":
+        budget: Any = thinking.get("budget_tokens")
         if not is_count(budget, 1024):
-            raise anthropic_error(400, "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
+            raise bad("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
         if budget >= limit:
-            raise anthropic_error(400, "`max_tokens` must be greater than `thinking.budget_tokens`.")
-    if thinking.get("type") in {"enabled", "adaptive"} and (body.get("tool_choice") or {}).get("type") in {
-        "any",
-        "tool",
-    }:
-        raise anthropic_error(400, "Thinking may not be enabled when tool_choice forces tool use.")
+            raise bad("`max_tokens` must be greater than `thinking.budget_tokens`.")
+    if (body.get("tool_choice") or {}).get("type") in {"any", "tool"}:
+        raise bad("Thinking may not be enabled when tool_choice forces tool use.")
 
 
 def lay_out(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
@@ -189,10 +218,8 @@ def _ttl(block: Mapping[str, Any]) -> str:
 
 
 def _turns(body: Mapping[str, Any]) -> list[Turn]:
-    turns: list[Turn] = []
-    system = body.get("system")
-    for block in [{"text": system}] if isinstance(system, str) else system or []:
-        turns.append(Turn("system", block["text"]))
+    system = body.get("system") or []
+    turns = [Turn("system", block["text"]) for block in ([{"text": system}] if isinstance(system, str) else system)]
     for message in body["messages"]:
         content = message["content"]
         role = message["role"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llm_cost_middleware.simulator.prompts import Block
 from llm_cost_middleware.simulator.tokens import Tokenizer
+
 from . import CachePlan, Store
 
 if TYPE_CHECKING:

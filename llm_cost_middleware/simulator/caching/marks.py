@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llm_cost_middleware.simulator.prompts import Block
+
 from . import CachePlan, Store
 
 if TYPE_CHECKING:

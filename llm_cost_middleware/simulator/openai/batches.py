@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from llm_cost_middleware.simulator.engine import Engine
@@ -65,8 +66,8 @@ class Batches:
         dialect = self._dialects[body["endpoint"]]
         lines = [json.loads(line) for line in self.content(body["input_file_id"]).splitlines() if line.strip()]
         results = [self._run(dialect, line, headers, key) for line in lines]
-        good = [result for result in results if result["response"]["status_code"] == 200]
-        bad = [result for result in results if result["response"]["status_code"] != 200]
+        good = [result for result in results if result["response"]["status_code"] == HTTPStatus.OK]
+        bad = [result for result in results if result["response"]["status_code"] != HTTPStatus.OK]
         now = int(self._engine.clock.now())
         fresh = {
             "id": self._engine.ids.new("batch_", 32),
@@ -128,7 +129,7 @@ class Batches:
             reading = self._engine.read(dialect, params, headers, 0)
             served = self._engine.begin(dialect, reading, key, tier="batch")
             self._engine.started(served)
-            status, body = 200, dialect.reply(served.out)
+            status, body = int(HTTPStatus.OK), dialect.reply(served.out)
             served.close("complete")
         except Refusal as refusal:
             status, body = refusal.status, refusal.body

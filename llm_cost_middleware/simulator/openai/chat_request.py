@@ -9,14 +9,49 @@ from llm_cost_middleware.simulator.fields import is_count, unknown
 from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
 from llm_cost_middleware.simulator.reading import Reading
 from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
+
 from . import checks
 
 _KNOWN = frozenset(
-    "messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens "
-    "metadata modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key "
-    "prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier "
-    "stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity "
-    "web_search_options".split()
+    {
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "moderation",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
 )
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PARTS = frozenset({"text", "image_url", "input_audio", "refusal", "audio", "file"})
@@ -107,45 +142,13 @@ def _check_messages(body: Mapping[str, Any]) -> None:
     if messages is None:
         raise checks.missing("messages")
     if not isinstance(messages, list) or not messages:
-        raise checks.bad(
-            "Invalid 'messages': empty array. Expected an array with minimum length 1.",
-            param="messages",
-            code="empty_array",
-        )
+        complaint = "Invalid 'messages': empty array. Expected an array with minimum length 1."
+        raise checks.bad(complaint, param="messages", code="empty_array")
     open_calls: set[str] = set()
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
-        role = message.get("role")
-        if role not in _ROLES:
-            raise checks.bad(f"Invalid value: '{role}'.", param=f"{where}.role", code="invalid_value")
-        content = message.get("content")
-        if content is None and not (
-            role == "assistant" and (message.get("tool_calls") or message.get("refusal") or "function_call" in message)
-        ):
-            raise checks.bad(
-                f"Invalid value for 'content': expected a string, got null.",
-                param=f"{where}.content",
-                code="invalid_type",
-            )
-        if content is not None and not isinstance(content, str | list):
-            raise checks.bad(
-                f"Invalid type for '{where}.content': expected one of a string or array of objects, but got an object "
-                "instead.",
-                param=f"{where}.content",
-                code="invalid_type",
-            )
-        for number, part in enumerate(content if isinstance(content, list) else ()):
-            kind = part.get("type")
-            if kind is None:
-                raise checks.missing(f"{where}.content[{number}].type")
-            if kind not in _PARTS:
-                raise checks.bad(
-                    f"Invalid value: '{kind}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', "
-                    "'audio', and 'file'.",
-                    param=f"{where}.content[{number}].type",
-                    code="invalid_value",
-                )
-        if role == "tool":
+        _check_content(message, where)
+        if message["role"] == "tool":
             if message.get("tool_call_id") not in open_calls:
                 raise checks.bad(
                     "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
@@ -159,11 +162,42 @@ def _check_messages(body: Mapping[str, Any]) -> None:
     _all_answered(open_calls, f"messages[{len(messages)}]")
 
 
+def _check_content(message: Mapping[str, Any], where: str) -> None:
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES:
+        raise checks.bad(f"Invalid value: '{role}'.", param=f"{where}.role", code="invalid_value")
+    silent = role == "assistant" and any(
+        message.get(key) for key in ("tool_calls", "refusal", "function_call", "audio")
+    )
+    if content is None and not silent:
+        complaint = "Invalid value for 'content': expected a string, got null."
+        raise checks.bad(complaint, param=f"{where}.content", code="invalid_type")
+    if content is not None and not isinstance(content, str | list):
+        raise checks.bad(
+            f"Invalid type for '{where}.content': expected one of a string or array of objects, but got an object "
+            "instead.",
+            param=f"{where}.content",
+            code="invalid_type",
+        )
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        kind = part.get("type")
+        if kind is None:
+            raise checks.missing(f"{where}.content[{number}].type")
+        if kind not in _PARTS:
+            raise checks.bad(
+                f"Invalid value: '{kind}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', "
+                "'audio', and 'file'.",
+                param=f"{where}.content[{number}].type",
+                code="invalid_value",
+            )
+
+
 def _all_answered(open_calls: set[str], where: str) -> None:
     if open_calls:
+        missing = ", ".join(sorted(open_calls))
         raise checks.bad(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-            f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(sorted(open_calls))}",
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {missing}",
             param=where,
         )
 
@@ -179,11 +213,11 @@ def _check_tools(body: Mapping[str, Any]) -> None:
             "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.",
             param="tool_choice",
         )
-    for name in ("parallel_tool_calls",):
-        if body.get(name) is not None and not body.get("tools"):
-            raise checks.bad(
-                f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", param=name
-            )
+    if body.get("parallel_tool_calls") is not None and not body.get("tools"):
+        complaint = (
+            "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified."
+        )
+        raise checks.bad(complaint, param="parallel_tool_calls")
 
 
 def _choice(choice: Any) -> str:

@@ -9,6 +9,7 @@ from llm_cost_middleware.simulator.refusals import Refusal, openai_error
 
 _FOREIGN = frozenset({"cache_control"})
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority"}
+_HOTTEST = 2
 EFFORT_TOKENS = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 512}
 """Reasoning tokens that an answer spends on each effort that a request states."""
 
@@ -81,14 +82,19 @@ def check_limit(body: Mapping[str, Any], name: str, model: Model, least: int = 1
 def check_sampling(body: Mapping[str, Any], model: Model) -> None:
     """Temperature within its range, and not at all on models that only take the default."""
     temperature = body.get("temperature")
-    if temperature is not None and not 0 <= temperature <= 2:
-        word = "minimum" if temperature < 0 else "maximum"
-        sign = ">= 0" if temperature < 0 else "<= 2"
+    if temperature is not None and temperature < 0:
         raise bad(
-            f"Invalid 'temperature': decimal {'below' if temperature < 0 else 'above'} {word} value. Expected a value "
-            f"{sign}, but got {temperature} instead.",
+            "Invalid 'temperature': decimal below minimum value. Expected a value >= 0, but got "
+            f"{temperature} instead.",
             param="temperature",
-            code=f"decimal_{'below_min' if temperature < 0 else 'above_max'}_value",
+            code="decimal_below_min_value",
+        )
+    if temperature is not None and temperature > _HOTTEST:
+        raise bad(
+            f"Invalid 'temperature': decimal above maximum value. Expected a value <= {_HOTTEST}, but got "
+            f"{temperature} instead.",
+            param="temperature",
+            code="decimal_above_max_value",
         )
     if not model.sampling:
         for name in ("temperature", "top_p"):

@@ -1,6 +1,7 @@
 """OpenAI's endpoints as `Dialect`s."""
 
 from llm_cost_middleware.simulator.reading import Dialect
+
 from . import chat_reply
 from .chat_request import read_chat
 

@@ -7,6 +7,7 @@ from typing import Any
 from llm_cost_middleware.simulator.reading import Dialect, Frame, Outgoing, Reading
 from llm_cost_middleware.simulator.refusals import openai_error
 from llm_cost_middleware.simulator.tokens import Tokenizer
+
 from . import responses_reply
 from .responses_request import read_response
 

@@ -17,7 +17,7 @@ def response(out: Outgoing) -> dict[str, Any]:
     output = _output(out)
     if cut and output:
         output[-1]["status"] = "incomplete"
-    finished = _envelope(out) | {
+    return _envelope(out) | {
         "status": "incomplete" if cut else "completed",
         "completed_at": None if cut else int(out.now),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
@@ -26,7 +26,6 @@ def response(out: Outgoing) -> dict[str, Any]:
         "usage": usage(out) if out.usage else None,
         "background": bool(body.get("background")),
     }
-    return finished
 
 
 def _envelope(out: Outgoing) -> dict[str, Any]:

@@ -9,13 +9,43 @@ from llm_cost_middleware.simulator.fields import unknown
 from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
 from llm_cost_middleware.simulator.reading import Reading
 from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
+
 from . import checks
 
 _KNOWN = frozenset(
-    "background context_management conversation include input instructions max_output_tokens max_tool_calls metadata model "
-    "moderation parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_options "
-    "prompt_cache_retention reasoning safety_identifier service_tier store stream stream_options temperature text "
-    "tool_choice tools top_logprobs top_p truncation user".split()
+    {
+        "background",
+        "context_management",
+        "conversation",
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "moderation",
+        "parallel_tool_calls",
+        "previous_response_id",
+        "prompt",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+    }
 )
 _MOVED = {
     "response_format": "text.format",
@@ -43,9 +73,8 @@ def read_response(
     if extra := unknown(body, _KNOWN):
         if extra in _MOVED:
             raise checks.bad(
-                f"Unsupported parameter: '{extra}'. In the Responses API, this parameter has moved to '{_MOVED[extra]}'. "
-                "Try again with the new parameter.",
-                param=None,
+                f"Unsupported parameter: '{extra}'. In the Responses API, this parameter has moved to "
+                f"'{_MOVED[extra]}'. Try again with the new parameter.",
                 code="unsupported_parameter",
             )
         raise checks.unknown_parameter(extra)
@@ -129,7 +158,7 @@ def _check_items(items: Sequence[Mapping[str, Any]]) -> None:
         elif kind == "message":
             _check_content(item, at)
     if unanswered := calls - answered:
-        raise checks.bad(f"No tool output found for function call {sorted(unanswered)[0]}.", param="input")
+        raise checks.bad(f"No tool output found for function call {min(unanswered)}.", param="input")
 
 
 def _check_content(item: Mapping[str, Any], at: int) -> None:
@@ -137,8 +166,8 @@ def _check_content(item: Mapping[str, Any], at: int) -> None:
     for number, part in enumerate(content if isinstance(content, list) else ()):
         if part.get("type") not in _PARTS:
             raise checks.bad(
-                f"Invalid value: '{part.get('type')}'. Supported values are: 'input_text', 'input_image', 'output_text', "
-                "'refusal', 'input_file', 'computer_screenshot', and 'summary_text'.",
+                f"Invalid value: '{part.get('type')}'. Supported values are: 'input_text', 'input_image', "
+                "'output_text', 'refusal', 'input_file', 'computer_screenshot', and 'summary_text'.",
                 param=f"input[{at}].content[{number}].type",
                 code="invalid_value",
             )
