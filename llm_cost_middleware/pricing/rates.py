@@ -35,7 +35,6 @@ class Level(NamedTuple):
 
 
 _BUCKETS = Level._fields[1:]
-LIFETIMES = ("5m", "1h", "30m", "12h")
 _AUDIO = ("audio_input", "audio_cache_read", "audio_output")
 
 
@@ -61,28 +60,6 @@ class Rates:
     def long_context_from(self) -> int | None:
         """Above how many input tokens a dearer level begins; ``None`` where the price is flat."""
         return self.levels[1].above if len(self.levels) > 1 else None
-
-    @property
-    def input_picousd(self) -> int:
-        """Pico-dollars a token of plain input, at the shortest context."""
-        return self.levels[0].uncached_input
-
-    @property
-    def output_picousd(self) -> int:
-        """Pico-dollars a token of output, at the shortest context."""
-        return self.levels[0].output
-
-    @property
-    def cache_read_picousd(self) -> int:
-        """Pico-dollars a token read from the cache, at the shortest context."""
-        return self.levels[0].cache_read
-
-    @property
-    def cache_write_picousd(self) -> dict[str, int]:
-        """Pico-dollars a token written to the cache, by lifetime, where a write costs more than plain input."""
-        base = self.levels[0]
-        prices = {ttl: int(getattr(base, f"cache_write_{ttl}")) for ttl in LIFETIMES}
-        return {ttl: price for ttl, price in prices.items() if price > base.uncached_input}
 
     def level(self, input_tokens: int) -> Level:
         """The level of a request with ``input_tokens`` of input, cached ones included."""
@@ -125,14 +102,6 @@ class Rates:
     def cost_with_output(self, usage: TokenUsage, output_tokens: int) -> NanoUSD:
         """The cost of ``usage`` had the answer been at least ``output_tokens`` long: the most a cut stream can be."""
         return self.cost(replace(usage, output=max(usage.output, output_tokens)))
-
-    def cache_saving(self, usage: TokenUsage) -> int:
-        """What the cache saved in nano-dollars, against sending all of it uncached. Negative: it cost money."""
-        plain = TokenUsage(uncached_input=usage.uncached_input + usage.cache_read + usage.cache_write)
-        cached = replace(
-            usage, output=0, reasoning=0, audio_input=0, audio_cache_read=0, audio_output=0, web_searches=0
-        )
-        return (self.picousd(plain) - self.picousd(cached)) // 1_000
 
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
