@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from random import Random, SystemRandom
 from threading import Lock
@@ -17,23 +17,23 @@ from weakref import WeakKeyDictionary
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.settings import read_settings
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
     Answer,
     AsyncGovernedStream,
     Bookkeeper,
-    Call,
     Engine,
     GovernedStream,
-    Settings,
     World,
     adrive,
     drive,
     life,
 )
+from llm_cost_middleware.lifecycle.state import Call
 from llm_cost_middleware.lifecycle.streams import Delivery
-from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, Target
@@ -108,13 +108,13 @@ class CostPipeline:
             self._ledger.set_budget(budget)
         self._blocking = not config.ledger.url.startswith("memory:")
         self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
-        self._worlds = World(self._ledger, self.clock, _cannot_send)
+        self._abandoned: deque[Delivery] = deque()
         self._lock = Lock()
         self._candidates: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
         self._log = DecisionLog(self._ledger.journal if self._blocking else None)
         self._engine = Engine(
-            settings=_settings(config),
+            settings=read_settings(config),
             catalogue=self.catalogue,
             candidates=self.candidates,
             routing=config.routing,
@@ -194,7 +194,7 @@ class CostPipeline:
     ) -> Answer | GovernedStream:
         """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
-        world = replace(self._worlds, send=send)
+        world = World(self._ledger, self.clock, send, None, self._abandoned)
         steps = life(self._engine, request, providers=providers, prepared=prepared)
         answer: Answer | GovernedStream = drive(steps, world)
         return answer
@@ -221,7 +221,7 @@ class CostPipeline:
     ) -> Answer | AsyncGovernedStream:
         """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
-        world = replace(self._worlds, send=send, aledger=self._async_ledger())
+        world = World(self._ledger, self.clock, send, self._async_ledger(), self._abandoned)
         steps = life(self._engine, request, providers=providers, prepared=prepared)
         answer: Answer | AsyncGovernedStream = await adrive(steps, world)
         return answer
@@ -352,10 +352,9 @@ class CostPipeline:
             return ledger
 
     def _settle_abandoned(self) -> None:
-        abandoned = self._worlds.abandoned
-        while abandoned:
+        while self._abandoned:
             try:
-                delivery: Delivery = abandoned.popleft()
+                delivery = self._abandoned.popleft()
             except IndexError:
                 return
             delivery.end(GeneratorExit())
@@ -392,22 +391,3 @@ class CostPipeline:
 _CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
 _default: list[CostPipeline] = []
 _default_lock = Lock()
-
-
-def _cannot_send(attempt: Attempt) -> CallResult:
-    raise RuntimeError(f"nothing to send {attempt.target} with")
-
-
-def _settings(config: CostConfig) -> Settings:
-    output = config.output
-    return Settings(
-        observe=config.mode == "observe",
-        estimate_unknown_price=config.on_unknown_price == "estimate",
-        allow_unavailable=config.ledger.on_unavailable == "allow",
-        on_insufficient=output.on_insufficient,
-        default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
-        calibrated=output.estimate == "calibrated",
-        server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
-        lease_s=config.ledger.lease_s,
-        timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
-    )

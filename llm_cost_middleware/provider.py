@@ -50,6 +50,8 @@ class UsageReading:
     @property
     def usage(self) -> TokenUsage:
         """All items together: for reports, not for pricing."""
+        if len(self.items) == 1:
+            return self.items[0].usage
         total = TokenUsage()
         for item in self.items:
             total = total + item.usage

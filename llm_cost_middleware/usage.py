@@ -43,10 +43,17 @@ class TokenUsage:
     """Web searches billed by the request (a count, not tokens)."""
 
     def __post_init__(self) -> None:
-        for name in _NAMES:
-            count = getattr(self, name)
-            if type(count) is not int or count < 0:
-                raise ValueError(f"{name} must be a non-negative integer, not {count!r}")
+        try:  # one negative count makes the whole expression negative; what is no integer cannot be or-ed
+            sound = (
+                self.uncached_input | self.cache_read | self.cache_write_5m | self.cache_write_1h
+                | self.cache_write_30m | self.cache_write_12h | self.output | self.reasoning
+                | self.audio_input | self.audio_cache_read | self.audio_output | self.web_searches
+            ) >= 0  # fmt: skip
+        except TypeError:
+            sound = False
+        if not sound:
+            wrong = {name: getattr(self, name) for name in _NAMES}
+            raise ValueError(f"counts must be non-negative integers: {wrong}")
 
     @property
     def cache_write(self) -> int:

@@ -23,7 +23,8 @@ from llm_cost_middleware.events import (
     Voided,
 )
 from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote
-from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.money import ZERO
+from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -39,6 +40,7 @@ class Bookkeeper:
 
     def __init__(self, clock: Clock, observers: Sequence[Observer]) -> None:
         self._clock, self.observers = clock, tuple(observers)
+        self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
         self._tracker = CostTracker(None)
         self._lock = Lock()
 
@@ -53,6 +55,11 @@ class Bookkeeper:
             tracker = self._tracker.add(record)
             self._tracker = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP)
 
+    @property
+    def _heard(self) -> bool:
+        """Whether anybody would take note of an ordinary event: most calls are made with logging off."""
+        return not self._only_logs or LoggingObserver.listens()
+
     def emit(self, event: Event) -> None:
         """Tell every observer. An observer that raises is logged, and loses only this event."""
         for observer in self.observers:
@@ -63,7 +70,7 @@ class Bookkeeper:
 
     def routed(self, call: Call) -> None:
         """A model was chosen."""
-        if self.observers and (decision := call.decision) is not None:
+        if self._heard and (decision := call.decision) is not None:
             now = self._clock.now()
             self.emit(
                 Routed(
@@ -79,7 +86,7 @@ class Bookkeeper:
 
     def reserved(self, call: Call, hold: Hold) -> None:
         """Money was set aside."""
-        if self.observers and hold.reservation_id is not None:
+        if self._heard and hold.reservation_id is not None:
             quote = hold.quote
             self.emit(
                 Reserved(
@@ -115,15 +122,14 @@ class Bookkeeper:
         )
         call.records.append(record)
         self.add(record)
-        if not self.observers:
-            return
-        self.emit(
-            Settled(
-                call.id, now, hold.reservation_id or "", call.attempts, str(quote.target), outcome.amount_nanousd,
-                receipt.overrun_nanousd if receipt is not None else ZERO, outcome.status, usage,
-                reading.response_id if reading is not None else None,
-            )
-        )  # fmt: skip
+        if self._heard:
+            self.emit(
+                Settled(
+                    call.id, now, hold.reservation_id or "", call.attempts, str(quote.target), outcome.amount_nanousd,
+                    receipt.overrun_nanousd if receipt is not None else ZERO, outcome.status, usage,
+                    record.response_id,
+                )
+            )  # fmt: skip
         if quote.injected and reading is not None and reading.finish_reason in _CAPPED:
             self.emit(Capped(call.id, now, str(quote.target), quote.max_tokens))
         for scope, window in receipt.warnings if receipt is not None else ():
@@ -131,7 +137,7 @@ class Bookkeeper:
 
     def voided(self, call: Call, hold: Hold, reason: str) -> None:
         """An attempt that was not billed gave its reservation back."""
-        if self.observers:
+        if self._heard:
             self.emit(
                 Voided(
                     call.id, self._clock.now(), hold.reservation_id or "", call.attempts, str(hold.quote.target), reason
@@ -140,27 +146,23 @@ class Bookkeeper:
 
     def retried(self, call: Call, hold: Hold, failure: Failure, delay_s: float, following: Target) -> None:
         """An attempt failed, and another follows."""
-        if self.observers:
-            self.emit(
-                Retried(
-                    call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, failure.reason,
-                    delay_s, str(following),
-                )
-            )  # fmt: skip
+        self.emit(
+            Retried(
+                call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, failure.reason,
+                delay_s, str(following),
+            )
+        )  # fmt: skip
 
     def failed(self, call: Call, hold: Hold, failure: Failure, reason: str) -> None:
         """A call ended in an error."""
-        if self.observers:
-            why = f"{failure.reason}; {reason}"
-            self.emit(Failed(call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, why))
+        why = f"{failure.reason}; {reason}"
+        self.emit(Failed(call.id, self._clock.now(), call.attempts, str(hold.quote.target), failure.kind, why))
 
     def refused(self, call: Call, quote: Quote, *, enforced: bool, scope: str | None) -> None:
         """A call did not fit."""
-        if self.observers:
-            amount: NanoUSD = quote.amount_nanousd
-            self.emit(Refused(call.id, self._clock.now(), str(quote.target), scope or "", amount, enforced))
+        amount = quote.amount_nanousd
+        self.emit(Refused(call.id, self._clock.now(), str(quote.target), scope or "", amount, enforced))
 
     def adjusted(self, call: Call, action: str, before: str, after: str) -> None:
         """A call was changed so that it fits."""
-        if self.observers:
-            self.emit(Adjusted(call.id, self._clock.now(), action, before, after))
+        self.emit(Adjusted(call.id, self._clock.now(), action, before, after))

@@ -15,6 +15,11 @@ _WARNINGS = (Adjusted, Capped, Failed, Refused, Retried, ThresholdCrossed, Ungov
 class LoggingObserver:
     """Writes each event as one line: warnings where a call was changed, refused, retried or failed, else ``INFO``."""
 
+    @staticmethod
+    def listens() -> bool:
+        """Whether ordinary events are logged at all."""
+        return _log.isEnabledFor(logging.INFO)
+
     def on_event(self, event: Event) -> None:
         """Log ``event``."""
         level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO

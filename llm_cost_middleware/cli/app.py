@@ -1,0 +1,48 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llm_cost_middleware.cli.budgets import budgets
+from llm_cost_middleware.cli.demo import demo
+from llm_cost_middleware.cli.doctor import doctor
+from llm_cost_middleware.cli.init import init
+from llm_cost_middleware.cli.ledger import ledger
+from llm_cost_middleware.cli.report import report
+
+app = typer.Typer(
+    name="llm-cost",
+    help="What your Claude and OpenAI calls cost, may cost, and would have cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        import llm_cost_middleware
+
+        typer.echo(llm_cost_middleware.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What your Claude and OpenAI calls cost, may cost, and would have cost."""
+
+
+app.command()(demo)
+app.command()(init)
+app.command()(report)
+app.add_typer(budgets, name="budgets")
+app.add_typer(ledger, name="ledger")
+app.command()(doctor)

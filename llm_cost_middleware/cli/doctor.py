@@ -1,0 +1,115 @@
+"""``llm-cost doctor``: what in this environment is not governed, and what is missing."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.opening import ConfigOption, load_config, out
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
+from llm_cost_middleware.pricing.catalogue import Catalogue
+
+_GOOD, _LOOK, _BAD = "[green]ok[/]", "[yellow]look[/]", "[red]no[/]"
+_PACKAGES = (
+    ("anthropic", "wrap_anthropic"),
+    ("openai", "wrap_openai"),
+    ("langchain-core", "guard, instrument, CostCallbackHandler"),
+    ("langchain", "CostMiddleware"),
+    ("langchain-anthropic", "guard"),
+    ("langchain-openai", "guard"),
+    ("litellm", "CostAwareRouter"),
+    ("redis", "ledgers on redis://"),
+    ("genai-prices", "prices"),
+)
+
+
+def doctor(
+    config: ConfigOption = None,
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
+) -> None:
+    """Say what in this environment is not governed, which hidden retries are on, which keys are missing."""
+    table = Table("", "what", "finding", title="llm-cost doctor", title_justify="left", show_lines=False)
+    findings = [*_configuration(config), *_packages(), *_surroundings()]
+    for finding in findings:
+        table.add_row(*finding)
+    out.print(table)
+    if strict and any(state != _GOOD for state, _, _ in findings):
+        raise typer.Exit(1)
+
+
+def _configuration(path: object) -> list[tuple[str, str, str]]:
+    try:
+        config = load_config(path)  # type: ignore[arg-type] # typer hands over a Path
+    except ConfigurationError as error:
+        return [(_LOOK, "configuration", str(error)), *_money(CostConfig()), *_keys(CostConfig())]
+    return [
+        (_GOOD, "configuration", f"mode {config.mode}, ledger {config.ledger.url}"),
+        *_money(config),
+        *_keys(config),
+    ]
+
+
+def _money(config: CostConfig) -> list[tuple[str, str, str]]:
+    found = []
+    if not config.budgets:
+        found.append((_LOOK, "budgets", "none: everything is booked, nothing is ever refused"))
+    if config.ledger.url.startswith("memory:"):
+        found.append((_LOOK, "ledger", "memory: one process, forgotten when it ends; sqlite:///llm-cost.db keeps it"))
+    if config.ledger.on_unavailable == "allow":
+        found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))
+    catalogue = Catalogue(config.prices)
+    for tier in config.tiers:
+        for target in tier.models:
+            try:
+                catalogue.rates(target.provider, target.model)
+            except PriceNotFoundError as error:
+                found.append((_BAD, f"tier {tier.name}", str(error)))
+            except LLMCostError as error:
+                found.append((_BAD, "prices", str(error)))
+    found.append((_GOOD, "prices", catalogue.version))
+    return found
+
+
+def _keys(config: CostConfig) -> list[tuple[str, str, str]]:
+    found = []
+    for name, provider in config.providers.items():
+        present = bool(os.environ.get(provider.api_key_env))
+        told = f"key in {provider.api_key_env}" if present else f"no key in {provider.api_key_env}: not routed to"
+        found.append((_GOOD if present else _LOOK, name, told))
+    return found
+
+
+def _packages() -> list[tuple[str, str, str]]:
+    found = []
+    for package, use in _PACKAGES:
+        try:
+            found.append((_GOOD, package, f"{version(package)}: {use}"))
+        except PackageNotFoundError:
+            found.append((_LOOK, package, f"not installed: no {use}"))
+    return found
+
+
+def _surroundings() -> list[tuple[str, str, str]]:
+    found = [
+        (
+            _LOOK,
+            "hidden retries",
+            "SDK clients retry twice by themselves; guard, wrap_* and CostAwareRouter switch that off in what they wrap",
+        )
+    ]
+    if os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP", "").lower() != "true":
+        found.append(
+            (_LOOK, "litellm", "fetches prices on import unless LITELLM_LOCAL_MODEL_COST_MAP=True")
+        )
+    found.extend(
+        (_LOOK, variable, "is set: LangChain's OpenAI models then report no usage in streams unless stream_usage is on")
+        for variable in ("OPENAI_BASE_URL", "OPENAI_API_BASE")
+        if os.environ.get(variable)
+    )
+    return found

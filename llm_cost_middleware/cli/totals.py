@@ -1,0 +1,95 @@
+"""Sums over what was booked, by model: what a receipt and a report show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.metering import decode_memo
+from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
+from llm_cost_middleware.tracker import CostRecord
+from llm_cost_middleware.usage import NO_USAGE, TokenUsage
+
+
+@dataclass(slots=True)
+class Total:
+    """The sum over one model."""
+
+    calls: int = 0
+    usage: TokenUsage = NO_USAGE
+    cost_nanousd: NanoUSD = ZERO
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    def add(self, usage: TokenUsage | None, cost: NanoUSD, status: str) -> None:
+        """Add one attempt."""
+        self.calls += 1
+        self.usage = self.usage + (usage or NO_USAGE)
+        self.cost_nanousd = NanoUSD(self.cost_nanousd + cost)
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+Totals = dict[str, Total]
+
+
+def of_records(records: Iterable[CostRecord]) -> Totals:
+    """The sums of a pipeline's records, by ``provider/model``."""
+    totals: Totals = {}
+    for record in records:
+        name = f"{record.provider}/{record.model}" if record.provider else record.model
+        totals.setdefault(name, Total()).add(record.usage, record.cost_nanousd, record.status)
+    return totals
+
+
+def of_rows(rows: Iterable[Row]) -> Totals:
+    """The sums of a ledger's rows, by ``provider/model``: the last word on each attempt counts."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        if row.kind != "reserve":
+            last[row.id] = row
+    totals: Totals = {}
+    for row in last.values():
+        if row.kind == "void":
+            continue
+        try:
+            memo = decode_memo(row.memo)
+        except ValueError:
+            name, usage = "(no memo)", None
+        else:
+            name = str(memo.target) if memo.target is not None else "(no model)"
+            usage = NO_USAGE
+            for item in memo.items:
+                usage = usage + item.usage
+        totals.setdefault(name, Total()).add(usage, row.amount_nanousd, row.status)
+    return totals
+
+
+def table_of(totals: Totals, title: str) -> Table:
+    """The sums as a table: calls, tokens by bucket, cost."""
+    table = Table(title=title, title_justify="left", show_footer=True)
+    whole = sum((total.usage for total in totals.values()), NO_USAGE)
+    cost = NanoUSD(sum(total.cost_nanousd for total in totals.values()))
+    table.add_column("model", footer="total", no_wrap=True)
+    for header, footer in (
+        ("calls", f"{sum(total.calls for total in totals.values()):,}"),
+        ("input", f"{whole.uncached_input:,}"),
+        ("cache read", f"{whole.cache_read:,}"),
+        ("cache write", f"{whole.cache_write:,}"),
+        ("output", f"{whole.output_tokens:,}"),
+        ("cost", format_usd(cost)),
+    ):
+        table.add_column(header, footer=footer, justify="right", no_wrap=True)
+    for name, total in sorted(totals.items(), key=lambda pair: -pair[1].cost_nanousd):
+        usage = total.usage
+        table.add_row(
+            name,
+            f"{total.calls:,}",
+            f"{usage.uncached_input:,}",
+            f"{usage.cache_read:,}",
+            f"{usage.cache_write:,}",
+            f"{usage.output_tokens:,}",
+            format_usd(total.cost_nanousd),
+        )
+    return table
