@@ -90,6 +90,42 @@ class Logged(NamedTuple):
             return given[-1]
         return min((outcome.score for outcome in self.outcomes), default=None)
 
+    def to_json(self) -> str:
+        """Decision, outcomes and settlement as one line, to export a log."""
+        settled = self.settlement
+        return json.dumps(
+            {
+                "decision": json.loads(self.decision.to_json()),
+                "outcomes": [[outcome.name, outcome.score, outcome.at] for outcome in self.outcomes],
+                "settlement": [list(settled.target), settled.cost_nanousd, settled.output_tokens, settled.at]
+                if settled
+                else None,
+            },
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> Logged:
+        """Read an exported line, or the bare line of a decision. Raises ``ConfigurationError``."""
+        try:
+            data = json.loads(line)
+            if "decision" not in data:
+                return cls(RoutingDecision.from_json(line))
+            decision = RoutingDecision.from_json(json.dumps(data["decision"]))
+            outcomes = tuple(
+                Outcome(decision.call_id, name, float(score), at) for name, score, at in data.get("outcomes", ())
+            )
+            settlement = None
+            if data.get("settlement"):
+                target, cost, tokens, at = data["settlement"]
+                settlement = Settlement(decision.call_id, Target(*target), NanoUSD(cost), tokens, at)
+        except ConfigurationError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"not a logged decision: {error!r}") from None
+        return cls(decision, outcomes, settlement)
+
 
 class DecisionLog:
     """Appends decisions, outcomes and settlements; reads them joined. Its owner holds the lock.

@@ -1,0 +1,115 @@
+"""``llm-cost decisions``: which model each call went to, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import format_usd
+from llm_cost_middleware.routing.decisions import DecisionLog, Logged
+
+
+def decisions(
+    call: Annotated[str | None, typer.Argument(help="Explain this call (an id, or how one begins).")] = None,
+    site: Annotated[str | None, typer.Option(help="Only this call site; a glob.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model; a glob such as openai/*.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Only decisions of this policy, such as learned.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
+    last: Annotated[int, typer.Option(help="How many, the newest.")] = 20,
+    log: Annotated[Path | None, typer.Option(help="An exported log instead of the ledger's.")] = None,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    *,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Export every decision found as JSON lines.")] = False,
+) -> None:
+    """Show, filter and explain routing decisions."""
+    moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
+    with open_log(log, config, ledger, moment) as entries:
+        found = [entry for entry in entries if _wanted(entry, call, site, model, policy)]
+    if jsonl:
+        for entry in found:
+            print(entry.to_json())  # noqa: T201 - this is the output
+        return
+    if call is not None:
+        for entry in found:
+            _explain(entry)
+        if not found:
+            out.print(f"no decision begins with {call}")
+        return
+    table = Table("when", "call", "site", "model", "policy", title=f"decisions: the last {min(last, len(found))}")
+    for column in ("expected", "paid", "quality"):
+        table.add_column(column, justify="right")
+    table.add_column("why")
+    for entry in found[-last:]:
+        decision, settled = entry.decision, entry.settlement
+        table.add_row(
+            f"{datetime.fromtimestamp(decision.at, UTC):%m-%d %H:%M:%S}",
+            decision.call_id[:8],
+            decision.site,
+            str(decision.target),
+            decision.policy,
+            format_usd(decision.expected_nanousd) if decision.expected_nanousd is not None else "-",
+            format_usd(settled.cost_nanousd) if settled else "-",
+            "-" if entry.quality is None else f"{entry.quality:.2f}",
+            decision.reason,
+        )
+    out.print(table)
+
+
+@contextmanager
+def open_log(
+    log: Path | None, config: Path | None, ledger: str | None, since: float | None = None
+) -> Iterator[Iterator[Logged]]:
+    """The decisions of a command: from an exported file, else from the ledger's journal.
+
+    Raises:
+        ConfigurationError: The file holds something else, or the ledger keeps no journal.
+    """
+    if log is not None:
+        with log.open(encoding="utf-8") as lines:
+            yield _read(log, lines, since)
+        return
+    with open_ledger(config, ledger) as opened:
+        if opened.journal is None:
+            raise ConfigurationError("this ledger keeps no journal, so no decisions were remembered", key="ledger.url")
+        yield DecisionLog(opened.journal).read(since)
+
+
+def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[Logged]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = Logged.from_json(line)
+        except ConfigurationError as error:
+            raise ConfigurationError(str(error), key=f"{log.name} line {number}") from None
+        if since is None or entry.decision.at >= since:
+            yield entry
+
+
+def _wanted(entry: Logged, call: str | None, site: str | None, model: str | None, policy: str | None) -> bool:
+    decision = entry.decision
+    return (
+        (call is None or decision.call_id.startswith(call))
+        and (site is None or fnmatchcase(decision.site, site))
+        and (model is None or fnmatchcase(str(decision.target), model) or fnmatchcase(decision.target.model, model))
+        and (policy is None or decision.policy == policy)
+    )
+
+
+def _explain(entry: Logged) -> None:
+    out.print(entry.decision.explain(), highlight=False)
+    for outcome in entry.outcomes:
+        out.print(f"  {outcome.name}: {outcome.score:g}", highlight=False)
+    features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})
+    out.print(f"  site {entry.decision.site}, features {features}", highlight=False, markup=False)

@@ -1,0 +1,96 @@
+"""``llm-cost replay``: what the bill and the quality would have been under another policy."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import track
+from rich.table import Table
+
+from llm_cost_middleware.cli.chart import Mark, chart
+from llm_cost_middleware.cli.decisions import open_log
+from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, out
+from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.replay import Estimate, Replayed
+from llm_cost_middleware.routing.replay import replay as replay_log
+
+
+def replay(
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="A configuration whose [routing] is to be tried.")],
+    log: Annotated[Path | None, typer.Argument(help="An exported log; default: the ledger's own.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a chart of cost and quality by site (SVG).")] = None,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replay the decision log under another policy: bill and quality, by call site, with intervals. No call is made."""
+    tried = read_routing(policy)
+    with open_log(log, config, ledger) as entries:
+        rows = replay_log(track(entries, "replaying", console=err, transient=True), tried)
+    if as_json:
+        out.print_json(json.dumps([asdict(row) for row in rows]))
+    else:
+        out.print(_table(rows))
+    if plot is not None:
+        plot.write_text(_drawn(rows), encoding="utf-8")
+        err.print(f"wrote {plot}")
+
+
+def read_routing(path: Path) -> RoutingPolicy:
+    """The ``[routing]`` of a configuration file, with its tiers; a ``policy_file`` is looked for beside it.
+
+    Raises:
+        ConfigurationError: It is no TOML, or has no usable ``[routing]``.
+    """
+    try:
+        document: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot be read: {error}", key=str(path)) from None
+    tiers = read_tiers(document["tiers"]) if "tiers" in document else DEFAULT_TIERS
+    return RoutingPolicy.from_mapping(
+        document.get("routing", {}), tiers, read_file=lambda name: (path.parent / name).read_text(encoding="utf-8")
+    )
+
+
+def _table(rows: list[Replayed]) -> Table:
+    table = Table("site", title="replayed: before → after, 95 % intervals")
+    for column in ("calls", "moved", "paid", "would be", "saved", "quality", "would be", "guessed"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        after = row.cost_after
+        table.add_row(
+            row.site,
+            f"{row.calls:,}",
+            f"{row.moved:,}",
+            f"${row.cost_before:.4f}",
+            f"${after.value:.4f} ({after.low:.4f} to {after.high:.4f})",
+            f"{1 - after.value / row.cost_before:.0%}" if row.cost_before else "-",
+            _quality(row.quality_before),
+            _quality(row.quality_after),
+            f"{row.unsupported:.0%}",
+            end_section=row is rows[-2] if len(rows) > 1 else False,
+        )
+    return table
+
+
+def _quality(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _drawn(rows: list[Replayed]) -> str:
+    marks = []
+    for row in rows[:-1] or rows:
+        if row.quality_before is not None and row.quality_after is not None and row.calls:
+            before, after = row.cost_before / row.calls, row.cost_after.value / row.calls
+            marks.append(Mark(before, row.quality_before.value, f"{row.site} before", hollow=True))
+            marks.append(Mark(after, row.quality_after.value, f"{row.site} after"))
+    return chart("cost and quality by site", "US dollars a call", "quality", marks=marks)

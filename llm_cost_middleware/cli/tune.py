@@ -1,0 +1,156 @@
+"""``llm-cost tune``: learn a routing policy from outcomes, or say why not."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.chart import Mark, chart
+from llm_cost_middleware.cli.decisions import open_log
+from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, load_config, out
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.labels import Label, labels_from_log, read_labels
+from llm_cost_middleware.routing.learned import LearnedPolicy
+from llm_cost_middleware.routing.tuning import Standing, Tuning
+from llm_cost_middleware.routing.tuning import tune as tune_policy
+
+
+def tune(
+    outcomes: Annotated[
+        Path | None, typer.Argument(help="JSONL or parquet with both models' outcomes; default: the decision log.")
+    ] = None,
+    weak: Annotated[str | None, typer.Option(help="provider/model; default: the first of the lowest tier.")] = None,
+    strong: Annotated[str | None, typer.Option(help="provider/model; default: the first of the next tier.")] = None,
+    quality: Annotated[float, typer.Option(min=0.5, max=1.0, help="The share of the strong model's quality.")] = 0.95,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="How likely the promise is kept.")] = 0.95,
+    horizon: Annotated[
+        int | None, typer.Option(help="For how many calls; default: as many as labels; 0: long run.")
+    ] = None,
+    site_column: Annotated[str, typer.Option(help="The column that names the call site.")] = "site",
+    costs: Annotated[tuple[float, float] | None, typer.Option(help="US dollars a call, weak and strong.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The policy file.")] = Path("llm-cost-policy.json"),
+    plot: Annotated[Path | None, typer.Option(help="Write the quality-cost curve (SVG).")] = None,
+    log: Annotated[Path | None, typer.Option(help="An exported decision log instead of the ledger's.")] = None,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+) -> None:
+    """Learn a routing policy and write it to a file, or refuse (exit code 1) where the data do not support one."""
+    settings = load_config(config) if config is not None or outcomes is None else _config_or_default()
+    pair = _target(weak, settings, 0), _target(strong, settings, 1)
+    if outcomes is not None:
+        labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)
+    else:
+        labels = _from_log(log, config, ledger, pair)
+    with err.status(f"fitting {len(labels):,} labels"):
+        found = tune_policy(
+            labels, *pair, current=settings.routing, quality=quality, confidence=confidence, horizon=horizon
+        )
+    _show(found)
+    if plot is not None and found.calibration is not None:
+        plot.write_text(_curve(found), encoding="utf-8")
+        err.print(f"wrote {plot}")
+    if found.policy is None:
+        out.print(f"[bold]refused:[/] {found.reason}", highlight=False)
+        raise typer.Exit(1)
+    out.print(found.reason, highlight=False)
+    _diff(output, found.policy)
+    if not dry_run:
+        output.write_text(found.policy.dump(), encoding="utf-8")
+        out.print(f'wrote {output}. To use it: [routing] policy = "learned", policy_file = "{output}"', markup=False)
+
+
+def _config_or_default() -> CostConfig:
+    try:
+        return load_config(None)
+    except ConfigurationError:
+        return CostConfig()
+
+
+def _target(name: str | None, settings: CostConfig, tier: int) -> Target:
+    if name is None:
+        if tier >= len(settings.tiers):
+            raise ConfigurationError("there is only one tier: name both models", key="--strong")
+        return settings.tiers[tier].models[0]
+    provider, slash, model = name.partition("/")
+    if not (slash and provider and model):
+        raise ConfigurationError(f"{name!r} is not provider/model", key="--strong" if tier else "--weak")
+    return Target(provider, model)
+
+
+def _from_log(log: Path | None, config: Path | None, ledger: str | None, pair: tuple[Target, Target]) -> list[Label]:
+    with open_log(log, config, ledger) as entries:
+        labels, left_out = labels_from_log(entries, *pair)
+    for reason, calls in left_out.items():
+        err.print(f"left out {calls:,} calls: {reason}", highlight=False)
+    return labels
+
+
+def _show(found: Tuning) -> None:
+    calibration = found.calibration
+    if calibration is None:
+        return
+    table = Table(
+        "strong share", title=f"quality and cost on {found.labels:,} labels of {found.sites} sites, out of fold"
+    )
+    for column in ("quality", "of strong", "saved", "safe"):
+        table.add_column(column, justify="right")
+    step = max(1, len(calibration.curve) // 12)
+    for point in calibration.curve:
+        if point is calibration.chosen or calibration.curve.index(point) % step == 0:
+            table.add_row(
+                f"{point.strong_share:.0%}",
+                f"{point.quality:.4f}",
+                f"{point.quality / calibration.strong_quality:.1%}" if calibration.strong_quality else "-",
+                f"{1 - point.cost / calibration.strong_cost:.0%}" if calibration.strong_cost else "-",
+                "yes" if point.margin >= 0 else "no",
+                style="bold" if point is calibration.chosen else None,
+            )
+    out.print(table)
+    for name, standing in (("configured", found.current), ("tuned", found.tuned)):
+        if standing is not None:
+            out.print(f"{name}: {_standing(standing)}", highlight=False)
+    if found.saving is not None:
+        out.print("saved against the strong model: {:.1%} ({:.1%} to {:.1%})".format(*found.saving), highlight=False)
+
+
+def _standing(at: Standing) -> str:
+    return f"{at.quality:.1%} of the strong model's quality (at least {at.quality_low:.1%}), ${at.cost:.6f} a call"
+
+
+def _curve(found: Tuning) -> str:
+    calibration = found.calibration
+    if calibration is None:
+        return ""
+    line = [(point.cost, point.quality) for point in calibration.curve]
+    marks = [
+        Mark(calibration.weak_cost, calibration.weak_quality, "weak", hollow=True),
+        Mark(calibration.strong_cost, calibration.strong_quality, "strong", hollow=True),
+        Mark(calibration.chosen.cost, calibration.chosen.quality, "chosen"),
+    ]
+    return chart("quality and cost, out of fold", "US dollars a call", "quality", line, marks)
+
+
+def _diff(path: Path, policy: LearnedPolicy) -> None:
+    """What changes in the policy file, without the n-gram weights."""
+    before = _reviewed(path.read_text(encoding="utf-8")) if path.exists() else []
+    after = _reviewed(policy.dump())
+    for line in difflib.unified_diff(before, after, str(path), f"{path} (new)", lineterm="", n=1):
+        out.print(line, highlight=False, markup=False)
+
+
+def _reviewed(text: str) -> list[str]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text.splitlines()
+    document.pop("grams", None)
+    return json.dumps(document, indent=1, ensure_ascii=False).splitlines()

@@ -1,0 +1,198 @@
+"""What the bill and the measured quality would have been under another policy, from the log alone. No call is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from random import Random
+from statistics import NormalDist
+from typing import NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.request import CallContext, CallRequest
+from llm_cost_middleware.routing.decision import Considered, RoutingDecision
+from llm_cost_middleware.routing.decisions import Logged
+from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
+from llm_cost_middleware.routing.rules import Rule
+
+UNLOGGED = ("tag", "scope", "provider", "max_tokens", "budget_left")
+"""Conditions of rules that a decision's line does not carry: a policy that asks for them cannot be replayed."""
+
+_PRIOR = 10.0
+_Z = NormalDist().inv_cdf(0.975)
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval; ``None`` where nothing supports one."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One call site (or all of them) before and after."""
+
+    site: str
+    calls: int
+    moved: int
+    """Calls that would have gone to another model."""
+    cost_before: float
+    """US dollars: what was paid."""
+    cost_after: Estimate
+    """US dollars. A call that would have moved is taken at its expected cost there, in proportion to how the costs of
+    its site turned out against what was expected of them."""
+    quality_before: Estimate | None
+    quality_after: Estimate | None
+    """Doubly robust over the calls with an outcome; ``None`` where no outcome was logged."""
+    unsupported: float
+    """The share of measured calls whose new tier was never tried at their site: their quality there is a guess."""
+
+
+class _Call(NamedTuple):
+    site: str
+    moved: bool
+    paid: float
+    after: float
+    quality: float | None
+    robust: float | None
+    supported: bool
+
+
+def replay(logged: Iterable[Logged], policy: RoutingPolicy) -> list[Replayed]:
+    """Replay a log under a policy: one row for each call site, the largest bill first, and last the total.
+
+    Forced and pinned calls stay where they were. Exploration of the new policy is not replayed.
+
+    Raises:
+        ConfigurationError: The policy has a rule on something that the log does not keep.
+    """
+    for own in (policy, *policy.sites.values()):
+        _check_rules(own.rules)
+    entries = list(logged)
+    ratios, means, tried = _cost_ratios(entries), _quality_means(entries), _tried(entries)
+    calls = [_replayed(entry, policy, ratios, means, tried) for entry in entries]
+    by_site: dict[str, list[_Call]] = {}
+    for call in calls:
+        by_site.setdefault(call.site, []).append(call)
+    rows = [_summary(site, own) for site, own in by_site.items()]
+    rows.sort(key=lambda row: -row.cost_before)
+    return [*rows, _summary("all", calls)]
+
+
+def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice:
+    """The tier that a policy would have chosen for a logged decision."""
+    own = policy.at(decision.site)
+    n_tiers = 1 + max((candidate.tier for candidate in decision.candidates), default=0)
+    if own.kind == "learned" and own.learned is not None:
+        scored = own.learned.score_counts(Counter(decision.grams), decision.shape, decision.site)
+        if scored is not None:
+            up = scored.score >= scored.threshold
+            tier = own.learned.strong_tier if up else own.learned.weak_tier
+            tier = min(max(tier, own.floor or 0), n_tiers - 1 if own.ceiling is None else own.ceiling)
+            return TierChoice(tier, scored.score, "replayed", policy="learned")
+    request = CallRequest("", decision.requested, (), context=CallContext(item_count=decision.features.item_count))
+    return select_tier(
+        own, decision.features, request,
+        n_tiers=n_tiers, rng=Random(0), site=decision.site, now=decision.at, explore=False,  # noqa: S311  # not drawn from
+    )  # fmt: skip
+
+
+def _replayed(
+    entry: Logged,
+    policy: RoutingPolicy,
+    ratios: dict[str, float],
+    means: dict[tuple[str, int], float],
+    tried: set[tuple[str, int]],
+) -> _Call:
+    decision, quality = entry.decision, entry.quality
+    paid = _paid(entry)
+    target, tier = decision.target, decision.tier
+    if tier >= 0:
+        tier = choose_again(decision, policy).tier
+        if tier != decision.tier:
+            chosen = _cheapest(decision.eligible, tier)
+            target, tier = chosen.target, chosen.tier
+    moved = target != decision.target
+    after = paid
+    if moved:
+        expected = next(c.expected_nanousd for c in decision.candidates if c.target == target)
+        after = float((expected or 0) / 1e9) * ratios.get(decision.site, 1.0)
+    robust = None
+    if quality is not None:
+        robust = means[decision.site, tier] if (decision.site, tier) in means else means["", -1]
+        if tier == decision.tier:
+            robust += (quality - robust) / decision.propensity
+    supported = tier == decision.tier or (decision.site, tier) in tried
+    return _Call(decision.site, moved, paid, after, quality, robust, supported)
+
+
+def _summary(site: str, calls: Sequence[_Call]) -> Replayed:
+    measured = [call for call in calls if call.quality is not None and call.robust is not None]
+    total = _mean([call.after for call in calls])
+    return Replayed(
+        site=site,
+        calls=len(calls),
+        moved=sum(call.moved for call in calls),
+        cost_before=sum(call.paid for call in calls),
+        cost_after=Estimate(*(len(calls) * part for part in total)) if total else Estimate(0.0, 0.0, 0.0),
+        quality_before=_mean([call.quality for call in measured if call.quality is not None]),
+        quality_after=_mean([call.robust for call in measured if call.robust is not None]),
+        unsupported=sum(not call.supported for call in measured) / len(measured) if measured else 0.0,
+    )
+
+
+def _mean(values: Sequence[float]) -> Estimate | None:
+    if not values:
+        return None
+    n = len(values)
+    mean = sum(values) / n
+    error = _Z * sqrt(sum((value - mean) ** 2 for value in values) / max(n - 1, 1) / n)
+    return Estimate(mean, mean - error, mean + error)
+
+
+def _cheapest(eligible: Sequence[Considered], tier: int) -> Considered:
+    return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
+
+
+def _paid(entry: Logged) -> float:
+    nano = entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd
+    return float((nano or 0) / 1e9)
+
+
+def _cost_ratios(entries: Sequence[Logged]) -> dict[str, float]:
+    """Paid over expected, by site: how far expectations were off there."""
+    sums: dict[str, list[float]] = {}
+    for entry in entries:
+        expected = entry.decision.expected_nanousd
+        if entry.settlement is not None and expected:
+            total = sums.setdefault(entry.decision.site, [0.0, 0.0])
+            total[0] += entry.settlement.cost_nanousd
+            total[1] += expected
+    return {site: paid / expected for site, (paid, expected) in sums.items()}
+
+
+def _quality_means(entries: Sequence[Logged]) -> dict[tuple[str, int], float]:
+    """Mean quality by (site, tier), drawn towards the mean of all, which stands under ``("", -1)``."""
+    seen: dict[tuple[str, int], list[float]] = {}
+    for entry in entries:
+        if entry.quality is not None:
+            seen.setdefault((entry.decision.site, entry.decision.tier), []).append(entry.quality)
+    every = [value for values in seen.values() for value in values]
+    overall = sum(every) / len(every) if every else 0.5
+    means = {key: (sum(values) + _PRIOR * overall) / (len(values) + _PRIOR) for key, values in seen.items()}
+    return means | {("", -1): overall}
+
+
+def _tried(entries: Sequence[Logged]) -> set[tuple[str, int]]:
+    return {(e.decision.site, e.decision.tier) for e in entries if e.quality is not None}
+
+
+def _check_rules(rules: Sequence[Rule]) -> None:
+    for rule in rules:
+        for condition in rule.when:
+            if condition.name in UNLOGGED:
+                raise ConfigurationError(f"the log does not keep {condition.name}, so a rule on it cannot be replayed")
