@@ -13,7 +13,13 @@ its arithmetic are its own, so that what a ledger says can be held against what 
         assert sim.bill.total_nanousd == sum(line.cost_nanousd for line in sim.bill.lines)
         assert [request.status for request in sim.requests] == [429, 429, 200, 200]
 
-``python -m llm_cost_middleware.simulator --port 0`` runs it as a process; `SimulatorProcess` starts and reads one.
+It refuses what the providers refuse, foreign cache marks and unknown parameters included. Tokens are counted by a
+stated rule (`tokens`), cached by the published rules (`caching`), priced from `prices/*.toml`. Billed (`bill`) is every
+request that was served: a JSON answer in full even if nobody waited for it, a stream for its input and for the output
+of the events sent before it was cut, failed or left. Error statuses cost nothing.
+
+``python -m llm_cost_middleware.simulator --port 0`` runs it as a process, with ``/__sim__/`` for other languages
+(`admin`); `SimulatorProcess` starts and reads one.
 """
 
 from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn

@@ -18,6 +18,7 @@ from .reading import Dialect, Frame
 from .refusals import Refusal, anthropic_error, openai_error
 
 _FOREVER_S = 3_600.0
+_UNREAD_S = 0.02  # a reset overtakes what the client has not read yet: give it this long
 
 
 class Face:
@@ -100,11 +101,18 @@ class Face:
                 whole = None if not reading.request.stream else served.entry.produced
                 served.close("disconnected", whole)
             raise
-        if fault is not None and fault.kind == "no_usage":
+        return await self._json(dialect, request, exchange, served, fault)
+
+    async def _json(
+        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
+    ) -> web.StreamResponse:
+        kind = fault.kind if fault else ""
+        if kind == "no_usage":
             served.out = served.out._replace(usage=False)
         reply = dialect.reply(served.out)
-        served.close("complete")
-        return self.respond(exchange, reply)
+        served.close("cut" if kind == "cut" else "complete")
+        whole = self.respond(exchange, reply)
+        return await self._cut_short(request, whole, clean=bool(fault and fault.clean)) if kind == "cut" else whole
 
     async def _stream(
         self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
@@ -143,10 +151,25 @@ class Face:
         if fault.kind == "error_event":
             await response.write(dialect.error_frame(fault.preset, fault.message))
         if fault.kind == "cut" and not fault.clean:
-            await asyncio.sleep(0.02)  # a reset overtakes what the client has not read yet
+            await asyncio.sleep(_UNREAD_S)
             hard_close(request)
             return response
         await response.write_eof()
+        return response
+
+    @staticmethod
+    async def _cut_short(request: web.Request, whole: web.Response, *, clean: bool) -> web.StreamResponse:
+        """Send half of a JSON body that was announced in full, then reset the connection or just end it."""
+        body = whole.body if isinstance(whole.body, bytes) else b""
+        response = web.StreamResponse(headers=whole.headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        await asyncio.sleep(_UNREAD_S)
+        if clean and request.transport is not None:
+            request.transport.close()
+        else:
+            hard_close(request)
         return response
 
     async def _drop(self, request: web.Request, exchange: Exchange, fault: Fault) -> web.StreamResponse:

@@ -113,7 +113,10 @@ class Fault:
 
     @classmethod
     def cut(cls, *, after: int, clean: bool = False) -> "Fault":
-        """End a stream after `after` events: with a TCP reset, or (`clean`) as if it were finished."""
+        """End a stream after `after` events: with a TCP reset, or (`clean`) as if it were finished.
+
+        A stream that ends sooner is left whole. A JSON answer is sent half and billed in full.
+        """
         return cls("cut", after=after, clean=clean)
 
     @classmethod

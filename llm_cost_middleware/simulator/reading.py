@@ -71,6 +71,9 @@ class Dialect:
     error_frame: Callable[[str, str | None], bytes] = field(repr=False)
 
 
+_HEX_FROM = 32
+
+
 class Ids:
     """Made-up ids in the providers' forms, the same in every run with the same seed."""
 
@@ -81,19 +84,16 @@ class Ids:
         self._count = 0
 
     def new(self, prefix: str, length: int = 22) -> str:
-        """A fresh id: the prefix and `length` letters and digits; hexadecimal after ``resp_``, ``fc_``, ``rs_``."""
+        """A fresh id: the prefix and `length` letters and digits, hexadecimal where it is as long as in ``resp_…``."""
         self._count += 1
         number = int.from_bytes(blake2b(f"{self._seed}:{self._count}".encode(), digest_size=32).digest(), "big")
-        if prefix in HEX:
+        if length >= _HEX_FROM:
             return prefix + f"{number:064x}"[:length]
         letters = []
         for _ in range(length):
             number, at = divmod(number, len(self._ALPHABET))
             letters.append(self._ALPHABET[at])
         return prefix + "".join(letters)
-
-
-HEX = frozenset({"resp_", "fc_", "rs_", "ws_", "batch_"})
 
 
 def pieces(text: str, size: int) -> Iterator[str]:

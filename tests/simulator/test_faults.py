@@ -150,6 +150,15 @@ def test_a_cut_stream_is_billed_for_input_and_what_was_produced(sim, chat, clean
     assert line.cost_nanousd == 2_250 + 40_000
 
 
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_json_answer_cut_in_half_is_billed_in_full(sim, chat, clean):
+    sim.script(Fault.cut(after=0, clean=clean))
+    with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
+        chat()
+    (line,) = sim.bill.lines
+    assert (line.outcome, line.tokens.input, line.tokens.output) == ("cut", 9, 6)
+
+
 def test_a_cut_claude_stream_has_begun_with_one_token(sim, claude, user):
     sim.script(Fault.cut(after=1))
     with pytest.raises(Exception) as caught:

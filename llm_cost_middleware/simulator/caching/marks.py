@@ -3,7 +3,7 @@
 An entry is written at every mark whose prefix is long enough, and covers the whole prompt up to there. A mark finds an
 entry at its own block or at one of the blocks before it, `LOOKBACK` positions counted with its own. The longest entry
 found is read; what lies between it and the last one-hour mark is written for an hour, the rest up to the last mark for
-five minutes.
+five minutes. An entry that exists is read and renewed for the lifetime it was written with, whatever a mark asks now.
 """
 
 from collections.abc import Sequence

@@ -93,7 +93,7 @@ def _output(out: Outgoing) -> list[dict[str, Any]]:
         summary = answer.thinking or (_SUMMARY if wants_summary else "")
         item: dict[str, Any] = {"id": ids.new("rs_", 50), "type": "reasoning"}
         if "reasoning.encrypted_content" in (body.get("include") or ()):
-            item["encrypted_content"] = ids.new("gAAAAAB", 60)
+            item["encrypted_content"] = ids.new("gAAAAAB", 64)
         items.append(item | {"summary": [{"type": "summary_text", "text": summary}] if summary else []})
     if answer.text:
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": answer.text}
