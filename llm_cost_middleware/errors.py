@@ -11,9 +11,7 @@ LLMCostError
 ├── NoModelFoundError (LookupError)        nothing to guard in a chain
 ├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
 ├── BudgetExceededError                    the money is not there
-├── RetryDeferredError                     the provider asks to wait longer than the policy allows
 ├── CircuitOpenError                       the breaker of a deployment is open
-├── CallDeadlineError (TimeoutError)       the deadline over all attempts has passed
 ├── MissingExtraError (ImportError)        an optional dependency is not installed
 └── LedgerError
     ├── LedgerUnavailableError             the storage does not answer, or cannot be written
@@ -26,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +33,10 @@ if TYPE_CHECKING:
 
 class LLMCostError(Exception):
     """The root of every error this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling (process pools): fields and message are restored, not computed again."""
+        return _restore, (type(self), self.args, self.__dict__)
 
 
 class InvalidAmountError(LLMCostError, ValueError):
@@ -148,18 +150,6 @@ class BudgetExceededError(LLMCostError):
             parts.append(f"resets at {resets_at.isoformat()}")
         super().__init__(", ".join(parts))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Survive pickling (process pools): keyword fields are restored as state."""
-        return type(self), (self.total_cost, self.budget_limit), self.__dict__
-
-
-class RetryDeferredError(LLMCostError):
-    """The provider asks for a longer wait than the policy allows. ``retry_after`` is in seconds."""
-
-    def __init__(self, provider: str, retry_after: float, limit: float) -> None:
-        self.provider, self.retry_after, self.limit = provider, retry_after, limit
-        super().__init__(f"{provider} asks to retry after {retry_after:g} s; the policy waits {limit:g} s at most")
-
 
 class CircuitOpenError(LLMCostError):
     """The breaker of a deployment is open; ``retry_after`` is the seconds until it lets one call through."""
@@ -167,14 +157,6 @@ class CircuitOpenError(LLMCostError):
     def __init__(self, deployment: str, retry_after: float) -> None:
         self.deployment, self.retry_after = deployment, retry_after
         super().__init__(f"{deployment} is failing; its circuit is open for another {retry_after:.1f} s")
-
-
-class CallDeadlineError(LLMCostError, TimeoutError):
-    """The deadline over all attempts and waits of one call has passed."""
-
-    def __init__(self, deadline_s: float, attempts: int) -> None:
-        self.deadline_s, self.attempts = deadline_s, attempts
-        super().__init__(f"deadline of {deadline_s:g} s passed after {attempts} attempt(s)")
 
 
 class MissingExtraError(LLMCostError, ImportError):
@@ -223,3 +205,10 @@ class ReservationConflictError(LedgerError):
 
 def _nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(get_close_matches(name, tuple(known), n=3, cutoff=0.6))
+
+
+def _restore(kind: type[LLMCostError], args: tuple[Any, ...], state: dict[str, Any]) -> LLMCostError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -183,9 +183,7 @@ _SINGLE: dict[str, NameRule] = {
     # --- our own: none of them is an attempt, and none gets better by being repeated
     "llm_cost_middleware.errors.LLMCostError": _LOCAL,
     "llm_cost_middleware.errors.BudgetExceededError": _UNUSABLE._replace(kind=_K.SPEND_LIMIT),
-    "llm_cost_middleware.errors.CallDeadlineError": _UNUSABLE._replace(kind=_K.TIMEOUT),
     "llm_cost_middleware.errors.CircuitOpenError": _UNUSABLE._replace(kind=_K.OVERLOADED),
-    "llm_cost_middleware.errors.RetryDeferredError": _UNUSABLE._replace(kind=_K.RATE_LIMITED),
     "llm_cost_middleware.errors.UnreadableUsageError": _DELIVERED,
     "llm_cost_middleware.errors.ConfigurationError": _UNUSABLE,
     "llm_cost_middleware.errors.InvalidAmountError": _UNUSABLE,

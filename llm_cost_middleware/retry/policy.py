@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import Target
-from llm_cost_middleware.retry.gate import GO, Admission, Gate
+from llm_cost_middleware.retry.gate import GO, TIMEOUT_WEIGHT, Admission, Gate
 from llm_cost_middleware.retry.quota import SUCCESS_REFUND, THROTTLED, THROTTLED_COST, RetryQuota, cost_of
 
 __all__ = ["Admission", "RetryDecision", "RetryPolicy", "RetryState", "decide"]
@@ -164,7 +164,8 @@ class RetryState:
             return
         gate = self._gate(target)
         if failure.kind in _TROUBLE and (failure.retryable or failure.kind is not _K.RATE_LIMITED):
-            gate.failed(now, started, failure.retry_after)
+            weight = TIMEOUT_WEIGHT if failure.kind is _K.TIMEOUT else 1
+            gate.failed(now, started, failure.retry_after, weight=weight)
         else:
             gate.succeeded(now, started)
 

@@ -1,0 +1,142 @@
+"""The configuration: strict, frozen, the same from every source."""
+
+import tomllib
+from decimal import Decimal
+
+import pytest
+
+from llm_cost_middleware import Budget, ConfigurationError, CostConfig
+from llm_cost_middleware.cli.init import template
+from llm_cost_middleware.errors import InvalidAmountError, UnknownKeyError
+from llm_cost_middleware.request import Target
+
+
+def test_the_template_is_the_defaults():
+    assert CostConfig.from_mapping(tomllib.loads(template())) == CostConfig()
+
+
+def test_the_defaults_reach_both_providers_and_limit_nothing():
+    config = CostConfig()
+    assert config.budgets == ()
+    assert {model.provider for tier in config.tiers for model in tier.models} == {"anthropic", "openai"}
+    assert config.providers["openai"].api_key_env == "OPENAI_API_KEY"
+
+
+def test_sections_are_read_from_mappings():
+    config = CostConfig(
+        ledger={"url": "sqlite:///x.db", "lease_s": 60},
+        budgets=[{"scope": "user:*", "limit": 5, "window": "day"}, Budget("global", "25")],
+        tiers=[{"name": "only", "models": ["openai/gpt-5-mini"]}],
+        routing={"text_threshold": 5},
+        providers={"openai": {"base_url": "http://127.0.0.1:1/v1"}},
+        output={"default_max_tokens": 100, "on_insufficient": ["raise"]},
+        retry={"max_attempts": 2},
+        cache={"mode": "off"},
+    )
+    assert config.ledger.lease_s == 60
+    assert config.budgets[0].limit == Decimal(5)
+    assert config.tiers[0].models == (Target("openai", "gpt-5-mini"),)
+    assert config.providers["openai"].api_key_env == "OPENAI_API_KEY"
+    assert config.routing.text_threshold == 5
+    assert config.output.on_insufficient == ("raise",)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "key", "nearest"),
+    [
+        ({"modus": "enforce"}, "modus", "mode"),
+        ({"ledger": {"ulr": "memory://"}}, "ledger.ulr", "url"),
+        ({"budgets": [{"scope": "global", "limit": 1, "windw": "day"}]}, "budgets[0].windw", "window"),
+        ({"retry": {"max_attemps": 3}}, "retry.max_attemps", "max_attempts"),
+        ({"routing": {"text_treshold": 3}}, "routing.text_treshold", "text_threshold"),
+        ({"providers": {"antropic": {}}}, "providers.antropic", "anthropic"),
+        ({"output": {"default_max_token": 3}}, "output.default_max_token", "default_max_tokens"),
+        ({"cache": {"mod": "auto"}}, "cache.mod", "mode"),
+        ({"tiers": [{"name": "a", "model": ["openai/x"]}]}, "tiers[0].model", "models"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_nearest_right_one(mapping, key, nearest):
+    with pytest.raises(UnknownKeyError) as caught:
+        CostConfig.from_mapping(mapping)
+    assert caught.value.key == key
+    assert caught.value.nearest[0] == nearest
+    assert f"did you mean {nearest!r}?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "match"),
+    [
+        ({"mode": "enforced"}, "mode"),
+        ({"update_prices": "yes"}, "update_prices"),
+        ({"ledger": {"url": 5}}, "ledger.url"),
+        ({"ledger": {"on_lapse": "forget"}}, "ledger.on_lapse.*'charge', 'release'"),
+        ({"ledger": {"lease_s": True}}, "ledger.lease_s"),
+        ({"ledger": {"lease_s": 0}}, "ledger.lease_s"),
+        ({"ledger": "memory://"}, "ledger: must be a table"),
+        ({"budgets": {"scope": "global", "limit": 1}}, "budgets: must be a list"),
+        ({"budgets": [{"limit": 1}]}, r"budgets\[0\]: needs scope"),
+        ({"budgets": [{"scope": "global", "limit": 1}] * 2}, "two budgets"),
+        ({"budgets": [{"scope": "global", "limit": 1, "window": "fortnight"}]}, "window"),
+        ({"budgets": [{"scope": "global", "limit": 1, "timezone": "Mars/Base"}]}, "timezone"),
+        ({"tiers": []}, "at least one tier"),
+        ({"tiers": [{"name": "a", "models": ["gpt-5"]}]}, "PROVIDER/MODEL"),
+        ({"tiers": [{"name": "a", "models": ["mistral/large"]}]}, "anthropic, openai"),
+        ({"tiers": [{"name": "a", "models": ["openai/x"]}, {"name": "a", "models": ["openai/y"]}]}, "differ"),
+        ({"output": {"on_insufficient": ["shrug"]}}, "on_insufficient"),
+        ({"output": {"on_insufficient": "raise"}}, "must be a list"),
+        ({"output": {"default_max_tokens": 0}}, "default_max_tokens"),
+        ({"retry": {"max_attempts": 0}}, "max_attempts"),
+        ({"routing": {"policy": "magic"}}, "routing.policy"),
+        ({"cache": {"ttl": "2h"}}, "cache.ttl"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(mapping, match):
+    with pytest.raises(ConfigurationError, match=match):
+        CostConfig.from_mapping(mapping)
+
+
+@pytest.mark.parametrize("limit", [-1, float("nan"), float("inf"), "lots"])
+def test_a_budget_that_is_no_amount_is_refused(limit):
+    with pytest.raises(InvalidAmountError):
+        CostConfig(budgets=[{"scope": "global", "limit": limit}])
+
+
+def test_the_environment_overrides_the_file(tmp_path):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text('[ledger]\nurl = "memory://"\ntenant = "a"\n')
+    env = {
+        "LLM_COST_LEDGER__URL": "sqlite:///x.db",
+        "LLM_COST_MODE": "observe",
+        "LLM_COST_RETRY__MAX_ATTEMPTS": "5",
+        "LLM_COST_BUDGETS": '[{scope = "global", limit = "2.50"}]',
+        "LLM_COST_PROVIDERS__OPENAI__BASE_URL": "http://127.0.0.1:1/v1",
+        "LLM_COST_DATA": "ignored",
+        "OTHER": "ignored",
+    }
+    config = CostConfig.from_toml(path, env=env)
+    assert config.ledger.url == "sqlite:///x.db"
+    assert config.ledger.tenant == "a"
+    assert config.mode == "observe"
+    assert config.retry.max_attempts == 5
+    assert config.budgets[0].limit == Decimal("2.50")
+    assert config.providers["openai"].base_url == "http://127.0.0.1:1/v1"
+
+
+def test_a_misspelt_variable_is_named(tmp_path):
+    with pytest.raises(UnknownKeyError, match="ledger"):
+        CostConfig.from_environment({"LLM_COST_LEDGR__URL": "x"})
+
+
+def test_no_file_says_how_to_write_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="llm-cost init"):
+        CostConfig.find(env={})
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text("mode = ")
+    with pytest.raises(ConfigurationError, match=r"bad\.toml is not TOML"):
+        CostConfig.from_toml(path, env={})
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        CostConfig.from_toml(tmp_path / "absent.toml", env={})

@@ -1,0 +1,91 @@
+"""The tracker: immutable, exact, constant-time."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_cost_middleware import CostRecord, CostTracker
+from llm_cost_middleware.errors import InvalidAmountError
+
+
+def _record(cost="0.01", model="claude-haiku-4-5-20251001"):
+    return CostRecord(model, 10, 5, cost)
+
+
+def test_add_returns_a_new_tracker_and_leaves_the_old_one_alone():
+    empty = CostTracker("1.00")
+    one = empty.add(_record())
+    assert (empty.total_cost, len(empty)) == (0, 0)
+    assert (one.total_cost, len(one)) == (Decimal("0.01"), 1)
+
+
+def test_adding_twice_to_one_version_gives_two_futures():
+    base = CostTracker("1.00").add(_record())
+    left, right = base.add(_record("0.02")), base.add(_record("0.03"))
+    assert left.total_cost == Decimal("0.03")
+    assert right.total_cost == Decimal("0.04")
+    assert [record.cost_usd for record in right] == [Decimal("0.01"), Decimal("0.03")]
+
+
+def test_it_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        CostTracker().budget_limit = Decimal(5)
+    with pytest.raises(FrozenInstanceError):
+        _record().cost_usd = Decimal(5)
+
+
+def test_over_budget_means_more_than_the_limit():
+    tracker = CostTracker("0.02").add(_record()).add(_record())
+    assert not tracker.over_budget
+    assert tracker.add(_record("0.000000001")).over_budget
+    assert not CostTracker(None, [_record("1000")]).over_budget
+
+
+@pytest.mark.parametrize("limit", ["-1", float("nan"), "a lot"])
+def test_a_limit_that_is_no_amount_is_refused(limit):
+    with pytest.raises(InvalidAmountError, match="budget_limit"):
+        CostTracker(limit)
+
+
+def test_costs_and_counts_that_are_none_are_refused():
+    with pytest.raises(InvalidAmountError):
+        _record("-0.01")
+    with pytest.raises(ValueError, match="negative"):
+        CostRecord("m", -1, 0, "0")
+
+
+@given(st.lists(st.decimals("0", "9", places=9), max_size=30), st.integers(0, 40))
+def test_totals_are_the_sums_of_the_records_however_it_was_built_and_compacted(costs, keep):
+    records = [CostRecord(f"m{i % 3}", i, i, cost) for i, cost in enumerate(costs)]
+    tracker = CostTracker("5", records)
+    added = CostTracker("5")
+    for record in records:
+        added = added.add(record)
+    small = tracker.compact(keep)
+    assert tracker == added
+    assert tracker.total_cost == small.total_cost == sum(costs, Decimal(0))
+    assert tracker.by_model() == small.by_model()
+    assert sum(total.cost_usd for total in tracker.by_model().values()) == tracker.total_cost
+    assert len(small) == min(keep, len(records))
+
+
+def test_it_survives_copying_and_pickling():
+    tracker = CostTracker("1", [_record(), _record("0.5", "gpt-5.1")]).compact(1)
+    for other in (copy.copy(tracker), copy.deepcopy(tracker), pickle.loads(pickle.dumps(tracker))):  # noqa: S301 - ours
+        assert other == tracker
+        assert other.by_model() == tracker.by_model()
+        assert hash(other) == hash(tracker)
+
+
+def test_threads_adding_to_one_version_do_not_see_each_other():
+    base = CostTracker("1", [_record()] * 10)
+    with ThreadPoolExecutor(16) as pool:
+        trackers = list(pool.map(lambda i: base.add(_record(f"0.{i:03d}")), range(200)))
+    assert [tracker.records[-1].cost_usd for tracker in trackers] == [Decimal(f"0.{i:03d}") for i in range(200)]
+    assert len(base) == 10
