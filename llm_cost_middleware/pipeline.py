@@ -326,8 +326,8 @@ class CostPipeline:
         limits = self.catalogue.limits(target.provider, target.model)
         unavailable: str | None = None
         if providers is not None:
-            if target.provider not in providers:
-                unavailable = f"{target.provider} cannot be reached from here"
+            if target.provider not in providers and str(target) not in providers:
+                unavailable = f"{target} cannot be reached from here"
         else:
             variable = self.config.providers[target.provider].api_key_env
             if not os.environ.get(variable):

@@ -15,7 +15,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.pricing.compose import Entry, Terms, change_moments, compose, dearest_of, tiers_for
 from llm_cost_middleware.pricing.genai import GenaiPrices, installed_version, names
 from llm_cost_middleware.pricing.limits import ModelLimits, find_limits
-from llm_cost_middleware.pricing.overlay import configured, packaged
+from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY
 
@@ -38,6 +38,17 @@ class Catalogue:
         self._own = configured(overrides)
         self._update = update_prices
         self._entries: dict[tuple[str, str], Entry] = {}
+
+    def lay_under(self, prices: Mapping[str, Any]) -> None:
+        """Add prices that a host knows (those of a router's deployments) beneath the user's own.
+
+        Raises:
+            ConfigurationError: They are not usable.
+        """
+        below = configured(prices)
+        digest = f"{self._own.digest}+{below.digest}"
+        self._own = Overlay((*below.blocks, *self._own.blocks), self._own.rules, digest)
+        self._entries = {}
 
     @cached_property
     def _source(self) -> GenaiPrices:

@@ -113,7 +113,7 @@ class SdkCall:
 
 
 def _parsing_to(response: Any, stream: Any) -> Any:
-    """A copy of an unparsed response whose ``parse`` hands out ``stream``: at once or awaited, as the original's does."""
+    """A copy of an unparsed response whose ``parse`` hands out ``stream``, awaited where the original's is."""
     twin = copy.copy(response)
 
     def parse(**_: Any) -> Any:
