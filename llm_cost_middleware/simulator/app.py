@@ -81,7 +81,9 @@ class Face:
                 return await self._drop(request, exchange, fault)
             key = authenticate(provider, exchange.headers)
             reading = self.engine.read(dialect, body, exchange.headers, exchange.index)
-            served = self.engine.begin(dialect, reading, key)
+            failure = _failure(dialect, fault)
+            served = self.engine.begin(dialect, reading, key, billed=failure is None)
+            served.out = served.out._replace(failure=failure)
         except Refusal as refusal:
             return self.refuse(refusal, exchange)
         exchange.request_id = served.out.answer_id
@@ -224,6 +226,12 @@ _OPENAI_LIMITS = {
     "x-ratelimit-reset-requests": "6ms",
     "x-ratelimit-reset-tokens": "2ms",
 }
+
+
+def _failure(dialect: Dialect, fault: Fault | None) -> Mapping[str, str] | None:
+    if fault is None or fault.kind != "failed" or dialect.endpoint != "responses":
+        return None
+    return {"code": fault.preset, "message": fault.message or ""}
 
 
 def called(headers: Mapping[str, str]) -> Provider:

@@ -61,7 +61,9 @@ class Engine:
         except (AttributeError, KeyError, TypeError) as error:
             raise canned(dialect.provider, 400) from error
 
-    def begin(self, dialect: Dialect, reading: Reading, key: str, *, tier: str | None = None) -> Served:
+    def begin(
+        self, dialect: Dialect, reading: Reading, key: str, *, tier: str | None = None, billed: bool = True
+    ) -> Served:
         """Look into the cache, let the model answer, open the line of the bill.
 
         Args:
@@ -69,6 +71,7 @@ class Engine:
             reading: The validated request.
             key: The API key: caches are kept apart by it.
             tier: Replaces the tier of the request (``batch``).
+            billed: False for a request that the provider does not charge for.
         """
         if tier is not None:
             reading = replace(reading, tier=tier)
@@ -88,9 +91,9 @@ class Engine:
             searches=answer.searches,
         )
         answer_id = self.ids.new(dialect.id_prefix, dialect.id_length)
-        entry = self.bill.open(
-            Entry(answer_id, dialect.endpoint, model, tokens, reading.tier, reading.geo, request.stream, now)
-        )
+        entry = Entry(answer_id, dialect.endpoint, model, tokens, reading.tier, reading.geo, request.stream, now)
+        if billed:
+            self.bill.open(entry)
         out = Outgoing(reading, measured.answer, tokens, answer_id, self.ids, now)
         return Served(out, entry, plan)
 

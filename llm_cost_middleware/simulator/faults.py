@@ -8,7 +8,7 @@ from typing import Any, Literal
 from . import refusals
 from .catalogue import Provider
 
-Kind = Literal["status", "hang", "reset", "cut", "error_event", "stall", "slow", "no_usage", "bare_delta"]
+Kind = Literal["status", "hang", "reset", "cut", "error_event", "stall", "slow", "failed", "no_usage", "bare_delta"]
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Fault:
 
     kind: Kind
     code: int = 0
-    preset: str = ""  # a refusal by name, or the type of an error event
+    preset: str = ""  # a refusal by name, or the type or code of an error
     provider: Provider | None = None
     body: Any = None
     message: str | None = None
@@ -133,6 +133,11 @@ class Fault:
     def slow(cls, *, delay_s: float = 0.0, per_chunk_s: float = 0.0) -> "Fault":
         """Wait before the answer, and before each event of a stream. Real time, not the simulator's clock."""
         return cls("slow", delay_s=delay_s, per_chunk_s=per_chunk_s)
+
+    @classmethod
+    def failed(cls, *, code: str = "server_error", message: str = "The model failed to answer.") -> "Fault":
+        """Responses API only: 200 with ``status: failed`` and no usage, in JSON or as the last event; not billed."""
+        return cls("failed", preset=code, message=message)
 
     @classmethod
     def no_usage(cls) -> "Fault":

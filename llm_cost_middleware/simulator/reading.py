@@ -48,6 +48,7 @@ class Outgoing(NamedTuple):
     now: float
     usage: bool = True
     bare_delta: bool = False
+    failure: Mapping[str, str] | None = None  # code and message of a response that failed
 
 
 @dataclass(frozen=True, slots=True)

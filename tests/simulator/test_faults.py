@@ -188,6 +188,15 @@ def test_an_error_event_ends_a_stream_that_began_with_200(sim, claude, gpt, user
     assert line.tokens.output < 40
 
 
+def test_a_response_can_fail_with_status_200_and_is_not_billed(sim, gpt):
+    sim.script(Fault.failed(code="rate_limit_exceeded", message="slow down"), times=2)
+    reply = gpt.responses.create(model=MINI, input="hi")
+    assert (reply.status, reply.error.code, reply.usage) == ("failed", "rate_limit_exceeded", None)
+    *_, last = gpt.responses.create(model=MINI, input="hi", stream=True)
+    assert (last.type, last.response.error.message) == ("response.failed", "slow down")
+    assert sim.bill.lines == ()
+
+
 def test_a_client_that_leaves_a_stream_pays_for_what_was_produced(sim, chat):
     sim.responder = lambda _: Answer(text="x" * 160)
     sim.script(Fault.slow(per_chunk_s=0.05))

@@ -13,6 +13,8 @@ _TIERS = {"standard": "default", "batch": "default"}
 def response(out: Outgoing) -> dict[str, Any]:
     """The finished response object."""
     body = out.reading.request.body
+    if out.failure is not None:
+        return _envelope(out) | {"status": "failed", "error": dict(out.failure)}
     cut = out.answer.stop == "length"
     output = _output(out)
     if cut and output:
