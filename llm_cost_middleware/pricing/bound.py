@@ -61,6 +61,13 @@ class Bound:
     output_picousd: int = 0
     """What one token of the cap costs, over all choices, in pico-dollars."""
 
+    def max_tokens_within(self, available_nanousd: NanoUSD) -> int:
+        """The largest output cap whose bound still fits; 0 where not even the input does."""
+        room = available_nanousd * 1_000 - self.fixed_picousd
+        if room <= 0:
+            return 0
+        return room // self.output_picousd if self.output_picousd else self.max_tokens
+
 
 class InputSize(NamedTuple):
     """What there is to read in a request."""
@@ -245,12 +252,9 @@ def _media(size: InputSize, limits: ModelLimits) -> int | None:
 
 
 def affordable_max_tokens(most: Bound, rates: Rates, available_nanousd: NanoUSD) -> int:
-    """The largest output cap whose bound still fits into ``available_nanousd``; 0 where not even the input does."""
+    """``Bound.max_tokens_within``, as a function."""
     del rates  # its prices are in the bound already
-    room = available_nanousd * 1_000 - most.fixed_picousd
-    if room <= 0:
-        return 0
-    return room // most.output_picousd if most.output_picousd else most.max_tokens
+    return most.max_tokens_within(available_nanousd)
 
 
 __all__ = ["Bound", "InputSize", "affordable_max_tokens", "bound", "count_openai_tokens", "measure"]

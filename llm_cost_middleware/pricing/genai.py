@@ -65,9 +65,9 @@ class GenaiPrices:
         self._providers = {p.id: p for p in snapshot.providers if p.id in PROVIDERS}
 
     def names(self, provider: str) -> tuple[str, ...]:
-        """The ids of the models it lists, those that are priced in tokens."""
+        """The ids of the models it lists in tokens, those that name their own model."""
         known = self._providers.get(provider)
-        return tuple(m.id for m in known.models if _in_tokens(m)) if known else ()
+        return tuple(m.id for m in known.models if _in_tokens(m) and _means(m.match, m.id)) if known else ()
 
     def find(self, provider: str, model: str) -> Listing | None:
         """What it lists for a model, by any of its names; ``None`` where it lists nothing, or not in tokens."""

@@ -79,7 +79,7 @@ def configured(prices: Mapping[str, Any] | None) -> Overlay:
 
 def _configured(prices: Mapping[str, Any]) -> Iterator[Block]:
     for model, entries in prices.items():
-        for entry in [entries] if isinstance(entries, Mapping) else entries:
+        for entry in entries if isinstance(entries, list | tuple) else [entries]:
             if not isinstance(entry, Mapping):
                 raise ConfigurationError("expected a table of prices", key=f"prices.{model}")
             yield _block(model, entry, f"prices.{model}")
@@ -106,6 +106,8 @@ def _block(model: str, entry: Mapping[str, Any], where: str) -> Block:
 
 def _card(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Price]]:
     steps: Sequence[Mapping[str, Any]] = entry.get("tiers") or ()
+    if not all(type(step.get("above")) is int for step in steps):
+        raise ConfigurationError("a tier needs above = (input tokens)", key=f"{where}.tiers")
     for key in sorted(KEYS & (set(entry) | {key for step in steps for key in step})):
         base = _usd(entry[key], f"{where}.{key}") if key in entry else None
         higher = tuple((int(step["above"]), _usd(step[key], f"{where}.{key}")) for step in steps if key in step)

@@ -191,9 +191,9 @@ class _View:
     def parts(self, content: Any) -> tuple[Part, ...]:
         if isinstance(content, str):
             return (Part("text", content),)
-        if isinstance(content, Mapping):
-            content = (content,)
-        return tuple(self._part(block) for block in content or ())
+        if not isinstance(content, list | tuple):
+            content = () if content is None else (content,)
+        return tuple(self._part(block) for block in content)
 
     def _part(self, block: Any) -> Part:
         if not isinstance(block, Mapping):
