@@ -51,3 +51,38 @@ def data_folder() -> Path:
 def soak(request) -> bool:
     """Whether the long form was asked for."""
     return request.config.getoption("--soak")
+
+
+@pytest.fixture
+def sim():
+    """A loopback provider of its own for each test."""
+    from llm_cost_middleware.simulator import Simulator
+
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def clients(sim):
+    """Real SDK clients that talk to ``sim``, by provider, closed at the end."""
+    import anthropic
+    import openai
+
+    with (
+        anthropic.Anthropic(base_url=sim.anthropic_url, api_key="k") as claude,
+        openai.OpenAI(base_url=sim.openai_url, api_key="k") as gpt,
+    ):
+        yield {"anthropic": claude, "openai": gpt}
+
+
+@pytest.fixture
+async def async_clients(sim):
+    """The same, asynchronous."""
+    import anthropic
+    import openai
+
+    async with (
+        anthropic.AsyncAnthropic(base_url=sim.anthropic_url, api_key="k") as claude,
+        openai.AsyncOpenAI(base_url=sim.openai_url, api_key="k") as gpt,
+    ):
+        yield {"anthropic": claude, "openai": gpt}
