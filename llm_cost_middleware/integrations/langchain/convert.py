@@ -1,0 +1,193 @@
+"""LangChain's messages and call arguments to the neutral request. Nothing of the caller's is changed or kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage
+
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import EMPTY, CallContext, CallRequest, Endpoint, Message, Part, PartKind, Role
+
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Arguments that cap the output, by whichever name."""
+
+_ROLES: Mapping[str, Role] = {
+    "system": "system", "developer": "system", "human": "user", "user": "user", "ai": "assistant",
+    "assistant": "assistant", "tool": "tool", "function": "tool",
+    "AIMessageChunk": "assistant", "HumanMessageChunk": "user", "SystemMessageChunk": "system",
+    "ToolMessageChunk": "tool",
+}  # fmt: skip
+_TEXTS = frozenset({"text", "output_text", "input_text"})
+_CALLS = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call"})
+_MEDIA: Mapping[str, PartKind] = {
+    "image": "image", "image_url": "image", "input_image": "image", "video": "other",
+    "document": "document", "file": "document", "input_file": "document", "text-plain": "document",
+    "audio": "audio", "input_audio": "audio",
+}  # fmt: skip
+_THOUGHTS: Mapping[str, str] = {"thinking": "thinking", "reasoning": "reasoning", "redacted_thinking": "data"}
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+class Home(NamedTuple):
+    """What a guarded model says of itself, read once: how its calls are to be understood."""
+
+    provider: str
+    model: str
+    endpoint: Endpoint
+    body: Mapping[str, Any]
+    """Its own settings as a request body, without messages."""
+    plain: CallRequest
+    """The request of a call without arguments; only messages, context and stream are missing."""
+    max_tokens: int | None
+    """The output cap that the user set himself."""
+
+
+def make_home(provider: str, model: str, endpoint: Endpoint, body: Mapping[str, Any], max_tokens: int | None) -> Home:
+    """Read a model's settings once."""
+    home = Home(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens)
+    return home._replace(plain=_read_arguments(home, {}))
+
+
+def read_call(
+    home: Home,
+    messages: Sequence[BaseMessage],
+    arguments: Mapping[str, Any],
+    *,
+    context: CallContext,
+    stream: bool,
+    pinned: bool = False,
+) -> CallRequest:
+    """The neutral view of one call of a chat model.
+
+    Args:
+        home: The model's own settings.
+        messages: LangChain messages, system messages anywhere among them.
+        arguments: The keyword arguments of the call, bound ones included.
+        context: What the application says about it.
+        stream: Whether the answer is streamed.
+        pinned: Never route this model; a ``model`` among the arguments pins the call as well.
+    """
+    plain = _read_arguments(home, arguments) if arguments else home.plain
+    return CallRequest(
+        plain.provider, plain.model, read_messages(messages), plain.tools, plain.endpoint, plain.max_tokens,
+        plain.choices, stream, plain.output_schema, plain.server_tools, plain.stored_context, plain.params, context,
+        pinned or bool(arguments.get("model")),
+    )  # fmt: skip
+
+
+def _read_arguments(home: Home, arguments: Mapping[str, Any]) -> CallRequest:
+    body = {**home.body, **arguments, "messages": ()}
+    schema = body.pop("response_format", None)
+    request = get_provider(home.provider).read_request(body, home.endpoint)
+    cap = next((body[name] for name in CAPS if type(body.get(name)) is int), None)
+    request = replace(request, max_tokens=cap if cap is not None else home.max_tokens)
+    return replace(request, output_schema=schema_text(schema)) if schema else request
+
+
+_EMPTY_REQUEST = CallRequest("", "", ())
+
+
+def schema_text(schema: Any) -> str:
+    """A ``response_format``, a class or a mapping, as JSON text."""
+    if isinstance(schema, type):
+        describe = getattr(schema, "model_json_schema", None)
+        schema = describe() if callable(describe) else str(schema)
+    return _encode(schema)
+
+
+def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """LangChain messages to neutral ones, system messages first."""
+    system: list[Message] = []
+    others: list[Message] = []
+    for message in messages:
+        role = _ROLES.get(message.type)
+        if role is None:  # ChatMessage carries its role as text
+            role = _ROLES.get(str(getattr(message, "role", "")), "user")
+        content = message.content
+        parts: tuple[Part, ...]
+        if role == "tool":
+            parts = (_result(content),)
+        elif type(content) is str:
+            parts = (Part("text", content),) if content else ()
+        else:
+            parts = tuple(part for block in content if (part := _part(block)) is not None)
+        if role == "assistant":
+            parts += _calls(message)
+        (system if role == "system" else others).append(Message(role, parts))
+    return (*system, *others)
+
+
+def _calls(message: Any) -> tuple[Part, ...]:
+    calls = message.tool_calls
+    broken = message.invalid_tool_calls
+    if calls or broken:
+        return tuple(Part("tool_use", f"{call['name']} {_encode(call['args'])}") for call in (*calls, *broken))
+    old = message.additional_kwargs.get("function_call")
+    return (Part("tool_use", _encode(old)),) if old else ()
+
+
+def _result(content: Any) -> Part:
+    if type(content) is str:
+        return Part("tool_result", content)
+    parts = [part for block in content if (part := _part(block)) is not None]
+    text = "\n".join(part.text for part in parts if part.text)
+    mark = next((part.mark for part in reversed(parts) if part.mark), None)
+    return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
+
+
+def _part(block: Any) -> Part | None:
+    """One content block of any dialect: Anthropic's, OpenAI's, LangChain's own. ``None``: counted elsewhere."""
+    if isinstance(block, str):
+        return Part("text", block)
+    kind = block.get("type")
+    if kind in _CALLS:
+        return None  # counted from ``tool_calls``, where every dialect puts it
+    mark = _mark(block)
+    if kind in _TEXTS:
+        return Part("text", str(block.get("text") or ""), mark)
+    if kind in _MEDIA:
+        return _medium(_MEDIA[kind], block, mark)
+    if kind in _THOUGHTS:
+        hidden = block.get("signature") or block.get("data") or block.get("encrypted_content")
+        detail = {"bytes": len(hidden)} if isinstance(hidden, str) else EMPTY
+        return Part("thinking", str(block.get(_THOUGHTS[kind]) or ""), mark, detail)
+    return Part("other", _encode({name: value for name, value in block.items() if name != "cache_control"}), mark)
+
+
+def _medium(kind: PartKind, block: Mapping[str, Any], mark: str | None) -> Part:
+    source = block.get("source")
+    inner = source if isinstance(source, Mapping) else block
+    text = inner.get("data") if inner.get("type") == "text" else block.get("text")
+    if isinstance(text, str):
+        return Part(kind, text, mark, {"text": True})
+    return Part(kind, str(block.get("title") or ""), mark, _detail(block))
+
+
+def _mark(block: Mapping[str, Any]) -> str | None:
+    control = block.get("cache_control")
+    if isinstance(control, Mapping):
+        return str(control.get("ttl") or "5m")
+    return "30m" if block.get("prompt_cache_breakpoint") else None
+
+
+def _detail(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a bound needs of a block that is not text: its size in bytes, or that it stands behind a URL."""
+    inner = next((block[name] for name in _INNER if isinstance(block.get(name), Mapping)), block)
+    level = inner.get("detail") or block.get("detail")
+    detail: dict[str, Any] = {"detail": level} if level else {}
+    data = inner.get("data") or inner.get("base64") or inner.get("file_data")
+    if isinstance(data, bytes | bytearray):
+        return {**detail, "bytes": len(data)}
+    if isinstance(data, str):
+        return {**detail, "bytes": len(data) * 3 // 4}
+    url = inner.get("url") or block.get("image_url")
+    if isinstance(url, str) and url.startswith("data:"):
+        return {**detail, "bytes": len(url.partition(",")[2]) * 3 // 4}
+    return {**detail, "url": True}
+
+
+_INNER = ("image_url", "source", "file", "input_audio", "image")

@@ -1,0 +1,31 @@
+"""Errors as LangChain wants them: a refused budget is also a ``ModelError`` that no retry can help."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NoReturn
+
+from langchain_core import exceptions as langchain_exceptions
+
+from llm_cost_middleware.errors import BudgetExceededError
+
+# langchain-core has ModelError since 1.6; a plain Exception keeps an older one working, without its retry hints
+_ModelError: type[Exception] = getattr(langchain_exceptions, "ModelError", Exception)
+
+
+@cache
+def budget_error_class() -> type[BudgetExceededError]:
+    """``BudgetExceededError`` that is also LangChain's ``ModelError``, with ``is_retryable = False``."""
+    bases = (BudgetExceededError,) if _ModelError is Exception else (BudgetExceededError, _ModelError)
+    return type("BudgetExceededError", bases, {"__doc__": BudgetExceededError.__doc__, "__module__": __name__})
+
+
+def raise_as_model_error(error: BudgetExceededError) -> NoReturn:
+    """Raise ``error`` as LangChain's own kind, with the same facts and the same traceback."""
+    kind = budget_error_class()
+    if isinstance(error, kind):
+        raise error
+    twin = kind(error.total_cost, error.budget_limit)
+    twin.__dict__.update(error.__dict__)
+    twin.args = error.args
+    raise twin.with_traceback(error.__traceback__) from None

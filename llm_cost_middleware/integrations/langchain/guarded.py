@@ -1,0 +1,211 @@
+"""``guard``: a copy of a chat model that is governed, of a dynamic subclass of the user's own class.
+
+Everything LangChain does with the model keeps working, because it still is one: ``isinstance``, ``profile``,
+``bind_tools``, structured output, fallbacks, configurable fields, copies, traces, the LLM cache. The route is decided
+where a call enters and travels on as an argument; the sending happens in the documented override points, through model
+objects of the targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables.config import ensure_config
+
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.integrations.langchain.governor import ROUTE, Governor, Route
+from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
+from llm_cost_middleware.pipeline import CostPipeline
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessageChunk, BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+
+    from llm_cost_middleware.config import CostConfig
+
+Model = TypeVar("Model", bound=BaseChatModel)
+
+
+def guard(model: Model, pipeline: CostPipeline | CostConfig | None = None, *, pinned: bool = False) -> Model:
+    """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
+
+    Args:
+        model: A ``ChatAnthropic`` or ``ChatOpenAI``, or a subclass of one. It is not changed. A guarded model is
+            guarded anew: its pipeline is replaced.
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+        pinned: Govern the model, but never route it to another. One call is pinned by ``model=`` among its arguments.
+
+    Returns:
+        A model of a subclass of the user's class. What a call says of itself stands in
+        ``config={"metadata": {"llm_cost": {"user": "42"}}}``, or around it in ``cost_context(...)``.
+
+    Raises:
+        ConfigurationError: It is no chat model, or there is no configuration.
+        UnsupportedRequestError: Azure, Bedrock, Vertex or another transport, and ``on_ungoverned`` is ``deny``;
+            otherwise such a model is metered, as by ``CostCallbackHandler``.
+    """
+    if not isinstance(model, BaseChatModel):
+        raise ConfigurationError(f"expected a chat model, not {type(model).__qualname__}", key="model")
+    pipeline = CostPipeline.of(pipeline)
+    if provider_of(model) is None:
+        return _metered_only(model, pipeline)
+    plain = plain_class(model)
+    kind = type(plain)(plain.__name__, (GuardMixin, plain), _namespace(plain))
+    kind._llm_cost = Governor(pipeline, pinned=pinned)  # noqa: SLF001 - in the body pydantic would take it for a field
+    guarded = model.model_copy()
+    object.__setattr__(guarded, "__class__", kind)
+    return guarded
+
+
+def is_guarded(model: object) -> bool:
+    """Whether ``model`` came out of ``guard``."""
+    return isinstance(model, GuardMixin)
+
+
+def _namespace(plain: Any) -> dict[str, Any]:
+    # a native source of events would go past the override points
+    native = [name for name in ("_stream_chat_model_events", "_astream_chat_model_events") if hasattr(plain, name)]
+    return {
+        "__module__": plain.__module__,
+        "__qualname__": plain.__qualname__,
+        "__doc__": plain.__doc__,
+        "_llm_cost_plain": staticmethod(lambda: plain),
+        **{name: property(lambda _: None) for name in native},
+    }
+
+
+def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
+    from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler
+
+    what = f"{type(model).__module__}.{type(model).__qualname__}"
+    pipeline.ungoverned(
+        what, "it is metered where its price is known; guard a ChatAnthropic or ChatOpenAI to govern it"
+    )
+    own = getattr(model.callbacks, "handlers", model.callbacks) or ()
+    return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
+
+
+class GuardMixin:
+    """The part of a guarded model that is ours. The user's class follows it in the method resolution order."""
+
+    _llm_cost: Governor
+
+    # --- entries: the route is decided here ----------------------------------------------------------------------
+
+    def generate(
+        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """Route, then as LangChain does."""
+        kwargs[ROUTE] = self._route_prompts(messages, kwargs)
+        return super().generate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
+
+    async def agenerate(
+        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """Route, then as LangChain does."""
+        kwargs[ROUTE] = self._route_prompts(messages, kwargs)
+        return await super().agenerate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
+
+    def stream(
+        self,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: Any = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Route, then as LangChain does."""
+        config = ensure_config(config)
+        kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        return super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
+
+    def astream(
+        self,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: Any = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Route, then as LangChain does."""
+        config = ensure_config(config)
+        kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        return super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
+
+    def stream_events(self, input: Any, config: Any = None, *, version: str = "v2", **kwargs: Any) -> Any:  # noqa: A002
+        """Route version 3, which streams by itself; the others come through ``stream``."""
+        if version == "v3":
+            config = ensure_config(config)
+            kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        return super().stream_events(input, config, version=version, **kwargs)  # type: ignore[misc]
+
+    def astream_events(self, input: Any, config: Any = None, *, version: str = "v2", **kwargs: Any) -> Any:  # noqa: A002
+        """Route version 3, which streams by itself; the others come through ``astream``."""
+        if version == "v3":
+            config = ensure_config(config)
+            kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        return super().astream_events(input, config, version=version, **kwargs)  # type: ignore[misc]
+
+    def _route_prompts(self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any]) -> Route:
+        metadata = kwargs.get("metadata")
+        if len(prompts) != 1:
+            return Route.made(metadata)  # each is routed when it is sent
+        arguments = {name: value for name, value in kwargs.items() if name not in _RUN}
+        return self._llm_cost.route(self, prompts[0], arguments, metadata, stream=False)
+
+    def _route_input(self, given: Any, config: Any, kwargs: dict[str, Any]) -> Route:
+        messages = self._convert_input(given).to_messages()  # type: ignore[attr-defined]
+        return self._llm_cost.route(self, messages, kwargs, config.get("metadata"), stream=True)
+
+    # --- sending -------------------------------------------------------------------------------------------------
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        del run_manager  # a target must not open a run of its own
+        return self._llm_cost.generate(self, messages, stop, kwargs)
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        del run_manager
+        return await self._llm_cost.agenerate(self, messages, stop, kwargs)
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in self._llm_cost.stream(self, messages, stop, kwargs):
+            if run_manager is not None:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        async for chunk in self._llm_cost.astream(self, messages, stop, kwargs):
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    # --- what LangChain asks of a model --------------------------------------------------------------------------
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        route = kwargs.pop(ROUTE, None)
+        params = super()._get_ls_params(stop=stop, **kwargs)  # type: ignore[misc]
+        if isinstance(route, Route) and route.call is not None:  # traces show who answers
+            params["ls_provider"], params["ls_model_name"] = route.call.target
+        return params
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self._llm_cost.forget(self)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a guarded model holds clients and a ledger: pickle the plain model, and guard it where it runs"
+        )
+
+
+_RUN = frozenset({"tags", "metadata", "run_name", "run_id"})

@@ -1,0 +1,209 @@
+"""One attempt as a target model takes it: messages and arguments, on copies, in the words of its provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from llm_cost_middleware.integrations.langchain.convert import CAPS
+from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
+from llm_cost_middleware.request import Attempt
+
+# arguments that mean the same at both providers, once translated
+_PORTABLE = frozenset({
+    *CAPS, "model", "tools", "tool_choice", "parallel_tool_calls", "strict", "response_format", "output_config",
+    "temperature", "top_p", "stop", "stop_sequences", "timeout", "stream", "stream_usage", "reasoning_effort", "effort",
+    "thinking", "ls_structured_output_format",
+})  # fmt: skip
+# arguments that only steer a provider's cache or its bookkeeping: left out at the other one
+_LOCAL = frozenset({
+    "cache_control", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "user", "metadata",
+    "safety_identifier", "verbosity",
+})  # fmt: skip
+_FOREIGN_CACHE = {
+    "anthropic": ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+    "openai": ("cache_control",),
+}
+_CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
+
+
+def is_portable(arguments: Mapping[str, Any]) -> bool:
+    """Whether a call with these arguments means the same at another provider, so that it may be routed there."""
+    if any(name not in _PORTABLE and name not in _LOCAL for name in arguments):
+        return False
+    if any(not _is_plain_tool(tool) for tool in arguments.get("tools") or ()):
+        return False
+    if set(arguments.get("output_config") or ()) - {"format", "effort"}:
+        return False
+    form = arguments.get("response_format")
+    return not (isinstance(form, Mapping) and form.get("type") == "json_object")  # Claude has no JSON mode
+
+
+def _is_plain_tool(tool: Any) -> bool:
+    if not isinstance(tool, Mapping):
+        return False
+    return "function" in tool if tool.get("type") == "function" else "input_schema" in tool
+
+
+def render(
+    home: str, messages: Sequence[BaseMessage], arguments: Mapping[str, Any], attempt: Attempt
+) -> tuple[list[BaseMessage], dict[str, Any]]:
+    """What to hand to the target model of ``attempt``.
+
+    Args:
+        home: The provider in whose words the caller speaks.
+        messages: The caller's messages; they are not changed.
+        arguments: The caller's arguments; they are not changed.
+        attempt: The target, the output cap, the cache plan and the time there is.
+    """
+    there = attempt.target.provider
+    told = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
+    if there != home:
+        told = _translate(told, home)
+        messages = [_translate_message(message, there) for message in messages]
+        if there == "anthropic":
+            messages = _system_first(messages)
+    for name in _FOREIGN_CACHE[there]:
+        told.pop(name, None)
+    tools = told.get("tools")
+    if tools:
+        told["tools"] = strip_marks(tools, there)
+    rendered = strip_marks(messages, there)
+    if attempt.cache_plan is not None:
+        rendered = place_marks(attempt.cache_plan, there, rendered, told)
+    if attempt.max_tokens is not None:
+        for name in CAPS:
+            told.pop(name, None)
+        told[_CAP_NAME] = attempt.max_tokens
+        _fit_thinking(told, attempt.max_tokens)
+    limits = [limit for limit in (attempt.timeout_s, arguments.get("timeout")) if isinstance(limit, int | float)]
+    if limits:
+        told["timeout"] = min(limits)
+    return list(rendered), told
+
+
+_NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"})
+
+
+def _fit_thinking(told: dict[str, Any], cap: int) -> None:
+    """A thinking budget must stay below the output cap; too small a rest means no thinking at all."""
+    thinking = told.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    if thinking is None or budget is None or budget < cap:
+        return
+    if cap > _LEAST_THINKING:
+        told["thinking"] = {**thinking, "budget_tokens": max(cap // 2, _LEAST_THINKING)}
+    else:
+        told["thinking"] = {"type": "disabled"}
+
+
+_LEAST_THINKING = 1_024
+
+
+# --- across providers ------------------------------------------------------------------------------------------------
+
+
+def _translate(told: dict[str, Any], home: str) -> dict[str, Any]:
+    translated = {name: value for name, value in told.items() if name not in _LOCAL and name != "thinking"}
+    if "tools" in translated:
+        convert = _to_openai_tool if home == "anthropic" else _to_anthropic_tool
+        translated["tools"] = [convert(tool) for tool in translated["tools"]]
+    return _to_openai(translated) if home == "anthropic" else _to_anthropic(translated)
+
+
+def _to_openai(told: dict[str, Any]) -> dict[str, Any]:
+    choice = told.pop("tool_choice", None)
+    if isinstance(choice, Mapping):
+        named = {"type": "function", "function": {"name": choice.get("name")}}
+        told["tool_choice"] = {"auto": "auto", "any": "required", "none": "none"}.get(choice["type"], named)
+        if choice.get("disable_parallel_tool_use") is not None:
+            told["parallel_tool_calls"] = not choice["disable_parallel_tool_use"]
+    config = told.pop("output_config", None) or {}
+    if form := config.get("format"):
+        told["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": form["schema"], "strict": False},
+        }
+    effort = told.pop("effort", None) or config.get("effort")
+    if effort:
+        told["reasoning_effort"] = effort
+    if stop := told.pop("stop_sequences", None):
+        told["stop"] = stop
+    return told
+
+
+def _to_anthropic(told: dict[str, Any]) -> dict[str, Any]:
+    choice, parallel = told.pop("tool_choice", None), told.pop("parallel_tool_calls", None)
+    told.pop("strict", None)
+    if choice is not None:
+        if isinstance(choice, Mapping):
+            inner = choice.get("function")
+            name = (inner if isinstance(inner, Mapping) else choice).get("name")
+            told["tool_choice"] = {"type": "tool", "name": name}
+        else:
+            told["tool_choice"] = {"type": {"required": "any"}.get(choice, choice)}
+    if parallel is not None and told.get("tools"):
+        told["tool_choice"] = {
+            **told.get("tool_choice", {"type": "auto"}), "disable_parallel_tool_use": not parallel,
+        }  # fmt: skip
+    return told  # ChatAnthropic reads ``response_format``, class or mapping, as it is
+
+
+def _to_openai_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": tool["name"], "parameters": tool["input_schema"]}
+    function |= {name: tool[name] for name in ("description", "strict") if name in tool}
+    return {"type": "function", "function": function}
+
+
+def _to_anthropic_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool["function"]
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    made = {"name": function["name"], "input_schema": schema}
+    return {**made, "description": function["description"]} if function.get("description") else made
+
+
+def _translate_message(message: BaseMessage, there: str) -> BaseMessage:
+    """A message whose blocks are in the other provider's words, as both understand it."""
+    content = message.content
+    if isinstance(message, AIMessage):
+        if message.response_metadata.get("model_provider") == there or (type(content) is str and not message.id):
+            return message
+        # thoughts are signed for their model, results of a provider's tools are its own: words and calls remain
+        calls, broken = message.tool_calls, message.invalid_tool_calls
+        return AIMessage(content=_words(content), tool_calls=calls, invalid_tool_calls=broken, name=message.name)
+    if type(content) is str or there == "anthropic":
+        return message
+    return message.model_copy(update={"content": [_neutral(block) for block in content]})
+
+
+def _words(content: Any) -> str:
+    if type(content) is str:
+        return content
+    texts = (block if isinstance(block, str) else block.get("text") for block in content if _is_words(block))
+    return "".join(text for text in texts if text)
+
+
+def _is_words(block: Any) -> bool:
+    return isinstance(block, str) or block.get("type") in ("text", "output_text")
+
+
+def _neutral(block: Any) -> Any:
+    """Anthropic's document block in LangChain's own words, which ChatOpenAI converts."""
+    if not isinstance(block, Mapping) or block.get("type") != "document":
+        return block
+    source = block.get("source") or {}
+    if source.get("type") == "text":
+        return {"type": "text", "text": source.get("data", "")}
+    if source.get("type") == "base64":
+        return {"type": "file", "base64": source["data"], "mime_type": source["media_type"], "filename": "document.pdf"}
+    return block
+
+
+def _system_first(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Claude takes instructions at the head of the conversation only; OpenAI takes them anywhere."""
+    system = [message for message in messages if message.type == "system"]
+    if not system or all(message.type == "system" for message in messages[: len(system)]):
+        return list(messages)
+    return [*system, *(message for message in messages if message.type != "system")]

@@ -1,0 +1,206 @@
+"""One model object for each model that a guarded model may be routed to, with the user's settings carried over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home
+from llm_cost_middleware.integrations.langchain.metered import meter
+from llm_cost_middleware.request import Target
+
+PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
+_CLASSES = {
+    ("langchain_anthropic.chat_models", "ChatAnthropic"): ("anthropic", "anthropic-chat"),
+    ("langchain_openai.chat_models.base", "ChatOpenAI"): ("openai", "openai-chat"),
+}
+_KEY_FIELD = {"anthropic": "anthropic_api_key", "openai": "openai_api_key"}
+_URL_FIELD = {"anthropic": "anthropic_api_url", "openai": "openai_api_base"}
+_TIMEOUT_FIELD = {"anthropic": "default_request_timeout", "openai": "request_timeout"}
+_STOP_FIELD = {"anthropic": "stop_sequences", "openai": "stop"}
+
+# what belongs to the guarded model and its runs, not to the requests of a target
+_OWN = frozenset({
+    "callbacks", "tags", "metadata", "cache", "rate_limiter", "verbose", "name", "custom_get_token_ids", "profile",
+    "disable_streaming", "streaming", "stream_usage", "max_retries", "max_tokens", "model", "model_name",
+    "client", "async_client", "root_client", "root_async_client",
+})  # fmt: skip
+# settings without a meaning at the other provider: who uses one is routed at home
+_HOME_ONLY = (
+    "mcp_servers", "container", "context_management", "user_profile_id", "betas", "inference_geo", "n", "logprobs",
+    "top_logprobs", "logit_bias", "seed", "presence_penalty", "frequency_penalty", "store", "include", "truncation",
+    "extra_body", "use_previous_response_id", "service_tier",
+)  # fmt: skip
+_SAMPLING = ("temperature", "top_p", "top_k")
+_BODY = {
+    "anthropic": ("thinking", "inference_geo", "output_config", "context_management", "container", "mcp_servers"),
+    "openai": ("reasoning_effort", "reasoning", "service_tier", "prompt_cache_options", "n", "truncation"),
+}
+
+
+def provider_of(model: Any) -> str | None:
+    """The provider whose own API a chat model speaks; ``None`` for any other class, Azure, Bedrock and Vertex too."""
+    for kind in type(model).__mro__:
+        known = _CLASSES.get((kind.__module__, kind.__name__))
+        if known is not None:
+            provider, transport = known
+            return provider if getattr(model, "_llm_type", transport) == transport else None
+    return None
+
+
+def plain_class(model: Any) -> Any:
+    """The user's own class behind a guarded or a plain model."""
+    made = getattr(type(model), "_llm_cost_plain", None)
+    return type(model) if made is None else made()
+
+
+class Targets:
+    """The model objects that a guarded model sends through. Each is built once, on first use; safe between threads.
+
+    Args:
+        model: The user's model.
+        config: Where keys and addresses of the other provider stand.
+    """
+
+    def __init__(self, model: Any, config: CostConfig) -> None:
+        provider = provider_of(model)
+        if provider is None:
+            raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
+        self._model, self._config, self._lock = model, config, Lock()
+        self._built: dict[Target, Any] = {}
+        self.home: Home = _read_home(model, provider)
+        reachable = {provider}
+        if not any(_is_set(model, name) for name in _HOME_ONLY):
+            reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
+        self.providers = frozenset(reachable)
+        self.home_only = frozenset({provider})
+
+    def _reaches(self, provider: str) -> bool:
+        return bool(self._key(provider)) and find_spec(PACKAGES[provider]) is not None
+
+    def _key(self, provider: str) -> str | None:
+        return os.environ.get(self._config.providers[provider].api_key_env)
+
+    def get(self, target: Target) -> Any:
+        """The model object for ``target``."""
+        built = self._built.get(target)
+        if built is None:
+            with self._lock:
+                built = self._built.get(target)
+                if built is None:
+                    make = self._same if target.provider == self.home.provider else self._other
+                    built = self._built[target] = meter(make(target), target.provider)
+        return built
+
+    def _same(self, target: Target) -> Any:
+        """The user's own class and settings with another model name."""
+        model = self._model
+        fields = type(model).model_fields
+        settings = {
+            name: getattr(model, name)
+            for name in model.model_fields_set
+            if name not in _OWN and name in fields and getattr(model, name) is not None
+        }
+        if settings.get("openai_proxy"):  # the transports were made from it
+            settings.pop("http_client", None)
+            settings.pop("http_async_client", None)
+        if target.model != self.home.model:
+            settings = _fit(target, settings, _profile(target))
+        return _construct(plain_class(model), target, settings)
+
+    def _other(self, target: Target) -> Any:
+        """The other provider's class, with the settings that mean the same there."""
+        model, home, there = self._model, self.home.provider, target.provider
+        settings: dict[str, Any] = {
+            name: value for name in ("temperature", "top_p") if (value := getattr(model, name, None)) is not None
+        }
+        pairs = ((_TIMEOUT_FIELD[home], _TIMEOUT_FIELD[there]), (_STOP_FIELD[home], _STOP_FIELD[there]))
+        settings |= {to: value for name, to in pairs if (value := getattr(model, name, None)) is not None}
+        if effort := getattr(model, "reasoning_effort", None):
+            settings["reasoning_effort"] = effort
+        settings[_KEY_FIELD[there]] = self._key(there)
+        if url := self._config.providers[there].base_url:
+            settings[_URL_FIELD[there]] = url
+        return _construct(_class_of(there), target, _fit(target, settings, _profile(target)))
+
+
+def _read_home(model: Any, provider: str) -> Home:
+    name = str(getattr(model, "model_name", None) or model.model)
+    body: dict[str, Any] = {"model": name, **(model.model_kwargs or {})}
+    body |= {key: value for key in _BODY[provider] if (value := getattr(model, key, None)) is not None}
+    effort = getattr(model, "reasoning_effort", None)
+    if provider == "anthropic" and effort:
+        body["output_config"] = {**(body.get("output_config") or {}), "effort": effort}
+    endpoint = "messages"
+    if provider == "openai":
+        endpoint = "responses" if model._use_responses_api(body) else "chat.completions"  # noqa: SLF001 - its own rule
+    cap = getattr(model, "max_tokens", None)
+    if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
+        cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
+    return make_home(provider, name, endpoint, body, next((body[c] for c in CAPS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
+
+
+_ANTHROPIC_FALLBACK = 4_096
+_USUAL_TIERS = ("auto", "default", "standard_only")
+
+
+def _is_set(model: Any, name: str) -> bool:
+    value = model.model_kwargs.get(name) or getattr(model, name, None)
+    return bool(value) and not (name == "n" and value == 1) and not (name == "service_tier" and value in _USUAL_TIERS)
+
+
+def _fit(target: Target, settings: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the target model does not take."""
+    if profile.get("temperature") is False:
+        for name in _SAMPLING:
+            settings.pop(name, None)
+    effort = settings.get("reasoning_effort")
+    if effort is not None and effort not in (profile.get("reasoning_effort_levels") or ()):
+        del settings["reasoning_effort"]
+    thinking = settings.get("thinking")
+    if thinking is not None and target.provider == "anthropic":
+        settings["thinking"] = _fit_thinking(thinking, profile)
+    return settings
+
+
+def _fit_thinking(thinking: Mapping[str, Any], profile: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Extended thinking in the form that the model takes: a budget of tokens before, adaptive since."""
+    if not profile.get("reasoning_output"):
+        return None
+    adaptive = "xhigh" in (profile.get("reasoning_effort_levels") or ())
+    if thinking.get("type") == "adaptive" and not adaptive:
+        return {"type": "enabled", "budget_tokens": _THINKING_BUDGET}
+    if thinking.get("type") == "enabled" and adaptive:
+        return {"type": "adaptive"}
+    return thinking
+
+
+_THINKING_BUDGET = 4_096
+
+
+def _profile(target: Target) -> Mapping[str, Any]:
+    if target.provider == "anthropic":
+        from langchain_anthropic.chat_models import _get_default_model_profile as profile_of
+    else:
+        from langchain_openai.chat_models.base import _get_default_model_profile as profile_of
+    profile: Mapping[str, Any] = profile_of(target.model)
+    return profile
+
+
+def _class_of(provider: str) -> Any:
+    if provider == "anthropic":
+        from langchain_anthropic import ChatAnthropic
+
+        return ChatAnthropic
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI
+
+
+def _construct(kind: Any, target: Target, settings: Mapping[str, Any]) -> Any:
+    name = "model" if target.provider == "anthropic" else "model_name"
+    return kind(**{**settings, name: target.model, "max_retries": 0, "stream_usage": True})

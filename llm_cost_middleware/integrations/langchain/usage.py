@@ -1,0 +1,194 @@
+"""Usage as LangChain hands it on, to a reading: the provider's own figures where they survived, else LangChain's.
+
+LangChain's ``usage_metadata`` counts cached tokens inside its input, renames buckets for flex and priority tiers, and
+loses the lifetime of cache writes, the service tier and searches in Anthropic's streams. Target models therefore keep
+the provider's own usage event on the chunk that it became (``metered.py``); where that is missing, what LangChain says
+is converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from llm_cost_middleware.provider import BilledItem, UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.usage import TokenUsage
+
+RAW = "llm_cost_raw"
+"""Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
+STAMP = "llm_cost"
+"""What marks an answer as booked, in ``response_metadata``."""
+_TIERS = ("", "flex_", "priority_")
+_FEES = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
+_IDS = ("msg_", "resp_", "chatcmpl")
+
+
+def read_result(provider: str, result: Any) -> UsageReading:
+    """What a ``ChatResult`` says of its bill."""
+    output, generation = result.llm_output or {}, result.generations[0]
+    message = generation.message
+    raw = output.get("usage") or output.get("token_usage")
+    if not raw:
+        return read_message(provider, message, output)
+    finish = (generation.generation_info or {}).get("finish_reason")
+    body = {
+        **output,
+        "usage": raw,
+        "model": output.get("model") or output.get("model_name"),
+        "content": message.content,
+        "choices": ({"finish_reason": finish},),
+    }
+    return get_provider(provider).read_usage(body)
+
+
+def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = None) -> UsageReading:
+    """What a finished message says of its bill.
+
+    Args:
+        provider: Who answered; it decides how long its cache writes live.
+        message: An ``AIMessage``, or the sum of its chunks.
+        extra: Further metadata, such as ``llm_output``.
+    """
+    said = {**(extra or {}), **message.response_metadata}
+    raw = said.get("usage") or said.get("token_usage")
+    usage = message.usage_metadata or {}
+    if raw and usage.get("total_cost") != 0:  # an answer in one piece, as the provider counted it
+        finish = said.get("finish_reason")
+        model = said.get("model") or said.get("model_name")
+        body = {
+            **said,
+            "usage": raw,
+            "model": model,
+            "content": message.content,
+            "choices": ({"finish_reason": finish},),
+        }
+        return get_provider(provider).read_usage(body)
+    return _reading(provider, usage, said, message.id, _fees(message.content))
+
+
+def _reading(
+    provider: str, usage: Mapping[str, Any], said: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
+) -> UsageReading:
+    counted = "input_tokens" in usage
+    finish = said.get("finish_reason") or said.get("stop_reason") or _status(said)
+    own_id = str(message_id)
+    return UsageReading(
+        items=(BilledItem(_tokens(provider, usage, said)),) if counted else (),
+        model=said.get("model_name") or said.get("model"),
+        response_id=said.get("id") or (own_id if own_id.startswith(_IDS) else None),
+        service_tier=said.get("service_tier"),
+        complete=counted and finish is not None,
+        finish_reason=finish,
+        free=usage.get("total_cost") == 0,  # LangChain's mark of an answer out of its own cache
+        tool_calls=fees or None,
+    )
+
+
+def _status(said: Mapping[str, Any]) -> str | None:
+    """The Responses API says how it ended by a status."""
+    incomplete = said.get("incomplete_details")
+    return (incomplete or {}).get("reason") or said.get("status")
+
+
+def _tokens(provider: str, usage: Mapping[str, Any], said: Mapping[str, Any]) -> TokenUsage:
+    """LangChain's inclusive counts to disjoint buckets (``cache_creation`` and its split by TTL exclude each other)."""
+    inward, outward = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
+    read, written = _pick(inward, "cache_read"), _pick(inward, "cache_creation")
+    audio, sound = inward.get("audio") or 0, outward.get("audio") or 0
+    short, long = inward.get("ephemeral_5m_input_tokens") or 0, inward.get("ephemeral_1h_input_tokens") or 0
+    claude = provider == "anthropic"
+    output = usage.get("output_tokens", 0) - sound
+    return TokenUsage(
+        uncached_input=max(usage["input_tokens"] - read - written - short - long - audio, 0),
+        cache_read=read,
+        cache_write_5m=short + (written if claude else 0),
+        cache_write_1h=long,
+        cache_write_30m=0 if claude else written,
+        output=output,
+        reasoning=min(_pick(outward, "reasoning"), output),
+        audio_input=audio,
+        audio_output=sound,
+        web_searches=(said.get("server_tool_use") or {}).get("web_search_requests") or 0,
+    )
+
+
+def _pick(details: Mapping[str, Any], name: str) -> int:
+    return next((details[tier + name] for tier in _TIERS if details.get(tier + name)), 0)
+
+
+def _fees(content: Any) -> dict[str, int]:
+    """Provider-side tool calls among content blocks, by kind."""
+    calls: dict[str, int] = {}
+    for block in () if type(content) is str else content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind in _FEES:
+            calls[kind] = calls.get(kind, 0) + 1
+    return calls
+
+
+class MeteredStream:
+    """The chunks of one attempt on their way to the caller, and the usage that passed by: a ``CallStream``.
+
+    Args:
+        provider: Who answers.
+        chunks: The open stream of a target model, sync or async.
+        stamp: What the first chunk carries in ``response_metadata["llm_cost"]``.
+    """
+
+    __slots__ = ("_chunks", "_fees", "_id", "_provider", "_raw", "_said", "_stamp", "_usage")
+
+    def __init__(self, provider: str, chunks: Any, stamp: Mapping[str, Any]) -> None:
+        self._provider, self._chunks = provider, chunks
+        self._stamp: Mapping[str, Any] | None = stamp
+        self._raw: Any = None
+        self._usage: Mapping[str, Any] = {}
+        self._said: dict[str, Any] = {}
+        self._fees: dict[str, int] = {}
+        self._id: object = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self._chunks:
+            self._note(chunk)
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for chunk in self._chunks:
+            self._note(chunk)
+            yield chunk
+
+    def _note(self, chunk: Any) -> None:
+        message = chunk.message
+        said = message.response_metadata
+        if RAW in said:
+            if self._raw is None:
+                self._raw = import_module(f"llm_cost_middleware.providers.{self._provider}.usage").StreamReader()
+            self._raw.feed(said.pop(RAW))
+        if message.usage_metadata is not None:
+            self._usage = message.usage_metadata  # cumulative where a server sends it more than once: the last counts
+        if len(said) > 1:
+            self._said.update(said)
+        if chunk.generation_info:
+            self._said.update(chunk.generation_info)
+        if type(message.content) is list:
+            for kind, calls in _fees(message.content).items():
+                self._fees[kind] = self._fees.get(kind, 0) + calls
+        if self._stamp is not None:
+            said[STAMP], self._stamp, self._id = self._stamp, None, message.id
+
+    def reading(self) -> UsageReading:
+        """What was seen so far."""
+        if self._raw is not None:
+            reading: UsageReading = self._raw.reading()
+            if reading.items or not self._usage:
+                return reading
+        return _reading(self._provider, self._usage, self._said, self._id, self._fees)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._chunks.close()
+
+    async def aclose(self) -> None:
+        """Release the connection."""
+        await self._chunks.aclose()
