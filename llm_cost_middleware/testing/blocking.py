@@ -15,7 +15,7 @@ class Blocking:
     """``Backend`` over an ``AsyncBackend`` on an event loop of its own."""
 
     def __init__(self, backend: AsyncBackend) -> None:
-        self._backend, self._runner = backend, asyncio.Runner()
+        self._backend, self._runner, self._closed = backend, asyncio.Runner(), False
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._backend, name)
@@ -33,5 +33,8 @@ class Blocking:
 
     def close(self) -> None:
         """Close the backend and the loop."""
+        if self._closed:
+            return
+        self._closed = True
         self._runner.run(self._backend.close())
         self._runner.close()

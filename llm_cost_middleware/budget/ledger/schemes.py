@@ -27,7 +27,10 @@ class Options(NamedTuple):
 def _memory(options: Options) -> Backend:
     from llm_cost_middleware.budget.backends.memory import MemoryBackend
 
-    return MemoryBackend.named(f"{options.tenant}/{options.rest}", options.clock or machine)
+    clock = options.clock or machine
+    if not options.rest:  # nameless: a ledger of its own, that nobody else can mean
+        return MemoryBackend(clock)
+    return MemoryBackend.named(f"{options.tenant}/{options.rest}", clock)
 
 
 def _amemory(options: Options) -> AsyncBackend:

@@ -1,0 +1,81 @@
+-- Write a resolution that was decided elsewhere, if the reservation is still as it was when it was decided.
+--
+-- KEYS  as in reserve.lua
+-- ARGV  1 now in ms, or ''  2 version of the budgets  3 id
+--       4 state, 5 charged and 6 reconciled, as the decision saw them ('' for an id that must be new: a booking)
+--       7 verb  8 amount  9 status  10 memo  11 new state  12 new charged  13 change of settled  14 of pending
+--       15 scopes  16 created, '' for now  17 plan valid from  18 until (of a booking; the others are planned at `created`)
+--       then for each account: name, cell, first cell that counts, sum of settled that warns or ''
+-- Reply {'done', now, late, account that warns, ...} | {'known', record} (empty for none) | {'stale', now, budgets}
+local now = tonumber(ARGV[1])
+if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local verb = ARGV[7]
+local seen = redis.call('HMGET', KEYS[6], 'state', 'charged', 'reconciled', 'expires', 'created')
+if (seen[1] or '') ~= ARGV[4] or (seen[1] and ((seen[2] or '0') ~= ARGV[5] or (seen[3] or '0') ~= ARGV[6]
+        or seen[5] ~= ARGV[16])) then
+    return {'known', redis.call('HGETALL', KEYS[6])}
+end
+if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[2]
+        or (ARGV[16] == '' and (now < tonumber(ARGV[17]) or now >= tonumber(ARGV[18]))) then
+    return {'stale', now, redis.call('HGETALL', KEYS[1])}
+end
+for index = 7, #KEYS do  -- read before anything is written: a key of another type fails here
+    redis.call('HGET', KEYS[index], 'warned')
+end
+
+local created = ARGV[16] == '' and now or ARGV[16]
+local reply = {'done', now, 0}
+if verb ~= 'book' and (seen[1] == 'lapsed' or now >= tonumber(seen[4])) then
+    reply[3] = 1
+end
+
+for index = 7, #KEYS do
+    local at = 19 + (index - 7) * 4
+    local cell, lo, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    if ARGV[14] ~= '0' then
+        redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])
+    end
+    local settled = redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':s', ARGV[13])
+    if verb == 'book' then
+        redis.call('SADD', KEYS[5], ARGV[at])
+    end
+    if warn and verb ~= 'void' and verb ~= 'lapse' then
+        if cell ~= lo then
+            settled = 0
+            local fields = redis.call('HGETALL', KEYS[index])
+            for field = 1, #fields, 2 do
+                local number = tonumber(string.match(fields[field], '^(%-?%d+):s$'))
+                if number and number >= lo then
+                    settled = settled + fields[field + 1]
+                end
+            end
+        end
+        if settled >= warn and tonumber(redis.call('HGET', KEYS[index], 'warned') or -1) < lo then
+            redis.call('HSET', KEYS[index], 'warned', ARGV[at + 1])
+            reply[#reply + 1] = ARGV[at]
+        end
+    end
+end
+
+if verb == 'book' then
+    redis.call('HSET', KEYS[6], 'id', ARGV[3], 'scopes', ARGV[15], 'amount', '0', 'created', created, 'expires', created)
+end
+redis.call('HSET', KEYS[6], 'state', ARGV[11], 'charged', ARGV[12])
+if verb == 'reconcile' then
+    redis.call('HSET', KEYS[6], 'reconciled', now)
+end
+if verb ~= 'reconcile' or seen[1] ~= 'settled' then  -- the first resolution is what a repeated settle gets back
+    local warnings = verb == 'reconcile' and '' or table.concat(reply, ',', 4)
+    redis.call('HSET', KEYS[6], 'verb', verb, 'actual', ARGV[8], 'status', ARGV[9], 'late', reply[3], 'resolved', now,
+        'warnings', warnings)
+end
+if seen[1] == 'pending' then
+    redis.call('ZREM', KEYS[4], ARGV[3])
+end
+redis.call('XADD', KEYS[3], redis.call('INCR', KEYS[2]) .. '-0', 'kind', verb, 'id', ARGV[3], 'at', now, 'amount', ARGV[8],
+    'scopes', ARGV[15], 'status', ARGV[9], 'created', created, 'settled', ARGV[13], 'pending', ARGV[14], 'memo', ARGV[10])
+return reply
