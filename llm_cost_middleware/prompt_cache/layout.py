@@ -36,10 +36,9 @@ _ATTACHMENT_BYTES = 4_800
 """What an image or a page weighs, in bytes of text: about 1,200 tokens."""
 _UNMARKABLE = frozenset({"thinking", "other"})
 _BLOCKS_CUT = 8
-"""At most so many blocks of a message are boundaries; a long list of documents is cut at its first ones and its end."""
+"""A long list of documents is cut after so many of them, and at its end."""
 _TURNS_CUT = 8
 """So many of the latest turns end in a boundary; a cache entry further back is out of every lookback."""
-_NOWHERE, _AT_END, _EVERYWHERE = range(3)
 
 
 class BlockRef(NamedTuple):
@@ -135,7 +134,7 @@ def _is_short(request: CallRequest) -> bool:
 class _Reader:
     """One pass over a request: text is gathered in runs, and hashed and cut at boundaries only."""
 
-    __slots__ = ("boundaries", "density", "digest", "index", "request", "run", "size")
+    __slots__ = ("boundaries", "density", "digest", "number", "request", "run", "size")
 
     def __init__(self, request: CallRequest, density: float) -> None:
         self.request = request
@@ -143,27 +142,33 @@ class _Reader:
         self.digest = sha256()  # processors have instructions for it: the fastest digest of the standard library
         self.run: list[str] = []
         self.size = 0
-        self.index = -1
+        self.number = -1
         self.boundaries: list[Boundary] = []
 
     def read(self) -> Layout:
-        request, messages = self.request, self.request.messages
+        request, messages, boundaries = self.request, self.request.messages, self.boundaries
         self._tools()
         self._salt(_SYSTEM_PARAMS)
         systems = 0
         while systems < len(messages) and messages[systems].role == "system":
-            self._message("system", systems, messages[systems].parts, _EVERYWHERE)
+            self._message("system", systems, messages[systems], cut=_BLOCKS_CUT)
             systems += 1
-        head = len(self.boundaries)
+        head = len(boundaries)
         self._salt(_MESSAGE_PARAMS)
         self.run.append(request.output_schema)
         turns = messages[systems:]
-        roles = [role for role, _ in turns]
-        ends = _turn_ends(roles)
-        first_turn, previous = self._turns(turns, ends)
+        ends = _turn_ends([role for role, _ in turns])
+        first_end = ends[0] if ends else -1
+        for at in range(first_end + 1):
+            self._message("messages", at, turns[at], cut=_BLOCKS_CUT if turns[at].role != "assistant" else 0)
+        first_turn = len(boundaries)
+        previous = first_turn - 1 if len(ends) > 1 and first_turn > head else None
+        if first_end + 1 < len(turns):
+            before_last = self._later_turns(turns, first_end + 1, ends)
+            previous = before_last if before_last is not None else previous
         self._flush()
         return Layout(
-            boundaries=tuple(self.boundaries),
+            boundaries=tuple(boundaries),
             head=head,
             first_turn=first_turn,
             previous=previous,
@@ -177,42 +182,55 @@ class _Reader:
     def _tools(self) -> None:
         tools, last = self.request.tools, len(self.request.tools) - 1
         for at, (_, text, mark) in enumerate(tools):
-            self.index += 1
+            self.number += 1
             self.run.append(text)
-            if mark or (at == last and not self.request.server_tools):  # those share the list, in an order unknown here
-                self._cut(BlockRef("tools", 0, at), mark, may_bear_mark=True)
+            # Server tools stand in the same list, in an order that is unknown here.
+            if mark or (at == last and not self.request.server_tools):
+                self._cut(BlockRef("tools", 0, at), mark)
         for server_tool in self.request.server_tools:
-            self.index += 1
+            self.number += 1
             self.run.append(server_tool.kind)
 
-    def _turns(self, turns: tuple[Message, ...], ends: list[int]) -> tuple[int, int | None]:
-        """Cut the turns. Returns the number of boundaries before the first answer, and where the last request ended."""
-        boundaries, run = self.boundaries, self.run
-        first_turn, previous = len(boundaries), None
-        first_end = ends[0] if ends else -1
-        previous_end = ends[-2] if len(ends) > 1 else -1
-        cut_ends = set(ends[-_TURNS_CUT:])
-        for at, (role, parts) in enumerate(turns):
-            run.append(role)
-            if at <= first_end:
-                self._message("messages", at, parts, _EVERYWHERE if role != "assistant" else _NOWHERE)
-                first_turn = len(boundaries)
-            else:
-                self._message("messages", at, parts, _AT_END if at in cut_ends else _NOWHERE)
-            if at == previous_end and boundaries and boundaries[-1].ref.section == "messages":
-                previous = len(boundaries) - 1
-        return first_turn, previous
+    def _message(self, section: Section, at: int, message: Message, *, cut: int) -> None:
+        """Add a message and cut it after its first blocks, its last one, and those that are marked."""
+        role, parts = message
+        self.run.append(role)
+        last = len(parts) - 1
+        for block, part in enumerate(parts):
+            self.number += 1
+            self.run.append(part.text)
+            if part.inner or part.kind in _ATTACHED:
+                self._attach(part.kind, part.detail, part.inner)
+            bears = bool(cut) and _bears(part)
+            if part.mark or (bears and (block < cut or block == last)):
+                self._cut(BlockRef(section, at, block), part.mark, may_bear_mark=bears)
 
-    def _message(self, section: Section, at: int, parts: tuple[Part, ...], cut: int) -> None:
-        run = self.run
-        last = _last_bearing(parts) if cut else -1
-        for block, (kind, text, mark, detail, inner) in enumerate(parts):
-            self.index += 1
-            run.append(text)
-            if kind in _ATTACHED or inner:
-                self._attach(kind, detail, inner)
-            if block == last or mark or (cut == _EVERYWHERE and block < _BLOCKS_CUT and _bears(parts[block])):
-                self._cut(BlockRef(section, at, block), mark, may_bear_mark=cut != _NOWHERE and _bears(parts[block]))
+    def _later_turns(self, turns: tuple[Message, ...], begin: int, ends: list[int]) -> int | None:
+        """Add what follows the first turn, cut where the latest turns end. Returns where the one before the last did.
+
+        The inner loop of a long conversation: kept flat.
+        """
+        add, number = self.run.append, self.number
+        cut_ends, before_last, found = set(ends[1:][-_TURNS_CUT:]), ends[-2:-1], None
+        for at in range(begin, len(turns)):
+            role, parts = turns[at]
+            add(role)
+            first = number + 1
+            for kind, text, mark, detail, inner in parts:
+                number += 1
+                add(text)
+                if inner or kind in _ATTACHED:
+                    self._attach(kind, detail, inner)
+                if mark:
+                    self.number = number
+                    self._cut(BlockRef("messages", at, number - first), mark, may_bear_mark=role != "assistant")
+            if at in cut_ends and parts and not parts[-1].mark and _bears(parts[-1]):
+                self.number = number
+                self._cut(BlockRef("messages", at, number - first), None)
+            if at in before_last and self.boundaries[-1].ref.message == at:
+                found = len(self.boundaries) - 1
+        self.number = number
+        return found
 
     def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
         """Add what is not text. Blocks inside a block are not counted by themselves."""
@@ -235,10 +253,10 @@ class _Reader:
         self.size += len(data)
         self.run[:] = ("",)
 
-    def _cut(self, ref: BlockRef, mark: str | None, *, may_bear_mark: bool) -> None:
+    def _cut(self, ref: BlockRef, mark: str | None, *, may_bear_mark: bool = True) -> None:
         self._flush()
         size, prefix = self.size, self.digest.digest()[:16]
-        self.boundaries.append(Boundary(ref, self.index, size, int(size * self.density), prefix, mark, may_bear_mark))
+        self.boundaries.append(Boundary(ref, self.number, size, int(size * self.density), prefix, mark, may_bear_mark))
 
 
 def _turn_ends(roles: Sequence[str]) -> list[int]:
@@ -250,10 +268,6 @@ def _turn_ends(roles: Sequence[str]) -> list[int]:
 def _bears(part: Part) -> bool:
     """Whether a provider takes a mark on this block: not on thinking, not on empty text."""
     return part.kind not in _UNMARKABLE and (part.kind != "text" or bool(part.text.strip()))
-
-
-def _last_bearing(parts: tuple[Part, ...]) -> int:
-    return next((at for at in range(len(parts) - 1, -1, -1) if _bears(parts[at])), -1)
 
 
 def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> Stage:

@@ -13,10 +13,12 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import Layout, anchors
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
+    LIFETIME_S,
     NO_PLAN,
     CachePlan,
     CachePolicy,
     CachePrices,
+    HeldBack,
     Mark,
     Odds,
 )
@@ -123,7 +125,15 @@ def _marked(case: _Case) -> CachePlan:
         at=case.now,
         prices=prices,
         risk_pico=choice.risk_pico,
+        held_back=_held_back(layout, choice),
     )
+
+
+def _held_back(layout: Layout, choice: Choice) -> HeldBack | None:
+    if choice.held is None:
+        return None
+    at, ttl, risk, gain = choice.held
+    return HeldBack(layout.boundaries[at].print, LIFETIME_S[ttl], risk, gain)
 
 
 def _candidates(case: _Case) -> list[Candidate]:
@@ -151,7 +161,11 @@ def _candidates(case: _Case) -> list[Candidate]:
         own = known.odds(layout, at, now)
         if case.policy.warm_first and (at != last or not at):
             own = _SURE
-        odds = max(odds[0], own[0]), max(odds[1], own[1]), max(odds[2], own[2])
+        odds = (
+            max(odds[0], own[0]),
+            max(odds[1], own[1]),
+            max(odds[2], own[2]),
+        )
         pending = (hit is None or at > hit) and known.is_pending(prefix, now)
         found.append(Candidate(at, number, tokens, odds, at == hit, pending, mark, at == layout.previous))
     found.reverse()

@@ -18,20 +18,20 @@ from math import exp
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import Layout, anchors
-from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, Odds
+from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, HeldBack, Odds
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.usage import TokenUsage
 
 _STAGE_ODDS: Mapping[str, Odds] = {
     # The end of a request, before anything is known: agents go on, conversations often do, single questions do not.
     "fresh": (0.05, 0.05, 0.05),
-    "tooled": (0.5, 0.55, 0.6),
-    "dialog": (0.5, 0.6, 0.65),
-    "loop": (0.9, 0.92, 0.93),
+    "tooled": (0.5, 0.5, 0.5),
+    "dialog": (0.5, 0.5, 0.5),
+    "loop": (0.9, 0.9, 0.9),
 }
 _SEEN_ODDS: tuple[Odds, ...] = ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6), (0.7, 0.7, 0.7))
 """An inner boundary that was seen never, once, twice, more often."""
-_PRIOR_TRIALS = 2.0
+_PRIOR_TRIALS = 1.0
 _PEER_TRIALS = 3.0
 _MEMORY = 200
 """Trials after which older ones count half."""
@@ -43,6 +43,7 @@ _DENSITY_GAIN = 0.2
 _INSURED_SHARE = 100
 """Writes that come to nothing may cost one part in so many of all input, beyond what caching has saved."""
 _COLD = (0.0, 0.0)
+_EARNED_PROMPTS = 4
 _GROUPS = 1_024
 _DUMPED = 512
 
@@ -53,7 +54,7 @@ _Group = list[float]
 class _Record:
     """One fingerprint."""
 
-    __slots__ = ("group", "hits", "last", "pending_until", "rate", "rated_at", "ready", "seen", "warm")
+    __slots__ = ("group", "held", "hits", "last", "pending_until", "rate", "rated_at", "ready", "seen", "warm")
 
     def __init__(self) -> None:
         self.seen = 0
@@ -64,6 +65,7 @@ class _Record:
         self.rate = 0.0
         self.rated_at = 0.0
         self.group: tuple[_Group, ...] = ()
+        self.held: HeldBack | None = None
         self.warm: dict[Target, tuple[float, float]] = {}
 
 
@@ -81,17 +83,20 @@ class PrefixStatistics:
         self._density: dict[Target, float] = {}
         self._ahead_pico = 0
         self._spent_pico = 0
+        self._held_pico = 0
 
     # What the planner asks.
 
     def odds(self, layout: Layout, at: int, now: float) -> Odds:
         """How likely the prefix up to boundary ``at`` is to come back within each horizon after this request."""
         record = self._records.get(layout.boundaries[at].print)
-        odds, weight = _prior(layout, at, record), _PRIOR_TRIALS
-        for group in reversed(self._peers(layout, at, record)):
+        seen = 0 if record is None else record.seen
+        open_trial = record is not None and now < record.ready
+        odds, weight = _prior(layout, at, seen - open_trial), _PRIOR_TRIALS
+        for group in reversed(self._peers(layout, at, seen - open_trial)):
             odds = _blend(group, odds, weight)
             weight = _PEER_TRIALS
-        if record is None:
+        if record is None or open_trial:
             return odds
         odds = _blend((record.seen, *record.hits), odds, weight)
         gap = now - record.last  # this arrival settles the open trial
@@ -128,8 +133,12 @@ class PrefixStatistics:
         return None if target is None else self._density.get(target)
 
     def allowance_pico(self, prefix_cost_pico: int) -> int:
-        """What may be risked on writes: what caching saved so far, a share of all input, half a prompt to begin."""
-        return self._ahead_pico + self._spent_pico // _INSURED_SHARE + prefix_cost_pico // 2
+        """What may be risked on writes: what caching saved so far, a share of all input, and a few prompts to begin.
+
+        One prompt is given; up to four more are earned by writes that were held back and would have paid.
+        """
+        earned = min(max(self._held_pico, 0), _EARNED_PROMPTS * prefix_cost_pico)
+        return self._ahead_pico + self._spent_pico // _INSURED_SHARE + prefix_cost_pico + earned
 
     # What the owner tells.
 
@@ -146,13 +155,15 @@ class PrefixStatistics:
             if now < record.ready:
                 continue
             self._settle(record, now)
-            record.group = self._peers(layout, at, record)
+            record.group = self._peers(layout, at, record.seen)
             for group in record.group:
                 _count(group)
             record.seen += 1
             record.last = now
             record.ready = now + _ANSWER_S
         self._ahead_pico -= plan.risk_pico
+        if plan.held_back is not None:
+            self._record(plan.held_back.prefix).held = plan.held_back
 
     def observe(self, layout: Layout, target: Target, plan: CachePlan, usage: TokenUsage | None, *, now: float) -> None:
         """Note the outcome of an attempt.
@@ -218,18 +229,20 @@ class PrefixStatistics:
         if not record.seen:
             return
         gap = now - record.last
+        if record.held is not None:
+            held, record.held = record.held, None
+            self._held_pico += held.gain_pico if gap <= held.lifetime_s else -held.risk_pico
         for at, horizon in enumerate(HORIZONS_S):
             if gap <= horizon:
                 record.hits[at] += 1.0
                 for group in record.group:
                     group[at + 1] += 1.0
 
-    def _peers(self, layout: Layout, at: int, record: _Record | None) -> tuple[_Group, ...]:
+    def _peers(self, layout: Layout, at: int, seen: int) -> tuple[_Group, ...]:
         """The groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
             return self._group((layout.root, layout.stage)), self._group((layout.stage,))
-        seen = min(record.seen if record else 0, len(_SEEN_ODDS) - 1)
-        return (self._group((layout.boundaries[at].ref.section, seen)),)
+        return (self._group((layout.boundaries[at].ref.section, min(seen, len(_SEEN_ODDS) - 1))),)
 
     def _group(self, key: tuple[object, ...]) -> _Group:
         group = self._groups.get(key)
@@ -300,10 +313,10 @@ class PrefixStatistics:
         return loaded
 
 
-def _prior(layout: Layout, at: int, record: _Record | None) -> Odds:
+def _prior(layout: Layout, at: int, seen: int) -> Odds:
     if at == len(layout.boundaries) - 1:
         return _STAGE_ODDS[layout.stage]
-    return _SEEN_ODDS[min(record.seen if record else 0, len(_SEEN_ODDS) - 1)]
+    return _SEEN_ODDS[min(seen, len(_SEEN_ODDS) - 1)]
 
 
 def _blend(group: Sequence[float], prior: Odds, weight: float) -> Odds:

@@ -41,6 +41,18 @@ class Candidate(NamedTuple):
     """The previous request of this conversation ended here: an entry may exist that nobody remembers."""
 
 
+class Held(NamedTuple):
+    """A write that was not risked, to see how it would have fared."""
+
+    at: int
+    """The boundary it would have ended at."""
+    ttl: str
+    risk_pico: int
+    """What it would have cost beyond uncached input."""
+    gain_pico: int
+    """What reading it back would have saved, beyond making good the risk."""
+
+
 class Choice(NamedTuple):
     """Marks, and what they are expected to do."""
 
@@ -52,6 +64,8 @@ class Choice(NamedTuple):
     """What the writes cost beyond uncached input."""
     value_pico: int = 0
     """What the marks are worth: the reads of this call, and the value of its writes."""
+    held: Held | None = None
+    """What would have been written, had the allowance been larger."""
 
 
 def write_value(odds: Odds, prices: CachePrices, ttl: str) -> float:
@@ -77,14 +91,19 @@ def choose(
         ttls: The lifetimes to choose from, short to long; each has a price.
         slots: How many marks may be added to the caller's.
         lookback: Over how many blocks, its own included, a mark finds an entry; ``None``: at its own only.
-        allowance_pico: The most that may be risked on writes. Beyond it only what is warm is read.
+        allowance_pico: The most that may be risked on writes; what would risk more is cut short.
     """
     hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
     peak = _peak(candidates, prices, ttls, hit)
-    choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
-    if peak > hit and choice.risk_pico > allowance_pico:
-        choice = _place(candidates, prices, ttls, slots, lookback, hit, hit)
-    return choice
+    wanted = choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
+    while choice.risk_pico > allowance_pico and peak > hit:
+        peak -= 1
+        choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
+    if choice is wanted:
+        return choice
+    at, ttl = wanted.marks[-1]
+    missed = sum(each.tokens for each in candidates if each.at == at) - wanted.read
+    return choice._replace(held=Held(at, ttl, wanted.risk_pico, missed * (prices.uncached - prices.read)))
 
 
 def _peak(candidates: Sequence[Candidate], prices: CachePrices, ttls: tuple[str, ...], hit: int) -> int:
