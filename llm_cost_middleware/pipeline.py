@@ -31,6 +31,7 @@ from llm_cost_middleware.lifecycle import (
     drive,
     life,
 )
+from llm_cost_middleware.lifecycle.held import Held, hold
 from llm_cost_middleware.lifecycle.state import Call
 from llm_cost_middleware.lifecycle.streams import Delivery
 from llm_cost_middleware.money import ZERO, NanoUSD
@@ -236,6 +237,11 @@ class CostPipeline:
         call = self._engine.begin(request, providers)
         self._engine.route(call, None)
         return call
+
+    def hold(self, request: CallRequest) -> Held:
+        """Set money aside for a call that somebody else sends; end it through what is returned. Raises as ``run``."""
+        self._settle_abandoned()
+        return hold(self._engine, self._ledger, self.clock, request)
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.

@@ -187,7 +187,7 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
     else:
         yield from _resolve(engine, call, hold, engine.unconfirmed(hold))
     decision = engine.after_failure(call, hold, failure)
-    if decision.action == "raise":
+    if decision.action == "raise" or call.fixed:
         engine.books.failed(call, hold, failure, decision.reason)
         if failure.retry_after and isinstance(error, Exception):
             error.add_note(f"llm_cost_middleware: the provider asks to retry after {failure.retry_after:g} s")

@@ -170,6 +170,8 @@ class Engine:
 
     def cap_to(self, call: Call, quote: Quote, available: NanoUSD | None) -> Quote | None:
         """The same attempt with the largest output cap that fits; ``None`` where too little would be left to say."""
+        if call.fixed:
+            return None
         ceiling = call.request.context.max_cost_nanousd
         room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
         cap = affordable_max_tokens(quote.bound, quote.rates, NanoUSD(max(room, 0)))

@@ -100,6 +100,8 @@ class Call:
     features: Features | None = None
     decision: RoutingDecision | None = None
     layout: Layout | None = None
+    fixed: bool = False
+    """Somebody else sends it, as it is: no other model, no other cap, no second attempt."""
     tried: set[Target] = field(default_factory=set)
     drew: int = 0
     """What the retry that led to this attempt drew from the quota."""
