@@ -16,25 +16,27 @@ from math import exp
 from random import Random
 from typing import Literal, NamedTuple
 
-OUTCOMES = 30  # the last outcomes that are looked at
+OUTCOMES = 20  # the last outcomes that are looked at
 MIN_FAILURES = 10  # of them, so that a quiet process is not judged by two of them
+TIMEOUT_WEIGHT = 2  # a timeout tells of many calls behind it, and each of them may be billed
 FAILURE_SHARE = 0.5
 FORGET_S = 30.0  # without an outcome for this long, the earlier ones say nothing
 FIRST_OPEN_S = 1.0
 LONGEST_OPEN_S = 5.0  # a probe every five seconds costs little, and finds the end of an outage early
-HEALTH_S = 30.0  # how far back the healthy rate remembers
+HEALTH_UP_S = 30.0  # the healthy rate follows more calls in this time, and fewer ten times as slowly,
+HEALTH_DOWN_S = 300.0  # because a target that slows down must not be taken for a smaller demand
 LEAST_RATE = 1.0  # calls a second
-START = 0.25  # of the healthy rate, after the first successful probe
-GROWTH = 0.15  # of the healthy rate, a second
-GROWTH_AFTER_CUT = 0.08
+START = 0.3  # of the healthy rate, after the first successful probe
+GROWTH = 0.2  # of the healthy rate, a second
+GROWTH_AFTER_CUT = 0.05
 CUT = 0.7
 CUT_EVERY_S = 1.0
 ENOUGH = 1.2  # times the healthy rate: there is nothing left to pace, once nobody is held up either
-FAST_UNTIL = 1.3  # times the healthy rate; beyond it the rate creeps, to drain a queue without a new peak
+FAST_UNTIL = 1.3  # times the healthy rate; beyond it a queue is drained slowly, so that it makes no new peak
 CREEP = 0.01
 QUIET_S = 3.0
 BURST_S = 1.0
-LONGEST_POLL_S = 1.0
+POLL_S = (0.05, 1.0)  # the shortest and the longest sleep of a call that waits while others are released
 
 
 class Admission(NamedTuple):
@@ -128,7 +130,7 @@ class Gate:
         else:
             self._note(now, bad=False)
 
-    def failed(self, now: float, started: float | None, retry_after: float | None) -> None:
+    def failed(self, now: float, started: float | None, retry_after: float | None, *, weight: int = 1) -> None:
         """A call met trouble at the target. Trouble of calls that were under way before the last turn is old news."""
         if started is not None and started < self._changed and self._mode != "closed":
             return
@@ -136,7 +138,8 @@ class Gate:
             if self._probing:
                 self._trip(now, retry_after)
             return
-        self._note(now, bad=True)
+        for _ in range(weight):
+            self._note(now, bad=True)
         if self._mode == "paced":
             self._troubled = now
             self._cut(now)
@@ -147,10 +150,9 @@ class Gate:
     def _admit_open(self, now: float, previous: Admission | None) -> Admission:
         if now >= self._until:
             self._probing = True
-            self._until = now + self._pause()  # the next probe, unless this one answers before
+            self._trips += 1
+            self._until = now + self._pause()  # the next probe, unless this one is answered before
             return GO
-        if previous is not None and now - previous.since >= self._max_wait_s:
-            return self._turn_away(previous, self._until - now)
         return self._queue(now, self._until - now, previous)
 
     def _admit_paced(self, now: float, previous: Admission | None) -> Admission:
@@ -172,12 +174,13 @@ class Gate:
             if max(self.closed_for(now), 0.0) + behind >= self._max_wait_s:
                 return Admission("open", retry_after=max(delay, self.closed_for(now) + behind))
             self._issued += 1
-        elif now - since >= self._max_wait_s:
+        elif now - since >= self._max_wait_s - POLL_S[0]:
             return self._turn_away(previous, delay)
         ticket = previous.ticket if previous is not None else self._issued
         left = since + self._max_wait_s - now
-        poll = delay if self._mode == "open" else min(delay, LONGEST_POLL_S)
-        return Admission("wait", min(poll * self._rng.uniform(1.0, 1.2), left), since=since, ticket=ticket)
+        poll = delay if self._mode == "open" else min(delay, POLL_S[1])
+        sleep = min(max(poll, POLL_S[0]) * self._rng.uniform(1.0, 1.2), left)
+        return Admission("wait", sleep, since=since, ticket=ticket)
 
     def _turn_away(self, previous: Admission, delay: float) -> Admission:
         if previous.ticket > self._allowed:
@@ -201,9 +204,11 @@ class Gate:
         spent = now - self._counting_since
         if spent >= BURST_S:
             rate = self._counted / spent
-            weight = 1.0 if self._healthy is None else 1.0 - exp(-spent / HEALTH_S)
-            if not self._bad:
-                self._healthy = rate if self._healthy is None else self._healthy + weight * (rate - self._healthy)
+            if self._healthy is None:
+                self._healthy = rate
+            elif not self._bad:
+                memory = HEALTH_UP_S if rate > self._healthy else HEALTH_DOWN_S
+                self._healthy += (1.0 - exp(-spent / memory)) * (rate - self._healthy)
             self._counted, self._counting_since = 0, now
 
     @property
@@ -214,7 +219,7 @@ class Gate:
         return min(FIRST_OPEN_S * 2.0 ** min(self._trips - 1, 16), LONGEST_OPEN_S) * self._rng.uniform(0.75, 1.25)
 
     def _trip(self, now: float, retry_after: float | None) -> None:
-        self._trips += 1
+        self._trips = max(self._trips, 1)
         self._mode, self._changed, self._probing = "open", now, False
         pause = self._pause()
         if retry_after is not None and retry_after > pause:
@@ -234,7 +239,8 @@ class Gate:
     def _step(self, now: float) -> None:
         spent, self._stepped = now - self._stepped, now
         health = self._health
-        growth = self._growth if self._rate < FAST_UNTIL * health else CREEP
+        drained = self._rate >= FAST_UNTIL * health and self._max_wait_s > 0
+        growth = CREEP if drained else self._growth
         self._rate += growth * health * spent
         self._allowed = min(self._allowed + self._rate * spent, self._issued + max(self._rate * BURST_S, 1.0))
 

@@ -122,6 +122,7 @@ _SINGLE: dict[str, NameRule] = {
     "openai.WebSocketQueueFullError": _LOCAL,
     "openai._AmbiguousModuleClientUsageError": _UNUSABLE,
     "openai._exceptions.SubjectTokenProviderError": NameRule(_K.AUTHENTICATION, billed="no", sent=False),
+    "openai._extras._common.MissingDependencyError": _UNUSABLE,
     "openai._legacy_response.MissingStreamClassError": _UNUSABLE,
     "openai.lib._old_api.APIRemovedInV1": _UNUSABLE,
     "openai.lib.azure.MutuallyExclusiveAuthError": NameRule(_K.AUTHENTICATION, billed="no", sent=False),
@@ -167,6 +168,8 @@ _SINGLE: dict[str, NameRule] = {
     "litellm.exceptions.ModelNotMappedError": _UNUSABLE,
     "litellm.exceptions.MockException": _NAMELESS,
     "litellm.llms.base_llm.chat.transformation.BaseLLMException": _NAMELESS,
+    "litellm.llms.anthropic.common_utils.AnthropicError": _NAMELESS,
+    "litellm.llms.openai.common_utils.OpenAIError": _NAMELESS,
     "litellm.types.router.RouterRateLimitError": NameRule(_K.OVERLOADED, billed="no", sent=False),
     "litellm.types.router.RouterRateLimitErrorBasic": NameRule(_K.OVERLOADED, billed="no", sent=False),
     # --- aiohttp, LiteLLM's asynchronous transport

@@ -114,7 +114,7 @@ class RetryDecision(NamedTuple):
     reason: str
     """One sentence for people."""
     rule: Rule
-    """The rule that decided, for code: ``deferred`` and ``deadline`` have errors of their own."""
+    """The rule that decided, for code."""
     cost: int = 0
     """What the retry drew from the quota."""
 

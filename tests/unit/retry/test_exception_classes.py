@@ -1,0 +1,136 @@
+"""Every exception class of the installed SDKs and hosts means something, by itself or by a base that does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import pkgutil
+import sys
+
+import pytest
+
+from llm_cost_middleware import errors
+from llm_cost_middleware.provider import FailureKind as K
+from llm_cost_middleware.retry.classify import classify_error
+from llm_cost_middleware.retry.facts import facts_of_exception
+from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
+
+LITELLM = (
+    "litellm.exceptions",
+    "litellm.types.router",
+    "litellm.llms.anthropic.common_utils",
+    "litellm.llms.openai.common_utils",
+    "litellm.llms.base_llm.chat.transformation",
+)
+
+
+def exceptions_of(root: str) -> dict[str, type[BaseException]]:
+    """Every exception class that ``root`` or a module loaded under it defines, by qualified name."""
+    module = importlib.import_module(root)
+    if hasattr(module, "__path__") and root in {"langchain_anthropic", "langchain_openai"}:
+        for found in pkgutil.walk_packages(module.__path__, f"{root}."):
+            importlib.import_module(found.name)
+    found = {}
+    for name, loaded in list(sys.modules.items()):
+        if name == root or name.startswith(f"{root}."):
+            for thing in list(vars(loaded).values()):
+                if (
+                    inspect.isclass(thing)
+                    and issubclass(thing, BaseException)
+                    and not issubclass(thing, Warning)
+                    and thing.__module__.split(".")[0] == root.split(".")[0]
+                ):
+                    found[f"{thing.__module__}.{thing.__qualname__}"] = thing
+    return found
+
+
+def unmapped(classes: dict[str, type[BaseException]]) -> list[str]:
+    def mapped(name: str, cls: type[BaseException]) -> bool:
+        bases = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+        return name in EXCEPTIONS or any(base in EXCEPTIONS and base not in SAYS_NOTHING for base in bases)
+
+    return sorted(name for name, cls in classes.items() if not mapped(name, cls))
+
+
+@pytest.mark.parametrize(
+    ("root", "least"),
+    [
+        ("anthropic", 120),
+        ("openai", 25),
+        ("httpx", 25),
+        ("httpx2", 25),
+        ("httpcore", 14),
+        ("langchain_core.exceptions", 11),
+        ("langchain_anthropic", 10),
+        ("langchain_openai", 12),
+    ],
+)
+def test_every_exception_class_is_mapped(root, least):
+    if root == "anthropic":
+        importlib.import_module("anthropic._error_classes")
+    classes = exceptions_of(root)
+    assert len(classes) >= least, sorted(classes)
+    assert unmapped(classes) == []
+
+
+@pytest.mark.litellm
+@pytest.mark.parametrize("module", LITELLM)
+def test_every_exception_class_of_litellm_is_mapped(module):
+    classes = exceptions_of(module)
+    assert classes
+    assert unmapped(classes) == []
+
+
+def test_every_exception_class_of_our_own_is_mapped_and_never_retried():
+    classes = exceptions_of("llm_cost_middleware.errors")
+    assert set(classes) >= {f"llm_cost_middleware.errors.{name}" for name in vars(errors) if name.endswith("Error")}
+    assert unmapped(classes) == []
+    for cls in classes.values():
+        failure = classify_error(cls.__new__(cls))
+        assert not failure.retryable, cls
+        assert failure.billed in {"no", "yes"}, cls
+
+
+def test_an_unmapped_class_would_be_noticed():
+    class NewError(Exception):
+        pass
+
+    class NewStatusError(importlib.import_module("anthropic").APIStatusError):
+        pass
+
+    assert unmapped({"a.NewError": NewError, "a.NewStatusError": NewStatusError}) == ["a.NewError", "a.NewStatusError"]
+
+
+def test_the_exceptions_of_the_interpreter_and_the_event_loop_are_mapped():
+    classes = (
+        asyncio.CancelledError, asyncio.TimeoutError, asyncio.IncompleteReadError, KeyboardInterrupt, SystemExit,
+        GeneratorExit, TimeoutError, ConnectionError, ConnectionResetError, ConnectionRefusedError,
+        ConnectionAbortedError, BrokenPipeError,
+    )  # fmt: skip
+    assert unmapped({f"{cls.__module__}.{cls.__qualname__}": cls for cls in classes}) == []
+
+
+def test_a_class_that_stands_for_a_status_agrees_with_the_status():
+    """The SDKs' own table of (status, code) to class, each made as the SDK makes it: the status decides, or a code."""
+    import httpx2
+    from anthropic._error_classes import ERROR_CLASSES, make_status_error
+
+    about_money = {}
+    for status, code in ERROR_CLASSES:
+        body = {"error": {"type": None, "message": "m", **({"details": {"error_code": code}} if code else {})}}
+        response = httpx2.Response(status, json=body, request=httpx2.Request("POST", "http://x"))
+        error = make_status_error("m", body=body, response=response)
+        failure = classify_error(error)
+        assert facts_of_exception(error).status == status
+        assert failure.retryable == (status in {408, 409, 429} or status >= 500 and status != 501) or code, error
+        if code and ("spend_limit" in code or "billing" in code):
+            about_money[code] = failure.kind
+    assert about_money == {
+        "enforced_spend_limit_reached": K.SPEND_LIMIT,
+        "contract_spend_limit_reached": K.SPEND_LIMIT,
+        "linked_organization_spend_limit_reached": K.SPEND_LIMIT,
+        "linked_organization_billing_unavailable": K.QUOTA_EXHAUSTED,
+        "spend_limits_admin_api_writes_not_enabled": K.PERMISSION,
+        "user_profile_billing_not_authorized": K.PERMISSION,
+    }
