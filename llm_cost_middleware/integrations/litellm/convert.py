@@ -1,0 +1,176 @@
+"""One call of a LiteLLM router: keyword arguments to a request, and an attempt back to keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.integrations.litellm.groups import Group
+from llm_cost_middleware.integrations.litellm.usage import FREE, is_cached, read_answer, read_chunks
+from llm_cost_middleware.prompt_cache.breakpoints import (
+    render_anthropic,
+    render_openai_chat,
+    render_openai_responses,
+    strip_foreign_marks,
+)
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, Target
+from llm_cost_middleware.sdk.bodies import plain
+
+_SHAPES: Mapping[Endpoint, str] = {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
+_CAPS: Mapping[Endpoint, str] = {"responses": "max_output_tokens", "messages": "max_tokens"}
+_METADATA = ("metadata", "litellm_metadata")
+_OTHERS_RETRIES = (
+    "fallbacks",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "max_fallbacks",
+    "retry_policy",
+    "model_group_retry_policy",
+    "retry_strategy",
+)
+"""Keyword arguments by which LiteLLM would send a request again: that is decided here, once."""
+GOVERNED = "llm_cost_governed"
+"""Stands in LiteLLM's own metadata of a call that is governed, so that a ``CostLogger`` does not book it again."""
+_TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+
+
+class RouterCall(NamedTuple):
+    """A call in the neutral view, and what is needed to send it."""
+
+    endpoint: Endpoint
+    arguments: Mapping[str, Any]
+    """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
+    request: CallRequest
+    group: Group | None
+    """The group that was called by its name; ``None`` where the call is routed."""
+    serving: Mapping[Target, str]
+    own_timeout: bool
+    switches: Mapping[str, Any]
+    """What turns LiteLLM's own retries off on this endpoint."""
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """What the router can reach: every model it serves, or the provider of the group that was called."""
+        if self.group is not None:
+            return frozenset((self.group.target.provider,))
+        return frozenset(map(str, self.serving))
+
+    def rendered(self, attempt: Attempt) -> dict[str, Any]:
+        """The keyword arguments of one attempt.
+
+        Raises:
+            UnsupportedRequestError: A model is forced that this router does not serve.
+        """
+        target, shape = attempt.target, _SHAPES[self.endpoint]
+        sent = dict(self.arguments)
+        if self.group is None or not self.group.mixed:
+            sent = self._marked(sent, attempt)
+        if target.provider != "anthropic" and shape == "openai":
+            sent = strip_foreign_marks(sent, target.provider)
+        sent["model"] = self._group_of(target)
+        if attempt.max_tokens is not None:
+            sent[self._cap_of(target)] = attempt.max_tokens
+        if self.endpoint == "chat.completions" and sent.get("stream"):
+            sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
+        if not self.own_timeout and attempt.timeout_s is not None:
+            sent["timeout"] = attempt.timeout_s
+        # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
+        bucket = "metadata" if self.endpoint == "chat.completions" else "litellm_metadata"
+        sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}
+        return {**sent, **self.switches}
+
+    def read(self, attempt: Attempt, answer: Any) -> UsageReading:
+        """What an answer says of its bill."""
+        return self.priced(read_answer(answer, attempt.target.provider, self.endpoint))
+
+    def read_chunks(self, attempt: Attempt, stream: Any) -> UsageReading:
+        """What the chunks of a chat stream have said so far."""
+        return FREE if is_cached(stream) else self.priced(read_chunks(stream.chunks, attempt.target.provider))
+
+    def priced(self, reading: UsageReading) -> UsageReading:
+        """A reading that is priced as the group is: by the group's own price where it has one."""
+        if self.group is None or not self.group.alias:
+            return reading
+        return replace(reading, model=None, items=tuple(replace(item, model=None) for item in reading.items))
+
+    def _marked(self, sent: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+        plan, provider = attempt.cache_plan, attempt.target.provider
+        if plan is None:
+            return sent
+        if self.endpoint == "chat.completions":
+            return render_openai_chat(sent, plan, for_provider=provider)
+        if self.endpoint == "messages":
+            return render_anthropic(sent, plan) if provider == "anthropic" else sent
+        return render_openai_responses(sent, plan) if provider == "openai" else sent
+
+    def _group_of(self, target: Target) -> str:
+        if self.group is not None and self.group.target == target:
+            return str(self.arguments["model"])
+        if target in self.serving:
+            return self.serving[target]
+        raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
+
+    def _cap_of(self, target: Target) -> str:
+        named = _CAPS.get(self.endpoint)
+        if named is not None:
+            return named
+        if self.arguments.get("max_completion_tokens") is not None:
+            return "max_completion_tokens"
+        if self.arguments.get("max_tokens") is not None or target.provider == "anthropic":
+            return "max_tokens"
+        return "max_completion_tokens"
+
+
+def read_call(
+    endpoint: Endpoint,
+    arguments: Mapping[str, Any],
+    *,
+    group: Group | None,
+    serving: Mapping[Target, str],
+    defaults: Mapping[str, Any],
+    own_timeout: bool,
+    switches: Mapping[str, Any],
+) -> RouterCall:
+    """Keyword arguments of a router's method as a call.
+
+    Args:
+        endpoint: Which API's shape they have.
+        arguments: As the caller gave them, ``model`` and messages included; never changed.
+        group: The group that is called by name; ``None``: the call is routed.
+        serving: The models the router serves, each with its group.
+        defaults: What LiteLLM will add to arguments that are absent.
+        own_timeout: The router or its deployments have timeouts of their own.
+        switches: What turns LiteLLM's own retries off on this endpoint.
+
+    Raises:
+        ConfigurationError: What the call says under ``llm_cost`` cannot be used.
+    """
+    said: Any = None
+    sent = {}
+    for name, value in arguments.items():
+        if name in _OTHERS_RETRIES:
+            continue
+        if name in _METADATA and isinstance(value, Mapping):
+            said = value.get(METADATA_KEY, said)
+            value = {key: item for key, item in value.items() if key != METADATA_KEY}  # noqa: PLW2901 - a copy
+        elif name in ("messages", "input", "tools", "system"):
+            value = plain(value)  # noqa: PLW2901 - message objects of LiteLLM to mappings
+        sent[name] = value
+    body = {**defaults, **{name: value for name, value in sent.items() if value is not None}}
+    request = get_provider(_SHAPES[endpoint]).read_request(body, endpoint)
+    target = group.target if group is not None else None
+    request = replace(
+        request,
+        provider=target.provider if target is not None else request.provider,
+        model=target.model if target is not None else request.model,
+        stream=bool(arguments.get("stream")),
+        context=read_context(said),
+        pinned=target is not None,
+    )
+    timed = own_timeout or any(arguments.get(name) is not None for name in _TIMEOUTS)
+    return RouterCall(endpoint, sent, request, group, serving, timed, switches)

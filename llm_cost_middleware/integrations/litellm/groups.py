@@ -1,0 +1,211 @@
+"""A router's model groups as the pipeline sees them: which model a group calls, and at what price.
+
+A group may hold several deployments; LiteLLM balances between them. The money set aside must cover whichever it picks,
+so the deployments of one group must agree in what decides the price, or one of them must be the dearest in everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from operator import is_
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.request import Target
+
+_PRICES: Mapping[str, str] = {
+    "input_cost_per_token": "input_mtok",
+    "output_cost_per_token": "output_mtok",
+    "cache_read_input_token_cost": "cache_read_mtok",
+    "cache_creation_input_token_cost": "cache_write_mtok",
+    "cache_creation_input_token_cost_above_1hr": "cache_write_1h_mtok",
+    "input_cost_per_audio_token": "input_audio_mtok",
+    "output_cost_per_audio_token": "output_audio_mtok",
+}
+"""LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
+_DEFAULTS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "tools",
+    "service_tier",
+    "speed",
+    "thinking",
+    "reasoning_effort",
+)
+"""Parameters of a deployment that LiteLLM adds to its calls, and that decide what a call can cost."""
+_ADDS = frozenset({"n", "tools"})
+"""Those that make a call dearer than its caller can know; a group with them is called by name only."""
+_TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+_MTOK = 10**6
+
+
+class Group(NamedTuple):
+    """A model group that can be governed."""
+
+    target: Target
+    """The model it calls; where it mixes models, the dearest of them."""
+    alias: bool
+    """Its price is its own: ``target`` names the group, and the model that an answer names does not tell the price."""
+    mixed: bool
+    defaults: Mapping[str, Any]
+    own_timeout: bool
+
+
+class Deployment(NamedTuple):
+    """What matters here of one entry of a ``model_list``."""
+
+    group: str
+    target: Target | None
+    """``None``: a platform with prices of its own, or a provider that is not known."""
+    prices: tuple[tuple[str, str], ...]
+    params: Mapping[str, Any]
+
+
+class Groups:
+    """The groups of a router, read when first asked for and again when its ``model_list`` has changed.
+
+    Args:
+        router: A ``litellm.Router``.
+        catalogue: Prices. Deployments with prices of their own are added to it.
+    """
+
+    def __init__(self, router: Any, catalogue: Catalogue) -> None:
+        self._router, self._catalogue = router, catalogue
+        self._seen: list[Any] = []
+        self._groups: dict[str, Group | None] = {}
+        self._serving: dict[Target, str] = {}
+
+    def find(self, model: str) -> Group | None:
+        """The group of a name as callers use it; ``None`` where it is not of a provider that is governed.
+
+        Raises:
+            UnsupportedRequestError: The group mixes deployments of which none is the dearest in everything.
+        """
+        self._refresh()
+        if model not in self._groups:
+            entries = [_deployment(entry) for entry in self._router.get_model_list(model_name=model) or ()]
+            self._groups[model] = self._group(model, entries)
+        return self._groups[model]
+
+    def serving(self) -> Mapping[Target, str]:
+        """The models that can be routed to, each with the group that serves it."""
+        self._refresh()
+        return self._serving
+
+    def _refresh(self) -> None:
+        entries = self._router.model_list
+        if len(entries) == len(self._seen) and all(map(is_, entries, self._seen)):
+            return
+        self._seen, self._groups, self._serving = list(entries), {}, {}
+        deployments = [_deployment(entry) for entry in entries]
+        self._enter_prices(deployments)
+        for name in dict.fromkeys(deployment.group for deployment in deployments):
+            group = self._group_or_none(name, [entry for entry in deployments if entry.group == name])
+            if group is not None and not (group.alias or group.mixed or _ADDS & group.defaults.keys()):
+                self._serving.setdefault(group.target, name)
+
+    def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
+        try:
+            return self._group(name, entries)
+        except UnsupportedRequestError:  # told when it is called
+            return None
+
+    def _group(self, name: str, entries: Sequence[Deployment]) -> Group | None:
+        kinds = {(entry.target, entry.prices) for entry in entries}
+        if not kinds or any(target is None for target, _ in kinds):
+            return None
+        targets = sorted({self._priced(target, prices, name) for target, prices in kinds if target is not None})
+        target = targets[0] if len(targets) == 1 else self._dearest(name, targets)
+        defaults: dict[str, Any] = {}
+        for key in _DEFAULTS:
+            values = [entry.params.get(key) for entry in entries]
+            if any(value != values[0] for value in values):
+                raise UnsupportedRequestError(
+                    f"model group {name!r}", f"its deployments differ in {key}: give each a group of its own"
+                )
+            if values[0] is not None:
+                defaults[key] = values[0]
+        timeout = any(entry.params.get(key) is not None for entry in entries for key in _TIMEOUTS)
+        return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout)
+
+    def _dearest(self, name: str, targets: Sequence[Target]) -> Target:
+        cards = {target: self._card(target) for target in targets}
+        for target, card in cards.items():
+            if all(mine >= other for rival in cards.values() for mine, other in zip(card, rival, strict=True)):
+                return target
+        raise UnsupportedRequestError(
+            f"model group {name!r}",
+            f"it mixes {', '.join(map(str, targets))}, none of them the dearest in everything: give each a group of "
+            "its own, or list them in a tier and call the routed name",
+        )
+
+    def _card(self, target: Target) -> tuple[float, ...]:
+        """What a byte of input and a token of output cost at most."""
+        levels = self._catalogue.dearest(target.provider, target.model).levels
+        provider = get_provider(target.provider)
+        dearest_input = max(
+            max(level.uncached_input, level.cache_write_5m, level.cache_write_1h, level.cache_write_30m)
+            for level in levels
+        )
+        return dearest_input * provider.tokens_per_byte, max(level.output for level in levels)
+
+    def _priced(self, target: Target, prices: tuple[tuple[str, str], ...], group: str) -> Target:
+        return Target(target.provider, _alias(target.model, group)) if prices and self._varies(target) else target
+
+    def _varies(self, target: Target) -> bool:
+        """Whether the deployments of a model differ in price, so that the model's name alone does not tell it."""
+        deployments = (_deployment(entry) for entry in self._seen)
+        return len({entry.prices for entry in deployments if entry.target == target}) > 1
+
+    def _enter_prices(self, deployments: Sequence[Deployment]) -> None:
+        overrides: dict[str, Any] = {}
+        for entry in deployments:
+            if entry.prices and entry.target is not None:
+                target = self._priced(entry.target, entry.prices, entry.group)
+                overrides[str(target)] = dict(entry.prices)
+                if target != entry.target:
+                    overrides[str(target)]["same_as"] = str(entry.target)
+        if overrides:
+            self._catalogue.lay_under(overrides)
+
+
+def _deployment(entry: Mapping[str, Any]) -> Deployment:
+    params: Mapping[str, Any] = entry["litellm_params"]
+    return Deployment(entry["model_name"], _target(params), tuple(_own_prices(entry)), params)
+
+
+def _target(params: Mapping[str, Any]) -> Target | None:
+    from litellm import get_llm_provider
+
+    try:
+        model, provider, _, _ = get_llm_provider(
+            model=params["model"],
+            custom_llm_provider=params.get("custom_llm_provider"),
+            api_base=params.get("api_base"),
+        )
+    except Exception:  # noqa: BLE001 - whatever LiteLLM raises for a name it does not know: nothing we can govern
+        return None
+    # "responses/" and "chat_completions/" choose LiteLLM's way to the model; they are no part of its name
+    model = model.removeprefix("responses/").removeprefix("chat_completions/")
+    return Target(provider, model) if provider in NAMES else None
+
+
+def _own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for source in (entry["litellm_params"], entry.get("model_info") or {}):
+        found = {ours: source[theirs] for theirs, ours in _PRICES.items() if source.get(theirs) is not None}
+        if found:
+            for name in sorted(found):
+                yield name, f"{Decimal(repr(found[name])) * _MTOK:f}"
+            return
+
+
+def _alias(model: str, group: str) -> str:
+    return f"{model}@{group}"
+
+
+def _is_alias(target: Target) -> bool:
+    return "@" in target.model

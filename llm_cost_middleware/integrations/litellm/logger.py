@@ -1,0 +1,77 @@
+"""``CostLogger``: books what LiteLLM reports, where nothing can be governed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from litellm.integrations.custom_logger import CustomLogger
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.errors import LLMCostError
+from llm_cost_middleware.integrations.litellm.booking import book_reading
+from llm_cost_middleware.integrations.litellm.convert import GOVERNED
+from llm_cost_middleware.integrations.litellm.usage import read_answer
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.request import Endpoint, Target
+
+_log = logging.getLogger(__name__)
+_METADATA = ("metadata", "litellm_metadata")
+
+
+class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
+    """A callback for ``litellm.callbacks`` that books what was spent. It meters; it holds nothing back.
+
+    LiteLLM tells its callbacks after the answer, in the background, and not always. What it does not tell is not
+    booked: calls that were cancelled or timed out, streams that were left before their end, the last calls of a process
+    that ends at once, and everything once a hundred callbacks are registered. A stream is booked as ``estimated``,
+    because LiteLLM fills in counts of its own without a word where the provider sent none. To hold a budget, use
+    ``CostAwareRouter``, or ``proxy.governor`` on the proxy. Calls that these govern are not booked again.
+
+    Args:
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+    """
+
+    def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
+        super().__init__()
+        self.pipeline = CostPipeline.of(pipeline)
+        self.name = f"llm-cost-{os.urandom(4).hex()}"  # LiteLLM takes two loggers without a text of their own for one
+
+    def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """LiteLLM's report of a call of its synchronous side."""
+        del start_time, end_time
+        self._book(kwargs, response_obj)
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """LiteLLM's report of a call of its asynchronous side."""
+        del start_time, end_time
+        await asyncio.to_thread(self._book, kwargs, response_obj)
+
+    def _book(self, kwargs: Mapping[str, Any], answer: Any) -> None:
+        params = kwargs.get("litellm_params") or {}
+        metadata = [found for name in _METADATA if isinstance(found := params.get(name), Mapping)]
+        provider = kwargs.get("custom_llm_provider") or params.get("custom_llm_provider")
+        if provider not in NAMES or any(GOVERNED in found for found in metadata) or kwargs.get("cache_hit"):
+            return
+        target = Target(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
+        said = next((found[METADATA_KEY] for found in metadata if METADATA_KEY in found), None)
+        native = isinstance(answer, dict) and answer.get("type") == "message"
+        endpoint: Endpoint = "messages" if native else "chat.completions"
+        try:
+            book_reading(
+                self.pipeline,
+                read_answer(answer, provider, endpoint),
+                target,
+                read_context(said),
+                booking_id=f"logged.{kwargs.get('litellm_call_id') or os.urandom(8).hex()}",
+                estimated=bool(kwargs.get("stream")),
+            )
+        except LLMCostError as error:
+            _log.error("a call of %s was not booked: %s", target, error)

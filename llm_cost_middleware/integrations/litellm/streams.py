@@ -1,0 +1,116 @@
+"""Streams of a LiteLLM router, read as they pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.integrations.litellm.usage import FREE, extra, is_cached
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
+from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
+from llm_cost_middleware.request import Attempt, CallResult
+from llm_cost_middleware.wire import getter
+
+
+class ChatStream:
+    """A ``CallStream`` over LiteLLM's chat stream.
+
+    Args:
+        stream: LiteLLM's ``CustomStreamWrapper``.
+        reading: Tells what its chunks have said so far.
+        keep_usage: The caller asked for the chunk that carries the usage.
+    """
+
+    __slots__ = ("_keep_usage", "_reading", "stream")
+
+    def __init__(self, stream: Any, reading: Callable[[Any], UsageReading], *, keep_usage: bool) -> None:
+        self.stream, self._reading, self._keep_usage = stream, reading, keep_usage
+
+    def __iter__(self) -> Iterator[Any]:
+        keep = self._keep_usage
+        for chunk in self.stream:
+            if keep or extra(chunk, "usage") is None:
+                yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        keep = self._keep_usage
+        async for chunk in self.stream:
+            if keep or extra(chunk, "usage") is None:
+                yield chunk
+
+    def reading(self) -> UsageReading:
+        """What the chunks seen so far say of the usage."""
+        return self._reading(self.stream)
+
+    def close(self) -> None:
+        """Close LiteLLM's generator, and with it the connection."""
+        inner = getattr(self.stream, "completion_stream", None)
+        if (close := getattr(inner, "close", None)) is not None:
+            close()
+
+    async def aclose(self) -> None:
+        """Close LiteLLM's stream, and with it the connection."""
+        await self.stream.aclose()
+
+
+class EventStream:
+    """A ``CallStream`` over the events of the responses API or the bytes of the messages API."""
+
+    __slots__ = ("_reader", "_seen", "stream")
+
+    def __init__(self, stream: Any, reader: Any, seen: Callable[[UsageReading], UsageReading]) -> None:
+        self.stream, self._reader, self._seen = stream, reader, seen
+
+    def __iter__(self) -> Iterator[Any]:
+        feed = self._reader.feed
+        for event in self.stream:
+            feed(_event(event))
+            yield event
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        feed = self._reader.feed
+        async for event in self.stream:
+            feed(_event(event))
+            yield event
+
+    def reading(self) -> UsageReading:
+        """What the events seen so far say of the usage."""
+        if is_cached(self.stream):
+            return FREE
+        try:
+            return self._seen(self._reader.reading())
+        except UnreadableUsageError as error:
+            return UsageReading(notes=(str(error),))
+
+    def close(self) -> None:
+        """Close the stream."""
+        if (close := getattr(self.stream, "close", None)) is not None:
+            close()
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        if (aclose := getattr(self.stream, "aclose", None)) is not None:
+            await aclose()
+
+
+def _event(event: Any) -> Any:
+    """LiteLLM's events name their type by an enumeration; a reader wants the text."""
+    if isinstance(event, bytes | str | dict):
+        return event
+    get = getter(event)
+    kind = get("type")
+    return {"type": getattr(kind, "value", kind), "response": get("response"), "error": get("error")}
+
+
+def result(call: RouterCall, attempt: Attempt, answer: Any) -> CallResult | ChatStream | EventStream:
+    """What an attempt brought: an answer with its usage, or an open stream."""
+    if not call.request.stream:
+        return CallResult(answer, call.read(attempt, answer))
+    if call.endpoint == "chat.completions":
+        asked = bool((call.arguments.get("stream_options") or {}).get("include_usage"))
+        return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream), keep_usage=asked)
+    reader = MessagesReader() if call.endpoint == "messages" else ResponsesReader()
+    return EventStream(answer, reader, call.priced)

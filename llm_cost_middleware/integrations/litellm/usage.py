@@ -1,0 +1,105 @@
+"""What LiteLLM's answers say of their bill: OpenAI's form for every provider, out of which Claude's own is restored.
+
+LiteLLM fills a stream's last usage with an estimate of its own where the provider sent none, and does not say so. Only
+what stands in the chunks as they came from the provider is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Endpoint
+from llm_cost_middleware.wire import getter, mapping
+
+FREE = UsageReading(free=True, complete=True, notes=("answered from LiteLLM's cache",))
+
+
+def is_cached(answer: Any) -> bool:
+    """Whether LiteLLM answered from its own cache."""
+    hidden = mapping(getter(answer)("_hidden_params"))
+    return bool(hidden.get("cache_hit")) or getattr(answer, "custom_llm_provider", None) == "cached_response"
+
+
+def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
+    """A whole answer, of any of the three endpoints. What cannot be read is told in ``notes``; it is never zero."""
+    if is_cached(answer):
+        return FREE
+    get = getter(answer)
+    usage = get("usage")
+    try:
+        if endpoint == "messages":  # Anthropic's form, whoever answered
+            return get_provider("anthropic").read_usage(answer)
+        if provider == "anthropic" and usage is not None:
+            choices = get("choices")
+            finish = getter(choices[0])("finish_reason") if choices else get("status")
+            return _claude(get("id"), get("model"), claude_usage(usage), finish)
+        return get_provider(provider).read_usage(answer)
+    except UnreadableUsageError as error:
+        return UsageReading(notes=(str(error),))
+
+
+def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
+    """The chunks of a chat stream, as LiteLLM keeps them: those with usage came with it from the provider."""
+    usages = [usage for chunk in chunks if (usage := extra(chunk, "usage")) is not None]
+    finish = next((reason for chunk in reversed(chunks) if (reason := _finish(chunk))), None)
+    if not usages:
+        return UsageReading(finish_reason=finish, notes=("the stream carries no usage of the provider",))
+    last = chunks[-1]
+    try:
+        if provider == "anthropic":
+            start, end = claude_usage(usages[0]), claude_usage(usages[-1])
+            merged = start | {name: value for name, value in end.items() if value}
+            reading = _claude(last.id, last.model, merged, finish)
+        else:
+            tier = extra(last, "service_tier")
+            reading = get_provider(provider).read_usage(
+                {"id": last.id, "model": last.model, "usage": mapping(usages[-1]), "service_tier": tier}
+            )
+    except UnreadableUsageError as error:
+        return UsageReading(notes=(str(error),))
+    return replace(reading, complete=finish is not None, finish_reason=finish)
+
+
+def claude_usage(usage: Any) -> dict[str, Any]:
+    """Claude's own usage object out of LiteLLM's, whose input count includes what was cached and written."""
+    get = getter(usage)
+    responses = get("prompt_tokens") is None
+    total = get("input_tokens" if responses else "prompt_tokens") or 0
+    detail = getter(get("input_tokens_details" if responses else "prompt_tokens_details"))
+    read = get("cache_read_input_tokens") or detail("cached_tokens") or 0
+    written = get("cache_creation_input_tokens") or detail("cache_creation_tokens") or 0
+    out = getter(get("output_tokens_details" if responses else "completion_tokens_details"))
+    raw = {
+        "input_tokens": max(total - read - written, 0),
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+        "cache_creation": dict(mapping(detail("cache_creation_token_details"))),
+        "output_tokens": get("output_tokens" if responses else "completion_tokens") or 0,
+        "output_tokens_details": {"thinking_tokens": out("reasoning_tokens")},
+        "server_tool_use": dict(mapping(get("server_tool_use"))),
+    }
+    for name in ("iterations", "service_tier", "speed", "inference_geo"):
+        raw[name] = get(name)
+    return raw
+
+
+def extra(chunk: Any, name: str) -> Any:
+    """A field that only some chunks have; pydantic raises for the others, which is slow."""
+    fields: Mapping[str, Any] = chunk.__dict__
+    return fields[name] if name in fields else (chunk.__pydantic_extra__ or {}).get(name)
+
+
+def _claude(answer_id: Any, model: Any, usage: Mapping[str, Any], finish: Any) -> UsageReading:
+    body = {"type": "message", "id": answer_id, "model": model, "usage": usage, "stop_reason": finish}
+    return get_provider("anthropic").read_usage(body)
+
+
+def _finish(chunk: Any) -> str | None:
+    choices = chunk.choices
+    reason: str | None = choices[0].finish_reason if choices else None
+    return reason
