@@ -80,7 +80,7 @@ def decode_memo(memo: bytes) -> Memo:
     try:
         data = json.loads(memo)
         if data["v"] > _VERSION:
-            raise ValueError(f"memo version {data['v']} is newer than {_VERSION}")
+            data = {}  # written by a newer version: nothing in it can be relied on
         target = data.get("at")
         return Memo(
             call_id=data["call"],
@@ -92,8 +92,8 @@ def decode_memo(memo: bytes) -> Memo:
             items=tuple(MemoItem(TokenUsage(**usage), model, kind) for model, kind, usage in data.get("items", ())),
             terms=data.get("terms", EMPTY),
         )
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"not a memo: {error!r}") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"not a memo that this version reads: {error!r}") from None
 
 
 def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall:
