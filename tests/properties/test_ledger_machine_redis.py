@@ -31,7 +31,7 @@ def raw_rows(client):
             line[b"status"].decode(),
             int(line[b"created"]) / 1000,
             line[b"memo"],
-        )  # fmt: skip
+        )
         for stream_id, line in client.xrange("{llm-cost:default}:rows")
     ]
 

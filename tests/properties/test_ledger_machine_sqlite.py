@@ -32,7 +32,9 @@ class Storage:
 
     def raw_rows(self, _backend):
         with sqlite3.connect(self.folder / "ledger.db") as db:
-            lines = db.execute("SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM entry ORDER BY seq")
+            lines = db.execute(
+                "SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM entry ORDER BY seq"
+            )
             rows = [
                 Row(seq, kind, id_, at / 1000, NanoUSD(amount), tuple(scopes.split()), status, created / 1000, memo)
                 for seq, kind, id_, at, amount, scopes, status, created, memo in lines
