@@ -1,0 +1,78 @@
+"""``llm-cost cache``: what prompt caching earned, prefix by prefix, and what broke the prefixes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, open_ledger, out
+from llm_cost_middleware.money import format_usd
+from llm_cost_middleware.prompt_cache.doctor import PrefixReport, diagnose
+from llm_cost_middleware.prompt_cache.trace import KIND, Trace
+
+
+def cache(
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    since: Annotated[datetime | None, typer.Option(help="Only calls from this UTC time on.")] = None,
+    limit: Annotated[int, typer.Option(help="So many prefixes, the largest first.")] = 20,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show hit rate, money saved and wasted for each prefix, and name what broke it."""
+    moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
+    with open_ledger(config, ledger) as opened:
+        if opened.journal is None:
+            err.print("This ledger's storage keeps no journal, so nothing is known of prefixes.")
+            raise typer.Exit(1)
+        lines = opened.journal.read(KIND, moment)
+        reports = diagnose(Trace.decode(line.data, at=line.at, call_id=line.id) for line in lines)
+    if as_json:
+        out.print_json(json.dumps([_plain(report) for report in reports[:limit]]))
+    elif not reports:
+        out.print("No call with a prompt long enough to cache has been recorded.")
+    else:
+        out.print(_table(reports[:limit]))
+        for report in reports[:limit]:
+            for reason, times in report.breaks.most_common(3):
+                out.print(f"{report.family} {report.target}: {reason} ({times} times)", highlight=False)
+
+
+def _table(reports: list[PrefixReport]) -> Table:
+    table = Table("prefix", "model", title="prompt caches (US dollars)")
+    for column in ("calls", "input tokens", "hit rate", "saved", "paid for writes", "net", "lost tokens"):
+        table.add_column(column, justify="right")
+    for report in reports:
+        table.add_row(
+            report.family,
+            str(report.target),
+            f"{report.calls:,}",
+            f"{report.input_tokens:,}",
+            f"{report.hit_rate:.1%}",
+            format_usd(report.saved_nanousd),
+            format_usd(report.paid_nanousd),
+            format_usd(report.net_nanousd),
+            f"{report.lost_tokens:,}",
+        )
+    return table
+
+
+def _plain(report: PrefixReport) -> dict[str, Any]:
+    return {
+        "prefix": report.family,
+        "model": str(report.target),
+        "calls": report.calls,
+        "input_tokens": report.input_tokens,
+        "read_tokens": report.read_tokens,
+        "written_tokens": report.written_tokens,
+        "hit_rate": round(report.hit_rate, 4),
+        "saved_usd": f"{report.saved_nanousd.usd:f}",
+        "paid_for_writes_usd": f"{report.paid_nanousd.usd:f}",
+        "net_usd": f"{report.net_nanousd.usd:f}",
+        "lost_tokens": report.lost_tokens,
+        "breaks": dict(report.breaks.most_common()),
+    }

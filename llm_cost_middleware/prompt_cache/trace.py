@@ -1,0 +1,168 @@
+"""What the cache doctor remembers of a call: a fingerprint for each segment of its prompt, its usage, its money.
+
+Two fingerprints where text usually stays the same (tools, system, first turn): of the text, and of its *shape*, the
+text with numbers, dates and ids blanked out. Equal shapes with different texts betray a timestamp or a counter. Never
+any text, never a tool's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple
+
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.prompt_cache.plan import CachePlan
+from llm_cost_middleware.request import CallRequest, Part, Target
+from llm_cost_middleware.usage import TokenUsage
+
+KIND = "cache"
+"""The kind of a trace in a journal."""
+
+_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "reasoning", "speed", "inference_geo")
+_VOLATILE = re.compile(
+    r"\b(?=[0-9a-f-]*\d)[0-9a-f]{8}[0-9a-f-]*\b|\d+"
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
+    r"|\b(?:am|pm|morning|afternoon|evening|night)\b",
+    re.IGNORECASE,
+)
+_MOST_SEGMENTS = 256
+_SHAPES_KEPT = 1_024
+
+
+class Segment(NamedTuple):
+    """One piece of a prompt."""
+
+    place: str
+    """Such as ``tool 3``, ``system 0``, ``message 4.1`` (message, block)."""
+    kind: str
+    print: str
+    shape: str
+    """Empty where it was not taken."""
+    size: int
+    """UTF-8 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One answered call."""
+
+    at: float
+    target: Target
+    params: tuple[tuple[str, str], ...]
+    """Fingerprints of the parameters that invalidate a cache."""
+    segments: tuple[Segment, ...]
+    input_tokens: int
+    read_tokens: int
+    written_tokens: int
+    saved_nanousd: NanoUSD
+    """What reads saved against uncached input."""
+    paid_nanousd: NanoUSD
+    """What writes cost beyond uncached input."""
+    call_id: str = field(default="", compare=False)
+
+    def encode(self) -> bytes:
+        """Versioned JSON."""
+        money = [int(self.saved_nanousd), int(self.paid_nanousd)]
+        tokens = [self.input_tokens, self.read_tokens, self.written_tokens]
+        value = {"v": 1, "t": self.target, "p": self.params, "n": tokens, "m": money, "s": self.segments}
+        return json.dumps(value, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, *, at: float, call_id: str = "") -> Trace:
+        """A trace as ``encode`` wrote it.
+
+        Raises:
+            ValueError: Not of a version this package reads.
+        """
+        value = json.loads(data)
+        if not isinstance(value, dict) or value.get("v") != 1:
+            raise ValueError("a cache trace of an unknown version")
+        (inputs, read, written), (saved, paid) = value["n"], value["m"]
+        return cls(
+            at,
+            Target(*value["t"]),
+            tuple((name, mark) for name, mark in value["p"]),
+            tuple(Segment(*each) for each in value["s"]),
+            inputs,
+            read,
+            written,
+            NanoUSD(saved),
+            NanoUSD(paid),
+            call_id,
+        )
+
+
+class Tracer:
+    """Takes traces. Mutable: it remembers the shapes of texts it has seen, by fingerprint; its owner holds the lock."""
+
+    def __init__(self) -> None:
+        self._shapes: OrderedDict[str, str] = OrderedDict()
+
+    def trace(
+        self, request: CallRequest, target: Target, plan: CachePlan, usage: TokenUsage, *, at: float, call_id: str = ""
+    ) -> Trace:
+        """The trace of an answered call.
+
+        Args:
+            request: What was asked; nothing of its text is kept.
+            target: The model that answered.
+            plan: The cache plan it was sent with; one without prices counts no money.
+            usage: Its usage.
+            at: Seconds since the Unix epoch.
+            call_id: The call.
+        """
+        prices = plan.prices
+        saved = usage.cache_read * (prices.uncached - prices.read) // 1_000 if prices else 0
+        params = tuple((name, _print(repr(request.params[name]))) for name in _PARAMS if name in request.params)
+        return Trace(
+            at,
+            target,
+            params,
+            tuple(self._segments(request)),
+            usage.input_tokens,
+            usage.cache_read,
+            usage.cache_write,
+            NanoUSD(saved),
+            NanoUSD(saved - prices.saving(usage) if prices else 0),
+            call_id,
+        )
+
+    def _segments(self, request: CallRequest) -> Iterator[Segment]:
+        left = _MOST_SEGMENTS
+        for at, tool in enumerate(request.tools):
+            yield self._segment(f"tool {at}", Part("other", tool.text), stable=True)
+        counts = {"system": 0, "message": 0}
+        answered = False
+        for message in request.messages:
+            section = "system" if message.role == "system" else "message"
+            answered = answered or message.role == "assistant"
+            for block, part in enumerate(message.parts):
+                place = f"{section} {counts[section]}" + (f".{block}" if len(message.parts) > 1 else "")
+                yield self._segment(place, part, stable=not answered)
+                left -= 1
+                if not left:
+                    return
+            counts[section] += 1
+
+    def _segment(self, place: str, part: Part, *, stable: bool) -> Segment:
+        attached = part.kind not in ("text", "tool_use", "tool_result", "thinking", "other")
+        text = f"{part.text}\0{sorted(part.detail.items())}" if attached else part.text
+        digest = _print(text)
+        return Segment(place, part.kind, digest, self._shape(digest, text) if stable else "", len(text.encode()))
+
+    def _shape(self, digest: str, text: str) -> str:
+        shape = self._shapes.get(digest)
+        if shape is None:
+            shape = self._shapes[digest] = _print(_VOLATILE.sub("0", text))
+            if len(self._shapes) > _SHAPES_KEPT:
+                self._shapes.popitem(last=False)
+        return shape
+
+
+def _print(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
