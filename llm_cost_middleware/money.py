@@ -80,12 +80,12 @@ def ceil_picousd(pico: int) -> NanoUSD:
     return NanoUSD(-(-pico // _PICO_PER_NANO))
 
 
-def format_usd(amount: NanoUSD | Decimal) -> str:
-    """A dollar amount as text for people: at least two decimals, otherwise as many as it has. ``$0.0012``."""
+def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:
+    """A dollar amount as text for people: at least ``places`` decimals, otherwise as many as it has. ``$0.0012``."""
     value = amount.usd if isinstance(amount, NanoUSD) else amount
     text = f"{abs(value):f}"
     whole, _, fraction = text.partition(".")
-    fraction = fraction.rstrip("0").ljust(2, "0")
+    fraction = fraction.rstrip("0").ljust(places, "0")
     return f"{'-' if value < 0 else ''}${int(whole):,}.{fraction}"
 
 

@@ -100,13 +100,11 @@ def _surroundings() -> list[tuple[str, str, str]]:
         (
             _LOOK,
             "hidden retries",
-            "SDK clients retry twice by themselves; guard, wrap_* and CostAwareRouter switch that off in what they wrap",
+            "SDK clients retry twice by themselves; guard, wrap_* and CostAwareRouter switch that off",
         )
     ]
     if os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP", "").lower() != "true":
-        found.append(
-            (_LOOK, "litellm", "fetches prices on import unless LITELLM_LOCAL_MODEL_COST_MAP=True")
-        )
+        found.append((_LOOK, "litellm", "importing it fetches prices; LITELLM_LOCAL_MODEL_COST_MAP=True: not"))
     found.extend(
         (_LOOK, variable, "is set: LangChain's OpenAI models then report no usage in streams unless stream_usage is on")
         for variable in ("OPENAI_BASE_URL", "OPENAI_API_BASE")

@@ -78,7 +78,7 @@ def table_of(totals: Totals, title: str) -> Table:
         ("cache read", f"{whole.cache_read:,}"),
         ("cache write", f"{whole.cache_write:,}"),
         ("output", f"{whole.output_tokens:,}"),
-        ("cost", format_usd(cost)),
+        ("cost", format_usd(cost, places=9)),
     ):
         table.add_column(header, footer=footer, justify="right", no_wrap=True)
     for name, total in sorted(totals.items(), key=lambda pair: -pair[1].cost_nanousd):
@@ -90,6 +90,6 @@ def table_of(totals: Totals, title: str) -> Table:
             f"{usage.cache_read:,}",
             f"{usage.cache_write:,}",
             f"{usage.output_tokens:,}",
-            format_usd(total.cost_nanousd),
+            format_usd(total.cost_nanousd, places=9),
         )
     return table

@@ -1,0 +1,135 @@
+"""``llm-cost demo``: recorded agent conversations through a governed chain and a governed router, and the receipt.
+
+Without a key and without a network: the models are played by the loopback provider of ``simulator``, which bills by
+arithmetic of its own. The clients are the real ones, over HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from llm_cost_middleware.cli.demo.conversations import Conversation, load, packaged, tools, turns
+from llm_cost_middleware.cli.demo.hosts import Ask, chain_host, router_host
+from llm_cost_middleware.cli.demo.receipt import show
+from llm_cost_middleware.cli.opening import err, out
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.pipeline import CostPipeline
+
+_KEY = "DEMO_API_KEY"
+_TRIAL_EVERY = 4  # every fourth conversation belongs to a trial user with hardly any budget
+
+
+def demo(
+    conversations: Annotated[
+        Path | None, typer.Option(help="A .jsonl or .jsonl.gz file of conversations, instead of the packaged excerpt.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Of everything together, US dollars.")] = "25.00",
+    trial_budget: Annotated[str, typer.Option(help="Of the trial user, US dollars.")] = "0.01",
+    limit: Annotated[int | None, typer.Option(help="Play only so many conversations.")] = None,
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Ask the real providers, with your keys.")] = False,
+) -> None:
+    """Run recorded agent conversations through a chain and a router under a budget, and print the receipt."""
+    chosen = packaged() if conversations is None else load(conversations)
+    chosen = chosen[: limit if limit is None else max(limit, 0)]
+    if not chosen:
+        err.print("there is no conversation to play")
+        raise typer.Exit(1)
+    budgets = [{"scope": "global", "limit": budget}, {"scope": "user:trial", "limit": trial_budget}]
+    logging.getLogger("llm_cost_middleware").setLevel(logging.ERROR)  # refusals are counted below
+    with _world(chosen, live=live) as (bill, providers):
+        common: dict[str, Any] = {"ledger": {"url": "memory://demo"}, "budgets": budgets}
+        only_claude = {**providers, "openai": {**providers.get("openai", {}), "api_key_env": "DEMO_NO_KEY"}}
+        chain_pipeline = CostPipeline(CostConfig(providers=only_claude, **common))
+        router_pipeline = CostPipeline(CostConfig(providers=providers, **common))
+        with chain_pipeline, router_pipeline:
+            with err.status("loading LangChain and LiteLLM"):
+                schemas = tools()
+                hosts = (
+                    ("LangChain chain", chain_pipeline, chain_host(chain_pipeline, schemas)),
+                    ("LiteLLM router", router_pipeline, router_host(router_pipeline, schemas)),
+                )
+            game = _Game(bill)
+            game.play(chosen, hosts)
+            equal = show(
+                [chain_pipeline, router_pipeline],
+                refused=game.refused,
+                calls=game.sent,
+                agreed=game.agreed,
+                bill_nanousd=None if live else game.billed(),
+                baseline=CostConfig().tiers[-1].models[0],
+            )
+    if not equal:
+        raise typer.Exit(1)
+
+
+class _Game:
+    """Plays conversations, and compares ledger and bill after every call."""
+
+    def __init__(self, bill: Any) -> None:
+        self._bill = bill
+        self.sent = self.agreed = self.refused = 0
+
+    def billed(self) -> NanoUSD:
+        return NanoUSD(self._bill.total_nanousd)
+
+    def play(self, conversations: list[Conversation], hosts: tuple[tuple[str, CostPipeline, Ask], ...]) -> None:
+        total = sum(1 for conversation in conversations for _ in turns(conversation))
+        columns = (
+            TextColumn("{task.description:16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task("", total=total)
+            for number, conversation in enumerate(conversations):
+                name, pipeline, ask = hosts[number % len(hosts)]
+                user = "trial" if number % _TRIAL_EVERY == _TRIAL_EVERY - 1 else "regular"
+                progress.update(task, description=name)
+                for turn in turns(conversation):
+                    said = {"user": user, "conversation": turn.conversation, "site": "airline-agent"}
+                    self._one(pipeline, ask, turn.messages, said)
+                    progress.advance(task)
+
+    def _one(self, pipeline: CostPipeline, ask: Ask, messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
+        before = None if self._bill is None else pipeline.ledger.balance("global").settled_nanousd - self.billed()
+        try:
+            ask(messages, said)
+        except BudgetExceededError:
+            self.refused += 1
+            return
+        self.sent += 1
+        if before is not None:
+            self.agreed += pipeline.ledger.balance("global").settled_nanousd - self.billed() == before
+
+
+@contextmanager
+def _world(conversations: list[Conversation], *, live: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The provider: its bill (``None`` for the real ones), and how to reach it."""
+    if live:
+        yield None, {}
+        return
+    from llm_cost_middleware.simulator import Replay, Simulator
+
+    os.environ[_KEY] = "no-key-needed"
+    with Simulator(responder=Replay(conversations), keep_bodies=False, keep=64) as simulator:
+        out.print(f"a loopback provider plays {len(conversations)} recorded conversations at {simulator.url}")
+        yield (
+            simulator.bill,
+            {
+                "anthropic": {"base_url": simulator.anthropic_url, "api_key_env": _KEY},
+                "openai": {"base_url": simulator.openai_url, "api_key_env": _KEY},
+            },
+        )

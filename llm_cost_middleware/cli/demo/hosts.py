@@ -1,0 +1,54 @@
+"""The two hosts of the demo: an ordinary LangChain chain, and an ordinary LiteLLM router. One line governs each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.pipeline import CostPipeline
+
+Ask = Callable[[list[dict[str, Any]], dict[str, Any]], None]
+"""Sends the messages of one call, with what the application says about it."""
+
+
+def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
+    """``prompt | ChatAnthropic``, instrumented."""
+    try:
+        from langchain_anthropic import ChatAnthropic
+    except ImportError:
+        raise MissingExtraError("the demo's LangChain chain", "demo") from None
+    from langchain_core.messages import convert_to_messages
+    from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+
+    from llm_cost_middleware.integrations.langchain import instrument
+
+    provider = pipeline.config.providers["anthropic"]
+    options: dict[str, Any] = {"base_url": provider.base_url} if provider.base_url else {}
+    model = ChatAnthropic(model="claude-sonnet-4-6", api_key=os.environ.get(provider.api_key_env, ""), **options)
+    chain = ChatPromptTemplate.from_messages([MessagesPlaceholder("history")]) | model.bind_tools(tools)
+
+    chain = instrument(chain, pipeline)  # the one line
+
+    def ask(messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
+        chain.invoke({"history": convert_to_messages(messages)}, config={"metadata": {"llm_cost": said}})
+
+    return ask
+
+
+def router_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
+    """A ``litellm.Router`` over the tiers of both providers, made cost-aware."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter, router_config
+
+    litellm.suppress_debug_info = True
+    model_list = router_config(pipeline.config)["model_list"]
+    router = CostAwareRouter(model_list, pipeline=pipeline)  # the one line, in place of litellm.Router(model_list)
+
+    def ask(messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
+        router.completion("smart", messages, tools=tools, metadata={"llm_cost": said})
+
+    return ask

@@ -1,0 +1,58 @@
+"""The README says what is true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_code_stands_on_the_first_screen():
+    assert TEXT.splitlines().index("```python") < 30
+
+
+def test_two_commands_do_everything():
+    demo, tests = (block.strip() for block in _blocks("sh"))
+    assert demo.endswith("llm-cost demo")
+    assert tests.endswith("pytest -q")
+    assert "\n" not in demo + tests
+
+
+def test_every_python_block_parses():
+    for block in _blocks("python"):
+        compile(block, "README.md", "exec")
+
+
+def test_the_first_example_runs_as_written(sim, monkeypatch, capsys):
+    pytest.importorskip("langchain_anthropic", reason="needs the demo extra: langchain-anthropic")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", sim.anthropic_url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    exec(compile(_blocks("python")[0], "README.md", "exec"), {})  # noqa: S102 - the example under test
+    assert "claude-haiku-4-5-20251001" in capsys.readouterr().out
+    assert sim.bill.total_nanousd > 0
+
+
+def test_every_command_named_in_it_exists():
+    named = set(re.findall(r"`([a-z-]+)(?: FILE)?`", TEXT.split("## The command line")[1].split("##")[0]))
+    code = "import sys; sys.argv = ['llm-cost', '--help']; from llm_cost_middleware.cli import main; main()"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    listed = set(re.findall(r"^\W+([a-z][a-z-]+)\s{2,}", shown, re.MULTILINE))
+    assert named - {"set", "sweep", "export"} <= listed | {"demo"}
+
+
+def test_every_room_in_the_table_exists():
+    package = README.parent / "llm_cost_middleware"
+    if not package.is_dir():
+        pytest.skip("the source tree is not here")
+    for room in re.findall(r"^\| [^|]+ \| ([^|]+) \|", TEXT, re.MULTILINE)[2:]:
+        for path in re.findall(r"`([^`]+)`", room):
+            assert (package / path).exists(), path
