@@ -83,7 +83,7 @@ def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
     pipeline.ungoverned(
         what, "it is metered where its price is known; guard a ChatAnthropic or ChatOpenAI to govern it"
     )
-    own = getattr(model.callbacks, "handlers", model.callbacks) or ()
+    own: Any = getattr(model.callbacks, "handlers", model.callbacks) or ()
     return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
 
 

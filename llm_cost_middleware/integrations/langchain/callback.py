@@ -1,0 +1,236 @@
+"""``CostCallbackHandler``: vetoes and books the calls of models that nobody wrapped.
+
+A handler can refuse a call before a byte is sent, and book what it cost. It cannot choose the model or the output cap,
+it sees no retry inside the SDK, and it is not told of every end: a call that is cancelled, and a stream that is kept
+and not read, leave a start without an end. Their money stays reserved until the lease ends, and is then charged. Guard
+a model wherever you can; this is for the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.tracers.context import register_configure_hook
+
+from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
+from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.integrations.langchain.convert import CAPS, make_home, read_call
+from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
+from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
+from llm_cost_middleware.integrations.langchain.names import model_of
+from llm_cost_middleware.integrations.langchain.structured import note_bill
+from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
+from llm_cost_middleware.lifecycle.held import Held
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.tracker import CostRecord, CostTracker
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import LLMResult
+
+    from llm_cost_middleware.config import CostConfig
+
+_log = logging.getLogger(__name__)
+_OPEN = 10_000
+
+
+class _Open(NamedTuple):
+    """A call between its start and its end."""
+
+    provider: str
+    held: Held
+
+
+_claimed: dict[tuple[int, UUID], str] = {}
+"""Runs by pipeline that a handler holds money for: two handlers on one run must not book it twice."""
+
+
+class CostCallbackHandler(BaseCallbackHandler):
+    """Refuses a call that does not fit the budget, and books what the others cost.
+
+    Give it to a run (``config={"callbacks": [handler]}``), to a model, or to a whole block with ``cost_tracking``.
+    Calls of guarded models pass untouched: they are booked where they are sent. An answer out of LangChain's own cache
+    is booked at $0. Models of Azure, Bedrock and Vertex are booked at the list price of the same model; one without a
+    known price is treated as ``on_ungoverned`` says.
+
+    Args:
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+    """
+
+    raise_error = True  # otherwise a veto would be logged, and the call sent
+    run_inline = True  # in order and on the caller's thread, also in an asynchronous run
+
+    def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
+        self.pipeline = CostPipeline.of(pipeline)
+        self.call_ids: set[str] = set()
+        """Every call that started under this handler, whoever books it."""
+        self.outer: CostCallbackHandler | None = None
+        """The handler of the block around this one's, which counts these calls as well."""
+        self._open: OrderedDict[UUID, _Open] = OrderedDict()
+        self._lock = Lock()
+
+    def on_chat_model_start(
+        self,
+        serialized: Mapping[str, Any],
+        messages: Sequence[Sequence[BaseMessage]],
+        *,
+        run_id: UUID,
+        metadata: Mapping[str, Any] | None = None,
+        invocation_params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Set the call's money aside.
+
+        Raises:
+            BudgetExceededError: It does not fit; also a ``ModelError`` that no retry can help.
+            UnsupportedRequestError: The model has no price, and ``on_ungoverned`` is ``deny``.
+        """
+        del serialized, kwargs
+        told, said = invocation_params or {}, metadata or {}
+        if (route := told.get(ROUTE)) is not None:
+            if isinstance(route, Route) and route.call is not None:
+                self._count(route.call.id)
+            return
+        claim = (id(self.pipeline), run_id)
+        if (claimed := _claimed.get(claim)) is not None:  # another handler of this pipeline holds it
+            self._count(claimed)
+            return
+        model = model_of(said, told)
+        if model is None:
+            self.pipeline.ungoverned(str(told.get("_type") or "a chat model"), "no price is known for its provider")
+            return
+        cap = next((told[name] for name in CAPS if type(told.get(name)) is int), None)
+        home = make_home(model.provider, model.name, model.endpoint, {**told, "model": model.name}, cap)
+        context = read_context(said[METADATA_KEY]) if METADATA_KEY in said else current_context()
+        request = read_call(home, messages[0], {}, context=context, stream=False)
+        try:
+            held = self.pipeline.hold(request)
+        except BudgetExceededError as error:
+            raise_as_model_error(error)
+        except PriceNotFoundError as error:
+            self.pipeline.ungoverned(f"{model.provider}/{model.name}", str(error))
+            return
+        call_id = held.attempt.call_id
+        self._count(call_id)
+        with self._lock:
+            _claimed[claim] = call_id
+            self._open[run_id] = _Open(model.provider, held)
+            if len(self._open) > _OPEN:  # a start whose end never came: its lease ends it in the ledger
+                lost, _ = self._open.popitem(last=False)
+                _claimed.pop((id(self.pipeline), lost), None)
+
+    def on_llm_start(self, serialized: Mapping[str, Any], prompts: Sequence[str], **kwargs: Any) -> None:
+        """Completions of the old kind are not governed."""
+        del prompts, kwargs
+        name = (serialized or {}).get("name") or "a completion model"
+        self.pipeline.ungoverned(str(name), "use a chat model")
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Book the call."""
+        del kwargs
+        message: Any = getattr(response.generations[0][0], "message", None) if response.generations else None
+        metadata = getattr(message, "response_metadata", None) or {}
+        stamp = metadata.get(STAMP)
+        if isinstance(stamp, Mapping):
+            self._count(str(stamp.get("call_id")))
+        entry = self._take(run_id)
+        if entry is not None:
+            self._quietly(entry.held.settle, read_message(entry.provider, message, response.llm_output))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Give the money back where nothing was billed; else book it."""
+        del kwargs
+        entry = self._take(run_id)
+        if entry is not None:
+            note_bill(error, entry.provider)
+            self._quietly(entry.held.fail, error)
+
+    def _count(self, call_id: str) -> None:
+        handler: CostCallbackHandler | None = self
+        while handler is not None:
+            handler.call_ids.add(call_id)
+            handler = handler.outer
+
+    def _take(self, run_id: UUID) -> _Open | None:
+        with self._lock:
+            entry = self._open.pop(run_id, None)
+            if entry is not None:
+                _claimed.pop((id(self.pipeline), run_id), None)
+            return entry
+
+    def _quietly(self, end: Any, what: Any) -> None:
+        try:
+            end(what)
+        except Exception:  # noqa: BLE001 - the answer was paid for: booking it must not take it from the caller
+            _log.exception("a call could not be booked; its reservation will lapse and be charged")
+
+
+class Tracking:
+    """What a block of code has spent so far, live: the calls that started in it, whoever made them."""
+
+    def __init__(self, handler: CostCallbackHandler) -> None:
+        self._handler = handler
+
+    @property
+    def records(self) -> tuple[CostRecord, ...]:
+        """A record of every billed attempt, oldest first."""
+        ids = self._handler.call_ids
+        return tuple(record for record in self._handler.pipeline.records() if record.call_id in ids)
+
+    @property
+    def tracker(self) -> CostTracker:
+        """The same as an immutable value, with totals by model."""
+        return CostTracker(None, self.records)
+
+    @property
+    def total_cost(self) -> Any:
+        """US dollars, a ``Decimal``."""
+        return self.tracker.total_cost
+
+
+_tracking: ContextVar[CostCallbackHandler | None] = ContextVar("llm_cost_tracking", default=None)
+# once, at import: LangChain keeps every hook for good
+register_configure_hook(_tracking, inheritable=True)
+
+
+@contextmanager
+def cost_tracking(pipeline: CostPipeline | CostConfig | None = None) -> Iterator[Tracking]:
+    """Veto and book every call of a block, whichever model makes it.
+
+    It holds for what runs in this thread or task and in the tasks it starts; bare threads do not inherit it.
+
+    Args:
+        pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+
+    Yields:
+        What the block has spent: ``total_cost``, ``records``, ``tracker``.
+    """
+    handler = CostCallbackHandler(pipeline)
+    handler.outer = _tracking.get()
+    token = _tracking.set(handler)
+    try:
+        yield Tracking(handler)
+    finally:
+        _tracking.reset(token)
+
+
+@contextmanager
+def listening(handler: CostCallbackHandler) -> Iterator[None]:
+    """Let ``handler`` hear every run of a block, unless another handler of its pipeline does so already."""
+    present = _tracking.get()
+    if present is not None and present.pipeline is handler.pipeline:
+        yield
+        return
+    token = _tracking.set(handler)
+    try:
+        yield
+    finally:
+        _tracking.reset(token)

@@ -1,0 +1,38 @@
+"""Which model a run is about, from what LangChain's callbacks say of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.request import Endpoint
+from llm_cost_middleware.routing.router import provider_of
+
+_DECORATION = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic\.|openai\.)|-v\d+(?::\d+)?$")
+"""Bedrock's region, vendor and revision around a model's own name."""
+
+
+class Named(NamedTuple):
+    """A model whose price may be known."""
+
+    provider: str
+    name: str
+    endpoint: Endpoint
+
+
+def model_of(metadata: Mapping[str, Any], told: Mapping[str, Any]) -> Named | None:
+    """The model of a run, by its maker's name wherever it is hosted; ``None`` for other makers.
+
+    Args:
+        metadata: ``ls_provider``, ``ls_model_name``.
+        told: The invocation parameters.
+    """
+    name = metadata.get("ls_model_name") or told.get("model") or told.get("model_name")
+    if not isinstance(name, str):
+        return None
+    bare = _DECORATION.sub("", name.rpartition("/")[2]).replace("@", "-")
+    provider = provider_of(bare)
+    if provider is None:
+        return None
+    return Named(provider, bare, "messages" if provider == "anthropic" else "chat.completions")
