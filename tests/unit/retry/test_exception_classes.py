@@ -39,7 +39,7 @@ def exceptions_of(root: str) -> dict[str, type[BaseException]]:
                     inspect.isclass(thing)
                     and issubclass(thing, BaseException)
                     and not issubclass(thing, Warning)
-                    and thing.__module__.split(".")[0] == root.split(".")[0]
+                    and thing.__module__.split(".")[0] == root.split(".", maxsplit=1)[0]
                 ):
                     found[f"{thing.__module__}.{thing.__qualname__}"] = thing
     return found
@@ -123,7 +123,7 @@ def test_a_class_that_stands_for_a_status_agrees_with_the_status():
         error = make_status_error("m", body=body, response=response)
         failure = classify_error(error)
         assert facts_of_exception(error).status == status
-        assert failure.retryable == (status in {408, 409, 429} or status >= 500 and status != 501) or code, error
+        assert failure.retryable == (status in {408, 409, 429} or (status >= 500 and status != 501)) or code, error
         if code and ("spend_limit" in code or "billing" in code):
             about_money[code] = failure.kind
     assert about_money == {

@@ -118,20 +118,14 @@ def test_the_error_event_of_a_real_stream_is_read(server, anthropic_error, opena
     assert (facts.status, facts.type) == (None, "server_error")
 
 
-def test_what_another_error_was_raised_for_is_found(server, openai_error):
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_what_another_error_was_raised_for_is_found(server, openai_error, link):
     server.says(503, {"error": {"message": "m", "type": "server_error", "code": None}})
-    cause = openai_error()
-    try:
-        raise LookupError("ours") from cause
-    except LookupError as error:
-        assert facts_of_exception(error).status == 503
-    try:
-        try:
-            raise cause
-        except Exception:
-            raise LookupError("ours")  # noqa: B904  # the context is the thing under test
-    except LookupError as error:
-        assert facts_of_exception(error).status == 503
+    error = LookupError("ours")
+    setattr(error, link, openai_error())
+    assert facts_of_exception(error).status == 503
+    error.__suppress_context__ = True
+    assert facts_of_exception(error).status == (503 if link == "__cause__" else None)
 
 
 def test_a_stale_context_is_not_taken_for_the_cause(server, openai_error):

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_cost_middleware.retry.gate import LONGEST_OPEN_S, MIN_FAILURES, Gate
+
+LATE = 1.25 * LONGEST_OPEN_S  # no pause without a word of the provider is longer
+
+
+def gate(max_wait_s: float = 0.0) -> Gate:
+    return Gate(max_wait_s=max_wait_s, longest_pause_s=60.0, rng=Random(7))
+
+
+def healthy(it: Gate, until: float = 60.0, rate: float = 5.0) -> float:
+    """Calls at a steady rate, each answered two seconds later."""
+    for step in range(int(until * rate)):
+        now = step / rate
+        assert it.admit(now).action == "go"
+        it.succeeded(now, started=now - 2)
+    return until
+
+
+def fail(it: Gate, now: float, times: int = MIN_FAILURES, retry_after: float | None = None) -> None:
+    for _ in range(times):
+        it.failed(now, now, retry_after)
+
+
+def probed(it: Gate, now: float) -> float:
+    """Let the probe through, and answer it."""
+    now += it.closed_for(now)
+    assert it.admit(now).action == "go"
+    it.succeeded(now + 0.5, started=now)
+    return now + 0.5
+
+
+def test_a_few_failures_do_not_open_it():
+    it = gate()
+    fail(it, 1.0, times=MIN_FAILURES - 1)
+    assert it.admit(1.0).action == "go"
+    fail(it, 1.0, times=1)
+    assert it.admit(1.0).action == "open"
+
+
+def test_failures_among_more_successes_do_not_open_it():
+    it = gate()
+    for step in range(300):
+        now = step / 10
+        if step % 3 == 0:
+            it.failed(now, now, None)
+        else:
+            it.succeeded(now, now)
+        assert it.admit(now).action == "go"
+
+
+def test_old_failures_are_forgotten():
+    it = gate()
+    fail(it, 0.0, times=MIN_FAILURES - 1)
+    fail(it, 31.0, times=1)
+    assert it.admit(31.0).action == "go"
+
+
+def test_timeouts_weigh_twice():
+    it = gate()
+    for _ in range(MIN_FAILURES // 2):
+        it.failed(1.0, 1.0, None, weight=2)
+    assert it.admit(1.0).action == "open"
+
+
+def test_it_says_when_it_is_worth_asking_again_and_then_lets_one_through():
+    it = gate()
+    now = healthy(it)
+    fail(it, now)
+    refusal = it.admit(now)
+    assert refusal.open
+    assert 0.75 <= refusal.retry_after == it.closed_for(now) <= 1.25
+    now += refusal.retry_after
+    assert it.admit(now).action == "go"
+    assert it.admit(now).action == "open"
+
+
+def test_probes_become_rarer_up_to_a_limit_while_none_is_answered():
+    it = gate()
+    now = healthy(it)
+    fail(it, now)
+    pauses = []
+    for _ in range(8):
+        pauses.append(it.closed_for(now))
+        now += it.closed_for(now)
+        assert it.admit(now).action == "go"
+        if len(pauses) % 2:
+            it.failed(now, now, None)
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert max(pauses) <= LATE
+    assert min(pauses[3:]) >= 0.75 * LONGEST_OPEN_S
+
+
+def test_it_stays_open_as_long_as_the_provider_asks_and_a_little_longer_but_not_for_ever():
+    it = gate()
+    fail(it, 0.0, retry_after=30.0)
+    assert 30.0 < it.closed_for(0.0) <= 30.0 + LATE
+    it = gate()
+    fail(it, 0.0, retry_after=3600.0)
+    assert 60.0 < it.closed_for(0.0) <= 60.0 + LATE
+
+
+def test_answers_to_what_was_sent_before_it_opened_change_nothing():
+    it = gate()
+    now = healthy(it)
+    fail(it, now)
+    closed = it.closed_for(now)
+    it.succeeded(now + 0.1, started=now - 5)
+    it.failed(now + 0.1, now - 5, None)
+    assert it.closed_for(now) == closed
+    now = probed(it, now)
+    for _ in range(20):
+        it.failed(now, now - 5, None)
+    assert it.admit(now + 1).action == "go"
+
+
+def test_after_a_good_probe_calls_are_released_faster_and_faster_until_it_is_closed():
+    it = gate()
+    now = healthy(it, rate=10.0)
+    fail(it, now)
+    now = probed(it, now)
+    released = [0] * 20
+    for step in range(20 * 50):  # fifty calls a second ask, ten did before
+        at = now + step / 50
+        if it.admit(at).action == "go":
+            released[step // 50] += 1
+            it.succeeded(at, started=at)
+    assert released[0] < 10 < released[6] <= 25
+    assert released == sorted(released)
+    for step in range(20 * 10):  # now as many as before: nobody is held up, and it closes
+        at = now + 20 + step / 10
+        assert it.admit(at).action == "go"
+        it.succeeded(at, started=at)
+    assert [it.admit(now + 41).action for _ in range(500)] == ["go"] * 500
+
+
+def test_trouble_during_the_release_cuts_the_rate_and_much_trouble_opens_it_again():
+    def released(troubles: int) -> int:
+        it = gate()
+        now = healthy(it, rate=10.0)
+        fail(it, now)
+        now = probed(it, now)
+        count = 0
+        for step in range(400):
+            at = now + step / 50
+            if it.admit(at).action == "go":
+                count += 1
+                if count % 4 == 0 and troubles:
+                    troubles -= 1
+                    it.failed(at, at, None)
+                else:
+                    it.succeeded(at, started=at)
+        return count
+
+    assert released(troubles=3) < 0.8 * released(troubles=0)
+    it = gate()
+    now = healthy(it)
+    fail(it, now)
+    now = probed(it, now)
+    fail(it, now + 1, times=MIN_FAILURES // 2)
+    assert it.admit(now + 1).open
+
+
+def test_who_may_wait_waits_and_is_served_in_the_order_of_arrival():
+    it = gate(max_wait_s=30.0)
+    now = healthy(it, rate=5.0)
+    fail(it, now)
+    waiting = {number: it.admit(now + number / 100) for number in range(20)}
+    assert {admission.action for admission in waiting.values()} == {"wait"}
+    asleep = {number: now + number / 100 + admission.delay_s for number, admission in waiting.items()}
+    order, end = [], now + 30
+    while asleep and (at := min(asleep.values())) < end:
+        number = min(asleep, key=asleep.__getitem__)
+        admission = it.admit(at, previous=waiting[number])
+        if admission.action == "wait":
+            waiting[number] = admission
+            asleep[number] = at + admission.delay_s
+        else:
+            assert admission.action == "go"
+            order.append(number)
+            del asleep[number]
+            it.succeeded(at, started=at)
+    assert not asleep
+    assert sorted(order) == list(range(20))
+    late = [abs(number - place) for place, number in enumerate(order[1:])]  # the first was the probe
+    assert max(late) <= 8, order  # polls are spread, so neighbours may change places
+
+
+def test_nobody_waits_longer_than_allowed_and_the_queue_is_bounded():
+    it = gate(max_wait_s=10.0)
+    now = healthy(it, rate=5.0)
+    fail(it, now)
+    answers = [it.admit(now).action for _ in range(500)]
+    assert 30 <= answers.count("wait") <= 75  # ten seconds' worth, at a third more than the five a second of before
+    assert answers[-1] == "open"
+    first = it.admit(now)
+    assert first.open
+    assert first.retry_after > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.001, 3.0), st.sampled_from(["ok", "bad", "asks", "lost"])), max_size=250),
+    st.sampled_from([0.0, 20.0]),
+)
+def test_whatever_happens_a_healthy_target_is_reached_again_and_every_wait_ends(steps, max_wait_s):
+    it, now = gate(max_wait_s), 0.0
+    for delay, outcome in steps:
+        now += delay
+        admission = it.admit(now)
+        since = now
+        while admission.action == "wait":
+            assert 0 < admission.delay_s <= max_wait_s * 1.3
+            now += admission.delay_s
+            admission = it.admit(now, previous=admission)
+            assert now - since <= max_wait_s + 1e-6
+        if admission.open:
+            assert admission.retry_after >= 0
+        elif outcome == "ok":
+            it.succeeded(now, started=now)
+        elif outcome != "lost":
+            it.failed(now, now, 45.0 if outcome == "asks" else None)
+    end = now + 60 + 3 * LATE + 30
+    last = []
+    while now < end:
+        now += 0.2
+        admission = it.admit(now)
+        last.append(admission.action)
+        if admission.action == "go":
+            it.succeeded(now, started=now)
+    assert set(last[-25:]) == {"go"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_processes_do_not_probe_in_step(seed):
+    ends = []
+    for process in range(50):
+        it = Gate(max_wait_s=0.0, longest_pause_s=60.0, rng=Random(seed * 100 + process))
+        fail(it, 0.0, retry_after=20.0)
+        ends.append(it.closed_for(0.0))
+    assert max(ends) - min(ends) > 0.5
+    assert len(set(ends)) == 50
