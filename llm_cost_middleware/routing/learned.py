@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from math import isfinite, log, sqrt
 from operator import mul
 from types import MappingProxyType
@@ -27,7 +28,6 @@ ANY_SITE = "*"
 """The entry of ``sites`` that covers calls from everywhere: labels that named no site were fitted as this."""
 
 _BUCKETS = 1 << GRAM_BITS
-_WEIGHT = "<Iee"  # bucket, weight, rarity: what a policy file stores of one n-gram
 
 
 class Scored(NamedTuple):
@@ -164,16 +164,23 @@ def digest(policy: LearnedPolicy) -> str:
 
 
 def pack_weights(weights: Mapping[int, tuple[float, float]]) -> str:
-    """N-gram weights as text: (bucket, half-precision weight and rarity) in order, deflated, base64."""
-    rows = b"".join(struct.pack(_WEIGHT, bucket, *weights[bucket]) for bucket in sorted(weights))
-    return b64encode(zlib.compress(rows, 9)).decode()
+    """N-gram weights as text: columns of bucket gaps, then of half-precision weights and rarities; deflated, base64."""
+    buckets = sorted(weights)
+    count = len(buckets)
+    gaps = [b - a for a, b in pairwise([0, *buckets])]
+    columns = struct.pack(f"<{count}I", *gaps) + b"".join(
+        struct.pack(f"<{count}e", *(weights[bucket][column] for bucket in buckets)) for column in (0, 1)
+    )
+    return b64encode(zlib.compress(columns, 9)).decode()
 
 
 def unpack_weights(text: str) -> dict[int, tuple[float, float]]:
     """The inverse of ``pack_weights``. Raises ``ValueError``, ``zlib.error`` or ``struct.error`` on damage."""
-    weights = {
-        bucket: (a, b) for bucket, a, b in struct.iter_unpack(_WEIGHT, zlib.decompress(b64decode(text, validate=True)))
-    }
+    columns = zlib.decompress(b64decode(text, validate=True))
+    count = len(columns) // 8
+    buckets = accumulate(struct.unpack_from(f"<{count}I", columns))
+    values = struct.unpack(f"<{2 * count}e", columns[4 * count :])
+    weights = {bucket: (values[row], values[count + row]) for row, bucket in enumerate(buckets)}
     if any(bucket >= _BUCKETS or not isfinite(a) or not b > 0 for bucket, (a, b) in weights.items()):
         raise ValueError("an n-gram weight is out of range")
     return weights

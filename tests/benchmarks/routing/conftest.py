@@ -102,6 +102,19 @@ def outcomes(data_folder):
 
 
 @pytest.fixture(scope="session")
+def out_of_fold(outcomes):
+    """Scores of a pair, 5-fold out of fold: by name, with the task as the call site or from the prompt alone."""
+
+    @cache
+    def scores(name, *, sites, seed=0):
+        from llm_cost_middleware.routing.fitting import cross_scores, design_of
+
+        return cross_scores(design_of(outcomes(name).labels(sites=sites)), folds=5, seed=seed)
+
+    return scores
+
+
+@pytest.fixture(scope="session")
 def pair_names():
     return [pair.name for pair in PAIRS]
 

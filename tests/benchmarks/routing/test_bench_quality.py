@@ -14,20 +14,14 @@ WITH_TASK = {"mmlu": 0.70, "mmlu-pro": 0.83, "mix": 0.90}
 SAMPLE = 300  # prompts a pair for LiteLLM's router in the short form: it is the slow one
 
 
-def out_of_fold(outcomes, *, sites, seed=0):
-    from llm_cost_middleware.routing.fitting import cross_scores, design_of
-
-    return cross_scores(design_of(outcomes.labels(sites=sites)), folds=5, seed=seed)
-
-
-def figures(measures, outcomes, scores, rows=None):
+def figures(measures, outcomes, scores, rows=None, *, draws=40):
     import numpy as np
 
     rows = np.arange(len(outcomes)) if rows is None else rows
     weak, strong = outcomes.weak[rows], outcomes.strong[rows]
     costs = outcomes.weak_cost[rows], outcomes.strong_cost[rows]
     scores = np.asarray(scores, float)
-    low, high = measures.boot(measures.apgr, scores, weak, strong, n=100)
+    low, high = measures.boot(measures.apgr, scores, weak, strong, n=draws)
     return {
         "apgr": measures.apgr(scores, weak, strong),
         "interval": [float(low), float(high)],
@@ -36,16 +30,21 @@ def figures(measures, outcomes, scores, rows=None):
     }
 
 
-@pytest.mark.parametrize("name", FROM_PROMPT)
-def test_a_router_that_learns_from_prompts_reaches_its_floor(outcomes, measures, name):
+def reached(outcomes, measures, out_of_fold, name, *, sites):
+    """Mean APGR over three ways to cut the folds, to the two decimals that the floors are given in."""
     found = outcomes(name)
-    assert measures.apgr(out_of_fold(found, sites=False), found.weak, found.strong) >= FROM_PROMPT[name]
+    runs = [measures.apgr(out_of_fold(name, sites=sites, seed=seed), found.weak, found.strong) for seed in range(3)]
+    return round(sum(runs) / len(runs), 2)
+
+
+@pytest.mark.parametrize("name", FROM_PROMPT)
+def test_a_router_that_learns_from_prompts_reaches_its_floor(outcomes, measures, out_of_fold, name):
+    assert reached(outcomes, measures, out_of_fold, name, sites=False) >= FROM_PROMPT[name]
 
 
 @pytest.mark.parametrize("name", WITH_TASK)
-def test_a_router_that_knows_the_call_site_reaches_its_floor(outcomes, measures, name):
-    found = outcomes(name)
-    assert measures.apgr(out_of_fold(found, sites=True), found.weak, found.strong) >= WITH_TASK[name]
+def test_a_router_that_knows_the_call_site_reaches_its_floor(outcomes, measures, out_of_fold, name):
+    assert reached(outcomes, measures, out_of_fold, name, sites=True) >= WITH_TASK[name]
 
 
 def test_fifteen_hundred_labels_of_mmlu_reach_their_floor(outcomes, measures):
@@ -63,7 +62,9 @@ def test_fifteen_hundred_labels_of_mmlu_reach_their_floor(outcomes, measures):
     assert np.mean(reached) >= 0.64
 
 
-def test_thirteen_pairs_in_one_table(outcomes, measures, pair_names, litellm_score, show, keep_figures, soak):
+def test_thirteen_pairs_in_one_table(
+    outcomes, measures, out_of_fold, pair_names, litellm_score, show, keep_figures, soak
+):
     import numpy as np
 
     table, kept = [], {}
@@ -74,12 +75,14 @@ def test_thirteen_pairs_in_one_table(outcomes, measures, pair_names, litellm_sco
         routers = {
             "length": ([len(text) for text in found.prompts], None),
             "litellm": ([litellm_score(found.prompts[row]) for row in rows], rows),
-            "learned": (out_of_fold(found, sites=False), None),
-            "with site": (out_of_fold(found, sites=True), None),
+            "learned": (out_of_fold(name, sites=False), None),
+            "with site": (out_of_fold(name, sites=True), None),
             "random mix": (np.zeros(len(found)), None),
             "oracle": (measures.oracle_score(found.weak, found.strong), None),
         }
-        kept[name] = {router: figures(measures, found, *facts) for router, facts in routers.items()}
+        kept[name] = {
+            router: figures(measures, found, *facts, draws=300 if soak else 40) for router, facts in routers.items()
+        }
         for router, at in kept[name].items():
             low, high = at["interval"]
             table.append(
@@ -87,17 +90,26 @@ def test_thirteen_pairs_in_one_table(outcomes, measures, pair_names, litellm_sco
                  f"{at['save95']:.1%}")
             )  # fmt: skip
     means = {
-        router: {key: float(np.nanmean([kept[name][router][key] for name in pair_names])) for key in ("apgr", "ogc", "save95")}
+        router: {
+            key: float(np.nanmean([kept[name][router][key] for name in pair_names]))
+            for key in ("apgr", "ogc", "save95")
+        }
         for router in kept["mix"]
     }
     table += [
         ("mean of 13", router, f"{at['apgr']:.3f}", "", f"{at['ogc']:+.3f}", f"{at['save95']:.1%}")
         for router, at in means.items()
     ]
-    show("Routers on public outcomes, 5-fold out of fold", ("pair (prompts)", "router", "APGR", "95 %", "OGC", "save@95"), table)
+    show(
+        "Routers on public outcomes, 5-fold out of fold",
+        ("pair (prompts)", "router", "APGR", "95 %", "OGC", "save@95"),
+        table,
+    )
     keep_figures("quality", {"pairs": kept, "mean": means})
     assert means["learned"]["ogc"] > means["length"]["ogc"] > 0
     assert means["learned"]["ogc"] > means["litellm"]["ogc"]
     assert means["learned"]["save95"] > 0.33
+    # The published figures stand on another thirteen pairs, where a random mix saves 22 %: what counts is the distance.
+    assert means["learned"]["save95"] - means["random mix"]["save95"] > 0.33 - 0.22
     assert means["oracle"]["ogc"] == pytest.approx(1)
     assert means["random mix"]["apgr"] == pytest.approx(0.5)
