@@ -1,0 +1,195 @@
+"""``llm-cost estimate``: what a file of requests would cost, before any of them is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.opening import ConfigOption, err, out
+from llm_cost_middleware.cli.prices import open_catalogue
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
+from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
+from llm_cost_middleware.pricing.bound import Bound, bound, count_openai_tokens, measure
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.system_clock import SystemClock
+from llm_cost_middleware.usage import TokenUsage
+
+_BYTES_PER_TOKEN = 3
+"""A likely length of a token where no tokenizer is at hand: prose has more bytes a token, JSON and code fewer."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What the requests for one model add up to."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    bound: int = 0
+    expected: int = 0
+    unsure: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+class _Line(NamedTuple):
+    number: int
+    provider: str
+    request: CallRequest
+
+
+def estimate(
+    file: Annotated[Path, typer.Argument(help="One request a line: a body, or a line of a batch file. - reads stdin.")],
+    config: ConfigOption = None,
+    answer: Annotated[int, typer.Option(min=0, help="How long an answer is expected to be, in tokens.")] = 500,
+    allowance: Annotated[str, typer.Option(help="US dollars to allow for each use of a server tool.")] = "0.05",
+    *,
+    batch: Annotated[bool, typer.Option("--batch", help="They will be sent as a batch.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what the requests of a file would cost: at most, and by an answer of the expected length."""
+    catalogue, now = open_catalogue(config), SystemClock().now()
+    per_use = ceil_nanousd(allowance, what="--allowance")
+    sums: dict[str, _Sum] = {}
+    unpriced: dict[str, list[int]] = {}
+    for line in _requests(file):
+        model = f"{line.provider}/{line.request.model}"
+        params = {**line.request.params, "batch": batch}
+        try:
+            most = _most(catalogue, line, params, now, per_use)
+            expected = _expected(catalogue, line, most, now, answer, batch=batch)
+        except PriceNotFoundError:
+            unpriced.setdefault(model, []).append(line.number)
+            continue
+        _add(sums.setdefault(model, _Sum()), most, expected)
+    if as_json:
+        out.print_json(json.dumps(_as_data(sums, unpriced, catalogue)))
+    else:
+        _show(sums, catalogue, answer)
+    for model, lines in unpriced.items():
+        err.print(
+            f"no price for {model}, which {len(lines)} request(s) name, first in line {lines[0]}", highlight=False
+        )
+    if unpriced:
+        raise typer.Exit(1)
+
+
+def _requests(file: Path) -> Iterator[_Line]:
+    try:
+        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot read {file}: {error}") from None
+    for number, raw in enumerate(text.splitlines(), 1):
+        if not raw.strip():
+            continue
+        try:
+            data = json.loads(raw)
+        except ValueError as error:
+            raise ConfigurationError(f"{file}, line {number} is not JSON: {error}") from None
+        body = data.get("body") or data.get("params") or data if isinstance(data, Mapping) else None
+        if not isinstance(body, Mapping) or not isinstance(body.get("model"), str):
+            raise ConfigurationError(f"{file}, line {number} is not a request: it names no model")
+        yield _Line(number, *_read(body))
+
+
+def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
+    named, slash, bare = str(body["model"]).partition("/")
+    model = bare if slash else named
+    provider = named if slash else "anthropic" if model.startswith("claude") else "openai"
+    endpoint = "messages" if provider == "anthropic" else "responses" if "input" in body else "chat.completions"
+    return provider, get_provider(provider).read_request({**body, "model": model}, endpoint)
+
+
+def _most(catalogue: Catalogue, line: _Line, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:
+    request = line.request
+    limits = catalogue.limits(line.provider, request.model)
+    rates = catalogue.dearest(line.provider, request.model, at=now, params=params)
+    rules = get_provider(line.provider)
+    return bound(
+        request, rules, rates, max_tokens=request.max_tokens, limits=limits, server_tool_allowance=per_use,
+        cache_writes=False,
+    )  # fmt: skip
+
+
+def _expected(catalogue: Catalogue, line: _Line, most: Bound, now: float, answer: int, *, batch: bool) -> NanoUSD:
+    request = line.request
+    size = measure(request)
+    counted = count_openai_tokens(request, request.model) if line.provider == "openai" else None
+    likely = counted if counted is not None else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
+    media = catalogue.limits(line.provider, request.model).image_tokens or 0
+    likely = min(likely + len(size.images) * media, most.input_tokens)
+    usage = TokenUsage(uncached_input=likely, output=min(answer, most.max_tokens) * request.choices)
+    tier = request.params.get("service_tier")
+    rates = catalogue.rates(line.provider, request.model, at=now, service_tier=tier, batch=batch)
+    return min(rates.cost(usage), most.amount_nanousd)
+
+
+def _add(total: _Sum, most: Bound, expected: NanoUSD) -> None:
+    total.requests += 1
+    total.input_tokens += most.input_tokens
+    total.output_tokens += most.max_tokens
+    total.bound += most.amount_nanousd
+    total.expected += expected
+    total.unsure += not most.guaranteed
+    total.notes.update(dict.fromkeys(most.notes))
+
+
+def _as_data(sums: Mapping[str, _Sum], unpriced: Mapping[str, list[int]], catalogue: Catalogue) -> dict[str, Any]:
+    models = {
+        model: {
+            "requests": total.requests,
+            "input_tokens_at_most": total.input_tokens,
+            "output_tokens_at_most": total.output_tokens,
+            "expected_usd": f"{NanoUSD(total.expected).usd:f}",
+            "at_most_usd": f"{NanoUSD(total.bound).usd:f}",
+            "not_guaranteed": total.unsure,
+            "notes": list(total.notes),
+        }
+        for model, total in sums.items()
+    }
+    at_most, expected = (sum(getattr(total, name) for total in sums.values()) for name in ("bound", "expected"))
+    return {
+        "prices": catalogue.version,
+        "at_most_usd": f"{NanoUSD(at_most).usd:f}",
+        "expected_usd": f"{NanoUSD(expected).usd:f}",
+        "models": models,
+        "without_a_price": {model: len(lines) for model, lines in unpriced.items()},
+    }
+
+
+def _show(sums: Mapping[str, _Sum], catalogue: Catalogue, answer: int) -> None:
+    table = Table("model", title=f"What these requests would cost (answers of {answer:,} tokens expected)")
+    for name in ("requests", "input at most", "output at most", "expected", "at most"):
+        table.add_column(name, justify="right", no_wrap=True)
+    whole = _Sum()
+    for model, total in sorted(sums.items()):
+        table.add_row(model + ("*" if total.unsure else ""), *_cells(total), end_section=False)
+        for name in ("requests", "input_tokens", "output_tokens", "bound", "expected", "unsure"):
+            setattr(whole, name, getattr(whole, name) + getattr(total, name))
+        whole.notes.update(total.notes)
+    if len(sums) != 1:
+        table.add_section()
+        table.add_row("all", *_cells(whole), style="bold")
+    out.print(table)
+    if whole.unsure:
+        out.print(f"* {whole.unsure} request(s) can cost more than that:", highlight=False)
+    for note in whole.notes:
+        out.print(f"  {note}", highlight=False)
+    out.print(f"[dim]{catalogue.version}[/]", highlight=False)
+
+
+def _cells(total: _Sum) -> tuple[str, ...]:
+    counts = tuple(f"{count:,}" for count in (total.requests, total.input_tokens, total.output_tokens))
+    return (*counts, *(_cents(NanoUSD(amount)) for amount in (total.expected, total.bound)))
+
+
+def _cents(amount: NanoUSD) -> str:
+    """Enough of an amount to compare by: four decimals, or all of one that has none of them."""
+    return format_usd(round(amount.usd, 4) or amount)

@@ -1,0 +1,144 @@
+"""``llm-cost prices``: what every model charges, on a day, by the prices that the ledger is kept in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from llm_cost_middleware.cli.opening import ConfigOption, load_config, out
+from llm_cost_middleware.config import DEFAULT_FILE
+from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.rates import Level, Rates
+from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.system_clock import SystemClock
+
+_PER_MTOK = Decimal(10**6)
+_WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("standard", {}),
+    ("batch", {"batch": True}),
+    ("flex", {"service_tier": "flex"}),
+    ("priority", {"service_tier": "priority"}),
+    ("ultrafast", {"service_tier": "ultrafast"}),
+    ("fast", {"speed": "fast"}),
+    ("in the US", {"geo": "us"}),
+)
+
+
+def prices(
+    model: Annotated[str | None, typer.Argument(help="A model, or a part of its name. All without one.")] = None,
+    config: ConfigOption = None,
+    at: Annotated[datetime | None, typer.Option(help="A day, UTC. Today without it.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what models charge, in US dollars a million tokens; one model with every way it can be served."""
+    catalogue = open_catalogue(config)
+    moment = SystemClock().now() if at is None else at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+    exact = _named(catalogue, model) if model else None
+    if exact is not None:
+        rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
+    else:
+        found = [(name, m) for name in NAMES for m in catalogue.models(name) if not model or model.lower() in m]
+        if not found:
+            known = [m for name in NAMES for m in catalogue.models(name)]
+            raise PriceNotFoundError("any provider", str(model), known)
+        rows = [row for name, m in found for row in _rows(catalogue, name, m, moment, "standard", {})]
+    if as_json:
+        out.print_json(json.dumps({"prices": catalogue.version, "at": _day(moment), "models": rows}))
+        return
+    out.print(_table(rows, f"US dollars a million tokens on {_day(moment)}", served=exact is not None))
+    out.print(f"[dim]{catalogue.version}[/]", highlight=False)
+
+
+def open_catalogue(config: Path | None) -> Catalogue:
+    """The catalogue of the configuration, and without one the packaged prices.
+
+    Raises:
+        ConfigurationError: A configuration that was named cannot be read.
+    """
+    if config is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).is_file():
+        return Catalogue()
+    found = load_config(config)
+    return Catalogue(found.prices, update_prices=found.update_prices)
+
+
+def _named(catalogue: Catalogue, model: str) -> tuple[str, str] | None:
+    """The provider and the name of a model that is named exactly."""
+    provider, slash, name = model.partition("/")
+    for candidate, ref in ((provider, name),) if slash else tuple((known, model) for known in NAMES):
+        try:
+            return candidate, catalogue.rates(candidate, ref).model
+        except PriceNotFoundError:
+            continue
+    return None
+
+
+def _rows(
+    catalogue: Catalogue, provider: str, model: str, at: float, way: str, terms: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    try:
+        rates = catalogue.rates(provider, model, at=at, **terms)
+    except PriceNotFoundError:
+        return
+    if terms and (rates.notes or rates.levels == catalogue.rates(provider, model, at=at).levels):
+        return  # not offered, or the same price
+    for level in rates.levels:
+        yield {"model": f"{provider}/{model}", "served": way, "above": level.above, **_usd(rates, level)}
+
+
+def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
+    """A level as dollars a million tokens; a write that costs what plain input costs is left out."""
+
+    def usd(pico: int | None) -> str | None:
+        return None if pico is None else f"{(pico / _PER_MTOK).normalize():f}"
+
+    def write(pico: int) -> str | None:
+        return usd(pico) if pico > level.uncached_input else None
+
+    searches = level.web_searches or rates.fees.get("web_search_call")
+    return {
+        "input": usd(level.uncached_input),
+        "cache_read": usd(level.cache_read),
+        "cache_write_5m": write(level.cache_write_5m) if rates.provider == "anthropic" else None,
+        "cache_write_1h": write(level.cache_write_1h) if rates.provider == "anthropic" else None,
+        "cache_write_30m": write(level.cache_write_30m) if rates.provider == "openai" else None,
+        "output": usd(level.output),
+        "audio_input": usd(level.audio_input),
+        "audio_output": usd(level.audio_output),
+        "web_searches_per_1000": f"{(searches / Decimal(10**9)).normalize():f}" if searches else None,
+    }
+
+
+def _table(rows: list[dict[str, Any]], title: str, *, served: bool) -> Table:
+    table = Table("model", title=title)
+    if served:
+        table.add_column("served")
+    for name in ("prompt", "input", "cached", "write", "1h write", "output"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        prompt = f"> {row['above'] // 1_000}k" if row["above"] else ""
+        write = row["cache_write_5m"] or row["cache_write_30m"]
+        cells = [prompt, row["input"], row["cache_read"], write, row["cache_write_1h"], row["output"]]
+        table.add_row(row["model"], *([row["served"]] if served else []), *(_money(cell) for cell in cells))
+    return table
+
+
+def _money(text: str | None) -> str:
+    """At least two decimals, so that columns line up; a dash for what is not charged apart."""
+    if text is None:
+        return "-"
+    whole, dot, fraction = text.partition(".")
+    return f"{whole}.{fraction.ljust(2, '0')}" if dot or whole.isdigit() else text
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
