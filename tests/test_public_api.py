@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import llm_cost_middleware
 
 PUBLIC = sorted(llm_cost_middleware.__all__)
@@ -32,12 +34,8 @@ def test_star_import_gives_exactly_the_list():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    try:
+    with pytest.raises(AttributeError, match="nonsense"):
         llm_cost_middleware.nonsense  # noqa: B018 - the access under test
-    except AttributeError as error:
-        assert "nonsense" in str(error)
-    else:
-        raise AssertionError("no error")
 
 
 def _import_in_a_fresh_process(statement: str) -> dict:

@@ -26,7 +26,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
 
 _KEY = "DEMO_API_KEY"
-_TRIAL_EVERY = 4  # every fourth conversation belongs to a trial user with hardly any budget
+_TRIAL = 3  # the fourth conversation belongs to a trial user with hardly any budget
 
 
 def demo(
@@ -96,7 +96,7 @@ class _Game:
             task = progress.add_task("", total=total)
             for number, conversation in enumerate(conversations):
                 name, pipeline, ask = hosts[number % len(hosts)]
-                user = "trial" if number % _TRIAL_EVERY == _TRIAL_EVERY - 1 else "regular"
+                user = "trial" if number == _TRIAL else "regular"
                 progress.update(task, description=name)
                 for turn in turns(conversation):
                     said = {"user": user, "conversation": turn.conversation, "site": "airline-agent"}

@@ -1,0 +1,23 @@
+"""What a configuration says of the life of a call."""
+
+from __future__ import annotations
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.lifecycle.state import Settings
+from llm_cost_middleware.money import ceil_nanousd
+
+
+def read_settings(config: CostConfig) -> Settings:
+    """The part of ``config`` that the engine works by."""
+    output = config.output
+    return Settings(
+        observe=config.mode == "observe",
+        estimate_unknown_price=config.on_unknown_price == "estimate",
+        allow_unavailable=config.ledger.on_unavailable == "allow",
+        on_insufficient=output.on_insufficient,
+        default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
+        calibrated=output.estimate == "calibrated",
+        server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
+        lease_s=config.ledger.lease_s,
+        timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
+    )

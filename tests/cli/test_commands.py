@@ -1,0 +1,140 @@
+"""The command line, as a person would use it."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from llm_cost_middleware import CostConfig, CostPipeline, CostTracker, process
+from llm_cost_middleware.cli.app import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def ledger(tmp_path, clients, monkeypatch):
+    """A SQLite ledger with five calls of two models in it, two of them of user 42."""
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite:///llm-cost.db"
+    config = CostConfig(
+        ledger={"url": url},
+        budgets=[{"scope": "global", "limit": "5"}, {"scope": "user:42", "limit": "1", "window": "day"}],
+    )
+    from llm_cost_middleware import cost_context
+
+    with CostPipeline(config) as pipeline:
+        for _ in range(3):
+            process("hello", pipeline, CostTracker(None), client=clients["anthropic"])
+        with cost_context(user="42"):
+            for _ in range(2):
+                process("hello", pipeline, CostTracker(None), client=clients["openai"])
+        settled = pipeline.ledger.balance("global").settled_nanousd
+    return url, settled
+
+
+def _run(*arguments, code=0):
+    result = runner.invoke(app, arguments, env={"COLUMNS": "140"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+def test_a_report_adds_up(ledger):
+    url, settled = ledger
+    lines = json.loads(_run("report", "--ledger", url, "--json"))
+    assert sum(line["calls"] for line in lines) == 5
+    assert round(sum(float(line["cost_usd"]) for line in lines) * 1e9) == settled
+    table = _run("report", "--ledger", url)
+    assert "claude-haiku-4-5-20251001" in table
+    assert "total" in table
+    assert json.loads(_run("report", "--ledger", url, "--json", "--scope", "user:42"))[0]["calls"] == 2
+    rows = list(csv.DictReader(io.StringIO(_run("report", "--ledger", url, "--csv"))))
+    assert {row["model"] for row in rows} == {line["model"] for line in lines}
+
+
+def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
+    _run("report", "--ledger", ledger[0], "--html", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<tr>") >= 3
+    assert "gpt-5-mini" in page
+    assert "http" not in page  # it stands alone
+
+
+def test_budgets_are_shown_set_and_exported(ledger):
+    url, settled = ledger
+    standings = {line["scope"]: line for line in json.loads(_run("budgets", "--ledger", url, "--json"))}
+    assert standings["global"]["limit"] == "$5.00"
+    assert standings["user:42"]["window"] == "day"
+    assert standings["user:42"]["resets"]
+    assert "available" in _run("budgets", "--ledger", url)
+    assert "$2.50" in _run("budgets", "--ledger", url, "set", "team:a", "2.50", "--window", "month")
+    assert "team:a" in _run("budgets", "--ledger", url)
+    rows = [json.loads(line) for line in _run("budgets", "--ledger", url, "export", "--json").splitlines()]
+    assert sum(round(float(row["amount_usd"]) * 1e9) for row in rows if row["kind"] == "settle") == settled
+    assert _run("budgets", "--ledger", url, "export").startswith("seq,at,kind,id")
+    assert "0 reservations lapsed" in _run("budgets", "--ledger", url, "sweep")
+
+
+def test_rows_can_be_looked_at_and_corrected(ledger):
+    url, _ = ledger
+    assert "settle" in _run("ledger", "status", "--ledger", url)
+    assert "every attempt is confirmed" in _run("ledger", "unconfirmed", "--ledger", url)
+    rows = [json.loads(line) for line in _run("budgets", "--ledger", url, "export", "--json").splitlines()]
+    assert "$0.50" in _run("ledger", "reconcile", rows[-1]["id"], "0.50", "--ledger", url)
+    lines = json.loads(_run("report", "--ledger", url, "--json"))
+    assert any(line["cost_usd"].startswith("0.5") for line in lines)
+
+
+def test_a_memory_ledger_says_that_there_is_nothing_to_read_and_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _run("init")
+    for command in (("report",), ("budgets",), ("ledger", "status")):
+        result = runner.invoke(app, command)
+        assert result.exit_code == 1
+        assert "sqlite:///llm-cost.db" in result.output
+
+
+def test_init_writes_a_file_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _run("init")
+    assert CostConfig.from_toml("llm-cost.toml", env={}) == CostConfig()
+    assert "--force" in _run("init", code=1)
+    _run("init", "--force")
+
+
+def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    told = _run("doctor")
+    assert "no key in ANTHROPIC_API_KEY" in told
+    assert "key in OPENAI_API_KEY" in told
+    assert "memory" in told
+    _run("doctor", "--strict", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["report", "--ledger", "mysql://x"], "memory://"),
+        (["report", "--config", "absent.toml"], "cannot read"),
+        (["budgets", "--ledger", "sqlite:///x.db", "set", "global", "lots"], "limit"),
+        (["budgets", "--ledger", "sqlite:///x.db", "set", "no scope", "1"], "scope"),
+        (["demo", "--conversations", "absent.jsonl"], "cannot read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, told, tmp_path):
+    code = f"import sys; sys.argv = ['llm-cost', *{arguments!r}]; from llm_cost_middleware.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_shown():
+    import llm_cost_middleware
+
+    assert _run("--version").strip() == llm_cost_middleware.__version__

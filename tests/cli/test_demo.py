@@ -1,0 +1,60 @@
+"""The demo: real clients, a chain and a router, and the line that matters."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.litellm
+
+
+def _demo(*arguments, cwd):
+    code = f"""
+import resource, sys
+sys.argv = ["llm-cost", "demo", *{arguments!r}]
+from llm_cost_middleware.cli import main
+try:
+    main()
+finally:
+    print("MAXRSS", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
+        env={"PATH": "", "COLUMNS": "140", "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _agreed(shown):
+    line = next(line for line in shown.splitlines() if "ledger total" in line)
+    assert " = provider's bill " in line
+    return line.split(" on ")[1].split(" calls")[0].replace(",", "").split(" of ")
+
+
+def test_the_packaged_excerpt_ends_in_a_receipt_that_is_the_bill(tmp_path):
+    shown = _demo(cwd=tmp_path)
+    agreed, calls = _agreed(shown)
+    refused = int(next(line for line in shown.splitlines() if line.startswith("refused")).split()[1])
+    assert agreed == calls
+    assert refused > 0
+    assert int(calls) + refused == 80
+    assert "claude-haiku-4-5-20251001" in shown
+    assert "gpt-5-mini" in shown
+
+
+@pytest.mark.data
+def test_conversations_of_a_file_are_played(tmp_path, data_folder, soak):
+    source = data_folder / "agent_traces" / "airline_conversations.jsonl.gz"
+    calls = 1698
+    if not soak:
+        with gzip.open(source, "rt", encoding="utf-8") as lines:
+            some = [next(lines) for _ in range(12)]
+        source = tmp_path / "some.jsonl"
+        source.write_text("".join(some), encoding="utf-8")
+        calls = sum(message["role"] == "assistant" for line in some for message in json.loads(line)["messages"])
+    shown = _demo("--conversations", str(source), "--trial-budget", "25", cwd=tmp_path)
+    assert _agreed(shown) == [str(calls), str(calls)]
+    print(f"{calls} of {calls} calls agree; {shown.split('MAXRSS')[1].strip()} KB resident at most")

@@ -1,0 +1,31 @@
+"""The notebooks run offline, from the first cell to the last."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb")) if FOLDER.is_dir() else []
+
+
+@pytest.mark.skipif(not NOTEBOOKS, reason="the notebooks stand in the source tree, which is not here")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook machinery, not ours
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the same
+def test_a_notebook_runs(path, tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra: nbformat")
+    nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra: nbclient")
+    notebook = nbformat.read(path, as_version=4)
+    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join([str(FOLDER.parent)])}
+    client = nbclient.NotebookClient(
+        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    )
+    client.execute(env=environment)
+    assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs_or_machine_paths(path):
+    text = path.read_text(encoding="utf-8")
+    assert '"outputs": [\n' not in text or "/work/" not in text
