@@ -1,0 +1,91 @@
+"""Usage of a stream, an event at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers.anthropic.answers import bill, describe, server_loop
+from llm_cost_middleware.wire import SSEDecoder, getter, mapping, text
+
+_DULL = (
+    '{"type":"content_block_delta"',
+    '{"type": "content_block_delta"',
+    '{"type":"content_block_stop"',
+    '{"type": "ping"',
+    '{"type":"ping"',
+)
+_ERROR = "error"
+
+
+class StreamReader:
+    """The usage of a stream, fed one event at a time: parsed, as an SDK object, or raw in pieces cut anywhere."""
+
+    __slots__ = ("_delta", "_error", "_finish", "_id", "_model", "_runs", "_sse", "_start", "_stopped")
+
+    def __init__(self) -> None:
+        self._start: Mapping[str, Any] | None = None
+        self._delta: dict[str, Any] = {}
+        self._model: str | None = None
+        self._id: str | None = None
+        self._finish: str | None = None
+        self._error: str | None = None
+        self._stopped = False
+        self._runs = 0
+        self._sse: SSEDecoder | None = None
+
+    def feed(self, event: Any) -> None:
+        """Take note of one event. Never raises; what makes no sense is told by ``reading``."""
+        if type(event) is dict:
+            kind = event.get("type")
+        elif isinstance(event, str | bytes | bytearray):
+            self._sse = self._sse or SSEDecoder(_DULL)
+            for parsed in self._sse.feed(event):
+                self.feed(parsed)
+            return
+        else:
+            kind = getattr(event, "type", None)
+        if type(kind) is str and kind in _TELLING:
+            self._note(kind, event)
+
+    def _note(self, kind: str, event: Any) -> None:
+        get = getter(event)
+        if kind == "message_start":
+            message = getter(get("message"))
+            self._start = mapping(message("usage"))
+            self._model, self._id = text(message("model")), text(message("id"))
+        elif kind == "message_delta":
+            self._delta.update((k, v) for k, v in mapping(get("usage")).items() if v is not None)
+            self._finish = text(getter(get("delta"))("stop_reason")) or self._finish
+        elif kind == "message_stop":
+            self._stopped = True
+        elif kind == _ERROR:
+            self._error = describe(get("error"))
+        elif getter(get("content_block"))("type") == "server_tool_use":
+            self._runs += 1
+
+    def reading(self) -> UsageReading:
+        """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
+        if self._sse is not None:
+            for parsed in self._sse.tail():
+                self.feed(parsed)
+        if self._start is None and not self._delta:
+            if self._error:
+                return UsageReading(error=self._error, free=True)
+            return UsageReading(notes=("the stream carries no usage",))
+        merged = {**(self._start or {}), **self._delta}
+        complete = bool(self._finish or self._stopped) and bool(self._delta)
+        looped = server_loop(None, merged) or ({"server_tool_use": self._runs} if self._runs else None)
+        return bill(
+            merged,
+            model=self._model,
+            response_id=self._id,
+            finish=self._finish,
+            complete=complete,
+            looped=looped,
+            error=self._error,
+        )
+
+
+_TELLING = frozenset({"message_start", "message_delta", "message_stop", "content_block_start", _ERROR})

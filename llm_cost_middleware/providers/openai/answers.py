@@ -1,0 +1,216 @@
+"""Usage of OpenAI's responses to disjoint buckets.
+
+Rules of the bill, each of which was seen in recorded traffic:
+
+* ``prompt_tokens`` (``input_tokens``) includes what was read from and written to the cache, and audio.
+* Reasoning is inside the output count.
+* A chat stream carries usage only where ``stream_options.include_usage`` asked for it; a stream that fails ends in
+  zeros, which say nothing.
+* A background response carries no usage until it is finished, and then as often as it is retrieved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm_cost_middleware.provider import BilledItem, UsageReading
+from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.wire import count, getter, mapping, text
+
+_NAME = "openai"
+_UNFINISHED = frozenset({"queued", "in_progress"})
+_FREE_COUNTS = frozenset({"response.input_tokens"})
+
+
+def read_answer(response: Any) -> UsageReading:
+    """One whole answer, as JSON or as the SDK's object. Raises ``UnreadableUsageError``."""
+    get = getter(response)
+    kind, error, usage = get("object"), get("error"), mapping(get("usage"))
+    if get("custom_id") is not None and (get("response") is not None or error is not None):
+        return read_batch((response,))
+    if kind == "batch":
+        return UsageReading(notes=("a batch's status carries no bill: its results do",))
+    if error is not None and not usage:
+        # A failed response may have been billed; an error in a response's place never is.
+        return UsageReading(error=describe(error), free=kind is None, model=text(get("model")), response_id=_id(get))
+    if type(kind) is str and kind in _FREE_COUNTS:
+        return UsageReading(free=True, complete=True, notes=("a count of tokens is not billed",))
+    if not usage:
+        return _without_usage(get)
+    choices = get("choices")
+    finish = _finish(choices) if choices else _status(get)
+    return bill(
+        usage,
+        model=text(get("model")),
+        response_id=_id(get),
+        service_tier=text(get("service_tier")),
+        finish=finish,
+        error=describe(error) if error is not None else None,
+        tool_calls=_tool_calls(get("output")),
+    )
+
+
+def _without_usage(get: Any) -> UsageReading:
+    status = get("status")
+    unfinished = type(status) is str and status in _UNFINISHED
+    note = f"the response is {status}: its usage comes with the retrieved one" if unfinished else "no usage in it"
+    return UsageReading(
+        model=text(get("model")),
+        response_id=_id(get),
+        service_tier=text(get("service_tier")),
+        finish_reason=_finish(get("choices")) or text(status),
+        notes=(note if unfinished else "the response carries no usage",),
+    )
+
+
+def bill(
+    usage: Mapping[str, Any],
+    *,
+    model: str | None,
+    response_id: str | None,
+    service_tier: str | None,
+    finish: str | None,
+    error: str | None,
+    tool_calls: Mapping[str, int] | None,
+) -> UsageReading:
+    """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
+    bucketed, notes = _bucket(usage)
+    return UsageReading(
+        items=(BilledItem(bucketed),),
+        model=model,
+        response_id=response_id,
+        service_tier=service_tier,
+        complete=error is None,
+        finish_reason=finish,
+        error=error,
+        tool_calls=tool_calls,
+        notes=notes,
+    )
+
+
+def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
+    """One usage object, of either API, to buckets. The names differ, the meaning does not."""
+    chat = "prompt_tokens" in usage
+    inputs, outputs = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
+    total_in, total_out = count(usage.get(inputs), _NAME, inputs), count(usage.get(outputs), _NAME, outputs)
+    within = mapping(usage.get(f"{inputs}_details"))
+    without = mapping(usage.get(f"{outputs}_details"))
+    cached = count(within.get("cached_tokens"), _NAME, "cached_tokens")
+    audio = count(within.get("audio_tokens"), _NAME, "audio_tokens")
+    audio_cached = 0
+    if cached and audio:
+        audio_cached = count(mapping(within.get("cached_tokens_details")).get("audio_tokens"), _NAME, "audio_tokens")
+        audio_cached = min(audio_cached, cached, audio)
+    written = count(within.get("cache_write_tokens"), _NAME, "cache_write_tokens")
+    half_day = 0
+    if written:
+        by_ttl = mapping(within.get("cache_write_tokens_details"))
+        half_day = min(count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
+    audio_out = count(without.get("audio_tokens"), _NAME, "audio_tokens")
+    reasoning = count(without.get("reasoning_tokens"), _NAME, "reasoning_tokens")
+    plain = total_in - cached - written - (audio - audio_cached)
+    output = max(total_out - audio_out, 0)
+    notes: tuple[str, ...] = ()
+    if plain < 0 or audio_out > total_out:
+        notes = ("the parts of a count exceed it: the parts are billed",)
+    return TokenUsage(
+        uncached_input=max(plain, 0),
+        cache_read=cached - audio_cached,
+        cache_write_30m=written - half_day,
+        cache_write_12h=half_day,
+        output=output,
+        reasoning=min(reasoning, output),
+        audio_input=audio - audio_cached,
+        audio_cache_read=audio_cached,
+        audio_output=audio_out,
+    ), notes
+
+
+def read_batch(lines: Iterable[Any]) -> UsageReading:
+    """Result lines of a batch: every answered one is an item at its own model."""
+    items: list[BilledItem] = []
+    errors: list[str] = []
+    notes: list[str] = []
+    calls: dict[str, int] = {}
+    last = UsageReading()
+    for line in lines:
+        get = getter(line)
+        body = getter(get("response"))("body")
+        one = read_answer(body) if body is not None else UsageReading(error=describe(get("error")))
+        if one.error:
+            errors.append(one.error)
+        if one.items:
+            last = one
+            items.extend(BilledItem(i.usage, model=one.model, kind=i.kind) for i in one.items)
+            for kind, uses in (one.tool_calls or {}).items():
+                calls[kind] = calls.get(kind, 0) + uses
+        notes.extend(one.notes)
+    return UsageReading(
+        items=tuple(items),
+        model=last.model,
+        response_id=last.response_id,
+        service_tier=last.service_tier,
+        batch=True,
+        complete=True,
+        finish_reason=last.finish_reason,
+        error="; ".join(dict.fromkeys(errors)) or None,
+        free=bool(errors) and not items,
+        tool_calls=calls or None,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _id(get: Any) -> str | None:
+    return text(get("id"))
+
+
+def _finish(choices: Any) -> str | None:
+    if not isinstance(choices, list | tuple):
+        return None
+    for choice in choices:
+        reason = text(getter(choice)("finish_reason"))
+        if reason:
+            return reason
+    return None
+
+
+def _status(get: Any) -> str | None:
+    """``completed``, ``incomplete`` …: with its reason where there is one."""
+    return text(getter(get("incomplete_details"))("reason")) or text(get("status"))
+
+
+def _tool_calls(output: Any) -> Mapping[str, int] | None:
+    """Items of the provider's own tools, by type. Only searches count among web search actions: pages are free."""
+    if not isinstance(output, list | tuple):
+        return None
+    calls: dict[str, int] = {}
+    for item in output:
+        get = getter(item)
+        kind = get("type")
+        if type(kind) is not str or kind not in _FEE_TYPES:
+            continue
+        if kind == "web_search_call" and (getter(get("action"))("type") or "search") != "search":
+            continue
+        calls[kind] = calls.get(kind, 0) + 1
+    return calls or None
+
+
+_FEE_TYPES = frozenset(
+    {
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "image_generation_call",
+        "shell_call",
+        "mcp_call",
+        "computer_call",
+    }
+)
+
+
+def describe(error: Any) -> str:
+    """An error in the provider's own words: its kind and its message."""
+    get = getter(error)
+    kind, message = text(get("code")) or text(get("type")), text(get("message"))
+    return ": ".join(part for part in (kind, message) if part) or (error if isinstance(error, str) else "error")
