@@ -46,14 +46,18 @@ _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def classify_error(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> Failure:
-    """What an exception of any SDK, host or transport means. Nothing of theirs is imported.
+    """What an exception of any SDK, host or transport means. Nothing of theirs is imported, and nothing is raised.
 
     Args:
         exc: The exception.
         provider: Whom the call was for, where that is known.
         now: Unix time; see ``facts_of_exception``.
     """
-    return classify(facts_of_exception(exc, provider=provider, now=now))
+    try:
+        facts = facts_of_exception(exc, provider=provider, now=now)
+    except Exception:  # noqa: BLE001  # an exception that cannot even be looked at must still be booked
+        facts = Facts(provider=provider, exception_names=(f"{type(exc).__module__}.{type(exc).__qualname__}",))
+    return classify(facts)
 
 
 def classify_response(

@@ -60,7 +60,7 @@ EXPECTED = (
     Row(5, "openai", 429, "rate_limit_exceeded", "Request too large", K.REQUEST_TOO_LARGE, False, NO,
         "larger than the limit of a whole minute: it never succeeds, and only the message says so"),
     Row(2, "openai", 500, "server_error", "", K.SERVER_ERROR, True, NO, "the message itself says to retry"),
-    Row(1, "openai", 503, "", "upstream connect error", K.SERVER_ERROR, True, NO, "plain text from the proxy before it"),
+    Row(1, "openai", 503, "", "upstream connect error", K.SERVER_ERROR, True, NO, "plain text from a proxy"),
 )  # fmt: skip
 
 

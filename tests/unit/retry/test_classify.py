@@ -6,6 +6,8 @@ from decimal import Decimal
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_cost_middleware import errors
 from llm_cost_middleware.provider import FailureKind as K
@@ -139,3 +141,47 @@ def test_no_failure_of_money_or_of_the_request_is_retryable_by_its_kind():
         K.QUOTA_EXHAUSTED, K.SPEND_LIMIT, K.AUTHENTICATION, K.PERMISSION, K.NOT_FOUND, K.INVALID_REQUEST,
         K.CONTEXT_OVERFLOW, K.REQUEST_TOO_LARGE, K.CONTENT_POLICY, K.CANCELLED, K.UNKNOWN,
     }  # fmt: skip
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "type", "code", "message", "details", "error_code", "response"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(["anthropic", "openai"]),
+    st.integers(100, 599),
+    st.dictionaries(st.sampled_from(["retry-after", "Retry-After-Ms", "x-should-retry", "date"]), st.text(max_size=12)),
+    JSON | st.text(max_size=30) | st.binary(max_size=30),
+)
+def test_no_response_is_too_strange_to_be_classified(provider, status, headers, body):
+    failure = classify_response(provider, status, headers, body)
+    assert failure.retry_after is None or failure.retry_after >= 0
+    assert failure.billed in {"no", "unknown"}
+
+
+def test_an_exception_that_cannot_be_read_is_unknown_and_booked():
+    class HostileError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+        @property
+        def response(self):
+            raise KeyError
+
+    failure = classify_error(HostileError())
+    assert (failure.kind, failure.retryable, failure.billed) == (K.UNKNOWN, False, "unknown")
+
+
+@given(JSON, JSON, JSON)
+def test_no_exception_is_too_strange_to_be_classified(body, status, code):
+    error = Exception("m")
+    error.body, error.status_code, error.code, error.type = body, status, code, body
+    classify_error(error)
