@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from threading import Lock
 from typing import NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from llm_cost_middleware.budget.backend import Mark, Snapshot
 from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, Status, Verb, rolling_seconds
@@ -102,6 +102,7 @@ class _State:
         self.accounts: dict[tuple[str, str], _Account] = {}
         self.routes: dict[tuple[str, ...], _Route] = {}
         self.journal = MemoryJournal()
+        self.users: WeakSet[MemoryBackend] = WeakSet()
 
 
 class MemoryBackend:
@@ -110,6 +111,7 @@ class MemoryBackend:
     def __init__(self, clock: Clock, state: _State | None = None) -> None:
         state = state or _State()
         self._state, self._now = state, clock.now
+        state.users.add(self)
         # bound once: these objects are shared for the life of the state
         self._lock, self._open, self._routes, self._rows, self._seq = (
             state.lock, state.open, state.routes, state.rows, state.seq,
@@ -122,7 +124,7 @@ class MemoryBackend:
             state = _registry.get(name)
             if state is None:
                 state = _registry[name] = _State()
-        return cls(clock, state)
+            return cls(clock, state)
 
     @property
     def journal(self) -> MemoryJournal:
@@ -266,7 +268,12 @@ class MemoryBackend:
         return found is not None
 
     def close(self) -> None:
-        """Nothing to let go of: the state ends with its last ledger."""
+        """Let go of the name; the state ends with its last ledger."""
+        with _registry_lock:
+            self._state.users.discard(self)
+            if not self._state.users:
+                for name in [name for name, state in _registry.items() if state is self._state]:
+                    del _registry[name]
 
     def _find(self, id_: str) -> _Held | None:
         return self._open.get(id_) or self._state.closed.get(id_)
