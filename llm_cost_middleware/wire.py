@@ -1,10 +1,12 @@
-"""Answers as they come over the wire: JSON text, server-sent events, SDK objects, read through one duck-typed view.
+"""What goes over the wire: JSON text, server-sent events, SDK objects, read through one duck-typed view; and pictures.
 
 No SDK is imported. An SDK object is read by its attributes, so that the parts of it nobody asks for are never copied.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import codecs
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -134,3 +136,48 @@ class SSEDecoder:
             data = line[5:].removeprefix(" ")
             if data != "[DONE]" and not data.startswith(self._dull):
                 self._data.append(data)
+
+
+_HEAD = 96
+"""Characters of base64 that hold the size of every format but JPEG."""
+_JPEG_HEAD = 88_000
+"""Characters that hold a JPEG's metadata, at most 64 KB, and the frame header behind it."""
+
+
+def picture_size(data: str) -> tuple[int, int] | None:
+    """Width and height of a base64 picture (PNG, JPEG, GIF, WebP), from its first bytes; ``None`` where unknown."""
+    try:
+        head = base64.b64decode(data[:_HEAD])
+        if head.startswith(b"\xff\xd8"):
+            return _jpeg(base64.b64decode(data[: min(_JPEG_HEAD, len(data) // 4 * 4)]))
+    except (binascii.Error, ValueError):
+        return None
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
+        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return _webp(head)
+    return None
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - every marker begins with FF
+        kind = data[at + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # noqa: PLR2004 - start of frame, by its coding
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def _webp(head: bytes) -> tuple[int, int] | None:
+    kind, rest = head[12:16], head[20:]
+    if kind == b"VP8X":
+        return int.from_bytes(rest[4:7], "little") + 1, int.from_bytes(rest[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(rest[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(rest[6:8], "little") & 0x3FFF, int.from_bytes(rest[8:10], "little") & 0x3FFF
+    return None

@@ -35,6 +35,8 @@ _PRO_INSTRUCTIONS = 2_048
 _PRO_RUNS = 4
 """``reasoning.mode = "pro"`` runs the answer several times over, each up to the cap: three runs and 1,500 hidden tokens
 were seen; nothing documents a limit."""
+_TILE = 28
+_PICTURE_FRAME = 16
 _PAGE_TEXT = 3_000
 """Tokens of text on one page of a document (platform.claude.com, PDF support), to which its picture is added."""
 _AUDIO_TOKENS_PER_SECOND = 20
@@ -231,11 +233,19 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
     return tokens
 
 
+def _picture(part: Part, most: int, pixels_per_token: int | None) -> int:
+    width, height = part.detail.get("width"), part.detail.get("height")
+    if not pixels_per_token or not width or not height:
+        return most
+    padded: int = -(-width // _TILE) * -(-height // _TILE) * _TILE * _TILE
+    return min(most, padded // pixels_per_token + _PICTURE_FRAME)
+
+
 def _media(size: InputSize, limits: ModelLimits) -> int | None:
     picture = limits.image_tokens
     if picture is None and (size.images or any("pages" in part.detail for part in size.documents)):
         return None
-    tokens = len(size.images) * (picture or 0)
+    tokens = sum(_picture(part, picture or 0, limits.pixels_per_token) for part in size.images)
     for part in size.documents:
         if "pages" in part.detail:
             tokens += int(part.detail["pages"]) * (_PAGE_TEXT + (picture or 0))

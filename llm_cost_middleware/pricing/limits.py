@@ -21,6 +21,8 @@ class ModelLimits(NamedTuple):
     """The most tokens that one image becomes."""
     encoding: str | None = None
     """The name of the tokenizer's vocabulary, where it is public."""
+    pixels_per_token: int | None = None
+    """How many pixels of a picture make one token, where the provider's formula is what it bills."""
 
 
 _UNKNOWN = ModelLimits(None, None, 4_096)
@@ -48,6 +50,7 @@ def _table() -> dict[str, dict[str, ModelLimits]]:
                 row.get("default_output", _UNKNOWN.default_output),
                 row.get("image_tokens"),
                 row.get("encoding"),
+                row.get("pixels_per_token"),
             )
             for row in rows
             for prefix in row["models"]

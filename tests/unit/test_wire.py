@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 
 import pytest
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, mapping, parse
+from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, mapping, parse, picture_size
 
 
 def test_events_come_whole_however_the_bytes_are_cut():
@@ -54,3 +56,28 @@ def test_extra_fields_of_an_object_are_seen_beside_its_own():
     assert mapping(Thing())["unknown"] == 2
     assert mapping(json) is not None
     assert dict(mapping(3)) == {}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (640, 480), (2_576, 33), (31, 4_096)])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("GIF", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True, "exif": b"Exif\0\0" + b"x" * 30_000}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"lossless": False}),
+        ("WEBP", {"exif": b"Exif\0\0" + b"x" * 90}),
+    ],
+)
+def test_the_size_of_a_picture_is_read_from_its_first_bytes(form, options, size):
+    pictures = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    file = io.BytesIO()
+    pictures.new("RGB", size).save(file, form, **options)
+    assert picture_size(base64.b64encode(file.getvalue()).decode()) == size
+
+
+@pytest.mark.parametrize("data", ["", "a", "!!!!", "aaaa" * 50, "/9j/", "iVBORw0KGgo", "UklGRgAAAABXRUJQ"])
+def test_what_is_no_picture_has_no_size(data):
+    assert picture_size(data) in (None, (0, 0))

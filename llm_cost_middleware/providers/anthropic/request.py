@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
+from llm_cost_middleware.wire import picture_size
 
 _PARAMS = (
     "service_tier",
@@ -134,7 +135,7 @@ class _View:
         if kind == "tool_result":
             return self._result(block, mark)
         if kind == "image":
-            return Part("image", "", mark, self._source(block.get("source")))
+            return Part("image", "", mark, self._picture(block.get("source")))
         if kind in ("document", "search_result"):
             citations = block.get("citations")
             self.cites |= isinstance(citations, Mapping) and bool(citations.get("enabled"))
@@ -167,6 +168,12 @@ class _View:
                 text = head + "\n".join(part.text for part in parts)
                 return Part("document", text, mark, {"text": True}, tuple(p for p in parts if p.kind != "text"))
         return Part("document", head, mark, self._source(source))
+
+    def _picture(self, source: Any) -> Mapping[str, Any]:
+        data = source.get("data") if isinstance(source, Mapping) else None
+        size = picture_size(data) if isinstance(data, str) else None
+        detail = self._source(source)
+        return detail if size is None else {**detail, "width": size[0], "height": size[1]}
 
     def _source(self, source: Any) -> Mapping[str, Any]:
         if not isinstance(source, Mapping):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -37,6 +39,11 @@ def gpt(content="hi", **more):
 
 def text(words="hi"):
     return {"type": "text", "text": words}
+
+
+def _png(width, height):
+    head = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + width.to_bytes(4) + height.to_bytes(4)
+    return base64.b64encode(head + bytes(60)).decode()
 
 
 def test_a_bound_is_input_at_its_dearest_and_output_at_its_cap(most):
@@ -83,6 +90,10 @@ def test_pictures_count_at_the_models_largest_and_documents_by_their_pages(most)
     picture = {"type": "image", "source": {"type": "base64", "data": "aaaa"}}
     plain = most("anthropic", claude(text())).input_tokens
     assert most("anthropic", claude(text(), picture, picture)).input_tokens == plain + 2 * (1_700 + 16)
+    sized = {"type": "image", "source": {"type": "base64", "data": _png(1_000, 1_000)}}
+    assert most("anthropic", claude(text(), sized)).input_tokens == plain + 1_008 * 1_008 // 700 + 16 + 16
+    huge = {"type": "image", "source": {"type": "base64", "data": _png(8_000, 8_000)}}
+    assert most("anthropic", claude(text(), huge)).input_tokens == plain + 1_700 + 16
     newer = claude(text(), picture) | {"model": "claude-opus-4-8"}
     assert most("anthropic", newer).input_tokens == plain + 5_000 + 16
 
