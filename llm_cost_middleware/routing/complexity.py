@@ -15,7 +15,7 @@ from zlib import crc32
 GRAM_BITS = 18
 """Buckets of the hashed n-grams, as a power of two."""
 
-_HEAD, _TAIL = 3_000, 1_000  # a task is stated at the start or the end; the middle of a long prompt is its material
+_HEAD, _TAIL = 2_000, 1_000  # a task is stated at the start or the end; the middle of a long prompt is its material
 _TOKEN = re.compile(rb"[a-z_\x80-\xff]+|[0-9]+|[^\sa-z0-9_\x80-\xff]")  # words, numbers, single signs
 _MASK = (1 << GRAM_BITS) - 1
 _MIX = 0x9E3779B1  # so that the pair "a b" and the word "ab" differ
@@ -37,7 +37,7 @@ SHAPE = (
 
 
 def clip(text: str) -> str:
-    """The part of a text that is looked at: all of it up to 4,000 characters, else its first 3,000 and last 1,000."""
+    """The part of a text that is looked at: all of it up to 3,000 characters, else its first 2,000 and last 1,000."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
 
 

@@ -1,4 +1,4 @@
-"""How long a decision takes on real prompts, beside LiteLLM's complexity router in the same run. Nothing is asserted."""
+"""How long a decision takes on real prompts, beside LiteLLM's complexity router in the same run; nothing asserted."""
 
 from __future__ import annotations
 

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import pytest
+
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decisions import DecisionLog, Logged
+
+
+class Entry(NamedTuple):
+    kind: str
+    id: str
+    at: float
+    data: bytes
+
+
+class ListJournal:
+    """A storage's journal, in a list: the real ones are proved with their storage."""
+
+    def __init__(self):
+        self.lines = []
+
+    def append(self, kind, id_, at, data):
+        self.lines.append(Entry(kind, id_, at, data))
+
+    def read(self, kind, since=None):
+        return (line for line in self.lines if line.kind == kind and (since is None or line.at >= since))
+
+
+@pytest.fixture(params=["journal", "memory"])
+def log(request):
+    return DecisionLog(ListJournal() if request.param == "journal" else None)
+
+
+def test_a_decision_survives_its_line(route, ask):
+    decision = route(ask("x" * 700, tools=("t",), context={"site": "s"}), learning=True)
+    line = decision.to_json()
+    assert "\n" not in line
+    assert RoutingDecision.from_json(line) == decision
+    assert RoutingDecision.from_json(line.encode()) == decision
+
+
+def test_a_line_of_an_older_version_is_read_with_defaults():
+    line = '{"id": "c", "at": 5, "target": ["openai", "gpt-5-mini"], "features": {"text_length": 12}, "tier": 0}'
+    decision = RoutingDecision.from_json(line)
+    assert (decision.features.text_length, decision.features.item_count, decision.propensity) == (12, 1, 1.0)
+    assert decision.explain() == "openai/gpt-5-mini (): ."
+
+
+def test_a_line_with_more_than_is_known_is_read(route, ask):
+    data = json.loads(route(ask("x")).to_json())
+    data["mood"] = "good"
+    data["features"]["mood"] = 1
+    data["candidates"][0].append("more")
+    assert RoutingDecision.from_json(json.dumps(data)) == route(ask("x"))
+
+
+@pytest.mark.parametrize(
+    "line", ["", "nonsense", "[]", "{}", '{"v": "x"}', '{"id": "c", "at": 1}', '{"v": 99, "id": "c"}']
+)
+def test_what_is_no_decision_is_refused(line):
+    with pytest.raises(ConfigurationError):
+        RoutingDecision.from_json(line)
+
+
+def test_a_newer_version_says_so(route, ask):
+    line = route(ask("x")).to_json().replace('"v":1', '"v":2')
+    with pytest.raises(ConfigurationError, match="version 2; this version reads up to 1"):
+        RoutingDecision.from_json(line)
+
+
+def test_decisions_outcomes_and_costs_are_joined(log, route, ask, models):
+    decision = route(ask("x"))
+    log.append(decision)
+    log.outcome("call-1", "truncated", 0.0, 2.0)
+    log.settled("call-1", models["haiku"], NanoUSD(1_234), 17, 3.0)
+    (entry,) = log.read()
+    assert entry.decision == decision
+    assert entry.quality == 0.0
+    assert (entry.settlement.target, entry.settlement.cost_nanousd, entry.settlement.output_tokens) == (
+        models["haiku"],
+        1_234,
+        17,
+    )
+    assert Logged.from_json(entry.to_json()) == entry
+
+
+def test_feedback_wins_over_what_was_seen_and_the_newest_counts(log, route, ask):
+    log.append(route(ask("x")))
+    for name, score in (("feedback", 0.2), ("truncated", 0.0), ("feedback", 0.9)):
+        log.outcome("call-1", name, score, 1.0)
+    (entry,) = log.read()
+    assert entry.quality == 0.9
+
+
+def test_a_call_without_outcome_has_no_quality(log, route, ask):
+    log.append(route(ask("x")))
+    (entry,) = log.read()
+    assert entry.quality is None
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, float("nan"), True, "good", None])
+def test_a_score_outside_zero_to_one_is_refused(log, score):
+    with pytest.raises(ConfigurationError):
+        log.outcome("call-1", "feedback", score, 0.0)
+
+
+def test_the_memory_is_bounded(route, ask):
+    from dataclasses import replace
+
+    log = DecisionLog(keep=10)
+    for number in range(100):
+        log.append(replace(route(ask("x")), call_id=str(number)))
+    assert [entry.decision.call_id for entry in log.read()] == [str(number) for number in range(90, 100)]
+
+
+def test_reading_since_a_moment(log, route, ask):
+    decision = route(ask("x"))
+    log.append(decision)
+    assert list(log.read(since=decision.at + 1)) == []
+
+
+def test_a_bare_decision_line_is_a_log_too(route, ask):
+    decision = route(ask("x"))
+    assert Logged.from_json(decision.to_json()) == Logged(decision)
+    with pytest.raises(ConfigurationError):
+        Logged.from_json('{"decision": {}}')
