@@ -1,4 +1,4 @@
-"""What pricing costs, beside genai-prices and LiteLLM in the same run. Figures are printed; none is asserted.
+"""What pricing costs, beside genai-prices and LiteLLM in the same run. CPU time is printed; none is asserted.
 
 ``pytest -s --soak tests/benchmarks/test_bench_pricing.py`` runs it; the last full run is kept in
 ``results/pricing.txt``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -56,10 +56,10 @@ def _us(call, *, rounds=7, least_s=0.02):
 
 
 def _time(call, number):
-    start = perf_counter()
+    start = process_time()
     for _ in range(number):
         call()
-    return perf_counter() - start
+    return process_time() - start
 
 
 def _table(title, rows, ours):
