@@ -152,11 +152,11 @@ def _unusable(entry: Logged, weak: Target, strong: Target) -> str:
 
 def _mean_cost(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) -> float:
     paid = [
-        float((entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0) / 1e9)
+        int(entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0)
         for entry, was_strong, _ in usable
         if was_strong == arm
     ]
-    return sum(paid) / len(paid) if paid else 0.0
+    return sum(paid) / len(paid) / 1e9 if paid else 0.0
 
 
 def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str, bool], float]:

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+
+from llm_cost_middleware.routing.calibration import calibrate, gain_over_mixing
+
+
+def world(n, *, signal, seed=0, gap=0.3):
+    """Scores and outcomes where the strong model gains ``gap`` on average, more so where the score is high."""
+    rng = random.Random(seed)
+    scores, weak, strong = [], [], []
+    for _ in range(n):
+        hard = rng.random()
+        scores.append(hard if signal else rng.random())
+        weak.append(float(rng.random() > 2 * gap * hard))
+        strong.append(1.0)
+    return scores, weak, strong, [1.0] * n, [10.0] * n
+
+
+def test_the_curve_runs_from_all_strong_to_all_weak():
+    found = calibrate(*world(500, signal=True))
+    first, last = found.curve[0], found.curve[-1]
+    assert (first.strong_share, first.threshold, first.cost) == (1.0, -inf, 10.0)
+    assert (last.strong_share, last.threshold, last.cost) == (0.0, inf, 1.0)
+    assert first.quality == found.strong_quality
+    assert last.quality == pytest.approx(found.weak_quality)
+
+
+def test_the_error_bar_costs_and_more_labels_make_it_cheaper():
+    few, many = (calibrate(*world(n, signal=True)) for n in (400, 20_000))
+    for found in (few, many):
+        assert found.chosen.cost >= found.naive.cost
+        assert found.chosen.margin >= 0
+    assert many.chosen.cost - many.naive.cost < few.chosen.cost - few.naive.cost
+
+
+def test_more_confidence_never_saves_more():
+    facts = world(2_000, signal=True)
+    costs = [calibrate(*facts, confidence=confidence).chosen.cost for confidence in (0.5, 0.8, 0.95, 0.999)]
+    assert costs == sorted(costs)
+
+
+def test_the_long_run_is_cheaper_to_promise_than_the_next_calls():
+    facts = world(2_000, signal=True)
+    assert calibrate(*facts, horizon=0).chosen.cost <= calibrate(*facts, horizon=100).chosen.cost
+
+
+def test_equal_scores_are_never_torn_apart():
+    found = calibrate([1.0] * 10 + [0.0] * 10, [0.0] * 10 + [1.0] * 10, [1.0] * 20, [1.0] * 20, [2.0] * 20)
+    assert [point.strong_share for point in found.curve] == [1.0, 0.5, 0.0]
+    assert found.naive.threshold == 0.5
+
+
+def test_where_the_cheap_model_is_as_good_everything_goes_there():
+    found = calibrate([0.1, 0.2, 0.3] * 50, [1.0] * 150, [1.0] * 150, [1.0] * 150, [2.0] * 150)
+    assert found.chosen.threshold == inf
+    assert found.saving == 0.5
+
+
+def test_the_gain_over_mixing_is_told_from_chance():
+    scores, weak, strong, *_ = world(4_000, signal=True)
+    gain, low = gain_over_mixing(scores, weak, strong, 0.5)
+    assert 0 < low < gain
+    scores, weak, strong, *_ = world(4_000, signal=False)
+    gain, low = gain_over_mixing(scores, weak, strong, 0.5)
+    assert low < 0 < low + 0.1
+    assert abs(gain) < 0.03
+
+
+def test_the_promise_is_kept_in_most_fresh_samples():
+    kept = 0
+    for seed in range(60):
+        found = calibrate(*world(600, signal=True, seed=seed), quality=0.9)
+        scores, weak, strong, *_ = world(600, signal=True, seed=1_000 + seed)
+        got = [s if score >= found.chosen.threshold else w for score, w, s in zip(scores, weak, strong, strict=True)]
+        kept += sum(got) >= 0.9 * sum(strong)
+    assert kept >= 55
