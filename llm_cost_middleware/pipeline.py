@@ -6,19 +6,19 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random, SystemRandom
 from threading import Lock
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.candidates import Candidates
 from llm_cost_middleware.config.settings import read_settings
-from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnsupportedRequestError
+from llm_cost_middleware.errors import ConfigurationError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
     Answer,
@@ -31,42 +31,19 @@ from llm_cost_middleware.lifecycle import (
     drive,
     life,
 )
+from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
 from llm_cost_middleware.lifecycle.held import Held, hold
 from llm_cost_middleware.lifecycle.state import Call
 from llm_cost_middleware.lifecycle.streams import Delivery
-from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, Target
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog
-from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
 _log = logging.getLogger(__name__)
-_DAY_S = 86_400
-
-
-class BatchQuote(NamedTuple):
-    """What a batch would cost. ``expected`` counts answers of the length this call site has produced so far."""
-
-    calls: int
-    bound_nanousd: NanoUSD
-    """The most it can cost."""
-    expected_nanousd: NanoUSD
-    by_model: dict[str, tuple[int, NanoUSD, NanoUSD]]
-    """Model to (calls, bound, expected)."""
-
-    @property
-    def bound(self) -> Decimal:
-        """US dollars at most."""
-        return self.bound_nanousd.usd
-
-    @property
-    def expected(self) -> Decimal:
-        """US dollars expected."""
-        return self.expected_nanousd.usd
 
 
 class CostPipeline:
@@ -111,13 +88,12 @@ class CostPipeline:
         self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
         self._abandoned: deque[Delivery] = deque()
         self._lock = Lock()
-        self._candidates: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
         self._log = DecisionLog(self._ledger.journal if self._blocking else None)
         self._engine = Engine(
             settings=read_settings(config),
             catalogue=self.catalogue,
-            candidates=self.candidates,
+            candidates=Candidates(config, self.catalogue, self.clock),
             routing=config.routing,
             retry=config.retry,
             cache=config.cache,
@@ -221,7 +197,7 @@ class CostPipeline:
         prepared: Call | None = None,
     ) -> Answer | AsyncGovernedStream:
         """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
-        self._settle_abandoned()
+        await self._asettle_abandoned()
         world = World(self._ledger, self.clock, send, self._async_ledger(), self._abandoned)
         steps = life(self._engine, request, providers=providers, prepared=prepared)
         answer: Answer | AsyncGovernedStream = await adrive(steps, world)
@@ -249,23 +225,7 @@ class CostPipeline:
         Raises:
             PriceNotFoundError, NoEligibleModelError: As a call would.
         """
-        engine = self._engine
-        models: dict[str, tuple[int, NanoUSD, NanoUSD]] = {}
-        for request in requests:
-            call = engine.begin(request, providers)
-            engine.preview(call)
-            quote = engine.quote(call, call.target)
-            expected = engine.expected(call, quote)
-            calls, bound, before = models.get(str(quote.target), (0, ZERO, ZERO))
-            models[str(quote.target)] = (
-                calls + 1, NanoUSD(bound + quote.amount_nanousd), NanoUSD(before + expected),
-            )  # fmt: skip
-        return BatchQuote(
-            sum(calls for calls, _, _ in models.values()),
-            NanoUSD(sum(bound for _, bound, _ in models.values())),
-            NanoUSD(sum(expected for _, _, expected in models.values())),
-            models,
-        )
+        return quote_batch(self._engine, requests, providers)
 
     def ungoverned(self, what: str, advice: str) -> None:
         """Report a call that goes past the middleware, as ``on_ungoverned`` says.
@@ -313,40 +273,6 @@ class CostPipeline:
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
-    def candidates(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
-        """The configured models with today's prices, and why one cannot be used."""
-        now = self.clock.now()
-        day = int(now // _DAY_S)
-        cached = self._candidates.get(providers)
-        if cached is None or cached[0] != day:
-            cached = (day, tuple(self._candidate(t, i, providers, now) for i, t in self._configured()))
-            self._candidates[providers] = cached
-        return cached[1]
-
-    def _configured(self) -> Iterator[tuple[int, Target]]:
-        for index, tier in enumerate(self.config.tiers):
-            for target in tier.models:
-                yield index, target
-
-    def _candidate(self, target: Target, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
-        limits = self.catalogue.limits(target.provider, target.model)
-        unavailable: str | None = None
-        if providers is not None:
-            if target.provider not in providers and str(target) not in providers:
-                unavailable = f"{target} cannot be reached from here"
-        else:
-            variable = self.config.providers[target.provider].api_key_env
-            if not os.environ.get(variable):
-                unavailable = f"no key in {variable}"
-        prices = (0, 0, 0)
-        try:
-            rates = self.catalogue.rates(target.provider, target.model, at=now)
-            level = rates.levels[0]
-            prices = (level.uncached_input, level.output, level.cache_read)
-        except PriceNotFoundError as error:
-            unavailable = str(error)
-        return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
-
     def _async_ledger(self) -> AsyncLedger | None:
         if not self._blocking:
             return None
@@ -365,6 +291,10 @@ class CostPipeline:
                 return
             delivery.end(GeneratorExit())
 
+    async def _asettle_abandoned(self) -> None:
+        if self._abandoned:
+            await asyncio.to_thread(self._settle_abandoned)
+
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._settle_abandoned()
@@ -372,6 +302,7 @@ class CostPipeline:
 
     async def aclose(self) -> None:
         """The same on an event loop; also closes that loop's connections."""
+        await self._asettle_abandoned()
         ledger = self._async_ledgers.pop(asyncio.get_running_loop(), None)
         if ledger is not None:
             await ledger.aclose()
@@ -394,6 +325,5 @@ class CostPipeline:
         await self.aclose()
 
 
-_CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
 _default: list[CostPipeline] = []
 _default_lock = Lock()

@@ -1,6 +1,7 @@
 """The notebooks run offline, from the first cell to the last."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,5 @@ def test_a_notebook_runs(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs_or_machine_paths(path):
-    text = path.read_text(encoding="utf-8")
-    assert '"outputs": [\n' not in text or "/work/" not in text
+def test_a_notebook_names_no_machine(path):
+    assert not re.search(r"(?<![\w.])/(?:work|root|home|tmp)/", path.read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle import Answer
+from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.patterns.process import Job, Result, add_all, refuse_if_over
-from llm_cost_middleware.pipeline import BatchQuote, CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.tracker import CostTracker
 
 OnError = Literal["raise", "collect"]

@@ -1,0 +1,62 @@
+"""The configured models as routing sees them: with today's prices, and why one cannot be used."""
+
+from __future__ import annotations
+
+import os
+
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.router import Candidate
+
+_DAY_S = 86_400
+_HOSTS = 256
+_CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
+
+
+class Candidates:
+    """The models of a configuration's tiers. Prices are looked up once a day.
+
+    Args:
+        config: The tiers, and the names of the variables that hold the keys.
+        catalogue: The prices.
+        clock: What day it is.
+    """
+
+    def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
+        self._config, self._catalogue, self._clock = config, catalogue, clock
+        self._of_day: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
+
+    def __call__(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
+        """The candidates of a host that reaches ``providers`` (names of providers, or of single models as
+        ``provider/model``); ``None``: those with a key in the environment."""
+        now = self._clock.now()
+        day = int(now // _DAY_S)
+        known = self._of_day.get(providers)
+        if known is None or known[0] != day:
+            tiers = enumerate(self._config.tiers)
+            made = tuple(self._make(target, index, providers, now) for index, tier in tiers for target in tier.models)
+            if len(self._of_day) >= _HOSTS:
+                self._of_day.clear()
+            known = self._of_day[providers] = (day, made)
+        return known[1]
+
+    def _make(self, target: Target, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
+        limits = self._catalogue.limits(target.provider, target.model)
+        unavailable = self._out_of_reach(target, providers)
+        prices = (0, 0, 0)
+        try:
+            level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
+            prices = (level.uncached_input, level.output, level.cache_read)
+        except PriceNotFoundError as error:
+            unavailable = str(error)
+        return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
+
+    def _out_of_reach(self, target: Target, providers: frozenset[str] | None) -> str | None:
+        if providers is not None:
+            reached = target.provider in providers or str(target) in providers
+            return None if reached else f"{target} cannot be reached from here"
+        variable = self._config.providers[target.provider].api_key_env
+        return None if os.environ.get(variable) else f"no key in {variable}"
