@@ -30,8 +30,12 @@ class Candidates:
         self._of_day: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
 
     def __call__(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
-        """The candidates of a host that reaches ``providers`` (names of providers, or of single models as
-        ``provider/model``); ``None``: those with a key in the environment."""
+        """The candidates of a host.
+
+        Args:
+            providers: What it reaches: names of providers, or of single models as ``provider/model``; ``None``: the
+                providers with a key in the environment.
+        """
         now = self._clock.now()
         day = int(now // _DAY_S)
         known = self._of_day.get(providers)
