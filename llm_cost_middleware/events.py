@@ -111,12 +111,13 @@ class Refused(Event):
 
 @dataclass(frozen=True, slots=True)
 class Adjusted(Event):
-    """A call was changed so that it fits: a cheaper model, or a smaller output cap."""
+    """A call was changed so that it fits: a cheaper model, or a smaller output cap. In observe mode it was not."""
 
     action: str
     """``downgrade`` or ``cap_output``."""
     before: str
     after: str
+    enforced: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,6 @@ class Bookkeeper:
         amount = quote.amount_nanousd
         self.emit(Refused(call.id, self._clock.now(), str(quote.target), scope or "", amount, enforced))
 
-    def adjusted(self, call: Call, action: str, before: str, after: str) -> None:
+    def adjusted(self, call: Call, action: str, before: str, after: str, *, enforced: bool) -> None:
         """A call was changed so that it fits."""
-        self.emit(Adjusted(call.id, self._clock.now(), action, before, after))
+        self.emit(Adjusted(call.id, self._clock.now(), action, before, after, enforced))

@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError
+from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.errors import (
+    BudgetExceededError,
+    CircuitOpenError,
+    LedgerError,
+    LedgerUnavailableError,
+    LLMCostError,
+)
 from llm_cost_middleware.lifecycle.commands import (
     Available,
     Book,
@@ -29,7 +37,8 @@ from llm_cost_middleware.lifecycle.commands import (
 )
 from llm_cost_middleware.lifecycle.drivers import Life
 from llm_cost_middleware.lifecycle.engine import Engine
-from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote
+from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Target
 
@@ -59,12 +68,32 @@ def life(
     call = prepared
     if call is None or call.attempts:
         call = engine.begin(request, providers)
-        available = (yield Available(call.scopes)) if engine.routes_by_budget else None
+        available = (yield from _available(engine, call.scopes)) if engine.routes_by_budget else None
         engine.route(call, available)
+    try:
+        answer = yield from _attempts(engine, call)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _write_log(engine, call)
+        raise
+    yield from _write_log(engine, call)
+    return answer
+
+
+def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
+    """Attempt after attempt, until one is answered or nothing is left to try."""
     target = call.target
+    cause: BaseException | None = None
     while True:
         call.attempts += 1
-        hold = yield from _hold(engine, call, target)
+        try:
+            hold = yield from _hold(engine, call, target)
+        except LLMCostError as refusal:
+            if cause is None:
+                raise
+            raise refusal from cause  # a second attempt is refused: say what was wrong with the first
+        cause = None  # a frame of its own traceback must not keep it
         try:
             answer = yield Send(hold.attempt)
         except GeneratorExit:
@@ -72,37 +101,31 @@ def life(
         except BaseException as error:
             following = yield from _after_failure(engine, call, hold, error)
             if following is None:
-                yield Note(partial(engine.write_log, call))
                 raise
-            target = following
+            target, cause = following, error
             continue
         if isinstance(answer, CallResult):
             yield from _resolve(engine, call, hold, engine.outcome(hold, answer.reading))
-            yield Note(partial(engine.write_log, call))
             return engine.answer(call, answer.response)
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s)
         yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
-        yield Note(partial(engine.write_log, call))
         return engine.answer(call, None)
 
 
 def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hold]:
-    """Admit the attempt and set its money aside; in observe mode, only look whether it would have fitted."""
+    """Admit the attempt and set its money aside. In observe mode, what does not fit is only reported."""
     target = yield from _admit(engine, call, target)
-    quote = engine.quote(call, target)
-    if engine.settings.observe:
-        available = yield Available(call.scopes_of(target))
-        if available is not None and quote.amount_nanousd > available:
-            engine.books.refused(call, quote, enforced=False, scope=None)
-        return engine.hold(call, quote, reservation_id=None)
+    quote = engine.quotes.quote(call, target)
+    enforced = not engine.settings.observe
     try:
         return (yield from _reserve(engine, call, quote))
     except BudgetExceededError as refusal:
-        hold = yield from _make_it_fit(engine, call, quote)
-        if hold is None:
-            engine.books.refused(call, quote, enforced=True, scope=refusal.scope)
-            raise
-        return hold
+        fitting = yield from _make_it_fit(engine, call, quote)
+        if fitting is None:
+            engine.books.refused(call, quote, enforced=enforced, scope=refusal.scope)
+            if enforced:
+                raise
+        return fitting if fitting is not None and enforced else engine.hold(call, quote, reservation_id=None)
 
 
 def _admit(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Target]:
@@ -120,47 +143,60 @@ def _admit(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Ta
 
 
 def _reserve(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Hold]:
-    reservation_id = engine.next_reservation_id(call)
-    scopes = call.scopes_of(quote.target)
     if quote.over_call_limit is not None:
         raise quote.over_call_limit
+    reservation_id = engine.next_reservation_id(call)
+    scopes = call.scopes_of(quote.target)
     try:
         yield Reserve(reservation_id, quote.amount_nanousd, scopes, engine.settings.lease_s, engine.memo(call, quote))
-    except BudgetExceededError:
-        raise
-    except LedgerError as error:
+        return engine.hold(call, quote, reservation_id=reservation_id)
+    except LedgerUnavailableError as error:
         if not engine.settings.allow_unavailable:
             raise
         _log.error("sent without a reservation, as on_unavailable allows: %s", error)
         return engine.hold(call, quote, reservation_id=None)
-    except BaseException:  # interrupted at the very moment: nothing was sent, so nothing may stay reserved
-        yield from _quietly(Void(reservation_id))
+    except (BudgetExceededError, LedgerError, GeneratorExit):
         raise
-    return engine.hold(call, quote, reservation_id=reservation_id)
+    except BaseException:  # interrupted at the very moment: nothing was sent, so nothing may stay reserved
+        with suppress(LedgerError):
+            yield Void(reservation_id)
+        raise
+
+
+def _available(engine: Engine, scopes: tuple[str, ...]) -> Generator[Any, Any, NanoUSD | None]:
+    available: NanoUSD | None = None
+    try:
+        available = yield Available(scopes)
+    except LedgerUnavailableError:
+        if not engine.settings.allow_unavailable:
+            raise
+    return available
 
 
 def _make_it_fit(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Hold | None]:
     """Count exactly where bytes were the bound, then do what ``on_insufficient`` allows, in its order."""
-    if (count := engine.exact_count(call, quote.target)) is not None:
-        call.exact_input = yield Compute(count)
-        exact = engine.quote(call, quote.target)
+    enforced = not engine.settings.observe
+    if (count := engine.quotes.exact_count(call, quote)) is not None:
+        call.counts[quote.encoding] = yield Compute(count)
+        exact = engine.quotes.quote(call, quote.target)
         if exact.amount_nanousd < quote.amount_nanousd and (hold := (yield from _try(engine, call, exact))):
             return hold
     for action in engine.settings.on_insufficient:
         if action == "downgrade":
             for cheaper in engine.downgrades(call, quote.target):
-                lesser = engine.quote(call, cheaper)
+                lesser = engine.quotes.quote(call, cheaper)
                 if lesser.amount_nanousd >= quote.amount_nanousd:
                     continue
                 if hold := (yield from _try(engine, call, lesser)):
-                    engine.books.adjusted(call, action, str(quote.target), str(cheaper))
+                    engine.books.adjusted(call, action, str(quote.target), str(cheaper), enforced=enforced)
                     return hold
                 quote = lesser
         elif action == "cap_output":
-            available = yield Available(call.scopes_of(quote.target))
-            capped = engine.cap_to(call, quote, available)
+            available = yield from _available(engine, call.scopes_of(quote.target))
+            capped = engine.quotes.cap_to(call, quote, available)
             if capped is not None and (hold := (yield from _try(engine, call, capped))):
-                engine.books.adjusted(call, action, str(quote.max_tokens), str(capped.max_tokens))
+                before, after = str(quote.max_tokens), str(capped.max_tokens)
+                engine.books.adjusted(call, action, before, after, enforced=enforced)
                 return hold
         else:
             break
@@ -168,6 +204,11 @@ def _make_it_fit(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any
 
 
 def _try(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Hold | None]:
+    """Set a lesser amount aside; in observe mode, only look whether it would have fitted."""
+    if engine.settings.observe:
+        available = yield from _available(engine, call.scopes_of(quote.target))
+        fits = quote.over_call_limit is None and (available is None or quote.amount_nanousd <= available)
+        return engine.hold(call, quote, reservation_id=None) if fits else None
     try:
         return (yield from _reserve(engine, call, quote))
     except BudgetExceededError:
@@ -181,9 +222,12 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
     if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
         yield from _resolve(engine, call, hold, engine.outcome(hold, reading))
     elif failure.billed == "no":
+        interruption = None
         if hold.reservation_id is not None:
-            yield from _quietly(Void(hold.reservation_id))
+            _, interruption = yield from _surely(Void(hold.reservation_id))
         engine.voided(call, hold, failure.reason)
+        if interruption is not None:
+            raise interruption
     else:
         yield from _resolve(engine, call, hold, engine.unconfirmed(hold))
     decision = engine.after_failure(call, hold, failure)
@@ -200,20 +244,43 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
 
 
 def _resolve(engine: Engine, call: Call, hold: Hold, outcome: Outcome) -> Steps:
-    """Book an attempt. A ledger that does not answer now costs the caller nothing: the lease will charge it."""
+    """Book an attempt, whatever happens meanwhile."""
     memo = engine.memo(call, hold.quote, outcome)
+    verb: Settle | Book
     if hold.reservation_id is None:
-        receipt = yield from _quietly(
-            Book(engine.next_reservation_id(call), outcome.amount_nanousd, hold.scopes, outcome.status, memo)
-        )
+        verb = Book(engine.next_reservation_id(call), outcome.amount_nanousd, hold.scopes, outcome.status, memo)
     else:
-        receipt = yield from _quietly(Settle(hold.reservation_id, outcome.amount_nanousd, outcome.status, memo))
+        verb = Settle(hold.reservation_id, outcome.amount_nanousd, outcome.status, memo)
+    receipt, interruption = yield from _surely(verb)
     engine.settled(call, hold, outcome, receipt)
+    if interruption is not None:
+        raise interruption
 
 
-def _quietly(command: Any) -> Steps:
+def _surely(verb: Settle | Book | Void) -> Generator[Any, Any, tuple[Receipt | None, BaseException | None]]:
+    """Run a verb that ends a reservation, and return what interrupted it, to be raised once the books are in order.
+
+    Interrupted it may or may not have happened; its id makes the second go a no-op with the same answer. A ledger that
+    does not answer costs the caller nothing: the lease will charge what was reserved.
+    """
+    interruption: BaseException | None = None
+    while True:
+        try:
+            return (yield verb), interruption
+        except LedgerError as error:
+            _log.error("%s failed; what is reserved will lapse and be charged: %s", type(verb).__name__.lower(), error)
+            return None, interruption
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if interruption is not None:
+                raise
+            interruption = error
+
+
+def _write_log(engine: Engine, call: Call) -> Steps:
+    """Log the decision and what it came to. What goes wrong there is nothing to lose an answer for."""
     try:
-        return (yield command)
-    except LedgerError as error:
-        _log.error("%s failed; the reservation will lapse and be charged: %s", type(command).__name__.lower(), error)
-        return None
+        yield Note(partial(engine.write_log, call))
+    except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
+        _log.exception("the decision of call %s was not logged", call.id)

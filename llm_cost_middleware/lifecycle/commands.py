@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,8 @@ class Send:
         try:
             return Opened(answer, rest, tuple(islice(rest, 1)))
         except BaseException:
-            answer.close()
+            with suppress(Exception):  # what went wrong matters more than what closing it says
+                answer.close()
             raise
 
     async def arun(self, world: World) -> CallResult | Opened:
@@ -88,7 +90,8 @@ class Send:
         except StopAsyncIteration:
             return Opened(answer, rest, ())
         except BaseException:
-            await answer.aclose()
+            with suppress(Exception):
+                await answer.aclose()
             raise
 
 

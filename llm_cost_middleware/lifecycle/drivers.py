@@ -23,9 +23,10 @@ def drive(life: Life, world: World, *, value: Any = None, error: BaseException |
             command = life.send(value) if error is None else life.throw(error)
         except StopIteration as stop:
             return stop.value
+        finally:
+            value = error = None  # a frame of its own traceback must not keep an error
         if isinstance(command, Deliver):
             return GovernedStream(Delivery(command, world, lambda end: drive(life, world, value=end)))
-        value = error = None
         try:
             value = command.run(world)
         except BaseException as raised:  # noqa: BLE001 - the life of the call decides, KeyboardInterrupt included
@@ -40,6 +41,8 @@ async def adrive(life: Life, world: World, *, value: Any = None) -> Any:
             command = life.send(value) if error is None else life.throw(error)
         except StopIteration as stop:
             return stop.value
+        finally:
+            value = error = None
         if isinstance(command, Deliver):
 
             async def resume(end: StreamEnd) -> Any:
@@ -48,7 +51,6 @@ async def adrive(life: Life, world: World, *, value: Any = None) -> Any:
             # a finaliser cannot await: an abandoned stream is settled by the synchronous driver
             delivery = Delivery(command, world, lambda end: drive(life, world, value=end))
             return AsyncGovernedStream(delivery, resume)
-        value = error = None
         try:
             value = await command.arun(world)
         except GeneratorExit:  # the coroutine itself is being closed and may not await: finish synchronously

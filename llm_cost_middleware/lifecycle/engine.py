@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from random import Random
 from threading import Lock
@@ -15,15 +16,13 @@ from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
+from llm_cost_middleware.lifecycle.quotes import Quotes
 from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote, Settings
 from llm_cost_middleware.metering import encode_memo, estimate_interrupted, price_reading
-from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.pricing.bound import affordable_max_tokens, bound, count_openai_tokens
-from llm_cost_middleware.pricing.calibration import Calibration
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
@@ -31,19 +30,20 @@ from llm_cost_middleware.provider import Failure, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.retry.classify import classify_error
+from llm_cost_middleware.retry.gate import GO
 from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
 from llm_cost_middleware.retry.policy import decide as decide_retry
 from llm_cost_middleware.routing.decisions import DecisionLog
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks
+from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks, provider_of
 from llm_cost_middleware.usage import TokenUsage
 
 _CONVERSATIONS = 4_096
 _CACHE_WORTHY = 1_024  # characters below which no model caches a prefix: skip its layout
 _PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
-_LEAST_OUTPUT = 256  # an answer capped lower than this is rarely worth its input
+_LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 
 
 class Engine:
@@ -70,7 +70,7 @@ class Engine:
         self.retry_state = RetryState(retry)
         self.statistics = PrefixStatistics()
         self.history = SiteHistory()
-        self.calibration = Calibration()
+        self.quotes = Quotes(settings, catalogue, candidates, clock)
         self.lock = Lock()
         self.log_lock = Lock()
         self.routes_by_budget = routing.kind == "rules" or routing.explore > 0
@@ -87,6 +87,7 @@ class Engine:
         request = call.request
         call.features = features = read_features(request)
         candidates = self.candidates(call.providers)
+        own = self._own_target(request) if self.settings.observe else None
         conversation = _conversation(request)
         now = self.clock.now()
         if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off":
@@ -96,11 +97,17 @@ class Engine:
             if call.layout is not None and not request.pinned and len(candidates) > 1:
                 prices = {c.target: self._cache_prices(c.target, now) for c in candidates if c.unavailable is None}
                 affinity = self.statistics.affinity(call.layout, prices, now=now)
-            call.decision = decision = decide(
-                self.routing, candidates, request, features,
-                available=available, affinity=affinity, history=self.history,
-                sticky=self._sticky.get(conversation), rng=self.rng, call_id=call.id, now=now,
+            choose = partial(
+                decide, self.routing, candidates, features=features, available=available, affinity=affinity,
+                history=self.history, sticky=self._sticky.get(conversation), rng=self.rng, call_id=call.id, now=now,
             )  # fmt: skip
+            try:
+                decision = choose(request=request)
+            except NoEligibleModelError:
+                if own is None:
+                    raise
+                decision = choose(request=replace(request, pinned=True))
+            call.decision, call.target = decision, own or decision.target
             self._sticky[conversation] = decision.target
             self._sticky.move_to_end(conversation)
             if len(self._sticky) > _CONVERSATIONS:
@@ -115,6 +122,14 @@ class Engine:
             self.routing, self.candidates(call.providers), request, call.features,
             history=self.history, rng=self.rng, call_id=call.id, now=self.clock.now(),
         )  # fmt: skip
+        call.target = call.decision.target
+
+    def _own_target(self, request: CallRequest) -> Target | None:
+        """The model that the caller named, where that is a model and not a name for "choose one"."""
+        target = Target(request.provider, request.model)
+        if request.pinned or provider_of(request.model) is not None or self.quotes.is_priced(target):
+            return target
+        return None
 
     def answer(self, call: Call, response: Any) -> Answer:
         """What the call came to."""
@@ -123,85 +138,22 @@ class Engine:
 
     def fallbacks(self, call: Call, target: Target) -> tuple[Target, ...]:
         """Other models that may take the call after ``target`` failed."""
-        if call.request.pinned or call.decision is None:
+        if call.request.pinned or call.decision is None or self.settings.observe or not self.retry.fallback:
             return ()
         return tuple(other for other in fallbacks(call.decision) if other != target)
 
     def downgrades(self, call: Call, target: Target) -> Iterator[Target]:
         """Cheaper models that may take the call, dearest first."""
         if call.decision is not None and not call.request.pinned:
-            yield from (other for other in downgrade(call.decision) if other != target)
-
-    # --- quote -----------------------------------------------------------------------------------------------------
-
-    def quote(self, call: Call, target: Target, *, cap: int | None = None) -> Quote:
-        """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""
-        request, settings = call.request, self.settings
-        now = self.clock.now()
-        rates = self._dearest(target, request, now)
-        limits = self.catalogue.limits(target.provider, target.model)
-        injected = request.max_tokens is None or cap is not None
-        max_tokens = cap or request.max_tokens or settings.default_max_tokens or limits.default_output
-        if injected and limits.max_output is not None:
-            max_tokens = min(max_tokens, limits.max_output)
-        input_tokens, exact = self._input_tokens(call, target)
-        most = bound(
-            request, get_provider(target.provider), rates,
-            max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
-            input_tokens=input_tokens, exact=exact,
-        )  # fmt: skip
-        ceiling = request.context.max_cost_nanousd
-        refusal = None
-        if ceiling is not None and most.amount_nanousd > ceiling:
-            limit = NanoUSD(ceiling).usd
-            refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
-        return Quote(target, most.amount_nanousd, max_tokens, injected, most, rates, refusal)
-
-    def expected(self, call: Call, quote: Quote) -> NanoUSD:
-        """What a quoted call is expected to cost, by the answers its call site has had; the bound, where unknown."""
-        expected = call.decision.expected_nanousd if call.decision is not None else None
-        return quote.amount_nanousd if expected is None else min(expected, quote.amount_nanousd)
-
-    def exact_count(self, call: Call, target: Target) -> Callable[[], Any] | None:
-        """A function that counts the input exactly, where that is possible offline and was not done yet."""
-        if target.provider != "openai" or call.exact_input is not None:
-            return None
-        return partial(count_openai_tokens, call.request, target.model)
-
-    def cap_to(self, call: Call, quote: Quote, available: NanoUSD | None) -> Quote | None:
-        """The same attempt with the largest output cap that fits; ``None`` where too little would be left to say."""
-        if call.fixed:
-            return None
-        ceiling = call.request.context.max_cost_nanousd
-        room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
-        cap = affordable_max_tokens(quote.bound, quote.rates, NanoUSD(max(room, 0)))
-        if cap >= quote.max_tokens or cap < min(_LEAST_OUTPUT, quote.max_tokens):
-            return None
-        return self.quote(call, quote.target, cap=cap)
-
-    def _dearest(self, target: Target, request: CallRequest, now: float) -> Rates:
-        try:
-            return self.catalogue.dearest(target.provider, target.model, at=now, params=request.params)
-        except PriceNotFoundError:
-            known = [c for c in self.candidates(None) if c.target.provider == target.provider and c.output_picousd]
-            if not known or not (self.settings.estimate_unknown_price or self.settings.observe):
-                raise
-            dearest = max(known, key=lambda candidate: candidate.output_picousd).target
-            return self.catalogue.dearest(*dearest, at=now, params=request.params)
-
-    def _input_tokens(self, call: Call, target: Target) -> tuple[int | None, bool]:
-        """What is known of the input beyond its bytes, and whether it is a count or an estimate."""
-        if target.provider == "openai" and call.exact_input is not None:
-            return call.exact_input, True
-        if self.settings.calibrated:
-            with self.lock:
-                return self.calibration.tokens(target, call.request), False
-        return None, True
+            cheaper = (call.decision.target, *downgrade(call.decision))
+            yield from (other for other in cheaper if other != target and other not in call.tried)
 
     # --- send ------------------------------------------------------------------------------------------------------
 
     def admit(self, target: Target, previous: Admission | None = None) -> Admission:
-        """Ask the gate of a target; after a wait, again with what it answered."""
+        """Ask the gate of a target; after a wait, again with what it answered. Observers hold nobody up."""
+        if self.settings.observe:
+            return GO
         with self.lock:
             return self.retry_state.admit(target, now=self.clock.monotonic(), previous=previous)
 
@@ -213,8 +165,8 @@ class Engine:
     def hold(self, call: Call, quote: Quote, *, reservation_id: str | None) -> Hold:
         """The attempt, ready to be sent."""
         settings, request = self.settings, call.request
-        elapsed = self.clock.monotonic() - call.started
-        left = max(self.retry.deadline_s - elapsed, 0.001)
+        now = self.clock.monotonic()
+        left = max(self.retry.deadline_s - (now - call.started), _LEAST_TIMEOUT_S)
         cache_plan = self._plan_cache(call, quote)
         attempt = Attempt(
             call_id=call.id,
@@ -222,10 +174,10 @@ class Engine:
             target=quote.target,
             max_tokens=request.max_tokens if settings.observe else quote.max_tokens,
             cache_plan=cache_plan,
-            timeout_s=min(left, settings.timeouts.get(quote.target.provider, left)),
+            timeout_s=None if settings.observe else min(left, settings.timeouts.get(quote.target.provider, left)),
             request=request,
         )
-        held = Hold(reservation_id, attempt, quote, call.scopes_of(quote.target), cache_plan)
+        held = Hold(reservation_id, attempt, quote, call.scopes_of(quote.target), cache_plan, now)
         self.books.reserved(call, held)
         return held
 
@@ -278,7 +230,7 @@ class Engine:
         if error is not None and not isinstance(error, GeneratorExit):
             failure = self.classify(error, hold.quote.target)
             with self.lock:
-                self.retry_state.failed(hold.quote.target, failure, now=self.clock.monotonic())
+                self.retry_state.failed(hold.quote.target, failure, now=self.clock.monotonic(), started=hold.started)
         quote, rates = hold.quote, hold.quote.rates
         if reading.service_tier is not None:
             rates = self.catalogue.rates(
@@ -306,13 +258,14 @@ class Engine:
         with self.lock:
             if usage is not None:
                 self.retry_state.succeeded(
-                    target, now=self.clock.monotonic(), after_retry=call.attempts > 1, drew=call.drew
-                )
+                    target, now=self.clock.monotonic(), after_retry=call.attempts > 1, drew=call.drew,
+                    started=hold.started,
+                )  # fmt: skip
                 if call.decision is not None:
                     self.history.observe(call.decision.site, target, usage.output_tokens)
-                if self.settings.calibrated:
-                    self.calibration.learn(target, call.request, usage.input_tokens)
             self._forget_plan(call, hold, usage)
+        if usage is not None:
+            self.quotes.learn(target, call.request, usage)
         if usage is not None and hold.plan is not None and hold.plan.prices is not None:
             saving = int(hold.plan.prices.saving(usage))
         self.books.settled(call, hold, outcome, receipt, saving)
@@ -352,7 +305,7 @@ class Engine:
         call.tried.add(target)
         others = tuple(other for other in self.fallbacks(call, target) if other not in call.tried)
         with self.lock:
-            self.retry_state.failed(target, failure, now=now)
+            self.retry_state.failed(target, failure, now=now, started=hold.started)
             decision = decide_retry(
                 self.retry, self.retry_state, failure,
                 attempt=call.attempts, elapsed_s=now - call.started, target=target, fallbacks=others,

@@ -20,6 +20,8 @@ from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.tracker import CostRecord, Status
 
+_NOWHERE = Target("", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -48,19 +50,24 @@ class Quote:
     """The cap is not the caller's own."""
     bound: Bound
     rates: Rates
+    encoding: str | None = None
+    """The vocabulary in which the input could be counted exactly."""
     over_call_limit: BudgetExceededError | None = None
     """Set where the call's own ``max_cost`` refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An attempt with its money set aside (or, in observe mode, not)."""
+    """An attempt with its money set aside."""
 
     reservation_id: str | None
+    """``None``: it did not fit, or the ledger did not answer, and it is sent all the same; it is booked afterwards."""
     attempt: Attempt
     quote: Quote
     scopes: tuple[str, ...]
     plan: CachePlan | None
+    started: float
+    """Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,10 @@ class Call:
     """Monotonic seconds."""
     attempts: int = 0
     reservations: int = 0
-    exact_input: int | None = None
-    """Exact input tokens for OpenAI's encodings, once counted."""
+    target: Target = _NOWHERE
+    """Where the first attempt goes: the decision's choice, or in observe mode the caller's own."""
+    counts: dict[str | None, int | None] = field(default_factory=dict)
+    """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
     features: Features | None = None
     decision: RoutingDecision | None = None
     layout: Layout | None = None
@@ -107,12 +116,6 @@ class Call:
     """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)
     """One for each attempt that was booked."""
-
-    @property
-    def target(self) -> Target:
-        """The model that was chosen."""
-        assert self.decision is not None  # noqa: S101 - a call is routed before anything else
-        return self.decision.target
 
     def scopes_of(self, target: Target) -> tuple[str, ...]:
         """The call's scopes, with those of the model and its provider."""

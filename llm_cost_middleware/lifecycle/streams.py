@@ -6,22 +6,25 @@ lock, so it only queues the stream; the pipeline settles what is queued on its n
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
+from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.lifecycle.commands import Deliver, Extend, Opened, StreamEnd, World
 
 
 class Delivery:
     """The state of a stream that is being consumed: how to end it, and whether it has ended."""
 
-    __slots__ = ("_command", "_renew_at", "_resume", "ended", "world")
+    __slots__ = ("_command", "_ending", "_renew_at", "_resume", "world")
 
     def __init__(self, command: Deliver, world: World, resume: Callable[[StreamEnd], Any]) -> None:
-        self._command, self._resume, self.world, self.ended = command, resume, world, False
+        self._command, self._resume, self.world = command, resume, world
+        self._ending = Lock()
         self._renew_at = world.clock.monotonic() + command.lease_s / 2
 
     @property
@@ -31,12 +34,15 @@ class Delivery:
 
     def end(self, error: BaseException | None) -> None:
         """Settle the stream; the second time, nothing."""
-        if not self.ended:
-            self.ended = True
-            self._resume(StreamEnd(self.opened.stream.reading(), error))
+        if (end := self.told(error)) is not None:
+            self._resume(end)
+
+    def told(self, error: BaseException | None) -> StreamEnd | None:
+        """How it ended; ``None`` to everybody but the first who asks, in whatever thread."""
+        return StreamEnd(self.opened.stream.reading(), error) if self._ending.acquire(blocking=False) else None
 
     def renewal(self) -> Extend | None:
-        """The command that renews the lease, when half of it has passed."""
+        """The command that renews the lease, when half of it has passed. It may fail: then the stream settles late."""
         now = self.world.clock.monotonic()
         if now < self._renew_at or self._command.reservation_id is None:
             return None
@@ -45,7 +51,7 @@ class Delivery:
 
     def abandon(self) -> None:
         """Called by the finaliser: leave the rest to the pipeline."""
-        if not self.ended:
+        if not self._ending.locked():
             self.world.abandoned.append(self)
 
 
@@ -55,6 +61,7 @@ class GovernedStream(Iterator[Any]):
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
         self._finalizer = weakref.finalize(self, delivery.abandon)
+        self._finalizer.atexit = False  # nobody is left to settle it then but its lease
         self._iterator = delivery.opened.chunks()
 
     def __iter__(self) -> Self:
@@ -62,16 +69,16 @@ class GovernedStream(Iterator[Any]):
 
     def __next__(self) -> Any:
         try:
-            chunk = next(self._iterator)
+            if (renewal := self._delivery.renewal()) is not None:
+                with suppress(LedgerError):
+                    renewal.run(self._delivery.world)
+            return next(self._iterator)
         except StopIteration:
             self._end(None)
             raise
         except BaseException as error:
             self._end(error)
             raise
-        if (renewal := self._delivery.renewal()) is not None:
-            renewal.run(self._delivery.world)
-        return chunk
 
     def close(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
@@ -99,6 +106,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
     def __init__(self, delivery: Delivery, resume: Callable[[StreamEnd], Awaitable[Any]]) -> None:
         self._delivery, self._resume = delivery, resume
         self._finalizer = weakref.finalize(self, delivery.abandon)
+        self._finalizer.atexit = False
         self._iterator = delivery.opened.achunks()
 
     def __aiter__(self) -> Self:
@@ -106,23 +114,23 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         try:
-            chunk = await anext(self._iterator)
+            if (renewal := self._delivery.renewal()) is not None:
+                with suppress(LedgerError):
+                    await renewal.arun(self._delivery.world)
+            return await anext(self._iterator)
         except StopAsyncIteration:
             await self._end(None)
+            raise
+        except GeneratorExit:  # the coroutine itself is being closed and may not await: leave it to the finaliser
             raise
         except BaseException as error:
             await self._end(error)
             raise
-        if (renewal := self._delivery.renewal()) is not None:
-            await renewal.arun(self._delivery.world)
-        return chunk
 
     async def aclose(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
         try:
-            with contextlib.suppress(
-                RuntimeError
-            ):  # the iterator is being awaited elsewhere: the connection goes first
+            with suppress(RuntimeError):  # the iterator is being awaited elsewhere: the connection goes first
                 await self._iterator.aclose()
             await self._delivery.opened.stream.aclose()
         finally:
@@ -130,9 +138,8 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def _end(self, error: BaseException | None) -> None:
         self._finalizer.detach()
-        if not self._delivery.ended:
-            self._delivery.ended = True
-            await self._resume(StreamEnd(self._delivery.opened.stream.reading(), error))
+        if (end := self._delivery.told(error)) is not None:
+            await self._resume(end)
 
     async def __aenter__(self) -> Self:
         return self
