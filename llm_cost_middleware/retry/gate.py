@@ -136,13 +136,16 @@ class Gate:
             return
         if self._mode == "open":
             if self._probing:
-                self._trip(now, retry_after)
+                self._until = max(self._until, now + self._pause(retry_after))
             return
         for _ in range(weight):
             self._note(now, bad=True)
         if self._mode == "paced":
             self._troubled = now
             self._cut(now)
+            if retry_after is not None:  # asked of one call, meant for all
+                self._stepped = max(self._stepped, now + min(retry_after, LONGEST_OPEN_S))
+                self._allowed = min(self._allowed, float(self._issued))
         least = MIN_FAILURES if self._mode == "closed" else MIN_FAILURES // 2
         if self._bad >= least and self._bad >= FAILURE_SHARE * len(self._outcomes):
             self._trip(now, retry_after)
@@ -151,7 +154,7 @@ class Gate:
         if now >= self._until:
             self._probing = True
             self._trips += 1
-            self._until = now + self._pause()  # the next probe, unless this one is answered before
+            self._until = now + self._pause(None)  # the next probe, unless this one is answered before
             return GO
         return self._queue(now, self._until - now, previous)
 
@@ -215,17 +218,17 @@ class Gate:
     def _health(self) -> float:
         return max(self._healthy or 0.0, LEAST_RATE)
 
-    def _pause(self) -> float:
-        return min(FIRST_OPEN_S * 2.0 ** min(self._trips - 1, 16), LONGEST_OPEN_S) * self._rng.uniform(0.75, 1.25)
+    def _pause(self, asked: float | None) -> float:
+        longest = min(FIRST_OPEN_S * 2.0 ** min(self._trips - 1, 16), LONGEST_OPEN_S)
+        pause = longest * self._rng.uniform(0.75, 1.25)
+        if asked is None or asked <= pause:
+            return pause
+        return min(asked, self._longest_pause_s) + self._rng.uniform(0.0, pause)
 
     def _trip(self, now: float, retry_after: float | None) -> None:
         self._trips = max(self._trips, 1)
         self._mode, self._changed, self._probing = "open", now, False
-        pause = self._pause()
-        if retry_after is not None and retry_after > pause:
-            asked = min(retry_after, self._longest_pause_s)
-            pause = asked + self._rng.uniform(0.0, pause)
-        self._until = now + pause
+        self._until = now + self._pause(retry_after)
 
     def _pace(self, now: float) -> None:
         self._mode, self._changed = "paced", now
@@ -237,7 +240,10 @@ class Gate:
         self._allowed = max(self._allowed, self._issued - self._max_wait_s * FAST_UNTIL * self._health)
 
     def _step(self, now: float) -> None:
-        spent, self._stepped = now - self._stepped, now
+        spent = now - self._stepped
+        if spent <= 0:
+            return
+        self._stepped = now
         health = self._health
         drained = self._rate >= FAST_UNTIL * health and self._max_wait_s > 0
         growth = CREEP if drained else self._growth

@@ -168,6 +168,17 @@ def test_trouble_during_the_release_cuts_the_rate_and_much_trouble_opens_it_agai
     assert it.admit(now + 1).open
 
 
+def test_during_the_release_what_one_call_is_asked_to_wait_holds_for_all_of_them():
+    it = gate()
+    now = healthy(it)
+    fail(it, now)
+    now = probed(it, now)
+    assert it.admit(now + 1).action == "go"
+    it.failed(now + 1.1, now + 1, 2.0)
+    assert {it.admit(now + 1.1 + step / 10).action for step in range(20)} == {"open"}
+    assert it.admit(now + 4.5).action == "go"
+
+
 def test_who_may_wait_waits_and_is_served_in_the_order_of_arrival():
     it = gate(max_wait_s=30.0)
     now = healthy(it, rate=5.0)
@@ -203,6 +214,23 @@ def test_nobody_waits_longer_than_allowed_and_the_queue_is_bounded():
     first = it.admit(now)
     assert first.open
     assert first.retry_after > 0
+
+
+def test_who_has_waited_as_long_as_allowed_is_turned_away_and_the_next_takes_the_place():
+    it = gate(max_wait_s=3.0)
+    now = healthy(it)
+    fail(it, now, retry_after=2.0)
+    first, second = it.admit(now), it.admit(now + 0.5)
+    assert (first.action, second.action) == ("wait", "wait")
+    now += it.closed_for(now)
+    assert it.admit(now).action == "go"  # a probe, which fails
+    it.failed(now, now, 50.0)
+    late = it.admit(now + 3.0, previous=first)
+    assert late.open
+    assert late.retry_after > 40
+    now = probed(it, now)
+    answer = it.admit(now + 1.0, previous=second._replace(since=now))
+    assert answer.action == "go"
 
 
 @settings(max_examples=60, deadline=None)
