@@ -1,7 +1,7 @@
 """A process that works on a ledger until it is killed: reserve, send, settle. Started by the tests beside it.
 
-It keeps two files of its own. ``bill`` is what a provider would charge: a line is appended when a call is sent, whatever
-becomes of the process. ``acks`` is what the ledger has confirmed.
+It keeps two files of its own. ``bill`` is what a provider would charge: a line is appended when a call is sent,
+whatever becomes of the process. ``acks`` is what the ledger has confirmed.
 
 Usage: ledger_worker.py URL FOLDER SEED [STEP COUNT]:
 with a step, it kills itself the COUNT-th time it gets there.

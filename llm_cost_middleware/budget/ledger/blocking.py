@@ -69,8 +69,8 @@ class Ledger(Face):
         """Open a ledger.
 
         Args:
-            url: ``memory://`` (its own), ``memory://name`` (shared by the ledgers of one process opened on the name, until
-                the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+            url: ``memory://`` (its own), ``memory://name`` (shared by the ledgers of one process opened on the name,
+                until the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
                 ``redis://user:password@host:port/db`` (also ``rediss://``, ``unix://``, ``redis+cluster://``).
             clock: Where the time comes from; the machine's, or the Redis server's, when ``None``.
             tenant: Ledgers of different tenants in one storage see nothing of each other.

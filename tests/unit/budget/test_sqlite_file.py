@@ -75,7 +75,7 @@ def test_rows_cannot_be_changed_or_deleted(tmp_path):
 def test_a_full_disk_leaves_nothing_half_written_and_heals(tmp_path):
     with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger:
         ledger.set_budget(Budget("user:*", "5", "day"))
-        writer = ledger._backend._store._connection
+        writer = ledger._backend._store._writing
         pages = writer.execute("PRAGMA page_count").fetchone()[0]
         writer.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(LedgerUnavailableError, match="full"):

@@ -87,8 +87,15 @@ class Writer:
     the one at fault fails.
     """
 
-    def __init__(self, connection: sqlite3.Connection, gate: Gate, url: str, forget: Callable[[], None]) -> None:
-        self._connection, self._gate, self._url, self._forget = connection, gate, url, forget
+    def __init__(
+        self,
+        connection: Callable[[], sqlite3.Connection],
+        still: Lock,
+        gate: Gate,
+        url: str,
+        forget: Callable[[], None],
+    ) -> None:
+        self._connection, self._still, self._gate, self._url, self._forget = connect, still, gate, url, forget
         self._mutex = Lock()
         self._waiting: deque[_Job] = deque()
         self._led = False
@@ -172,7 +179,8 @@ class Writer:
         if not batch:
             return
         try:
-            self._transact(batch)
+            with self._still:
+                self._transact(batch)
         except _StepError as failed:
             if len(batch) == 1:
                 self._fail(batch, failed.error)
@@ -182,7 +190,7 @@ class Writer:
             self._fail(batch, error)
 
     def _transact(self, batch: list[_Job]) -> None:
-        connection = self._connection
+        connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:

@@ -19,14 +19,32 @@ T = TypeVar("T")
 
 
 class Store:
-    """The connections of one file. After a fork the child opens its own, and leaves the parent's alone."""
+    """The connections of one file.
+
+    SQLite's must not cross a fork: what it knows in memory of its locks would be wrong in the child. So they are closed
+    before one, when nothing is under way, and both sides open their own when they next need one.
+    """
 
     def __init__(self, path: Path, url: str, *, full: bool) -> None:
         self.url, self.users = url, 0
-        self._inherited = False
         self._path, self._full = path, full
         self._forgetters: WeakSet[Any] = WeakSet()
-        self._open()
+        if not path.parent.is_dir():
+            raise LedgerUnavailableError(url, f"there is no directory {path.parent}")
+        self._writing: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._start()
+        self._gate.enter(wait=True)
+        try:
+            prepare(self._write_connection(), url)
+        finally:
+            self._gate.leave()
+
+    def _start(self) -> None:
+        """Locks, queue and turn of a process; connections are opened when they are needed."""
+        self._still, self._reading = Lock(), Lock()
+        self._gate = Gate(self._path.with_name(self._path.name + "-queue"))
+        self._writer = Writer(self._write_connection, self._still, self._gate, self.url, self._forget)
 
     @classmethod
     def of(cls, url: str, *, full: bool) -> Store:
@@ -41,19 +59,10 @@ class Store:
                 store.users += 1
         return store
 
-    def _open(self) -> None:
-        with translated(self.url):
-            if not self._path.parent.is_dir():
-                raise LedgerUnavailableError(self.url, f"there is no directory {self._path.parent}")
-            self._gate = Gate(self._path.with_name(self._path.name + "-queue"))
-            self._gate.enter(wait=True)
-            try:
-                connection = connect(self._path, full=self._full)
-                prepare(connection, self.url)
-            finally:
-                self._gate.leave()
-            self._reader, self._reading = connect(self._path, full=self._full), Lock()
-            self._writer, self._connection = Writer(connection, self._gate, self.url, self._forget), connection
+    def _write_connection(self) -> sqlite3.Connection:
+        if self._writing is None:
+            self._writing = connect(self._path, full=self._full)
+        return self._writing
 
     def on_rollback(self, forgetter: Any) -> None:
         """Let ``forgetter.forget()`` be called when a transaction was undone."""
@@ -65,16 +74,14 @@ class Store:
 
     def write(self, step: Step[T]) -> T:
         """Run a step in a write transaction (``Writer.run``)."""
-        if self._inherited:
-            self._reopen()
         return self._writer.run(step)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A read transaction: everything in it is of one moment. Never waits for a writer."""
-        if self._inherited:
-            self._reopen()
         with translated(self.url), self._reading:
+            if self._reader is None:
+                self._reader = connect(self._path, full=self._full)
             self._reader.execute("BEGIN")
             try:
                 yield self._reader
@@ -89,36 +96,58 @@ class Store:
             if self.users:
                 return
             _registry.pop((self._path, self._full), None)
-        with self._reading, translated(self.url):
-            self._reader.close()
-            self._connection.close()
+        with self._still, self._reading, translated(self.url):
+            self._disconnect()
             self._gate.close()
 
-    def after_fork(self) -> None:
-        """In a child: forget the parent's connections without closing them, which would undo its locks."""
-        _graveyard.append((self._reader, self._connection, self._writer))
+    def _disconnect(self) -> None:
+        for connection in (self._reader, self._writing):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writing = None
+
+    def before_fork(self) -> None:
+        """Wait until nothing is under way, and disconnect."""
+        self._still.acquire()
+        self._reading.acquire()
+        with suppress(sqlite3.Error):
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._reading.release()
+        self._still.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start with a queue of its own: those who stand in the parent's are not here."""
         self._gate.close()
         self._forget()
-        self._inherited = True
-
-    def _reopen(self) -> None:
-        with _registry_lock:
-            if self._inherited:
-                self._open()
-                self._inherited = False
+        self._start()
 
 
 _registry: WeakValueDictionary[tuple[Path, bool], Store] = WeakValueDictionary()
 _registry_lock = Lock()
-_graveyard: list[Any] = []
+_resting: list[Store] = []
 
 
-def _in_child() -> None:
-    global _registry_lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _registry_lock = Lock()
-    for store in list(_registry.values()):
-        store.after_fork()
+def _before_fork() -> None:
+    _registry_lock.acquire()
+    _resting.extend(_registry.values())
+    for store in _resting:
+        store.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    while _resting:
+        _resting.pop().after_fork_in_parent()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    while _resting:
+        _resting.pop().after_fork_in_child()
+    _registry_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
