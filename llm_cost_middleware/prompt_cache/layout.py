@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
-from llm_cost_middleware.request import CallRequest, Message, Part
+from llm_cost_middleware.request import CallRequest, Endpoint, Message, Part
 
 Section = Literal["tools", "system", "messages"]
 Stage = Literal["fresh", "tooled", "dialog", "loop"]
@@ -87,6 +87,7 @@ class Layout:
     tokens: int
     """The same in tokens, estimated."""
     tokens_per_byte: float
+    endpoint: Endpoint
     params: Mapping[str, Any]
     """The request's own parameters, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
 
@@ -113,7 +114,7 @@ def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYT
         The layout. It has no boundaries when the whole text is too short for any model's cache.
     """
     if _is_short(request):
-        return Layout((), 0, 0, None, "fresh", 0, 0, tokens_per_byte, request.params)
+        return Layout((), 0, 0, None, "fresh", 0, 0, tokens_per_byte, request.endpoint, request.params)
     return _Reader(request, tokens_per_byte).read()
 
 
@@ -176,6 +177,7 @@ class _Reader:
             size=self.size,
             tokens=int(self.size * self.density),
             tokens_per_byte=self.density,
+            endpoint=request.endpoint,
             params=request.params,
         )
 

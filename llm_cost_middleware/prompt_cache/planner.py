@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.layout import Layout, anchors
+from llm_cost_middleware.prompt_cache.layout import BlockRef, Layout, anchors
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
     LIFETIME_S,
@@ -141,14 +141,15 @@ def _candidates(case: _Case) -> list[Candidate]:
     layout, known, now = case.layout, case.known, case.now
     boundaries, last = layout.boundaries, len(layout.boundaries) - 1
     shortest = case.ability.min_tokens * _LENIENT
-    sections = ("tools", "system", "messages") if case.ability.style == "marks" else ("system", "messages")
-    automatic = layout.params.get("cache_control") if case.ability.style == "marks" else None
+    claude = case.ability.style == "marks"
+    automatic = layout.params.get("cache_control") if claude else None
     hit = known.deepest_warm(layout, case.target, now)
     watched = {*anchors(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
     if hit is not None:
         watched.add(hit)
     found: list[Candidate] = []
     odds: Odds = (0.0, 0.0, 0.0)
+    again: Odds = odds
     for at in sorted(watched, reverse=True):
         ref, number, end, _, prefix, mark, may_bear_mark = boundaries[at]
         if mark not in case.ability.ttls:
@@ -156,20 +157,24 @@ def _candidates(case: _Case) -> list[Candidate]:
         if automatic and at == last:
             mark = automatic.get("ttl", "5m")
         tokens = int(end * case.density)
-        if not mark and (not may_bear_mark or tokens < shortest or ref.section not in sections):
+        if not mark and (not may_bear_mark or tokens < shortest or not (claude or _takes_breakpoint(layout, ref))):
             continue
-        own = known.odds(layout, at, now)
+        own, own_again = known.odds(layout, at, now)
         if case.policy.warm_first and (at != last or not at):
-            own = _SURE
-        odds = (
-            max(odds[0], own[0]),
-            max(odds[1], own[1]),
-            max(odds[2], own[2]),
-        )
+            own = own_again = _SURE
+        odds = max(odds[0], own[0]), max(odds[1], own[1]), max(odds[2], own[2])
+        again = max(again[0], own_again[0]), max(again[1], own_again[1]), max(again[2], own_again[2])
         pending = (hit is None or at > hit) and known.is_pending(prefix, now)
-        found.append(Candidate(at, number, tokens, odds, at == hit, pending, mark, at == layout.previous))
+        found.append(Candidate(at, number, tokens, odds, again, at == hit, pending, mark, at == layout.previous))
     found.reverse()
     return found
+
+
+def _takes_breakpoint(layout: Layout, ref: BlockRef) -> bool:
+    """OpenAI takes none on tools, nor on the instructions of a response, which count as the first system message."""
+    return ref.section == "messages" or (
+        ref.section == "system" and (layout.endpoint != "responses" or ref.message > 0)
+    )
 
 
 def _choice(case: _Case, candidates: list[Candidate], slots: int) -> Choice:
@@ -199,7 +204,9 @@ def _classic(case: _Case, candidates: list[Candidate], ttl: str) -> Choice:
     warm = max((each.tokens for each in heads if each.warm), default=0)
     written = heads[-1].tokens - warm
     risk = written * (case.prices.write[ttl] - case.prices.uncached)
-    value = warm * (case.prices.uncached - case.prices.read) + written * write_value(heads[-1].odds, case.prices, ttl)
+    value = warm * (case.prices.uncached - case.prices.read) + written * write_value(
+        heads[-1].odds, heads[-1].again, case.prices, ttl
+    )
     return Choice(((heads[-1].at, ttl),), warm, risk, int(value))
 
 

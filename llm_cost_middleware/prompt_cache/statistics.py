@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.layout import Layout, anchors
+from llm_cost_middleware.prompt_cache.layout import Layout, Section, anchors
 from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, HeldBack, Odds
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.usage import TokenUsage
@@ -31,6 +31,8 @@ _STAGE_ODDS: Mapping[str, Odds] = {
 }
 _SEEN_ODDS: tuple[Odds, ...] = ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6), (0.7, 0.7, 0.7))
 """An inner boundary that was seen never, once, twice, more often."""
+_SETTLED = len(_SEEN_ODDS) - 1
+"""Seen so often, a prefix speaks for itself."""
 _PRIOR_TRIALS = 1.0
 _PEER_TRIALS = 3.0
 _MEMORY = 200
@@ -43,7 +45,7 @@ _DENSITY_GAIN = 0.2
 _INSURED_SHARE = 100
 """Writes that come to nothing may cost one part in so many of all input, beyond what caching has saved."""
 _COLD = (0.0, 0.0)
-_EARNED_PROMPTS = 4
+_EARNED_PROMPTS = 1
 _GROUPS = 1_024
 _DUMPED = 512
 
@@ -87,8 +89,8 @@ class PrefixStatistics:
 
     # What the planner asks.
 
-    def odds(self, layout: Layout, at: int, now: float) -> Odds:
-        """How likely the prefix up to boundary ``at`` is to come back within each horizon after this request."""
+    def odds(self, layout: Layout, at: int, now: float) -> tuple[Odds, Odds]:
+        """How likely the prefix up to boundary ``at`` is to come back within each horizon, and then once more."""
         record = self._records.get(layout.boundaries[at].print)
         seen = 0 if record is None else record.seen
         open_trial = record is not None and now < record.ready
@@ -96,16 +98,20 @@ class PrefixStatistics:
         for group in reversed(self._peers(layout, at, seen - open_trial)):
             odds = _blend(group, odds, weight)
             weight = _PEER_TRIALS
+        again = odds
+        if seen < _SETTLED:
+            again = self._inner_odds(layout.boundaries[at].ref.section, seen - open_trial + 1)
         if record is None or open_trial:
-            return odds
+            return odds, again
         odds = _blend((record.seen, *record.hits), odds, weight)
         gap = now - record.last  # this arrival settles the open trial
         one = 1.0 / (record.seen + weight)
-        return (
+        odds = (
             odds[0] + (one if gap <= HORIZONS_S[0] else 0.0),
             odds[1] + (one if gap <= HORIZONS_S[1] else 0.0),
             odds[2] + (one if gap <= HORIZONS_S[2] else 0.0),
         )
+        return odds, odds if seen >= _SETTLED else again
 
     def warm_until(self, prefix: bytes, target: Target | None, now: float) -> float:
         """When the entry of a prefix expires; 0 where there is none. ``target`` ``None``: at whichever model."""
@@ -135,7 +141,7 @@ class PrefixStatistics:
     def allowance_pico(self, prefix_cost_pico: int) -> int:
         """What may be risked on writes: what caching saved so far, a share of all input, and a few prompts to begin.
 
-        One prompt is given; up to four more are earned by writes that were held back and would have paid.
+        One prompt is given, another is earned by writes that were held back and would have paid.
         """
         earned = min(max(self._held_pico, 0), _EARNED_PROMPTS * prefix_cost_pico)
         return self._ahead_pico + self._spent_pico // _INSURED_SHARE + prefix_cost_pico + earned
@@ -242,7 +248,11 @@ class PrefixStatistics:
         """The groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
             return self._group((layout.root, layout.stage)), self._group((layout.stage,))
-        return (self._group((layout.boundaries[at].ref.section, min(seen, len(_SEEN_ODDS) - 1))),)
+        return (self._group((layout.boundaries[at].ref.section, min(seen, _SETTLED))),)
+
+    def _inner_odds(self, section: Section, seen: int) -> Odds:
+        seen = min(seen, _SETTLED)
+        return _blend(self._group((section, seen)), _SEEN_ODDS[seen], _PRIOR_TRIALS)
 
     def _group(self, key: tuple[object, ...]) -> _Group:
         group = self._groups.get(key)
@@ -316,7 +326,7 @@ class PrefixStatistics:
 def _prior(layout: Layout, at: int, seen: int) -> Odds:
     if at == len(layout.boundaries) - 1:
         return _STAGE_ODDS[layout.stage]
-    return _SEEN_ODDS[min(seen, len(_SEEN_ODDS) - 1)]
+    return _SEEN_ODDS[min(seen, _SETTLED)]
 
 
 def _blend(group: Sequence[float], prior: Odds, weight: float) -> Odds:

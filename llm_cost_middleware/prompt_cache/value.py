@@ -1,11 +1,12 @@
 """What a cache mark is worth, and which marks are worth most together. Arithmetic only.
 
 A prompt is a chain of segments between boundaries. Writing a segment costs ``w - u`` a token more than sending it
-uncached; if it comes back before it expires, which happens with odds ``p``, it is read at ``r`` and need not be written
-again. So a write is worth ``u - w + p (w - r)`` a token (``u``, ``w``, ``r``: the prices of uncached input, of a write
-with that lifetime, of a read): the difference between the long-run costs, ``u`` of a segment that is never cached and
-``p r + (1 - p) w`` of one that is kept cached. It breaks even at ``p = (w - u) / (w - r)``: 0.22 for five minutes at
-Anthropic's usual prices, 0.53 for an hour.
+uncached (``u``, ``w``, ``r``: the prices of uncached input, of a write with that lifetime, of a read). If it comes back
+before it expires, which happens with odds ``p``, that saves ``u - r``, and leaves an entry that is worth ``q (w - r)``
+where it comes back once more with odds ``q``, but never more than writing it again, ``w - u``. So a write is worth
+``u - w + p (u - r + min(w - u, q (w - r)))`` a token. In traffic that goes on and on this is the difference between
+``u`` and the long-run cost of a segment that is kept cached, ``p r + (1 - p) w``; it breaks even at
+``p = (w - u) / (w - r)``: 0.22 for five minutes at Anthropic's usual prices, 0.53 for an hour.
 
 A mark caches everything before it, so the deepest mark goes where the running sum of these values peaks. Marks above it
 cost nothing more, and keep shorter prefixes readable on their own.
@@ -31,6 +32,9 @@ class Candidate(NamedTuple):
     """Its block, as a lookback counts."""
     tokens: int
     odds: Odds
+    """How likely its prefix comes back."""
+    again: Odds
+    """How likely it then comes back once more."""
     warm: bool = False
     """An entry ends here and can be read."""
     pending: bool = False
@@ -68,10 +72,13 @@ class Choice(NamedTuple):
     """What would have been written, had the allowance been larger."""
 
 
-def write_value(odds: Odds, prices: CachePrices, ttl: str) -> float:
+def write_value(odds: Odds, again: Odds, prices: CachePrices, ttl: str) -> float:
     """The worth of writing one token for ``ttl``, in pico-dollars; negative where it does not pay."""
-    price = prices.write[ttl]
-    return prices.uncached - price + odds[HORIZON_OF[ttl]] * (price - prices.read)
+    uncached, price, horizon = prices.uncached, prices.write[ttl], HORIZON_OF[ttl]
+    read_back = price - prices.read
+    return (
+        uncached - price + odds[horizon] * (uncached - prices.read + min(price - uncached, again[horizon] * read_back))
+    )
 
 
 def choose(
@@ -118,7 +125,7 @@ def _peak(candidates: Sequence[Candidate], prices: CachePrices, ttls: tuple[str,
         elif each.pending:
             value = float(prices.uncached - prices.write[ttls[0]])  # written twice over
         else:
-            value = max(write_value(each.odds, prices, ttl) for ttl in ttls)
+            value = max(write_value(each.odds, each.again, prices, ttl) for ttl in ttls)
         total += value * (each.tokens - before)
         before = each.tokens
         if total > best:
@@ -197,7 +204,7 @@ def _with_lifetimes(
             if not each.mark:
                 marks.append((each.at, ttl))
                 risk += fresh * (prices.write[ttl] - prices.uncached)
-                value += fresh * write_value(each.odds, prices, ttl)
+                value += fresh * write_value(each.odds, each.again, prices, ttl)
         else:
             if best is None or gain + value > best.value_pico:
                 best = Choice(tuple(marks), read, risk, gain + int(value))

@@ -1,0 +1,159 @@
+"""What cache planning saves, against the rules people use, and what it costs in time.
+
+The replay here is a short form; ``python tests/benchmarks/cache_replay/replay.py`` (or ``--soak``) plays everything.
+The figures of its last run lie in ``results/prompt_cache.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from llm_cost_middleware.prompt_cache.layout import read_layout
+from llm_cost_middleware.prompt_cache.planner import plan
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallRequest, Message, Part, Target
+from llm_cost_middleware.usage import TokenUsage
+
+FOLDER = Path(__file__).parent / "cache_replay"
+
+
+@pytest.fixture(scope="module")
+def replay():
+    """The replay, imported from its folder."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import replay
+
+        yield replay
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def short(replay):
+    if not replay.data_folder().is_dir():
+        pytest.skip("the recorded agent conversations are not here: set LLM_COST_DATA")
+    return replay.all_kinds(replay.data_folder(), conversations=20, share=0.3)
+
+
+def check(outcomes, base, totals):
+    """What must hold of every comparison."""
+    for kind, found in outcomes.items():
+        assert found["planned"].cost_nanousd <= 1.02 * found[base].cost_nanousd, kind
+    for rival in totals.keys() - {"planned", "optimum"}:
+        assert totals["planned"] < totals[rival], rival
+
+
+@pytest.mark.data
+def test_planned_marks_beat_every_other_rule_at_claude(replay, short):
+    outcomes = {kind: replay.compare(calls) for kind, calls in short.items()}
+    print("\n" + replay.table(outcomes))
+    check(outcomes, replay.BASE, replay.totals(outcomes))
+    agents = outcomes["agents (recorded)"]
+    assert agents["planned"].cost_nanousd <= 1.10 * agents["optimum"].cost_nanousd
+    for kind, found in outcomes.items():  # the optimum is one
+        assert found["optimum"].cost_nanousd <= min(each.cost_nanousd for each in found.values()), kind
+
+
+@pytest.mark.data
+def test_planned_breakpoints_beat_what_gpt_5_6_does_by_itself(replay, short):
+    outcomes = {kind: replay.compare_openai(calls) for kind, calls in short.items()}
+    print("\n" + replay.table(outcomes))
+    check(outcomes, replay.BASE, replay.totals(outcomes))
+
+
+def test_a_fan_out_that_waits_for_its_first_call_is_written_once(replay):
+    found = replay.warm_first(4)
+    assert found["planned"].cost_nanousd < 0.25 * found[replay.BASE].cost_nanousd
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("gap_s", [20.0, 700.0])
+def test_prompts_that_stop_coming_back_cannot_make_caching_dear(replay, times, gap_s):
+    """Each prompt is sent exactly so often: the rule that marks what was seen before always writes for nothing."""
+    import traffic
+
+    rng, calls, now = random.Random(times), [], 0.0
+    for _ in range(240 // times):
+        system, question = traffic._text(rng, 6_000), traffic._text(rng, 6_000)
+        for _ in range(times):
+            calls.append(traffic._call(now, system, [traffic._user(question)]))
+            now += gap_s
+    planned = replay.play(calls, replay.Planned(replay.prices_of("anthropic", traffic.MODEL), traffic.MODEL))
+    uncached = replay.play(calls, replay.Blind(replay.uncached))
+    assert planned.cost_nanousd <= 1.02 * uncached.cost_nanousd
+
+
+@pytest.mark.soak
+@pytest.mark.data
+def test_the_full_replay_gives_the_figures_that_are_checked_in(replay, short):
+    kept = json.loads(replay.RESULTS.read_text())
+    full = replay.all_kinds(replay.data_folder())
+    outcomes = {kind: replay.compare(calls) for kind, calls in full.items()}
+    print("\n" + replay.table(outcomes))
+    check(outcomes, replay.BASE, replay.totals(outcomes))
+    assert sum(len(calls) for kind, calls in full.items() if kind.startswith("agents")) == 1_698
+    for kind, found in outcomes.items():
+        assert {name: each._asdict() for name, each in found.items()} == kept[replay.MODEL][kind]
+
+
+@pytest.fixture
+def long_conversation():
+    """Forty messages of 750 characters behind a system prompt of 6,000."""
+    messages = [Message("system", (Part("text", "S" * 6_000),))]
+    for at in range(39):
+        kinds = [("user", "text"), ("assistant", "tool_use"), ("user", "tool_result"), ("assistant", "text")]
+        role, kind = kinds[at % 4]
+        messages.append(Message(role, (Part(kind, f"{at:03}" + "x" * 750),)))
+    return CallRequest("anthropic", "claude-sonnet-4-6", tuple(messages))
+
+
+@pytest.fixture
+def warm(replay, long_conversation):
+    """How to plan that conversation, by a planner that has seen it grow."""
+    target = Target("anthropic", "claude-sonnet-4-6")
+    planned = replay.Planned(replay.prices_of(*target), target.model)
+    ability, statistics, prices = (
+        get_provider("anthropic").cache_ability(target.model),
+        planned.statistics,
+        planned._prices,
+    )
+    for turn in range(2, 40, 2):
+        layout = read_layout(CallRequest(*target, long_conversation.messages[:turn]))
+        made = plan(layout, ability, prices, statistics, now=5.0 * turn, target=target)
+        statistics.begin(layout, made, now=5.0 * turn)
+        usage = TokenUsage(cache_read=made.warm, cache_write_5m=max(layout.tokens - made.warm, 0))
+        statistics.observe(layout, target, made, usage, now=5.0 * turn + 2.0)
+
+    def work(request=long_conversation):
+        return plan(read_layout(request), ability, prices, statistics, now=202.0, target=target)
+
+    assert work().warm > 0
+    return work
+
+
+def test_bench_planning_forty_messages(benchmark, warm):
+    benchmark(warm)
+
+
+def test_bench_planning_a_short_question(benchmark, warm):
+    short = CallRequest("anthropic", "claude-sonnet-4-6", (Message("user", (Part("text", "What is the time?"),)),))
+    benchmark(warm, short)
+
+
+def test_bench_the_raw_limit_of_planning(benchmark, long_conversation):
+    """Hashing the text of the conversation, and nothing else."""
+
+    def limit():
+        digest = sha256()
+        for message in long_conversation.messages:
+            digest.update(message.parts[0].text.encode())
+        return digest.digest()
+
+    benchmark(limit)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from llm_cost_middleware.prompt_cache.layout import BlockRef, anchors, read_layout
+from llm_cost_middleware.request import CallRequest, Message, Part, ServerTool, Tool
+
+
+def refs(layout):
+    return [each.ref for each in layout.boundaries]
+
+
+def test_a_prompt_is_cut_after_tools_system_first_turn_and_turns_but_never_after_an_answer(conversation):
+    layout = read_layout(conversation(3, tools=2))
+    assert refs(layout) == [
+        BlockRef("tools", 0, 1),
+        BlockRef("system", 0, 0),
+        BlockRef("messages", 0, 0),
+        BlockRef("messages", 2, 0),
+        BlockRef("messages", 4, 0),
+    ]
+    assert (layout.head, layout.first_turn, layout.previous) == (2, 3, 3)
+    assert [each.number for each in layout.boundaries] == [1, 2, 3, 5, 7]
+
+
+def test_the_end_of_a_request_is_the_previous_end_of_the_next_one(conversation):
+    for turns in range(1, 20):
+        now, following = read_layout(conversation(turns)), read_layout(conversation(turns + 1))
+        assert following.boundaries[following.previous].print == now.boundaries[-1].print
+
+
+def test_sizes_grow_and_the_last_boundary_spans_the_prompt(conversation):
+    layout = read_layout(conversation(5))
+    ends = [each.end for each in layout.boundaries]
+    assert ends == sorted(set(ends))
+    assert layout.size == ends[-1]
+    assert layout.tokens == layout.size // 4
+
+
+def test_a_short_request_has_no_layout():
+    layout = read_layout(CallRequest("anthropic", "m", (Message("user", (Part("text", "hello"),)),)))
+    assert layout.boundaries == ()
+    assert layout.root == layout.conversation == b""
+    assert anchors(layout) == []
+
+
+def test_an_image_makes_even_a_short_request_worth_a_look():
+    request = CallRequest("anthropic", "m", (Message("user", (Part("image", detail={"bytes": 9}),)),))
+    assert len(read_layout(request).boundaries) == 1
+
+
+def test_stages(conversation):
+    assert read_layout(conversation(1)).stage == "fresh"
+    assert read_layout(conversation(1, tools=1)).stage == "tooled"
+    assert read_layout(conversation(2)).stage == "dialog"
+    assert read_layout(conversation(2, results=True)).stage == "loop"
+
+
+def test_one_changed_byte_changes_every_fingerprint_behind_it(conversation):
+    one, other = read_layout(conversation(2)), read_layout(conversation(2, system="T" + "S" * 7_999))
+    assert all(a.print != b.print for a, b in zip(one.boundaries, other.boundaries, strict=True))
+
+
+def test_reordered_tools_are_another_prefix(conversation):
+    request = conversation(1, tools=3)
+    swapped = CallRequest(request.provider, request.model, request.messages, request.tools[::-1])
+    assert read_layout(request).boundaries[0].print != read_layout(swapped).boundaries[0].print
+
+
+def test_a_changed_tool_choice_keeps_the_system_prompt_and_loses_the_messages(conversation):
+    one = read_layout(conversation(2, params={"tool_choice": "auto"}))
+    other = read_layout(conversation(2, params={"tool_choice": "any"}))
+    same = [a.print == b.print for a, b in zip(one.boundaries, other.boundaries, strict=True)]
+    assert same == [True, False, False]
+
+
+def test_block_edges_matter():
+    def of(*texts):
+        parts = tuple(Part("text", text) for text in texts)
+        return read_layout(CallRequest("anthropic", "m", (Message("user", parts),))).boundaries[-1].print
+
+    assert of("a" * 600, "b") != of("a" * 599, "ab")
+
+
+def test_nothing_ends_on_thinking_or_empty_text():
+    parts = (Part("text", "x" * 900), Part("thinking", "hm"), Part("text", "  "))
+    layout = read_layout(CallRequest("anthropic", "m", (Message("user", parts),)))
+    assert refs(layout) == [BlockRef("messages", 0, 0)]
+
+
+def test_marks_of_the_caller_are_seen_wherever_they_stand():
+    messages = (
+        Message("system", (Part("text", "s" * 600, "1h"),)),
+        Message("user", (Part("text", "q"),)),
+        Message("assistant", (Part("tool_use", "{}", "5m"),)),
+        Message("user", (Part("tool_result", "r", "5m"), Part("text", "more"))),
+    )
+    layout = read_layout(CallRequest("anthropic", "m", messages, (Tool("t", "{}", "1h"),)))
+    assert [(each.ref.section, each.mark, each.may_bear_mark) for each in layout.boundaries] == [
+        ("tools", "1h", True),
+        ("system", "1h", True),
+        ("messages", None, True),
+        ("messages", "5m", False),
+        ("messages", "5m", True),
+        ("messages", None, True),
+    ]
+
+
+def test_server_tools_hide_where_the_client_tools_end(conversation):
+    request = conversation(1, tools=2, server_tools=(ServerTool("web_search_20250305"),))
+    assert all(each.ref.section != "tools" for each in read_layout(request).boundaries)
+
+
+def test_a_long_list_of_documents_is_cut_at_its_first_blocks_and_its_end():
+    parts = tuple(Part("text", f"{at}" * 100) for at in range(30))
+    layout = read_layout(CallRequest("anthropic", "m", (Message("user", parts),)))
+    assert [each.ref.block for each in layout.boundaries] == [*range(8), 29]
+
+
+def test_only_the_latest_turns_are_cut(conversation):
+    layout = read_layout(conversation(40))
+    assert len(layout.boundaries) == 2 + 8
+    assert layout.previous == len(layout.boundaries) - 2
+
+
+def test_a_prefilled_answer_is_not_a_turn(conversation):
+    request = conversation(1)
+    prefilled = CallRequest("anthropic", "m", (*request.messages, Message("assistant", (Part("text", "{"),))))
+    layout = read_layout(prefilled)
+    assert layout.previous is None
+    assert layout.boundaries[-1].ref == BlockRef("messages", 0, 0)
+
+
+def test_reading_changes_nothing(conversation):
+    request = conversation(3, tools=2, params={"tool_choice": {"type": "auto"}})
+    before = repr(request)
+    read_layout(request)
+    assert repr(request) == before

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import pytest
+
+from llm_cost_middleware.prompt_cache.layout import BlockRef, read_layout
+from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CachePrices
+from llm_cost_middleware.prompt_cache.planner import NO_PLAN, plan
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallRequest, Message, Part, Target
+
+SOL = Target("openai", "gpt-5.6-sol")
+SOL_PRICES = CachePrices(400_000, {"30m": 5_000_000}, 4_000_000)
+GPT5 = Target("openai", "gpt-5")
+GPT5_PRICES = CachePrices(125_000, {}, 1_250_000)
+
+
+def ends(made):
+    return [(mark.position.section, mark.position.message, mark.ttl) for mark in made.marks]
+
+
+def test_a_short_question_gets_no_plan(player):
+    request = CallRequest("anthropic", "m", (Message("user", (Part("text", "hello"),)),))
+    assert player().plan(request)[1] is NO_PLAN
+
+
+def test_a_prompt_below_the_models_minimum_gets_no_plan(conversation, prices):
+    request = conversation(1, system="S" * 4_000, tools=1, text=100)
+    for model, planned in (("claude-sonnet-4-6", True), ("claude-haiku-4-5", False)):
+        ability = get_provider("anthropic").cache_ability(model)
+        made = plan(read_layout(request), ability, prices, now=0.0)
+        assert (made is not NO_PLAN) is planned
+
+
+def test_off_is_off_and_a_model_without_cache_has_no_plan(conversation, prices):
+    layout = read_layout(conversation(3))
+    sonnet = get_provider("anthropic").cache_ability("claude-sonnet-4-6")
+    assert plan(layout, sonnet, prices, policy=CachePolicy(mode="off"), now=0.0) is NO_PLAN
+    assert plan(layout, get_provider("openai").cache_ability("gpt-4"), prices, now=0.0) is NO_PLAN
+
+
+def test_the_classic_mode_marks_the_system_prompt_and_nothing_else(conversation, player):
+    assert ends(player(mode="system").call(conversation(4, tools=3))) == [("system", 0, "5m")]
+    assert ends(player(mode="system", ttl="1h").call(conversation(4))) == [("system", 0, "1h")]
+    assert ends(player(mode="system").call(conversation(4, tools=8, system=""))) == [("tools", 0, "5m")]
+
+
+def test_an_agent_is_marked_from_its_first_call_and_the_mark_moves(conversation, player):
+    play = player()
+    first = play.call(conversation(1, tools=4))
+    assert first.marks
+    assert first.warm == 0
+    for turn in range(2, 12):
+        made = play.call(conversation(turn, tools=4, results=True), after=5.0)
+        assert made.marks[-1].position == BlockRef("messages", 2 * turn - 2, 0)
+        assert made.warm > 0
+        assert made.expected_now_nanousd > 0
+
+
+def test_a_single_question_is_not_marked_and_neither_is_the_next_unrelated_one(conversation, player):
+    play = player()
+    for at in range(20):
+        assert play.call(conversation(1, system=f"{at}" * 8_000), after=10.0).marks == ()
+
+
+def test_a_system_prompt_that_keeps_coming_back_is_marked(conversation, player):
+    play = player()
+    plans = [play.call(conversation(1, salt=str(at)), after=30.0) for at in range(6)]
+    assert plans[0].marks == ()
+    assert [ends(made) for made in plans[2:]] == [[("system", 0, "5m")]] * 4
+    assert plans[-1].warm > 0
+
+
+def test_a_conversation_with_long_pauses_is_written_for_an_hour(conversation, player):
+    play = player()
+    plans = [play.call(conversation(turn), after=900.0) for turn in range(1, 14)]
+    assert {mark.ttl for made in plans[-4:] for mark in made.marks} == {"1h"}
+    assert plans[-1].warm > 0
+
+
+def test_pauses_beyond_every_lifetime_stop_the_writes(conversation, player):
+    play = player()
+    plans = [play.call(conversation(turn), after=9_000.0) for turn in range(1, 14)]
+    assert not any(made.marks for made in plans[6:])
+
+
+def test_a_policy_of_one_lifetime_is_kept(conversation, player):
+    play = player(ttl="1h")
+    play.statistics._spent_pico = 10**15
+    for turn in range(1, 8):
+        made = play.call(conversation(turn, tools=4, results=True), after=5.0)
+        assert {mark.ttl for mark in made.marks} <= {"1h"}
+    assert made.marks
+
+
+def test_marks_of_the_caller_leave_fewer_and_stay_in_order(conversation, player):
+    marked = (
+        Message("system", tuple(Part("text", f"{at}" * 4_000, "1h") for at in range(3))),
+        *conversation(3, system="").messages,
+    )
+    made = player().call(CallRequest("anthropic", "m", marked))
+    assert len(made.marks) == 1
+    full = CallRequest("anthropic", "m", (Message("system", (*marked[0].parts, Part("text", "x", "5m"))), *marked[1:]))
+    assert player().call(full).marks == ()
+
+
+def test_automatic_caching_by_the_caller_takes_a_place_at_the_end(conversation, player):
+    request = conversation(3, tools=3, params={"cache_control": {"type": "ephemeral"}})
+    made = player().call(request)
+    assert all(mark.position != BlockRef("messages", 4, 0) for mark in made.marks)
+    assert len(made.marks) <= 3
+
+
+def test_a_long_agent_turn_keeps_its_last_entry_in_reach(player):
+    def request(rounds, width=12):
+        messages = [Message("system", (Part("text", "S" * 8_000),)), Message("user", (Part("text", "go" * 400),))]
+        for at in range(rounds):
+            messages.append(Message("assistant", tuple(Part("tool_use", f"{at}.{n}" * 30) for n in range(width))))
+            messages.append(Message("user", tuple(Part("tool_result", f"{at}.{n}" * 90) for n in range(width))))
+        return CallRequest("anthropic", "m", tuple(messages))
+
+    play = player()
+    for rounds in range(1, 6):
+        layout, made = play.plan(request(rounds))
+        numbers = {each.ref: each.number for each in layout.boundaries}
+        marked = [numbers[mark.position] for mark in made.marks]
+        previous = layout.boundaries[layout.previous].number
+        assert any(0 <= number - previous < 20 for number in marked)
+        play.call(request(rounds), after=3.0)
+
+
+def test_a_write_in_flight_is_waited_for_when_the_application_fans_out(conversation, player):
+    play = player(warm_first=True)
+    layout, first = play.plan(conversation(1, salt="a"))
+    assert first.marks
+    play.statistics.begin(layout, first, now=play.now)
+    _, second = play.plan(conversation(1, salt="b"))
+    assert second.wait_for == layout.boundaries[0].print
+    assert play.statistics.is_pending(second.wait_for, play.now)
+    play.now += 60.0
+    assert not play.statistics.is_pending(second.wait_for, play.now)
+
+
+def test_without_warm_first_a_cold_fan_out_is_not_written_many_times(conversation, player):
+    play = player()
+    for batch in range(5):
+        plans = []
+        for at in range(10):
+            layout, made = play.plan(conversation(1, system=f"{batch}" * 8_000, salt=str(at)))
+            play.statistics.begin(layout, made, now=play.now)
+            plans.append(made)
+        assert not any(made.marks for made in plans)
+        play.now += 600.0
+
+
+def test_openai_before_5_6_gets_a_key_and_no_marks(conversation, player):
+    play = player(GPT5, GPT5_PRICES)
+    one = play.call(conversation(1, salt="x", provider="openai"))
+    other = play.call(conversation(1, salt="y", provider="openai"), after=1.0)
+    assert one.marks == ()
+    assert one.cache_key == other.cache_key is not None
+    assert one.retention is None
+    assert not one.explicit
+
+
+def test_a_day_of_retention_is_asked_for_only_when_the_policy_says_so(conversation, player):
+    request = conversation(1, provider="openai")
+    assert player(GPT5, GPT5_PRICES, ttl="1h").call(request).retention == "24h"
+    assert player(Target("openai", "gpt-4o"), GPT5_PRICES, ttl="1h").call(request).retention is None
+
+
+def test_the_callers_own_key_stays(conversation, player):
+    request = conversation(1, provider="openai", params={"prompt_cache_key": "mine"})
+    assert player(GPT5, GPT5_PRICES).call(request).cache_key is None
+
+
+def test_a_busy_prefix_is_split_into_shards_and_a_conversation_stays_in_its_own(conversation, player):
+    play = player(GPT5, GPT5_PRICES)
+    requests = [conversation(1, salt=f"{at}", provider="openai") for at in range(64)]
+    assert len({play.plan(request)[1].cache_key for request in requests}) == 1
+    for request in requests:
+        layout, made = play.plan(request)
+        play.statistics.begin(layout, made, now=play.now)
+        play.now += 1.0
+    keys = {play.plan(request)[1].cache_key for request in requests}
+    assert 2 <= len(keys) <= 8
+    later = conversation(3, salt="5", provider="openai")
+    assert play.plan(requests[5])[1].cache_key == play.plan(later)[1].cache_key
+
+
+def test_from_5_6_on_a_single_question_switches_the_paid_write_off(conversation, player):
+    made = player(SOL, SOL_PRICES).call(conversation(1, provider="openai"))
+    assert (made.marks, made.explicit) == ((), True)
+
+
+def test_from_5_6_on_a_conversation_marks_its_last_end_and_its_new_one(conversation, player):
+    play = player(SOL, SOL_PRICES)
+    for turn in range(1, 6):
+        made = play.call(conversation(turn, tools=4, results=True, provider="openai"), after=5.0)
+        assert made.explicit
+        assert all(mark.position.section != "tools" for mark in made.marks)
+    assert [mark.position.message for mark in made.marks if mark.position.section == "messages"][-2:] == [6, 8]
+    assert made.warm > 0
+
+
+def test_the_callers_own_cache_options_are_left_alone(conversation, player):
+    request = conversation(3, provider="openai", params={"prompt_cache_options": {"mode": "implicit"}})
+    made = player(SOL, SOL_PRICES).call(request)
+    assert (made.marks, made.explicit) == ((), False)
+
+
+def test_a_lifetime_without_a_price_is_not_used(conversation, player, sonnet):
+    play = player(sonnet, CachePrices(300_000, {}, 3_000_000))
+    assert play.call(conversation(3, tools=3)).marks == ()
+
+
+def test_what_was_expected_is_what_the_usage_shows(conversation, player):
+    """The saving a plan expects of its own call is the saving that the bill then shows, whatever the turn."""
+    play = player()
+    for turn in range(1, 8):
+        layout, made = play.plan(conversation(turn, tools=4, results=True))
+        sent = play.call(conversation(turn, tools=4, results=True), after=4.0)
+        assert sent.expected_now_nanousd == pytest.approx(made.expected_now_nanousd)
+        assert sent.expected_saving_nanousd >= sent.expected_now_nanousd
+    assert layout.tokens > sent.warm > 0
+
+
+def test_a_plan_is_a_value():
+    assert CachePlan() == CachePlan()
+    with pytest.raises(AttributeError):
+        CachePlan().warm = 1

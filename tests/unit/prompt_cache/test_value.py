@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from llm_cost_middleware.prompt_cache.plan import CachePrices
+from llm_cost_middleware.prompt_cache.value import Candidate, Choice, choose, write_value
+
+PRICES = CachePrices(300_000, {"5m": 3_750_000, "1h": 6_000_000}, 3_000_000)
+BOTH = ("5m", "1h")
+
+
+def candidates(*odds, tokens=2_000, **states):
+    return [
+        Candidate(
+            at, at, (at + 1) * tokens, *((p, p, p) if isinstance(p, float) else p,) * 2, **states.get(f"c{at}", {})
+        )
+        for at, p in enumerate(odds)
+    ]
+
+
+def chosen(found, ttls=BOTH, slots=4, lookback=20, allowance=10**18):
+    return choose(found, PRICES, ttls, slots=slots, lookback=lookback, allowance_pico=allowance)
+
+
+@pytest.mark.parametrize(("ttl", "break_even"), [("5m", 0.75 / 3.45), ("1h", 3.0 / 5.7)])
+def test_a_write_breaks_even_where_the_formula_says(ttl, break_even):
+    assert write_value((break_even,) * 3, (1.0,) * 3, PRICES, ttl) == pytest.approx(0, abs=1)
+    assert write_value((break_even + 0.01,) * 3, (1.0,) * 3, PRICES, ttl) > 0
+    assert write_value((break_even - 0.01,) * 3, (1.0,) * 3, PRICES, ttl) < 0
+
+
+def test_a_single_return_pays_for_five_minutes_and_not_for_an_hour():
+    once, never = (1.0,) * 3, (0.0,) * 3
+    assert write_value(once, never, PRICES, "5m") == pytest.approx(2_700_000 - 750_000)
+    assert write_value(once, never, PRICES, "1h") == pytest.approx(2_700_000 - 3_000_000)
+
+
+def test_nothing_is_marked_below_the_break_even():
+    assert chosen(candidates(0.2, 0.1)) == Choice()
+
+
+def test_a_likely_end_is_marked_and_a_likelier_start_too():
+    assert chosen(candidates(0.95, 0.5)).marks == ((0, "5m"), (1, "5m"))
+
+
+def test_one_mark_serves_boundaries_that_return_together():
+    assert chosen(candidates(0.8, 0.8, 0.8)).marks == ((2, "5m"),)
+
+
+def test_what_returns_after_five_minutes_is_written_for_an_hour():
+    assert chosen(candidates((0.05, 0.9, 0.9), (0.05, 0.9, 0.9))).marks == ((1, "1h"),)
+
+
+def test_a_long_lifetime_stands_before_a_short_one():
+    found = chosen(candidates((0.3, 0.95, 0.95), (0.9, 0.3, 0.3)))
+    assert [ttl for _, ttl in found.marks] == sorted((ttl for _, ttl in found.marks), reverse=False)
+
+
+def test_what_is_warm_is_read_and_not_written_again():
+    found = chosen(candidates(0.0, 0.0, c0={"warm": True}))
+    assert found == Choice(((0, "5m"),), 2_000, 0, 2_000 * 2_700_000)
+
+
+def test_an_entry_out_of_reach_of_the_last_mark_gets_a_mark_of_its_own():
+    near = [Candidate(0, 0, 2_000, *((0.9,) * 3,) * 2, warm=True), Candidate(1, 19, 4_000, *((0.9,) * 3,) * 2)]
+    far = [near[0], near[1]._replace(number=20)]
+    assert [at for at, _ in chosen(near).marks] == [1]
+    assert [at for at, _ in chosen(far).marks] == [0, 1]
+
+
+def test_without_a_lookback_an_entry_is_found_at_its_own_block_only():
+    found = chosen(candidates(0.9, 0.9, c0={"warm": True}), ttls=("5m",), lookback=None)
+    assert [at for at, _ in found.marks] == [0, 1]
+
+
+def test_a_forgotten_entry_out_of_reach_is_looked_for():
+    found = [Candidate(0, 0, 2_000, *((0.9,) * 3,) * 2, presumed=True), Candidate(1, 40, 4_000, *((0.9,) * 3,) * 2)]
+    assert [at for at, _ in chosen(found).marks] == [0, 1]
+
+
+def test_what_another_call_writes_just_now_is_not_written_twice():
+    assert chosen(candidates(0.9, 0.9, tokens=2_000, c0={"pending": True})).marks  # the rest is worth it
+    heavy = [Candidate(0, 0, 9_000, *((0.9,) * 3,) * 2, pending=True), Candidate(1, 1, 9_100, *((0.9,) * 3,) * 2)]
+    assert chosen(heavy) == Choice()
+
+
+def test_the_allowance_cuts_a_write_short_and_remembers_what_it_held_back():
+    found = chosen(candidates(0.9, 0.8, 0.7), allowance=2_000 * 750_000)
+    assert found.marks == ((0, "5m"),)
+    assert found.risk_pico == 2_000 * 750_000
+    assert found.held is not None
+    assert (found.held.at, found.held.risk_pico) == (2, 6_000 * 750_000)
+
+
+def test_marks_of_the_caller_count_and_bind_the_order():
+    before_long = candidates(0.95, 0.5, 0.3, c1={"mark": "1h"})
+    assert chosen(before_long, slots=3).marks == ((0, "1h"), (2, "5m"))
+    after_short = candidates((0.3, 0.95, 0.95), (0.0, 0.9, 0.9), c0={"mark": "5m"})
+    assert all(ttl == "5m" for _, ttl in chosen(after_short, slots=3).marks)
+    contradictory = candidates(0.9, 0.9, 0.9, c0={"mark": "5m"}, c1={"mark": "1h"})
+    assert chosen(contradictory, slots=2).marks == ()
+
+
+def test_slots_go_to_the_deepest():
+    found = chosen(candidates(0.99, 0.9, 0.8, 0.7, 0.6, 0.5), slots=2)
+    assert len(found.marks) == 2
+    assert found.marks[-1][0] == 5
+
+
+def test_the_choice_of_the_deepest_mark_is_the_best_there_is():
+    """Against every single mark with either lifetime, on random instances."""
+    rng = random.Random(7)
+    for _ in range(300):
+        count = rng.randint(1, 6)
+        levels = sorted((rng.random() for _ in range(count)), reverse=True)
+        found = candidates(*levels, tokens=rng.randint(100, 5_000))
+        best = 0.0
+        for at, ttl in itertools.product(range(count), BOTH):
+            tokens = found[at].tokens
+            best = max(best, tokens * write_value(found[at].odds, found[at].again, PRICES, ttl))
+        assert chosen(found).value_pico >= int(best) - 1
