@@ -113,7 +113,7 @@ class Governor:
         """Decide where a call goes. What stands against it is raised when it would be sent, inside its run."""
         targets = self.targets(model)
         providers = targets.providers
-        if arguments and len(providers) > 1 and not is_portable(arguments):
+        if arguments and len(providers) > 1 and not is_portable(arguments, targets.home.provider):
             providers = targets.home_only
         said = metadata.get(METADATA_KEY) if metadata else None
         if said is None and model.metadata:
@@ -128,16 +128,14 @@ class Governor:
 
     # --- send ----------------------------------------------------------------------------------------------------
 
-    def generate(
-        self, model: Any, messages: list[BaseMessage], stop: list[str] | None, told: dict[str, Any]
-    ) -> ChatResult:
+    def generate(self, model: Any, messages: list[BaseMessage], told: dict[str, Any]) -> ChatResult:
         """Answer in one piece."""
         request, route, targets = self._enter(model, messages, told, stream=False)
 
         def send(attempt: Attempt) -> CallResult:
             sent, arguments = render(targets.home.provider, messages, told, attempt)
             try:
-                result = targets.get(attempt.target)._generate(sent, stop=stop, **arguments)  # noqa: SLF001 - documented
+                result = targets.get(attempt.target)._generate(sent, **arguments)  # noqa: SLF001 - documented
             except Exception as error:
                 note_bill(error, attempt.target.provider)
                 raise
@@ -148,16 +146,14 @@ class Governor:
         except BudgetExceededError as error:
             raise_as_model_error(error)
 
-    async def agenerate(
-        self, model: Any, messages: list[BaseMessage], stop: list[str] | None, told: dict[str, Any]
-    ) -> ChatResult:
+    async def agenerate(self, model: Any, messages: list[BaseMessage], told: dict[str, Any]) -> ChatResult:
         """Answer in one piece, on an event loop."""
         request, route, targets = self._enter(model, messages, told, stream=False)
 
         async def send(attempt: Attempt) -> CallResult:
             sent, arguments = render(targets.home.provider, messages, told, attempt)
             try:
-                result = await targets.get(attempt.target)._agenerate(sent, stop=stop, **arguments)  # noqa: SLF001
+                result = await targets.get(attempt.target)._agenerate(sent, **arguments)  # noqa: SLF001
             except Exception as error:
                 note_bill(error, attempt.target.provider)
                 raise
@@ -168,16 +164,14 @@ class Governor:
         except BudgetExceededError as error:
             raise_as_model_error(error)
 
-    def stream(
-        self, model: Any, messages: list[BaseMessage], stop: list[str] | None, told: dict[str, Any]
-    ) -> Iterator[ChatGenerationChunk]:
+    def stream(self, model: Any, messages: list[BaseMessage], told: dict[str, Any]) -> Iterator[ChatGenerationChunk]:
         """Answer chunk by chunk."""
         request, route, targets = self._enter(model, messages, told, stream=True)
         words = StreamedAnswer.of(told, targets.home.provider)
 
         def send(attempt: Attempt) -> MeteredStream:
             sent, arguments = render(targets.home.provider, messages, told, attempt)
-            chunks = targets.get(attempt.target)._stream(sent, stop=stop, **arguments)  # noqa: SLF001
+            chunks = targets.get(attempt.target)._stream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider
             return MeteredStream(attempt.target.provider, chunks, _stamp(attempt))
@@ -194,7 +188,7 @@ class Governor:
             raise_as_model_error(error)
 
     async def astream(
-        self, model: Any, messages: list[BaseMessage], stop: list[str] | None, told: dict[str, Any]
+        self, model: Any, messages: list[BaseMessage], told: dict[str, Any]
     ) -> AsyncIterator[ChatGenerationChunk]:
         """Answer chunk by chunk, on an event loop."""
         request, route, targets = self._enter(model, messages, told, stream=True)
@@ -202,7 +196,7 @@ class Governor:
 
         async def send(attempt: Attempt) -> MeteredStream:
             sent, arguments = render(targets.home.provider, messages, told, attempt)
-            chunks = targets.get(attempt.target)._astream(sent, stop=stop, **arguments)  # noqa: SLF001
+            chunks = targets.get(attempt.target)._astream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider
             return MeteredStream(attempt.target.provider, chunks, _stamp(attempt))

@@ -98,14 +98,14 @@ class GuardMixin:
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Route, then as LangChain does."""
-        kwargs[ROUTE] = self._route_prompts(messages, kwargs)
+        kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop))
         return super().generate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Route, then as LangChain does."""
-        kwargs[ROUTE] = self._route_prompts(messages, kwargs)
+        kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop))
         return await super().agenerate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
 
     def stream(
@@ -118,7 +118,7 @@ class GuardMixin:
     ) -> Iterator[AIMessageChunk]:
         """Route, then as LangChain does."""
         config = ensure_config(config)
-        kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop))
         return super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
 
     def astream(
@@ -131,7 +131,7 @@ class GuardMixin:
     ) -> AsyncIterator[AIMessageChunk]:
         """Route, then as LangChain does."""
         config = ensure_config(config)
-        kwargs[ROUTE] = self._route_input(input, config, kwargs)
+        kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop))
         return super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
 
     def stream_events(self, input: Any, config: Any = None, *, version: str = "v2", **kwargs: Any) -> Any:  # noqa: A002
@@ -165,18 +165,18 @@ class GuardMixin:
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         del run_manager  # a target must not open a run of its own
-        return self._llm_cost.generate(self, messages, stop, kwargs)
+        return self._llm_cost.generate(self, messages, _told(kwargs, stop))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         del run_manager
-        return await self._llm_cost.agenerate(self, messages, stop, kwargs)
+        return await self._llm_cost.agenerate(self, messages, _told(kwargs, stop))
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._llm_cost.stream(self, messages, stop, kwargs):
+        for chunk in self._llm_cost.stream(self, messages, _told(kwargs, stop)):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -184,7 +184,7 @@ class GuardMixin:
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async for chunk in self._llm_cost.astream(self, messages, stop, kwargs):
+        async for chunk in self._llm_cost.astream(self, messages, _told(kwargs, stop)):
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -202,10 +202,23 @@ class GuardMixin:
         super().__setattr__(name, value)
         self._llm_cost.forget(self)
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        memo = {} if memo is None else memo
+        for name in _CLIENTS:  # clients hold locks, which nobody can copy: copies share them
+            if (client := getattr(self, name, None)) is not None:
+                memo[id(client)] = client
+        return super().__deepcopy__(memo)  # type: ignore[misc]
+
     def __reduce__(self) -> Any:
         raise TypeError(
             "a guarded model holds clients and a ledger: pickle the plain model, and guard it where it runs"
         )
 
 
+def _told(kwargs: dict[str, Any], stop: list[str] | None) -> dict[str, Any]:
+    """The arguments of a call, its stop sequences among them."""
+    return kwargs if stop is None else {**kwargs, "stop": stop}
+
+
+_CLIENTS = ("client", "async_client", "root_client", "root_async_client", "http_client", "http_async_client")
 _RUN = frozenset({"tags", "metadata", "run_name", "run_id"})

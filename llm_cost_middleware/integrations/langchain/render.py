@@ -29,8 +29,10 @@ _FOREIGN_CACHE = {
 _CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 
-def is_portable(arguments: Mapping[str, Any]) -> bool:
+def is_portable(arguments: Mapping[str, Any], home: str) -> bool:
     """Whether a call with these arguments means the same at another provider, so that it may be routed there."""
+    if home == "anthropic" and (arguments.get("stop") or arguments.get("stop_sequences")):
+        return False  # OpenAI's reasoning models take none
     if any(name not in _PORTABLE and name not in _LOCAL for name in arguments):
         return False
     if any(not _is_plain_tool(tool) for tool in arguments.get("tools") or ()):
@@ -78,10 +80,17 @@ def render(
             told.pop(name, None)
         told[_CAP_NAME] = attempt.max_tokens
         _fit_thinking(told, attempt.max_tokens)
+    if there == "openai" and takes_no_stop(attempt.target.model):
+        told.pop("stop", None)
     limits = [limit for limit in (attempt.timeout_s, arguments.get("timeout")) if isinstance(limit, int | float)]
     if limits:
         told["timeout"] = min(limits)
     return list(rendered), told
+
+
+def takes_no_stop(model: str) -> bool:
+    """Whether OpenAI refuses ``stop`` for a model, as it does for all that reason."""
+    return model.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6")) and "chat" not in model
 
 
 _NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"})

@@ -11,6 +11,7 @@ from typing import Any
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home
 from llm_cost_middleware.integrations.langchain.metered import meter
+from llm_cost_middleware.integrations.langchain.render import takes_no_stop
 from llm_cost_middleware.request import Target
 
 PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
@@ -74,7 +75,8 @@ class Targets:
         self._built: dict[Target, Any] = {}
         self.home: Home = _read_home(model, provider)
         reachable = {provider}
-        if not any(_is_set(model, name) for name in _HOME_ONLY):
+        stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
+        if not stops and not any(_is_set(model, name) for name in _HOME_ONLY):
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
         self.providers = frozenset(reachable)
         self.home_only = frozenset({provider})
@@ -158,6 +160,8 @@ def _fit(target: Target, settings: dict[str, Any], profile: Mapping[str, Any]) -
     if profile.get("temperature") is False:
         for name in _SAMPLING:
             settings.pop(name, None)
+    if target.provider == "openai" and takes_no_stop(target.model):
+        settings.pop("stop", None)
     effort = settings.get("reasoning_effort")
     if effort is not None and effort not in (profile.get("reasoning_effort_levels") or ()):
         del settings["reasoning_effort"]

@@ -1,0 +1,112 @@
+"""Real LangChain models over loopback, guarded by a pipeline whose every event is kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from llm_cost_middleware.events import Reserved, Settled, Voided
+from llm_cost_middleware.simulator import auto
+
+HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
+
+
+class Books:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_event(self, event):
+        self.events.append(event)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def ended(self):
+        return [*self.of(Settled), *self.of(Voided)]
+
+
+class House(NamedTuple):
+    """A pipeline, its books, and the provider that bills."""
+
+    pipeline: object
+    books: Books
+    sim: object
+
+    def check(self, *, exact=True):
+        """Requests, rows and bill agree; nothing is left pending."""
+        balance = self.pipeline.ledger.balance("global")
+        assert balance.pending == 0
+        assert len(self.books.of(Reserved)) == len(self.books.ended) == self.sim.request_count
+        booked, billed = sum(event.amount_nanousd for event in self.books.of(Settled)), self.sim.bill.total_nanousd
+        assert int(balance.settled.scaleb(9)) == booked
+        if exact:
+            assert {record.status for record in self.pipeline.records()} <= {"exact"}
+            assert booked == billed
+        assert booked >= billed
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL", "LANGSMITH_TRACING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def sim():
+    from llm_cost_middleware.simulator import Simulator
+
+    with Simulator(responder=auto) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def house(sim):
+    """Make a pipeline of the simulator: ``house(retry={...}, budgets=[...])``."""
+    from llm_cost_middleware.config import CostConfig
+    from llm_cost_middleware.pipeline import CostPipeline
+
+    made = []
+
+    def make(*, timeout_s=30.0, limit="50", observers=(), **sections):
+        providers = {
+            "anthropic": {"base_url": sim.anthropic_url, "timeout_s": timeout_s},
+            "openai": {"base_url": sim.openai_url, "timeout_s": timeout_s},
+        }
+        budgets = sections.pop("budgets", [{"scope": "global", "limit": limit}])
+        books = Books()
+        config = CostConfig(providers=providers, budgets=budgets, **sections)
+        pipeline = CostPipeline(config, observers=(books, *observers))
+        made.append(pipeline)
+        return House(pipeline, books, sim)
+
+    yield make
+    for pipeline in made:
+        pipeline.close()
+
+
+@pytest.fixture
+def claude(sim):
+    """Make a plain ChatAnthropic."""
+    from langchain_anthropic import ChatAnthropic
+
+    def make(model=HAIKU, **settings):
+        return ChatAnthropic(model=model, api_key="k", base_url=sim.anthropic_url, **settings)
+
+    return make
+
+
+@pytest.fixture
+def gpt(sim):
+    """Make a plain ChatOpenAI."""
+    from langchain_openai import ChatOpenAI
+
+    def make(model=MINI, **settings):
+        return ChatOpenAI(model=model, api_key="k", base_url=sim.openai_url, **settings)
+
+    return make
