@@ -89,7 +89,7 @@ class Writer:
 
     def __init__(
         self,
-        connection: Callable[[], sqlite3.Connection],
+        connect: Callable[[], sqlite3.Connection],
         still: Lock,
         gate: Gate,
         url: str,
