@@ -132,8 +132,8 @@ class _Search:
 
     def _runnable(self, thing: Any, path: str) -> Any:
         if isinstance(thing, RunnableLambda | RunnableGenerator):
-            slots = [name for name in ("func", "afunc", "_transform", "_atransform") if hasattr(thing, name)]
-            return self._copied(thing, {name: self._function(getattr(thing, name), f"{path}.{name}") for name in slots})
+            slots = [name for name in ("func", "afunc", "_transform", "_atransform") if name in vars(thing)]
+            return self._copied(thing, {name: self._function(vars(thing)[name], f"{path}.{name}") for name in slots})
         if type(thing).__module__.startswith(("langgraph.", "langchain.chat_models")):
             self._hidden(thing, path, "its models are out of reach")
             return thing
@@ -197,17 +197,16 @@ class _Search:
         for at, (name, cell) in enumerate(zip(function.__code__.co_freevars, cells, strict=True)):
             value = _content(cell)
             if isfunction(value):
-                new = self._function(value, f"{path}[{name}]")
+                new: Any = self._function(value, f"{path}[{name}]")
             elif isinstance(value, Runnable | list | tuple | dict):
+                if name in written and _holds_model(value):
+                    self._hidden(function, path, f"the function assigns {name!r} anew")
+                    continue
                 new = self.rewrite(value, f"{path}[{name}]")
             else:
                 continue
-            if new is value:
-                continue
-            if name in written:
-                self._hidden(function, path, f"the function assigns {name!r} anew")
-                continue
-            cells[at] = CellType(new)
+            if new is not value:
+                cells[at] = CellType(new)
         if cells == list(function.__closure__ or ()):
             return function
         made = FunctionType(
@@ -223,7 +222,7 @@ class _Search:
         self.found.append(Found(path, what, guarded=False, note=note))
 
 
-def _holds_model(thing: Runnable[Any, Any]) -> bool:
+def _holds_model(thing: Any) -> bool:
     look = _Search(None)
     look.rewrite(thing, "")
     return bool(look.found)

@@ -1,0 +1,92 @@
+"""The race: whatever the concurrency, exactly what fits is sent, and the bill never exceeds the budget."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.events import Reserved
+from llm_cost_middleware.integrations.langchain import guard
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.simulator import fill
+
+CALLS = 50
+PROMPT = "Tell me everything about the bridges of Prague."
+
+
+def threads(model):
+    def one(_):
+        try:
+            return model.invoke(PROMPT)
+        except BudgetExceededError as error:
+            return error
+
+    with ThreadPoolExecutor(CALLS) as pool:
+        return list(pool.map(one, range(CALLS)))
+
+
+def tasks(model):
+    async def run():
+        return await asyncio.gather(*(model.ainvoke(PROMPT) for _ in range(CALLS)), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def streams(model):
+    async def one():
+        return [chunk async for chunk in model.astream(PROMPT)]
+
+    async def run():
+        return await asyncio.gather(*(one() for _ in range(CALLS)), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def abatch(model):
+    return asyncio.run(model.abatch([PROMPT] * CALLS, return_exceptions=True))
+
+
+def batch(model):
+    return model.batch([PROMPT] * CALLS, return_exceptions=True, config={"max_concurrency": CALLS})
+
+
+WAYS = pytest.mark.parametrize("way", [threads, tasks, streams, abatch, batch])
+SETTINGS = {"output": {"on_insufficient": ["raise"], "default_max_tokens": 400}, "cache": {"mode": "off"}}
+
+
+@pytest.fixture
+def probe(house, claude, sim):
+    """The bound and the true cost of one call, in nano-dollars."""
+    sim.responder = fill
+    books = house(**SETTINGS)
+    guard(claude(), books.pipeline, pinned=True).invoke(PROMPT)
+    bound, cost = books.books.of(Reserved)[0].amount_nanousd, sim.bill.total_nanousd
+    sim.reset()
+    sim.latency_s = 0.15  # so that all of them are under way at once
+    return bound, cost
+
+
+@WAYS
+def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, house, claude, sim):
+    bound, _ = probe
+    books = house(limit=NanoUSD(5 * bound).usd, **SETTINGS)
+    answers = way(guard(claude(), books.pipeline, pinned=True))
+    refused = [answer for answer in answers if isinstance(answer, BudgetExceededError)]
+    assert (sim.request_count, len(answers) - len(refused)) == (5, 5)
+    books.check()
+
+
+@WAYS
+def test_with_room_for_five_answers_the_bill_stays_within(way, probe, house, claude, sim):
+    _, cost = probe
+    limit = NanoUSD(5 * cost)
+    books = house(limit=limit.usd, **SETTINGS)
+    model = guard(claude(), books.pipeline, pinned=True)
+    while not any(isinstance(answer, BudgetExceededError) for answer in way(model)):
+        assert sim.bill.total_nanousd <= limit
+    assert 1 <= sim.request_count <= 5
+    assert sim.bill.total_nanousd <= limit
+    books.check()
