@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import sqrt
 
 from llm_cost_middleware.request import Target
 
 _MEMORY = 0.1
 """The weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear
 in tokens, so its expectation needs the expected number."""
+
+_ENOUGH = 5
+"""Calls from which a spread can be told."""
 
 _Key = tuple[str, Target | None, str]
 
@@ -37,6 +41,7 @@ class SiteHistory:
         if output_tokens is not None:
             self._note((site, target, "output"), output_tokens)
             self._note((site, None, "output"), output_tokens)
+            self._note((site, None, "output squared"), output_tokens * output_tokens)
         if seconds is not None:
             self._note((site, target, "seconds"), seconds)
         if accepted is not None:
@@ -51,6 +56,14 @@ class SiteHistory:
         """
         known = self._means.get((site, target, "output")) or self._means.get((site, None, "output"))
         return known[1] if known else None
+
+    def least_output(self, site: str) -> float:
+        """Output tokens that nearly every call of this site exceeds: two deviations below the mean, 0 where unknown."""
+        count, mean = self._means.get((site, None, "output"), (0, 0.0))
+        if count < _ENOUGH:
+            return 0.0
+        _, square = self._means[site, None, "output squared"]
+        return max(0.0, mean - 2 * sqrt(max(0.0, square - mean * mean)))
 
     def expected_seconds(self, site: str, target: Target) -> float | None:
         """How long this model takes at this site; ``None`` where nothing is known."""

@@ -4,43 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import NamedTuple
 
 from llm_cost_middleware.errors import NoEligibleModelError
-from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd, ceil_picousd
+from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.cascade import pays
 from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
+from llm_cost_middleware.routing.eligibility import Candidate, cold_cost, consider
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
 from llm_cost_middleware.routing.sites import call_site
 
-DEFAULT_OUTPUT = 512
-"""Output tokens expected of a call at a site without history. The same for every model, so it ranks them by price."""
-
 NO_AFFINITY: Mapping[Target, int] = {}
 _PREFIXES = {
     "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "o1": "openai", "o3": "openai", "o4": "openai",
 }  # fmt: skip
-
-
-class Candidate(NamedTuple):
-    """A model that may be routed to, with its prices of the day. Built once for a configuration and a date."""
-
-    target: Target
-    tier: int
-    input_picousd: int
-    """Pico-dollars an uncached input token."""
-    output_picousd: int
-    cache_read_picousd: int
-    context_window: int | None
-    max_output: int | None
-    capabilities: frozenset[str]
-    """Of ``tools``, ``images``, ``documents``, ``audio``, ``schema``."""
-    unavailable: str | None = None
-    """Why it cannot be used at all (no key, no price); ``None`` where it can."""
 
 
 def decide(
@@ -91,7 +71,7 @@ def decide(
 
     own = policy.at(site)
     n_tiers = 1 + max((candidate.tier for candidate in candidates), default=0)
-    considered = [_consider(c, own, request, features, site, n_tiers, affinity, history) for c in candidates]
+    considered = [consider(c, own, request, features, site, n_tiers, affinity, history) for c in candidates]
     eligible = [c for c in considered if not c.rejected]
     if not eligible:
         raise NoEligibleModelError({str(c.target): c.rejected for c in considered})
@@ -106,8 +86,17 @@ def decide(
     if chosen.tier != choice.tier:
         reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
     if sticky is not None and sticky != chosen.target:
-        chosen, told = _stay_or_switch(chosen, next((c for c in eligible if c.target == sticky), None), sticky)
-        reason += told
+        current = next((c for c in eligible if c.target == sticky), None)
+        if current is None:
+            reason += f"; {sticky} of this conversation may not take it"
+        else:
+            least = round(history.least_output(site)) if history else 0
+            at_least = [
+                cold_cost(next(c for c in candidates if c.target == considered.target), features, request, least)
+                for considered in (current, chosen)
+            ]
+            chosen, told = _stay_or_switch(chosen, current, NanoUSD(at_least[0] - at_least[1]))
+            reason += told
     choice = choice._replace(tier=chosen.tier, reason=reason)
     return _decision(own, choice, chosen.target, tuple(considered), request, features, site, call_id, now, learning)
 
@@ -157,62 +146,6 @@ def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> Target | N
     return known or Target(provider_of(name) or request.provider, name)
 
 
-def _consider(
-    candidate: Candidate,
-    policy: RoutingPolicy,
-    request: CallRequest,
-    features: Features,
-    site: str,
-    n_tiers: int,
-    affinity: Mapping[Target, int],
-    history: SiteHistory | None,
-) -> Considered:
-    target, tier, input_pico, output_pico, _, _, most, _, _ = candidate
-    output: float | None = history.expected_output(site, target) if history else None
-    expected = DEFAULT_OUTPUT if output is None else round(output)
-    cap = request.max_tokens
-    if cap is not None and cap < expected:
-        expected = cap
-    if most is not None and most < expected:
-        expected = most
-    pico = features.input_tokens * input_pico + expected * request.choices * output_pico
-    cold = ceil_picousd(pico)
-    warm = min(cold, affinity.get(target, 0)) if affinity else 0
-    rejected = _rejection(candidate, policy, request, features, n_tiers)
-    return Considered(target, tier, NanoUSD(cold - warm) if warm else cold, rejected, NanoUSD(warm) if warm else ZERO)
-
-
-def _rejection(
-    candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
-) -> str:
-    """Why a candidate may not take the call; empty where it may."""
-    if candidate.unavailable is not None:
-        return candidate.unavailable or "unavailable"
-    if policy.floor is not None and candidate.tier < min(policy.floor, n_tiers - 1):
-        return "below the floor tier"
-    if policy.ceiling is not None and candidate.tier > policy.ceiling:
-        return "above the ceiling tier"
-    return _inability(candidate, request, features)
-
-
-def _inability(candidate: Candidate, request: CallRequest, features: Features) -> str:
-    for need in features.needs:
-        if need not in candidate.capabilities:
-            return f"cannot take {need}"
-    if candidate.target.provider != request.provider:
-        if request.stored_context:
-            return f"the request refers to context stored at {request.provider}"
-        if request.server_tools:
-            return f"the request uses server tools of {request.provider}"
-    wanted = request.max_tokens or 0
-    if candidate.max_output is not None and wanted > candidate.max_output:
-        return f"gives at most {candidate.max_output:,} output tokens, {wanted:,} asked for"
-    window = candidate.context_window
-    if window is not None and features.input_tokens + wanted > window:
-        return f"about {features.input_tokens + wanted:,} tokens do not fit its window of {window:,}"
-    return ""
-
-
 def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | None) -> Considered:
     """The cheapest of a tier; where it is empty of the next stronger, then of the next weaker.
 
@@ -254,18 +187,20 @@ def _cascade_or_direct(
     return choice._replace(tier=strong.tier, reason=told)
 
 
-def _stay_or_switch(best: Considered, current: Considered | None, sticky: Target) -> tuple[Considered, str]:
-    """Inside a conversation the model changes only when the switch saves more than the warm cache it throws away."""
-    if current is None:
-        return best, f"; {sticky} of this conversation may not take it"
-    here = NanoUSD((current.expected_nanousd or 0) + current.warm_nanousd)
-    there = NanoUSD((best.expected_nanousd or 0) + best.warm_nanousd)
+def _stay_or_switch(best: Considered, current: Considered, short_saving: NanoUSD) -> tuple[Considered, str]:
+    """Inside a conversation the model changes only when the switch saves more than the warm cache it throws away.
+
+    What it saves must not hang on a long answer: it is the smaller of what is expected and ``short_saving``, what is
+    saved where the answer is as short as this site's answers come.
+    """
+    here = (current.expected_nanousd or 0) + current.warm_nanousd
+    there = (best.expected_nanousd or 0) + best.warm_nanousd
+    saved = NanoUSD(min(here - there, short_saving))
     lost = NanoUSD(current.warm_nanousd - best.warm_nanousd)
-    saved = NanoUSD(here - there)
     if saved > lost and saved > 0:
-        return best, f"; leaves {sticky}: the switch saves {saved} and loses a warm cache worth {lost}"
-    why = f"a switch to {best.target} saves {saved}" if saved > 0 else f"a switch to {best.target} saves nothing"
-    return current, f"; stays with {sticky} in this conversation: {why} and loses a warm cache worth {lost}"
+        return best, f"; leaves {current.target}: the switch saves {saved} and loses a warm cache worth {lost}"
+    why = f"a switch to {best.target} saves {saved if saved > 0 else 'nothing'}"
+    return current, f"; stays with {current.target} in this conversation: {why} and loses a warm cache worth {lost}"
 
 
 def _decision(
@@ -299,3 +234,6 @@ def _decision(
         grams=tuple(sorted(grams(text).elements())) if learning else (),
         shape=shape(text) if learning else (),
     )
+
+
+__all__ = ["Candidate", "RoutingDecision", "decide", "downgrade", "fallbacks", "provider_of"]

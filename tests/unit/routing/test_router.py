@@ -139,16 +139,31 @@ def test_downgrades_are_cheaper_and_strongest_first(route, ask, models):
 
 
 def test_a_conversation_stays_where_its_cache_is_worth_more_than_the_switch(route, ask, models):
-    request = ask("x" * 4_000)
+    request, history = ask("x" * 4_000), SiteHistory()
+    for _ in range(5):
+        history.observe(call_site(request), models["sonnet"], 512)
     cold_sonnet, cold_mini = 1_000 * 3_000 + 512 * 15_000, 1_000 * 250 + 512 * 2_000
     saved = cold_sonnet - cold_mini
-    stays = route(request, sticky=models["sonnet"], affinity={models["sonnet"]: saved})
-    leaves = route(request, sticky=models["sonnet"], affinity={models["sonnet"]: saved - 1})
+    facts = {"sticky": models["sonnet"], "history": history}
+    stays = route(request, affinity={models["sonnet"]: saved}, **facts)
+    leaves = route(request, affinity={models["sonnet"]: saved - 1}, **facts)
     assert stays.target == models["sonnet"]
     told = f"a switch to openai/gpt-5-mini saves {NanoUSD(saved)} and loses a warm cache worth {NanoUSD(saved)}"
     assert told in stays.reason
     assert leaves.target == models["mini"]
     assert "leaves anthropic/claude-sonnet-4-6: the switch saves" in leaves.reason
+
+
+def test_a_switch_must_pay_even_if_the_answer_is_short(route, ask, models):
+    request, input_saved = ask("x" * 4_000), 1_000 * (3_000 - 250)
+    steady, wild = SiteHistory(), SiteHistory()
+    for number in range(20):
+        steady.observe(call_site(request), models["sonnet"], 500)
+        wild.observe(call_site(request), models["sonnet"], 1_000 * (number % 2))
+    facts = {"sticky": models["sonnet"], "affinity": {models["sonnet"]: input_saved}}
+    assert route(request, history=steady, **facts).target == models["mini"]
+    for history in (None, wild):
+        assert route(request, history=history, **facts).target == models["sonnet"]
 
 
 def test_a_conversation_never_moves_to_a_dearer_model_on_its_own(route, ask, models):

@@ -1,0 +1,93 @@
+"""What stands in the way of a model taking a call, and what the call would be expected to cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.routing.decision import Considered
+from llm_cost_middleware.routing.features import Features
+from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.policy import RoutingPolicy
+
+DEFAULT_OUTPUT = 512
+"""Output tokens expected of a call at a site without history. The same for every model, so it ranks them by price."""
+
+
+class Candidate(NamedTuple):
+    """A model that may be routed to, with its prices of the day. Built once for a configuration and a date."""
+
+    target: Target
+    tier: int
+    input_picousd: int
+    """Pico-dollars an uncached input token."""
+    output_picousd: int
+    cache_read_picousd: int
+    context_window: int | None
+    max_output: int | None
+    capabilities: frozenset[str]
+    """Of ``tools``, ``images``, ``documents``, ``audio``, ``schema``."""
+    unavailable: str | None = None
+    """Why it cannot be used at all (no key, no price); ``None`` where it can."""
+
+
+def consider(
+    candidate: Candidate,
+    policy: RoutingPolicy,
+    request: CallRequest,
+    features: Features,
+    site: str,
+    n_tiers: int,
+    affinity: Mapping[Target, int],
+    history: SiteHistory | None,
+) -> Considered:
+    """A candidate with what this call would be expected to cost there, and why it may not take it."""
+    target, tier = candidate.target, candidate.tier
+    output = history.expected_output(site, target) if history else None
+    cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if output is None else round(output))
+    warm = min(cold, affinity.get(target, 0)) if affinity else 0
+    rejected = _rejection(candidate, policy, request, features, n_tiers)
+    return Considered(target, tier, NanoUSD(cold - warm) if warm else cold, rejected, NanoUSD(warm) if warm else ZERO)
+
+
+def cold_cost(candidate: Candidate, features: Features, request: CallRequest, output: int) -> NanoUSD:
+    """What a call would cost without a warm cache, given the length of its answer, which its caps may shorten."""
+    if request.max_tokens is not None and request.max_tokens < output:
+        output = request.max_tokens
+    if candidate.max_output is not None and candidate.max_output < output:
+        output = candidate.max_output
+    pico = features.input_tokens * candidate.input_picousd + output * request.choices * candidate.output_picousd
+    return ceil_picousd(pico)
+
+
+def _rejection(
+    candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
+) -> str:
+    """Why a candidate may not take the call; empty where it may."""
+    if candidate.unavailable is not None:
+        return candidate.unavailable or "unavailable"
+    if policy.floor is not None and candidate.tier < min(policy.floor, n_tiers - 1):
+        return "below the floor tier"
+    if policy.ceiling is not None and candidate.tier > policy.ceiling:
+        return "above the ceiling tier"
+    return _inability(candidate, request, features)
+
+
+def _inability(candidate: Candidate, request: CallRequest, features: Features) -> str:
+    for need in features.needs:
+        if need not in candidate.capabilities:
+            return f"cannot take {need}"
+    if candidate.target.provider != request.provider:
+        if request.stored_context:
+            return f"the request refers to context stored at {request.provider}"
+        if request.server_tools:
+            return f"the request uses server tools of {request.provider}"
+    wanted = request.max_tokens or 0
+    if candidate.max_output is not None and wanted > candidate.max_output:
+        return f"gives at most {candidate.max_output:,} output tokens, {wanted:,} asked for"
+    window = candidate.context_window
+    if window is not None and features.input_tokens + wanted > window:
+        return f"about {features.input_tokens + wanted:,} tokens do not fit its window of {window:,}"
+    return ""
