@@ -261,10 +261,4 @@ def _media(size: InputSize, limits: ModelLimits) -> int | None:
     return tokens
 
 
-def affordable_max_tokens(most: Bound, rates: Rates, available_nanousd: NanoUSD) -> int:
-    """``Bound.max_tokens_within``, as a function."""
-    del rates  # its prices are in the bound already
-    return most.max_tokens_within(available_nanousd)
-
-
-__all__ = ["Bound", "InputSize", "affordable_max_tokens", "bound", "count_openai_tokens", "measure"]
+__all__ = ["Bound", "InputSize", "bound", "count_openai_tokens", "measure"]

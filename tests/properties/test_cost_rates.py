@@ -115,6 +115,7 @@ def _both(draw, prices, name):
         "web_searches": usage.web_searches,
         "input_audio_tokens": usage.audio_input,
         "output_audio_tokens": usage.audio_output,
+        "cache_audio_read_tokens": 0,  # asked for where both its parents are given
     }
     return usage, Usage(**theirs)
 

@@ -10,6 +10,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallRequest, Message, Part
 
 NONE = NanoUSD(0)
 
@@ -177,3 +178,40 @@ def test_the_affordable_cap_is_the_largest_that_fits(most, room):
     if cap:
         assert most("openai", gpt(n=2), max_tokens=cap).amount_nanousd <= room
     assert most("openai", gpt(n=2), max_tokens=cap + 1).amount_nanousd > room
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [
+        (Part("document", "", None, {"pages": 10}), 10 * (3_000 + 3_779)),
+        (Part("document", "grass", None, {"text": True}), 5),
+        (Part("audio", "", None, {"seconds": 2.5}), 50),
+        (Part("tool_result", "", None, {}, (Part("document", "", None, {"pages": 1}),)), 6_779 + 3 * 8),
+        (Part("document", "", None, {"bytes": 900}), None),
+        (Part("audio"), None),
+    ],
+)
+def test_what_a_host_knows_of_a_part_bounds_it_and_what_it_does_not_know_takes_the_window(catalogue, part, tokens):
+    request = CallRequest("openai", "gpt-4o-audio-preview", (Message("user", (part,)),), endpoint="chat.completions")
+    rates = catalogue.dearest("openai", request.model)
+    limits = catalogue.limits("openai", request.model)._replace(image_tokens=3_779)
+    found = bound(request, get_provider("openai"), rates, max_tokens=9, limits=limits)
+    assert found.input_tokens == (128_000 if tokens is None else 64 + 8 + tokens)
+
+
+def test_a_picture_of_a_model_whose_limit_is_unknown_takes_the_window(catalogue):
+    request = CallRequest("openai", "gpt-5", (Message("user", (Part("image"),)),), endpoint="chat.completions")
+    limits = catalogue.limits("openai", "gpt-5")._replace(image_tokens=None)
+    found = bound(request, get_provider("openai"), catalogue.dearest("openai", "gpt-5"), max_tokens=9, limits=limits)
+    assert found.input_tokens == 400_000
+
+
+def test_a_price_that_had_to_be_assumed_guarantees_nothing(catalogue, on):
+    request = CallRequest(
+        "openai", "gpt-5-nano", (Message("user", (Part("text", "hi"),)),), endpoint="chat.completions"
+    )
+    rates = catalogue.rates("openai", "gpt-5-nano", at=on("2026-11-01"), service_tier="priority")
+    limits = catalogue.limits("openai", "gpt-5-nano")
+    found = bound(request, get_provider("openai"), rates, max_tokens=9, limits=limits)
+    assert not found.guaranteed
+    assert "priority" in found.notes[0]

@@ -242,3 +242,24 @@ def test_usage_that_a_host_sets_on_a_chunk_as_an_extra_field_is_seen():
     reader = StreamReader()
     reader.feed(late)
     assert reader.reading().usage == TokenUsage(uncached_input=4, output=1)
+
+
+def test_an_object_without_a_dictionary_is_read_by_its_attributes():
+    class Slotted:
+        __slots__ = ("choices", "id", "model", "usage")
+
+    late = Slotted()
+    late.id, late.model, late.choices, late.usage = "c", "gpt-5", [], {"prompt_tokens": 4, "completion_tokens": 1}
+    reader = StreamReader()
+    reader.feed(late)
+    assert reader.reading().usage == TokenUsage(uncached_input=4, output=1)
+    assert reader.reading().model == "gpt-5"
+
+
+def test_an_error_event_of_the_responses_api_is_told():
+    reader = StreamReader()
+    reader.feed({"type": "response.created", "response": response(None, status="in_progress")})
+    reader.feed({"type": "error", "code": "server_error", "message": "boom"})
+    reading = reader.reading()
+    assert reading.error == "server_error: boom"
+    assert not reading.free, "it had begun"
