@@ -283,7 +283,9 @@ def _date(value: str | None) -> float | None:
 
 @lru_cache(maxsize=1024)
 def _sent(names: tuple[str, ...]) -> bool | None:
-    return next((rule.sent for name in names if (rule := EXCEPTIONS.get(name)) and rule.sent is not None), None)
+    """Before LiteLLM's transport, which calls every lost connection one that was never made, aiohttp has the word."""
+    wire = next((at for at, name in enumerate(names) if name.startswith("aiohttp.")), 0)
+    return next((rule.sent for name in names[wire:] if (rule := EXCEPTIONS.get(name)) and rule.sent is not None), None)
 
 
 @lru_cache(maxsize=1024)
