@@ -23,6 +23,7 @@ from llm_cost_middleware.budget.rules import (
     Record,
     Refusal,
     apply,
+    as_nanousd,
     check_replay,
     covers,
     known_scopes,
@@ -33,7 +34,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
 
-KEEP = 200_000
+KEEP = 100_000
 """How many rows, journal lines and resolved ids a ledger in memory remembers. Sums are never forgotten."""
 
 _CELLS = 128  # of an account: two rolling windows; older stretches of time are over
@@ -156,7 +157,7 @@ class MemoryBackend:
                 cell.pending += amount
             self._open[id_] = _Held(id_, scopes, amount, now, now + ttl, cells=route.cells)
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
-        return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
+        return Reservation(id_, as_nanousd(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
     def resolve(
         self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""

@@ -147,6 +147,10 @@ class AsyncLedger(Face):
         """As in ``Ledger``."""
         return rules.available(*await self._backend.read(parse_scopes(scopes)))
 
+    async def headroom(self, scopes: Iterable[str] = ()) -> rules.Headroom | None:
+        """As in ``Ledger``."""
+        return rules.headroom(*await self._backend.read(parse_scopes(scopes)))
+
     async def sweep(self) -> int:
         """As in ``Ledger``."""
         swept = step = await self._backend.sweep(charge=self._charge, limit=SWEEP)

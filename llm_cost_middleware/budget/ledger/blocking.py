@@ -180,6 +180,10 @@ class Ledger(Face):
         """The least that the budgets of these scopes have left; negative after an overrun, ``None`` without a limit."""
         return rules.available(*self._backend.read(parse_scopes(scopes)))
 
+    def headroom(self, scopes: Iterable[str] = ()) -> rules.Headroom | None:
+        """What the budgets of these scopes leave, as money and as a share of the limit; ``None`` without a limit."""
+        return rules.headroom(*self._backend.read(parse_scopes(scopes)))
+
     def sweep(self) -> int:
         """Lapse every reservation whose lease has ended; how many."""
         swept = step = self._backend.sweep(charge=self._charge, limit=SWEEP)

@@ -5,8 +5,18 @@ the conformance suite and the state machine hold the two equal.
 """
 
 from llm_cost_middleware.budget.rules.accounts import Book, Charge, Entry, Plan, covers, horizon, known_scopes, tally
-from llm_cost_middleware.budget.rules.resolution import Move, Record, apply, check_replay, receipt, resolve
-from llm_cost_middleware.budget.rules.standing import Figures, Refusal, Standing, available, balance, moment, standings
+from llm_cost_middleware.budget.rules.resolution import Move, Record, apply, as_nanousd, check_replay, receipt, resolve
+from llm_cost_middleware.budget.rules.standing import (
+    Figures,
+    Headroom,
+    Refusal,
+    Standing,
+    available,
+    balance,
+    headroom,
+    moment,
+    standings,
+)
 from llm_cost_middleware.budget.rules.windows import FOREVER, Span, locate
 
 __all__ = [
@@ -15,6 +25,7 @@ __all__ = [
     "Charge",
     "Entry",
     "Figures",
+    "Headroom",
     "Move",
     "Plan",
     "Record",
@@ -22,10 +33,12 @@ __all__ = [
     "Span",
     "Standing",
     "apply",
+    "as_nanousd",
     "available",
     "balance",
     "check_replay",
     "covers",
+    "headroom",
     "horizon",
     "known_scopes",
     "locate",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.budget.model import Receipt, Reservation, State, Status, Verb
 from llm_cost_middleware.errors import ReservationConflictError
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Record:
     def reservation(self) -> Reservation:
         """As its caller sees it."""
         created, expires = self.created / 1000, self.expires / 1000
-        return Reservation(self.id, NanoUSD(self.amount), self.scopes, created, expires, self.state)
+        return Reservation(self.id, as_nanousd(self.amount), self.scopes, created, expires, self.state)
 
     def extend(self, until: int) -> None:
         """Lengthen the lease, never shorten it. Raises ``ReservationConflictError`` unless it is pending."""
@@ -66,8 +66,13 @@ def receipt(
     at: int,
 ) -> Receipt:
     """A receipt from a record's integers. What was booked without a reservation overran nothing."""
-    over = amount - reserved if verb != "book" and amount > reserved else 0
-    return Receipt(id_, verb, NanoUSD(amount), NanoUSD(reserved), NanoUSD(over), status, late, warnings, at / 1000)
+    over = NanoUSD(amount - reserved) if verb != "book" and amount > reserved else ZERO
+    return Receipt(id_, verb, as_nanousd(amount), as_nanousd(reserved), over, status, late, warnings, at / 1000)
+
+
+def as_nanousd(amount: int) -> NanoUSD:
+    """An amount as a caller sees it; on the hot path it mostly is one already."""
+    return amount if type(amount) is NanoUSD else NanoUSD(amount)
 
 
 class Move(NamedTuple):

@@ -94,6 +94,28 @@ def balance(book: Book, _now: int, figures: Iterable[Figures], scope: str, windo
     raise ConfigurationError(f"{scope} has no budget in the window {wanted!r}", key="window")
 
 
+class Headroom(NamedTuple):
+    """What the budgets of some scopes leave."""
+
+    available_nanousd: NanoUSD
+    """The least that any of them has left; negative after an overrun."""
+    share: float
+    """The least share of its limit that any of them has left, 0 to 1."""
+
+
+def headroom(book: Book, _now: int, figures: Iterable[Figures]) -> Headroom | None:
+    """What the budgets over these figures leave; ``None`` where none limits them."""
+    left = [
+        (budget.limit_nanousd - settled - pending, budget.limit_nanousd)
+        for scope, window, settled, pending in figures
+        if (budget := book.of(scope).get(window)) is not None
+    ]
+    if not left:
+        return None
+    share = min(max(rest, 0) / limit if limit else 0.0 for rest, limit in left)
+    return Headroom(NanoUSD(min(rest for rest, _ in left)), share)
+
+
 def available(book: Book, _now: int, figures: Iterable[Figures]) -> NanoUSD | None:
     """The least that any budget over these figures has left; ``None`` where none limits them."""
     left = [

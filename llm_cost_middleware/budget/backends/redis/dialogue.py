@@ -10,7 +10,7 @@ decided anew. So a command whose answer was lost can always be sent again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from llm_cost_middleware.budget.rules import (
     Book,
     Charge,
     Figures,
+    Plan,
     Record,
     Refusal,
     apply,
@@ -54,6 +55,15 @@ class Command(NamedTuple):
     words: tuple[Any, ...]
 
 
+class _Laid(NamedTuple):
+    """The accounts of a plan as keys, and what a reserve and a resolution say about each."""
+
+    plan: Plan
+    keys: list[str]
+    limits: list[Any]
+    warns: list[Any]
+
+
 T = TypeVar("T")
 Talk = Generator[Script | Command, Any, T]
 
@@ -68,6 +78,8 @@ class Dialogue:
         self._known = "", Book()  # the version of the budgets and the budgets: one value, so that threads see both
         self._seen = 0  # the server's time, as it said last
         self._made: OrderedDict[str, Record] = OrderedDict()
+        self._plans: dict[tuple[str, ...], _Laid] = {}
+        self._fixed = [self._key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
 
     def greet(self) -> Talk[None]:
         """Make the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version made them."""
@@ -86,9 +98,8 @@ class Dialogue:
             version, book = self._known
             plan = book.plan(scopes, self._now())
             args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, int(fresh)]
-            for charge in plan.charges:
-                args += _account(charge), charge.cell, charge.lo, "" if charge.limit is None else int(charge.limit)
-            answer, *facts = yield Script("reserve", self._keys(id_, plan.charges), args)
+            laid = self._laid(scopes, plan)
+            answer, *facts = yield Script("reserve", self._keys(id_, laid), args + laid.limits)
             if answer == b"held":
                 now = self._saw(facts[0])
                 record = Record(id_, scopes, amount, now, now + ttl)
@@ -148,9 +159,8 @@ class Dialogue:
                 move.settled, move.pending, " ".join(target.scopes), record.created if record else "",
                 plan.start, plan.until,
             ]  # fmt: skip
-            for charge in plan.charges:
-                args += _account(charge), charge.cell, charge.lo, "" if charge.warn is None else int(charge.warn)
-            answer, *facts = yield Script("resolve", self._keys(id_, plan.charges), args)
+            laid = self._laid(target.scopes, plan)
+            answer, *facts = yield Script("resolve", self._keys(id_, laid), args + laid.warns)
             if answer == b"done":
                 now, _, *names = facts
                 return self._resolved(target, verb, move, amount, status, self._saw(now), names), True
@@ -304,9 +314,23 @@ class Dialogue:
     def _key(self, name: str) -> str:
         return f"{self._tag}:{name}"
 
-    def _keys(self, id_: str, charges: Iterable[Charge]) -> list[str]:
-        fixed = [self._key(name) for name in ("budgets", "seq", "rows", "open", "accounts", f"r:{id_}")]
-        return fixed + [self._key(f"a:{_account(charge)}") for charge in charges]
+    def _keys(self, id_: str, laid: _Laid) -> list[str]:
+        return [*self._fixed, f"{self._tag}:r:{id_}", *laid.keys]
+
+    def _laid(self, scopes: tuple[str, ...], plan: Plan) -> _Laid:
+        """A plan as the scripts take it; the last of each combination of scopes is kept."""
+        laid = self._plans.get(scopes)
+        if laid is None or laid.plan is not plan:
+            if len(self._plans) > _KEPT:
+                self._plans.clear()
+            laid = _Laid(plan, [], [], [])
+            for charge in plan.charges:
+                laid.keys.append(self._key(f"a:{_account(charge)}"))
+                place = _account(charge), charge.cell, charge.lo
+                laid.limits.extend((*place, "" if charge.limit is None else int(charge.limit)))
+                laid.warns.extend((*place, "" if charge.warn is None else int(charge.warn)))
+            self._plans[scopes] = laid
+        return laid
 
     def _time(self) -> int | str:
         """The injected clock's time for a script, or nothing: then it asks the server."""
