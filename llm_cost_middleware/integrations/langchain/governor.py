@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -13,7 +14,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
-from llm_cost_middleware.errors import BudgetExceededError, LLMCostError
+from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, NoEligibleModelError
 from llm_cost_middleware.integrations.langchain.convert import read_call
 from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
 from llm_cost_middleware.integrations.langchain.render import is_portable, render
@@ -121,7 +122,14 @@ class Governor:
         context = read_context(said) if said else current_context()
         request = read_call(targets.home, messages, arguments, context=context, stream=stream, pinned=self._pinned)
         try:
-            call = self.pipeline.prepare(request, providers=providers)
+            try:
+                call = self.pipeline.prepare(request, providers=providers)
+            except NoEligibleModelError:
+                if providers is targets.providers and not targets.bound_home:
+                    raise
+                # only this provider understands the call, and no tier names a model of it: the user's own remains
+                request = replace(request, pinned=True)
+                call = self.pipeline.prepare(request, providers=providers)
         except LLMCostError as error:
             return Route.made(metadata, request, providers, None, error)
         return Route.made(metadata, request, providers, call)

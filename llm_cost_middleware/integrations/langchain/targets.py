@@ -76,7 +76,9 @@ class Targets:
         self.home: Home = _read_home(model, provider)
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
-        if not stops and not any(_is_set(model, name) for name in _HOME_ONLY):
+        self.bound_home = stops or any(_is_set(model, name) for name in _HOME_ONLY)
+        """Its settings mean nothing elsewhere."""
+        if not self.bound_home:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
         self.providers = frozenset(reachable)
         self.home_only = frozenset({provider})
