@@ -72,15 +72,6 @@ class Mark(NamedTuple):
     ttl: str
 
 
-class HeldBack(NamedTuple):
-    """A write that was not risked; how it would have fared is learned all the same."""
-
-    prefix: bytes
-    lifetime_s: float
-    risk_pico: int
-    gain_pico: int
-
-
 @dataclass(frozen=True, slots=True)
 class CachePlan:
     """Where one attempt carries cache marks, and why. A value: it is rendered on copies when the attempt is sent."""
@@ -108,7 +99,6 @@ class CachePlan:
     """What it was planned with."""
     risk_pico: int = 0
     """What the planned writes cost beyond uncached input, in pico-dollars: lost if nothing comes back to read them."""
-    held_back: HeldBack | None = None
 
 
 NO_PLAN = CachePlan(reason="nothing to cache")

@@ -13,12 +13,10 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import BlockRef, Layout, anchors
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
-    LIFETIME_S,
     NO_PLAN,
     CachePlan,
     CachePolicy,
     CachePrices,
-    HeldBack,
     Mark,
     Odds,
 )
@@ -125,15 +123,7 @@ def _marked(case: _Case) -> CachePlan:
         at=case.now,
         prices=prices,
         risk_pico=choice.risk_pico,
-        held_back=_held_back(layout, choice),
     )
-
-
-def _held_back(layout: Layout, choice: Choice) -> HeldBack | None:
-    if choice.held is None:
-        return None
-    at, ttl, risk, gain = choice.held
-    return HeldBack(layout.boundaries[at].print, LIFETIME_S[ttl], risk, gain)
 
 
 def _candidates(case: _Case) -> list[Candidate]:

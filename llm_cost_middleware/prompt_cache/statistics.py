@@ -18,7 +18,7 @@ from math import exp
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import Layout, Section, anchors
-from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, HeldBack, Odds
+from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, Odds
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.usage import TokenUsage
 
@@ -45,7 +45,7 @@ _DENSITY_GAIN = 0.2
 _INSURED_SHARE = 100
 """Writes that come to nothing may cost one part in so many of all input, beyond what caching has saved."""
 _COLD = (0.0, 0.0)
-_EARNED_PROMPTS = 1
+_GIVEN_PROMPTS = 2
 _GROUPS = 1_024
 _DUMPED = 512
 
@@ -56,7 +56,7 @@ _Group = list[float]
 class _Record:
     """One fingerprint."""
 
-    __slots__ = ("group", "held", "hits", "last", "pending_until", "rate", "rated_at", "ready", "seen", "warm")
+    __slots__ = ("group", "hits", "last", "pending_until", "rate", "rated_at", "ready", "seen", "warm")
 
     def __init__(self) -> None:
         self.seen = 0
@@ -67,7 +67,6 @@ class _Record:
         self.rate = 0.0
         self.rated_at = 0.0
         self.group: tuple[_Group, ...] = ()
-        self.held: HeldBack | None = None
         self.warm: dict[Target, tuple[float, float]] = {}
 
 
@@ -85,7 +84,6 @@ class PrefixStatistics:
         self._density: dict[Target, float] = {}
         self._ahead_pico = 0
         self._spent_pico = 0
-        self._held_pico = 0
 
     # What the planner asks.
 
@@ -139,12 +137,8 @@ class PrefixStatistics:
         return None if target is None else self._density.get(target)
 
     def allowance_pico(self, prefix_cost_pico: int) -> int:
-        """What may be risked on writes: what caching saved so far, a share of all input, and a few prompts to begin.
-
-        One prompt is given, another is earned by writes that were held back and would have paid.
-        """
-        earned = min(max(self._held_pico, 0), _EARNED_PROMPTS * prefix_cost_pico)
-        return self._ahead_pico + self._spent_pico // _INSURED_SHARE + prefix_cost_pico + earned
+        """What may be risked on writes: what caching saved so far, a share of all input, two prompts to begin with."""
+        return self._ahead_pico + self._spent_pico // _INSURED_SHARE + _GIVEN_PROMPTS * prefix_cost_pico
 
     # What the owner tells.
 
@@ -168,8 +162,6 @@ class PrefixStatistics:
             record.last = now
             record.ready = now + _ANSWER_S
         self._ahead_pico -= plan.risk_pico
-        if plan.held_back is not None:
-            self._record(plan.held_back.prefix).held = plan.held_back
 
     def observe(self, layout: Layout, target: Target, plan: CachePlan, usage: TokenUsage | None, *, now: float) -> None:
         """Note the outcome of an attempt.
@@ -235,9 +227,6 @@ class PrefixStatistics:
         if not record.seen:
             return
         gap = now - record.last
-        if record.held is not None:
-            held, record.held = record.held, None
-            self._held_pico += held.gain_pico if gap <= held.lifetime_s else -held.risk_pico
         for at, horizon in enumerate(HORIZONS_S):
             if gap <= horizon:
                 record.hits[at] += 1.0

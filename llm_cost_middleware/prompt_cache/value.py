@@ -45,18 +45,6 @@ class Candidate(NamedTuple):
     """The previous request of this conversation ended here: an entry may exist that nobody remembers."""
 
 
-class Held(NamedTuple):
-    """A write that was not risked, to see how it would have fared."""
-
-    at: int
-    """The boundary it would have ended at."""
-    ttl: str
-    risk_pico: int
-    """What it would have cost beyond uncached input."""
-    gain_pico: int
-    """What reading it back would have saved, beyond making good the risk."""
-
-
 class Choice(NamedTuple):
     """Marks, and what they are expected to do."""
 
@@ -68,8 +56,6 @@ class Choice(NamedTuple):
     """What the writes cost beyond uncached input."""
     value_pico: int = 0
     """What the marks are worth: the reads of this call, and the value of its writes."""
-    held: Held | None = None
-    """What would have been written, had the allowance been larger."""
 
 
 def write_value(odds: Odds, again: Odds, prices: CachePrices, ttl: str) -> float:
@@ -102,15 +88,11 @@ def choose(
     """
     hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
     peak = _peak(candidates, prices, ttls, hit)
-    wanted = choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
+    choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
     while choice.risk_pico > allowance_pico and peak > hit:
         peak -= 1
         choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
-    if choice is wanted:
-        return choice
-    at, ttl = wanted.marks[-1]
-    missed = sum(each.tokens for each in candidates if each.at == at) - wanted.read
-    return choice._replace(held=Held(at, ttl, wanted.risk_pico, missed * (prices.uncached - prices.read)))
+    return choice
 
 
 def _peak(candidates: Sequence[Candidate], prices: CachePrices, ttls: tuple[str, ...], hit: int) -> int:
