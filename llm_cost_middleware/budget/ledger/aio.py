@@ -1,5 +1,7 @@
 """The façade for one event loop."""
 
+# ruff: noqa: A002 - ``id`` is the word of the domain, on objects that do not need the builtin
+
 from __future__ import annotations
 
 import asyncio
@@ -90,7 +92,7 @@ class AsyncLedger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Reservation:
@@ -106,15 +108,15 @@ class AsyncLedger(Face):
                     await self.void(claim[0])
             raise
 
-    async def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:  # noqa: A002
+    async def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
         """As in ``Ledger``."""
         return await self._backend.resolve("settle", id, nano(actual), status=outcome(status), memo=memo)
 
-    async def void(self, id: str, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+    async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """As in ``Ledger``."""
         return await self._backend.resolve("void", id, 0, status="void", memo=memo)
 
-    async def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+    async def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
         """As in ``Ledger``."""
         return await self._backend.resolve("reconcile", id, nano(actual), status="exact", memo=memo)
 
@@ -123,7 +125,7 @@ class AsyncLedger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         memo: bytes = b"",
         status: Outcome = "exact",
     ) -> Receipt:
@@ -131,7 +133,7 @@ class AsyncLedger(Face):
         id_, nano, paid, _, memo = self._claim(amount, scopes, id, None, memo)
         return await self._backend.resolve("book", id_, nano, scopes=paid, status=outcome(status), memo=memo)
 
-    async def extend(self, id: str, ttl: float) -> Reservation:  # noqa: A002
+    async def extend(self, id: str, ttl: float) -> Reservation:
         """As in ``Ledger``."""
         return await self._backend.extend(id, milliseconds(ttl, "ttl"))
 
@@ -167,7 +169,7 @@ class AsyncLedger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> AsyncHold:

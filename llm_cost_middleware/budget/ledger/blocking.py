@@ -1,5 +1,7 @@
 """The blocking façade."""
 
+# ruff: noqa: A002 - ``id`` is the word of the domain, on objects that do not need the builtin
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -108,7 +110,7 @@ class Ledger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002 - here and below: the word of the domain, on an object that is not shadowed
+        id: str | None = None,
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Reservation:
@@ -130,7 +132,7 @@ class Ledger(Face):
             self._backend.sweep(charge=self._charge, limit=SWEEP)
         return self._backend.reserve(*claim, fresh=id is None)
 
-    def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:  # noqa: A002
+    def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
         """Book what a call cost, more than was reserved included.
 
         Raises:
@@ -139,11 +141,11 @@ class Ledger(Face):
         """
         return self._backend.resolve("settle", id, nano(actual), status=outcome(status), memo=memo)
 
-    def void(self, id: str, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+    def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back: for a call that surely was not billed. Raises as ``settle``."""
         return self._backend.resolve("void", id, 0, status="void", memo=memo)
 
-    def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:  # noqa: A002
+    def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
         """Correct what a resolved id cost, by a new row. Raises as ``settle``, and a conflict while it is pending."""
         return self._backend.resolve("reconcile", id, nano(actual), status="exact", memo=memo)
 
@@ -152,7 +154,7 @@ class Ledger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         memo: bytes = b"",
         status: Outcome = "exact",
     ) -> Receipt:
@@ -164,7 +166,7 @@ class Ledger(Face):
         id_, nano, paid, _, memo = self._claim(amount, scopes, id, None, memo)
         return self._backend.resolve("book", id_, nano, scopes=paid, status=outcome(status), memo=memo)
 
-    def extend(self, id: str, ttl: float) -> Reservation:  # noqa: A002
+    def extend(self, id: str, ttl: float) -> Reservation:
         """Let the lease end ``ttl`` seconds from now, or later if it did. Raises as ``settle``."""
         return self._backend.extend(id, milliseconds(ttl, "ttl"))
 
@@ -200,7 +202,7 @@ class Ledger(Face):
         amount: USD | NanoUSD,
         scopes: Iterable[str] = (),
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Hold:
