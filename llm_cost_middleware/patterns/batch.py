@@ -69,7 +69,7 @@ def process_many(
         Exception: What an item raised, with ``on_error="raise"``.
     """
     batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
-    with _progress(len(batch.items), show=progress) as advance:
+    with progress_bar(len(batch.items), show=progress) as advance:
         for index, item in batch.pending():
             try:
                 batch.add(index, batch.job.call(item))
@@ -94,7 +94,7 @@ async def aprocess_many(
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
     batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
     pending = batch.pending()
-    with _progress(len(batch.items), show=progress) as advance:
+    with progress_bar(len(batch.items), show=progress) as advance:
 
         async def work() -> None:
             for index, item in pending:
@@ -184,7 +184,8 @@ class _Batch:
 
 
 @contextmanager
-def _progress(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error, or none; yields what advances it."""
     if not show:
         yield lambda: None
         return
