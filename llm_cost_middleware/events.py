@@ -90,6 +90,15 @@ class Retried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Escalated(Event):
+    """An answer was not accepted, and another model is asked."""
+
+    attempt: int
+    model: str
+    next_model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Event):
     """A call ended in an error."""
 

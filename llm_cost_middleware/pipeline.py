@@ -141,6 +141,7 @@ class CostPipeline:
         *,
         providers: frozenset[str] | None = None,
         prepared: Call | None = None,
+        accept: Callable[[CallResult], bool] | None = None,
     ) -> Any:
         """Govern one call.
 
@@ -150,6 +151,8 @@ class CostPipeline:
                 with retries of its own switched off.
             providers: The providers that ``send`` can reach; ``None``: those with a key in the environment.
             prepared: What ``prepare`` returned for this request; it is used once.
+            accept: Checks an answer. One that it rejects is paid for, and asked again of a model a tier up, where the
+                budget allows; streams are not checked.
 
         Returns:
             The host's response, or a ``GovernedStream`` that settles however it is left.
@@ -158,7 +161,7 @@ class CostPipeline:
             BudgetExceededError: It does not fit. NoEligibleModelError, PriceNotFoundError, CircuitOpenError,
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
-        answer = self.call(request, send, providers=providers, prepared=prepared)
+        answer = self.call(request, send, providers=providers, prepared=prepared, accept=accept)
         return answer.response if isinstance(answer, Answer) else answer
 
     def call(
@@ -168,11 +171,12 @@ class CostPipeline:
         *,
         providers: frozenset[str] | None = None,
         prepared: Call | None = None,
+        accept: Callable[[CallResult], bool] | None = None,
     ) -> Answer | GovernedStream:
         """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         self._settle_abandoned()
         world = World(self._ledger, self.clock, send, None, self._abandoned)
-        steps = life(self._engine, request, providers=providers, prepared=prepared)
+        steps = life(self._engine, request, providers=providers, prepared=prepared, accept=accept)
         answer: Answer | GovernedStream = drive(steps, world)
         return answer
 
@@ -183,9 +187,10 @@ class CostPipeline:
         *,
         providers: frozenset[str] | None = None,
         prepared: Call | None = None,
+        accept: Callable[[CallResult], bool] | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
-        answer = await self.acall(request, send, providers=providers, prepared=prepared)
+        answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept)
         return answer.response if isinstance(answer, Answer) else answer
 
     async def acall(
@@ -195,11 +200,12 @@ class CostPipeline:
         *,
         providers: frozenset[str] | None = None,
         prepared: Call | None = None,
+        accept: Callable[[CallResult], bool] | None = None,
     ) -> Answer | AsyncGovernedStream:
         """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
         await self._asettle_abandoned()
         world = World(self._ledger, self.clock, send, self._async_ledger(), self._abandoned)
-        steps = life(self._engine, request, providers=providers, prepared=prepared)
+        steps = life(self._engine, request, providers=providers, prepared=prepared, accept=accept)
         answer: Answer | AsyncGovernedStream = await adrive(steps, world)
         return answer
 

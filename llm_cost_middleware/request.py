@@ -141,6 +141,8 @@ class CallResult:
 
     response: Any
     reading: UsageReading
+    text: str | None = None
+    """What it says, for checks that decide on an escalation; ``None`` where the host does not tell."""
 
 
 class CallStream(Protocol):

@@ -10,9 +10,11 @@ from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.decisions import decisions
 from llm_cost_middleware.cli.demo import demo
 from llm_cost_middleware.cli.doctor import doctor
+from llm_cost_middleware.cli.estimate import estimate
 from llm_cost_middleware.cli.init import init
 from llm_cost_middleware.cli.ledger import ledger
 from llm_cost_middleware.cli.litellm_config import litellm_config
+from llm_cost_middleware.cli.prices import prices
 from llm_cost_middleware.cli.replay import replay
 from llm_cost_middleware.cli.report import report
 from llm_cost_middleware.cli.tune import tune
@@ -44,7 +46,7 @@ def _options(
     """What your Claude and OpenAI calls cost, may cost, and would have cost."""
 
 
-for _command in (demo, init, report, decisions, tune, replay, doctor):
+for _command in (demo, init, report, prices, estimate, decisions, tune, replay, doctor):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
 app.add_typer(budgets, name="budgets")

@@ -17,6 +17,7 @@ def read_settings(config: CostConfig) -> Settings:
         on_insufficient=output.on_insufficient,
         default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
         calibrated=output.estimate == "calibrated",
+        learning=config.routing.kind == "learned" or config.routing.explore > 0,
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
         lease_s=config.ledger.lease_s,
         timeouts={name: provider.timeout_s for name, provider in config.providers.items()},

@@ -11,6 +11,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.events import (
     Adjusted,
     Capped,
+    Escalated,
     Event,
     Failed,
     Observer,
@@ -152,6 +153,10 @@ class Bookkeeper:
                 delay_s, str(following),
             )
         )  # fmt: skip
+
+    def escalated(self, call: Call, hold: Hold, following: Target) -> None:
+        """An answer was not accepted, and a stronger model is asked."""
+        self.emit(Escalated(call.id, self._clock.now(), call.attempts, str(hold.quote.target), str(following)))
 
     def failed(self, call: Call, hold: Hold, failure: Failure, reason: str) -> None:
         """A call ended in an error."""

@@ -9,12 +9,13 @@ before anything is raised.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     CircuitOpenError,
@@ -27,6 +28,7 @@ from llm_cost_middleware.lifecycle.commands import (
     Book,
     Compute,
     Deliver,
+    Look,
     Note,
     Reserve,
     Send,
@@ -43,11 +45,17 @@ from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Target
 
 _log = logging.getLogger(__name__)
+_WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
 Steps = Generator[Any, Any, Any]
 
 
 def life(
-    engine: Engine, request: CallRequest, *, providers: frozenset[str] | None = None, prepared: Call | None = None
+    engine: Engine,
+    request: CallRequest,
+    *,
+    providers: frozenset[str] | None = None,
+    prepared: Call | None = None,
+    accept: Callable[[CallResult], bool] | None = None,
 ) -> Life:
     """Govern one call.
 
@@ -56,6 +64,7 @@ def life(
         request: What the caller wants.
         providers: The providers that this host can send to; ``None``: those with a key in the environment.
         prepared: The call, where it was routed ahead; it is good for one life.
+        accept: Checks an answer; what it rejects is asked once more, a tier up, where the budget allows.
 
     Raises:
         BudgetExceededError: It does not fit, and nothing that ``on_insufficient`` allows makes it fit.
@@ -68,8 +77,9 @@ def life(
     call = prepared
     if call is None or call.attempts:
         call = engine.begin(request, providers)
-        available = (yield from _available(engine, call.scopes)) if engine.routes_by_budget else None
-        engine.route(call, available)
+        headroom = (yield from _headroom(engine, call.scopes)) if engine.routes_by_budget else None
+        engine.route(call, headroom)
+    call.accept = accept
     try:
         answer = yield from _attempts(engine, call)
     except GeneratorExit:
@@ -90,9 +100,10 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
         try:
             hold = yield from _hold(engine, call, target)
         except LLMCostError as refusal:
-            if cause is None:
-                raise
-            raise refusal from cause  # a second attempt is refused: say what was wrong with the first
+            if call.results:  # an answer that a check rejected is better than none
+                return engine.answer(call, call.results[-1].response)
+            refusal.__cause__ = refusal.__cause__ or cause  # where a second attempt is refused: what the first met
+            raise
         cause = None  # a frame of its own traceback must not keep it
         try:
             answer = yield Send(hold.attempt)
@@ -101,12 +112,18 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
         except BaseException as error:
             following = yield from _after_failure(engine, call, hold, error)
             if following is None:
+                if call.results and isinstance(error, Exception):
+                    return engine.answer(call, call.results[-1].response)
                 raise
             target, cause = following, error
             continue
         if isinstance(answer, CallResult):
             yield from _resolve(engine, call, hold, engine.outcome(hold, answer.reading))
-            return engine.answer(call, answer.response)
+            verdict = engine.judge(call, hold, answer)
+            if isinstance(verdict, CallResult):
+                return engine.answer(call, verdict.response)
+            target = verdict
+            continue
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s)
         yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
         return engine.answer(call, None)
@@ -115,6 +132,8 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
 def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hold]:
     """Admit the attempt and set its money aside. In observe mode, what does not fit is only reported."""
     target = yield from _admit(engine, call, target)
+    if engine.cache.warm_first:
+        yield from _let_warm(engine, call, target)
     quote = engine.quotes.quote(call, target)
     enforced = not engine.settings.observe
     try:
@@ -126,6 +145,14 @@ def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hol
             if enforced:
                 raise
         return fitting if fitting is not None and enforced else engine.hold(call, quote, reservation_id=None)
+
+
+def _let_warm(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, None]:
+    """With ``warm_first``: wait while another call writes the prefix that this one could read."""
+    for _ in range(_WARM_POLLS):
+        if not engine.should_wait(call, target):
+            return
+        yield Sleep(_WARM_POLL_S)
 
 
 def _admit(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Target]:
@@ -161,6 +188,16 @@ def _reserve(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Ho
         with suppress(LedgerError):
             yield Void(reservation_id)
         raise
+
+
+def _headroom(engine: Engine, scopes: tuple[str, ...]) -> Generator[Any, Any, Headroom | None]:
+    headroom: Headroom | None = None
+    try:
+        headroom = yield Look(scopes)
+    except LedgerUnavailableError:
+        if not engine.settings.allow_unavailable:
+            raise
+    return headroom
 
 
 def _available(engine: Engine, scopes: tuple[str, ...]) -> Generator[Any, Any, NanoUSD | None]:

@@ -234,6 +234,17 @@ class Available(_LedgerCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class Look(_LedgerCommand):
+    """Ask for the least that is left over some scopes, as money and as a share; ``None``: unlimited."""
+
+    scopes: tuple[str, ...]
+
+    def call(self, ledger: Any) -> Any:
+        """``headroom``."""
+        return ledger.headroom(self.scopes)
+
+
+@dataclass(frozen=True, slots=True)
 class Extend(_LedgerCommand):
     """Renew the lease of a reservation whose stream is still running."""
 
@@ -263,7 +274,7 @@ class Deliver:
     lease_s: float
 
 
-Command = Send | Sleep | Compute | Note | Reserve | Settle | Void | Book | Available | Extend
+Command = Send | Sleep | Compute | Note | Reserve | Settle | Void | Book | Available | Look | Extend
 
 
 async def _finish(awaitable: Awaitable[Any]) -> Any:

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
@@ -28,12 +29,13 @@ from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, Cac
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.provider import Failure, UsageReading
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Target
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.gate import GO
 from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
 from llm_cost_middleware.retry.policy import decide as decide_retry
-from llm_cost_middleware.routing.decisions import DecisionLog
+from llm_cost_middleware.routing.cascade import judge
+from llm_cost_middleware.routing.decisions import AUTOMATIC, DecisionLog
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -73,7 +75,9 @@ class Engine:
         self.quotes = Quotes(settings, catalogue, candidates, clock)
         self.lock = Lock()
         self.log_lock = Lock()
-        self.routes_by_budget = routing.kind == "rules" or routing.explore > 0
+        self.routes_by_budget = routing.explore > 0 or any(
+            policy.kind == "rules" for policy in (routing, *routing.sites.values())
+        )
         self._sticky: OrderedDict[Hashable, Target] = OrderedDict()
 
     # --- route -----------------------------------------------------------------------------------------------------
@@ -82,7 +86,7 @@ class Engine:
         """A call enters."""
         return Call(self.new_id(), request, providers, request.context.scopes, self.clock.monotonic())
 
-    def route(self, call: Call, available: NanoUSD | None) -> None:
+    def route(self, call: Call, headroom: Headroom | None) -> None:
         """Choose the model, and log why."""
         request = call.request
         call.features = features = read_features(request)
@@ -98,7 +102,9 @@ class Engine:
                 prices = {c.target: self._cache_prices(c.target, now) for c in candidates if c.unavailable is None}
                 affinity = self.statistics.affinity(call.layout, prices, now=now)
             choose = partial(
-                decide, self.routing, candidates, features=features, available=available, affinity=affinity,
+                decide, self.routing, candidates, features=features, affinity=affinity, learning=self.settings.learning,
+                available=headroom.available_nanousd if headroom else None,
+                budget_left=headroom.share if headroom else None,
                 history=self.history, sticky=self._sticky.get(conversation), rng=self.rng, call_id=call.id, now=now,
             )  # fmt: skip
             try:
@@ -130,6 +136,27 @@ class Engine:
         if request.pinned or provider_of(request.model) is not None or self.quotes.is_priced(target):
             return target
         return None
+
+    def judge(self, call: Call, hold: Hold, result: CallResult) -> CallResult | Target:
+        """Whether an answer stands: the answer to return, or the model to ask next."""
+        decision = call.decision
+        if decision is None or call.request.pinned or self.settings.observe:
+            return result
+        call.results.append(result)
+        policy = self.routing.at(decision.site)
+        verdict = judge(decision, policy, call.results, call.request.output_schema, call.accept)
+        if verdict is None:
+            return result
+        with self.lock:
+            if len(call.results) == 1:
+                self.history.observe(
+                    decision.site, hold.quote.target,
+                    seconds=self.clock.monotonic() - hold.started, accepted=isinstance(verdict, CallResult),
+                )  # fmt: skip
+        if isinstance(verdict, Target):
+            call.escalated = True
+            self.books.escalated(call, hold, verdict)
+        return verdict
 
     def answer(self, call: Call, response: Any) -> Answer:
         """What the call came to."""
@@ -187,6 +214,17 @@ class Engine:
             call_id=call.id, attempt=call.attempts, target=quote.target,
             priced=outcome.priced if outcome else None, reading=outcome.reading if outcome else None,
         )  # fmt: skip
+
+    def should_wait(self, call: Call, target: Target) -> bool:
+        """Whether another call is writing the prefix that this one could read in a moment."""
+        ability = get_provider(target.provider).cache_ability(target.model)
+        if call.layout is None or ability.style == "none" or self.settings.observe:
+            return False
+        now = self.clock.now()
+        prices = self._cache_prices(target, now)
+        with self.lock:
+            made = plan(call.layout, ability, prices, self.statistics, self.cache, now=now, target=target)
+        return made.wait_for is not None
 
     def _plan_cache(self, call: Call, quote: Quote) -> CachePlan | None:
         if call.layout is None or self.settings.observe:
@@ -288,6 +326,8 @@ class Engine:
         cost = NanoUSD(sum(record.cost_nanousd for record in records))
         with self.log_lock:
             self.log.append(call.decision)
+            if call.escalated:
+                self.log.outcome(call.id, "escalated", AUTOMATIC["escalated"], self.clock.now())
             if records:
                 last = records[-1]
                 target = Target(last.provider, last.model)

@@ -54,6 +54,7 @@ class Quotes:
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
             input_tokens=input_tokens, exact=exact,
+            cache_writes=call.layout is not None or target.provider != "anthropic",  # OpenAI writes unbidden
         )  # fmt: skip
         ceiling = request.context.max_cost_nanousd
         refusal = None

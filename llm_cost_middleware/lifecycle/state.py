@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import Layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan
 from llm_cost_middleware.provider import UsageReading
-from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.tracker import CostRecord, Status
@@ -34,6 +34,8 @@ class Settings:
     default_max_tokens: int | None = None
     """``None``: per model, reasoning counted."""
     calibrated: bool = False
+    learning: bool = False
+    """Decisions carry hashed n-grams of the text, to learn from later."""
     server_tool_allowance: NanoUSD = ZERO
     lease_s: float = 900.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -112,6 +114,11 @@ class Call:
     fixed: bool = False
     """Somebody else sends it, as it is: no other model, no other cap, no second attempt."""
     tried: set[Target] = field(default_factory=set)
+    accept: Callable[[CallResult], bool] | None = None
+    """The caller's check of an answer: what it rejects goes up a tier."""
+    results: list[CallResult] = field(default_factory=list)
+    """The answers so far, where a check decides which stands."""
+    escalated: bool = False
     drew: int = 0
     """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)

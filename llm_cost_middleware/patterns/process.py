@@ -20,6 +20,7 @@ from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
 _PIPELINES = 16
+Check = Callable[[CallResult], bool]
 
 
 class Result(NamedTuple):
@@ -45,6 +46,7 @@ def process(
     system_prompt: str = "",
     item_count: int = 1,
     parse_result: Callable[[Any], Any] | None = None,
+    accept: Callable[[Any], bool] | None = None,
 ) -> tuple[Result, CostTracker]:
     """Route, check the budget, call with retry and caching, and book.
 
@@ -56,6 +58,8 @@ def process(
         system_prompt: The stable prefix, cached where that pays.
         item_count: How many items the text batches.
         parse_result: Makes a value of the SDK's response.
+        accept: Checks that value (the text, without ``parse_result``). What it rejects, or what does not parse, is
+            asked again of a model a tier up, where there is one and the budget allows; both answers are booked.
 
     Returns:
         The result, and a new tracker with what the call cost added.
@@ -67,7 +71,7 @@ def process(
     """
     refuse_if_over(tracker)
     job = Job(client, config, system_prompt, item_count)
-    answer = job.call(text)
+    answer = job.call(text, job.check(accept, parse_result))
     return job.result(answer, parse_result), add_all(tracker, answer)
 
 
@@ -80,11 +84,12 @@ async def aprocess(
     system_prompt: str = "",
     item_count: int = 1,
     parse_result: Callable[[Any], Any] | None = None,
+    accept: Callable[[Any], bool] | None = None,
 ) -> tuple[Result, CostTracker]:
     """``process`` with an asynchronous client."""
     refuse_if_over(tracker)
     job = Job(client, config, system_prompt, item_count)
-    answer = await job.acall(text)
+    answer = await job.acall(text, job.check(accept, parse_result))
     return job.result(answer, parse_result), add_all(tracker, answer)
 
 
@@ -116,25 +121,39 @@ class Job:
         request = get_provider(self._api.provider).read_request(self._api.body(self._system, text), self._api.endpoint)
         return replace(request, context=replace(current_context(), item_count=self._item_count))
 
-    def call(self, text: str) -> Answer:
+    def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
+        """The caller's check of a value, as a check of an answer."""
+        if accept is None:
+            return None
+
+        def stands(result: CallResult) -> bool:
+            try:
+                value = result.text if parse_result is None else parse_result(result.response)
+            except Exception:  # noqa: BLE001 - whatever it is: the answer cannot be used
+                return False
+            return accept(value)
+
+        return stands
+
+    def call(self, text: str, accept: Check | None = None) -> Answer:
         """Make one call."""
         body = self._api.body(self._system, text)
 
         def send(attempt: Attempt) -> CallResult:
             return self._read(self._create(**self._render(body, attempt)))
 
-        answer = self.pipeline.call(self.request(text), send, providers=self.providers)
+        answer = self.pipeline.call(self.request(text), send, providers=self.providers, accept=accept)
         assert isinstance(answer, Answer)  # noqa: S101 - nothing was streamed
         return answer
 
-    async def acall(self, text: str) -> Answer:
+    async def acall(self, text: str, accept: Check | None = None) -> Answer:
         """Make one call with an asynchronous client."""
         body = self._api.body(self._system, text)
 
         async def send(attempt: Attempt) -> CallResult:
             return self._read(await self._create(**self._render(body, attempt)))
 
-        answer = await self.pipeline.acall(self.request(text), send, providers=self.providers)
+        answer = await self.pipeline.acall(self.request(text), send, providers=self.providers, accept=accept)
         assert isinstance(answer, Answer)  # noqa: S101 - nothing was streamed
         return answer
 
@@ -152,7 +171,8 @@ class Job:
         return sent | {"timeout": attempt.timeout_s}
 
     def _read(self, response: Any) -> CallResult:
-        return CallResult(response, get_provider(self._api.provider).read_usage(response))
+        reading = get_provider(self._api.provider).read_usage(response)
+        return CallResult(response, reading, self._api.text(response))
 
 
 class _Api(NamedTuple):

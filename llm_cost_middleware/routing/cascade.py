@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import CallResult, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.routing.policy import RoutingPolicy
 
 AcceptBy = Literal["check", "schema", "agreement"]
 
@@ -99,6 +102,36 @@ def next_step(
     if check is not None and check(answers[0]):
         return Accept(0, "the caller's check accepts it")
     return Ask(plan.strong, "the caller's check rejects it" if check else "there is no check to accept it by")
+
+
+def judge(
+    decision: RoutingDecision,
+    policy: RoutingPolicy,
+    results: Sequence[CallResult],
+    schema: str,
+    accept: Callable[[CallResult], bool] | None,
+) -> CallResult | Target | None:
+    """Whether the answers so far settle a call.
+
+    Args:
+        decision: How it was routed.
+        policy: The policy of its call site.
+        results: The answers, in the order in which they came.
+        schema: The request's output schema as JSON text; empty without one.
+        accept: The caller's check; ``None`` without one.
+
+    Returns:
+        The answer that stands, the model to ask next, or ``None`` where nothing decides but that it was answered.
+    """
+    by: AcceptBy = policy.accept if policy.kind == "cascade" else "check"
+    if (by == "check" and accept is None) or (by == "schema" and not schema):
+        return None
+    plan = plan_cascade(decision, by)
+    if plan is None:
+        return None
+    check = None if accept is None else lambda _: accept(results[0])
+    step = next_step(plan, [result.text or "" for result in results], check=check, schema=schema)
+    return step.target if isinstance(step, Ask) else results[step.answer]
 
 
 def pays(
