@@ -1,4 +1,7 @@
-"""LiteLLM invents statuses and hides headers; what the provider said is recovered from behind its exceptions."""
+"""LiteLLM invents statuses and hides headers; what the provider said is recovered from behind its exceptions.
+
+The tests are coroutines although nothing is awaited: without a running loop, LiteLLM opens one and leaves it open.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def _raised(model, url):
 
 
 @pytest.mark.parametrize("model", CASES)
-def test_status_code_and_headers_are_recovered(server, model):
+async def test_status_code_and_headers_are_recovered(server, model):
     for status, body, kind in CASES[model]:
         server.says(status, body, retry_after="3", x_should_retry="true", request_id="req_1", x_request_id="req_1")
         error = _raised(model, server.url)
@@ -76,14 +79,14 @@ def test_status_code_and_headers_are_recovered(server, model):
 
 
 @pytest.mark.parametrize("model", CASES)
-def test_a_refused_connection_is_not_the_server_error_that_litellm_makes_of_it(model):
+async def test_a_refused_connection_is_not_the_server_error_that_litellm_makes_of_it(model):
     error = _raised(model, "http://127.0.0.1:9")
     failure = classify_error(error)
     assert error.status_code == 500
     assert (failure.kind, failure.retryable, failure.billed) == (K.CONNECTION, True, "no")
 
 
-def test_without_what_is_behind_it_its_own_word_is_taken(server):
+async def test_without_what_is_behind_it_its_own_word_is_taken(server):
     server.says(429, _anthropic("rate_limit_error", code="enforced_spend_limit_reached"), retry_after="3")
     error = _raised("anthropic/claude-haiku-4-5", server.url)
     error.__cause__ = error.__context__ = None
@@ -91,7 +94,7 @@ def test_without_what_is_behind_it_its_own_word_is_taken(server):
     assert (failure.kind, failure.retry_after) == (K.SPEND_LIMIT, 3.0)
 
 
-def test_a_router_without_a_deployment_says_when_to_come_back():
+async def test_a_router_without_a_deployment_says_when_to_come_back():
     from litellm.types.router import RouterRateLimitError
 
     failure = classify_error(RouterRateLimitError("m", 4.0, enable_pre_call_checks=False, cooldown_list=[]))

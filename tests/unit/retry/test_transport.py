@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import socket
@@ -144,10 +143,12 @@ async def litellm_async_openai(url):
     await litellm_async(url, "openai/gpt-4o-mini")
 
 
-def _check(faulty, client, how):
+async def _check(faulty, client, how):
     faulty.how = how
     try:
-        asyncio.run(client(faulty.url)) if inspect.iscoroutinefunction(client) else client(faulty.url)
+        answer = client(faulty.url)
+        if inspect.isawaitable(answer):
+            await answer
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the thing under test
         failure = classify_error(error)
         assert (failure.kind, failure.retryable, failure.billed) == EXPECTED[how], failure.reason  # same
@@ -158,13 +159,13 @@ def _check(faulty, client, how):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the SDKs leave a broken stream to the garbage collector
 @pytest.mark.parametrize("how", EXPECTED)
 @pytest.mark.parametrize("client", [anthropic_sdk, openai_sdk, chat_anthropic, chat_openai])
-def test_the_stage_at_which_it_broke_decides_the_bill(faulty, client, how):
-    _check(faulty, client, how)
+async def test_the_stage_at_which_it_broke_decides_the_bill(faulty, client, how):
+    await _check(faulty, client, how)
 
 
 @pytest.mark.litellm
 @pytest.mark.filterwarnings("ignore")  # its own; raised inside it, they would be the error under test
 @pytest.mark.parametrize("how", EXPECTED)
 @pytest.mark.parametrize("client", [litellm_sync, litellm_async, litellm_async_openai])
-def test_the_same_under_litellm_whose_transport_says_otherwise(faulty, client, how):
-    _check(faulty, client, how)
+async def test_the_same_under_litellm_whose_transport_says_otherwise(faulty, client, how):
+    await _check(faulty, client, how)
