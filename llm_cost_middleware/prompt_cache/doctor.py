@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.prompt_cache.trace import Segment, Trace
 from llm_cost_middleware.request import Target
 
@@ -42,8 +42,8 @@ class PrefixReport:
     input_tokens: int = 0
     read_tokens: int = 0
     written_tokens: int = 0
-    saved_nanousd: NanoUSD = NanoUSD(0)  # noqa: RUF009 - an immutable int
-    paid_nanousd: NanoUSD = NanoUSD(0)  # noqa: RUF009 - an immutable int
+    saved_nanousd: NanoUSD = ZERO
+    paid_nanousd: NanoUSD = ZERO
     breaks: Counter[str] = field(default_factory=Counter)
     lost_tokens: int = 0
 

@@ -37,8 +37,8 @@ _ATTACHMENT_BYTES = 4_800
 _UNMARKABLE = frozenset({"thinking", "other"})
 _BLOCKS_CUT = 8
 """A long list of documents is cut after so many of them, and at its end."""
-_TURNS_CUT = 8
-"""So many of the latest turns end in a boundary; a cache entry further back is out of every lookback."""
+_TURNS_CUT = 4
+"""So many of the latest turns end in a boundary: enough to find the entry of a model that was left for a few turns."""
 
 
 class BlockRef(NamedTuple):

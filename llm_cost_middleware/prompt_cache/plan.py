@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.prompt_cache.layout import BlockRef
 from llm_cost_middleware.usage import TokenUsage
 
@@ -83,9 +83,9 @@ class CachePlan:
     """OpenAI's ``prompt_cache_retention``."""
     explicit: bool = False
     """Switch off the breakpoint that OpenAI places by itself, and pays for, from GPT-5.6 on."""
-    expected_saving_nanousd: NanoUSD = NanoUSD(0)  # noqa: RUF009 - an immutable int
+    expected_saving_nanousd: NanoUSD = ZERO
     """Against sending the request uncached: this call and the reuse it prepares."""
-    expected_now_nanousd: NanoUSD = NanoUSD(0)  # noqa: RUF009 - an immutable int
+    expected_now_nanousd: NanoUSD = ZERO
     """The same for this call alone: what ``CachePrices.saving`` should find in its usage. A first write costs."""
     reason: str = ""
     warm: int = 0

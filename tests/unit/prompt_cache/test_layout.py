@@ -117,7 +117,7 @@ def test_a_long_list_of_documents_is_cut_at_its_first_blocks_and_its_end():
 
 def test_only_the_latest_turns_are_cut(conversation):
     layout = read_layout(conversation(40))
-    assert len(layout.boundaries) == 2 + 8
+    assert len(layout.boundaries) == 2 + 4
     assert layout.previous == len(layout.boundaries) - 2
 
 
