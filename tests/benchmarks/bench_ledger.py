@@ -14,7 +14,9 @@ import sqlite3
 import tempfile
 import threading
 import time
+from itertools import count
 from pathlib import Path
+from statistics import median
 
 import redis
 
@@ -74,13 +76,13 @@ def summary(name, crews, seconds=SECONDS):
     return rate
 
 
-def threads(count, make_pair, seconds=SECONDS):
-    crews = [None] * count
+def threads(crowd, make_pair, seconds=SECONDS):
+    crews = [None] * crowd
 
     def work(place):
         crews[place] = timed(make_pair(), seconds)
 
-    started = [threading.Thread(target=work, args=(place,)) for place in range(count)]
+    started = [threading.Thread(target=work, args=(place,)) for place in range(crowd)]
     for thread in started:
         thread.start()
     for thread in started:
@@ -88,7 +90,7 @@ def threads(count, make_pair, seconds=SECONDS):
     return crews
 
 
-def processes(count, make_pair, seconds=SECONDS):
+def processes(crowd, make_pair, seconds=SECONDS):
     results, start = fork.Queue(), time.time() + 1.0
 
     def work():
@@ -97,7 +99,7 @@ def processes(count, make_pair, seconds=SECONDS):
         except Exception as error:  # noqa: BLE001 - a failure is a result here
             results.put(([0.0], repr(error)))
 
-    started = [fork.Process(target=work) for _ in range(count)]
+    started = [fork.Process(target=work) for _ in range(crowd)]
     for process in started:
         process.start()
     crews = [results.get() for _ in started]
@@ -105,7 +107,7 @@ def processes(count, make_pair, seconds=SECONDS):
         process.join()
     failures = [error for _, error in crews if error]
     if failures:
-        print(f"  {len(failures)} of {count} failed: {failures[0]}")
+        print(f"  {len(failures)} of {crowd} failed: {failures[0]}")
     return [took for took, _ in crews]
 
 
@@ -135,11 +137,16 @@ def bare_lock():
 
 
 def memory():
-    for count in (1, 64):
+    with opened("memory://bench-cpu") as ledger:
+        pair, before = pairs(ledger), time.thread_time()
+        for number in range(100_000):
+            pair(number)
+        print(f"memory, ledger: {100_000 / (time.thread_time() - before):,.0f} pairs per second of processor time")
+    for crowd in (1, 64):
         shared = bare_lock()
-        raw = summary(f"memory, bare lock and counters, {count} threads", threads(count, lambda pair=shared: pair))
-        with opened(f"memory://bench-{count}") as ledger:
-            ours = summary(f"memory, ledger, {count} threads", threads(count, lambda it=ledger: pairs(it)))
+        raw = summary(f"memory, bare lock and counters, {crowd} threads", threads(crowd, lambda pair=shared: pair))
+        with opened(f"memory://bench-{crowd}") as ledger:
+            ours = summary(f"memory, ledger, {crowd} threads", threads(crowd, lambda it=ledger: pairs(it)))
         ratio("ledger / bare lock", ours, raw)
 
 
@@ -151,10 +158,10 @@ def raw_statements(path, timeout=5.0):
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=timeout)
     db.execute("PRAGMA synchronous = FULL")
     accounts = [row[0] for row in db.execute("SELECT id FROM account WHERE window = 'none'")]
-    joined, mine = "global user:1 team:a", os.urandom(6).hex()
+    joined, mine, numbers = "global user:1 team:a", os.urandom(6).hex(), count()
 
-    def pair(number):
-        id_, now = f"{mine}-{number:x}", int(time.time() * 1000)
+    def pair(_number):
+        id_, now = f"{mine}-{next(numbers):x}", int(time.time() * 1000)
         db.execute("BEGIN IMMEDIATE")
         db.execute(sql._VERSION, (1,)).fetchone()
         for account in accounts:
@@ -192,18 +199,17 @@ def sqlite(folder):
         pairs(ledger)(0)  # the accounts exist
         disk = syncs(place)
         print(f"the disk: {disk:,.0f} fdatasync/s")
-        rates = {"raw": [], "ours": []}
-        for _ in range(3):  # alternating, because a shared disk drifts
-            rates["raw"].append(len(timed(raw_statements(path), 1.5)) / 1.5)
-            rates["ours"].append(len(timed(pairs(ledger), 1.5)) / 1.5)
-        raw = sorted(rates["raw"])[1]
-        ours = sorted(rates["ours"])[1]
-        print(f"sqlite, 1 worker: raw statements {raw:,.0f} pairs/s, ledger {ours:,.0f} pairs/s (medians of 3)")
+        bare, pair, slices = raw_statements(path), pairs(ledger), {"raw": [], "ours": []}
+        for _ in range(9):  # alternating in small slices, because a shared disk drifts
+            slices["raw"].append(len(timed(bare, 0.4)) / 0.4)
+            slices["ours"].append(len(timed(pair, 0.4)) / 0.4)
+        raw, ours = median(slices["raw"]), median(slices["ours"])
+        print(f"sqlite, 1 worker: raw statements {raw:,.0f} pairs/s, ledger {ours:,.0f} pairs/s (medians of 9)")
         ratio("ledger / raw statements, 1 worker", ours, raw)
         ratio("pairs per fdatasync, 1 worker", ours, disk)
-        for count in (8, 32):
-            grouped = summary(f"sqlite, ledger, {count} threads", threads(count, lambda: pairs(ledger)))
-            ratio(f"group commit: {count} threads / 1", grouped, ours)
+        for crowd in (8, 32):
+            grouped = summary(f"sqlite, ledger, {crowd} threads", threads(crowd, lambda: pairs(ledger)))
+            ratio(f"group commit: {crowd} threads / 1", grouped, ours)
         print(f"the disk: {syncs(place):,.0f} fdatasync/s")
         stock = summary("sqlite, raw statements, 8 processes", processes(8, lambda: raw_statements(path)))
         crews = processes(8, lambda: pairs(ledger))
@@ -221,7 +227,7 @@ def raw_scripts(url):
     """The two scripts of a pair with their arguments made before, from bare redis-py."""
     client = redis.Redis.from_url(url)
     scripts = {name: client.script_load(source(name)[0]) for name in ("reserve", "resolve")}
-    tag, mine = "{llm-cost:default}", os.urandom(6).hex()
+    tag, mine, numbers = "{llm-cost:default}", os.urandom(6).hex(), count()
     version = client.hget(f"{tag}:budgets", "version")
     fixed = [f"{tag}:{name}" for name in ("budgets", "seq", "rows", "open", "accounts")]
     names = [f"{scope} none" for scope in ("global", *SCOPES)]
@@ -229,8 +235,8 @@ def raw_scripts(url):
     limits = [part for name in names for part in (name, 0, 0, 10**15)]
     joined = "global user:1 team:a"
 
-    def pair(number):
-        id_ = f"{mine}-{number:x}"
+    def pair(_number):
+        id_ = f"{mine}-{next(numbers):x}"
         keys = [*fixed, f"{tag}:r:{id_}", *accounts]
         before = "", version, -(2**53), 2**53, id_, 1000, 900_000, joined, b"", 1
         _, now = client.evalsha(scripts["reserve"], len(keys), *keys, *before, *limits)
@@ -249,16 +255,21 @@ def on_redis(folder):
 
 def one_redis(name, url):
     with opened(url) as ledger:
-        rates = {"raw": [], "ours": []}
+        makers = {"bare redis-py": lambda: raw_scripts(url), "ledger": lambda: pairs(Ledger.open(url))}
+        raw, bare = [], raw_scripts(url)
+        ours, pair = [], pairs(ledger)
+        for _ in range(9):  # alternating in small slices, because a shared machine drifts
+            raw.append(len(timed(bare, 0.4)) / 0.4)
+            ours.append(len(timed(pair, 0.4)) / 0.4)
+        print(f"redis ({name}), 1 worker: bare redis-py {median(raw):,.0f} pairs/s, ledger {median(ours):,.0f} (of 9)")
+        ratio("ledger / bare redis-py, 1 worker", median(ours), median(raw))
+        rates = {who: [] for who in makers}
         for _ in range(3):
-            rates["raw"].append(len(timed(raw_scripts(url), 1.5)) / 1.5)
-            rates["ours"].append(len(timed(pairs(ledger), 1.5)) / 1.5)
-        raw, ours = sorted(rates["raw"])[1], sorted(rates["ours"])[1]
-        print(f"redis ({name}), 1 worker: bare redis-py {raw:,.0f} pairs/s, ledger {ours:,.0f} (medians of 3)")
-        ratio("ledger / bare redis-py, 1 worker", ours, raw)
-        raw = summary(f"redis ({name}), bare redis-py, 8 processes", processes(8, lambda: raw_scripts(url)))
-        ours = summary(f"redis ({name}), ledger, 8 processes", processes(8, lambda: pairs(Ledger.open(url))))
-        ratio("ledger / bare redis-py, 8 processes", ours, raw)
+            for who, make in makers.items():
+                rates[who].append(summary(f"redis ({name}), {who}, 8 processes", processes(8, make, 1.5), 1.5))
+        ratio(
+            "ledger / bare redis-py, 8 processes, medians of 3", median(rates["ledger"]), median(rates["bare redis-py"])
+        )
 
 
 def main():
