@@ -29,6 +29,9 @@ class Held:
 
     def fail(self, error: BaseException) -> None:
         """Give the money back where the error shows that nothing was billed; else book it."""
+        if isinstance(error, GeneratorExit):  # a stream that was left: the life itself must not be closed by it
+            self.settle(UsageReading())
+            return
         with suppress(BaseException):  # the error itself comes back: it is the caller's to raise
             drive(self._life, self._world, error=error)
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm_cost_middleware.integrations.langchain.agents import CostMiddleware
+    from llm_cost_middleware.integrations.langchain.batches import batch_progress
     from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, cost_tracking
     from llm_cost_middleware.integrations.langchain.chains import Found, instrument
     from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 
 _HOMES = {
+    "batch_progress": "batches",
     "CostCallbackHandler": "callback",
     "CostMiddleware": "agents",
     "Found": "chains",
@@ -30,7 +32,16 @@ _HOMES = {
     "is_guarded": "guarded",
 }
 
-__all__ = ["CostCallbackHandler", "CostMiddleware", "Found", "cost_tracking", "guard", "instrument", "is_guarded"]
+__all__ = [
+    "CostCallbackHandler",
+    "CostMiddleware",
+    "Found",
+    "batch_progress",
+    "cost_tracking",
+    "guard",
+    "instrument",
+    "is_guarded",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -150,7 +150,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         del kwargs
         entry = self._take(run_id)
         if entry is not None:
-            note_bill(error, entry.provider)
+            note_bill(error, entry.held.attempt.target)
             self._quietly(entry.held.fail, error)
 
     def _count(self, call_id: str) -> None:

@@ -72,10 +72,12 @@ class Governor:
     Args:
         pipeline: Who governs.
         pinned: Never route: every call goes to the model that it names.
+        escalates: Structured output that does not parse goes up a tier.
     """
 
-    def __init__(self, pipeline: CostPipeline, *, pinned: bool = False) -> None:
-        self.pipeline, self._pinned, self._lock = pipeline, pinned, Lock()
+    def __init__(self, pipeline: CostPipeline, *, pinned: bool = False, escalates: bool = False) -> None:
+        self.pipeline, self.escalates = pipeline, escalates
+        self._pinned, self._lock = pinned, Lock()
         self._by_id: dict[int, tuple[weakref.ref[Any], Targets]] = {}
         self._by_settings: OrderedDict[Any, Targets] = OrderedDict()
 
@@ -102,6 +104,27 @@ class Governor:
 
     # --- route ---------------------------------------------------------------------------------------------------
 
+    def read(
+        self,
+        model: Any,
+        messages: Sequence[BaseMessage],
+        arguments: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None,
+        *,
+        stream: bool,
+    ) -> tuple[CallRequest, frozenset[str]]:
+        """The neutral view of a call, and the providers that understand it."""
+        targets = self.targets(model)
+        providers = targets.providers
+        if arguments and len(providers) > 1 and not is_portable(arguments, targets.home.provider):
+            providers = targets.home_only
+        said = metadata.get(METADATA_KEY) if metadata else None
+        if said is None and model.metadata:
+            said = model.metadata.get(METADATA_KEY)
+        context = read_context(said) if said else current_context()
+        request = read_call(targets.home, messages, arguments, context=context, stream=stream, pinned=self._pinned)
+        return request, providers
+
     def route(
         self,
         model: Any,
@@ -112,19 +135,12 @@ class Governor:
         stream: bool,
     ) -> Route:
         """Decide where a call goes. What stands against it is raised when it would be sent, inside its run."""
-        targets = self.targets(model)
-        providers = targets.providers
-        if arguments and len(providers) > 1 and not is_portable(arguments, targets.home.provider):
-            providers = targets.home_only
-        said = metadata.get(METADATA_KEY) if metadata else None
-        if said is None and model.metadata:
-            said = model.metadata.get(METADATA_KEY)
-        context = read_context(said) if said else current_context()
-        request = read_call(targets.home, messages, arguments, context=context, stream=stream, pinned=self._pinned)
+        request, providers = self.read(model, messages, arguments, metadata, stream=stream)
         try:
             try:
                 call = self.pipeline.prepare(request, providers=providers)
             except NoEligibleModelError:
+                targets = self.targets(model)
                 if providers is targets.providers and not targets.bound_home:
                     raise
                 # only this provider understands the call, and no tier names a model of it: the user's own remains
@@ -145,7 +161,7 @@ class Governor:
             try:
                 result = targets.get(attempt.target)._generate(sent, **arguments)  # noqa: SLF001 - documented
             except Exception as error:
-                note_bill(error, attempt.target.provider)
+                note_bill(error, attempt.target)
                 raise
             return _answered(result, attempt, targets, told)
 
@@ -163,7 +179,7 @@ class Governor:
             try:
                 result = await targets.get(attempt.target)._agenerate(sent, **arguments)  # noqa: SLF001
             except Exception as error:
-                note_bill(error, attempt.target.provider)
+                note_bill(error, attempt.target)
                 raise
             return _answered(result, attempt, targets, told)
 

@@ -8,6 +8,7 @@ objects of the targets.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, shown
+from llm_cost_middleware.integrations.langchain.escalation import escalating
 from llm_cost_middleware.integrations.langchain.governor import ROUTE, Governor, Route
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
 from llm_cost_middleware.pipeline import CostPipeline
@@ -22,13 +25,20 @@ from llm_cost_middleware.pipeline import CostPipeline
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+    from langchain_core.runnables import Runnable
 
     from llm_cost_middleware.config import CostConfig
 
 Model = TypeVar("Model", bound=BaseChatModel)
 
 
-def guard(model: Model, pipeline: CostPipeline | CostConfig | None = None, *, pinned: bool = False) -> Model:
+def guard(
+    model: Model,
+    pipeline: CostPipeline | CostConfig | None = None,
+    *,
+    pinned: bool = False,
+    escalate_on_parse_failure: bool = False,
+) -> Model:
     """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
 
     Args:
@@ -36,6 +46,9 @@ def guard(model: Model, pipeline: CostPipeline | CostConfig | None = None, *, pi
             guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: Govern the model, but never route it to another. One call is pinned by ``model=`` among its arguments.
+
+        escalate_on_parse_failure: Ask a model of the next tier where structured output does not parse. Every answer is
+            booked either way.
 
     Returns:
         A model of a subclass of the user's class. What a call says of itself stands in
@@ -53,7 +66,8 @@ def guard(model: Model, pipeline: CostPipeline | CostConfig | None = None, *, pi
         return _metered_only(model, pipeline)
     plain = plain_class(model)
     kind = type(plain)(plain.__name__, (GuardMixin, plain), _namespace(plain))
-    kind._llm_cost = Governor(pipeline, pinned=pinned)  # noqa: SLF001 - in the body pydantic would take it for a field
+    governor = Governor(pipeline, pinned=pinned, escalates=escalate_on_parse_failure)
+    kind._llm_cost = governor  # noqa: SLF001 - in the class body pydantic would take it for a field
     guarded = model.model_copy()
     object.__setattr__(guarded, "__class__", kind)
     return guarded
@@ -148,6 +162,37 @@ class GuardMixin:
             kwargs[ROUTE] = self._route_input(input, config, kwargs)
         return super().astream_events(input, config, version=version, **kwargs)  # type: ignore[misc]
 
+    def batch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """As LangChain does, after a look at the price.
+
+        Args:
+            inputs: What to answer.
+            config: As everywhere.
+            return_exceptions: Answer what fits, and return the refusals: without it, a batch that is expected to cost
+                more than the budgets have left is refused before its first call.
+            **kwargs: ``progress=True`` shows a progress bar on standard error. The rest goes to the model.
+
+        Raises:
+            BudgetExceededError: It does not fit; nothing was sent.
+        """
+        show = kwargs.pop("progress", False)
+        if not return_exceptions:
+            refuse_what_cannot_fit(self._llm_cost, self, inputs, config, kwargs)
+        with shown(config, len(inputs), show=show) as configs:
+            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)  # type: ignore[misc,no-any-return]
+
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """``batch`` on an event loop."""
+        show = kwargs.pop("progress", False)
+        if not return_exceptions:  # in a thread: it reads the ledger, and as many prompts as there are
+            await asyncio.to_thread(refuse_what_cannot_fit, self._llm_cost, self, inputs, config, kwargs)
+        with shown(config, len(inputs), show=show) as configs:
+            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)  # type: ignore[misc,no-any-return]
+
     def _route_prompts(self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any]) -> Route:
         metadata = kwargs.get("metadata")
         if len(prompts) != 1:
@@ -188,6 +233,15 @@ class GuardMixin:
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    def with_structured_output(
+        self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[Any, Any]:
+        """As the user's class does; a guard that escalates asks again, a tier up, where the answer does not parse."""
+        if not self._llm_cost.escalates:
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)  # type: ignore[misc,no-any-return]
+        chain = super().with_structured_output(schema, include_raw=True, **kwargs)  # type: ignore[misc]
+        return escalating(chain, self._llm_cost, self, include_raw=include_raw)
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Target
 
 
-def note_bill(error: BaseException, provider: str) -> None:
-    """Set ``llm_cost_reading`` on an error that belongs to an answer which was served, and so was billed.
+def note_bill(error: BaseException, target: Target) -> None:
+    """Note on an error that belongs to an answer which was served what was billed for it, and who answered.
 
     LangChain leaves the response on the error when an answer that came could not be parsed; the OpenAI SDK leaves the
     completion on its own length and content-filter errors.
@@ -27,11 +28,11 @@ def note_bill(error: BaseException, provider: str) -> None:
             return
     if body is not None:
         try:
-            reading = get_provider(provider).read_usage(body)
+            reading = get_provider(target.provider).read_usage(body)
         except UnreadableUsageError:
             return
         if reading.items:
-            error.llm_cost_reading = reading  # type: ignore[attr-defined]  # read by the lifecycle
+            vars(error).update(llm_cost_reading=reading, llm_cost_target=str(target))
 
 
 def wanted_class(arguments: Mapping[str, Any]) -> Any:

@@ -71,7 +71,8 @@ def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = 
 def _reading(
     provider: str, usage: Mapping[str, Any], said: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
 ) -> UsageReading:
-    counted = "input_tokens" in usage
+    free = usage.get("total_cost") == 0  # LangChain's mark of an answer out of its own cache
+    counted = "input_tokens" in usage and not free
     finish = said.get("finish_reason") or said.get("stop_reason") or _status(said)
     own_id = str(message_id)
     return UsageReading(
@@ -81,7 +82,7 @@ def _reading(
         service_tier=said.get("service_tier"),
         complete=counted and finish is not None,
         finish_reason=finish,
-        free=usage.get("total_cost") == 0,  # LangChain's mark of an answer out of its own cache
+        free=free,
         tool_calls=fees or None,
     )
 

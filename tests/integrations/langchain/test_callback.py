@@ -1,0 +1,211 @@
+"""The handler: vetoes and books what nobody wrapped, and leaves alone what is."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import CallbackManager
+from langchain_core.messages import HumanMessage
+from langchain_core.tracers.context import _configure_hooks
+
+from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
+from llm_cost_middleware.events import Ungoverned
+from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost_tracking, guard
+from llm_cost_middleware.integrations.langchain.names import model_of
+from llm_cost_middleware.simulator import Fault
+
+HAIKU, MINI = "claude-haiku-4-5-20251001", "gpt-5-mini"
+WAYS = ("invoke", "stream", "batch", "ainvoke", "astream", "abatch", "astream_events")
+
+
+def call(way, model, config=None):
+    if way in ("invoke", "batch"):
+        return getattr(model, way)(["hi"] if way == "batch" else "hi", config)
+    if way == "stream":
+        return list(model.stream("hi", config))
+
+    async def run():
+        if way == "ainvoke":
+            return await model.ainvoke("hi", config)
+        if way == "abatch":
+            return await model.abatch(["hi"], config)
+        chunks = model.astream("hi", config) if way == "astream" else model.astream_events("hi", config, version="v2")
+        return [chunk async for chunk in chunks]
+
+    return asyncio.run(run())
+
+
+# unguarded models keep asynchronous connections of loops that are gone
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("home", ["claude", "gpt"])
+def test_a_call_of_a_plain_model_is_booked_to_the_nano_dollar(home, way, house, sim, request):
+    books = house()
+    settings = {} if home == "claude" else {"stream_usage": True}
+    call(way, request.getfixturevalue(home)(**settings), {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    books.check()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_does_not_fit_is_never_sent(way, house, claude, sim):
+    books = house(limit="0.01")
+    with pytest.raises(BudgetExceededError) as caught:
+        call(way, claude(), {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    assert caught.value.is_retryable is False
+    assert sim.request_count == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_guarded_model_passes_untouched(way, house, claude, sim):
+    books = house()
+    call(way, guard(claude(), books.pipeline), {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    assert len(books.pipeline.records()) == sim.request_count == 1
+    books.check()
+
+
+def test_two_handlers_of_one_pipeline_book_a_run_once(house, claude, sim):
+    books = house()
+    first, second = CostCallbackHandler(books.pipeline), CostCallbackHandler(books.pipeline)
+    claude(callbacks=[first]).invoke("hi", {"callbacks": [second]})
+    assert first.call_ids == second.call_ids != set()
+    books.check()
+
+
+def test_a_refused_request_gives_its_money_back(house, claude, gpt, sim):
+    books = house()
+    for plain in (claude(), gpt()):
+        sim.script(Fault.status(400))
+        with pytest.raises(Exception, match="400"):
+            plain.invoke("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    assert books.pipeline.ledger.balance("global").settled == 0
+    books.check()
+
+
+def test_a_broken_stream_is_booked_at_what_was_set_aside(house, claude, sim):
+    books = house()
+    sim.script(Fault.cut(after=3))
+    with pytest.raises(httpx2.TransportError):
+        list(claude(max_tokens=200).stream("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]}))
+    books.check(exact=False)
+
+
+def test_an_abandoned_stream_is_booked_when_it_is_closed(house, claude, sim):
+    books = house()
+    chunks = claude().stream("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    next(chunks)
+    chunks.close()
+    books.check(exact=False)
+
+
+def test_an_answer_out_of_langchains_cache_is_booked_at_nothing(house, claude, sim):
+    books = house()
+    model = claude(cache=InMemoryCache())
+    for _ in range(3):
+        model.invoke("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
+    assert sim.request_count == 1
+    assert [record.cost_usd > 0 for record in books.pipeline.records()] == [True, False, False]
+    assert int(books.pipeline.ledger.balance("global").settled.scaleb(9)) == sim.bill.total_nanousd
+
+
+def test_a_start_whose_end_never_comes_is_ended_by_its_lease(house, claude, sim):
+    from llm_cost_middleware.config import CostConfig
+    from llm_cost_middleware.pipeline import CostPipeline
+    from llm_cost_middleware.testing.clock import FakeClock
+
+    clock = FakeClock()
+    config = CostConfig(budgets=[{"scope": "global", "limit": "5"}], ledger={"lease_s": 60})
+    with CostPipeline(config, clock=clock) as pipeline:
+        sim.latency_s = 5
+
+        async def cancelled():
+            task = asyncio.create_task(claude().ainvoke("hi", {"callbacks": [CostCallbackHandler(pipeline)]}))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(cancelled())
+        held = pipeline.ledger.balance("global").pending
+        assert held > 0  # LangChain tells nobody that the call was cancelled
+        clock.advance(61)
+        pipeline.ledger.sweep()
+        balance = pipeline.ledger.balance("global")
+        assert (balance.pending, balance.settled) == (0, held)
+
+
+def test_scopes_of_the_run_are_booked(house, claude):
+    books = house(budgets=[{"scope": "user:42", "limit": "1"}])
+    config = {"callbacks": [CostCallbackHandler(books.pipeline)], "metadata": {"llm_cost": {"user": "42"}}}
+    claude().invoke("hi", config)
+    assert books.pipeline.ledger.balance("user:42").settled == books.pipeline.tracker.total_cost > 0
+
+
+def test_old_completions_and_unknown_models_are_treated_as_configured(house, claude):
+    hi = [[HumanMessage("hi")]]
+    for policy, refused in (("deny", True), ("allow", False)):
+        books = house(on_ungoverned=policy)
+        handler = CostCallbackHandler(books.pipeline)
+        manager = CallbackManager.configure([handler])
+        for start in (
+            lambda m=manager: m.on_llm_start({"name": "OpenAI"}, ["hi"]),
+            lambda m=manager: m.on_chat_model_start({}, [[HumanMessage("hi")]], invocation_params={"model": "llama-9"}),
+            lambda m=manager: m.on_chat_model_start(
+                {}, [[HumanMessage("hi")]], invocation_params={"model": "gpt-zero"}
+            ),
+        ):
+            if refused:
+                with pytest.raises(UnsupportedRequestError):
+                    start()
+            else:
+                start()
+        assert len(books.books.of(Ungoverned)) == (0 if refused else 3)
+        handler.on_llm_error(ValueError(), run_id=uuid4())  # an end without a start is nobody's business
+
+
+@pytest.mark.parametrize(
+    ("named", "provider", "model"),
+    [
+        ("anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic", HAIKU),
+        ("us.anthropic.claude-sonnet-4-6", "anthropic", "claude-sonnet-4-6"),
+        ("claude-haiku-4-5@20251001", "anthropic", HAIKU),
+        ("openai/gpt-5-mini", "openai", MINI),
+        ("gpt-5-mini", "openai", MINI),
+        ("mistral-large", None, None),
+        (None, None, None),
+    ],
+)
+def test_a_model_is_known_by_its_makers_name_wherever_it_is_hosted(named, provider, model):
+    found = model_of({"ls_model_name": named}, {})
+    assert (found and (found.provider, found.name)) == (provider and (provider, model))
+
+
+def test_a_block_tells_what_it_spent_and_leaves_no_hook_behind(house, claude, gpt, sim):
+    books = house()
+    claude().invoke("before")
+    hooks = len(_configure_hooks)
+    with cost_tracking(books.pipeline) as outer:
+        claude().invoke("plain")
+        guard(claude(), books.pipeline).invoke("guarded")
+        with cost_tracking(books.pipeline) as inner:
+            gpt().invoke("inner")
+        asyncio.run(gpt().ainvoke("task"))
+    claude().invoke("after")
+    assert len(_configure_hooks) == hooks
+    assert (len(outer.records), len(inner.records), sim.request_count) == (4, 1, 6)
+    assert outer.total_cost == books.pipeline.tracker.total_cost > inner.total_cost > 0
+    assert set(outer.tracker.by_model()) == {HAIKU, MINI}
+
+
+def test_a_block_vetoes(house, claude, sim):
+    books = house(limit="0.01")
+    with cost_tracking(books.pipeline) as spent, pytest.raises(BudgetExceededError):
+        claude().invoke("hi")
+    assert (spent.total_cost, sim.request_count) == (0, 0)

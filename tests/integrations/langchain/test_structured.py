@@ -1,0 +1,85 @@
+"""Structured output that does not parse: booked, and on request asked again a tier up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from pydantic import BaseModel
+
+from llm_cost_middleware.integrations.langchain import guard
+from llm_cost_middleware.simulator import Answer, ToolCall
+
+HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    country: str
+
+
+def weak(request):
+    """A small model forgets the country; a large one does not."""
+    said = {"name": "Rome"} if request.model.startswith((HAIKU, MINI)) else {"name": "Rome", "country": "Italy"}
+    if request.tools:
+        return Answer(tool_calls=(ToolCall(request.tools[0].name, said),))
+    return Answer(text=json.dumps(said))
+
+
+METHODS = pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+HOMES = pytest.mark.parametrize("home", ["claude", "gpt"])
+
+
+@METHODS
+@HOMES
+async def test_a_failed_parse_goes_up_a_tier_and_both_answers_are_booked(home, method, house, sim, request):
+    sim.responder, books = weak, house()
+    model = guard(request.getfixturevalue(home)(), books.pipeline, escalate_on_parse_failure=True)
+    chain = model.with_structured_output(City, method=method)
+    rome = City(name="Rome", country="Italy")
+    assert chain.invoke("Where?") == rome
+    assert await chain.ainvoke("Where?") == rome
+    assert list(chain.stream("Where?")) == [rome]
+    raw = model.with_structured_output(City, method=method, include_raw=True).invoke("Where?")
+    assert (raw["parsed"], raw["parsing_error"]) == (rome, None)
+    tiers = [decision.tier_name for decision in books.pipeline.decisions()]
+    assert tiers[::2] == ["small"] * 4
+    assert sim.request_count == 8
+    books.check()
+
+
+@METHODS
+async def test_without_money_for_a_second_answer_the_first_failure_is_told(method, house, claude, sim):
+    sim.responder = weak
+    books = house(limit="0.07", output={"on_insufficient": ["raise"]})
+    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(City, method=method)
+    with pytest.raises((OutputParserException, ValueError), match="country"):
+        chain.invoke("Where?")
+    assert sim.request_count == 1
+    books.check()
+
+
+async def test_the_strongest_tier_has_the_last_word(house, claude, sim):
+    sim.responder, books = lambda _: Answer(text="no JSON at all"), house()
+    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(
+        City, method="json_schema"
+    )
+    with pytest.raises(OutputParserException):
+        await chain.ainvoke("Where?")
+    assert sim.request_count == 2
+    books.check()
+
+
+async def test_an_error_without_an_answer_is_not_a_failed_parse(house, claude, sim):
+    from llm_cost_middleware.simulator import Fault
+
+    books = house(retry={"max_attempts": 1})
+    sim.script(Fault.status(400))
+    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(City)
+    with pytest.raises(Exception, match="400"):
+        chain.invoke("Where?")
+    assert sim.request_count == 1
+    books.check()
