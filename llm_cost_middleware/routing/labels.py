@@ -73,7 +73,11 @@ def read_labels(
         MissingExtraError: The file is parquet and the ``learn`` extra is not installed.
     """
     found: list[Label] = []
-    for number, row in enumerate(_rows(path), 1):
+    columns = ["prompt", site_column]
+    columns += [
+        f"{kind}__{name}" for kind in ("score", "cost") for pair in (weak, strong) for name in (pair.model, pair)
+    ]
+    for number, row in enumerate(_rows(path, columns), 1):
         where = f"{path.name} row {number}"
         weak_score, strong_score = _number(row, "score__", weak), _number(row, "score__", strong)
         if weak_score is None or strong_score is None:
@@ -177,13 +181,15 @@ def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str,
     }
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet as pq
         except ImportError:
             raise MissingExtraError("reading parquet", "learn") from None
-        for batch in pq.ParquetFile(path).iter_batches():
+        table = pq.ParquetFile(path)
+        wanted = set(columns) & set(table.schema_arrow.names)
+        for batch in table.iter_batches(columns=sorted(wanted)):
             yield from batch.to_pylist()
         return
     with path.open(encoding="utf-8") as lines:

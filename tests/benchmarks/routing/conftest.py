@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -139,9 +140,19 @@ def keep_figures(request):
         if request.config.getoption("--soak"):
             path = Path(__file__).resolve().parent.parent / "results" / f"routing_{name}.json"
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(_rounded(figures), indent=1)
+            lists_in_one_line = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
+            path.write_text(lists_in_one_line + "\n", encoding="utf-8")
 
     return keep
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,9 @@ def figures(measures, outcomes, scores, rows=None, *, draws=40):
     scores = np.asarray(scores, float)
     low, high = measures.boot(measures.apgr, scores, weak, strong, n=draws)
     share, quality, cost = measures.curve(scores, weak, strong, *costs)
-    at = np.linspace(0, 1, 21)  # the cost-quality curve at every twentieth of calls that go to the strong model
+    at = np.linspace(0, 1, 11)  # the cost-quality curve at every tenth of calls that go to the strong model
     return {
-        "curve": [[round(float(np.interp(x, share, y)), 7) for x in at] for y in (cost, quality)],
+        "curve": [[float(np.interp(x, share, y)) for x in at] for y in (cost, quality)],
         "apgr": measures.apgr(scores, weak, strong),
         "interval": [float(low), float(high)],
         "ogc": measures.ogc(scores, weak, strong),
