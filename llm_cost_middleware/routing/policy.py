@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from hashlib import blake2b
 from random import Random
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -79,6 +80,8 @@ class RoutingPolicy:
     tiers: tuple[str, ...] = ()
     accept: AcceptBy = "check"
     wait_usd_s: USD = 0
+    version: str = field(init=False, default="", compare=False)
+    """What stands in a decision for "under which policy": the kind, and a digest of everything that decides."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(PolicyKind):
@@ -98,11 +101,13 @@ class RoutingPolicy:
             raise ConfigurationError("a learned policy needs a policy_file: llm-cost tune", key="routing.policy_file")
         if self.kind == "rules" and not self.rules:
             raise ConfigurationError("a rules policy needs [[routing.rules]]", key="routing.rules")
-
-    @property
-    def version(self) -> str:
-        """What stands in a decision for "under which policy": the kind, and the learned policy's own version."""
-        return f"learned:{self.learned.version}" if self.kind == "learned" and self.learned else self.kind
+        told = "; ".join(
+            f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
+            for item in fields(self)
+            if item.name not in ("version", "tiers", "policy_file", "sites")
+            for value in (getattr(self, item.name),)
+        )
+        object.__setattr__(self, "version", f"{self.kind}:{blake2b(told.encode(), digest_size=4).hexdigest()}")
 
     def tier_name(self, tier: int) -> str:
         """The configured name of a tier, else ``tier N``."""
@@ -223,14 +228,15 @@ def _by_kind(
 
 def _threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
+    batch = f"{items:,} item{'' if items == 1 else 's'}"
     up = threshold_tier(length, items, text_threshold=policy.text_threshold, item_threshold=policy.item_threshold)
     score = max(length / policy.text_threshold, items / policy.item_threshold)
     if not up:
-        reason = f"{length:,} characters < {policy.text_threshold:,} and {items:,} items < {policy.item_threshold:,}"
+        reason = f"{length:,} characters < {policy.text_threshold:,} and {batch} < {policy.item_threshold:,}"
     elif length >= policy.text_threshold:
         reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
     else:
-        reason = f"{items:,} items ≥ {policy.item_threshold:,}"
+        reason = f"{batch} ≥ {policy.item_threshold:,}"
     return TierChoice(low + up, score, reason)
 
 
@@ -246,7 +252,7 @@ def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng
 
 
 _KEYS = {"policy": "kind"} | {
-    f.name: f.name for f in fields(RoutingPolicy) if f.name not in ("kind", "learned", "tiers")
+    f.name: f.name for f in fields(RoutingPolicy) if f.name not in ("kind", "learned", "tiers", "version")
 }
 
 

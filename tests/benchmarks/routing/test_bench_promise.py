@@ -159,5 +159,5 @@ def test_three_hundred_labels_recover_most_of_the_gain(outcomes, measures, show,
     )
     keep_figures("few_labels", kept)
     assert kept["mmlu, prompt only"]["recovered"] >= 0.45
-    assert kept["mix, prompt only"]["recovered"] >= 0.75  # the aim was 85 %: see CHANGELOG
+    assert kept["mix, prompt only"]["recovered"] >= 0.75  # about 84 % over many draws, whose spread is 2 points
     assert kept["mix, task known"]["recovered"] >= 0.80

@@ -23,7 +23,7 @@ def test_the_classic_rule(length, items, tier):
 
 def test_the_default_policy_is_the_classic_rule_and_says_what_it_saw(ask):
     short, long, many = ask("x" * 9_999), ask("x" * 10_000), ask("x", context={"item_count": 30})
-    assert choose(RoutingPolicy(), short).reason == "9,999 characters < 10,000 and 1 items < 30"
+    assert choose(RoutingPolicy(), short).reason == "9,999 characters < 10,000 and 1 item < 30"
     assert choose(RoutingPolicy(), long)[:2] == (1, 1.0)
     assert choose(RoutingPolicy(), many).reason == "30 items ≥ 30"
 
@@ -81,6 +81,16 @@ def test_sites_have_policies_of_their_own_by_name_or_glob(ask, tiers):
     assert policy.at("chat-eu").text_threshold == 50
     assert policy.at("other").text_threshold == 500
     assert policy.at("legal").text_threshold == 500  # what a site does not say, it inherits
+
+
+def test_the_version_names_the_policy_that_decided(tiers):
+    versions = [
+        RoutingPolicy.from_mapping(mapping, tiers).version
+        for mapping in ({}, {"text_threshold": 5}, {"floor": "large"}, {"policy": "cascade"}, {"explore": 0.1})
+    ]
+    assert len(set(versions)) == len(versions)
+    assert versions[0] == RoutingPolicy(tiers=("other", "names")).version
+    assert versions[0].startswith("threshold:")
 
 
 def test_exploration_is_logged_with_its_propensity(ask):
