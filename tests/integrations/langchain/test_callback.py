@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import httpx2
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import CallbackManager
@@ -156,10 +157,8 @@ def test_old_completions_and_unknown_models_are_treated_as_configured(house, cla
         manager = CallbackManager.configure([handler])
         for start in (
             lambda m=manager: m.on_llm_start({"name": "OpenAI"}, ["hi"]),
-            lambda m=manager: m.on_chat_model_start({}, [[HumanMessage("hi")]], invocation_params={"model": "llama-9"}),
-            lambda m=manager: m.on_chat_model_start(
-                {}, [[HumanMessage("hi")]], invocation_params={"model": "gpt-zero"}
-            ),
+            lambda m=manager: m.on_chat_model_start({}, hi, invocation_params={"model": "llama-9"}),
+            lambda m=manager: m.on_chat_model_start({}, hi, invocation_params={"model": "gpt-zero"}),
         ):
             if refused:
                 with pytest.raises(UnsupportedRequestError):

@@ -1,0 +1,280 @@
+"""Agents: one row for each request that the server saw, whatever stands between the agent and its model."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import (
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+)
+from langchain_anthropic.middleware import AnthropicPromptCachingMiddleware
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.tools import StructuredTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
+
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.events import Retried
+from llm_cost_middleware.integrations.langchain import CostCallbackHandler, CostMiddleware, guard
+from llm_cost_middleware.simulator import Answer, Fault, ToolCall, auto
+
+HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
+ASK = {"messages": [("user", "What is the weather in Rome?")]}
+LONG = "You are a careful assistant for travellers, and you know every town. " * 700
+
+# unguarded models inside tools keep connections of loops that are gone
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"sunny in {city}"
+
+
+class Forecast(BaseModel):
+    """A forecast."""
+
+    city: str
+    sky: str
+
+
+async def ask(agent, question=ASK, config=None, *, later=False):
+    return await agent.ainvoke(question, config) if later else agent.invoke(question, config)
+
+
+LATER = pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
+GOVERNED = pytest.mark.parametrize("how", ["middleware", "guarded model"])
+
+
+def build(how, model, pipeline, tools=(weather,), middleware=(), **more):
+    if how == "middleware":
+        return create_agent(model, list(tools), middleware=[CostMiddleware(pipeline), *middleware], **more)
+    return create_agent(guard(model, pipeline), list(tools), middleware=list(middleware), **more)
+
+
+@LATER
+@GOVERNED
+@pytest.mark.parametrize("home", ["claude", "gpt"])
+async def test_every_request_of_an_agent_is_a_row(home, how, later, house, sim, request):
+    books = house()
+    agent = build(how, request.getfixturevalue(home)(), books.pipeline)
+    answer = await ask(agent, later=later)
+    assert [message.type for message in answer["messages"]] == ["human", "ai", "tool", "ai"]
+    assert sim.request_count == 2
+    books.check()
+
+
+@LATER
+async def test_a_model_inside_a_tool_and_a_summary_are_rows_as_well(later, house, claude, gpt, sim):
+    books = house()
+    inner = gpt()
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return inner.invoke(f"What is the weather in {city}?").text
+
+    summarise = SummarizationMiddleware(gpt(), trigger=("messages", 3), keep=("messages", 1))
+    agent = build("middleware", claude(), books.pipeline, [weather], [summarise])
+    handler = CostCallbackHandler(books.pipeline)
+    await ask(agent, config={"callbacks": [handler]}, later=later)
+    assert sim.request_count == 4  # call, model in the tool, summary, call
+    assert len({record.call_id for record in books.pipeline.records()}) == 4
+    books.check()
+
+
+@LATER
+async def test_a_guarded_summariser_needs_no_handler(later, house, claude, gpt, sim):
+    books = house()
+    summarise = SummarizationMiddleware(guard(gpt(), books.pipeline), trigger=("messages", 3), keep=("messages", 1))
+    await ask(build("middleware", claude(), books.pipeline, middleware=[summarise]), later=later)
+    assert sim.request_count == 3
+    books.check()
+
+
+@LATER
+@pytest.mark.parametrize("order", list(itertools.permutations(["cost", "cache", "retry", "fallback"])), ids="-".join)
+async def test_any_order_of_middlewares_works_and_nothing_foreign_is_sent(order, later, house, claude, gpt, sim):
+    books = house(retry={"max_attempts": 1})
+    made = {
+        "cost": CostMiddleware(books.pipeline),
+        "cache": AnthropicPromptCachingMiddleware(min_messages_to_cache=0),
+        "retry": ModelRetryMiddleware(max_retries=1, initial_delay=0.0),
+        "fallback": ModelFallbackMiddleware(gpt()),
+    }
+    agent = create_agent(claude(), [weather], middleware=[made[name] for name in order], system_prompt=LONG)
+    sim.script(Fault.status(500))
+    answer = await ask(agent, later=later)
+    assert answer["messages"][-1].text
+    for exchange in sim.requests:
+        assert ("cache_control" in json.dumps(exchange.body)) <= (exchange.provider == "anthropic")
+    books.check()
+
+
+async def test_the_route_stays_within_a_task(house, claude, sim):
+    books = house(
+        tiers=[{"name": "s", "models": [f"anthropic/{HAIKU}"]}, {"name": "l", "models": [f"anthropic/{SONNET}"]}]
+    )
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"sunny in {city}, " * 1_000  # the next call is beyond the threshold
+
+    agent = create_agent(
+        claude(),
+        [weather],
+        middleware=[CostMiddleware(books.pipeline)],
+        system_prompt=LONG,
+        checkpointer=InMemorySaver(),
+    )
+    config = {"configurable": {"thread_id": "7"}}
+    for _ in range(3):
+        await ask(agent, config=config)
+    models = [exchange.body["model"] for exchange in sim.requests]
+    assert len(models) == 6
+    assert len(list(itertools.groupby(models))) <= 2  # it may grow once, and never goes back and forth
+    books.check()
+
+
+@GOVERNED
+async def test_a_retry_does_not_stream_a_text_twice(how, house, claude, sim):
+    books = house(retry={"max_attempts": 3, "fallback": False})
+    sim.responder = lambda _: Answer(text="one two three four five six seven eight nine ten eleven twelve")
+    agent = build(how, claude(), books.pipeline)
+    sim.script(Fault.status(529), match=lambda exchange: True)
+    tokens = [chunk for chunk, _ in agent.stream(ASK, stream_mode="messages") if isinstance(chunk, AIMessage)]
+    assert "".join(token.text for token in tokens) == sim.responder(None).text
+    assert len(books.books.of(Retried)) == 1
+    books.check()
+
+
+@GOVERNED
+@pytest.mark.parametrize("target", [SONNET, GPT])
+async def test_structured_answers_work_wherever_they_are_routed(how, target, house, claude, sim):
+    books = house()
+    agent = build(how, claude(SONNET), books.pipeline, [], response_format=Forecast)
+    answer = agent.invoke(ASK, {"metadata": {"llm_cost": {"force_model": target}}})
+    assert isinstance(answer["structured_response"], Forecast)
+    assert {exchange.body["model"] for exchange in sim.requests} == {target}
+    books.check()
+
+
+@LATER
+@pytest.mark.parametrize("order", ["outside", "inside"])
+async def test_a_refused_budget_is_not_retried_and_is_no_answer(order, later, house, claude, sim):
+    books = house(limit="0.000001")
+    retry, cost = ModelRetryMiddleware(max_retries=3, initial_delay=0.0), CostMiddleware(books.pipeline)
+    agent = create_agent(claude(), [weather], middleware=[retry, cost] if order == "outside" else [cost, retry])
+    with pytest.raises(BudgetExceededError):
+        await ask(agent, later=later)
+    assert sim.request_count == 0
+    assert len(books.books.events) == 2  # routed once, refused once
+
+
+@LATER
+async def test_fallbacks_are_refused_in_turn(later, house, claude, gpt, sim):
+    books = house(limit="0.000001")
+    agent = create_agent(
+        claude(), [], middleware=[ModelFallbackMiddleware(gpt(), claude()), CostMiddleware(books.pipeline)]
+    )
+    with pytest.raises(BudgetExceededError):
+        await ask(agent, later=later)
+    assert sim.request_count == 0
+
+
+async def test_scopes_reach_the_calls_of_an_agent(house, claude):
+    books = house(budgets=[{"scope": "user:42", "limit": "1"}])
+    agent = build("middleware", claude(), books.pipeline)
+    await ask(agent, config={"metadata": {"llm_cost": {"user": "42"}}})
+    assert books.pipeline.ledger.balance("user:42").settled == books.pipeline.tracker.total_cost > 0
+
+
+def test_thoughts_and_calls_of_one_model_do_not_reach_another_that_cannot_take_them(house, claude, sim):
+    books = house()
+    thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=4000)
+    sim.responder = lambda request: (
+        Answer(thinking="hm, hm", tool_calls=(ToolCall("weather", {"city": "Rome"}),))
+        if not request.answers_tools
+        else auto(request)
+    )
+    agent = build("middleware", thinker, books.pipeline)
+    history = agent.invoke(ASK, {"metadata": {"llm_cost": {"force_model": SONNET}}})["messages"]
+    assert "thinking" in str(history[1].content)
+    sim.responder = auto
+    agent.invoke(
+        {"messages": [*history, HumanMessage("And tomorrow?")]}, {"metadata": {"llm_cost": {"force_model": MINI}}}
+    )
+    sent = sim.requests[-2].body
+    assert sent["model"] == MINI
+    assert "hm, hm" not in json.dumps(sent)
+    assert [m["role"] for m in sent["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
+    books.check()
+
+
+# --- recorded conversations ------------------------------------------------------------------------------------------
+
+
+def recorded(folder, count):
+    with gzip.open(folder / "agent_traces" / "airline_conversations.jsonl.gz", "rt") as lines:
+        conversations = [json.loads(line) for line in itertools.islice(lines, count)]
+    return conversations, json.loads((folder / "agent_traces" / "airline_tools.json").read_text())
+
+
+def replayed(schemas, results):
+    """The tools of a conversation: each gives the results that were recorded, in their order."""
+
+    def make(definition):
+        function = definition["function"]
+
+        def call(**_):
+            return results.pop(0)
+
+        name, description, schema = (function[key] for key in ("name", "description", "parameters"))
+        return StructuredTool(name=name, description=description, args_schema=schema, func=call)
+
+    return [make(definition) for definition in schemas]
+
+
+@pytest.mark.data
+@GOVERNED
+@pytest.mark.parametrize("home", ["claude", "gpt"])
+def test_recorded_airline_conversations_are_answered_end_to_end(home, how, house, sim, soak, data_folder, request):
+    from llm_cost_middleware.simulator import Replay
+
+    conversations, schemas = recorded(data_folder, 120 if soak else 6)
+    sim.responder = replay = Replay(conversations)
+    books = house(limit="200")
+    calls = beyond = 0
+    for number, conversation in enumerate(conversations):
+        messages = conversation["messages"]
+        expected = [message.get("content") or "" for message in messages if message["role"] == "assistant"]
+        results = [message["content"] for message in messages if message["role"] == "tool"]
+        agent = build(
+            how, request.getfixturevalue(home)(default_headers={"x-sim-conversation": str(number)}), books.pipeline,
+            replayed(schemas, results), system_prompt=messages[0]["content"],
+        )  # fmt: skip
+        said = [message["content"] for message in messages if message["role"] == "user"]
+        answers, state = [], {"messages": []}
+        while len(answers) < len(expected):
+            state = agent.invoke({"messages": [*state["messages"], HumanMessage(said.pop(0))]})
+            answers = [message.text for message in state["messages"] if isinstance(message, AIMessage)]
+        assert answers[: len(expected)] == expected
+        assert results == []
+        # a recording may end in a hand-over: the agent then speaks once more, to nobody
+        beyond += len(answers) - len(expected)
+        assert len(answers) - len(expected) <= (messages[-1]["role"] == "tool")
+        calls += len(answers)
+    assert replay.misses == beyond
+    assert sim.request_count == calls
+    books.check()
