@@ -42,6 +42,7 @@ _BY_STATUS: Mapping[int, FailureKind] = {
 }
 _MAYBE_BILLED = frozenset({499, 502, 504, 520, 524})
 """Statuses of a gateway that had reached the provider and lost sight of it."""
+_ANY = "*"
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -120,18 +121,29 @@ def _weak(names: tuple[str, ...]) -> tuple[str, NameRule | None]:
 
 def _rule(facts: Facts) -> ErrorRule | None:
     """The first row of the provider's table that matches; of every provider's where it is not known."""
-    message = facts.message.lower()
-    said = {facts.type, facts.code} - {""}
     for name in (facts.provider,) if facts.provider in NAMES else NAMES:
-        for rule in get_provider(name).error_rules:
+        rows = _rows_by_code(name)
+        found: list[tuple[int, ErrorRule]] = [
+            row for code in (facts.type, facts.code, _ANY) for row in rows.get(code, ())
+        ]
+        found.sort()
+        for _, rule in found:
             if rule.statuses and facts.status not in rule.statuses:
                 continue
-            if rule.codes and said.isdisjoint(rule.codes):
-                continue
-            if rule.message and rule.message not in message:
+            if rule.message and rule.message not in facts.message.lower():
                 continue
             return rule
     return None
+
+
+@lru_cache(maxsize=16)
+def _rows_by_code(name: str) -> Mapping[str, list[tuple[int, ErrorRule]]]:
+    """A provider's rows with their place, by the code they ask for."""
+    rows: dict[str, list[tuple[int, ErrorRule]]] = {}
+    for place, rule in enumerate(get_provider(name).error_rules):
+        for code in rule.codes or (_ANY,):
+            rows.setdefault(code, []).append((place, rule))
+    return rows
 
 
 def _of_status(status: int) -> FailureKind | None:
