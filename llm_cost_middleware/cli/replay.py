@@ -66,14 +66,15 @@ def _table(rows: list[Replayed]) -> Table:
     for column in ("calls", "moved", "paid", "would be", "saved", "quality", "would be", "guessed"):
         table.add_column(column, justify="right")
     for row in rows:
-        after = row.cost_after
+        after = Estimate(*(part / 1e9 for part in row.after_nanousd))
+        before = row.paid_nanousd / 1e9
         table.add_row(
             row.site,
             f"{row.calls:,}",
             f"{row.moved:,}",
-            f"${row.cost_before:.4f}",
+            f"${before:.4f}",
             f"${after.value:.4f} ({after.low:.4f} to {after.high:.4f})",
-            f"{1 - after.value / row.cost_before:.0%}" if row.cost_before else "-",
+            f"{1 - after.value / before:.0%}" if before else "-",
             _quality(row.quality_before),
             _quality(row.quality_after),
             f"{row.unsupported:.0%}",
@@ -90,7 +91,7 @@ def _drawn(rows: list[Replayed]) -> str:
     marks = []
     for row in rows[:-1] or rows:
         if row.quality_before is not None and row.quality_after is not None and row.calls:
-            before, after = row.cost_before / row.calls, row.cost_after.value / row.calls
+            before, after = (nano / row.calls / 1e9 for nano in (row.paid_nanousd, row.after_nanousd.value))
             marks.append(Mark(before, row.quality_before.value, f"{row.site} before", hollow=True))
             marks.append(Mark(after, row.quality_after.value, f"{row.site} after"))
     return chart("cost and quality by site", "US dollars a call", "quality", marks=marks)

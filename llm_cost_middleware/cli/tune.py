@@ -34,7 +34,7 @@ def tune(
         int | None, typer.Option(help="For how many calls; default: as many as labels; 0: long run.")
     ] = None,
     site_column: Annotated[str, typer.Option(help="The column that names the call site.")] = "site",
-    costs: Annotated[tuple[float, float] | None, typer.Option(help="US dollars a call, weak and strong.")] = None,
+    costs: Annotated[tuple[str, str] | None, typer.Option(help="US dollars a call, weak and strong.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The policy file.")] = Path("llm-cost-policy.json"),
     plot: Annotated[Path | None, typer.Option(help="Write the quality-cost curve (SVG).")] = None,
     log: Annotated[Path | None, typer.Option(help="An exported decision log instead of the ledger's.")] = None,
@@ -110,7 +110,7 @@ def _show(found: Tuning) -> None:
                 f"{point.strong_share:.0%}",
                 f"{point.quality:.4f}",
                 f"{point.quality / calibration.strong_quality:.1%}" if calibration.strong_quality else "-",
-                f"{1 - point.cost / calibration.strong_cost:.0%}" if calibration.strong_cost else "-",
+                f"{1 - point.spend:.0%}",
                 "yes" if point.margin >= 0 else "no",
                 style="bold" if point is calibration.chosen else None,
             )
@@ -123,20 +123,20 @@ def _show(found: Tuning) -> None:
 
 
 def _standing(at: Standing) -> str:
-    return f"{at.quality:.1%} of the strong model's quality (at least {at.quality_low:.1%}), ${at.cost:.6f} a call"
+    return f"{at.quality:.1%} of the strong model's quality (at least {at.quality_low:.1%}), {at.spend:.1%} of its cost"
 
 
 def _curve(found: Tuning) -> str:
     calibration = found.calibration
     if calibration is None:
         return ""
-    line = [(point.cost, point.quality) for point in calibration.curve]
+    line = [(point.spend, point.quality) for point in calibration.curve]
     marks = [
-        Mark(calibration.weak_cost, calibration.weak_quality, "weak", hollow=True),
-        Mark(calibration.strong_cost, calibration.strong_quality, "strong", hollow=True),
-        Mark(calibration.chosen.cost, calibration.chosen.quality, "chosen"),
+        Mark(calibration.weak_spend, calibration.weak_quality, "weak", hollow=True),
+        Mark(1.0, calibration.strong_quality, "strong", hollow=True),
+        Mark(calibration.chosen.spend, calibration.chosen.quality, "chosen"),
     ]
-    return chart("quality and cost, out of fold", "US dollars a call", "quality", line, marks)
+    return chart("quality and cost, out of fold", "cost, of always strong", "quality", line, marks)
 
 
 def _diff(path: Path, policy: LearnedPolicy) -> None:

@@ -22,8 +22,8 @@ class Point(NamedTuple):
     strong_share: float
     quality: float
     """Mean quality, absolute."""
-    cost: float
-    """Mean cost of a call, US dollars."""
+    spend: float
+    """What the calls cost, as a share of what they cost at the strong model."""
     margin: float
     """The one-sided bound of (quality - promised quality), at the confidence asked for: safe where it is ≥ 0."""
 
@@ -39,21 +39,21 @@ class Calibration:
     """From "all strong" to "all weak"."""
     weak_quality: float
     strong_quality: float
-    strong_cost: float
-    weak_cost: float
+    weak_spend: float
+    """The share of the strong model's cost that the weak model costs."""
 
     @property
     def saving(self) -> float:
         """The share of the strong model's cost that the chosen threshold saves."""
-        return 1 - self.chosen.cost / self.strong_cost if self.strong_cost else 0.0
+        return 1 - self.chosen.spend
 
 
 def calibrate(
     scores: Sequence[float],
     weak: Sequence[float],
     strong: Sequence[float],
-    weak_cost: Sequence[float],
-    strong_cost: Sequence[float],
+    weak_nanousd: Sequence[int],
+    strong_nanousd: Sequence[int],
     *,
     quality: float = 0.95,
     confidence: float = 0.95,
@@ -68,8 +68,8 @@ def calibrate(
         scores: Expected gains, out of fold.
         weak: The weak model's quality on each row.
         strong: The strong model's quality.
-        weak_cost: The weak model's cost of each row, US dollars.
-        strong_cost: The strong model's cost.
+        weak_nanousd: The weak model's cost of each row.
+        strong_nanousd: The strong model's cost of each row.
         quality: The share of the strong model's quality that is promised.
         confidence: How likely the promise is to be kept.
         horizon: For how many calls to come the promise is made; as many as there are rows by default. Their own
@@ -82,26 +82,26 @@ def calibrate(
     spread = sqrt(1 / n + (1 / ahead if ahead else 0.0))
     steps = {round(n * step / _GRID) for step in range(_GRID + 1)}
 
-    total = square = value = cost = 0.0
+    total = square = value = 0.0
+    cost, all_strong = sum(weak_nanousd), sum(strong_nanousd) or 1
     for row in range(n):
         distance = weak[row] - quality * strong[row]
         total += distance
         square += distance * distance
         value += weak[row]
-        cost += weak_cost[row]
     curve: list[Point] = []
     for count in range(n + 1):
         if count in steps and _separates(scores, order, count):
             mean = total / n
             margin = mean - z * sqrt(max(square / n - mean * mean, 0.0)) * spread
-            curve.append(Point(_threshold(scores, order, count), count / n, value / n, cost / n, margin))
+            curve.append(Point(_threshold(scores, order, count), count / n, value / n, cost / all_strong, margin))
         if count < n:
             row = order[count]
             before, after = weak[row] - quality * strong[row], (1 - quality) * strong[row]
             total += after - before
             square += after * after - before * before
             value += strong[row] - weak[row]
-            cost += strong_cost[row] - weak_cost[row]
+            cost += strong_nanousd[row] - weak_nanousd[row]
     curve.reverse()
     chosen = curve[0]
     for point in curve[1:]:
@@ -109,10 +109,8 @@ def calibrate(
             break
         chosen = point
     strong_mean = sum(strong) / n
-    naive = min((p for p in curve if p.quality >= quality * strong_mean), key=lambda p: p.cost, default=curve[0])
-    return Calibration(
-        chosen, naive, tuple(curve), sum(weak) / n, strong_mean, sum(strong_cost) / n, sum(weak_cost) / n
-    )
+    naive = min((p for p in curve if p.quality >= quality * strong_mean), key=lambda p: p.spend, default=curve[0])
+    return Calibration(chosen, naive, tuple(curve), sum(weak) / n, strong_mean, curve[-1].spend)
 
 
 def gain_over_mixing(

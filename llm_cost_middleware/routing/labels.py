@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
+from llm_cost_middleware.money import USD, ceil_nanousd
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decisions import Logged
@@ -35,19 +36,19 @@ class Label(NamedTuple):
     weak: float
     """Quality in [0, 1]; an unbiased estimate, possibly outside, where the model was not asked."""
     strong: float
-    weak_cost: float
-    """US dollars, for comparing policies (never for booking)."""
-    strong_cost: float
+    weak_nanousd: int
+    """What the call costs there."""
+    strong_nanousd: int
     text_length: int = 0
     item_count: int = 1
 
 
 def label_text(
-    text: str, weak: float, strong: float, weak_cost: float, strong_cost: float, site: str = ANY_SITE
+    text: str, weak: float, strong: float, weak_nanousd: int, strong_nanousd: int, site: str = ANY_SITE
 ) -> Label:
     """A label from a prompt's text, which is read and let go."""
     kept = clip(text)
-    return Label(grams(kept), shape(kept), site, weak, strong, weak_cost, strong_cost, len(text))
+    return Label(grams(kept), shape(kept), site, weak, strong, weak_nanousd, strong_nanousd, len(text))
 
 
 def read_labels(
@@ -56,7 +57,7 @@ def read_labels(
     strong: Target,
     *,
     site_column: str = "site",
-    costs: tuple[float, float] | None = None,
+    costs: tuple[USD, USD] | None = None,
 ) -> list[Label]:
     """Read outcomes of two models on the same prompts from a JSONL or parquet file.
 
@@ -84,15 +85,14 @@ def read_labels(
             continue
         if not (0 <= weak_score <= 1 and 0 <= strong_score <= 1):
             raise ConfigurationError(f"has a quality outside 0 to 1: {weak_score}, {strong_score}", key=where)
-        weak_cost, strong_cost = costs or (_number(row, "cost__", weak), _number(row, "cost__", strong))
-        if weak_cost is None or strong_cost is None:
+        paid = costs or (_number(row, "cost__", weak), _number(row, "cost__", strong))
+        if paid[0] is None or paid[1] is None:
             raise ConfigurationError("has no cost of both models, and none was given", key=where)
         text, site = row.get("prompt"), row.get(site_column)
         if not isinstance(text, str):
             raise ConfigurationError("has no prompt", key=where)
-        found.append(
-            label_text(text, weak_score, strong_score, weak_cost, strong_cost, str(site) if site else ANY_SITE)
-        )
+        prices = (ceil_nanousd(paid[0], what=where), ceil_nanousd(paid[1], what=where))
+        found.append(label_text(text, weak_score, strong_score, *prices, str(site) if site else ANY_SITE))
     if not found:
         raise ConfigurationError(f"has no row with a score of both {weak} and {strong}", key=path.name)
     return found
@@ -115,7 +115,7 @@ def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target) -> t
             left_out[reason] += 1
         else:
             usable.append((entry, entry.decision.target == strong, entry.quality or 0.0))
-    costs = {arm: _mean_cost(usable, arm=arm) for arm in (False, True)}
+    costs = {arm: _mean_nanousd(usable, arm=arm) for arm in (False, True)}
     means = _site_means(usable)
     found = []
     for entry, was_strong, quality in usable:
@@ -132,8 +132,8 @@ def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target) -> t
                 site=decision.site,
                 weak=weak_score,
                 strong=strong_score,
-                weak_cost=costs[False],
-                strong_cost=costs[True],
+                weak_nanousd=costs[False],
+                strong_nanousd=costs[True],
                 text_length=features.text_length,
                 item_count=features.item_count,
             )
@@ -154,13 +154,13 @@ def _unusable(entry: Logged, weak: Target, strong: Target) -> str:
     return ""
 
 
-def _mean_cost(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) -> float:
+def _mean_nanousd(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) -> int:
     paid = [
         int(entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0)
         for entry, was_strong, _ in usable
         if was_strong == arm
     ]
-    return sum(paid) / len(paid) / 1e9 if paid else 0.0
+    return sum(paid) // len(paid) if paid else 0
 
 
 def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str, bool], float]:

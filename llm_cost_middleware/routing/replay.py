@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
 from llm_cost_middleware.routing.decisions import Logged
@@ -40,11 +41,11 @@ class Replayed:
     calls: int
     moved: int
     """Calls that would have gone to another model."""
-    cost_before: float
-    """US dollars: what was paid."""
-    cost_after: Estimate
-    """US dollars. A call that would have moved is taken at its expected cost there, in proportion to how the costs of
-    its site turned out against what was expected of them."""
+    paid_nanousd: NanoUSD
+    """What was paid."""
+    after_nanousd: Estimate
+    """What would have been paid, in nano-dollars. A call that would have moved is taken at its expected cost there, in
+    proportion to how the costs of its site turned out against what was expected of them."""
     quality_before: Estimate | None
     quality_after: Estimate | None
     """Doubly robust over the calls with an outcome; ``None`` where no outcome was logged."""
@@ -55,7 +56,7 @@ class Replayed:
 class _Call(NamedTuple):
     site: str
     moved: bool
-    paid: float
+    paid: NanoUSD
     after: float
     quality: float | None
     robust: float | None
@@ -79,7 +80,7 @@ def replay(logged: Iterable[Logged], policy: RoutingPolicy) -> list[Replayed]:
     for call in calls:
         by_site.setdefault(call.site, []).append(call)
     rows = [_summary(site, own) for site, own in by_site.items()]
-    rows.sort(key=lambda row: -row.cost_before)
+    rows.sort(key=lambda row: -row.paid_nanousd)
     return [*rows, _summary("all", calls)]
 
 
@@ -117,10 +118,10 @@ def _replayed(
             chosen = _cheapest(decision.eligible, tier)
             target, tier = chosen.target, chosen.tier
     moved = target != decision.target
-    after = paid
+    after = float(paid)
     if moved:
         expected = next(c.expected_nanousd for c in decision.candidates if c.target == target)
-        after = float((expected or 0) / 1e9) * ratios.get(decision.site, 1.0)
+        after = (expected or 0) * ratios.get(decision.site, 1.0)
     robust = None
     if quality is not None:
         robust = means[decision.site, tier] if (decision.site, tier) in means else means["", -1]
@@ -137,8 +138,8 @@ def _summary(site: str, calls: Sequence[_Call]) -> Replayed:
         site=site,
         calls=len(calls),
         moved=sum(call.moved for call in calls),
-        cost_before=sum(call.paid for call in calls),
-        cost_after=Estimate(*(len(calls) * part for part in total)) if total else Estimate(0.0, 0.0, 0.0),
+        paid_nanousd=NanoUSD(sum(call.paid for call in calls)),
+        after_nanousd=Estimate(*(len(calls) * part for part in total)) if total else Estimate(0.0, 0.0, 0.0),
         quality_before=_mean([call.quality for call in measured if call.quality is not None]),
         quality_after=_mean([call.robust for call in measured if call.robust is not None]),
         unsupported=sum(not call.supported for call in measured) / len(measured) if measured else 0.0,
@@ -158,9 +159,9 @@ def _cheapest(eligible: Sequence[Considered], tier: int) -> Considered:
     return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 
-def _paid(entry: Logged) -> float:
+def _paid(entry: Logged) -> NanoUSD:
     nano = entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd
-    return float((nano or 0) / 1e9)
+    return NanoUSD(nano or 0)
 
 
 def _cost_ratios(entries: Sequence[Logged]) -> dict[str, float]:

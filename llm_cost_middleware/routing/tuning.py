@@ -26,8 +26,8 @@ class Standing:
     quality: float
     quality_low: float
     """Its one-sided lower bound."""
-    cost: float
-    """US dollars a call."""
+    spend: float
+    """The share of the strong model's cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def tune(
     design = design_of(labels)
     scores = cross_scores(design, folds=folds, seed=seed)
     weak_scores, strong_scores = [label.weak for label in labels], [label.strong for label in labels]
-    weak_costs, strong_costs = [label.weak_cost for label in labels], [label.strong_cost for label in labels]
+    weak_costs, strong_costs = [label.weak_nanousd for label in labels], [label.strong_nanousd for label in labels]
     found = calibrate(
         scores, weak_scores, strong_scores, weak_costs, strong_costs,
         quality=quality, confidence=confidence, horizon=horizon,
@@ -137,18 +137,17 @@ def _standing(labels: Sequence[Label], up: Sequence[bool], z: float) -> Standing
     ratio = sum(got) / n / strong if strong else 0.0
     parts = [value - ratio * label.strong for value, label in zip(got, labels, strict=True)]
     error = sqrt(sum(part * part for part in parts) / n / n) / strong if strong else inf
-    cost = sum(label.strong_cost if goes else label.weak_cost for label, goes in zip(labels, up, strict=True)) / n
-    return Standing(ratio, ratio - z * error, cost)
+    return Standing(ratio, ratio - z * error, 1 - _saving(labels, up)[0])
 
 
 def _saving(labels: Sequence[Label], up: Sequence[bool]) -> tuple[float, float, float]:
     n = len(labels)
-    strong = sum(label.strong_cost for label in labels) / n
+    strong = sum(label.strong_nanousd for label in labels) / n
     if not strong:
         return 0.0, 0.0, 0.0
-    paid = [label.strong_cost if goes else label.weak_cost for label, goes in zip(labels, up, strict=True)]
+    paid = [label.strong_nanousd if goes else label.weak_nanousd for label, goes in zip(labels, up, strict=True)]
     ratio = sum(paid) / n / strong
-    parts = [cost - ratio * label.strong_cost for cost, label in zip(paid, labels, strict=True)]
+    parts = [cost - ratio * label.strong_nanousd for cost, label in zip(paid, labels, strict=True)]
     error = NormalDist().inv_cdf(0.975) * sqrt(sum(part * part for part in parts) / n / n) / strong
     return 1 - ratio, 1 - ratio - error, 1 - ratio + error
 
@@ -183,6 +182,6 @@ def _refusal(
             f"choosing by prompt is not better than choosing as many by chance: {gain:+.2%} quality, "
             f"lower bound {gain_low:+.2%}; the current policy stays"
         )
-    if now.quality_low >= quality and now.cost <= tuned.cost:
+    if now.quality_low >= quality and now.spend <= tuned.spend:
         return f"the current policy keeps {now.quality:.1%} of the quality for less; it stays"
     return ""

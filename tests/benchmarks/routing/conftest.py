@@ -77,7 +77,9 @@ class Outcomes:
     def labels(self, *, sites, rows=None):
         facts = self._facts if rows is None else [self._facts[row] for row in rows]
         return [
-            self._label(grams, shape, task if sites else "*", float(w), float(s), float(cw), float(cs), len(text))
+            self._label(
+                grams, shape, task if sites else "*", float(w), float(s), round(cw * 1e9), round(cs * 1e9), len(text)
+            )
             for (grams, shape), w, s, cw, cs, text, task in facts
         ]
 

@@ -45,7 +45,8 @@ def split_once(found, design, seed, most, folds):
     later = fit(design, known).scores(design, unseen)
 
     def columns(picked):
-        return tuple(array[picked].tolist() for array in (found.weak, found.strong, found.weak_cost, found.strong_cost))
+        costs = ((array[picked] * 1e9).round().astype(int).tolist() for array in (found.weak_cost, found.strong_cost))
+        return found.weak[picked].tolist(), found.strong[picked].tolist(), *costs
 
     chosen = calibrate(scores.tolist(), *columns(known), quality=QUALITY, horizon=len(unseen))
     seer = calibrate(later.tolist(), *columns(unseen), quality=QUALITY, horizon=0)
@@ -68,8 +69,7 @@ def test_a_tuned_policy_keeps_its_promise(outcomes, show, keep_figures, soak):
         qualities = np.array([run[0][0] for run in runs])
         naive = np.array([run[1][0] for run in runs])
         saved, naive_saved = (float(np.mean([run[arm][1] for run in runs])) for arm in (0, 1))
-        price = found.strong_cost.mean()
-        least = float(np.mean([(run[2][1].cost - run[2][0].cost) / price for run in runs]))
+        least = float(np.mean([run[2][1].spend - run[2][0].spend for run in runs]))
         kept[name] = {
             "splits": splits,
             "kept": float((qualities >= QUALITY).mean()),

@@ -17,14 +17,14 @@ def world(n, *, signal, seed=0, gap=0.3):
         scores.append(hard if signal else rng.random())
         weak.append(float(rng.random() > 2 * gap * hard))
         strong.append(1.0)
-    return scores, weak, strong, [1.0] * n, [10.0] * n
+    return scores, weak, strong, [1] * n, [10] * n
 
 
 def test_the_curve_runs_from_all_strong_to_all_weak():
     found = calibrate(*world(500, signal=True))
     first, last = found.curve[0], found.curve[-1]
-    assert (first.strong_share, first.threshold, first.cost) == (1.0, -inf, 10.0)
-    assert (last.strong_share, last.threshold, last.cost) == (0.0, inf, 1.0)
+    assert (first.strong_share, first.threshold, first.spend) == (1.0, -inf, 1.0)
+    assert (last.strong_share, last.threshold, last.spend) == (0.0, inf, 0.1)
     assert first.quality == found.strong_quality
     assert last.quality == pytest.approx(found.weak_quality)
 
@@ -32,20 +32,20 @@ def test_the_curve_runs_from_all_strong_to_all_weak():
 def test_the_error_bar_costs_and_more_labels_make_it_cheaper():
     few, many = (calibrate(*world(n, signal=True)) for n in (400, 20_000))
     for found in (few, many):
-        assert found.chosen.cost >= found.naive.cost
+        assert found.chosen.spend >= found.naive.spend
         assert found.chosen.margin >= 0
-    assert many.chosen.cost - many.naive.cost < few.chosen.cost - few.naive.cost
+    assert many.chosen.spend - many.naive.spend < few.chosen.spend - few.naive.spend
 
 
 def test_more_confidence_never_saves_more():
     facts = world(2_000, signal=True)
-    costs = [calibrate(*facts, confidence=confidence).chosen.cost for confidence in (0.5, 0.8, 0.95, 0.999)]
+    costs = [calibrate(*facts, confidence=confidence).chosen.spend for confidence in (0.5, 0.8, 0.95, 0.999)]
     assert costs == sorted(costs)
 
 
 def test_the_long_run_is_cheaper_to_promise_than_the_next_calls():
     facts = world(2_000, signal=True)
-    assert calibrate(*facts, horizon=0).chosen.cost <= calibrate(*facts, horizon=100).chosen.cost
+    assert calibrate(*facts, horizon=0).chosen.spend <= calibrate(*facts, horizon=100).chosen.spend
 
 
 def test_equal_scores_are_never_torn_apart():

@@ -125,7 +125,7 @@ def test_replay_shows_the_bill_under_another_policy(run, log, tmp_path):
     assert "before → after" in table
     *sites, total = json.loads(run("replay", log, "--policy", policy, "--json").partition("wrote")[0])
     assert [row["calls"] for row in (*sites, total)] == [100, 100, 200]
-    assert total["cost_after"][0] < total["cost_before"]
+    assert total["after_nanousd"][0] < total["paid_nanousd"]
     assert ET.parse(plot).getroot().tag.endswith("svg")  # noqa: S314  # our own file
 
 

@@ -39,17 +39,15 @@ def test_always_strong_costs_more_and_is_as_good_as_the_strong_model(log):
     assert {row.site for row in sites} == {"a", "b"}
     assert total.calls == 2_000
     assert total.moved == sum(entry.decision.tier == 0 for entry in log)
-    assert total.cost_after.value > total.cost_before
+    assert total.after_nanousd.value > total.paid_nanousd
     assert total.quality_after.low < QUALITY[1] < total.quality_after.high
     assert total.unsupported == 0
 
 
 def test_costs_of_moved_calls_follow_how_the_site_turned_out(log):
     cheap = replay(log, RoutingPolicy(ceiling=0, tiers=("small", "large")))[-1]
-    expected = sum(
-        2 * c.expected_nanousd / 1e9 for e in log for c in e.decision.candidates if c.target.model == "gpt-5-mini"
-    )
-    assert cheap.cost_after.value == pytest.approx(expected)
+    expected = sum(2 * c.expected_nanousd for e in log for c in e.decision.candidates if c.target.model == "gpt-5-mini")
+    assert cheap.after_nanousd.value == pytest.approx(expected)
     assert cheap.quality_after.low < QUALITY[0] < cheap.quality_after.high
 
 
@@ -57,7 +55,7 @@ def test_the_policy_that_was_logged_replays_to_the_bill_that_was_paid(route, ask
     policy = RoutingPolicy(tiers=("small", "large"))
     entries = [Logged(replace(route(ask("x" * size), policy), call_id=str(size))) for size in (5, 50_000)]
     total = replay(entries, policy)[-1]
-    assert (total.moved, total.cost_after.value) == (0, pytest.approx(total.cost_before))
+    assert (total.moved, total.after_nanousd.value) == (0, pytest.approx(total.paid_nanousd))
     assert total.quality_after is None
 
 
@@ -82,4 +80,4 @@ def test_a_rule_on_what_the_log_does_not_keep_is_refused(log, tiers):
 
 def test_an_empty_log_is_an_empty_bill():
     (total,) = replay([], RoutingPolicy())
-    assert (total.calls, total.cost_before, total.cost_after.value) == (0, 0.0, 0.0)
+    assert (total.calls, total.paid_nanousd, total.after_nanousd.value) == (0, 0.0, 0.0)

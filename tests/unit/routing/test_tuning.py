@@ -31,7 +31,9 @@ def labels():
     for number in range(800):
         hard = number % 4 == 0
         weak, strong = outcome(rng, hard=hard)
-        made.append(label_text(f"{HARD if hard else EASY} {rng.random():.6f}", weak, strong, 0.001, 0.01, "a"))
+        made.append(
+            label_text(f"{HARD if hard else EASY} {rng.random():.6f}", weak, strong, 1_000_000, 10_000_000, "a")
+        )
     return made
 
 
@@ -93,7 +95,13 @@ def test_labels_are_read_from_jsonl_and_parquet(tmp_path, models):
     pandas.DataFrame(rows).to_parquet(table)
     for path in (lines, table):
         (label,) = read_labels(path, models["mini"], models["gpt"])
-        assert (label.site, label.weak, label.strong, label.weak_cost, label.strong_cost) == ("s", 1.0, 0.5, 0.1, 0.2)
+        assert (label.site, label.weak, label.strong, label.weak_nanousd, label.strong_nanousd) == (
+            "s",
+            1.0,
+            0.5,
+            10**8,
+            2 * 10**8,
+        )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ def test_labels_from_the_log_are_unbiased(logged_calls, models):
     assert left_out == {}
     assert sum(label.weak for label in labels) / len(labels) == pytest.approx(0.75 * 0.97 + 0.25 * 0.35, abs=0.03)
     assert sum(label.strong for label in labels) / len(labels) == pytest.approx(0.98, abs=0.03)
-    assert {(label.weak_cost, label.strong_cost) for label in labels} == {(0.001, 0.01)}
+    assert {(label.weak_nanousd, label.strong_nanousd) for label in labels} == {(10**6, 10**7)}
 
 
 def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
