@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from langchain_core.runnables.configurable import RunnableConfigurableAlternatives
+from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
+from llm_cost_middleware.integrations.langchain.errors import unless_refused
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.targets import provider_of
 from llm_cost_middleware.pipeline import CostPipeline
@@ -65,7 +67,7 @@ def instrument(
     Reached: sequences, bindings, parallels, branches, fallbacks, retries, maps, configurable fields and alternatives,
     message histories, and models in closures and partial arguments of a ``RunnableLambda``. Not reached, because it
     would not be sound: models that a function finds in a global or in its own object, compiled graphs, and models made
-    anew in each call. A guarded model is left as it is.
+    anew in each call. A guarded model is left as it is. Retries of the chain leave refused budgets alone.
 
     Args:
         chain: Any runnable, a model included. It is not changed.
@@ -142,8 +144,11 @@ class _Search:
             return self._copied(
                 thing, {"default": self.rewrite(thing.default, f"{path}.default"), "alternatives": lazy}
             )
-        fields = {name: value for name, value in vars(thing).items() if name not in _NOT_PARTS}
-        return self._copied(thing, {name: self.rewrite(value, f"{path}.{name}") for name, value in fields.items()})
+        parts = {name: value for name, value in vars(thing).items() if name not in _NOT_PARTS}
+        made = self._copied(thing, {name: self.rewrite(value, f"{path}.{name}") for name, value in parts.items()})
+        if made is not thing and isinstance(made, RunnableRetry):
+            made.__dict__["retry_exception_types"] = unless_refused(made.retry_exception_types)
+        return made
 
     def _copied(self, thing: Any, fields: Mapping[str, Any]) -> Any:
         changed = {name: value for name, value in fields.items() if value is not getattr(thing, name)}

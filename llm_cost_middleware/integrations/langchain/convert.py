@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage
 
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import EMPTY, CallContext, CallRequest, Endpoint, Message, Part, PartKind, Role
+from llm_cost_middleware.wire import digest
 
 CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """Arguments that cap the output, by whichever name."""
@@ -183,10 +184,11 @@ def _detail(block: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(data, bytes | bytearray):
         return {**detail, "bytes": len(data)}
     if isinstance(data, str):
-        return {**detail, "bytes": len(data) * 3 // 4}
+        return {**detail, "bytes": len(data) * 3 // 4, "digest": digest(data)}
     url = inner.get("url") or block.get("image_url")
     if isinstance(url, str) and url.startswith("data:"):
-        return {**detail, "bytes": len(url.partition(",")[2]) * 3 // 4}
+        data = url.partition(",")[2]
+        return {**detail, "bytes": len(data) * 3 // 4, "digest": digest(data)}
     return {**detail, "url": True}
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import NoReturn
 
 from langchain_core import exceptions as langchain_exceptions
+from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import BudgetExceededError
 
 # langchain-core has ModelError since 1.6; a plain Exception keeps an older one working, without its retry hints
 _ModelError: type[Exception] = getattr(langchain_exceptions, "ModelError", Exception)
+RetryOn = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+_RETRY_TAKES_FUNCTIONS = "Callable" in str(RunnableRetry.model_fields["retry_exception_types"].annotation)  # since 1.7
 
 
 @cache
@@ -18,6 +22,23 @@ def budget_error_class() -> type[BudgetExceededError]:
     """``BudgetExceededError`` that is also LangChain's ``ModelError``, with ``is_retryable = False``."""
     bases = (BudgetExceededError,) if _ModelError is Exception else (BudgetExceededError, _ModelError)
     return type("BudgetExceededError", bases, {"__doc__": BudgetExceededError.__doc__, "__module__": __name__})
+
+
+def unless_refused(kinds: RetryOn) -> RetryOn:
+    """The exceptions that a ``Runnable.with_retry`` retries, without refused budgets: waiting makes no money."""
+    if isinstance(kinds, _UnlessRefused) or not _RETRY_TAKES_FUNCTIONS:
+        return kinds
+    return _UnlessRefused(kinds)
+
+
+class _UnlessRefused:
+    def __init__(self, kinds: RetryOn) -> None:
+        self._kinds = kinds
+
+    def __call__(self, error: BaseException) -> bool:
+        if isinstance(error, BudgetExceededError):
+            return False
+        return isinstance(error, self._kinds) if isinstance(self._kinds, tuple) else self._kinds(error)
 
 
 def raise_as_model_error(error: BudgetExceededError) -> NoReturn:

@@ -17,6 +17,7 @@ from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, shown
+from llm_cost_middleware.integrations.langchain.errors import RetryOn, unless_refused
 from llm_cost_middleware.integrations.langchain.escalation import escalating
 from llm_cost_middleware.integrations.langchain.governor import ROUTE, Governor, Route
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
@@ -53,6 +54,11 @@ def guard(
     Returns:
         A model of a subclass of the user's class. What a call says of itself stands in
         ``config={"metadata": {"llm_cost": {"user": "42"}}}``, or around it in ``cost_context(...)``.
+
+    A refused budget is raised as a ``BudgetExceededError`` that is also LangChain's ``ModelError`` and not retryable:
+    neither ``with_retry`` of the model nor ``ModelRetryMiddleware`` tries again. Fallbacks are the one place where
+    LangChain does not let an error end a call: ``with_fallbacks`` and ``ModelFallbackMiddleware`` go on to the next
+    model after any error, so guard that one as well; it is then refused in turn.
 
     Raises:
         ConfigurationError: It is no chat model, or there is no configuration.
@@ -242,6 +248,10 @@ class GuardMixin:
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)  # type: ignore[misc,no-any-return]
         chain = super().with_structured_output(schema, include_raw=True, **kwargs)  # type: ignore[misc]
         return escalating(chain, self._llm_cost, self, include_raw=include_raw)
+
+    def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
+        """As LangChain does, but a refused budget is not retried."""
+        return super().with_retry(retry_if_exception_type=unless_refused(retry_if_exception_type), **kwargs)  # type: ignore[misc,no-any-return]
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 

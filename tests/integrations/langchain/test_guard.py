@@ -12,11 +12,12 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.runnables import ConfigurableField
+from langchain_core.runnables import ConfigurableField, RunnablePassthrough
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from llm_cost_middleware import cost_context
+from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -24,8 +25,8 @@ from llm_cost_middleware.errors import (
     PriceNotFoundError,
     UnsupportedRequestError,
 )
-from llm_cost_middleware.events import Reserved, Retried, Routed, Settled, Ungoverned
-from llm_cost_middleware.integrations.langchain import guard, is_guarded
+from llm_cost_middleware.events import Refused, Reserved, Retried, Routed, Settled, Ungoverned
+from llm_cost_middleware.integrations.langchain import guard, instrument, is_guarded
 from llm_cost_middleware.simulator import Answer, Fault
 
 HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
@@ -393,6 +394,23 @@ def test_a_refused_call_sends_nothing_and_is_a_model_error_that_no_retry_can_hel
         assert caught.value.is_retryable is False
         assert (caught.value.scope, caught.value.budget_limit) == ("global", Decimal("0.000001"))
     assert sim.request_count == 0
+
+
+@pytest.mark.parametrize("wrap", ["model", "binding", "chain"])
+def test_waiting_makes_no_money_so_a_refusal_is_not_retried(wrap, house, claude, sim):
+    books = house(limit="0.000001", retry={"max_attempts": 1})
+    if wrap == "chain":
+        chain = instrument((RunnablePassthrough() | claude()).with_retry(), books.pipeline)
+    else:
+        guarded = guard(claude(), books.pipeline)
+        chain = (guarded.bind_tools([weather]) if wrap == "binding" else guarded).with_retry()
+    with pytest.raises(BudgetExceededError):
+        chain.invoke("hi")
+    assert len(books.books.of(Refused)) == 1
+    books.pipeline.ledger.set_budget(Budget("global", "1"))
+    sim.script(Fault.status(500))
+    assert chain.invoke("hi").text or wrap == "binding"  # what a retry can help is still retried
+    assert sim.request_count == 2
 
 
 def test_what_stands_against_a_call_is_shown_in_its_run(house, claude):
