@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
@@ -119,11 +120,19 @@ def _marker(names: list[str]) -> dict[str, Any]:
 def _yaml(value: Any, indent: str = "") -> str:
     """Plain mappings, lists and scalars as block YAML. Scalars are written as JSON, which YAML includes."""
     if isinstance(value, dict):
-        return "".join(f"{indent}{json.dumps(key)}:{_below(item, indent)}" for key, item in value.items())
-    return "".join(f"{indent}-{_below(item, indent)}" for item in value)
+        return "".join(f"{indent}{_key(key)}:{_below(item, indent)}" for key, item in value.items())
+    lines = []
+    for item in value:
+        block = _yaml(item, indent + "  ") if isinstance(item, dict) else f"{indent}  {json.dumps(item)}\n"
+        lines.append(f"{indent}- {block[len(indent) + 2 :]}")
+    return "".join(lines)
 
 
 def _below(value: Any, indent: str) -> str:
     if isinstance(value, dict | list) and value:
         return "\n" + _yaml(value, indent + "  ")
     return f" {json.dumps(value)}\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[a-z][a-z0-9_.-]{2,}", name) else json.dumps(name)

@@ -18,7 +18,7 @@ from llm_cost_middleware.integrations.litellm.callbacks import forget_when_dropp
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import RouterCall, read_call
 from llm_cost_middleware.integrations.litellm.groups import Groups
-from llm_cost_middleware.integrations.litellm.streams import result
+from llm_cost_middleware.integrations.litellm.streams import result, telling_what_came
 from llm_cost_middleware.integrations.litellm.ungoverned import UNGOVERNED
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.pipeline import CostPipeline
@@ -80,6 +80,8 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
                     _log.warning("%s is ignored: retries and fallbacks are those of the pipeline's [retry]", name)
             if model_list is None:
                 model_list = router_config(self.pipeline.config)["model_list"]
+                for entry in model_list:  # the pipeline times every attempt, within its deadline
+                    del entry["litellm_params"]["timeout"]
             super().__init__(model_list=model_list, num_retries=0, **options)
             forget_when_dropped(self)
         self._groups = Groups(self, self.pipeline.catalogue)
@@ -131,7 +133,9 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
         sent: list[Any] = []
 
         def send(attempt: Attempt) -> Any:
-            sent[:] = [method(**call.rendered(attempt))]
+            arguments = call.rendered(attempt)
+            with telling_what_came():
+                sent[:] = [method(**arguments)]
             return result(call, attempt, sent[0])
 
         return _deliver(self.pipeline.run(call.request, send, providers=call.providers), sent)
@@ -143,7 +147,9 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
         sent: list[Any] = []
 
         async def send(attempt: Attempt) -> Any:
-            sent[:] = [await method(**call.rendered(attempt))]
+            arguments = call.rendered(attempt)
+            with telling_what_came():
+                sent[:] = [await method(**arguments)]
             return result(call, attempt, sent[0])
 
         return _deliver(await self.pipeline.arun(call.request, send, providers=call.providers), sent)
@@ -169,6 +175,15 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
             own_timeout=timed or (group is not None and group.own_timeout),
             switches=switches,
         )
+
+    def _completion(self, model: str, messages: list[Any], **kwargs: Any) -> Any:
+        """LiteLLM's single attempt. Its synchronous way out overwrites what stood behind an error: the status."""
+        try:
+            return super()._completion(model, messages, **kwargs)
+        except Exception as error:
+            if error.__cause__ is None:
+                error.__cause__ = error.__context__
+            raise
 
     def _completion_streaming_iterator(self, model_response: Any, *args: Any, **kwargs: Any) -> Any:
         """Show the provider's own chunks on LiteLLM's outer stream, as its asynchronous twin does."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
-from llm_cost_middleware.integrations.litellm.usage import FREE, extra, is_cached
+from llm_cost_middleware.integrations.litellm.usage import (
+    FREE,
+    came_unreadable,
+    extra,
+    is_cached,
+    never_zero,
+    read_chunks,
+)
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
@@ -81,7 +90,8 @@ class EventStream:
         if is_cached(self.stream):
             return FREE
         try:
-            return self._seen(self._reader.reading())
+            reading = never_zero(self._seen(self._reader.reading()))
+            return replace(reading, complete=False) if _ended_early(self.stream) else reading
         except UnreadableUsageError as error:
             return UsageReading(notes=(str(error),))
 
@@ -94,6 +104,25 @@ class EventStream:
         """Close the stream."""
         if (aclose := getattr(self.stream, "aclose", None)) is not None:
             await aclose()
+
+
+def _ended_early(stream: Any) -> bool:
+    """Whether a stream that LiteLLM made of a chat stream ended without the provider's end, whatever it says itself."""
+    source = getattr(stream, "_billing_source", stream)
+    chat = getattr(source, "litellm_custom_stream_wrapper", None)
+    return chat is not None and not read_chunks(chat.chunks, "openai").complete
+
+
+@contextmanager
+def telling_what_came() -> Iterator[None]:
+    """Let an error out with what is to be booked for it, where an answer had arrived."""
+    try:
+        yield
+    except Exception as error:
+        reading = came_unreadable(error)
+        if reading is not None:
+            error.llm_cost_reading = reading  # type: ignore[attr-defined]  # read by the lifecycle
+        raise
 
 
 def _event(event: Any) -> Any:

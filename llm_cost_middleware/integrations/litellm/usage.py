@@ -29,18 +29,41 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
     """A whole answer, of any of the three endpoints. What cannot be read is told in ``notes``; it is never zero."""
     if is_cached(answer):
         return FREE
-    get = getter(answer)
-    usage = get("usage")
     try:
-        if endpoint == "messages":  # Anthropic's form, whoever answered
-            return get_provider("anthropic").read_usage(answer)
-        if provider == "anthropic" and usage is not None:
-            choices = get("choices")
-            finish = getter(choices[0])("finish_reason") if choices else get("status")
-            return _claude(get("id"), get("model"), claude_usage(usage), finish)
-        return get_provider(provider).read_usage(answer)
+        return never_zero(_read_answer(answer, provider, endpoint))
     except UnreadableUsageError as error:
         return UsageReading(notes=(str(error),))
+
+
+def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
+    get = getter(answer)
+    usage = get("usage")
+    if endpoint == "messages":  # Anthropic's form, whoever answered
+        return get_provider("anthropic").read_usage(answer)
+    if provider == "anthropic" and usage is not None:
+        choices = get("choices")
+        finish = getter(choices[0])("finish_reason") if choices else get("status")
+        return _claude(get("id"), get("model"), claude_usage(usage), finish)
+    return get_provider(provider).read_usage(answer)
+
+
+def never_zero(reading: UsageReading) -> UsageReading:
+    """No request has no input: LiteLLM writes zeros where the provider sent no usage."""
+    if not reading.items or reading.usage.input_tokens:
+        return reading
+    return replace(reading, items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
+
+
+def came_unreadable(error: BaseException) -> UsageReading | None:
+    """What to book for an answer that arrived, and that LiteLLM failed to read; ``None`` for any other error.
+
+    LiteLLM calls such an error a failed connection; what went wrong stands behind it.
+    """
+    behind = error.__cause__ or error.__context__
+    wrong = behind if type(error).__name__ == "APIConnectionError" else error
+    if isinstance(wrong, KeyError | TypeError | ValueError | AttributeError | IndexError):
+        return UsageReading(notes=(f"an answer that LiteLLM could not read: {type(wrong).__name__}",))
+    return None
 
 
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
@@ -62,7 +85,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
             )
     except UnreadableUsageError as error:
         return UsageReading(notes=(str(error),))
-    return replace(reading, complete=finish is not None, finish_reason=finish)
+    return never_zero(replace(reading, complete=finish is not None, finish_reason=finish))
 
 
 def claude_usage(usage: Any) -> dict[str, Any]:

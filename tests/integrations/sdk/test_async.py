@@ -167,9 +167,7 @@ async def test_copies_and_sqlite_ledgers_work_on_a_loop(make_books, async_client
     books = make_books(ledger={"url": f"sqlite:///{tmp_path}/ledger.db"})
     async with books.pipeline:
         client = books.wrap(async_clients)["anthropic"].with_options(timeout=9)
-        await asyncio.gather(
-            *(client.messages.create(model="smart", max_tokens=9, messages=ASK) for _ in range(5))
-        )
+        await asyncio.gather(*(client.messages.create(model="smart", max_tokens=9, messages=ASK) for _ in range(5)))
         books.agree()
 
 

@@ -182,7 +182,9 @@ def test_raw_responses_are_governed_and_parse_to_the_same(door, stream, books, c
         bodies = {"max_completion_tokens": 40, "messages": ASK}
     if door is responses:
         bodies = {"max_output_tokens": 40, "input": "Count to forty."}
-    answer = raw.create(model="gpt-5-mini" if door in (chat, responses) else "claude-haiku-4-5", stream=stream, **bodies)
+    answer = raw.create(
+        model="gpt-5-mini" if door in (chat, responses) else "claude-haiku-4-5", stream=stream, **bodies
+    )
     assert answer.headers["content-type"]
     if stream:
         assert [type(chunk) for chunk in answer.parse()] == chunks

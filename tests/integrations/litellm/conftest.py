@@ -1,0 +1,89 @@
+"""A ``CostAwareRouter`` over the simulator, and the one comparison that matters: ledger against bill."""
+
+from __future__ import annotations
+
+import gc
+import pathlib
+
+import pytest
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.simulator import fill
+
+
+class Books:
+    """A router and its pipeline beside the simulator's bill."""
+
+    def __init__(self, sim, **config):
+        config.setdefault("budgets", [{"scope": "global", "limit": "100"}])
+        config["retry"] = {"base_s": 0.01, "throttle_base_s": 0.01, **config.get("retry", {})}
+        config["providers"] = {"anthropic": {"base_url": sim.anthropic_url}, "openai": {"base_url": sim.openai_url}}
+        self.sim = sim
+        self.pipeline = CostPipeline(CostConfig(**config))
+
+    def router(self, model_list=None, **options):
+        from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+        return CostAwareRouter(model_list, pipeline=self.pipeline, **options)
+
+    def deployment(self, name, model, **params):
+        url = self.sim.anthropic_url if model.startswith("anthropic/") else self.sim.openai_url
+        return {"model_name": name, "litellm_params": {"model": model, "api_base": url, "api_key": "k", **params}}
+
+    @property
+    def settled(self):
+        gc.collect()
+        balance = self.pipeline.ledger.balance("global")
+        assert balance.pending_nanousd == 0
+        return balance.settled_nanousd
+
+    @property
+    def statuses(self):
+        return [record.status for record in self.pipeline.records()]
+
+    def agree(self):
+        """Nothing is pending, and the ledger says what the provider bills."""
+        assert self.settled == self.sim.bill.total_nanousd
+        assert set(self.statuses) <= {"exact"}
+
+    def cover(self):
+        """Nothing is pending, and the ledger says at least what the provider bills, and does not call it exact."""
+        assert self.settled >= self.sim.bill.total_nanousd
+        assert self.statuses[-1] != "exact"
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+
+@pytest.fixture
+def make_books(sim):
+    sim.responder = fill
+    return lambda **config: Books(sim, **config)
+
+
+@pytest.fixture
+def books(make_books):
+    return make_books()
+
+
+@pytest.fixture
+def router(books):
+    return books.router()
+
+
+# Warnings turned into errors change what LiteLLM does: it swallows them, half-way through.
+_THEIRS = ("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+def pytest_collection_modifyitems(items):
+    """Everything here imports LiteLLM, whose own warnings are not ours."""
+    here = str(pathlib.Path(__file__).parent)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.litellm)
+            for theirs in _THEIRS:
+                item.add_marker(pytest.mark.filterwarnings(theirs))
