@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from llm_cost_middleware.config import CostConfig
 
 Model = TypeVar("Model", bound=BaseChatModel)
+if TYPE_CHECKING:
+    _Model = BaseChatModel
+else:
+    _Model = object  # the user's own class takes this place
 
 
 def guard(
@@ -107,7 +111,7 @@ def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
     return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
 
 
-class GuardMixin:
+class GuardMixin(_Model):
     """The part of a guarded model that is ours. The user's class follows it in the method resolution order."""
 
     _llm_cost: Governor
@@ -119,14 +123,14 @@ class GuardMixin:
     ) -> LLMResult:
         """Route, then as LangChain does."""
         kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop))
-        return super().generate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
+        return super().generate(messages, stop, callbacks, **kwargs)
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Route, then as LangChain does."""
         kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop))
-        return await super().agenerate(messages, stop, callbacks, **kwargs)  # type: ignore[misc,no-any-return]
+        return await super().agenerate(messages, stop, callbacks, **kwargs)
 
     def stream(
         self,
@@ -139,7 +143,7 @@ class GuardMixin:
         """Route, then as LangChain does."""
         config = ensure_config(config)
         kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop))
-        return super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
+        return super().stream(input, config, stop=stop, **kwargs)
 
     def astream(
         self,
@@ -152,21 +156,21 @@ class GuardMixin:
         """Route, then as LangChain does."""
         config = ensure_config(config)
         kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop))
-        return super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc,no-any-return]
+        return super().astream(input, config, stop=stop, **kwargs)
 
-    def stream_events(self, input: Any, config: Any = None, *, version: str = "v2", **kwargs: Any) -> Any:  # noqa: A002
+    def stream_events(self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any) -> Any:  # noqa: A002
         """Route version 3, which streams by itself; the others come through ``stream``."""
         if version == "v3":
             config = ensure_config(config)
             kwargs[ROUTE] = self._route_input(input, config, kwargs)
-        return super().stream_events(input, config, version=version, **kwargs)  # type: ignore[misc]
+        return super().stream_events(input, config, version=version, **kwargs)
 
-    def astream_events(self, input: Any, config: Any = None, *, version: str = "v2", **kwargs: Any) -> Any:  # noqa: A002
+    def astream_events(self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any) -> Any:  # noqa: A002
         """Route version 3, which streams by itself; the others come through ``astream``."""
         if version == "v3":
             config = ensure_config(config)
             kwargs[ROUTE] = self._route_input(input, config, kwargs)
-        return super().astream_events(input, config, version=version, **kwargs)  # type: ignore[misc]
+        return super().astream_events(input, config, version=version, **kwargs)
 
     def batch(
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
@@ -187,7 +191,7 @@ class GuardMixin:
         if not return_exceptions:
             refuse_what_cannot_fit(self._llm_cost, self, inputs, config, kwargs)
         with shown(config, len(inputs), show=show) as configs:
-            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)  # type: ignore[misc,no-any-return]
+            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
@@ -197,7 +201,7 @@ class GuardMixin:
         if not return_exceptions:  # in a thread: it reads the ledger, and as many prompts as there are
             await asyncio.to_thread(refuse_what_cannot_fit, self._llm_cost, self, inputs, config, kwargs)
         with shown(config, len(inputs), show=show) as configs:
-            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)  # type: ignore[misc,no-any-return]
+            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def _route_prompts(self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any]) -> Route:
         metadata = kwargs.get("metadata")
@@ -207,7 +211,7 @@ class GuardMixin:
         return self._llm_cost.route(self, prompts[0], arguments, metadata, stream=False)
 
     def _route_input(self, given: Any, config: Any, kwargs: dict[str, Any]) -> Route:
-        messages = self._convert_input(given).to_messages()  # type: ignore[attr-defined]
+        messages = self._convert_input(given).to_messages()
         return self._llm_cost.route(self, messages, kwargs, config.get("metadata"), stream=True)
 
     # --- sending -------------------------------------------------------------------------------------------------
@@ -245,19 +249,19 @@ class GuardMixin:
     ) -> Runnable[Any, Any]:
         """As the user's class does; a guard that escalates asks again, a tier up, where the answer does not parse."""
         if not self._llm_cost.escalates:
-            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)  # type: ignore[misc,no-any-return]
-        chain = super().with_structured_output(schema, include_raw=True, **kwargs)  # type: ignore[misc]
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        chain = super().with_structured_output(schema, include_raw=True, **kwargs)
         return escalating(chain, self._llm_cost, self, include_raw=include_raw)
 
     def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
         """As LangChain does, but a refused budget is not retried."""
-        return super().with_retry(retry_if_exception_type=unless_refused(retry_if_exception_type), **kwargs)  # type: ignore[misc,no-any-return]
+        return super().with_retry(retry_if_exception_type=unless_refused(retry_if_exception_type), **kwargs)
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         route = kwargs.pop(ROUTE, None)
-        params = super()._get_ls_params(stop=stop, **kwargs)  # type: ignore[misc]
+        params = super()._get_ls_params(stop=stop, **kwargs)
         if isinstance(route, Route) and route.call is not None:  # traces show who answers
             params["ls_provider"], params["ls_model_name"] = route.call.target
         return params
@@ -271,7 +275,7 @@ class GuardMixin:
         for name in _CLIENTS:  # clients hold locks, which nobody can copy: copies share them
             if (client := getattr(self, name, None)) is not None:
                 memo[id(client)] = client
-        return super().__deepcopy__(memo)  # type: ignore[misc]
+        return super().__deepcopy__(memo)
 
     def __reduce__(self) -> Any:
         raise TypeError(
