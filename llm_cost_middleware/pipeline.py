@@ -7,6 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from random import Random, SystemRandom
 from threading import Lock
 from types import TracebackType
@@ -18,7 +19,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import Candidates
 from llm_cost_middleware.config.settings import read_settings
-from llm_cost_middleware.errors import ConfigurationError, UnsupportedRequestError
+from llm_cost_middleware.errors import ConfigurationError, LedgerError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
     Answer,
@@ -32,14 +33,13 @@ from llm_cost_middleware.lifecycle import (
     life,
 )
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
+from llm_cost_middleware.lifecycle.chronicle import Chronicle
 from llm_cost_middleware.lifecycle.held import Held, hold
 from llm_cost_middleware.lifecycle.state import Call
-from llm_cost_middleware.lifecycle.streams import Delivery
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
@@ -86,10 +86,10 @@ class CostPipeline:
             self._ledger.set_budget(budget)
         self._blocking = not config.ledger.url.startswith("memory:")
         self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
-        self._abandoned: deque[Delivery] = deque()
+        self._abandoned: deque[Callable[[], None]] = deque()
         self._lock = Lock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._log = DecisionLog(self._ledger.journal if self._blocking else None)
+        self._chronicle = Chronicle(self._ledger.journal if self._blocking else None, self.clock)
         self._engine = Engine(
             settings=read_settings(config),
             catalogue=self.catalogue,
@@ -97,12 +97,13 @@ class CostPipeline:
             routing=config.routing,
             retry=config.retry,
             cache=config.cache,
-            log=self._log,
+            chronicle=self._chronicle,
             clock=self.clock,
             rng=rng if rng is not None else SystemRandom(),
             new_id=new_id if new_id is not None else lambda: os.urandom(8).hex(),
             books=Bookkeeper(self.clock, (LoggingObserver(), *observers)),
         )
+        self._closed = False
         if not self._blocking and any(budget.window != "none" for budget in config.budgets):
             _log.warning(
                 "budgets with a window on a memory ledger are forgotten when the process ends; "
@@ -265,8 +266,7 @@ class CostPipeline:
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
-        with self._engine.log_lock:
-            return tuple(logged.decision for logged in self._log.read())
+        return self._chronicle.decisions()
 
     def feedback(self, call_id: str, score: float) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
@@ -274,8 +274,7 @@ class CostPipeline:
         Raises:
             ConfigurationError: The score is outside 0 to 1.
         """
-        with self._engine.log_lock:
-            self._log.outcome(call_id, FEEDBACK, score, self.clock.now())
+        self._chronicle.feedback(call_id, score)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
@@ -292,10 +291,10 @@ class CostPipeline:
     def _settle_abandoned(self) -> None:
         while self._abandoned:
             try:
-                delivery = self._abandoned.popleft()
+                settle = self._abandoned.popleft()
             except IndexError:
                 return
-            delivery.end(GeneratorExit())
+            settle()
 
     async def _asettle_abandoned(self) -> None:
         if self._abandoned:
@@ -304,6 +303,10 @@ class CostPipeline:
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._settle_abandoned()
+        if not self._closed:
+            self._closed = True
+            with suppress(LedgerError):  # what was learned is a convenience
+                self._engine.remember()
         self._ledger.close()
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.cli.budgets import budgets
+from llm_cost_middleware.cli.cache import cache
 from llm_cost_middleware.cli.decisions import decisions
 from llm_cost_middleware.cli.demo import demo
 from llm_cost_middleware.cli.doctor import doctor
@@ -46,7 +47,7 @@ def _options(
     """What your Claude and OpenAI calls cost, may cost, and would have cost."""
 
 
-for _command in (demo, init, report, prices, estimate, decisions, tune, replay, doctor):
+for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
 app.add_typer(budgets, name="budgets")

@@ -318,6 +318,6 @@ def _surely(verb: Settle | Book | Void) -> Generator[Any, Any, tuple[Receipt | N
 def _write_log(engine: Engine, call: Call) -> Steps:
     """Log the decision and what it came to. What goes wrong there is nothing to lose an answer for."""
     try:
-        yield Note(partial(engine.write_log, call))
+        yield Note(partial(engine.chronicle.write, call))
     except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
         _log.exception("the decision of call %s was not logged", call.id)

@@ -33,8 +33,8 @@ class World:
     """Sends an attempt: returns a ``CallResult`` or a ``CallStream``; a coroutine function for the async driver."""
     aledger: AsyncLedger | None = None
     """``None``: the ledger never blocks (memory), so the async driver calls ``ledger`` directly."""
-    abandoned: deque[Any] = field(default_factory=deque)
-    """Streams that were dropped unfinished; the pipeline settles them."""
+    abandoned: deque[Callable[[], None]] = field(default_factory=deque)
+    """How to settle what was dropped unfinished; the pipeline does on its next activity."""
 
 
 @dataclass(frozen=True, slots=True)

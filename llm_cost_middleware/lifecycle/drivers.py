@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from llm_cost_middleware.lifecycle.commands import Command, Deliver, StreamEnd, World
-from llm_cost_middleware.lifecycle.streams import AsyncGovernedStream, Delivery, GovernedStream
+from llm_cost_middleware.lifecycle.commands import Command, Deliver, Send, StreamEnd, World
+from llm_cost_middleware.lifecycle.streams import AsyncGovernedStream, Delivery, GovernedStream, is_closing
 
 Life = Generator[Command | Deliver, Any, Any]
 
@@ -48,14 +49,19 @@ async def adrive(life: Life, world: World, *, value: Any = None) -> Any:
             async def resume(end: StreamEnd) -> Any:
                 return await adrive(life, world, value=end)
 
-            # a finaliser cannot await: an abandoned stream is settled by the synchronous driver
+            # a finaliser may not await: an abandoned stream is settled by the synchronous driver
             delivery = Delivery(command, world, lambda end: drive(life, world, value=end))
             return AsyncGovernedStream(delivery, resume)
         try:
             value = await command.arun(world)
-        except GeneratorExit:  # the coroutine itself is being closed and may not await: finish synchronously
-            with suppress(asyncio.CancelledError):
-                drive(life, world, error=asyncio.CancelledError())
-            raise
-        except BaseException as raised:  # noqa: BLE001 - the life of the call decides, CancelledError included
+        except BaseException as raised:
+            if isinstance(raised, GeneratorExit) or (isinstance(command, Send) and is_closing(raised)):
+                # this coroutine may not await any more, and nobody knows under whose locks it is being closed
+                world.abandoned.append(partial(_cancel, life, world))
+                raise
             error = raised
+
+
+def _cancel(life: Life, world: World) -> None:
+    with suppress(asyncio.CancelledError):
+        drive(life, world, error=asyncio.CancelledError())

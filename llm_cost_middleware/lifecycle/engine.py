@@ -19,14 +19,13 @@ from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
+from llm_cost_middleware.lifecycle.chronicle import Chronicle
 from llm_cost_middleware.lifecycle.quotes import Quotes
 from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote, Settings
 from llm_cost_middleware.metering import encode_memo, estimate_interrupted, price_reading
-from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
-from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.provider import Failure, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Target
@@ -35,7 +34,6 @@ from llm_cost_middleware.retry.gate import GO
 from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
 from llm_cost_middleware.retry.policy import decide as decide_retry
 from llm_cost_middleware.routing.cascade import judge
-from llm_cost_middleware.routing.decisions import AUTOMATIC, DecisionLog
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -60,7 +58,7 @@ class Engine:
         routing: RoutingPolicy,
         retry: RetryPolicy,
         cache: CachePolicy,
-        log: DecisionLog,
+        chronicle: Chronicle,
         clock: Clock,
         rng: Random,
         new_id: Callable[[], str],
@@ -68,13 +66,15 @@ class Engine:
     ) -> None:
         self.settings, self.catalogue, self.candidates = settings, catalogue, candidates
         self.routing, self.retry, self.cache = routing, retry, cache
-        self.log, self.clock, self.rng, self.new_id, self.books = log, clock, rng, new_id, books
-        self.retry_state = RetryState(retry)
-        self.statistics = PrefixStatistics()
+        self.chronicle, self.clock, self.rng, self.new_id, self.books = (
+            chronicle, clock, rng, new_id, books,
+        )  # fmt: skip
+        self.retry_state = RetryState(retry, rng)
+        self.statistics = chronicle.recall()
+        self.learned_prefixes = False
         self.history = SiteHistory()
         self.quotes = Quotes(settings, catalogue, candidates, clock)
         self.lock = Lock()
-        self.log_lock = Lock()
         self.routes_by_budget = routing.explore > 0 or any(
             policy.kind == "rules" for policy in (routing, *routing.sites.values())
         )
@@ -304,6 +304,8 @@ class Engine:
             self._forget_plan(call, hold, usage)
         if usage is not None:
             self.quotes.learn(target, call.request, usage)
+        if usage is not None:
+            self.chronicle.answered(call, hold, usage)
         if usage is not None and hold.plan is not None and hold.plan.prices is not None:
             saving = int(hold.plan.prices.saving(usage))
         self.books.settled(call, hold, outcome, receipt, saving)
@@ -316,22 +318,15 @@ class Engine:
 
     def _forget_plan(self, call: Call, hold: Hold, usage: TokenUsage | None) -> None:
         if call.layout is not None and hold.plan is not None:
+            self.learned_prefixes = True
             self.statistics.observe(call.layout, hold.quote.target, hold.plan, usage, now=self.clock.now())
 
-    def write_log(self, call: Call) -> None:
-        """Log the decision of a call, and what it came to. The storage may block."""
-        if call.decision is None:
-            return
-        records = call.records
-        cost = NanoUSD(sum(record.cost_nanousd for record in records))
-        with self.log_lock:
-            self.log.append(call.decision)
-            if call.escalated:
-                self.log.outcome(call.id, "escalated", AUTOMATIC["escalated"], self.clock.now())
-            if records:
-                last = records[-1]
-                target = Target(last.provider, last.model)
-                self.log.settled(call.id, target, cost, last.output_tokens if last.usage else None, self.clock.now())
+    def remember(self) -> None:
+        """Keep what was learned, where the storage can."""
+        with self.lock:
+            if self.learned_prefixes:
+                self.learned_prefixes = False
+                self.chronicle.remember(self.statistics)
 
     # --- fail ------------------------------------------------------------------------------------------------------
 

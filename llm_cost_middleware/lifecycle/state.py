@@ -19,6 +19,7 @@ from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.tracker import CostRecord, Status
+from llm_cost_middleware.usage import TokenUsage
 
 _NOWHERE = Target("", "")
 
@@ -116,6 +117,8 @@ class Call:
     tried: set[Target] = field(default_factory=set)
     accept: Callable[[CallResult], bool] | None = None
     """The caller's check of an answer: what it rejects goes up a tier."""
+    traces: list[tuple[Hold, TokenUsage, float]] = field(default_factory=list)
+    """Answered attempts whose cache is worth remembering, for the journal."""
     results: list[CallResult] = field(default_factory=list)
     """The answers so far, where a check decides which stands."""
     escalated: bool = False

@@ -9,12 +9,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.lifecycle.commands import Deliver, Extend, Opened, StreamEnd, World
+
+_LINKS = 8  # an exception chain is followed this far
 
 
 class Delivery:
@@ -52,7 +55,17 @@ class Delivery:
     def abandon(self) -> None:
         """Called by the finaliser: leave the rest to the pipeline."""
         if not self._ending.locked():
-            self.world.abandoned.append(self)
+            self.world.abandoned.append(partial(self.end, GeneratorExit()))
+
+
+def is_closing(error: BaseException) -> bool:
+    """Whether a coroutine or generator is being closed, by whatever name its inner layers let that through."""
+    link: BaseException | None = error
+    for _ in range(_LINKS):
+        if link is None or isinstance(link, GeneratorExit):
+            break
+        link = link.__cause__ or link.__context__
+    return isinstance(link, GeneratorExit)
 
 
 class GovernedStream(Iterator[Any]):
@@ -121,10 +134,9 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         except StopAsyncIteration:
             await self._end(None)
             raise
-        except GeneratorExit:  # the coroutine itself is being closed and may not await: leave it to the finaliser
-            raise
         except BaseException as error:
-            await self._end(error)
+            if not is_closing(error):  # else this coroutine may not await any more: that is for the finaliser
+                await self._end(error)
             raise
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import picture_size
+from llm_cost_middleware.wire import digest, picture_size
 
 _PARAMS = (
     "service_tier",
@@ -155,6 +155,7 @@ class _View:
             return Part("tool_result", content or "", mark)
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
+        mark = mark or next((part.mark for part in parts if part.mark), None)  # a mark inside counts as one on it
         return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
 
     def _document(self, block: Mapping[str, Any], mark: str | None) -> Part:
@@ -180,7 +181,7 @@ class _View:
             return EMPTY
         data = source.get("data")
         if isinstance(data, str):
-            return {"bytes": len(data) * 3 // 4}
+            return {"bytes": len(data) * 3 // 4, "digest": digest(data)}
         if source.get("type") == "file":
             self.stored = True
         return {"url": True}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
+from llm_cost_middleware.wire import digest
 
 _PARAMS = (
     "service_tier",
@@ -158,7 +159,8 @@ class _View:
             return Part("tool_result", content or "")
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
-        return Part("tool_result", text, None, EMPTY, tuple(part for part in parts if part.kind != "text"))
+        mark = next((part.mark for part in parts if part.mark), None)
+        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
 
     def items(self, body: Mapping[str, Any]) -> tuple[Message, ...]:
         out: list[Message] = []
@@ -233,7 +235,7 @@ class _View:
 
 
 def _carried(data: Any) -> dict[str, Any]:
-    return {"bytes": len(data) * 3 // 4} if isinstance(data, str) else {}
+    return {"bytes": len(data) * 3 // 4, "digest": digest(data)} if isinstance(data, str) else {}
 
 
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text"})

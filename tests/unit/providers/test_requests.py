@@ -58,7 +58,8 @@ def test_an_anthropic_request_is_seen_whole_and_left_as_it_was():
     assert request.messages[2].parts[0] == Part("tool_use", 'look {"q":"ä"}')
     result = request.messages[3].parts[0]
     assert (result.kind, result.text, result.mark) == ("tool_result", "seen", "5m")
-    assert result.inner[0].detail == {"bytes": len(PNG) * 3 // 4}
+    assert result.inner[0].detail["bytes"] == len(PNG) * 3 // 4
+    assert result.inner[0].detail["digest"]
     assert request.tools[0] == Tool(
         "look", '{"name":"look","description":"looks","input_schema":{"type":"object"}}', "5m"
     )
@@ -90,7 +91,9 @@ def test_documents_of_text_are_text_and_cited_ones_say_so():
     ]
     request = read_anthropic({"messages": [{"role": "user", "content": blocks}]})
     assert [part.text for part in request.messages[0].parts] == ["Tgrass", "sky", "", ""]
-    assert [set(part.detail) for part in request.messages[0].parts] == [{"text"}, {"text"}, {"bytes"}, {"url"}]
+    assert [set(part.detail) for part in request.messages[0].parts] == [
+        {"text"}, {"text"}, {"bytes", "digest"}, {"url"},
+    ]  # fmt: skip
     assert request.params["citations"] is True
 
 

@@ -1,0 +1,87 @@
+"""What is kept of calls beside money: decisions and what became of them, cache traces, what was learned of prefixes.
+
+It goes through the ledger's journal where the storage has one; otherwise decisions stay in a bounded memory. Writing
+may block, so it is a command of its own, after the money is booked.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import Lock
+
+from llm_cost_middleware.budget.backend import Journal
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.lifecycle.state import Call, Hold
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
+from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
+from llm_cost_middleware.prompt_cache.trace import Tracer
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decisions import AUTOMATIC, FEEDBACK, DecisionLog
+from llm_cost_middleware.usage import TokenUsage
+
+_PREFIXES, _RECENT_S = "prefixes", 86_400.0  # what was learned a day ago is cold
+
+
+class Chronicle:
+    """Safe to share between threads.
+
+    Args:
+        journal: Where lines are kept beyond this process; ``None``: nowhere.
+        clock: Time.
+    """
+
+    def __init__(self, journal: Journal | None, clock: Clock) -> None:
+        self._journal, self._clock = journal, clock
+        self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
+
+    def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
+        """Note that an attempt's cache is worth a trace."""
+        if self._journal is not None and call.layout is not None and hold.plan is not None:
+            call.traces.append((hold, usage, self._clock.now()))
+
+    def write(self, call: Call) -> None:
+        """Write down how a call was routed, and what it came to."""
+        if call.decision is None:
+            return
+        now, records = self._clock.now(), call.records
+        with self._lock:
+            self._log.append(call.decision)
+            for hold, usage, at in call.traces:
+                self._trace(call, hold, usage, at)
+            if call.escalated:
+                self._log.outcome(call.id, "escalated", AUTOMATIC["escalated"], now)
+            if records:
+                last, cost = records[-1], NanoUSD(sum(record.cost_nanousd for record in records))
+                target = Target(last.provider, last.model)
+                self._log.settled(call.id, target, cost, last.output_tokens if last.usage else None, now)
+
+    def decisions(self) -> tuple[RoutingDecision, ...]:
+        """The decisions, oldest first."""
+        with self._lock:
+            return tuple(logged.decision for logged in self._log.read())
+
+    def feedback(self, call_id: str, score: float) -> None:
+        """What the application says of an answer. Raises ``ConfigurationError`` for a score outside 0 to 1."""
+        with self._lock:
+            self._log.outcome(call_id, FEEDBACK, score, self._clock.now())
+
+    def recall(self) -> PrefixStatistics:
+        """What an earlier process learned of prefixes; nothing, where the storage does not keep it."""
+        learned = PrefixStatistics()
+        if self._journal is not None:
+            for line in self._journal.read(_PREFIXES, self._clock.now() - _RECENT_S):
+                with suppress(ValueError, KeyError, TypeError):  # of another version: learn anew
+                    learned = PrefixStatistics.load(line.data)
+        return learned
+
+    def remember(self, learned: PrefixStatistics) -> None:
+        """Keep what was learned of prefixes for the next process, where the storage can."""
+        if self._journal is not None:
+            self._journal.append(_PREFIXES, _PREFIXES, self._clock.now(), learned.dump())
+
+    def _trace(self, call: Call, hold: Hold, usage: TokenUsage, at: float) -> None:
+        if self._journal is not None and hold.plan is not None:
+            trace = self._tracer.trace(call.request, hold.quote.target, hold.plan, usage, at=at, call_id=call.id)
+            self._journal.append(TRACE, call.id, at, trace.encode())
