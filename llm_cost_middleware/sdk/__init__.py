@@ -63,7 +63,7 @@ class _Door(NamedTuple):
         for name in [name for name in vars(twin) if _is_cached(type(twin), name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
-        twin.post = functools.partial(post, twin.post, _own_timeout(twin))
+        twin.post = functools.partial(post, twin.post, twin.timeout)
         for name in ("copy", "with_options"):
             setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
         governed: C = twin
@@ -72,7 +72,7 @@ class _Door(NamedTuple):
     def _copied(self, make: Any, **options: Any) -> Any:
         return self.open(make(**options))
 
-    def _call(self, path: str, arguments: Mapping[str, Any], timeout: float | None) -> SdkCall | None:
+    def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
         bare = path.partition("?")[0]
         options = arguments.get("options") or {}
@@ -92,7 +92,7 @@ class _Door(NamedTuple):
             self.api, endpoint, arguments["body"], options, stream=stream, routed=self.routed, timeout=timeout
         )
 
-    def _post(self, send_on: Any, client_timeout: float | None, path: str, **arguments: Any) -> Any:
+    def _post(self, send_on: Any, client_timeout: Any, path: str, **arguments: Any) -> Any:
         call = self._call(path, arguments, client_timeout)
         if call is None:
             return send_on(path, **arguments)
@@ -102,7 +102,7 @@ class _Door(NamedTuple):
 
         return call.deliver(self.pipeline.run(call.request, send, providers=frozenset((self.api.provider,))))
 
-    async def _apost(self, send_on: Any, client_timeout: float | None, path: str, **arguments: Any) -> Any:
+    async def _apost(self, send_on: Any, client_timeout: Any, path: str, **arguments: Any) -> Any:
         call = self._call(path, arguments, client_timeout)
         if call is None:
             return await send_on(path, **arguments)
@@ -115,8 +115,3 @@ class _Door(NamedTuple):
 
 def _is_cached(kind: type, name: str) -> bool:
     return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
-
-
-def _own_timeout(client: Any) -> float | None:
-    """The timeout that the client's owner chose, in seconds; ``None`` where it is the SDK's own of ten minutes."""
-    return float(client.timeout) if isinstance(client.timeout, int | float) else None

@@ -32,7 +32,7 @@ class SdkCall:
         options: The SDK's request options; never changed.
         stream: Whether a stream is asked for.
         routed: The model name that is routed; every other is called as it is.
-        timeout: The client's own timeout in seconds, where its owner set one.
+        timeout: The client's own timeout: seconds where its owner set it, else the SDK's default.
 
     Raises:
         ConfigurationError: What the call says under ``llm_cost`` cannot be used.
@@ -47,7 +47,7 @@ class SdkCall:
         *,
         stream: bool,
         routed: str,
-        timeout: float | None,
+        timeout: Any,
     ) -> None:
         self._api, self._endpoint, self._stream, self._timeout = api, endpoint, stream, timeout
         self._options = {name: value for name, value in options.items() if name != "extra_json"}
@@ -62,8 +62,10 @@ class SdkCall:
     def rendered(self, attempt: Attempt) -> dict[str, Any]:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
         options = self._options | {"max_retries": 0}
-        if "timeout" not in options and attempt.timeout_s is not None:
-            options["timeout"] = min(attempt.timeout_s, self._timeout or attempt.timeout_s)
+        if attempt.timeout_s is not None and options.get("timeout", self._timeout) == self._timeout:
+            # nobody chose one for this call; the anthropic SDK fills its default in
+            own = self._timeout if isinstance(self._timeout, int | float) else attempt.timeout_s
+            options["timeout"] = min(attempt.timeout_s, own)
         if (parser := options.get("post_parser")) is not None:
             options["post_parser"] = self._watched(parser)
         return {"body": self._api.render(self._body, attempt, self._endpoint), "options": options}

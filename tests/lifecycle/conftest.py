@@ -1,0 +1,236 @@
+"""One pipeline over a memory or a SQLite ledger, real clients on a loopback provider, and both faces by one script."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from random import Random
+
+import pytest
+
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.integrations.anthropic import wrap_anthropic
+from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.simulator import Simulator, fill
+from llm_cost_middleware.testing import FakeClock
+
+WRAP = {"anthropic": wrap_anthropic, "openai": wrap_openai}
+MODELS = {"anthropic": "claude-haiku-4-5-20251001", "openai": "gpt-5-mini"}
+CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
+MAX_TOKENS = 64
+KINDS = {"memory-sync": False, "sqlite-async": False, "memory-async": True, "sqlite-sync": True}
+"""Which ledger under which face, and whether it runs only in the long form."""
+
+
+class SyncFace:
+    """Calls made in this thread."""
+
+    name = "sync"
+
+    def __init__(self, clients):
+        self._clients = clients
+
+    def client(self, provider, pipeline):
+        return WRAP[provider](self._clients[provider], pipeline)
+
+    def ask(self, client, provider, **body):
+        return _create(client, provider)(**body)
+
+    def stream(self, client, provider, leave, **body):
+        return leave.sync(_create(client, provider)(stream=True, **body))
+
+    def run(self, call, acall):
+        del acall
+        return call()
+
+
+class AsyncFace:
+    """The same calls on an event loop."""
+
+    name = "async"
+
+    def __init__(self, clients, runner):
+        self._clients, self._runner = clients, runner
+
+    def client(self, provider, pipeline):
+        return WRAP[provider](self._clients[provider], pipeline)
+
+    def ask(self, client, provider, **body):
+        return self._runner.run(_create(client, provider)(**body))
+
+    def stream(self, client, provider, leave, **body):
+        async def go():
+            answer = await leave.asynchronous(await _create(client, provider)(stream=True, **body))
+            for _ in range(5):  # a loop that goes on, as loops do: dropped generators end on it
+                await asyncio.sleep(0)
+            return answer
+
+        return self._runner.run(go())
+
+    def run(self, call, acall):
+        del call
+        return self._runner.run(acall())
+
+
+def _create(client, provider):
+    return client.messages.create if provider == "anthropic" else client.chat.completions.create
+
+
+class House:
+    """What a call leaves behind: rows, records, events, and the provider's bill beside them."""
+
+    def __init__(self, sim, url, face, **config):
+        self.sim, self.face, self.clock, self.events = sim, face, FakeClock(), []
+        config.setdefault("budgets", [{"scope": "global", "limit": "100"}])
+        config["ledger"] = {"url": url, "durability": "normal", **config.get("ledger", {})}
+        config.setdefault("providers", {name: {"timeout_s": 5} for name in MODELS})
+        self.numbers = iter(range(1, 10**6))
+        self.config = CostConfig(**config)
+        self.pipeline = CostPipeline(
+            self.config, clock=self.clock, rng=Random(7), observers=[self], new_id=lambda: f"call{next(self.numbers)}"
+        )
+
+    def on_event(self, event):
+        self.events.append(event)
+
+    def told(self, *kinds):
+        """Events of some kinds, by name; of all without one."""
+        return [event for event in self.events if not kinds or type(event).__name__ in kinds]
+
+    def body(self, provider, **more):
+        return {
+            "model": MODELS[provider],
+            "messages": [{"role": "user", "content": "hello there"}],
+            CAPS[provider]: MAX_TOKENS,
+            **more,
+        }
+
+    def ask(self, provider, **more):
+        return self.face.ask(self.face.client(provider, self.pipeline), provider, **self.body(provider, **more))
+
+    def stream(self, provider, leave, **more):
+        client = self.face.client(provider, self.pipeline)
+        return self.face.stream(client, provider, leave, **self.body(provider, **more))
+
+    @property
+    def resolutions(self):
+        """How each attempt was resolved, in order: ``void``, or the status it was booked with."""
+        return tuple(row.status for row in self.pipeline.ledger.rows() if row.kind != "reserve")
+
+    @property
+    def balance(self):
+        gc.collect()
+        return self.pipeline.ledger.balance("global")
+
+    def check(self):
+        """The invariants that hold after every call, however it went."""
+        balance, bill = self.balance, self.sim.bill.total_nanousd
+        assert balance.pending_nanousd == 0
+        assert balance.settled_nanousd >= bill
+        if set(self.resolutions) <= {"exact", "void"}:
+            assert balance.settled_nanousd == bill
+        rows = [row for row in self.pipeline.ledger.rows() if row.kind in {"settle", "book", "lapse"}]
+        assert sum(row.amount_nanousd for row in rows) == balance.settled_nanousd
+        records = self.pipeline.records()
+        assert [record.cost_nanousd for record in records] == [row.amount_nanousd for row in rows]
+        assert [record.status for record in records] == [row.status for row in rows]
+        reserved = {row.id: row.amount_nanousd for row in self.pipeline.ledger.rows() if row.kind == "reserve"}
+        for row in rows:
+            if row.status == "unconfirmed":
+                assert row.amount_nanousd == reserved[row.id]
+            elif row.id in reserved:
+                assert row.amount_nanousd <= reserved[row.id]
+        seen = Counter(type(event).__name__ for event in self.events)
+        assert seen["Settled"] == len(rows)
+        assert seen["Voided"] == self.resolutions.count("void")
+        assert seen["Reserved"] == len(reserved)
+
+
+@pytest.fixture(scope="session")
+def loopback():
+    """One loopback provider for all of these tests."""
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def sim(loopback):
+    """It, with nothing remembered; its answers are as long as they are allowed to be."""
+    loopback.reset()
+    loopback.responder, loopback.latency_s = fill, 0.0
+    return loopback
+
+
+@pytest.fixture(scope="session")
+def sync_clients(loopback):
+    """Plain SDK clients."""
+    import anthropic
+    import openai
+
+    with (
+        anthropic.Anthropic(base_url=loopback.anthropic_url, api_key="k") as claude,
+        openai.OpenAI(base_url=loopback.openai_url, api_key="k") as gpt,
+    ):
+        yield {"anthropic": claude, "openai": gpt}
+
+
+@pytest.fixture(scope="session")
+def async_face(loopback):
+    """Asynchronous clients, and the loop they live on."""
+    import anthropic
+    import openai
+
+    with asyncio.Runner() as runner:
+
+        async def make():
+            return {
+                "anthropic": anthropic.AsyncAnthropic(base_url=loopback.anthropic_url, api_key="k"),
+                "openai": openai.AsyncOpenAI(base_url=loopback.openai_url, api_key="k"),
+            }
+
+        async def close():
+            for client in clients.values():
+                await client.close()
+
+        clients = runner.run(make())
+        yield AsyncFace(clients, runner)
+        runner.run(close())
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.soak] if soak else []) for kind, soak in KINDS.items()])
+def kind(request):
+    """Which ledger, and which face: two pairs that have everything between them; all four in the long form."""
+    return request.param
+
+
+@pytest.fixture
+def face(kind, sim, sync_clients, async_face):
+    """Who makes the calls."""
+    return async_face if kind.endswith("async") else SyncFace(sync_clients)
+
+
+@pytest.fixture
+def url(kind, tmp_path):
+    """Where money is booked."""
+    return "memory://" if kind.startswith("memory") else f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def houses(sim, url, face):
+    """Makes houses, and closes them."""
+    made = []
+
+    def make(**config):
+        made.append(House(sim, url, face, **config))
+        return made[-1]
+
+    yield make
+    for house in made:
+        house.face.run(house.pipeline.close, house.pipeline.aclose)
+
+
+@pytest.fixture
+def house(houses):
+    """A house with ample money."""
+    return houses()
