@@ -18,7 +18,7 @@ What a new host must do:
 7. Raise refusals as the host's own kind of error that it does not retry.
 8. Import the host inside the package only, so that nothing else loads it.
 
-Prove it with the host's real client against ``llm_cost_middleware.simulator``: for every way of calling and every way of
-ending, requests, rows and bill agree and nothing stays reserved; in a race exactly what fits is sent.
+Prove it with the host's real client against ``llm_cost_middleware.simulator``: for every way of calling and every way
+of ending, requests, rows and bill agree and nothing stays reserved; in a race exactly what fits is sent.
 ``tests/integrations/langchain/test_matrix.py`` and ``test_race.py`` are written to be copied.
 """

@@ -157,7 +157,7 @@ class Governor:
         request, route, targets = self._enter(model, messages, told, stream=False)
 
         def send(attempt: Attempt) -> CallResult:
-            sent, arguments = render(targets.home.provider, messages, told, attempt)
+            sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             try:
                 result = targets.get(attempt.target)._generate(sent, **arguments)  # noqa: SLF001 - documented
             except Exception as error:
@@ -175,7 +175,7 @@ class Governor:
         request, route, targets = self._enter(model, messages, told, stream=False)
 
         async def send(attempt: Attempt) -> CallResult:
-            sent, arguments = render(targets.home.provider, messages, told, attempt)
+            sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             try:
                 result = await targets.get(attempt.target)._agenerate(sent, **arguments)  # noqa: SLF001
             except Exception as error:
@@ -194,7 +194,7 @@ class Governor:
         words = StreamedAnswer.of(told, targets.home.provider)
 
         def send(attempt: Attempt) -> MeteredStream:
-            sent, arguments = render(targets.home.provider, messages, told, attempt)
+            sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             chunks = targets.get(attempt.target)._stream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider
@@ -219,7 +219,7 @@ class Governor:
         words = StreamedAnswer.of(told, targets.home.provider)
 
         async def send(attempt: Attempt) -> MeteredStream:
-            sent, arguments = render(targets.home.provider, messages, told, attempt)
+            sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             chunks = targets.get(attempt.target)._astream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider

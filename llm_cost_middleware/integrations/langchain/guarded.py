@@ -100,13 +100,22 @@ def _namespace(plain: Any) -> dict[str, Any]:
     }
 
 
+def _advice(name: str) -> str:
+    """How to have it governed after all."""
+    if name.startswith("Azure"):
+        return (
+            "ChatOpenAI(base_url='https://RESOURCE.openai.azure.com/openai/v1/') speaks the same API and can be guarded"
+        )
+    if name.startswith("ChatLiteLLM"):
+        return "give ChatLiteLLMRouter a CostAwareRouter, or guard a ChatAnthropic or ChatOpenAI"
+    return "guard a ChatAnthropic or ChatOpenAI"
+
+
 def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
     from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler
 
     what = f"{type(model).__module__}.{type(model).__qualname__}"
-    pipeline.ungoverned(
-        what, "it is metered where its price is known; guard a ChatAnthropic or ChatOpenAI to govern it"
-    )
+    pipeline.ungoverned(what, f"{_advice(type(model).__name__)}; as it is, it is metered where a price is known")
     own: Any = getattr(model.callbacks, "handlers", model.callbacks) or ()
     return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
 

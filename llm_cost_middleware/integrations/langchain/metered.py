@@ -122,14 +122,14 @@ def _openai_kind(base: Any) -> Any:
 def _openai_client(model: Any) -> Callable[[], Any]:
     import openai
 
-    template = model.root_async_client
-    own = model.http_async_client  # a transport that the user brought is the user's to keep loop-safe
+    template, proxy = model.root_async_client, model.openai_proxy
+    own = None if proxy else model.http_async_client  # a transport of the user is the user's to keep loop-safe
 
     def make() -> Any:
         if own is not None:
             return template.with_options(max_retries=0)
-        transport = openai.DefaultAsyncHttpxClient(base_url=template.base_url, timeout=template.timeout)
-        return template.with_options(max_retries=0, http_client=transport)
+        options = {"base_url": template.base_url, "timeout": template.timeout, **({"proxy": proxy} if proxy else {})}
+        return template.with_options(max_retries=0, http_client=openai.DefaultAsyncHttpxClient(**options))
 
     return make
 

@@ -50,7 +50,12 @@ def _is_plain_tool(tool: Any) -> bool:
 
 
 def render(
-    home: str, messages: Sequence[BaseMessage], arguments: Mapping[str, Any], attempt: Attempt
+    home: str,
+    messages: Sequence[BaseMessage],
+    arguments: Mapping[str, Any],
+    attempt: Attempt,
+    *,
+    timeout: Any = None,
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
     """What to hand to the target model of ``attempt``.
 
@@ -59,6 +64,7 @@ def render(
         messages: The caller's messages; they are not changed.
         arguments: The caller's arguments; they are not changed.
         attempt: The target, the output cap, the cache plan and the time there is.
+        timeout: The model's own, in seconds or as an object of its SDK, which then stays as it is.
     """
     there = attempt.target.provider
     told = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
@@ -82,9 +88,9 @@ def render(
         _fit_thinking(told, attempt.max_tokens)
     if there == "openai" and takes_no_stop(attempt.target.model):
         told.pop("stop", None)
-    limits = [limit for limit in (attempt.timeout_s, arguments.get("timeout")) if isinstance(limit, int | float)]
-    if limits:
-        told["timeout"] = min(limits)
+    own = arguments.get("timeout", timeout)
+    if attempt.timeout_s is not None and (own is None or isinstance(own, int | float)):
+        told["timeout"] = attempt.timeout_s if own is None else min(own, attempt.timeout_s)
     return list(rendered), told
 
 

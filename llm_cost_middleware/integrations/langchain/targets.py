@@ -80,6 +80,8 @@ class Targets:
         """Its settings mean nothing elsewhere."""
         if not self.bound_home:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
+        self.timeout: Any = getattr(model, _TIMEOUT_FIELD[provider])
+        """The user's own, in whichever form; ``None`` without one."""
         self.providers = frozenset(reachable)
         self.home_only = frozenset({provider})
 

@@ -333,6 +333,20 @@ def test_a_model_without_a_timeout_of_its_own_gets_the_configured_one(house, cla
     books.check(exact=False)
 
 
+@pytest.mark.parametrize("home", ["claude", "gpt"])
+def test_a_shorter_timeout_of_the_user_stays_in_force(home, house, sim, request):
+    books = house(timeout_s=20, retry={"max_attempts": 1})
+    guarded = guard(request.getfixturevalue(home)(timeout=0.3), books.pipeline)
+    for target in (SONNET, GPT):
+        sim.script(Fault.hang())
+        with pytest.raises(Exception, match=r"(?i)timed out"):
+            guarded.invoke("hi", force(target))
+    sim.script(Fault.hang())
+    with pytest.raises(Exception, match=r"(?i)timed out"):
+        guarded.invoke("hi", force(SONNET), timeout=0.2)
+    books.check(exact=False)
+
+
 def test_openai_streams_tell_their_usage_though_langchain_would_not_ask(house, gpt, sim):
     books = house()
     assert gpt().stream_usage is None
@@ -477,7 +491,7 @@ def test_other_transports_are_metered_or_refused_as_configured(house, sim):
     azure = AzureChatOpenAI(
         api_key="k", azure_endpoint=sim.url, api_version="2025-01-01", azure_deployment="d", model=MINI
     )  # fmt: skip
-    with pytest.raises(UnsupportedRequestError, match="ChatAnthropic or ChatOpenAI"):
+    with pytest.raises(UnsupportedRequestError, match="a ChatOpenAI with base_url"):
         guard(azure, house(on_ungoverned="deny").pipeline)
     books = house(on_ungoverned="allow", limit="0.000001")
     metered = guard(azure, books.pipeline)
