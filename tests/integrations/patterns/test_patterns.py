@@ -32,7 +32,7 @@ PROVIDERS = ["anthropic", "openai"]
 HAIKU, SONNET = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
 
 
-# --- select_model ------------------------------------------------------------------------------------------------------
+# --- select_model
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_thresholds_and_models_come_from_the_policy():
     assert select_model(10**6, 1, policy=config) == "gpt-5-nano"
 
 
-# --- call_with_retry ---------------------------------------------------------------------------------------------------
+# --- call_with_retry
 
 
 def _ask(clients, provider, max_retries=0):
@@ -107,7 +107,7 @@ async def test_the_async_form_does_the_same(sim, async_clients):
     assert (len(sim.requests), clock.slept) == (3, [1, 2])
 
 
-# --- build_cached_messages ---------------------------------------------------------------------------------------------
+# --- build_cached_messages
 
 
 def test_the_system_prompt_carries_the_mark_and_the_input_does_not():
@@ -137,7 +137,7 @@ def test_the_marked_messages_are_accepted_and_cached(sim, clients):
     assert answer.usage.cache_read_input_tokens > 4_096
 
 
-# --- process -----------------------------------------------------------------------------------------------------------
+# --- process
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -276,7 +276,7 @@ def test_a_long_system_prompt_is_read_from_the_cache_again(sim, clients):
     assert tracker.total_cost == Decimal(sim.bill.total_nanousd).scaleb(-9)
 
 
-# --- process_many ------------------------------------------------------------------------------------------------------
+# --- process_many
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
