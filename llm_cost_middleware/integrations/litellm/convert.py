@@ -24,7 +24,7 @@ from llm_cost_middleware.sdk.bodies import plain
 _SHAPES: Mapping[Endpoint, str] = {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
 _CAPS: Mapping[Endpoint, str] = {"responses": "max_output_tokens", "messages": "max_tokens"}
 _METADATA = ("metadata", "litellm_metadata")
-_OTHERS_RETRIES = (
+RESENDING = (
     "fallbacks",
     "context_window_fallbacks",
     "content_policy_fallbacks",
@@ -153,7 +153,7 @@ def read_call(
     said: Any = None
     sent = {}
     for name, value in arguments.items():
-        if name in _OTHERS_RETRIES:
+        if name in RESENDING:
             continue
         if name in _METADATA and isinstance(value, Mapping):
             said = value.get(METADATA_KEY, said)

@@ -74,7 +74,7 @@ class Groups:
     """
 
     def __init__(self, router: Any, catalogue: Catalogue) -> None:
-        self._router, self._catalogue = router, catalogue
+        self.router, self._catalogue = router, catalogue
         self._seen: list[Any] = []
         self._groups: dict[str, Group | None] = {}
         self._serving: dict[Target, str] = {}
@@ -87,7 +87,7 @@ class Groups:
         """
         self._refresh()
         if model not in self._groups:
-            entries = [_deployment(entry) for entry in self._router.get_model_list(model_name=model) or ()]
+            entries = [_deployment(entry) for entry in self.router.get_model_list(model_name=model) or ()]
             self._groups[model] = self._group(model, entries)
         return self._groups[model]
 
@@ -97,7 +97,7 @@ class Groups:
         return self._serving
 
     def _refresh(self) -> None:
-        entries = self._router.model_list
+        entries = self.router.model_list
         if len(entries) == len(self._seen) and all(map(is_, entries, self._seen)):
             return
         self._seen, self._groups, self._serving = list(entries), {}, {}
@@ -175,10 +175,11 @@ class Groups:
 
 def _deployment(entry: Mapping[str, Any]) -> Deployment:
     params: Mapping[str, Any] = entry["litellm_params"]
-    return Deployment(entry["model_name"], _target(params), tuple(_own_prices(entry)), params)
+    return Deployment(entry["model_name"], target_of(params), tuple(_own_prices(entry)), params)
 
 
-def _target(params: Mapping[str, Any]) -> Target | None:
+def target_of(params: Mapping[str, Any]) -> Target | None:
+    """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
     from litellm import get_llm_provider
 
     try:
