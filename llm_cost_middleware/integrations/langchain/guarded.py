@@ -103,9 +103,7 @@ def _namespace(plain: Any) -> dict[str, Any]:
 def _advice(name: str) -> str:
     """How to have it governed after all."""
     if name.startswith("Azure"):
-        return (
-            "ChatOpenAI(base_url='https://RESOURCE.openai.azure.com/openai/v1/') speaks the same API and can be guarded"
-        )
+        return "a ChatOpenAI with base_url='https://RESOURCE.openai.azure.com/openai/v1/' can be guarded"
     if name.startswith("ChatLiteLLM"):
         return "give ChatLiteLLMRouter a CostAwareRouter, or guard a ChatAnthropic or ChatOpenAI"
     return "guard a ChatAnthropic or ChatOpenAI"

@@ -112,7 +112,7 @@ def call(mode, runnable, messages, end):
         stream = runnable.stream_events(messages, version="v3")
         if not first:
             return stream.output
-        next(iter(stream.text))
+        next(iter(stream))
         del stream
         gc.collect()
         return None
