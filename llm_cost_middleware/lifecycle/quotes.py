@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -43,7 +43,8 @@ class Quotes:
         rates = self._dearest(target, request)
         limits = self._catalogue.limits(target.provider, target.model)
         injected = request.max_tokens is None or cap is not None
-        max_tokens = cap or request.max_tokens or settings.default_max_tokens or limits.default_output
+        default = (settings.default_max_tokens or limits.default_output) + _thinking_budget(request)
+        max_tokens = cap or request.max_tokens or default
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
         input_tokens, exact = call.counts.get(limits.encoding), True
@@ -110,3 +111,10 @@ class Quotes:
                 raise
             dearest = max(own or priced, key=lambda candidate: candidate.output_picousd).target
             return self._catalogue.dearest(*dearest, at=now, params=request.params)
+
+
+def _thinking_budget(request: CallRequest) -> int:
+    """The thinking that the caller asked for in tokens: it comes on top of what an answer usually takes."""
+    thinking = request.params.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    return budget if type(budget) is int and budget > 0 else 0

@@ -70,8 +70,8 @@ class CostCallbackHandler(BaseCallbackHandler):
 
     def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
         self.pipeline = CostPipeline.of(pipeline)
-        self.call_ids: set[str] = set()
-        """Every call that started under this handler, whoever books it."""
+        self.call_ids: set[str] | None = None
+        """Where it is a set, every call that started under this handler, whoever books it."""
         self.outer: CostCallbackHandler | None = None
         """The handler of the block around this one's, which counts these calls as well."""
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
@@ -156,7 +156,8 @@ class CostCallbackHandler(BaseCallbackHandler):
     def _count(self, call_id: str) -> None:
         handler: CostCallbackHandler | None = self
         while handler is not None:
-            handler.call_ids.add(call_id)
+            if handler.call_ids is not None:
+                handler.call_ids.add(call_id)
             handler = handler.outer
 
     def _take(self, run_id: UUID) -> _Open | None:
@@ -182,7 +183,7 @@ class Tracking:
     @property
     def records(self) -> tuple[CostRecord, ...]:
         """A record of every billed attempt, oldest first."""
-        ids = self._handler.call_ids
+        ids = self._handler.call_ids or ()
         return tuple(record for record in self._handler.pipeline.records() if record.call_id in ids)
 
     @property
@@ -214,7 +215,7 @@ def cost_tracking(pipeline: CostPipeline | CostConfig | None = None) -> Iterator
         What the block has spent: ``total_cost``, ``records``, ``tracker``.
     """
     handler = CostCallbackHandler(pipeline)
-    handler.outer = _tracking.get()
+    handler.outer, handler.call_ids = _tracking.get(), set()
     token = _tracking.set(handler)
     try:
         yield Tracking(handler)

@@ -159,7 +159,7 @@ class Governor:
         def send(attempt: Attempt) -> CallResult:
             sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             try:
-                result = targets.get(attempt.target)._generate(sent, **arguments)  # noqa: SLF001 - documented
+                result = targets.fit(attempt.target, sent, arguments)._generate(sent, **arguments)  # noqa: SLF001 - documented
             except Exception as error:
                 note_bill(error, attempt.target)
                 raise
@@ -177,7 +177,7 @@ class Governor:
         async def send(attempt: Attempt) -> CallResult:
             sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
             try:
-                result = await targets.get(attempt.target)._agenerate(sent, **arguments)  # noqa: SLF001
+                result = await targets.fit(attempt.target, sent, arguments)._agenerate(sent, **arguments)  # noqa: SLF001
             except Exception as error:
                 note_bill(error, attempt.target)
                 raise
@@ -195,7 +195,7 @@ class Governor:
 
         def send(attempt: Attempt) -> MeteredStream:
             sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
-            chunks = targets.get(attempt.target)._stream(sent, **arguments)  # noqa: SLF001
+            chunks = targets.fit(attempt.target, sent, arguments)._stream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider
             return MeteredStream(attempt.target.provider, chunks, _stamp(attempt))
@@ -220,7 +220,7 @@ class Governor:
 
         async def send(attempt: Attempt) -> MeteredStream:
             sent, arguments = render(targets.home.provider, messages, told, attempt, timeout=targets.timeout)
-            chunks = targets.get(attempt.target)._astream(sent, **arguments)  # noqa: SLF001
+            chunks = targets.fit(attempt.target, sent, arguments)._astream(sent, **arguments)  # noqa: SLF001
             if words is not None:
                 words.provider = attempt.target.provider
             return MeteredStream(attempt.target.provider, chunks, _stamp(attempt))

@@ -9,7 +9,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from llm_cost_middleware.integrations.langchain.convert import CAPS
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
-from llm_cost_middleware.request import Attempt
+from llm_cost_middleware.integrations.langchain.thinking import own_thoughts
+from llm_cost_middleware.request import Attempt, Target
 
 # arguments that mean the same at both providers, once translated
 _PORTABLE = frozenset({
@@ -70,28 +71,32 @@ def render(
     told = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
     if there != home:
         told = _translate(told, home)
-        messages = [_translate_message(message, there) for message in messages]
-        if there == "anthropic":
-            messages = _system_first(messages)
     for name in _FOREIGN_CACHE[there]:
         told.pop(name, None)
-    tools = told.get("tools")
-    if tools:
+    if tools := told.get("tools"):
         told["tools"] = strip_marks(tools, there)
-    rendered = strip_marks(messages, there)
+    if there == "openai" and takes_no_stop(attempt.target.model):
+        told.pop("stop", None)
+    rendered = strip_marks(_spoken(messages, home, attempt.target), there)
     if attempt.cache_plan is not None:
         rendered = place_marks(attempt.cache_plan, there, rendered, told)
     if attempt.max_tokens is not None:
         for name in CAPS:
             told.pop(name, None)
         told[_CAP_NAME] = attempt.max_tokens
-        _fit_thinking(told, attempt.max_tokens)
-    if there == "openai" and takes_no_stop(attempt.target.model):
-        told.pop("stop", None)
     own = arguments.get("timeout", timeout)
     if attempt.timeout_s is not None and (own is None or isinstance(own, int | float)):
         told["timeout"] = attempt.timeout_s if own is None else min(own, attempt.timeout_s)
-    return list(rendered), told
+    return rendered, told
+
+
+def _spoken(messages: Sequence[BaseMessage], home: str, target: Target) -> Sequence[BaseMessage]:
+    """The messages in the words of the target's provider, without what only another model can take back."""
+    if target.provider != home:
+        messages = [_translate_message(message, target.provider) for message in messages]
+    if target.provider == "openai":
+        return messages
+    return own_thoughts(messages if home == "anthropic" else _system_first(messages), target.model)
 
 
 def takes_no_stop(model: str) -> bool:
@@ -100,21 +105,6 @@ def takes_no_stop(model: str) -> bool:
 
 
 _NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"})
-
-
-def _fit_thinking(told: dict[str, Any], cap: int) -> None:
-    """A thinking budget must stay below the output cap; too small a rest means no thinking at all."""
-    thinking = told.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-    if thinking is None or budget is None or budget < cap:
-        return
-    if cap > _LEAST_THINKING:
-        told["thinking"] = {**thinking, "budget_tokens": max(cap // 2, _LEAST_THINKING)}
-    else:
-        told["thinking"] = {"type": "disabled"}
-
-
-_LEAST_THINKING = 1_024
 
 
 # --- across providers ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any
@@ -12,6 +12,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home
 from llm_cost_middleware.integrations.langchain.metered import meter
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
+from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import Target
 
 PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
@@ -101,6 +102,11 @@ class Targets:
                     make = self._same if target.provider == self.home.provider else self._other
                     built = self._built[target] = meter(make(target), target.provider)
         return built
+
+    def fit(self, target: Target, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
+        """The model object for one request to ``target``."""
+        model = self.get(target)
+        return fit_thinking(model, messages, arguments) if target.provider == "anthropic" else model
 
     def _same(self, target: Target) -> Any:
         """The user's own class and settings with another model name."""

@@ -14,7 +14,7 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
 )
 from langchain_anthropic.middleware import AnthropicPromptCachingMiddleware
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -219,6 +219,26 @@ def test_thoughts_and_calls_of_one_model_do_not_reach_another_that_cannot_take_t
     assert sent["model"] == MINI
     assert "hm, hm" not in json.dumps(sent)
     assert [m["role"] for m in sent["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
+    books.check()
+
+
+def test_a_change_of_model_inside_a_tool_loop_is_survived_with_thinking_on(house, claude, sim):
+    books = house()
+    thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 2048})
+    sim.responder = lambda request: (
+        Answer(thinking="hm, hm", tool_calls=(ToolCall("weather", {"city": "Rome"}),))
+        if not request.answers_tools
+        else auto(request)
+    )
+    bound = guard(thinker, books.pipeline).bind_tools([weather])
+    for first, then in ((GPT, SONNET), (SONNET, HAIKU), (SONNET, SONNET)):
+        asked = bound.invoke("Weather in Rome?", {"metadata": {"llm_cost": {"force_model": first}}})
+        result = ToolMessage("sunny", tool_call_id=asked.tool_calls[0]["id"])
+        history = [HumanMessage("Weather in Rome?"), asked, result]
+        assert bound.invoke(history, {"metadata": {"llm_cost": {"force_model": then}}}).text
+    after = [exchange.body for exchange in sim.requests][1::2]
+    assert [body.get("thinking") is None for body in after] == [True, True, False]
+    assert ["hm, hm" in json.dumps(body) for body in after] == [False, False, True]
     books.check()
 
 

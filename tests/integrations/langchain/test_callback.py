@@ -76,7 +76,6 @@ def test_two_handlers_of_one_pipeline_book_a_run_once(house, claude, sim):
     books = house()
     first, second = CostCallbackHandler(books.pipeline), CostCallbackHandler(books.pipeline)
     claude(callbacks=[first]).invoke("hi", {"callbacks": [second]})
-    assert first.call_ids == second.call_ids != set()
     books.check()
 
 

@@ -289,6 +289,20 @@ def test_a_cap_that_a_profile_filled_in_is_not_the_callers(house, claude, gpt, s
     assert sent[1:] == [500, 300]
 
 
+def test_thinking_comes_on_top_of_the_usual_cap_and_shrinks_with_it(house, claude, sim):
+    thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 40_000})
+    for limit in ("50", "0.2", "0.013"):
+        books = house(limit=limit)
+        guard(thinker, books.pipeline, pinned=True).invoke("hi")
+        books.pipeline.close()
+    sent = [(exchange.body["max_tokens"], exchange.body.get("thinking")) for exchange in sim.requests]
+    assert sent[0][0] > 40_000
+    assert sent[0][1]["budget_tokens"] == 40_000
+    assert 1_024 <= sent[1][1]["budget_tokens"] < sent[1][0] < 40_000
+    assert sent[2][0] < 1_024
+    assert sent[2][1] is None
+
+
 def test_retries_are_ours_alone(house, claude, gpt, sim):
     books = house(retry={"max_attempts": 3, "fallback": False})
     for plain in (claude(max_retries=5), gpt(max_retries=5)):

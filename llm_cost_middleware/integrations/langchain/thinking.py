@@ -1,0 +1,81 @@
+"""Extended thinking across models, caps and conversations, so that no request is refused for it.
+
+Anthropic's rules: a thinking budget lies below the output cap; thoughts are signed by the model that had them; with
+thinking on, an assistant turn that a tool still answers must begin with its thoughts (platform.claude.com, "Extended
+thinking").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+_LEAST = 1_024
+
+
+def own_thoughts(messages: Sequence[BaseMessage], model: str) -> list[BaseMessage]:
+    """The messages without the thoughts of other models than ``model``. What bears none is passed on as it is."""
+    return [_without_thoughts(message) if _thinks_as_another(message, model) else message for message in messages]
+
+
+def _thinks_as_another(message: BaseMessage, model: str) -> bool:
+    if not isinstance(message, AIMessage) or not _thinks(message):
+        return False
+    who = message.response_metadata.get("model_name")
+    if not isinstance(who, str) or not who:
+        return False
+    return not (who.startswith(model) or model.startswith(who))  # an alias and its dated name are one
+
+
+def _thinks(message: BaseMessage) -> bool:
+    return type(message.content) is list and any(_is_thought(block) for block in message.content)
+
+
+def _is_thought(block: Any) -> bool:
+    return isinstance(block, Mapping) and block.get("type") in _THOUGHTS
+
+
+def _without_thoughts(message: BaseMessage) -> BaseMessage:
+    return message.model_copy(update={"content": [block for block in message.content if not _is_thought(block)]})
+
+
+def fit_thinking(model: Any, messages: Sequence[BaseMessage], told: dict[str, Any]) -> Any:
+    """The target model, or a copy of it whose thinking fits this request.
+
+    Args:
+        model: A target; only Anthropic's have ``thinking``.
+        messages: What is sent.
+        told: The arguments that are sent; a ``thinking`` among them is changed in place.
+    """
+    own = getattr(model, "thinking", None)
+    asked = own if own is not None else told.get("thinking")
+    if not isinstance(asked, Mapping) or asked.get("type") == "disabled":
+        return model
+    fits = _fitted(asked, messages, told.get("max_tokens"))
+    if fits is asked:
+        return model
+    told.pop("thinking", None)
+    if own is not None:
+        return model.model_copy(update={"thinking": fits})
+    if fits is not None:
+        told["thinking"] = fits
+    return model
+
+
+def _fitted(asked: Mapping[str, Any], messages: Sequence[BaseMessage], cap: int | None) -> Mapping[str, Any] | None:
+    if _is_open_turn_without_thoughts(messages):
+        return None
+    budget = asked.get("budget_tokens")
+    if budget is None or cap is None or budget < cap:
+        return asked
+    return {**asked, "budget_tokens": max(cap // 2, _LEAST)} if cap > _LEAST else None
+
+
+def _is_open_turn_without_thoughts(messages: Sequence[BaseMessage]) -> bool:
+    if not messages or messages[-1].type != "tool":
+        return False
+    turn = next((message for message in reversed(messages) if message.type == "ai"), None)
+    return turn is not None and not _thinks(turn)
