@@ -1,0 +1,275 @@
+"""What a router may be made of, whose prices it keeps, and who else may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import NoEligibleModelError, UnsupportedRequestError
+from llm_cost_middleware.integrations.litellm import proxy_config, router_config
+from llm_cost_middleware.simulator import Fault
+
+ASK = [{"role": "user", "content": "Count to forty."}]
+HAIKU, MINI = "anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"
+
+
+def test_a_router_of_a_configuration_alone_serves_its_tiers(books):
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    router = CostAwareRouter(books.pipeline)
+    assert router.completion("smart", ASK, max_tokens=9).usage.completion_tokens == 9
+    assert {entry["model_name"] for entry in router.model_list} == {
+        "claude-haiku-4-5-20251001", "gpt-5-mini", "claude-sonnet-4-6", "gpt-5.1",
+    }  # fmt: skip
+    books.agree()
+
+
+def test_a_router_of_a_model_list_routes_among_the_tiers_models_it_has(books):
+    router = books.router([books.deployment("my-haiku", HAIKU)])
+    assert router.completion("smart", ASK, max_tokens=9).model == "claude-haiku-4-5-20251001"
+    assert router.completion("my-haiku", ASK, max_tokens=9).model == "claude-haiku-4-5-20251001"
+    books.agree()
+    lonely = books.router([books.deployment("other", "openai/gpt-4o-mini")])
+    with pytest.raises(NoEligibleModelError):
+        lonely.completion("smart", ASK, max_tokens=9)
+    lonely.completion("other", ASK, max_tokens=9)
+    books.agree()
+
+
+def test_a_router_around_a_router_shares_its_deployments_and_leaves_it_alone(books):
+    import litellm
+
+    plain = litellm.Router(model_list=[books.deployment("mini", MINI)], num_retries=2)
+    before = set(vars(plain))
+    router = books.router(plain)
+    router.completion("mini", ASK, max_tokens=9)
+    books.sim.script(Fault.status(500))
+    asyncio.run(router.acompletion("mini", ASK, max_tokens=9))
+    books.agree()
+    assert router.model_list is plain.model_list
+    assert set(vars(plain)) == before
+    assert plain.num_retries == 2
+    plain.discard()
+
+
+def test_a_routed_name_can_be_another(books):
+    router = books.router([books.deployment("mini", MINI)], routed="cheap")
+    assert router.completion("cheap", ASK, max_tokens=9).model.startswith("gpt-5-mini")
+
+
+def test_prices_of_a_deployments_own_are_the_ones_that_are_booked(books):
+    own = books.deployment("bought", MINI, input_cost_per_token=1e-6, output_cost_per_token=3e-6)
+    router = books.router([own, books.deployment("listed", MINI)])
+    answer = router.completion("bought", ASK, max_tokens=40)
+    usage = answer.usage
+    expected = usage.prompt_tokens * 1_000 + usage.completion_tokens * 3_000
+    assert books.settled == expected
+    list(router.completion("bought", ASK, max_tokens=40, stream=True))
+    assert books.settled == 2 * expected
+    books.sim.reset()
+    router.completion("listed", ASK, max_tokens=40)
+    assert books.settled == 2 * expected + books.sim.bill.total_nanousd
+
+
+def test_where_all_deployments_of_a_model_have_one_price_of_their_own_routing_knows_it(books):
+    own = books.deployment("bought", MINI, input_cost_per_token=1e-6, output_cost_per_token=3e-6)
+    router = books.router([own])
+    usage = router.completion("smart", ASK, max_tokens=40).usage
+    assert books.settled == usage.prompt_tokens * 1_000 + usage.completion_tokens * 3_000
+
+
+def test_a_group_is_bounded_by_the_dearest_of_its_deployments(books):
+    mixed = [books.deployment("chat", "openai/gpt-5-nano"), books.deployment("chat", "openai/gpt-5.1")]
+    router = books.router(mixed)
+    for _ in range(6):
+        router.completion("chat", ASK, max_tokens=9)
+    books.agree()
+    assert {request.body["model"] for request in books.sim.requests} == {"gpt-5-nano", "gpt-5.1"}
+
+
+def test_a_group_that_cannot_be_bounded_is_refused_with_advice(books):
+    router = books.router([books.deployment("chat", MINI), books.deployment("chat", MINI, max_tokens=9)])
+    with pytest.raises(UnsupportedRequestError, match="max_tokens"):
+        router.completion("chat", ASK)
+    assert books.sim.request_count == 0
+
+
+def test_what_a_deployment_adds_to_its_calls_is_counted(books):
+    router = books.router([books.deployment("three", MINI, n=3)])
+    router.completion("three", ASK, max_tokens=9)
+    books.agree()
+
+
+def test_an_answer_from_litellms_cache_costs_nothing(books):
+    import litellm
+
+    router = books.router([books.deployment("mini", MINI)], cache_responses=True)
+    try:
+        for _ in range(3):
+            router.completion("mini", ASK, max_tokens=9)
+            asyncio.run(router.acompletion("mini", ASK, max_tokens=9))
+        assert books.sim.request_count < 6
+        books.agree()
+    finally:
+        litellm.cache = None
+
+
+def test_balancing_and_cooldowns_remain_litellms(books):
+    router = books.router([books.deployment("mini", MINI), books.deployment("mini", MINI, organization="two")])
+    books.sim.script(Fault.status(429, retry_after=0))
+    router.completion("mini", ASK, max_tokens=9)
+    assert books.sim.request_count == 2
+    books.agree()
+
+
+def test_other_platforms_and_other_methods_are_refused_where_the_configuration_says_so(make_books):
+    books = make_books(on_ungoverned="deny")
+    azure = {
+        "model_name": "az",
+        "litellm_params": {"model": "azure/x", "api_base": "http://127.0.0.1:1", "api_key": "k"},
+    }
+    router = books.router([books.deployment("mini", MINI), azure])
+    with pytest.raises(UnsupportedRequestError, match="'az'"):
+        router.completion("az", ASK)
+    with pytest.raises(UnsupportedRequestError, match=r"Router\.embedding"):
+        router.embedding(model="mini", input="x")
+    with pytest.raises(UnsupportedRequestError, match=r"Router\.aimage_generation"):
+        asyncio.run(router.aimage_generation(model="mini", prompt="x"))
+    assert books.sim.request_count == 0
+
+
+def test_a_name_that_litellm_does_not_know_gets_its_own_error(books, router):
+    import litellm
+
+    with pytest.raises(litellm.BadRequestError):
+        router.completion("no-such-model", ASK)
+
+
+def test_code_that_expects_a_router_is_content(books):
+    import litellm
+    from langchain_litellm import ChatLiteLLMRouter
+
+    router = books.router()
+    assert isinstance(router, litellm.Router)
+    chat = ChatLiteLLMRouter(router=router, model_name="smart", max_tokens=9)
+    assert chat.invoke("Count.").content
+    assert "".join(chunk.content for chunk in chat.stream("Count."))
+    assert asyncio.run(chat.ainvoke("Count.")).content
+    books.agree()
+
+
+def test_routers_that_are_dropped_leave_nothing_behind(books, soak):
+    import litellm
+
+    lists = ("_async_success_callback", "success_callback", "_async_failure_callback", "failure_callback", "callbacks")
+    gc.collect()
+    before = {name: len(getattr(litellm, name)) for name in lists}
+    last = None
+    for _ in range(500 if soak else 40):
+        router = books.router([books.deployment("mini", MINI)])
+        last = weakref.ref(router)
+        del router
+    gc.collect()
+    assert last() is None
+    assert all(len(getattr(litellm, name)) <= before[name] for name in lists)
+
+
+def test_calls_leave_nothing_behind(books, soak):
+    import tracemalloc
+
+    import litellm
+
+    router = books.router([books.deployment("mini", MINI)])
+    lists = ("_async_success_callback", "success_callback", "_async_failure_callback", "failure_callback", "callbacks")
+
+    def run(times):
+        for _ in range(times):
+            router.completion("mini", ASK, max_tokens=1, mock_response="ok")
+
+    run(60)
+    before = {name: len(getattr(litellm, name)) for name in lists}
+    tracemalloc.start()
+    try:
+        run(10_000 if soak else 100)
+        gc.collect()
+        ours = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(True, "*llm_cost_middleware/integrations/*")]
+        )
+    finally:
+        tracemalloc.stop()
+    assert {name: len(getattr(litellm, name)) for name in lists} == before
+    assert sum(trace.size for trace in ours.statistics("filename")) < 100_000
+
+
+def test_a_logger_books_what_is_not_governed_and_nothing_twice(make_books):
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm import CostLogger
+
+    books = make_books()
+    logger = CostLogger(books.pipeline)
+    litellm.callbacks.append(logger)
+    try:
+        asyncio.run(_logged_calls(books))
+    finally:
+        for hooks in (litellm.callbacks, litellm._async_success_callback, litellm.success_callback,
+                      litellm._async_failure_callback, litellm.failure_callback, litellm.input_callback):  # fmt: skip
+            while logger in hooks:
+                hooks.remove(logger)
+    assert books.pipeline.ledger.balance("user:9").settled_nanousd > 0
+    assert books.settled == books.sim.bill.total_nanousd
+
+
+async def _logged_calls(books):
+    import litellm
+
+    await litellm.acompletion(
+        MINI, ASK, max_tokens=9, api_base=books.sim.openai_url, api_key="k", metadata={"llm_cost": {"user": "9"}}
+    )
+    await books.router().acompletion("smart", ASK, max_tokens=9)
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if books.settled == books.sim.bill.total_nanousd:
+            break
+    await asyncio.sleep(0.2)
+
+
+def test_a_configuration_becomes_a_plain_router(monkeypatch):
+    import litellm
+
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    options = router_config(CostConfig())
+    router = litellm.Router(**options)
+    assert options["retry_policy"]["DefaultRetries"] == 0
+    assert {"gpt-5-mini": ["claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5.1"]} in options["fallbacks"]
+    assert router.get_model_names()
+    router.discard()
+
+
+def test_a_configuration_becomes_the_file_of_a_proxy():
+    import yaml
+
+    config = yaml.safe_load(proxy_config(CostConfig(), routed="auto"))
+    names = [entry["model_name"] for entry in config["model_list"]]
+    assert names == ["claude-haiku-4-5-20251001", "gpt-5-mini", "claude-sonnet-4-6", "gpt-5.1", "auto"]
+    assert config["router_settings"]["num_retries"] == 0
+    assert config["litellm_settings"]["callbacks"] == ["llm_cost_middleware.integrations.litellm.proxy.governor"]
+
+
+def test_the_command_writes_the_file_of_a_proxy(tmp_path):
+    import typer
+    import yaml
+    from typer.testing import CliRunner
+
+    from llm_cost_middleware.cli.litellm_config import litellm_config
+
+    app = typer.Typer()
+    app.command()(litellm_config)
+    (tmp_path / "cost.toml").write_text('[[tiers]]\nname = "one"\nmodels = ["openai/gpt-5-mini", "openai/gpt-5.1"]\n')
+    written = CliRunner().invoke(app, [str(tmp_path / "cost.toml"), "--routed", "auto"])
+    assert written.exit_code == 0, written.output
+    assert yaml.safe_load(written.stdout)["model_list"][-1]["model_name"] == "auto"

@@ -1,0 +1,98 @@
+"""Fifty at once against a budget for five, through wrapped clients.
+
+Answers run up to the cap that was sent, so that what a settled call gives back never pays for a sixth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from llm_cost_middleware.errors import BudgetExceededError
+
+ASK = [{"role": "user", "content": "Count to four hundred."}]
+
+
+def claude(clients, **kwargs):
+    return clients["anthropic"].messages.create(model="claude-sonnet-4-6", max_tokens=400, messages=ASK, **kwargs)
+
+
+def gpt(clients, **kwargs):
+    return clients["openai"].responses.create(model="gpt-5-mini", max_output_tokens=400, input="Count.", **kwargs)
+
+
+every_door = pytest.mark.parametrize("door", [claude, gpt], ids=["claude", "gpt"])
+
+
+class Reserved(list):
+    def on_event(self, event):
+        if type(event).__name__ == "Reserved":
+            self.append(event.amount_nanousd)
+
+
+def limited(make_books, nanousd):
+    return make_books(budgets=[{"scope": "global", "limit": f"{nanousd}e-9"}], output={"on_insufficient": ["raise"]})
+
+
+def bound_and_cost(books, clients, door):
+    """What one call reserves, and what it costs."""
+    seen = Reserved()
+    books.pipeline = type(books.pipeline)(books.pipeline.config, observers=[seen])
+    door(books.wrap(clients))
+    cost = books.sim.bill.total_nanousd
+    books.sim.reset()
+    return seen[0], cost
+
+
+@every_door
+def test_fifty_threads_send_exactly_the_five_that_fit(door, make_books, clients):
+    bound, _ = bound_and_cost(make_books(), clients, door)
+    books = limited(make_books, 5 * bound)
+    books.sim.latency_s = 0.2
+    wrapped = books.wrap(clients)
+
+    def call(_):
+        try:
+            return door(wrapped)
+        except BudgetExceededError:
+            return None
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = [answer for answer in pool.map(call, range(50)) if answer is not None]
+    assert len(answers) == books.sim.request_count == 5
+    books.agree()
+
+
+@every_door
+@pytest.mark.parametrize("stream", [False, True])
+async def test_fifty_tasks_send_exactly_the_five_that_fit(door, stream, make_books, clients, async_clients):
+    bound, _ = await asyncio.to_thread(bound_and_cost, make_books(), clients, door)
+    books = limited(make_books, 5 * bound)
+    books.sim.latency_s = 0.2
+    wrapped = books.wrap(async_clients)
+
+    async def call():
+        answer = await door(wrapped, stream=stream)
+        if stream:
+            async for _ in answer:
+                pass
+
+    outcomes = await asyncio.gather(*(call() for _ in range(50)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetExceededError)]
+    assert (len(refused), books.sim.request_count) == (45, 5)
+    books.agree()
+
+
+@every_door
+def test_calls_until_refused_never_bill_more_than_the_budget(door, make_books, clients):
+    _, cost = bound_and_cost(make_books(), clients, door)
+    books = limited(make_books, 5 * cost)
+    wrapped = books.wrap(clients)
+    with pytest.raises(BudgetExceededError):
+        for _ in range(50):
+            door(wrapped)
+    assert 0 < books.sim.request_count <= 5
+    assert books.sim.bill.total_nanousd <= 5 * cost
+    books.agree()
