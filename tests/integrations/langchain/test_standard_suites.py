@@ -65,7 +65,7 @@ class Guarded:
         return {"model": self.name, "api_key": "k", "base_url": self.urls[self.plain]}
 
     supports_model_override = supports_image_inputs = supports_image_urls = supports_pdf_inputs = True
-    supports_image_tool_message = True
+    supports_image_tool_message = supports_pdf_tool_message = True
 
     @property
     def model_override_value(self):
@@ -94,6 +94,12 @@ class Offline:
     @property
     def chat_model_params(self):
         return {"model": self.name, "api_key": "k", "base_url": "http://localhost:9"}
+
+    @property
+    def init_from_env_params(self):
+        provider = "ANTHROPIC" if self.plain is ChatAnthropic else "OPENAI"
+        field = f"{provider.lower()}_api_key"
+        return {f"{provider}_API_KEY": "from the environment"}, {"model": self.name}, {field: "from the environment"}
 
 
 class TestClaudeUnit(Offline, OnClaude, ChatModelUnitTests):
