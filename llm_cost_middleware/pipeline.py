@@ -85,6 +85,10 @@ class CostPipeline:
         for budget in config.budgets:
             self._ledger.set_budget(budget)
         self._blocking = not config.ledger.url.startswith("memory:")
+        self._threaded = None
+        if config.ledger.url.startswith("sqlite:"):
+            options = {name: self._ledger_options[name] for name in ("clock", "lease_s", "on_lapse")}
+            self._threaded = AsyncLedger.over(self._ledger, **options)
         self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
         self._abandoned: deque[Callable[[], None]] = deque()
         self._lock = Lock()
@@ -279,8 +283,8 @@ class CostPipeline:
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     def _async_ledger(self) -> AsyncLedger | None:
-        if not self._blocking:
-            return None
+        if not self._blocking or self._threaded is not None:
+            return self._threaded
         loop = asyncio.get_running_loop()
         with self._lock:
             ledger = self._async_ledgers.get(loop)
@@ -312,7 +316,7 @@ class CostPipeline:
     async def aclose(self) -> None:
         """The same on an event loop; also closes that loop's connections."""
         await self._asettle_abandoned()
-        ledger = self._async_ledgers.pop(asyncio.get_running_loop(), None)
+        ledger = self._threaded or self._async_ledgers.pop(asyncio.get_running_loop(), None)
         if ledger is not None:
             await ledger.aclose()
         self.close()

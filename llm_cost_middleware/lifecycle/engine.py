@@ -17,7 +17,7 @@ from typing import Any
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.errors import NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
 from llm_cost_middleware.lifecycle.chronicle import Chronicle
 from llm_cost_middleware.lifecycle.quotes import Quotes
@@ -194,7 +194,7 @@ class Engine:
         settings, request = self.settings, call.request
         now = self.clock.monotonic()
         left = max(self.retry.deadline_s - (now - call.started), _LEAST_TIMEOUT_S)
-        cache_plan = self._plan_cache(call, quote)
+        cache_plan = self._plan_cache(call, quote.target, leaves=True)
         attempt = Attempt(
             call_id=call.id,
             number=call.attempts,
@@ -217,26 +217,24 @@ class Engine:
 
     def should_wait(self, call: Call, target: Target) -> bool:
         """Whether another call is writing the prefix that this one could read in a moment."""
-        ability = get_provider(target.provider).cache_ability(target.model)
-        if call.layout is None or ability.style == "none" or self.settings.observe:
-            return False
-        now = self.clock.now()
-        prices = self._cache_prices(target, now)
-        with self.lock:
-            made = plan(call.layout, ability, prices, self.statistics, self.cache, now=now, target=target)
-        return made.wait_for is not None
+        made = self._plan_cache(call, target, leaves=False)
+        return made is not None and made.wait_for is not None
 
-    def _plan_cache(self, call: Call, quote: Quote) -> CachePlan | None:
+    def _plan_cache(self, call: Call, target: Target, *, leaves: bool) -> CachePlan | None:
         if call.layout is None or self.settings.observe:
             return None
-        ability = get_provider(quote.target.provider).cache_ability(quote.target.model)
+        ability = get_provider(target.provider).cache_ability(target.model)
         if ability.style == "none":
             return None
         now = self.clock.now()
-        prices = self._cache_prices(quote.target, now)
+        try:
+            prices = self._cache_prices(target, now)
+        except PriceNotFoundError:  # sent at an estimate: there is nothing to weigh a mark by
+            return None
         with self.lock:
-            made = plan(call.layout, ability, prices, self.statistics, self.cache, now=now, target=quote.target)
-            self.statistics.begin(call.layout, made, now=now)
+            made = plan(call.layout, ability, prices, self.statistics, self.cache, now=now, target=target)
+            if leaves:
+                self.statistics.begin(call.layout, made, now=now)
         return made
 
     def _cache_prices(self, target: Target, now: float) -> CachePrices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -31,7 +31,7 @@ PLAIN = {
     "cut in the middle": Ending((Fault.cut(after=0),), (UNCONFIRMED, EXACT), "half an answer was billed in full"),
     "proxy error": Ending((Fault.proxy_503(),), (VOID, EXACT), "the proxy never reached the provider"),
     "gateway lost it": Ending(
-        (Fault.status(504, body="upstream timed out"),), (UNCONFIRMED, EXACT), "a gateway that lost sight of the answer"
+        (Fault.status(504, body="upstream timed out"),), (UNCONFIRMED, EXACT), "it may have been answered"
     ),
     "bad request": Ending((Fault.status(400),), (VOID,), "free, and a retry does not help", fails=True),
     "three times refused": Ending((Fault.status(529),) * 3, (VOID,) * 3, "three attempts are all", fails=True),
@@ -62,10 +62,10 @@ def test_a_call_that_times_out_is_booked_at_its_reservation_and_tried_again(hous
     house.check()
 
 
-# --- streams -----------------------------------------------------------------------------------------------------------
+# --- streams ----------------------------------------------------------------------------------------------------------
 
 
-class Left(Exception):
+class LeftError(Exception):
     """Raised in a caller's loop."""
 
 
@@ -116,20 +116,20 @@ class Context:
 
     @staticmethod
     def sync(stream):
-        with pytest.raises(Left), stream:
+        with pytest.raises(LeftError), stream:
             for number, _ in enumerate(stream):
                 if number == 2:
-                    raise Left
+                    raise LeftError
 
     @staticmethod
     async def asynchronous(stream):
-        with pytest.raises(Left):
+        with pytest.raises(LeftError):
             async with stream:
                 number = 0
                 async for _ in stream:
                     number += 1
                     if number == 3:
-                        raise Left
+                        raise LeftError
 
 
 class Loop:
@@ -140,8 +140,8 @@ class Loop:
         try:
             for number, _ in enumerate(stream):
                 if number == 2:
-                    raise Left
-        except Left:
+                    raise LeftError  # noqa: TRY301 - as callers do
+        except LeftError:
             pass
 
     @staticmethod
@@ -151,8 +151,8 @@ class Loop:
             async for _ in stream:
                 number += 1
                 if number == 3:
-                    raise Left
-        except Left:
+                    raise LeftError  # noqa: TRY301 - as callers do
+        except LeftError:
             pass
 
 
@@ -163,13 +163,11 @@ class Drop:
     def sync(stream):
         next(stream)
         del stream
-        gc.collect()
 
     @staticmethod
     async def asynchronous(stream):
         await anext(stream)
         del stream
-        gc.collect()
 
 
 class StreamEnding(NamedTuple):
@@ -224,10 +222,8 @@ def test_a_stream(house, provider, ending):
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_stream_that_ends_too_early_without_an_error_is_not_taken_for_whole(house, provider):
     house.sim.script(Fault.cut(after=4, clean=True))
-    try:
+    with suppress(Exception):  # some SDKs notice
         house.stream(provider, Exhaust)
-    except Exception:  # noqa: BLE001, S110 - some SDKs notice
-        pass
     assert house.resolutions == (ESTIMATED,)
     house.check()
 
@@ -245,7 +241,7 @@ def test_a_stream_that_falls_silent_is_settled_when_the_client_gives_up(houses, 
 
 @pytest.mark.parametrize("left_by", [Close, Context, Loop, Drop])
 def test_an_interrupted_stream_costs_between_the_bill_and_the_reservation(house, left_by):
-    """Anthropic tells the input in the first event: what may still come is the output that was allowed."""
+    """Anthropic tells the input first: what may still come is the output that was allowed."""
     house.stream("anthropic", left_by)
     (record,) = house.pipeline.records()
     assert house.sim.bill.total_nanousd <= record.cost_nanousd < record.reserved_nanousd

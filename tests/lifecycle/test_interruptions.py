@@ -25,7 +25,7 @@ def kind(request):
 async def _arrived(house, count=1):
     """Until so many requests have reached the provider."""
     async with asyncio.timeout(10):
-        while house.sim.request_count < count:
+        while house.sim.request_count < count:  # noqa: ASYNC110 - it happens in another thread
             await asyncio.sleep(0.005)
 
 
@@ -79,7 +79,7 @@ def test_a_call_cancelled_while_it_waits_for_its_next_attempt_has_nothing_pendin
     async def cancel():
         task = asyncio.ensure_future(_ask(house, provider))
         await _arrived(house)
-        while not house.told("Retried"):
+        while not house.told("Retried"):  # noqa: ASYNC110 - events are told, not awaited
             await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -106,11 +106,8 @@ def test_a_call_cancelled_again_and_again_is_booked_all_the_same(house, provider
     assert house.balance.settled_nanousd >= house.sim.bill.total_nanousd
 
 
-@pytest.mark.parametrize("step", range(0, 60, 4))
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 30])
 def test_a_call_cancelled_at_any_step_of_the_loop_leaves_the_books_closed(house, provider, step):
-    if provider == "openai" and step % 8:
-        pytest.skip("every other step will do for the second provider")
-
     async def cancel():
         task = asyncio.ensure_future(_ask(house, provider))
         for _ in range(step):

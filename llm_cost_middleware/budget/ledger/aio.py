@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import AsyncBackend, Journal, Journaling
+from llm_cost_middleware.budget.backend import AsyncBackend, InThread, Journal, Journaling
+from llm_cost_middleware.budget.ledger.blocking import Ledger
 from llm_cost_middleware.budget.ledger.face import (
     SWEEP,
     Durability,
@@ -69,6 +70,13 @@ class AsyncLedger(Face):
         """As ``Ledger.open``; a plain call, not awaited."""
         scheme, options = read_options(url, clock, tenant, durability)
         return cls(SCHEMES[scheme][1](options), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+
+    @classmethod
+    def over(
+        cls, ledger: Ledger, *, clock: Clock | None = None, lease_s: float = 900, on_lapse: OnLapse = "charge"
+    ) -> Self:
+        """The very ledger for any number of event loops: each verb runs in a worker thread. Closing it closes both."""
+        return cls(InThread(ledger.backend), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=ledger.url)
 
     @property
     def journal(self) -> Journal | None:

@@ -89,6 +89,11 @@ class Ledger(Face):
         return cls(SCHEMES[scheme][0](options), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
 
     @property
+    def backend(self) -> Backend:
+        """The storage."""
+        return self._backend
+
+    @property
     def journal(self) -> Journal | None:
         """Where small records besides money are kept; ``None`` where the backend keeps none. Its calls may block."""
         return self._backend.journal if isinstance(self._backend, Journaling) else None
