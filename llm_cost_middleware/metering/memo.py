@@ -19,6 +19,8 @@ from llm_cost_middleware.usage import TokenUsage
 
 _VERSION = 1
 _TERMS = ("service_tier", "speed", "geo", "batch", "tool_calls")
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_quote = json.encoder.encode_basestring_ascii
 _BUCKETS = tuple(bucket.name for bucket in fields(TokenUsage))
 
 
@@ -55,6 +57,9 @@ def encode_memo(
     reading: UsageReading | None = None,
 ) -> bytes:
     """The memo of a row as compact JSON, versioned."""
+    if target is not None and priced is None and reading is None:  # a reservation: on the way of every call
+        who = f"{_quote(target.provider)},{_quote(target.model)}"
+        return f'{{"v":{_VERSION},"call":{_quote(call_id)},"n":{attempt},"at":[{who}]}}'.encode()
     out: dict[str, Any] = {"v": _VERSION, "call": call_id, "n": attempt}
     if target is not None:
         out["at"] = [target.provider, target.model]
@@ -68,7 +73,7 @@ def encode_memo(
         terms = {name: value for name in _TERMS if (value := getattr(reading, name))}
         if terms:
             out["terms"] = terms
-    return json.dumps(out, separators=(",", ":")).encode()
+    return _encode(out).encode()
 
 
 def decode_memo(memo: bytes) -> Memo:
