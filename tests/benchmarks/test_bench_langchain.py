@@ -86,10 +86,8 @@ def compare(candidates):
     """Microseconds of the first candidate, and what each of the others adds to it."""
     for call in candidates.values():
         call()
-    rounds = []
     gc.collect()
-    for _ in range(ROUNDS):
-        rounds.append({name: cpu(call) for name, call in candidates.items()})
+    rounds = [{name: cpu(call) for name, call in candidates.items()} for _ in range(ROUNDS)]
     base = next(iter(candidates))
     return median(r[base] for r in rounds), {
         name: median(r[name] - r[base] for r in rounds) for name in candidates if name != base

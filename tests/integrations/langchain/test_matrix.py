@@ -137,7 +137,7 @@ async def acall(mode, runnable, messages, end, sim):
         coroutine = aconsume(chunks, end == "abandoned", mode)
     task = asyncio.create_task(coroutine)
     if end == "cancelled":
-        while sim.request_count < (3 if mode == "abatch" else 1):
+        while sim.request_count < (3 if mode == "abatch" else 1):  # noqa: ASYNC110 - the simulator has another loop
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.05)  # one request hangs at the provider; others are answered by now
         task.cancel()
