@@ -6,20 +6,32 @@ resources, helpers and types of the SDK stay exactly what they are. No SDK is im
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.sdk.api import Api
+from llm_cost_middleware.sdk.batches import (
+    CLAUDE_RESULTS,
+    GPT_BATCH,
+    GPT_FILE,
+    Batches,
+    Results,
+    claude_bodies,
+    gpt_bodies,
+)
 from llm_cost_middleware.sdk.call import RAW_RESPONSE, SdkCall
 from llm_cost_middleware.sdk.streams import SdkStream
 
 C = TypeVar("C")
+_BATCHES = frozenset({"/v1/messages/batches", "/v1/messages/batches?beta=true", "/batches"})
 
 __all__ = ["Api", "govern"]
 
@@ -47,7 +59,17 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             home.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
         )
         return client
-    return _Door(pipeline, api, routed).open(client)
+    return _Door(pipeline, api, routed, Batches(pipeline, api.provider)).open(client)
+
+
+class _Ways(NamedTuple):
+    """A governed client, and its ungoverned ways out."""
+
+    client: Any
+    post: Any
+    get: Any
+    timeout: Any
+    """The client's own timeout."""
 
 
 class _Door(NamedTuple):
@@ -56,6 +78,7 @@ class _Door(NamedTuple):
     pipeline: CostPipeline
     api: Api
     routed: str
+    batches: Batches
 
     def open(self, client: C) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
@@ -63,7 +86,9 @@ class _Door(NamedTuple):
         for name in [name for name in vars(twin) if _is_cached(type(twin), name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
-        twin.post = functools.partial(post, twin.post, twin.timeout)
+        get = self._aget if post == self._apost else self._get
+        ways = _Ways(twin, twin.post, twin.get, twin.timeout)
+        twin.post, twin.get = functools.partial(post, ways), functools.partial(get, ways)
         for name in ("copy", "with_options"):
             setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
         governed: C = twin
@@ -92,25 +117,95 @@ class _Door(NamedTuple):
             self.api, endpoint, arguments["body"], options, stream=stream, routed=self.routed, timeout=timeout
         )
 
-    def _post(self, send_on: Any, client_timeout: Any, path: str, **arguments: Any) -> Any:
-        call = self._call(path, arguments, client_timeout)
+    def _post(self, ways: _Ways, path: str, **arguments: Any) -> Any:
+        if path in _BATCHES:
+            return self._create_batch(ways, path, arguments)
+        call = self._call(path, arguments, ways.timeout)
         if call is None:
-            return send_on(path, **arguments)
+            return ways.post(path, **arguments)
 
         def send(attempt: Attempt) -> CallResult | SdkStream:
-            return call.read(send_on(path, **arguments | call.rendered(attempt)))
+            return call.read(ways.post(path, **arguments | call.rendered(attempt)))
 
         return call.deliver(self.pipeline.run(call.request, send, providers=frozenset((self.api.provider,))))
 
-    async def _apost(self, send_on: Any, client_timeout: Any, path: str, **arguments: Any) -> Any:
-        call = self._call(path, arguments, client_timeout)
+    async def _apost(self, ways: _Ways, path: str, **arguments: Any) -> Any:
+        if path in _BATCHES:
+            return await self._acreate_batch(ways, path, arguments)
+        call = self._call(path, arguments, ways.timeout)
         if call is None:
-            return await send_on(path, **arguments)
+            return await ways.post(path, **arguments)
 
         async def send(attempt: Attempt) -> CallResult | SdkStream:
-            return await call.aread(await send_on(path, **arguments | call.rendered(attempt)))
+            return await call.aread(await ways.post(path, **arguments | call.rendered(attempt)))
 
         return call.deliver(await self.pipeline.arun(call.request, send, providers=frozenset((self.api.provider,))))
+
+    # --- batches ---------------------------------------------------------------------------------------------------
+
+    def _create_batch(self, ways: _Ways, path: str, arguments: dict[str, Any]) -> Any:
+        content = b""
+        if self.api.provider == "openai":  # the requests lie in a file: reading it costs nothing
+            content = ways.client.files.content(arguments["body"]["input_file_id"]).content
+        bodies, arguments = self._batch_of(arguments, content)
+        pending = self.batches.hold(*bodies)
+        try:
+            batch = ways.post(path, **arguments)
+        except BaseException as error:
+            self.batches.failed(pending, error)
+            raise
+        self.batches.created(pending, batch.id)
+        return batch
+
+    async def _acreate_batch(self, ways: _Ways, path: str, arguments: dict[str, Any]) -> Any:
+        content = b""
+        if self.api.provider == "openai":
+            content = (await ways.client.files.content(arguments["body"]["input_file_id"])).content
+        bodies, arguments = self._batch_of(arguments, content)
+        pending = await asyncio.to_thread(self.batches.hold, *bodies)
+        try:
+            batch = await ways.post(path, **arguments)
+        except BaseException as error:
+            self.batches.failed(pending, error)
+            raise
+        await asyncio.to_thread(self.batches.created, pending, batch.id)
+        return batch
+
+    def _batch_of(self, arguments: dict[str, Any], content: bytes) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """The requests of a batch with what was said of it, and the arguments with that taken out."""
+        options = dict(arguments.get("options") or {})
+        extra = dict(options.pop("extra_json", None) or {})
+        said = extra.pop(METADATA_KEY, None)
+        if extra:
+            options["extra_json"] = extra
+        if self.api.provider == "openai":
+            return (gpt_bodies(content), said), {**arguments, "options": options}
+        bodies, sent, inner = claude_bodies(arguments["body"])
+        return (bodies, said or inner), {**arguments, "body": sent, "options": options}
+
+    def _get(self, ways: _Ways, path: str, **arguments: Any) -> Any:
+        answer = ways.get(path, **arguments)
+        if (found := CLAUDE_RESULTS.search(path)) is not None:
+            return Results(self.batches, found[1], answer).put_back(asynchronous=False)
+        self._noted(path, answer)
+        return answer
+
+    async def _aget(self, ways: _Ways, path: str, **arguments: Any) -> Any:
+        answer = await ways.get(path, **arguments)
+        if (found := CLAUDE_RESULTS.search(path)) is not None:
+            return Results(self.batches, found[1], answer).put_back(asynchronous=True)
+        if GPT_BATCH.match(path) or GPT_FILE.match(path):
+            await asyncio.to_thread(self._noted, path, answer)
+        return answer
+
+    def _noted(self, path: str, answer: Any) -> None:
+        """Learn from what passes: a batch of OpenAI's that ended, and the file of its results."""
+        if self.api.provider != "openai":
+            return
+        if GPT_BATCH.match(path) and hasattr(answer, "output_file_id"):
+            self.batches.told(answer)
+        elif (found := GPT_FILE.match(path)) is not None and hasattr(answer, "content"):
+            self.batches.fetched(found[1], self.batches.read(answer.content))
 
 
 def _is_cached(kind: type, name: str) -> bool:

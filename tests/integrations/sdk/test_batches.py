@@ -1,0 +1,112 @@
+"""Batches through wrapped clients: held when created, settled when their results are fetched, by whichever process."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import anthropic
+import openai
+import pytest
+
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.simulator import Fault
+
+ASK = [{"role": "user", "content": "Count."}]
+
+
+def claude_requests():
+    return [
+        {"custom_id": str(at), "params": {"model": model, "max_tokens": 30, "messages": ASK}}
+        for at, model in enumerate(["claude-haiku-4-5", "claude-sonnet-4-6", "claude-haiku-4-5"])
+    ]
+
+
+def gpt_file(url="/v1/chat/completions", **more):
+    body = {"model": "gpt-5-mini", "messages": ASK, "max_completion_tokens": 30, **more}
+    lines = [json.dumps({"custom_id": str(at), "method": "POST", "url": url, "body": body}) for at in range(3)]
+    return io.BytesIO("\n".join(lines).encode())
+
+
+def pending(books):
+    return books.pipeline.ledger.balance("global").pending_nanousd
+
+
+def settled(books):
+    balance = books.pipeline.ledger.balance("global")
+    assert balance.pending_nanousd == 0
+    return balance.settled_nanousd
+
+
+def test_a_batch_of_claude_is_held_then_settled_at_batch_price(books, clients):
+    client = books.wrap(clients)["anthropic"]
+    batch = client.messages.batches.create(requests=claude_requests(), extra_body={"llm_cost": {"team": "night"}})
+    held = pending(books)
+    assert held >= books.sim.bill.total_nanousd > 0
+    results = list(client.messages.batches.results(batch.id))
+    assert {type(result).__name__ for result in results} == {"MessageBatchIndividualResponse"}
+    assert settled(books) == books.sim.bill.total_nanousd
+    assert books.pipeline.ledger.balance("team:night").settled_nanousd == books.sim.bill.total_nanousd
+    assert all("llm_cost" not in repr(request.body) for request in books.sim.requests)
+    list(client.messages.batches.results(batch.id))
+    assert settled(books) == books.sim.bill.total_nanousd
+
+
+async def test_an_asynchronous_batch_of_claude_is_settled_too(books, async_clients):
+    client = books.wrap(async_clients)["anthropic"]
+    batch = await client.messages.batches.create(requests=claude_requests())
+    results = [result async for result in await client.messages.batches.results(batch.id)]
+    assert len(results) == 3
+    assert settled(books) == books.sim.bill.total_nanousd > 0
+
+
+def test_a_batch_of_openai_is_held_then_settled_at_batch_price(books, clients):
+    client = books.wrap(clients)["openai"]
+    uploaded = client.files.create(file=gpt_file(), purpose="batch")
+    batch = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert pending(books) >= books.sim.bill.total_nanousd > 0
+    ended = client.batches.retrieve(batch.id)
+    assert client.files.content(ended.output_file_id).text.count("\n") >= 2
+    assert settled(books) == books.sim.bill.total_nanousd
+
+
+async def test_an_asynchronous_batch_of_openai_is_settled_too(books, async_clients):
+    client = books.wrap(async_clients)["openai"]
+    uploaded = await client.files.create(file=gpt_file(), purpose="batch")
+    batch = await client.batches.create(
+        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    ended = await client.batches.retrieve(batch.id)
+    await client.files.content(ended.output_file_id)
+    assert settled(books) == books.sim.bill.total_nanousd > 0
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_created(make_books, clients):
+    books = make_books(budgets=[{"scope": "global", "limit": "0.0001"}])
+    with pytest.raises(BudgetExceededError):
+        books.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
+    assert books.sim.request_count == 0
+
+
+def test_a_batch_that_cannot_be_created_costs_nothing(books, clients):
+    books.sim.script(Fault.status(400), times=3)
+    with pytest.raises(anthropic.BadRequestError):
+        books.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
+    assert settled(books) == 0
+
+
+def test_a_batch_may_be_fetched_by_another_process(make_books, clients, tmp_path):
+    ledger = {"url": f"sqlite:///{tmp_path}/ledger.db"}
+    first, second = make_books(ledger=ledger), make_books(ledger=ledger)
+    with first.pipeline, second.pipeline:
+        batch = first.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
+        list(second.wrap(clients)["anthropic"].messages.batches.results(batch.id))
+        assert settled(second) == second.sim.bill.total_nanousd > 0
+
+
+def test_a_batched_request_without_a_cap_is_held_at_its_models_own(books, clients):
+    client = books.wrap(clients)["openai"]
+    uploaded = client.files.create(file=gpt_file(max_completion_tokens=None), purpose="batch")
+    client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert pending(books) > 3 * 100_000 * 1_000  # 128,000 tokens of output at a dollar a million
+    assert isinstance(client, openai.OpenAI)
