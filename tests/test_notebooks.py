@@ -14,15 +14,19 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb")) if FOLDER.is_dir() else []
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook machinery, not ours
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the same
-def test_a_notebook_runs(path, tmp_path):
+def test_a_notebook_runs(path, monkeypatch, request):
     nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra: nbformat")
     nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra: nbclient")
     notebook = nbformat.read(path, as_version=4)
-    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join([str(FOLDER.parent)])}
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(FOLDER.parent), os.environ.get("PYTHONPATH", ""))))
+    monkeypatch.setenv("LLM_COST_NOTEBOOK_ROWS", "1200")  # enough to run, not to conclude
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    if "LLM_COST_DATA" in path.read_text(encoding="utf-8"):
+        monkeypatch.setenv("LLM_COST_DATA", str(request.getfixturevalue("data_folder")))
     client = nbclient.NotebookClient(
         notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     )
-    client.execute(env=environment)
+    client.execute()
     assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
 
 

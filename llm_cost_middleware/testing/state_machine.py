@@ -92,6 +92,26 @@ class LedgerMachine(RuleBasedStateMachine):
         elif expected == "ok":
             assert got.state == facts, f"state {got.state}, the toy {facts}"
 
+    @precondition(lambda self: self.toy.budgets)
+    @rule(id_=_IDS, scopes=_SCOPES, ttl=_TTLS, beyond=st.integers(0, 1), data=st.data())
+    def reserve_to_the_brim(
+        self, id_: str, scopes: tuple[str, ...], ttl: int, beyond: int, data: st.DataObject
+    ) -> None:
+        """What is left to the last nano-dollar, or one more: chance alone rarely stands at the edge."""
+        budgets = [(scope, budget) for scope in scopes for budget in self.toy.budgets_of(scope)]
+        if budgets:
+            scope, budget = data.draw(st.sampled_from(budgets))
+            left = budget.limit_nanousd - sum(self.toy.sums(scope, budget, self.now))
+            self.reserve(id_=id_, amount=max(left, 0) + beyond, scopes=scopes, ttl=ttl)
+
+    @rule(id_=_IDS, scopes=_SCOPES, amount=_AMOUNTS, spent=_AMOUNTS, charge=st.booleans())
+    def settle_after_the_lease(self, id_: str, scopes: tuple[str, ...], amount: int, spent: int, charge: bool) -> None:
+        """A reservation that lapses and is settled all the same."""
+        self.reserve(id_=id_, amount=amount, scopes=scopes, ttl=1)
+        self.clock.advance(1.0)
+        self.sweep(charge=charge)
+        self.settle(id_=id_, amount=spent, twice=False)
+
     @rule(id_=_IDS, amount=_AMOUNTS, twice=st.booleans())
     def settle(self, id_: str, amount: int, twice: bool) -> None:
         line = self.toy.lines.get(id_)

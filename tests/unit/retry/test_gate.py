@@ -260,6 +260,9 @@ def test_whatever_happens_a_healthy_target_is_reached_again_and_every_wait_ends(
     while now < end:
         now += 0.2
         admission = it.admit(now)
+        while admission.action == "wait":  # one call after the other, each as patient as it may be
+            now += admission.delay_s
+            admission = it.admit(now, previous=admission)
         last.append(admission.action)
         if admission.action == "go":
             it.succeeded(now, started=now)
