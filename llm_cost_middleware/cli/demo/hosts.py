@@ -25,8 +25,10 @@ def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
     from llm_cost_middleware.integrations.langchain import instrument
 
     provider = pipeline.config.providers["anthropic"]
-    options: dict[str, Any] = {"base_url": provider.base_url} if provider.base_url else {}
-    model = ChatAnthropic(model="claude-sonnet-4-6", api_key=os.environ.get(provider.api_key_env, ""), **options)
+    options: dict[str, Any] = {"model": "claude-sonnet-4-6", "api_key": os.environ.get(provider.api_key_env, "")}
+    if provider.base_url:
+        options["base_url"] = provider.base_url
+    model = ChatAnthropic(**options)
     chain = ChatPromptTemplate.from_messages([MessagesPlaceholder("history")]) | model.bind_tools(tools)
 
     chain = instrument(chain, pipeline)  # the one line
