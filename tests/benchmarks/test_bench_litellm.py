@@ -69,8 +69,8 @@ def test_overhead_over_a_plain_router(routers, soak):
         for name, call in calls.items():
             found[name].append(cpu_each(call, times // 5))
     base = min(found["Router"])
-    print(f"\n{'':18}{'CPU/call':>12}{'added':>12}{'share':>9}")
+    print(f"\n{'':22}{'CPU/call':>12}{'added':>12}{'share':>9}")
     for name, seconds in found.items():
         added = min(seconds) - base
-        print(f"{name:18}{min(seconds) * 1e6:>9.0f} µs{added * 1e6:>9.0f} µs{added / base:>9.1%}")
+        print(f"{name:22}{min(seconds) * 1e6:>9.0f} µs{added * 1e6:>9.0f} µs{added / base:>9.1%}")
     assert len(governed.pipeline.records()) > times

@@ -15,7 +15,7 @@ _SOON_S = 60
 
 
 def refusal_of(error: LLMCostError, *, now: float) -> Exception:
-    """The ``HTTPException`` of an error of this package.
+    """The ``ProxyException`` of an error of this package.
 
     429 for a budget, with ``x-should-retry: false``, ``resets_at`` in the body, and ``retry-after`` only where the
     budget resets within a minute; 503 for a provider or a ledger that does not answer; 400 for the rest.
@@ -24,22 +24,28 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
         error: What the pipeline raised.
         now: Seconds since the epoch.
     """
-    from fastapi import HTTPException
+    from litellm.proxy._types import ProxyException
 
-    body: dict[str, Any] = {"message": str(error), "type": "invalid_request_error", "code": type(error).__name__}
-    headers = {"x-should-retry": "false"}
-    status = 400
+    status, kind, headers = 400, "invalid_request_error", {"x-should-retry": "false"}
+    told: dict[str, Any] = {}
     if isinstance(error, BudgetExceededError):
-        status = 429
-        body |= {"type": "budget_exceeded", "code": "budget_exceeded", "scope": error.scope}
+        status, kind, told = 429, "budget_exceeded", {"scope": error.scope}
         if error.resets_at is not None:
-            body["resets_at"] = error.resets_at.isoformat()
+            told["resets_at"] = error.resets_at.isoformat()
             wait = error.resets_at.timestamp() - now
             if 0 <= wait <= _SOON_S:
                 headers["retry-after"] = str(int(wait) + 1)
     elif isinstance(error, CircuitOpenError):
-        status, headers = 503, {"retry-after": str(int(error.retry_after) + 1)}
-        body["type"] = "overloaded"
+        status, kind, headers = 503, "overloaded", {"retry-after": str(int(error.retry_after) + 1)}
     elif isinstance(error, LedgerUnavailableError):
-        status, body["type"] = 503, "ledger_unavailable"
-    return HTTPException(status_code=status, detail=body, headers=headers)
+        status, kind = 503, "ledger_unavailable"
+    refusal: Exception = ProxyException(
+        message=str(error),
+        type=kind,
+        param=None,
+        code=status,
+        openai_code=kind,
+        headers=headers,
+        provider_specific_fields=told or None,
+    )
+    return refusal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import itertools
 
 import pytest
 
@@ -40,6 +41,18 @@ SYNC = [completion, responses]
 ASYNC = [acompletion, aresponses, anthropic_messages]
 every_door = pytest.mark.parametrize("door", [*SYNC, *ASYNC], ids=lambda door: door.__name__)
 every_model = pytest.mark.parametrize("model", [CLAUDE, GPT])
+
+
+def thinned(*axes):
+    """Every value of every axis in the short form, with every value of its neighbour; the product in the long one."""
+    for at in itertools.product(*(range(len(axis)) for axis in axes)):
+        values = [axis[i] for axis, i in zip(axes, at, strict=True)]
+        short = sum(at) % max(map(len, axes[1:])) == 0
+        yield pytest.param(*values, marks=() if short else pytest.mark.soak, id="-".join(map(_named, values)))
+
+
+def _named(value):
+    return getattr(value, "__name__", None) or getattr(value, "kind", "") + str(getattr(value, "code", value))
 
 
 async def opened(door, *args, **kwargs):
@@ -78,9 +91,15 @@ async def test_answers_and_streams_are_booked_at_their_price(door, model, books,
     assert (answer["usage"] if isinstance(answer, dict) else answer.usage) is not None
 
 
-@every_door
-@pytest.mark.parametrize(("model", "stream"), [(CLAUDE, False), (GPT, True)])
-@pytest.mark.parametrize("fault", [Fault.status(500), Fault.status(429, retry_after=0), Fault.overloaded()])
+@pytest.mark.parametrize(
+    ("door", "fault", "model", "stream"),
+    thinned(
+        [*SYNC, *ASYNC],
+        [Fault.status(500), Fault.status(429, retry_after=0), Fault.overloaded()],
+        [CLAUDE, GPT],
+        [False, True],
+    ),
+)
 async def test_a_passing_fault_is_retried_once_and_only_here(door, model, stream, fault, books, router):
     books.sim.script(fault)
     answer = await opened(door, router, model, stream=stream)
@@ -90,9 +109,10 @@ async def test_a_passing_fault_is_retried_once_and_only_here(door, model, stream
     books.agree()
 
 
-@every_door
-@every_model
-@pytest.mark.parametrize("fault", [Fault.status(400), Fault.status(401), Fault.insufficient_quota()])
+@pytest.mark.parametrize(
+    ("door", "fault", "model"),
+    thinned([*SYNC, *ASYNC], [Fault.status(400), Fault.status(401), Fault.insufficient_quota()], [CLAUDE, GPT]),
+)
 async def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, model, fault, books, router):
     books.sim.script(fault, times=6)
     with pytest.raises(Exception, match=r"."):  # noqa: B017, PT011, RUF100 - LiteLLM's classes differ by endpoint
@@ -101,8 +121,7 @@ async def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, model, fau
     assert books.settled == 0
 
 
-@every_door
-@every_model
+@pytest.mark.parametrize(("door", "model"), thinned([*SYNC, *ASYNC], [CLAUDE, GPT]))
 async def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, model, make_books):
     books = make_books(retry={"max_attempts": 1})
     books.sim.script(Fault.hang(billed=True))
@@ -115,8 +134,7 @@ async def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door,
 LEAVING = ["break", "close", "drop", "raise", "never"]
 
 
-@every_door
-@pytest.mark.parametrize(("model", "leave"), [((CLAUDE, GPT)[i % 2], leave) for i, leave in enumerate(LEAVING)])
+@pytest.mark.parametrize(("door", "leave", "model"), thinned([*SYNC, *ASYNC], LEAVING, [CLAUDE, GPT]))
 async def test_a_stream_left_early_is_settled_however_it_is_left(door, model, leave, books, router):
     async def consume():
         books.sim.script(Fault.slow(per_chunk_s=0.02))
@@ -170,9 +188,7 @@ async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(doo
     assert books.settled >= books.sim.bill.total_nanousd > 0
 
 
-@every_door
-@every_model
-@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize(("door", "model", "clean"), thinned([*SYNC, *ASYNC], [CLAUDE, GPT], [True, False]))
 async def test_a_cut_stream_is_never_called_exact(door, model, clean, books, router):
     books.sim.script(Fault.cut(after=6, clean=clean))
     stream = await opened(door, router, model, stream=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anthropic
 import httpx
 import httpx2
@@ -44,6 +46,19 @@ DOORS = [messages, beta, chat, responses]
 every_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 
 
+def thinned(*axes):
+    """Every value of every axis in the short form, the product in the long one."""
+    for at in itertools.product(*(range(len(axis)) for axis in axes)):
+        values = [axis[i] for axis, i in zip(axes, at, strict=True)]
+        yield pytest.param(
+            *values, marks=() if sum(at) % 2 == 0 else pytest.mark.soak, id="-".join(map(_named, values))
+        )
+
+
+def _named(value):
+    return getattr(value, "__name__", None) or getattr(value, "kind", "") + str(getattr(value, "code", value))
+
+
 @every_door
 def test_an_answer_is_the_sdks_own_and_is_booked_at_its_price(door, books, clients):
     plain = door(clients)
@@ -65,8 +80,7 @@ def test_a_stream_yields_what_the_sdk_yields_and_is_booked_at_its_end(door, book
     books.agree()
 
 
-@every_door
-@pytest.mark.parametrize("leave", ["break", "close", "with", "drop", "raise"])
+@pytest.mark.parametrize(("door", "leave"), thinned(DOORS, ["break", "close", "with", "drop", "raise"]))
 def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, books, clients):
     def consume():
         stream = door(books.wrap(clients), stream=True)
@@ -119,15 +133,11 @@ def test_an_error_event_in_a_stream_reaches_the_caller_and_is_booked(door, books
     books.cover()
 
 
-@every_door
 @pytest.mark.parametrize(
-    ("fault", "stream"),
-    [
-        (Fault.status(500), True),
-        (Fault.status(429, retry_after=0), False),
-        (Fault.overloaded(), True),
-        (Fault.reset(), False),
-    ],
+    ("door", "fault", "stream"),
+    thinned(
+        DOORS, [Fault.status(500), Fault.status(429, retry_after=0), Fault.overloaded(), Fault.reset()], [False, True]
+    ),
 )
 def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, stream, fault, books, clients):
     books.sim.script(fault)
@@ -137,8 +147,9 @@ def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, stream, faul
     assert books.settled >= books.sim.bill.total_nanousd
 
 
-@every_door
-@pytest.mark.parametrize("fault", [Fault.status(400), Fault.status(401), Fault.insufficient_quota()])
+@pytest.mark.parametrize(
+    ("door", "fault"), thinned(DOORS, [Fault.status(400), Fault.status(401), Fault.insufficient_quota()])
+)
 def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, fault, books, clients):
     books.sim.script(fault, times=5)
     with pytest.raises((anthropic.APIStatusError, openai.APIStatusError)):
