@@ -18,6 +18,7 @@ from llm_cost_middleware.integrations.litellm.callbacks import forget_when_dropp
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import RouterCall, read_call
 from llm_cost_middleware.integrations.litellm.groups import Groups
+from llm_cost_middleware.integrations.litellm.once import sent_once
 from llm_cost_middleware.integrations.litellm.streams import result, telling_what_came
 from llm_cost_middleware.integrations.litellm.ungoverned import UNGOVERNED
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
@@ -148,7 +149,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
 
         async def send(attempt: Attempt) -> Any:
             arguments = call.rendered(attempt)
-            with telling_what_came():
+            with telling_what_came(), sent_once():
                 sent[:] = [await method(**arguments)]
             return result(call, attempt, sent[0])
 
