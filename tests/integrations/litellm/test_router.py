@@ -45,10 +45,12 @@ every_model = pytest.mark.parametrize("model", [CLAUDE, GPT])
 
 def thinned(*axes):
     """Every value of every axis in the short form, with every value of its neighbour; the product in the long one."""
+    params = []
     for at in itertools.product(*(range(len(axis)) for axis in axes)):
         values = [axis[i] for axis, i in zip(axes, at, strict=True)]
         short = sum(at) % max(map(len, axes[1:])) == 0
-        yield pytest.param(*values, marks=() if short else pytest.mark.soak, id="-".join(map(_named, values)))
+        params.append(pytest.param(*values, marks=() if short else pytest.mark.soak, id="-".join(map(_named, values))))
+    return params
 
 
 def _named(value):

@@ -48,11 +48,13 @@ every_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name
 
 def thinned(*axes):
     """Every value of every axis in the short form, the product in the long one."""
+    params = []
     for at in itertools.product(*(range(len(axis)) for axis in axes)):
         values = [axis[i] for axis, i in zip(axes, at, strict=True)]
-        yield pytest.param(
-            *values, marks=() if sum(at) % 2 == 0 else pytest.mark.soak, id="-".join(map(_named, values))
+        params.append(
+            pytest.param(*values, marks=() if sum(at) % 2 == 0 else pytest.mark.soak, id="-".join(map(_named, values)))
         )
+    return params
 
 
 def _named(value):
