@@ -75,6 +75,16 @@ def floor_nanousd(value: USD | NanoUSD, *, what: str = "limit") -> NanoUSD:
     return value if type(value) is NanoUSD and value >= 0 else _quantise(value, what, ROUND_FLOOR)
 
 
+def add_usd(total: Decimal, amount: Decimal) -> Decimal:
+    """The sum of two dollar amounts, exactly, whatever the caller's decimal context says."""
+    return _WIDE.add(total, amount)
+
+
+def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
+    """A share of a dollar amount, likewise."""
+    return _WIDE.multiply(amount, factor)
+
+
 def ceil_picousd(pico: int) -> NanoUSD:
     """Integer pico-dollars to nano-dollars, rounded up: the one rounding of a response's cost."""
     return NanoUSD(-(-pico // _PICO_PER_NANO))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
-from llm_cost_middleware.money import USD, NanoUSD, parse_usd
+from llm_cost_middleware.money import USD, NanoUSD, add_usd, ceil_nanousd, parse_usd
 from llm_cost_middleware.usage import TokenUsage
 
 Status = Literal["exact", "estimated", "unconfirmed", "unknown"]
@@ -59,7 +60,7 @@ class CostRecord:
     @property
     def cost_nanousd(self) -> NanoUSD:
         """The cost in nano-dollars (exact: records of the pipeline carry whole nano-dollars)."""
-        return NanoUSD(int(self.cost_usd.scaleb(9).to_integral_value()))
+        return ceil_nanousd(self.cost_usd)
 
 
 class ModelTotals(NamedTuple):
@@ -108,7 +109,7 @@ class CostTracker:
     def __init__(self, budget_limit: USD | None = "1.00", records: Iterable[CostRecord] = ()) -> None:
         log = _Log(records)
         limit = None if budget_limit is None else parse_usd(budget_limit, what="budget_limit")
-        total = sum((record.cost_usd for record in log.records), Decimal(0))
+        total = reduce(add_usd, (record.cost_usd for record in log.records), Decimal(0))
         _fill(self, limit, log, len(log.records), total, {})
 
     def add(self, record: CostRecord) -> CostTracker:
@@ -119,7 +120,7 @@ class CostTracker:
                 log.records.append(record)
             else:  # somebody added to this version before: fork
                 log = _Log((*log.records[: self._count], record))
-        return _make(self.budget_limit, log, self._count + 1, self._total + record.cost_usd, self._carried)
+        return _make(self.budget_limit, log, self._count + 1, add_usd(self._total, record.cost_usd), self._carried)
 
     @property
     def records(self) -> tuple[CostRecord, ...]:
@@ -156,7 +157,7 @@ class CostTracker:
                 before.calls + 1,
                 before.input_tokens + record.input_tokens,
                 before.output_tokens + record.output_tokens,
-                before.cost_usd + record.cost_usd,
+                add_usd(before.cost_usd, record.cost_usd),
             )
         return totals
 

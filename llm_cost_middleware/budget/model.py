@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError
-from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd
+from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd
 
 State = Literal["pending", "settled", "voided", "lapsed", "refused"]
 Verb = Literal["settle", "void", "lapse", "reconcile", "book"]
@@ -182,9 +182,9 @@ class Budget:
     def _warning(self, limit: NanoUSD) -> NanoUSD | None:
         if self.warn_at is None:
             return None
-        if isinstance(self.warn_at, bool) or not 0 < self.warn_at <= 1:
+        if isinstance(self.warn_at, bool) or not isinstance(self.warn_at, int | float) or not 0 < self.warn_at <= 1:
             raise ConfigurationError(f"{self.warn_at!r} is not above 0 and at most 1", key="warn_at")
-        return ceil_nanousd(limit.usd * Decimal(repr(self.warn_at)))
+        return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
 
     @property
     def key(self) -> tuple[str, str]:

@@ -6,9 +6,10 @@ Keys in a TOML file and keyword arguments are spelt the same. The environment ov
 
 from __future__ import annotations
 
+import copyreg
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +34,7 @@ from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
 
 DEFAULT_FILE = "llm-cost.toml"
+
 
 Mode = Literal["enforce", "observe"]
 OnUnknownPrice = Literal["deny", "estimate"]
@@ -159,6 +161,13 @@ class CostConfig:
         return cls.from_toml(path, env=environment)
 
 
+def _frozen(mapping: dict[Any, Any]) -> Mapping[Any, Any]:
+    return MappingProxyType(mapping)
+
+
+copyreg.pickle(MappingProxyType, lambda proxy: (_frozen, (dict(proxy),)))  # so that a worker can be given one
+
+
 def _read_text(path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -167,7 +176,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
 
 
 def _read_budgets(value: Any) -> tuple[Budget, ...]:
-    if isinstance(value, Budget | Mapping | str):
+    if isinstance(value, Budget | Mapping | str) or not isinstance(value, Iterable):
         raise ConfigurationError("must be a list of budgets", key="budgets")
     budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
     keys = [budget.key for budget in budgets]

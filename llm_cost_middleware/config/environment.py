@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
-from llm_cost_middleware.errors import UnknownKeyError
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 
 PREFIX = "LLM_COST_"
 _OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA"})
@@ -33,7 +33,9 @@ def overrides(mapping: Mapping[str, Any], env: Mapping[str, str], kind: type[Any
             raise UnknownKeyError(path[0], known)
         table: Any = result
         for step in path[:-1]:
-            table = table.setdefault(step, {})
+            table = table.setdefault(step, {}) if isinstance(table, dict) else table
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{variable} steps into what is no table", key=path[0])
         table[path[-1]] = _read(env[variable])
     return result
 

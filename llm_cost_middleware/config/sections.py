@@ -35,6 +35,10 @@ class ProviderConfig:
     api_key_env: str = ""
     timeout_s: float = 120.0
 
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:  # NaN is not, either
+            raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
+
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
@@ -152,7 +156,9 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigurationError(f"must be a list, not {value!r}", key=key)
         return tuple(_typed(get_args(hint)[0], item, key) for item in value)
-    if choices and value in choices and not isinstance(value, bool):
+    if get_origin(hint) is frozenset or any(get_origin(part) is frozenset for part in _members(hint)):
+        return _typed_set(hint, value, key)
+    if choices and not isinstance(value, list | dict) and value in choices and not isinstance(value, bool):
         return value
     kinds = _kinds(hint)
     if choices and not kinds:
@@ -161,6 +167,20 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         expected = " or ".join(sorted({kind.__name__ for kind in kinds} | set(map(repr, choices))))
         raise ConfigurationError(f"must be {expected}, not {value!r}", key=key)
     return float(value) if kinds == {float} else value
+
+
+def _typed_set(hint: Any, value: Any, key: str) -> Any:
+    """A list of names as the set of an enumeration; ``None`` where that is allowed."""
+    if value is None and type(None) in _members(hint):
+        return None
+    wanted = hint if get_origin(hint) is frozenset else next(p for p in _members(hint) if get_origin(p) is frozenset)
+    kind = get_args(wanted)[0]
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigurationError(f"must be a list, not {value!r}", key=key)
+    try:
+        return frozenset(kind(item) for item in value)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}; known are {', '.join(item.value for item in kind)}", key=key) from None
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

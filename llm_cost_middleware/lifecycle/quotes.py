@@ -44,7 +44,8 @@ class Quotes:
         limits = self._catalogue.limits(target.provider, target.model)
         injected = request.max_tokens is None or cap is not None
         default = (settings.default_max_tokens or limits.default_output) + _thinking_budget(request)
-        max_tokens = cap or request.max_tokens or default
+        asked = request.max_tokens if cap is None else cap
+        max_tokens = default if asked is None else asked
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
         input_tokens, exact = call.counts.get(limits.encoding), True

@@ -129,7 +129,7 @@ def price_reading(
         for item in reading.items:
             rates = _rates(item, reading, provider, catalogue, at, model)
             bill.add(item, rates, model or "", looped=looped)
-    except PriceNotFoundError as error:
+    except (PriceNotFoundError, UnreadableUsageError) as error:
         return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
     if reading.tool_calls and provider.name != "anthropic":  # Anthropic's searches are a bucket of the usage
         bill.add_fees(reading.tool_calls, rates, model or "")
@@ -195,7 +195,7 @@ def _rates(
 ) -> Rates:
     name = item.model or model
     if name is None:
-        raise PriceNotFoundError(provider.name, "(the response names no model)")
+        raise UnreadableUsageError(provider.name, "the response names no model")
     return catalogue.rates(
         provider.name,
         name,

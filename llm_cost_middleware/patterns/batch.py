@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.lifecycle import Answer
 from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.patterns.process import Job, Result, add_all, refuse_if_over
@@ -92,7 +92,7 @@ async def aprocess_many(
     concurrency: int = 8,
 ) -> BatchResult:
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
-    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
+    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True)
     pending = batch.pending()
     with progress_bar(len(batch.items), show=progress) as advance:
 
@@ -122,10 +122,14 @@ class _Batch:
         system_prompt: str,
         parse_result: Callable[[Any], Any] | None,
         on_error: OnError,
+        *,
+        is_async: bool = False,
     ) -> None:
+        if on_error not in get_args(OnError):
+            raise ConfigurationError(f"{on_error!r} is not one of {', '.join(get_args(OnError))}", key="on_error")
         refuse_if_over(tracker)
         self.items = list(items)
-        self.job = Job(client, config, system_prompt)
+        self.job = Job(client, config, system_prompt, is_async=is_async)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}
         self._failed: dict[int, Exception] = {}

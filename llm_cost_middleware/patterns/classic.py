@@ -139,4 +139,6 @@ def build_cached_messages(system_prompt: str, user_input: str, *, model: str | N
 
 def _cacheable(text: str, model: str) -> bool:
     ability = get_provider("anthropic").cache_ability(model)
-    return ability.style == "marks" and len(text.encode()) >= ability.min_tokens * _BYTES_PER_TOKEN
+    return (
+        ability.style == "marks" and len(text.encode("utf-8", "surrogatepass")) >= ability.min_tokens * _BYTES_PER_TOKEN
+    )

@@ -88,7 +88,7 @@ async def aprocess(
 ) -> tuple[Result, CostTracker]:
     """``process`` with an asynchronous client."""
     refuse_if_over(tracker)
-    job = Job(client, config, system_prompt, item_count)
+    job = Job(client, config, system_prompt, item_count, is_async=True)
     answer = await job.acall(text, job.check(accept, parse_result))
     return job.result(answer, parse_result), add_all(tracker, answer)
 
@@ -109,8 +109,21 @@ def add_all(tracker: CostTracker, answer: Answer) -> CostTracker:
 class Job:
     """Calls of one shape: a client, a pipeline, a system prompt. Shared by ``process`` and ``process_many``."""
 
-    def __init__(self, client: Any, config: CostConfig | CostPipeline, system_prompt: str, item_count: int = 1) -> None:
+    def __init__(
+        self,
+        client: Any,
+        config: CostConfig | CostPipeline,
+        system_prompt: str,
+        item_count: int = 1,
+        *,
+        is_async: bool = False,
+    ) -> None:
         self._api = _api_of(client)
+        if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
+            wanted = "an asynchronous" if is_async else "a synchronous"
+            raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
+        if type(item_count) is not int or item_count < 1:
+            raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
         self._create = self._api.create(client.with_options(max_retries=0))
         self._system, self._item_count = system_prompt, item_count
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(config)

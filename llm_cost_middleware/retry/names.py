@@ -185,6 +185,7 @@ _SINGLE: dict[str, NameRule] = {
     "aiohttp.client_exceptions.ClientError": _NAMELESS,
     # --- our own: none of them is an attempt, and none gets better by being repeated
     "llm_cost_middleware.errors.LLMCostError": _LOCAL,
+    "builtins.UnicodeEncodeError": _UNUSABLE,
     "llm_cost_middleware.errors.BudgetExceededError": _UNUSABLE._replace(kind=_K.SPEND_LIMIT),
     "llm_cost_middleware.errors.CircuitOpenError": _UNUSABLE._replace(kind=_K.OVERLOADED),
     "llm_cost_middleware.errors.UnreadableUsageError": _DELIVERED,

@@ -27,6 +27,7 @@ from llm_cost_middleware.sdk.batches import (
     claude_bodies,
     gpt_bodies,
 )
+from llm_cost_middleware.sdk.bodies import has_strange_cap
 from llm_cost_middleware.sdk.call import RAW_RESPONSE, SdkCall
 from llm_cost_middleware.sdk.streams import SdkStream
 
@@ -97,9 +98,18 @@ class _Door(NamedTuple):
     def _copied(self, make: Any, **options: Any) -> Any:
         return self.open(make(**options))
 
+    def _bare(self, path: str) -> str:
+        """A path as the resources write it, from any spelling: absolute, or without its first slash."""
+        bare = path.partition("?")[0]
+        if "://" in bare:
+            bare = "/" + bare.partition("://")[2].partition("/")[2]
+        bare = bare if bare.startswith("/") else f"/{bare}"
+        known = (*self.api.endpoints, *self.api.ungoverned)
+        return next((bare[bare.index(end) :] for end in known if "/v1" + end in bare), bare)
+
     def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
-        bare = path.partition("?")[0]
+        bare = self._bare(path)
         options = arguments.get("options") or {}
         endpoint = self.api.endpoints.get(bare)
         if endpoint is None:
@@ -112,13 +122,15 @@ class _Door(NamedTuple):
                 f"POST {bare} by with_streaming_response", "use stream=True or with_raw_response, which are governed"
             )
             return None
+        if not isinstance(arguments.get("body"), Mapping) or has_strange_cap(arguments["body"]):
+            return None  # the provider refuses it, for nothing
         stream = bool(arguments.get("stream"))
         return SdkCall(
             self.api, endpoint, arguments["body"], options, stream=stream, routed=self.routed, timeout=timeout
         )
 
     def _post(self, ways: _Ways, path: str, **arguments: Any) -> Any:
-        if path in _BATCHES:
+        if self._bare(path) in _BATCHES:
             return self._create_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:
@@ -130,7 +142,7 @@ class _Door(NamedTuple):
         return call.deliver(self.pipeline.run(call.request, send, providers=frozenset((self.api.provider,))))
 
     async def _apost(self, ways: _Ways, path: str, **arguments: Any) -> Any:
-        if path in _BATCHES:
+        if self._bare(path) in _BATCHES:
             return await self._acreate_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:

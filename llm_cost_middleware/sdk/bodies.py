@@ -38,3 +38,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray) and not hasattr(value, "read"):
         return [plain(item) for item in value]
     return value
+
+
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def has_strange_cap(body: Mapping[str, Any]) -> bool:
+    """Whether an output cap is no count at all: only the provider can say what is wrong with it."""
+    caps = (plain(body[name]) for name in _CAPS if name in body and type(body[name]).__name__ not in _ABSENT)
+    return any(cap is not None and (type(cap) is not int or cap < 0) for cap in caps)

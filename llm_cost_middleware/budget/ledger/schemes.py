@@ -76,6 +76,8 @@ def read_options(url: str, clock: Clock | None, tenant: str, durability: Durabil
         raise ConfigurationError(
             f"{url.partition('@')[0]!r} is none of memory://, sqlite:///path, redis://host:port/db", key="ledger.url"
         )
+    if "?" in rest and scheme in {"memory", "sqlite"}:
+        raise ConfigurationError(f"{url!r} has options; {scheme}:// takes none", key="ledger.url")
     if not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
     if durability not in {"full", "normal"}:

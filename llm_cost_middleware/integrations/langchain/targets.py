@@ -77,7 +77,9 @@ class Targets:
         self.home: Home = _read_home(model, provider)
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
-        self.bound_home = stops or any(_is_set(model, name) for name in _HOME_ONLY)
+        gateway = getattr(model, _URL_FIELD[provider], None)
+        elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[provider]) and not config.providers[provider].base_url
+        self.bound_home = stops or elsewhere or any(_is_set(model, name) for name in _HOME_ONLY)
         """Its settings mean nothing elsewhere."""
         if not self.bound_home:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}

@@ -72,7 +72,7 @@ def _reading(
     provider: str, usage: Mapping[str, Any], said: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
 ) -> UsageReading:
     free = usage.get("total_cost") == 0  # LangChain's mark of an answer out of its own cache
-    counted = "input_tokens" in usage and not free
+    counted = bool(usage.get("input_tokens")) and not free  # a gateway's zeros are no bill: nothing is free to read
     finish = said.get("finish_reason") or said.get("stop_reason") or _status(said)
     own_id = str(message_id)
     return UsageReading(

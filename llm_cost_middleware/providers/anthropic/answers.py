@@ -154,7 +154,10 @@ def read_batch(lines: Iterable[Any]) -> UsageReading:
     notes: list[str] = []
     last = UsageReading()
     for line in lines:
-        result = getter(getter(line)("result"))
+        get = getter(line)
+        if get("result") is None and get("custom_id") is None:
+            return UsageReading(notes=("a list that is no batch's results",))
+        result = getter(get("result"))
         if result("type") != "succeeded":
             errors.append(describe(getter(result("error"))("error") or result("error") or result("type")))
             continue

@@ -63,7 +63,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         messages=tuple(messages),
         tools=tools,
         endpoint="messages",
-        max_tokens=limit if type(limit) is int else None,
+        max_tokens=limit if type(limit) is int and limit >= 0 else None,
         stream=bool(get("stream")),
         output_schema=_schema(body),
         server_tools=server_tools,

@@ -136,6 +136,8 @@ def read_batch(lines: Iterable[Any]) -> UsageReading:
     last = UsageReading()
     for line in lines:
         get = getter(line)
+        if get("response") is None and get("custom_id") is None:
+            return UsageReading(notes=("a list that is no batch's results",))
         body = getter(get("response"))("body")
         one = read_answer(body) if body is not None else UsageReading(error=describe(get("error")))
         if one.error:

@@ -56,7 +56,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
     model = str(get("model") or "")
     if get("web_search_options") is not None or "-search-" in model:
         server_tools += (ServerTool("web_search", 1),)
-    limit = get("max_output_tokens") if responses else get("max_completion_tokens") or get("max_tokens")
+    limit = get("max_output_tokens") if responses else get("max_completion_tokens", get("max_tokens"))
     choices = get("n")
     return CallRequest(
         provider="openai",
@@ -64,7 +64,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         messages=messages,
         tools=tools,
         endpoint=named,
-        max_tokens=limit if type(limit) is int else None,
+        max_tokens=limit if type(limit) is int and limit >= 0 else None,
         choices=choices if type(choices) is int and choices > 1 else 1,
         stream=bool(get("stream")),
         output_schema=_schema(body, responses=responses),
