@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -63,6 +65,23 @@ def sim():
 
     with Simulator(responder=auto) as simulator:
         yield simulator
+
+
+@pytest.fixture
+def forget_connections():
+    """Drop what plain models leave behind: LangChain keeps one asynchronous transport for all event loops."""
+    yield
+    from langchain_anthropic import _client_utils as anthropic_clients
+    from langchain_openai.chat_models import _client_utils as openai_clients
+
+    for module in (anthropic_clients, openai_clients):
+        for made in vars(module).values():
+            if callable(getattr(made, "cache_clear", None)):
+                made.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # a veto leaves the other handlers of its event unawaited
+        gc.collect()
 
 
 @pytest.fixture

@@ -28,11 +28,7 @@ HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gp
 ASK = {"messages": [("user", "What is the weather in Rome?")]}
 LONG = "You are a careful assistant for travellers, and you know every town. " * 700
 
-# unguarded models inside tools keep connections of loops that are gone
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("forget_connections")  # unguarded models run on loops that are gone
 
 
 @tool

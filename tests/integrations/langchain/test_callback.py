@@ -39,11 +39,7 @@ def call(way, model, config=None):
     return asyncio.run(run())
 
 
-# unguarded models keep asynchronous connections of loops that are gone
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("forget_connections")  # unguarded models run on loops that are gone
 
 
 @pytest.mark.parametrize("way", WAYS)
