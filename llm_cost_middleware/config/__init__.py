@@ -161,7 +161,7 @@ class CostConfig:
         return cls.from_toml(path, env=environment)
 
 
-def _frozen(mapping: dict[Any, Any]) -> Mapping[Any, Any]:
+def _frozen(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(mapping)
 
 

@@ -15,6 +15,7 @@ from llm_cost_middleware.pricing.bound import bound, count_openai_tokens
 from llm_cost_middleware.pricing.calibration import Calibration
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.pricing.tokenizer import warm_up
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.router import Candidate
@@ -35,7 +36,7 @@ class Quotes:
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = Calibration()
-        self._lock = Lock()
+        self._lock, self._loading = Lock(), Lock()
 
     def quote(self, call: Call, target: Target, *, cap: int | None = None) -> Quote:
         """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""
@@ -74,7 +75,12 @@ class Quotes:
         """A function that counts the input exactly, where that is possible offline and was not done yet."""
         if quote.encoding is None or quote.encoding in call.counts:
             return None
-        return partial(count_openai_tokens, call.request, quote.target.model)
+        return partial(self._count, call.request, quote.target.model)
+
+    def _count(self, request: CallRequest, model: str) -> int | None:
+        with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
+            warm_up(model)
+        return count_openai_tokens(request, model)
 
     def cap_to(self, call: Call, quote: Quote, available: NanoUSD | None) -> Quote | None:
         """The same attempt with the largest output cap that fits; ``None`` where too little would be left to say."""

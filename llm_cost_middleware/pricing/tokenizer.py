@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -29,9 +28,6 @@ _TOOLS = 600
 _HELD_TOOL = 1_500
 _RENDERED = 2
 """Tools are rendered in another form than JSON: at most twice its tokens."""
-
-
-_loading = Lock()
 
 
 def count_openai_tokens(request: CallRequest, model: str) -> int | None:
@@ -72,14 +68,8 @@ def _count(encoding: Any, text: str) -> int:
     return len(encoding.encode_ordinary(text))
 
 
-def _encoding(name: str | None) -> Any:
-    """The tokenizer of a vocabulary; ``None`` where there is none. Loaded once, however many threads ask at once."""
-    with _loading:
-        return _load(name)
-
-
 @cache
-def _load(name: str | None) -> Any:
+def _encoding(name: str | None) -> Any:
     """The tokenizer of a vocabulary; ``None`` where tiktoken or the vocabulary is not installed."""
     folder = _folder()
     if name is None or folder is None or find_spec("tiktoken") is None:
