@@ -307,15 +307,19 @@ class CostPipeline:
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._settle_abandoned()
+        self._remember()
+        self._ledger.close()
+
+    def _remember(self) -> None:
         if not self._closed:
             self._closed = True
             with suppress(LedgerError):  # what was learned is a convenience
                 self._engine.remember()
-        self._ledger.close()
 
     async def aclose(self) -> None:
         """The same on an event loop; also closes that loop's connections."""
         await self._asettle_abandoned()
+        await asyncio.to_thread(self._remember)
         ledger = self._threaded or self._async_ledgers.pop(asyncio.get_running_loop(), None)
         if ledger is not None:
             await ledger.aclose()
