@@ -193,16 +193,12 @@ DOORS = {"sdk": ask_wrapped, "langchain": ask_langchain, "litellm": ask_router}
 HOSTS = tuple(itertools.product(DOORS, ("anthropic", "openai")))
 FACES = ("sync", "async")
 COURSES = ("persists", "passes")
-_UNCLOSED = pytest.mark.filterwarnings("ignore::ResourceWarning")
-THEIRS = {
-    "sdk": (),
-    "langchain": (_UNCLOSED,),  # it keeps clients of its own, and leaves them to the garbage collector
-    "litellm": (
-        pytest.mark.litellm,
-        _UNCLOSED,  # as LangChain does
-        pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),  # raised, they would be faults
-    ),
-}
+THEIRS = (
+    pytest.mark.litellm,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),  # raised, they would be faults
+)
+# LangChain and LiteLLM keep clients of their own and leave them to the garbage collector, whose test it may hit next
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def cases():
@@ -225,7 +221,9 @@ def pytest_generate_tests(metafunc):
     if "fault" not in metafunc.fixturenames:
         return
     chosen = cases() if metafunc.config.getoption("--soak") else sample(cases())
-    parameters = [pytest.param(*case, id="-".join(case), marks=THEIRS[case[1]]) for case in chosen]
+    parameters = [
+        pytest.param(*case, id="-".join(case), marks=THEIRS if case[1] == "litellm" else ()) for case in chosen
+    ]
     metafunc.parametrize(("fault", "door", "provider", "face", "shape", "course"), parameters)
 
 
