@@ -235,6 +235,13 @@ def closed_port():
         yield taken.getsockname()[1]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def leave_nothing():
+    """What the hosts left is collected here, and not in somebody else's test."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def keys(monkeypatch):
     for name in ("ANTHROPIC", "OPENAI"):
