@@ -143,7 +143,6 @@ def _race(provider, sim, url, limit, form, *, calls, hold):
     async def everybody():
         await asyncio.gather(*(task() for _ in range(tasks)))
         await aclient.close()
-        await pipeline.aclose()
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
@@ -151,6 +150,7 @@ def _race(provider, sim, url, limit, form, *, calls, hold):
     asyncio.run(everybody())
     for worker in workers:
         worker.join()
+    asyncio.run(pipeline.aclose())
     client.close()
     return len(answered), len(refused), pipeline
 

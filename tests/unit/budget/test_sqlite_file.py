@@ -151,3 +151,12 @@ def test_a_queue_that_does_not_move_is_given_up(tmp_path, monkeypatch):
         ledger.settle(ledger.reserve("1").id, "0.5")
         assert ledger.balance("global").settled == Decimal("0.5")
         stuck.close()
+
+
+def test_callers_of_a_ledger_that_was_closed_are_told(tmp_path):
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.reserve("0.01", id="a")
+    ledger.close()
+    for number in range(3):  # none of them waits for the others
+        with pytest.raises(LedgerUnavailableError):
+            ledger.reserve("0.01", id=f"b{number}")

@@ -127,7 +127,12 @@ class Writer:
         return job.result  # type: ignore[no-any-return]  # what its step returned
 
     def _lead(self) -> None:
-        if self._gate.enter(wait=False):
+        try:
+            entered = self._gate.enter(wait=False)
+        except OSError as error:
+            self._abandon(error)
+            return
+        if entered:
             self._serve()
             return
         if self._thread is None:
@@ -138,9 +143,13 @@ class Writer:
     def _wait_for_turns(self) -> None:
         while True:
             self._turns.acquire()
-            with suppress(OSError):  # the gate was closed: whoever waits gives up by itself
+            try:
                 self._gate.enter(wait=True)
-                self._serve()
+            except OSError as error:
+                self._abandon(error)
+            else:
+                with suppress(OSError):  # the gate was closed meanwhile
+                    self._serve()
 
     def _serve(self) -> None:
         """Commit what waits, in the turn that was taken; then wake the next to lead."""
@@ -156,6 +165,16 @@ class Writer:
                 if not job.done:
                     job.error, job.done = LedgerUnavailableError(self._url, "interrupted"), True
                 job.ring()
+
+    def _abandon(self, error: OSError) -> None:
+        """The ledger was closed under its callers: tell all who wait, at once."""
+        with self._mutex:
+            batch = list(self._waiting)
+            self._waiting.clear()
+            self._led = False
+        self._fail(batch, error)
+        for job in batch:
+            job.ring()
 
     def _promote(self) -> None:
         """Hand the lead to whoever has waited longest. The mutex is held."""
