@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,17 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    modules = {item.module for item in items if item.get_closest_marker("litellm")}
+    for item in items:
+        if item.module in modules:
+            # LiteLLM leaves event loops and clients to the garbage collector, and pydantic warns of its types
+            for kind in (
+                "pytest.PytestUnraisableExceptionWarning",
+                "ResourceWarning",
+                "UserWarning",
+                "DeprecationWarning",
+            ):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
     if config.getoption("--soak"):
         return
     skip = pytest.mark.skip(reason="long form; run with --soak")
@@ -36,6 +48,14 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped although {_data_folder().name} is there: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_what_litellm_leaves(request):
+    """What a module with LiteLLM leaves behind is collected at its own end, not in some other test."""
+    yield
+    if any(item.module is request.module and item.get_closest_marker("litellm") for item in request.session.items):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
