@@ -70,7 +70,7 @@ def test_the_import_contracts_hold():
     if not (ROOT / "pyproject.toml").is_file():
         pytest.skip("the contracts stand in the source tree, which is not here")
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--verbose"],
+        [str(Path(sys.executable).parent / "lint-imports"), "--verbose"],
         cwd=ROOT,
         capture_output=True,
         text=True,
