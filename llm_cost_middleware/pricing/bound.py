@@ -20,6 +20,7 @@ from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
 
+_MEDIA = ("image", "document", "audio")
 _FRAME = 64
 """Tokens that a request has before its first message: priming, dates, hidden instructions of reasoning models."""
 _TOOL_FACTOR = 2
@@ -102,22 +103,16 @@ def measure(request: CallRequest) -> InputSize:
             if part.kind != "text":
                 text, blocks = _beyond_text(part, media, text, blocks)
     schema = request.output_schema
-    tools = sum(_bytes(tool.text) for tool in request.tools) + (_bytes(schema) if schema else 0)
-    marks.update(tool.mark for tool in request.tools if tool.mark)
+    tools = _bytes(schema) if schema else 0
+    for tool in request.tools:
+        tools += _bytes(tool.text)
+        if tool.mark:
+            marks.add(tool.mark)
     control = request.params.get("cache_control")
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")
-    get = media.get
-    return InputSize(
-        text,
-        tools,
-        blocks,
-        len(request.tools) + bool(schema),
-        tuple(get("image", ())),
-        tuple(get("document", ())),
-        tuple(get("audio", ())),
-        frozenset(marks),
-    )
+    images, documents, audio = [tuple(media.get(kind, ())) for kind in _MEDIA] if media else ((), (), ())
+    return InputSize(text, tools, blocks, len(request.tools) + bool(schema), images, documents, audio, frozenset(marks))
 
 
 def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: int) -> tuple[int, int]:
@@ -125,11 +120,11 @@ def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: in
         blocks += _CALL_BLOCKS
     elif part.kind == "thinking":
         text += int(part.detail.get("bytes", 0))  # the signature carries the thinking that is not shown
-    elif part.kind in ("image", "document", "audio"):
+    elif part.kind in _MEDIA:
         media.setdefault(part.kind, []).append(part)
     for inner in part.inner:
         blocks += 1
-        if inner.kind in ("image", "document", "audio"):
+        if inner.kind in _MEDIA:
             media.setdefault(inner.kind, []).append(inner)
     return text, blocks
 
@@ -179,8 +174,6 @@ def bound(
         input_tokens = max(window or 0, input_tokens or 0)
     elif window is not None and not request.server_tools:
         input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
-    if request.server_tools:
-        doubts.append("server tools add input that a request cannot bound")
     if "context_management" in request.params:
         doubts.append("context management may compact, which is billed apart")
     runs = request.choices
@@ -198,8 +191,10 @@ def bound(
     writes = _writes(request, provider, size, planned=cache_writes)
     fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
     fixed += int(request.params.get("prediction_bytes", 0)) * output
-    uses = sum(_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
-    fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
+    if request.server_tools:
+        uses = sum(_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
+        fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
+        doubts.append("server tools add input that a request cannot bound")
     amount = ceil_picousd(fixed + output * max_tokens)
     return Bound(amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output)
 
@@ -208,7 +203,9 @@ def _writes(request: CallRequest, provider: Provider, size: InputSize, *, planne
     """The lifetimes of cache writes that the request can be billed for."""
     if provider.name == "anthropic":
         # Every write is asked for by a mark, and marks may be of either lifetime.
-        return tuple(ttl for ttl in ("5m", "1h") if planned or ttl in size.marks or request.server_tools)
+        if planned or request.server_tools:
+            return ("5m", "1h")
+        return tuple(ttl for ttl in ("5m", "1h") if ttl in size.marks)
     # Automatic from GPT-5.6 on; before, a write costs what plain input costs.
     return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)
 

@@ -110,7 +110,7 @@ class Catalogue:
         """
         entry = self._entries.get((provider, model)) or self._enter(provider, model)
         when = _NEWEST if at is None else at
-        tier, speed, geo = (_named(params.get(name)) for name in ("service_tier", "speed", "inference_geo"))
+        tier, speed, geo = _named(params, "service_tier"), _named(params, "speed"), _named(params, "inference_geo")
         key = (bisect_right(entry.breaks, when), tier, speed, geo, bool(params.get("batch")))
         found = entry.dearest.get(key)
         if found is None:
@@ -165,5 +165,6 @@ class Catalogue:
         return entry
 
 
-def _named(value: Any) -> str | None:
+def _named(params: Mapping[str, Any], name: str) -> str | None:
+    value = params.get(name)
     return value if isinstance(value, str) else None

@@ -105,7 +105,7 @@ class Rates:
 
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
-        at = self.levels[0] if short else self.level(usage.input_tokens)
+        at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
         parts: dict[str, int] = {}
         for name in _BUCKETS:
             tokens = getattr(usage, name)
@@ -136,10 +136,14 @@ class Rates:
     def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
         """The dearest that one token of output can be in a request of at most ``input_tokens`` of input."""
         within = self._within(input_tokens)
+        if len(within) == 1 and not audio:
+            return within[0].output
         rates = [level.output for level in within]
         return max(rates + [self._audio(level, "audio_output") for level in within] if audio else rates)
 
     def _within(self, input_tokens: int) -> tuple[Level, ...]:
+        if len(self.levels) == 1:
+            return self.levels
         return tuple(level for level in self.levels if level.above == 0 or level.above < input_tokens)
 
     def _audio(self, level: Level, name: str) -> int:

@@ -181,7 +181,10 @@ class RetryState:
         return cost if self._quota(provider).draw(cost) else None
 
     def _quota(self, provider: str) -> RetryQuota:
-        return self._quotas.setdefault(provider, RetryQuota())
+        quota = self._quotas.get(provider)
+        if quota is None:
+            quota = self._quotas[provider] = RetryQuota()
+        return quota
 
     def _gate(self, target: Target) -> Gate:
         gate = self._gates.get(target)

@@ -179,7 +179,8 @@ class DecisionLog:
             data = {"target": list(target), "cost_nanousd": int(cost_nanousd), "output_tokens": output_tokens}
             self._journal.append("settlement", call_id, at, json.dumps(data).encode())
         elif call_id in self._calls:
-            self._calls[call_id] = self._calls[call_id]._replace(settlement=entry)
+            logged = self._calls[call_id]
+            self._calls[call_id] = Logged(logged.decision, logged.outcomes, entry)
 
     def read(self, since: float | None = None) -> Iterator[Logged]:
         """Every decision, in the order it was made, joined with what became of its call.

@@ -44,12 +44,14 @@ def consider(
     history: SiteHistory | None,
 ) -> Considered:
     """A candidate with what this call would be expected to cost there, and why it may not take it."""
-    target, tier = candidate.target, candidate.tier
+    target = candidate.target
     output = history.expected_output(site, target) if history else None
     cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if output is None else round(output))
     warm = min(cold, affinity.get(target, 0)) if affinity else 0
     rejected = _rejection(candidate, policy, request, features, n_tiers)
-    return Considered(target, tier, NanoUSD(cold - warm) if warm else cold, rejected, NanoUSD(warm) if warm else ZERO)
+    if not warm:
+        return Considered(target, candidate.tier, cold, rejected, ZERO)
+    return Considered(target, candidate.tier, NanoUSD(cold - warm), rejected, NanoUSD(warm))
 
 
 def cold_cost(candidate: Candidate, features: Features, request: CallRequest, output: int) -> NanoUSD:

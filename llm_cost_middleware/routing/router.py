@@ -70,7 +70,7 @@ def decide(
         return _decision(policy, choice, pinned, (), request, features, site, call_id, now, learning)
 
     own = policy.at(site)
-    n_tiers = 1 + max((candidate.tier for candidate in candidates), default=0)
+    n_tiers = 1 + max([candidate.tier for candidate in candidates], default=0)
     considered = [consider(c, own, request, features, site, n_tiers, affinity, history) for c in candidates]
     eligible = [c for c in considered if not c.rejected]
     if not eligible:
@@ -97,7 +97,8 @@ def decide(
             ]
             chosen, told = _stay_or_switch(chosen, current, NanoUSD(at_least[0] - at_least[1]))
             reason += told
-    choice = choice._replace(tier=chosen.tier, reason=reason)
+    if chosen.tier != choice.tier or reason is not choice.reason:
+        choice = choice._replace(tier=chosen.tier, reason=reason)
     return _decision(own, choice, chosen.target, tuple(considered), request, features, site, call_id, now, learning)
 
 
@@ -153,11 +154,18 @@ def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | No
     """
     if available is not None:
         eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
+    of_tier = [c for c in eligible if c.tier == tier]
+    if of_tier:
+        return min(of_tier, key=_expected)
 
     def order(c: Considered) -> tuple[bool, int, int]:
         return c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0
 
     return min(eligible, key=order)  # stable: the configured order decides between equals
+
+
+def _expected(considered: Considered) -> int:
+    return considered.expected_nanousd or 0
 
 
 def _cascade_or_direct(
