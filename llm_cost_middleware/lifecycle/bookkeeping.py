@@ -122,6 +122,7 @@ class Bookkeeper:
             scopes=hold.scopes,
         )
         call.records.append(record)
+        call.spent_nanousd += outcome.amount_nanousd
         self.add(record)
         if self._heard:
             self.emit(

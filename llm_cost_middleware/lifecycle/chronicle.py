@@ -53,7 +53,7 @@ class Chronicle:
             if call.escalated:
                 self._log.outcome(call.id, "escalated", AUTOMATIC["escalated"], now)
             if records:
-                last, cost = records[-1], NanoUSD(sum(record.cost_nanousd for record in records))
+                last, cost = records[-1], NanoUSD(call.spent_nanousd)
                 target = Target(last.provider, last.model)
                 self._log.settled(call.id, target, cost, last.output_tokens if last.usage else None, now)
 

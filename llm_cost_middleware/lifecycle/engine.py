@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from random import Random
 from threading import Lock
 from typing import Any
@@ -34,6 +33,7 @@ from llm_cost_middleware.retry.gate import GO
 from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState
 from llm_cost_middleware.retry.policy import decide as decide_retry
 from llm_cost_middleware.routing.cascade import judge
+from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -101,24 +101,38 @@ class Engine:
             if call.layout is not None and not request.pinned and len(candidates) > 1:
                 prices = {c.target: self._cache_prices(c.target, now) for c in candidates if c.unavailable is None}
                 affinity = self.statistics.affinity(call.layout, prices, now=now)
-            choose = partial(
-                decide, self.routing, candidates, features=features, affinity=affinity, learning=self.settings.learning,
-                available=headroom.available_nanousd if headroom else None,
-                budget_left=headroom.share if headroom else None,
-                history=self.history, sticky=self._sticky.get(conversation), rng=self.rng, call_id=call.id, now=now,
-            )  # fmt: skip
+            sticky = self._sticky.get(conversation)
             try:
-                decision = choose(request=request)
+                decision = self._decide(call, request, candidates, affinity, sticky, headroom, now)
             except NoEligibleModelError:
                 if own is None:
                     raise
-                decision = choose(request=replace(request, pinned=True))
+                pinned = replace(request, pinned=True)
+                decision = self._decide(call, pinned, candidates, affinity, sticky, headroom, now)
             call.decision, call.target = decision, own or decision.target
             self._sticky[conversation] = decision.target
             self._sticky.move_to_end(conversation)
             if len(self._sticky) > _CONVERSATIONS:
                 self._sticky.popitem(last=False)
         self.books.routed(call)
+
+    def _decide(
+        self,
+        call: Call,
+        request: CallRequest,
+        candidates: tuple[Candidate, ...],
+        affinity: Mapping[Target, int],
+        sticky: Target | None,
+        headroom: Headroom | None,
+        now: float,
+    ) -> RoutingDecision:
+        assert call.features is not None  # noqa: S101 - read before anything else
+        return decide(
+            self.routing, candidates, request, call.features, affinity=affinity, learning=self.settings.learning,
+            available=headroom.available_nanousd if headroom else None,
+            budget_left=headroom.share if headroom else None,
+            history=self.history, sticky=sticky, rng=self.rng, call_id=call.id, now=now,
+        )  # fmt: skip
 
     def preview(self, call: Call) -> None:
         """Choose the model without remembering the choice: for a quote."""
@@ -302,10 +316,9 @@ class Engine:
             self._forget_plan(call, hold, usage)
         if usage is not None:
             self.quotes.learn(target, call.request, usage)
-        if usage is not None:
-            self.chronicle.answered(call, hold, usage)
-        if usage is not None and hold.plan is not None and hold.plan.prices is not None:
-            saving = int(hold.plan.prices.saving(usage))
+            if hold.plan is not None:
+                self.chronicle.answered(call, hold, usage)
+                saving = int(hold.plan.prices.saving(usage)) if hold.plan.prices is not None else 0
         self.books.settled(call, hold, outcome, receipt, saving)
 
     def voided(self, call: Call, hold: Hold, reason: str) -> None:

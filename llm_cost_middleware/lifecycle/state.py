@@ -126,6 +126,8 @@ class Call:
     """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)
     """One for each attempt that was booked."""
+    spent_nanousd: int = 0
+    """The sum of the records."""
 
     def scopes_of(self, target: Target) -> tuple[str, ...]:
         """The call's scopes, with those of the model and its provider."""
