@@ -29,6 +29,7 @@ from llm_cost_middleware.sdk.batches import (
 )
 from llm_cost_middleware.sdk.bodies import has_strange_cap
 from llm_cost_middleware.sdk.call import RAW_RESPONSE, SdkCall
+from llm_cost_middleware.sdk.extra import hear_extra, without_said
 from llm_cost_middleware.sdk.streams import SdkStream
 
 C = TypeVar("C")
@@ -92,6 +93,7 @@ class _Door(NamedTuple):
         twin.post, twin.get = functools.partial(post, ways), functools.partial(get, ways)
         for name in ("copy", "with_options"):
             setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
+        hear_extra(twin, self.api.methods)
         governed: C = twin
         return governed
 
@@ -134,7 +136,7 @@ class _Door(NamedTuple):
             return self._create_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:
-            return ways.post(path, **arguments)
+            return ways.post(path, **without_said(arguments))
 
         def send(attempt: Attempt) -> CallResult | SdkStream:
             return call.read(ways.post(path, **arguments | call.rendered(attempt)))
@@ -146,7 +148,7 @@ class _Door(NamedTuple):
             return await self._acreate_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:
-            return await ways.post(path, **arguments)
+            return await ways.post(path, **without_said(arguments))
 
         async def send(attempt: Attempt) -> CallResult | SdkStream:
             return await call.aread(await ways.post(path, **arguments | call.rendered(attempt)))

@@ -21,6 +21,8 @@ class Api:
     """Its client classes that talk to the provider itself."""
     endpoints: Mapping[str, Endpoint]
     """Paths that are governed."""
+    methods: Mapping[str, tuple[str, ...]]
+    """Governed methods, by the dotted path of their resource: they take ``extra``."""
     ungoverned: Mapping[str, str]
     """Beginnings of other paths that are billed, and what to do instead of calling them."""
     render: Callable[[Body, Attempt, Endpoint], Body]

@@ -26,6 +26,9 @@ def synchronous(claude: Anthropic, gpt: OpenAI) -> None:
     )
     chat = wrap_openai(gpt).chat.completions
     assert_type(chat.create(model="smart", messages=[{"role": "user", "content": "x"}]), ChatCompletion)
+    assert_type(
+        messages.create(model="smart", max_tokens=1, messages=[], extra_body={"llm_cost": {"user": "42"}}), Message
+    )
     assert_type(wrap_openai(gpt).responses.create(model="smart", input="x"), Response)
 
 
@@ -45,4 +48,8 @@ async def asynchronous(claude: AsyncAnthropic, gpt: AsyncOpenAI) -> None:
 def wrong(claude: Anthropic) -> None:
     """A mistake is still one."""
     wrap_anthropic(claude).messages.create(model="smart", messages=[])  # type: ignore[call-overload]  # no max_tokens
+    # no keyword can be added to a method without writing all its overloads anew: the SDK's own signatures stand
+    wrap_anthropic(claude).messages.create(  # type: ignore[call-overload]
+        model="smart", max_tokens=1, messages=[], extra={"llm_cost": {"user": "42"}}
+    )
     wrap_openai("client")  # type: ignore[type-var]  # no client

@@ -26,5 +26,5 @@ def test_pyright_sees_the_sdks_own_signatures():
     )
     report = json.loads(checked.stdout)
     errors = [item for item in report["generalDiagnostics"] if item["severity"] == "error"]
-    # the two deliberate mistakes bear mypy's comment, which pyright honours as well
+    # the deliberate mistakes bear mypy's comment, which pyright honours as well
     assert not errors, errors

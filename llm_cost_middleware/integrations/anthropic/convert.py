@@ -23,6 +23,12 @@ API = Api(
     provider="anthropic",
     clients=frozenset({"Anthropic", "AsyncAnthropic"}),
     endpoints={"/v1/messages": "messages"},
+    methods={
+        "messages": ("create", "stream", "parse"),
+        "messages.batches": ("create",),
+        "beta.messages": ("create", "stream", "parse", "tool_runner"),
+        "beta.messages.batches": ("create",),
+    },
     ungoverned={
         "/v1/complete": "use messages.create",
         "/v1/sessions": "sessions run model calls of their own; give the workspace a spend limit",

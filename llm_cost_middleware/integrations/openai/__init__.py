@@ -32,7 +32,9 @@ def wrap_openai(client: Client, pipeline: CostPipeline | CostConfig | None = Non
 
     The SDK's own retries are off for governed calls. Usage is asked for in every chat stream; the chunk that carries it
     reaches only callers who asked for it themselves. A call says more about itself with
-    ``extra_body={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``; neither reaches the provider.
+    ``extra={"llm_cost": {"user": "42"}}``, which every governed method takes, or inside ``cost_context(...)``; nothing
+    of it reaches the provider. Type checkers see the SDK's own signatures, which have no ``extra``: where that matters,
+    ``extra_body={"llm_cost": ...}`` does the same.
 
     Args:
         client: The client. It is not changed; the copy shares its connections.

@@ -51,6 +51,12 @@ API = Api(
     provider="openai",
     clients=frozenset({"OpenAI", "AsyncOpenAI"}),
     endpoints={"/chat/completions": "chat.completions", "/responses": "responses"},
+    methods={
+        "chat.completions": ("create", "stream", "parse"),
+        "beta.chat.completions": ("create", "stream", "parse"),
+        "responses": ("create", "stream", "parse"),
+        "batches": ("create",),
+    },
     ungoverned={
         "/embeddings": "embeddings cost little and have no output to bound; watch them in the provider's usage",
         "/completions": "use chat.completions.create",

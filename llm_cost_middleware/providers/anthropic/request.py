@@ -67,9 +67,14 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         stream=bool(get("stream")),
         output_schema=_schema(body),
         server_tools=server_tools,
-        stored_context=view.stored or type(get("container")) is str,
+        stored_context=view.stored or type(get("container")) is str or _continues(get("thread")),
         params=params or EMPTY,
     )
+
+
+def _continues(thread: Any) -> bool:
+    """Whether the server holds what was said before (tool runners of the SDK ask for that)."""
+    return isinstance(thread, Mapping) and thread.get("type") != "create"
 
 
 _ROLES: Mapping[Any, Role] = {"system": "system", "user": "user", "assistant": "assistant"}

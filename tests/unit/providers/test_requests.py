@@ -82,6 +82,12 @@ def test_content_that_anthropic_stores_is_stored_context(block):
     assert read_anthropic({"messages": [{"role": "user", "content": [block]}]}).stored_context
 
 
+def test_a_thread_that_is_continued_is_stored_context():
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    assert not read_anthropic(asked | {"thread": {"type": "create"}}).stored_context
+    assert read_anthropic(asked | {"thread": {"type": "continue", "previous_message_id": "msg_1"}}).stored_context
+
+
 def test_documents_of_text_are_text_and_cited_ones_say_so():
     blocks = [
         {"type": "document", "title": "T", "source": {"type": "text", "data": "grass"}, "citations": {"enabled": True}},
