@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.budget.model import make_scope, parse_scope
@@ -80,8 +79,7 @@ def read_context(said: object) -> CallContext:
     if type(item_count) is not int or item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
     max_cost = said.get("max_cost")
-    return replace(
-        base,
+    return base._replace(
         scopes=(*kept, *dict.fromkeys(scopes)),
         tags=tuple(dict.fromkeys((*base.tags, *tags))),
         site=site or base.site,

@@ -14,8 +14,7 @@ from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.usage import TokenUsage
 
 
-@dataclass(frozen=True, slots=True)
-class BilledItem:
+class BilledItem(NamedTuple):
     """One item on the provider's bill: a response has one, or several where it compacted, advised or fell back."""
 
     usage: TokenUsage
@@ -24,8 +23,7 @@ class BilledItem:
     kind: str = "message"
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReading:
+class UsageReading(NamedTuple):
     """What a response says of its own bill. No items and no error means unknown, never zero."""
 
     items: tuple[BilledItem, ...] = ()
@@ -48,6 +46,11 @@ class UsageReading:
     notes: tuple[str, ...] = ()
 
     @property
+    def truncated(self) -> bool:
+        """Whether the answer ends where its output cap, or the context window, cut it off."""
+        return self.finish_reason in _CUT_OFF
+
+    @property
     def usage(self) -> TokenUsage:
         """All items together: for reports, not for pricing."""
         if len(self.items) == 1:
@@ -56,6 +59,9 @@ class UsageReading:
         for item in self.items:
             total = total + item.usage
         return total
+
+
+_CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
 
 
 class FailureKind(StrEnum):

@@ -7,8 +7,7 @@ caller stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -58,8 +57,7 @@ class ServerTool(NamedTuple):
     max_uses: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(NamedTuple):
     """What the application says about a call beside the request itself. None of it reaches a provider."""
 
     scopes: tuple[str, ...] = ()
@@ -80,8 +78,7 @@ class CallContext:
 NO_CONTEXT = CallContext()
 
 
-@dataclass(frozen=True, slots=True)
-class CallRequest:
+class CallRequest(NamedTuple):
     """One model call as the caller wants it."""
 
     provider: str
@@ -101,7 +98,7 @@ class CallRequest:
     server_tools: tuple[ServerTool, ...] = ()
     stored_context: bool = False
     """The request refers to context that it does not carry (``previous_response_id``, a file id, a container)."""
-    params: Mapping[str, Any] = field(default_factory=lambda: EMPTY, hash=False)
+    params: Mapping[str, Any] = EMPTY
     """What else decides price, capability or cache validity: ``service_tier``, ``speed``, ``inference_geo``,
     ``thinking``, ``reasoning_effort``, ``tool_choice``, ``batch``, ``prompt_cache_key``, ``cache_control`` …"""
     context: CallContext = NO_CONTEXT
@@ -119,8 +116,7 @@ class Target(NamedTuple):
         return f"{self.provider}/{self.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One request that is about to leave. ``send`` renders it on copies and sends exactly this."""
 
     call_id: str
@@ -135,14 +131,30 @@ class Attempt:
     request: CallRequest
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class Said(NamedTuple):
+    """What an answer says, read only where a check or learning asks for it."""
+
+    text: str = ""
+    tool_calls: tuple[tuple[str, Any], ...] = ()
+    """Name and arguments of each client tool that it calls; the arguments parsed, or as the JSON text that came."""
+
+
+class CallResult(NamedTuple):
     """An answer: the host's own object, and what could be read of its usage."""
 
     response: Any
     reading: UsageReading
     text: str | None = None
     """What it says, for checks that decide on an escalation; ``None`` where the host does not tell."""
+    read_said: Callable[[Any], Said] | None = None
+    """Reads ``response`` when a check asks what it says; ``None`` where there is only ``text``, or nothing."""
+
+    @property
+    def said(self) -> Said | None:
+        """What it says; ``None`` where the host does not tell."""
+        if self.read_said is not None:
+            return self.read_said(self.response)
+        return None if self.text is None else Said(self.text)
 
 
 class CallStream(Protocol):

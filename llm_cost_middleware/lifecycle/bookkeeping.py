@@ -33,7 +33,6 @@ from llm_cost_middleware.tracker import CostRecord, CostTracker
 _log = logging.getLogger(__name__)
 KEEP = 10_000
 """Records kept in memory; totals are kept for all. The ledger keeps every row."""
-_CAPPED = frozenset({"max_tokens", "length", "max_output_tokens"})
 
 
 class Bookkeeper:
@@ -132,7 +131,7 @@ class Bookkeeper:
                     record.response_id,
                 )
             )  # fmt: skip
-        if quote.injected and reading is not None and reading.finish_reason in _CAPPED:
+        if quote.injected and reading is not None and reading.truncated:
             self.emit(Capped(call.id, now, str(quote.target), quote.max_tokens))
         for scope, window in receipt.warnings if receipt is not None else ():
             self.emit(ThresholdCrossed(call.id, now, scope, window))

@@ -43,6 +43,7 @@ from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.routing.outcomes import PARSE_FAILED
 
 _log = logging.getLogger(__name__)
 _WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
@@ -258,6 +259,8 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
     reading: UsageReading | None = getattr(error, "llm_cost_reading", None)
     if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
         yield from _resolve(engine, call, hold, engine.outcome(hold, reading))
+        if reading.error is None:
+            call.seen += (PARSE_FAILED,)
     elif failure.billed == "no":
         interruption = None
         if hold.reservation_id is not None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallResult, CallStream
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llm_cost_middleware.provider import UsageReading
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class World:
     """What a driver needs to run commands."""
 
@@ -37,8 +37,7 @@ class World:
     """How to settle what was dropped unfinished; the pipeline does on its next activity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A stream whose first chunk has arrived: from here on nothing is retried."""
 
     stream: CallStream
@@ -60,8 +59,7 @@ class Opened:
             yield chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send one attempt and wait for the answer, or for the first chunk of a stream."""
 
     attempt: Attempt
@@ -95,8 +93,7 @@ class Send:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(NamedTuple):
     """Wait."""
 
     seconds: float
@@ -110,8 +107,7 @@ class Sleep:
         await world.clock.asleep(self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(NamedTuple):
     """Run a slow pure function; on an event loop, in a thread."""
 
     function: Callable[[], Any]
@@ -127,8 +123,7 @@ class Compute:
         return await asyncio.to_thread(self.function)
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """Write something down beside the money; on an event loop in a thread where the storage may block."""
 
     function: Callable[[], None]
@@ -147,7 +142,7 @@ class Note:
 
 
 class _LedgerCommand:
-    """A verb of the ledger with its arguments."""
+    """A verb of the ledger with its arguments. Not frozen: made for every call and dropped at once."""
 
     __slots__ = ()
 
@@ -166,7 +161,7 @@ class _LedgerCommand:
         return await _finish(self.call(world.aledger))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reserve(_LedgerCommand):
     """Set money aside. Raises ``BudgetExceededError``."""
 
@@ -181,7 +176,7 @@ class Reserve(_LedgerCommand):
         return ledger.reserve(self.amount, self.scopes, id=self.reservation_id, ttl=self.ttl, memo=self.memo)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle(_LedgerCommand):
     """Book what an attempt cost."""
 
@@ -195,7 +190,7 @@ class Settle(_LedgerCommand):
         return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Void(_LedgerCommand):
     """Give a reservation back: the attempt was certainly not billed."""
 
@@ -207,7 +202,7 @@ class Void(_LedgerCommand):
         return ledger.void(self.reservation_id, memo=self.memo)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Book(_LedgerCommand):
     """Book money that was spent without a reservation."""
 
@@ -222,7 +217,7 @@ class Book(_LedgerCommand):
         return ledger.book(self.amount, self.scopes, id=self.reservation_id, memo=self.memo, status=self.status)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Available(_LedgerCommand):
     """Ask for the least that is available over some scopes; ``None``: unlimited."""
 
@@ -233,7 +228,7 @@ class Available(_LedgerCommand):
         return ledger.available(self.scopes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Look(_LedgerCommand):
     """Ask for the least that is left over some scopes, as money and as a share; ``None``: unlimited."""
 
@@ -244,7 +239,7 @@ class Look(_LedgerCommand):
         return ledger.headroom(self.scopes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Extend(_LedgerCommand):
     """Renew the lease of a reservation whose stream is still running."""
 
@@ -256,8 +251,7 @@ class Extend(_LedgerCommand):
         return ledger.extend(self.reservation_id, self.ttl)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnd:
+class StreamEnd(NamedTuple):
     """How a stream was left, and what it said of its usage until then."""
 
     reading: UsageReading
@@ -265,8 +259,7 @@ class StreamEnd:
     """What ended it; ``GeneratorExit`` where the caller walked away, ``None`` where it ran out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(NamedTuple):
     """Hand an opened stream to the caller. The answer to this command is a ``StreamEnd``."""
 
     opened: Opened

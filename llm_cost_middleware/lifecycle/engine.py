@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import replace
 from random import Random
 from threading import Lock
 from typing import Any
@@ -36,6 +35,7 @@ from llm_cost_middleware.routing.cascade import judge
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.outcomes import TRUNCATED, failures
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks, provider_of
 from llm_cost_middleware.usage import TokenUsage
@@ -107,7 +107,7 @@ class Engine:
             except NoEligibleModelError:
                 if own is None:
                     raise
-                pinned = replace(request, pinned=True)
+                pinned = request._replace(pinned=True)
                 decision = self._decide(call, pinned, candidates, affinity, sticky, headroom, now)
             call.decision, call.target = decision, own or decision.target
             self._sticky[conversation] = decision.target
@@ -154,11 +154,13 @@ class Engine:
     def judge(self, call: Call, hold: Hold, result: CallResult) -> CallResult | Target:
         """Whether an answer stands: the answer to return, or the model to ask next."""
         decision = call.decision
+        if self.settings.learning and (said := result.said) is not None:
+            call.seen += failures(call.request, said)
         if decision is None or call.request.pinned or self.settings.observe:
             return result
         call.results.append(result)
         policy = self.routing.at(decision.site)
-        verdict = judge(decision, policy, call.results, call.request.output_schema, call.accept)
+        verdict = judge(decision, policy, call.results, call.request, call.accept)
         if verdict is None:
             return result
         with self.lock:
@@ -304,6 +306,8 @@ class Engine:
         target, reading = hold.quote.target, outcome.reading
         answered = reading is not None and reading.complete and bool(reading.items)
         usage = reading.usage if reading is not None and answered else None
+        if reading is not None and reading.finish_reason is not None:
+            call.seen = (TRUNCATED,) if reading.truncated else ()
         saving = 0
         with self.lock:
             if usage is not None:

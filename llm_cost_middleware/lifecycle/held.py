@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
@@ -38,7 +37,7 @@ class Held:
 
 def hold(engine: Engine, ledger: Ledger, clock: Clock, request: CallRequest) -> Held:
     """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
-    pinned = replace(request, pinned=True, context=replace(request.context, force_model=None))
+    pinned = request._replace(pinned=True, context=request.context._replace(force_model=None))
     call = engine.begin(pinned, None)
     engine.route(call, None)
     call.fixed = True

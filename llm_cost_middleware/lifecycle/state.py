@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.metering import PricedCall
@@ -42,8 +42,7 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """What one attempt at one target may cost at most, and the output cap that makes it so."""
 
     target: Target
@@ -59,8 +58,7 @@ class Quote:
     """Set where the call's own ``max_cost`` refuses it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """An attempt with its money set aside."""
 
     reservation_id: str | None
@@ -73,8 +71,7 @@ class Hold:
     """Monotonic seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an attempt is booked at."""
 
     amount_nanousd: NanoUSD
@@ -83,8 +80,7 @@ class Outcome:
     priced: PricedCall | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a call came to: the host's response, how it was routed, and a record of every billed attempt."""
 
     response: Any
@@ -122,6 +118,8 @@ class Call:
     results: list[CallResult] = field(default_factory=list)
     """The answers so far, where a check decides which stands."""
     escalated: bool = False
+    seen: tuple[str, ...] = ()
+    """What the last attempt that was answered shows of itself: names of ``routing.outcomes``."""
     drew: int = 0
     """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
@@ -31,8 +30,7 @@ _CUT = "the answer was cut: this is what was reported until then"
 _FEES = "tool_fees"
 
 
-@dataclass(frozen=True, slots=True)
-class PricedItem:
+class PricedItem(NamedTuple):
     """One item of the bill."""
 
     model: str
@@ -50,8 +48,7 @@ class PricedItem:
         return {name: pico * _PICO for name, pico in self.components_picousd.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class PricedCall:
+class PricedCall(NamedTuple):
     """What a response costs."""
 
     cost_nanousd: NanoUSD | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from llm_cost_middleware.lifecycle import Answer
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.prompt_cache.breakpoints import render_anthropic, render_openai_chat
 from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -132,7 +132,7 @@ class Job:
     def request(self, text: str) -> CallRequest:
         """The neutral view of one call."""
         request = get_provider(self._api.provider).read_request(self._api.body(self._system, text), self._api.endpoint)
-        return replace(request, context=replace(current_context(), item_count=self._item_count))
+        return request._replace(context=current_context()._replace(item_count=self._item_count))
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
         """The caller's check of a value, as a check of an answer."""
@@ -185,7 +185,7 @@ class Job:
 
     def _read(self, response: Any) -> CallResult:
         reading = get_provider(self._api.provider).read_usage(response)
-        return CallResult(response, reading, self._api.text(response))
+        return CallResult(response, reading, self._api.text(response), read_said)
 
 
 class _Api(NamedTuple):

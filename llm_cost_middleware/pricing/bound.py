@@ -9,7 +9,6 @@ says so. Output is bounded by the cap that will be sent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ _USES = 5
 """Uses of a server tool to allow for where the request sets no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """The most a request can cost, and what that rests on."""
 
     amount_nanousd: NanoUSD

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import CallResult, Target
+from llm_cost_middleware.request import CallRequest, CallResult, Said, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.outcomes import failures
+from llm_cost_middleware.routing.schemas import satisfies
 
 if TYPE_CHECKING:
     from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -85,7 +87,8 @@ def next_step(
     Args:
         plan: The cascade.
         answers: The texts so far: of the cheap models, then of the strong one.
-        check: The caller's check, for ``accept = "check"``; without one nothing can be accepted.
+        check: The caller's check, for ``accept = "check"``; without one nothing can be accepted. For
+            ``accept = "schema"``: whether an answer fits, where that takes more than its text.
         schema: The output schema as JSON text, for ``accept = "schema"``.
     """
     given, cheap = len(answers), len(plan.cheap)
@@ -97,7 +100,7 @@ def next_step(
         agreed = all(agree(answers[0], other) for other in answers[1:])
         return Accept(0, "two models agree") if agreed else Ask(plan.strong, "two cheap models disagree")
     if plan.accept == "schema":
-        fits = satisfies(schema, answers[0])
+        fits = satisfies(schema, answers[0]) if check is None else check(answers[0])
         return Accept(0, "it fits its schema") if fits else Ask(plan.strong, "the answer does not fit its schema")
     if check is not None and check(answers[0]):
         return Accept(0, "the caller's check accepts it")
@@ -108,7 +111,7 @@ def judge(
     decision: RoutingDecision,
     policy: RoutingPolicy,
     results: Sequence[CallResult],
-    schema: str,
+    request: CallRequest,
     accept: Callable[[CallResult], bool] | None,
 ) -> CallResult | Target | None:
     """Whether the answers so far settle a call.
@@ -117,21 +120,35 @@ def judge(
         decision: How it was routed.
         policy: The policy of its call site.
         results: The answers, in the order in which they came.
-        schema: The request's output schema as JSON text; empty without one.
+        request: What was asked, for its schema and its tools.
         accept: The caller's check; ``None`` without one.
 
     Returns:
         The answer that stands, the model to ask next, or ``None`` where nothing decides but that it was answered.
     """
     by: AcceptBy = policy.accept if policy.kind == "cascade" else "check"
-    if (by == "check" and accept is None) or (by == "schema" and not schema):
+    if (by == "check" and accept is None) or (by == "schema" and not (request.output_schema or request.tools)):
         return None
     plan = plan_cascade(decision, by)
     if plan is None:
         return None
-    check = None if accept is None else lambda _: accept(results[0])
-    step = next_step(plan, [result.text or "" for result in results], check=check, schema=schema)
+    texts = [""] * len(results)
+    check: Callable[[str], bool] | None
+    if by == "check":
+        check = None if accept is None else lambda _: accept(results[0])
+    else:
+        said = [said for result in results if (said := result.said) is not None]
+        if len(said) < len(results):  # this host does not tell what its answers say
+            return None
+        texts = [_gist_of(answer) for answer in said]
+        check = lambda _: not failures(request, said[0])  # noqa: E731 - one of two
+    step = next_step(plan, texts, check=check)
     return step.target if isinstance(step, Ask) else results[step.answer]
+
+
+def _gist_of(said: Said) -> str:
+    """What two answers are compared by: their tool calls where they make any, else their words."""
+    return json.dumps(said.tool_calls, default=str) if said.tool_calls else said.text
 
 
 def pays(
@@ -164,52 +181,6 @@ def pays(
 def agree(one: str, other: str) -> bool:
     """Whether two answers say the same: equal JSON, equal short texts, or the same last number in longer ones."""
     return bool(gist := _gist(one)) and gist == _gist(other)
-
-
-def satisfies(schema: str | Mapping[str, Any], text: str) -> bool:
-    """Whether a text is JSON that fits a schema. Reads type, enum, const, properties, required, items and
-    additionalProperties; what else a schema says is not looked at, so a pass is no proof.
-    """  # noqa: D205  # one sentence of two lines
-    try:
-        value = json.loads(text)
-        rules = json.loads(schema) if isinstance(schema, str) and schema else schema
-    except ValueError:
-        return False
-    return not isinstance(rules, Mapping) or _fits(rules, value)
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,), "array": (list,), "string": (str,), "number": (int, float), "integer": (int,),
-    "boolean": (bool,), "null": (type(None),),
-}  # fmt: skip
-
-
-def _fits(rules: Mapping[str, Any], value: Any) -> bool:
-    types = rules.get("type")
-    if types is not None:
-        names = [types] if isinstance(types, str) else types
-        if not any(_is(value, name) for name in names):
-            return False
-    if "enum" in rules and value not in rules["enum"]:
-        return False
-    if "const" in rules and value != rules["const"]:
-        return False
-    if isinstance(value, dict):
-        known = rules.get("properties", {})
-        if any(name not in value for name in rules.get("required", ())):
-            return False
-        if rules.get("additionalProperties") is False and any(name not in known for name in value):
-            return False
-        return all(_fits(known[name], item) for name, item in value.items() if isinstance(known.get(name), Mapping))
-    if isinstance(value, list) and isinstance(rules.get("items"), Mapping):
-        return all(_fits(rules["items"], item) for item in value)
-    return True
-
-
-def _is(value: object, name: str) -> bool:
-    if isinstance(value, bool) and name != "boolean":
-        return False
-    return isinstance(value, _TYPES.get(name, (object,)))
 
 
 def _gist(text: str) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
@@ -28,8 +27,7 @@ class Considered(NamedTuple):
     """What a warm cache there is expected to save."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingDecision:
+class RoutingDecision(NamedTuple):
     """Which model takes a call, and why. Numbers, names and reasons only: never a text."""
 
     call_id: str

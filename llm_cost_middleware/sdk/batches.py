@@ -12,7 +12,6 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -89,12 +88,12 @@ class Batches:
 
     def _request(self, body: Mapping[str, Any], endpoint: Endpoint) -> CallRequest:
         request = self._rules.read_request(body, endpoint)
-        request = replace(request, params={**request.params, "batch": True}, pinned=True, stream=False)
+        request = request._replace(params={**request.params, "batch": True}, pinned=True, stream=False)
         if request.max_tokens is None:  # nothing can be written into a file that is uploaded already
             most = self._pipeline.catalogue.limits(self._provider, request.model).max_output
             if most is None:
                 raise UnsupportedRequestError("a batched request without an output cap", "set one in every request")
-            request = replace(request, max_tokens=most)
+            request = request._replace(max_tokens=most)
         return request
 
     # --- fetched ---------------------------------------------------------------------------------------------------

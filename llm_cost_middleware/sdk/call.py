@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
@@ -13,6 +12,7 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult, Endpoint
 from llm_cost_middleware.sdk.api import Api
 from llm_cost_middleware.sdk.bodies import plain_body
@@ -57,7 +57,7 @@ class SdkCall:
         self._inner: Any = None
         self._read_usage = get_provider(api.provider).read_usage
         request = get_provider(api.provider).read_request(self._body, endpoint)
-        self.request = replace(request, stream=stream, context=read_context(said), pinned=request.model != routed)
+        self.request = request._replace(stream=stream, context=read_context(said), pinned=request.model != routed)
 
     def rendered(self, attempt: Attempt) -> dict[str, Any]:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
@@ -73,13 +73,13 @@ class SdkCall:
     def read(self, answer: Any) -> CallResult | SdkStream:
         """What the SDK answered: a response with its usage, or an open stream."""
         if not self._stream:
-            return CallResult(answer, self._reading(answer))
+            return CallResult(answer, self._reading(answer), read_said=None if self._raw else read_said)
         return self._opened(answer, answer.parse() if self._raw else answer)
 
     async def aread(self, answer: Any) -> CallResult | SdkStream:
         """The same for an asynchronous client, whose unparsed responses may parse asynchronously."""
         if not self._stream:
-            return CallResult(answer, self._reading(answer))
+            return CallResult(answer, self._reading(answer), read_said=None if self._raw else read_said)
         stream = answer.parse() if self._raw else answer
         return self._opened(answer, await stream if inspect.isawaitable(stream) else stream)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -85,8 +84,8 @@ def _read_arguments(home: Home, arguments: Mapping[str, Any]) -> CallRequest:
     schema = body.pop("response_format", None)
     request = get_provider(home.provider).read_request(body, home.endpoint)
     cap = next((body[name] for name in CAPS if type(body.get(name)) is int), None)
-    request = replace(request, max_tokens=cap if cap is not None else home.max_tokens)
-    return replace(request, output_schema=schema_text(schema)) if schema else request
+    request = request._replace(max_tokens=cap if cap is not None else home.max_tokens)
+    return request._replace(output_schema=schema_text(schema)) if schema else request
 
 
 _EMPTY_REQUEST = CallRequest("", "", ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
@@ -96,7 +95,7 @@ class RouterCall(NamedTuple):
         """A reading that is priced as the group is: by the group's own price where it has one."""
         if self.group is None or not self.group.alias:
             return reading
-        return replace(reading, model=None, items=tuple(replace(item, model=None) for item in reading.items))
+        return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
 
     def _marked(self, sent: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
         plan, provider = attempt.cache_plan, attempt.target.provider
@@ -164,8 +163,7 @@ def read_call(
     body = {**defaults, **{name: value for name, value in sent.items() if value is not None}}
     request = get_provider(_SHAPES[endpoint]).read_request(body, endpoint)
     target = group.target if group is not None else None
-    request = replace(
-        request,
+    request = request._replace(
         provider=target.provider if target is not None else request.provider,
         model=target.model if target is not None else request.model,
         stream=bool(arguments.get("stream")),

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -146,12 +145,12 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
                 raise UnsupportedRequestError(
                     "a routing policy that looks at the budget", "the proxy routes before it reserves: use another"
                 )
-            request = replace(request, provider=prepared.target.provider, model=prepared.target.model)
+            request = request._replace(provider=prepared.target.provider, model=prepared.target.model)
         if request.max_tokens is None:
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
             cap = configured if isinstance(configured, int) else limits.default_output
-            request = replace(request, max_tokens=min(cap, limits.max_output or cap))
+            request = request._replace(max_tokens=min(cap, limits.max_output or cap))
         return await self._flights.admit(call, request)
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
@@ -20,6 +19,7 @@ from llm_cost_middleware.integrations.litellm.usage import (
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
+from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.wire import getter
 
@@ -91,7 +91,7 @@ class EventStream:
             return FREE
         try:
             reading = never_zero(self._seen(self._reader.reading()))
-            return replace(reading, complete=False) if _ended_early(self.stream) else reading
+            return reading._replace(complete=False) if _ended_early(self.stream) else reading
         except UnreadableUsageError as error:
             return UsageReading(notes=(str(error),))
 
@@ -137,7 +137,7 @@ def _event(event: Any) -> Any:
 def result(call: RouterCall, attempt: Attempt, answer: Any) -> CallResult | ChatStream | EventStream:
     """What an attempt brought: an answer with its usage, or an open stream."""
     if not call.request.stream:
-        return CallResult(answer, call.read(attempt, answer))
+        return CallResult(answer, call.read(attempt, answer), read_said=read_said)
     if call.endpoint == "chat.completions":
         asked = bool((call.arguments.get("stream_options") or {}).get("include_usage"))
         return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream), keep_usage=asked)

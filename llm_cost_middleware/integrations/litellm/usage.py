@@ -7,7 +7,6 @@ what stands in the chunks as they came from the provider is read here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
@@ -51,7 +50,7 @@ def never_zero(reading: UsageReading) -> UsageReading:
     """No request has no input: LiteLLM writes zeros where the provider sent no usage."""
     if not reading.items or reading.usage.input_tokens:
         return reading
-    return replace(reading, items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
+    return reading._replace(items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
 
 
 def came_unreadable(error: BaseException) -> UsageReading | None:
@@ -85,7 +84,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
             )
     except UnreadableUsageError as error:
         return UsageReading(notes=(str(error),))
-    return never_zero(replace(reading, complete=finish is not None, finish_reason=finish))
+    return never_zero(reading._replace(complete=finish is not None, finish_reason=finish))
 
 
 def claude_usage(usage: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from llm_cost_middleware.prompt_cache.doctor import compare, diagnose
@@ -24,7 +22,7 @@ def trace(prices, sonnet):
 
 
 def with_system(request, text):
-    return replace(request, messages=(Message("system", (Part("text", text),)), *request.messages[1:]))
+    return request._replace(messages=(Message("system", (Part("text", text),)), *request.messages[1:]))
 
 
 def test_a_growing_conversation_breaks_nothing(conversation, trace):
@@ -62,10 +60,10 @@ def test_a_rewritten_system_prompt_is_named_as_changed(conversation, trace):
 def test_reordered_added_and_changed_tools_are_told_apart(conversation, trace):
     request = conversation(2, tools=3)
     a, b, c = request.tools
-    changed = replace(request, tools=(a, b._replace(text="{}"), c))
-    assert compare(trace(request), trace(replace(request, tools=(b, a, c)))).reason == "the same tools in another order"
-    assert compare(trace(request), trace(replace(request, tools=(a, b)))).reason == "tools were removed"
-    assert compare(trace(replace(request, tools=(a, c))), trace(request)).reason == "tools were added"
+    changed = request._replace(tools=(a, b._replace(text="{}"), c))
+    assert compare(trace(request), trace(request._replace(tools=(b, a, c)))).reason == "the same tools in another order"
+    assert compare(trace(request), trace(request._replace(tools=(a, b)))).reason == "tools were removed"
+    assert compare(trace(request._replace(tools=(a, c))), trace(request)).reason == "tools were added"
     assert compare(trace(request), trace(changed)).reason == "the definition of tool 1 changed"
 
 
@@ -82,7 +80,7 @@ def test_an_edited_history_is_named(conversation, trace):
     request = conversation(4)
     messages = list(request.messages)
     messages[3] = Message("user", (Part("text", "shortened"),))
-    found = compare(trace(request), trace(replace(request, messages=tuple(messages))))
+    found = compare(trace(request), trace(request._replace(messages=tuple(messages))))
     assert found.reason == "message 2 changed within the history"
 
 

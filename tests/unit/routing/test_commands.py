@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -60,8 +59,8 @@ def log(tmp_path, route, ask):
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
     lines = []
     for number in range(200):
-        decision = replace(
-            route(ask("x", context={"site": "ab"[number % 2]}), policy, seed=number), call_id=f"c{number}"
+        decision = route(ask("x", context={"site": "ab"[number % 2]}), policy, seed=number)._replace(
+            call_id=f"c{number}"
         )
         lines.append(Logged(decision, (Outcome(f"c{number}", "feedback", float(rng.random() < 0.8), 0.0),)).to_json())
     path.write_text("\n".join(lines) + "\n")

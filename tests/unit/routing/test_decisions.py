@@ -110,11 +110,10 @@ def test_a_score_outside_zero_to_one_is_refused(log, score):
 
 
 def test_the_memory_is_bounded(route, ask):
-    from dataclasses import replace
 
     log = DecisionLog(keep=10)
     for number in range(100):
-        log.append(replace(route(ask("x")), call_id=str(number)))
+        log.append(route(ask("x"))._replace(call_id=str(number)))
     assert [entry.decision.call_id for entry in log.read()] == [str(number) for number in range(90, 100)]
 
 

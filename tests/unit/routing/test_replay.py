@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -21,7 +20,7 @@ def log(route, ask):
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
     for number in range(2_000):
         request = ask("x" * rng.choice((500, 20_000)), context={"site": rng.choice("ab")})
-        decision = replace(route(request, policy, seed=number), call_id=str(number))
+        decision = route(request, policy, seed=number)._replace(call_id=str(number))
         score = float(rng.random() < QUALITY[decision.tier])
         paid = NanoUSD(2 * decision.expected_nanousd)
         entries.append(
@@ -53,7 +52,7 @@ def test_costs_of_moved_calls_follow_how_the_site_turned_out(log):
 
 def test_the_policy_that_was_logged_replays_to_the_bill_that_was_paid(route, ask):
     policy = RoutingPolicy(tiers=("small", "large"))
-    entries = [Logged(replace(route(ask("x" * size), policy), call_id=str(size))) for size in (5, 50_000)]
+    entries = [Logged(route(ask("x" * size), policy)._replace(call_id=str(size))) for size in (5, 50_000)]
     total = replay(entries, policy)[-1]
     assert (total.moved, total.after_nanousd.value) == (0, pytest.approx(total.paid_nanousd))
     assert total.quality_after is None
@@ -66,7 +65,7 @@ def test_forced_calls_stay_where_they_were(route, ask):
 
 def test_quality_that_nobody_measured_is_told_as_a_guess(route, ask):
     decision = route(ask("x", context={"site": "a"}))
-    entries = [Logged(replace(decision, call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)]
+    entries = [Logged(decision._replace(call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)]
     assert replay(entries, RoutingPolicy(floor=1))[-1].unsupported == 1.0
 
 

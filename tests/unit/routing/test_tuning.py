@@ -132,8 +132,8 @@ def logged_calls(route, ask):
     for number in range(3_000):
         hard = number % 4 == 0
         text = f"{HARD if hard else EASY} {rng.random():.6f}"
-        decision = replace(
-            route(ask(text, context={"site": "a"}), policy, seed=number, learning=True), call_id=str(number)
+        decision = route(ask(text, context={"site": "a"}), policy, seed=number, learning=True)._replace(
+            call_id=str(number)
         )
         weak, strong = outcome(rng, hard=hard)
         score = strong if decision.tier else weak
