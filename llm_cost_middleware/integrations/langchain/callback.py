@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from copy import deepcopy
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -22,10 +23,10 @@ from langchain_core.tracers.context import register_configure_hook
 
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
-from llm_cost_middleware.integrations.langchain.convert import CAPS, make_home, read_call
+from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home, read_call
 from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
 from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
-from llm_cost_middleware.integrations.langchain.names import model_of
+from llm_cost_middleware.integrations.langchain.names import Named, model_of
 from llm_cost_middleware.integrations.langchain.structured import note_bill
 from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
 from llm_cost_middleware.lifecycle.held import Held
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from llm_cost_middleware.config import CostConfig
 
 _log = logging.getLogger(__name__)
-_OPEN = 10_000
+_OPEN, _MODELS = 10_000, 64
 
 
 class _Open(NamedTuple):
@@ -75,6 +76,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         self.outer: CostCallbackHandler | None = None
         """The handler of the block around this one's, which counts these calls as well."""
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
+        self._homes: dict[Named, tuple[Mapping[str, Any], Home]] = {}
         self._lock = Lock()
 
     def on_chat_model_start(
@@ -107,10 +109,8 @@ class CostCallbackHandler(BaseCallbackHandler):
         if model is None:
             self.pipeline.ungoverned(str(told.get("_type") or "a chat model"), "no price is known for its provider")
             return
-        cap = next((told[name] for name in CAPS if type(told.get(name)) is int), None)
-        home = make_home(model.provider, model.name, model.endpoint, {**told, "model": model.name}, cap)
         context = read_context(said[METADATA_KEY]) if METADATA_KEY in said else current_context()
-        request = read_call(home, messages[0], {}, context=context, stream=False)
+        request = read_call(self._home(model, told), messages[0], {}, context=context, stream=False)
         try:
             held = self.pipeline.hold(request)
         except BudgetExceededError as error:
@@ -152,6 +152,19 @@ class CostCallbackHandler(BaseCallbackHandler):
         if entry is not None:
             note_bill(error, entry.held.attempt.target)
             self._quietly(entry.held.fail, error)
+
+    def _home(self, model: Named, told: Mapping[str, Any]) -> Home:
+        """What a model says of itself, read anew where it says something else than in its last call."""
+        known = self._homes.get(model)
+        if known is not None and known[0] == told:
+            return known[1]
+        cap = next((told[name] for name in CAPS if type(told.get(name)) is int), None)
+        home = make_home(model.provider, model.name, model.endpoint, {**told, "model": model.name}, cap)
+        with suppress(Exception):  # parameters that cannot be copied are read each time
+            if len(self._homes) >= _MODELS:
+                self._homes.clear()
+            self._homes[model] = deepcopy(told), home
+        return home
 
     def _count(self, call_id: str) -> None:
         handler: CostCallbackHandler | None = self

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
@@ -266,9 +267,26 @@ class GuardMixin(_Model):
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 
+    # LangChain asks for both in every call, the first one twice; without arguments the answer is always the same
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        if stop is not None or len(kwargs) != (ROUTE in kwargs):
+            return super()._get_invocation_params(stop=stop, **kwargs)
+        targets = self._llm_cost.targets(self)
+        if targets.params is None:
+            targets.params = super()._get_invocation_params()
+        return {**targets.params, **kwargs}
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         route = kwargs.pop(ROUTE, None)
-        params = super()._get_ls_params(stop=stop, **kwargs)
+        targets = self._llm_cost.targets(self)
+        params: Any
+        if stop is not None or kwargs:
+            params = super()._get_ls_params(stop=stop, **kwargs)
+        else:
+            if targets.ls_params is None:
+                targets.ls_params = super()._get_ls_params()
+            params = {**targets.ls_params}
         if isinstance(route, Route) and route.call is not None:  # traces show who answers
             params["ls_provider"], params["ls_model_name"] = route.call.target
         return params
@@ -288,6 +306,10 @@ class GuardMixin(_Model):
         raise TypeError(
             "a guarded model holds clients and a ledger: pickle the plain model, and guard it where it runs"
         )
+
+
+for _asked in (GuardMixin._generate, GuardMixin._agenerate):  # noqa: SLF001 - our own
+    _asked.__dict__["__signature__"] = signature(_asked)  # LangChain asks for it in every call: read it once
 
 
 def _told(kwargs: dict[str, Any], stop: list[str] | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.request import Endpoint
@@ -29,8 +30,11 @@ def model_of(metadata: Mapping[str, Any], told: Mapping[str, Any]) -> Named | No
         told: The invocation parameters.
     """
     name = metadata.get("ls_model_name") or told.get("model") or told.get("model_name")
-    if not isinstance(name, str):
-        return None
+    return _named(name) if isinstance(name, str) else None
+
+
+@lru_cache(maxsize=256)
+def _named(name: str) -> Named | None:
     bare = _DECORATION.sub("", name.rpartition("/")[2]).replace("@", "-")
     provider = provider_of(bare)
     if provider is None:

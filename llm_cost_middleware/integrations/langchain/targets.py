@@ -85,6 +85,9 @@ class Targets:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
         self.timeout: Any = getattr(model, _TIMEOUT_FIELD[provider])
         """The user's own, in whichever form; ``None`` without one."""
+        self.params: Mapping[str, Any] | None = None
+        """What the model says of itself to LangChain's callbacks, once asked; ``ls_params``: to traces."""
+        self.ls_params: Mapping[str, Any] | None = None
         self.providers = frozenset(reachable)
         self.home_only = frozenset({provider})
 

@@ -55,16 +55,9 @@ def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = 
     raw = said.get("usage") or said.get("token_usage")
     usage = message.usage_metadata or {}
     if raw and usage.get("total_cost") != 0:  # an answer in one piece, as the provider counted it
-        finish = said.get("finish_reason")
-        model = said.get("model") or said.get("model_name")
-        body = {
-            **said,
-            "usage": raw,
-            "model": model,
-            "content": message.content,
-            "choices": ({"finish_reason": finish},),
-        }
-        return get_provider(provider).read_usage(body)
+        model, finish = said.get("model") or said.get("model_name"), said.get("finish_reason")
+        said |= {"usage": raw, "model": model, "content": message.content, "choices": ({"finish_reason": finish},)}
+        return get_provider(provider).read_usage(said)
     return _reading(provider, usage, said, message.id, _fees(message.content))
 
 
