@@ -18,7 +18,8 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import AUTOMATIC, FEEDBACK, DecisionLog
+from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog
+from llm_cost_middleware.routing.outcomes import AUTOMATIC, ESCALATED, PARSE_FAILED, USER_RETRY, Repeats, question
 from llm_cost_middleware.usage import TokenUsage
 
 _PREFIXES, _RECENT_S = "prefixes", 86_400.0  # what was learned a day ago is cold
@@ -35,6 +36,7 @@ class Chronicle:
     def __init__(self, journal: Journal | None, clock: Clock) -> None:
         self._journal, self._clock = journal, clock
         self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
+        self._repeats = Repeats()
 
     def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
         """Note that an attempt's cache is worth a trace."""
@@ -50,12 +52,24 @@ class Chronicle:
             self._log.append(call.decision)
             for hold, usage, at in call.traces:
                 self._trace(call, hold, usage, at)
-            if call.escalated:
-                self._log.outcome(call.id, "escalated", AUTOMATIC["escalated"], now)
+            for name in (*call.seen, ESCALATED) if call.escalated else call.seen:
+                self._log.outcome(call.id, name, AUTOMATIC[name], now)
+            if call.decision.grams:  # learning is on
+                self._notice_repeat(call, call.decision.site, now)
             if records:
                 last, cost = records[-1], NanoUSD(call.spent_nanousd)
                 target = Target(last.provider, last.model)
                 self._log.settled(call.id, target, cost, last.output_tokens if last.usage else None, now)
+
+    def _notice_repeat(self, call: Call, site: str, now: float) -> None:
+        """Where this call asks what an earlier one had answered in full, say so of that one; then remember this one."""
+        key = question(call.request, site)
+        if key is None:
+            return
+        if (earlier := self._repeats.earlier(key, call.started)) is not None:
+            self._log.outcome(earlier, USER_RETRY, AUTOMATIC[USER_RETRY], now)
+        if call.records and call.records[-1].status == "exact" and PARSE_FAILED not in call.seen:
+            self._repeats.answered(key, call.id, self._clock.monotonic())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The decisions, oldest first."""

@@ -15,15 +15,6 @@ from llm_cost_middleware.routing.decision import RoutingDecision
 FEEDBACK = "feedback"
 """The name of an outcome that the application itself gave: it wins over every automatic one."""
 
-AUTOMATIC = {
-    "parse_failed": 0.0,
-    "schema_violated": 0.0,
-    "truncated": 0.0,
-    "escalated": 0.0,
-    "user_retry": 0.0,
-}
-"""Outcomes that are seen without asking, and the quality they stand for. None of them is a proof when it is absent."""
-
 
 class Line(Protocol):
     """One line of a journal."""
@@ -154,7 +145,7 @@ class DecisionLog:
 
         Args:
             call_id: The call; unknown ones are kept in a journal and dropped from a bounded memory.
-            name: ``feedback``, or one of ``AUTOMATIC``, or a name of the application's own.
+            name: ``feedback``, or one of ``outcomes.AUTOMATIC``, or a name of the application's own.
             score: Quality, 0 (useless) to 1 (as good as it gets).
             at: Seconds since the Unix epoch.
 

@@ -1,4 +1,4 @@
-"""Whether a value fits a JSON schema, as far as a cheap look can tell: enough to catch an answer that cannot be used."""
+"""Whether a value fits a JSON schema, as far as a cheap look can tell: it catches an answer that cannot be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def satisfies(schema: str | Mapping[str, Any], text: str) -> bool:
-    """Whether a text is JSON that fits a schema, bare or as it stands in a request. A pass is no proof: see ``fits``."""
+    """Whether a text is JSON that fits a schema, bare or as it stands in a request. A pass is no proof: ``fits``."""
     try:
         value = json.loads(text)
         rules = json.loads(schema) if isinstance(schema, str) and schema else schema
@@ -52,28 +52,28 @@ def _fits(rules: Any, value: Any, root: Any, depth: int) -> bool:
         return True
     if "$ref" in rules:
         return _fits(_referred(rules["$ref"], root), value, root, depth - 1)
-    if (types := rules.get("type")) is not None:
-        names = [types] if isinstance(types, str) else types
-        if not any(_is(value, name) for name in names):
-            return False
+    types = rules.get("type")
+    if types is not None and not any(_is(value, name) for name in ([types] if isinstance(types, str) else types)):
+        return False
     if ("enum" in rules and value not in rules["enum"]) or ("const" in rules and value != rules["const"]):
         return False
-    for name in ("anyOf", "oneOf"):
-        choices = rules.get(name)
-        if choices and not any(_fits(choice, value, root, depth - 1) for choice in choices):
-            return False
-    if not all(_fits(part, value, root, depth - 1) for part in rules.get("allOf") or ()):
+    parts = [[part] for part in rules.get("allOf") or ()] + [
+        rules[name] for name in ("anyOf", "oneOf") if name in rules
+    ]
+    if not all(any(_fits(choice, value, root, depth - 1) for choice in choices) for choices in parts):
         return False
-    if isinstance(value, Mapping):
-        known = rules.get("properties") or {}
-        if any(name not in value for name in rules.get("required") or ()):
-            return False
-        if rules.get("additionalProperties") is False and any(name not in known for name in value):
-            return False
-        return all(_fits(known.get(name), item, root, depth - 1) for name, item in value.items())
     if isinstance(value, list):
         return all(_fits(rules.get("items"), item, root, depth - 1) for item in value)
-    return True
+    return not isinstance(value, Mapping) or _object_fits(rules, value, root, depth)
+
+
+def _object_fits(rules: Mapping[str, Any], value: Mapping[str, Any], root: Any, depth: int) -> bool:
+    known = rules.get("properties") or {}
+    if any(name not in value for name in rules.get("required") or ()):
+        return False
+    if rules.get("additionalProperties") is False and any(name not in known for name in value):
+        return False
+    return all(_fits(known.get(name), item, root, depth - 1) for name, item in value.items())
 
 
 def _referred(reference: object, root: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -28,7 +27,7 @@ from llm_cost_middleware.integrations.langchain.targets import Targets
 from llm_cost_middleware.integrations.langchain.usage import STAMP, MeteredStream, read_result
 from llm_cost_middleware.lifecycle.state import Call
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Said
 
 ROUTE = "llm_cost_route"
 """The argument that carries the route from the entry of a call to its sending, past traces and the LLM cache."""
@@ -144,7 +143,7 @@ class Governor:
                 if providers is targets.providers and not targets.bound_home:
                     raise
                 # only this provider understands the call, and no tier names a model of it: the user's own remains
-                request = replace(request, pinned=True)
+                request = request._replace(pinned=True)
                 call = self.pipeline.prepare(request, providers=providers)
         except LLMCostError as error:
             return Route.made(metadata, request, providers, None, error)
@@ -257,7 +256,13 @@ def _answered(result: ChatResult, attempt: Attempt, targets: Targets, told: Mapp
     message.response_metadata = {**message.response_metadata, STAMP: _stamp(attempt)}
     if provider != targets.home.provider and (kind := wanted_class(told)) is not None:
         message.additional_kwargs.update(parse_answer(kind, message.text))
-    return CallResult(result, reading)
+    return CallResult(result, reading, read_said=_said)
+
+
+def _said(result: ChatResult) -> Said:
+    message: Any = result.generations[0].message
+    calls = (*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ()))
+    return Said(message.text, tuple((call["name"], call["args"]) for call in calls))
 
 
 def _stamp(attempt: Attempt) -> dict[str, Any]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware.routing.cascade import Accept, Ask, agree, escalation, next_step, pays, plan_cascade, satisfies
+from llm_cost_middleware.routing.cascade import Accept, Ask, agree, escalation, next_step, pays, plan_cascade
 from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.schemas import satisfies
 
 SCHEMA = """{"type": "object", "required": ["total"], "additionalProperties": false,
  "properties": {"total": {"type": "number"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}}}}"""

@@ -1,0 +1,54 @@
+"""What an answer says, in whichever of the three shapes it came: its text and the tools it calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_cost_middleware.request import Said
+from llm_cost_middleware.wire import getter
+
+
+def read_said(response: Any) -> Said:
+    """Read a whole answer of the messages, chat or responses endpoint, as JSON or as an SDK's object; the first choice.
+
+    Anything else says nothing.
+    """
+    get = getter(response)
+    if choices := get("choices"):
+        return _chat(getter(choices[0])("message"))
+    if output := get("output"):
+        return _responses(output)
+    return _blocks(get("content"))
+
+
+def _chat(message: Any) -> Said:
+    get = getter(message)
+    functions = [getter(getter(call)("function")) for call in get("tool_calls") or ()]
+    return Said(_text(get("content")), tuple((function("name"), function("arguments")) for function in functions))
+
+
+def _responses(output: Any) -> Said:
+    texts, calls = [], []
+    for item in output if isinstance(output, list) else ():
+        get = getter(item)
+        if get("type") == "function_call":
+            calls.append((get("name"), get("arguments")))
+        elif get("type") == "message":
+            texts.append(_text(get("content")))
+    return Said("".join(texts), tuple(calls))
+
+
+def _blocks(content: Any) -> Said:
+    calls = []
+    for block in content if isinstance(content, list) else ():
+        get = getter(block)
+        if get("type") == "tool_use":
+            calls.append((get("name"), get("input")))
+    return Said(_text(content), tuple(calls))
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = [getter(part)("text") for part in content] if isinstance(content, list) else []
+    return "".join(part for part in parts if isinstance(part, str))
