@@ -81,10 +81,13 @@ def bill(
 
 def _items(usage: Mapping[str, Any]) -> tuple[tuple[BilledItem, ...], tuple[str, ...]]:
     """The billed items of a usage object: its iterations where they say more than the top level."""
-    searches = count(mapping(usage.get("server_tool_use")).get("web_search_requests"), _NAME, "web_search_requests")
+    searches, ran = 0, usage.get("server_tool_use")
+    if ran is not None:
+        searches = count(mapping(ran).get("web_search_requests"), _NAME, "web_search_requests")
     iterations = usage.get("iterations")
-    entries = [mapping(entry) for entry in iterations] if isinstance(iterations, list | tuple) else []
-    entries = [entry for entry in entries if entry]
+    entries = []
+    if iterations and isinstance(iterations, list | tuple):
+        entries = [entry for raw in iterations if (entry := mapping(raw))]
     if not entries:
         bucketed, notes = _bucket(usage, searches)
         return (BilledItem(bucketed),), notes
@@ -109,10 +112,12 @@ def _bucket(usage: Mapping[str, Any], searches: int) -> tuple[TokenUsage, tuple[
             output=count(usage.get("completion_tokens"), _NAME, "completion_tokens"),
         ), ()
     notes: tuple[str, ...] = ()
-    split = mapping(usage.get("cache_creation"))
-    short = count(split.get("ephemeral_5m_input_tokens"), _NAME, "ephemeral_5m_input_tokens")
-    long = count(split.get("ephemeral_1h_input_tokens"), _NAME, "ephemeral_1h_input_tokens")
-    total = usage.get("cache_creation_input_tokens")
+    short = long = 0
+    split, total = usage.get("cache_creation"), usage.get("cache_creation_input_tokens")
+    if split is not None:
+        split = mapping(split)
+        short = count(split.get("ephemeral_5m_input_tokens"), _NAME, "ephemeral_5m_input_tokens")
+        long = count(split.get("ephemeral_1h_input_tokens"), _NAME, "ephemeral_1h_input_tokens")
     if total is not None:
         written = count(total, _NAME, "cache_creation_input_tokens")
         if written != short + long:
@@ -121,14 +126,16 @@ def _bucket(usage: Mapping[str, Any], searches: int) -> tuple[TokenUsage, tuple[
             long = min(long, written)
             short = written - long
     output = count(usage.get("output_tokens"), _NAME, "output_tokens")
-    thinking = mapping(usage.get("output_tokens_details")).get("thinking_tokens")
+    reasoning, details = 0, usage.get("output_tokens_details")
+    if details is not None:
+        reasoning = min(count(mapping(details).get("thinking_tokens"), _NAME, "thinking_tokens"), output)
     return TokenUsage(
         uncached_input=count(usage.get("input_tokens"), _NAME, "input_tokens"),
         cache_read=count(usage.get("cache_read_input_tokens"), _NAME, "cache_read_input_tokens"),
         cache_write_5m=short,
         cache_write_1h=long,
         output=output,
-        reasoning=min(count(thinking, _NAME, "thinking_tokens"), output),
+        reasoning=reasoning,
         web_searches=searches,
     ), notes
 
@@ -138,9 +145,9 @@ _LOOP_FROM = 100_000  # below every long-context threshold a loop of internal tu
 
 def server_loop(content: Any, usage: Mapping[str, Any]) -> Mapping[str, int] | None:
     """The provider-side tools that ran, whose internal turns are summed into one input count."""
-    calls = {
-        name: uses for name, uses in mapping(usage.get("server_tool_use")).items() if type(uses) is int and uses > 0
-    }
+    calls, ran = {}, usage.get("server_tool_use")
+    if ran is not None:
+        calls = {name: uses for name, uses in mapping(ran).items() if type(uses) is int and uses > 0}
     if not calls and isinstance(content, list | tuple) and (usage.get("input_tokens") or 0) >= _LOOP_FROM:
         runs = sum(1 for block in content if getter(block)("type") == "server_tool_use")
         calls = {"server_tool_use": runs} if runs else {}
