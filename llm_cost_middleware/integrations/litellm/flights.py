@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_cost_middleware.integrations.litellm.convert import GOVERNED, RouterCall
+from llm_cost_middleware.integrations.litellm.once import Underway, send_once
 from llm_cost_middleware.integrations.litellm.streams import ChatStream, EventStream, result
 from llm_cost_middleware.integrations.litellm.usage import extra
 from llm_cost_middleware.lifecycle.held import Held
@@ -29,8 +30,12 @@ class Flight:
 
     call: RouterCall
     held: Held
-    left: bool = False
-    """It was sent to the provider."""
+    underway: Underway | None = None
+    """Set when it leaves for the provider."""
+
+    def leave(self) -> None:
+        """It leaves now, from this task: once."""
+        self.underway = send_once()
 
     def watch(self, response: Any) -> Watched:
         """Its stream, read as it passes."""
@@ -58,7 +63,10 @@ class Flights:
 
     def take(self, data: Mapping[str, Any]) -> Flight | None:
         """The flight of a request, to be ended by the caller: only the first gets it."""
-        return self._flights.pop(_id_in(data), None)
+        flight = self._flights.pop(_id_in(data), None)
+        if flight is not None and flight.underway is not None:
+            flight.underway.over = True
+        return flight
 
     async def settle(self, flight: Flight, reading: UsageReading) -> None:
         """Book an answer; one that did not end is booked at its reservation."""
@@ -67,7 +75,7 @@ class Flights:
 
     async def fail(self, flight: Flight, error: BaseException) -> None:
         """End a flight with its error: what never left costs nothing."""
-        if not flight.left:
+        if flight.underway is None:
             await self._run(lambda: flight.held.settle(NOTHING_LEFT))
         else:
             await self._run(lambda: flight.held.fail(error))

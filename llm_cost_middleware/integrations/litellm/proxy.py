@@ -9,7 +9,8 @@ They read the configuration in ``LLM_COST_CONFIG``. Money is set aside before a 
 answer, its stream or its error is in. Budgets are kept by the proxy's own identity: its key (alias, else hash), user,
 team and tags become the scopes ``key:``, ``user:``, ``team:`` and ``tag:``; what a client says of itself under
 ``metadata.llm_cost`` counts only where it cannot evade them (``tags``, ``site``, ``conversation``, ``item_count``,
-``max_cost``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it.
+``max_cost``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it, and so is the repetition
+of its HTTP client.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         group = flight.call.group
         if group is None or not (group.mixed or group.alias):
             _check(target, expected)
-        flight.left = True
+        flight.leave()
 
     # --- after -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pathlib
 
@@ -41,6 +42,14 @@ class Books:
     @property
     def statuses(self):
         return [record.status for record in self.pipeline.records()]
+
+    async def reached(self, count=1):
+        """Until the provider has got so many requests; however busy the machine is."""
+        for _ in range(6_000):
+            if self.sim.request_count >= count and self.sim.bill.total_nanousd:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{self.sim.request_count} requests of {count}")
 
     def agree(self):
         """Nothing is pending, and the ledger says what the provider bills."""

@@ -231,7 +231,7 @@ async def _logged_calls(books):
         MINI, ASK, max_tokens=9, api_base=books.sim.openai_url, api_key="k", metadata={"llm_cost": {"user": "9"}}
     )
     await books.router().acompletion("smart", ASK, max_tokens=9)
-    for _ in range(100):
+    for _ in range(1_000):
         await asyncio.sleep(0.02)
         if books.settled == books.sim.bill.total_nanousd:
             break

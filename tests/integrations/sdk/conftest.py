@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 import pytest
@@ -33,6 +34,14 @@ class Books:
         balance = self.pipeline.ledger.balance("global")
         assert balance.pending_nanousd == 0
         return balance.settled_nanousd
+
+    async def reached(self, count=1):
+        """Until the provider has got so many requests; however busy the machine is."""
+        for _ in range(6_000):
+            if self.sim.request_count >= count and self.sim.bill.total_nanousd:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{self.sim.request_count} requests of {count}")
 
     def agree(self):
         """Nothing is pending, and the ledger says what the provider bills."""

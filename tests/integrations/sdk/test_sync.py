@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import anthropic
@@ -166,6 +167,7 @@ def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, make_
     books.sim.script(Fault.hang(billed=True))
     with pytest.raises((anthropic.APITimeoutError, openai.APITimeoutError)):
         door(books.wrap(clients), timeout=0.3)
+    asyncio.run(books.reached())
     assert books.statuses == ["unconfirmed"]
     assert books.settled >= books.sim.bill.total_nanousd > 0
 
