@@ -40,6 +40,7 @@ from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decisions import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
@@ -272,13 +273,18 @@ class CostPipeline:
         """The latest routing decisions, oldest first."""
         return self._chronicle.decisions()
 
-    def feedback(self, call_id: str, score: float) -> None:
+    def feedback(self, call_id: str, score: float, *, name: str = FEEDBACK) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
+
+        Args:
+            call_id: The call.
+            score: Its quality.
+            name: Who says so. What is said as ``feedback`` wins; of all others the worst counts.
 
         Raises:
             ConfigurationError: The score is outside 0 to 1.
         """
-        self._chronicle.feedback(call_id, score)
+        self._chronicle.feedback(call_id, score, name)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 

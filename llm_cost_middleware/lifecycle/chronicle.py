@@ -76,10 +76,10 @@ class Chronicle:
         with self._lock:
             return tuple(logged.decision for logged in self._log.read())
 
-    def feedback(self, call_id: str, score: float) -> None:
+    def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
         """What the application says of an answer. Raises ``ConfigurationError`` for a score outside 0 to 1."""
         with self._lock:
-            self._log.outcome(call_id, FEEDBACK, score, self._clock.now())
+            self._log.outcome(call_id, name, score, self._clock.now())
 
     def recall(self) -> PrefixStatistics:
         """What an earlier process learned of prefixes; nothing, where the storage does not keep it."""

@@ -17,6 +17,7 @@ from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.outcomes import AUTOMATIC, PARSE_FAILED
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
 _PIPELINES = 16
@@ -173,7 +174,11 @@ class Job:
     def result(self, answer: Answer, parse_result: Callable[[Any], Any] | None) -> Result:
         """What the caller gets of an answer."""
         text = self._api.text(answer.response)
-        value = text if parse_result is None else parse_result(answer.response)
+        try:
+            value = text if parse_result is None else parse_result(answer.response)
+        except Exception:
+            self.pipeline.feedback(answer.call_id, AUTOMATIC[PARSE_FAILED], name=PARSE_FAILED)
+            raise
         return Result(text, value, answer.response, answer.decision, answer.records[-1])
 
     def _render(self, body: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
