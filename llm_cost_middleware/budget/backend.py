@@ -14,10 +14,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, Status, Verb
-from llm_cost_middleware.budget.rules import Book, Figures
+from llm_cost_middleware.budget.rules import Book, Figures, Summary
+from llm_cost_middleware.money import NanoUSD
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,6 +150,35 @@ class Journaling(Protocol):
     @property
     def journal(self) -> Journal:
         """The journal of this ledger."""
+        ...
+
+
+class Archived(NamedTuple):
+    """What was moved. ``path`` is ``None`` where there was nothing to move; ``resumed``: it had been begun before.
+
+    ``carried`` counts the rows that now hold the sums of ``rows``; ``kept`` the attempts that are old enough and stay,
+    because they are open, or their cost is an estimate that may still be corrected.
+    """
+
+    path: Path | None
+    rows: int
+    carried: int
+    settled_nanousd: NanoUSD
+    kept: int
+    resumed: bool
+
+
+@runtime_checkable
+class Archiving(Protocol):
+    """The optional ability of a backend to move old rows to a file and leave rows that carry their sums.
+
+    Books are closed first: an attempt that is archived takes no correction any more, so its rows stand still while they
+    are written to a file, flushed, read back and compared. Only then they leave, and in the same transaction rows of
+    kind ``carried`` take over what they added to the sums. Killed anywhere, the next call goes on where it stopped.
+    """
+
+    def archive(self, before: int, path: Path | None, summary: Summary) -> Archived:
+        """See ``Ledger.archive``; ``before`` is ms."""
         ...
 
 

@@ -19,7 +19,7 @@ from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd,
 
 State = Literal["pending", "settled", "voided", "lapsed", "refused"]
 Verb = Literal["settle", "void", "lapse", "reconcile", "book"]
-Kind = Literal["reserve", "settle", "void", "lapse", "reconcile", "book"]
+Kind = Literal["reserve", "settle", "void", "lapse", "reconcile", "book", "carried"]
 Status = Literal["reserved", "exact", "estimated", "unconfirmed", "void"]
 
 GLOBAL = "global"
@@ -235,7 +235,8 @@ class Row(NamedTuple):
     """One line of the ledger: appended, never changed. ``memo`` belongs to the caller.
 
     ``amount_nanousd`` is what the line says was reserved, spent, charged or corrected to (a void says zero);
-    ``at`` is when it was written and ``reserved_at`` whose window the money counts in, both seconds since the epoch.
+    ``at`` is when it was written and ``reserved_at`` whose window the money counts in, both seconds since the epoch. A
+    ``carried`` line has the sum, and the latest times, of lines that were moved to an archive.
     """
 
     seq: int

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llm_cost_middleware.budget.backend import Archived
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.metering import MemoSums
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 
 ledger = typer.Typer(help="The append-only rows behind every figure.", no_args_is_help=True)
@@ -55,3 +58,40 @@ def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
         out.print(f"{when}  {name}  {state:11}  {format_usd(amount)}", highlight=False)
     if not open_ones:
         out.print("every attempt is confirmed")
+
+
+@ledger.command()
+def archive(
+    before: Annotated[datetime, typer.Option(help="Move what was over before this UTC time.")],
+    to: Annotated[Path | None, typer.Option(help="The file. Default: beside the ledger, numbered.")] = None,
+    config: ConfigOption = None,
+    url: LedgerOption = None,
+) -> None:
+    """Move old rows to a file and leave their sums: no balance, budget or report changes.
+
+    What is open or not exact stays. Interrupted, run it again: nothing is lost, nothing counted twice.
+    """
+    moment = before.replace(tzinfo=before.tzinfo or UTC)
+    with open_ledger(config, url) as opened:
+        moved = opened.archive(moment, MemoSums(), to)
+        while moved.resumed:
+            _tell(moved)
+            if to is not None and moved.path == to.absolute():
+                return
+            moved = opened.archive(moment, MemoSums(), to)
+    _tell(moved)
+
+
+def _tell(moved: Archived) -> None:
+    if moved.path is None:
+        out.print("nothing to archive")
+    else:
+        begun = " (begun before)" if moved.resumed else ""
+        out.print(
+            f"{moved.rows:,} rows, {format_usd(moved.settled_nanousd)}, moved to {moved.path}{begun}; "
+            f"{moved.carried:,} rows carry their sums",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if moved.kept:
+        out.print(f"{moved.kept:,} attempts as old stay: open, or not exact (`llm-cost ledger unconfirmed`)")

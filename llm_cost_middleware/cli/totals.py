@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.metering import decode_memo
+from llm_cost_middleware.metering import Memo, decode_memo
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import NO_USAGE, TokenUsage
@@ -23,12 +23,12 @@ class Total:
     cost_nanousd: NanoUSD = ZERO
     statuses: dict[str, int] = field(default_factory=dict)
 
-    def add(self, usage: TokenUsage | None, cost: NanoUSD, status: str) -> None:
-        """Add one attempt."""
-        self.calls += 1
+    def add(self, usage: TokenUsage | None, cost: NanoUSD, status: str, calls: int = 1) -> None:
+        """Add an attempt, or the sum of several."""
+        self.calls += calls
         self.usage = self.usage + (usage or NO_USAGE)
         self.cost_nanousd = NanoUSD(self.cost_nanousd + cost)
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.statuses[status] = self.statuses.get(status, 0) + calls
 
 
 Totals = dict[str, Total]
@@ -44,26 +44,32 @@ def of_records(records: Iterable[CostRecord]) -> Totals:
 
 
 def of_rows(rows: Iterable[Row]) -> Totals:
-    """The sums of a ledger's rows, by ``provider/model``: the last word on each attempt counts."""
+    """The sums of a ledger's rows, by ``provider/model``: the last word on each attempt counts.
+
+    Where that has no memo, as a lapse and a correction by hand, the one before says which model it was.
+    """
+    totals: Totals = {}
     last: dict[str, Row] = {}
     for row in rows:
-        if row.kind != "reserve":
-            last[row.id] = row
-    totals: Totals = {}
-    for row in last.values():
-        if row.kind == "void":
-            continue
-        try:
-            memo = decode_memo(row.memo)
-        except ValueError:
-            name, usage = "(no memo)", None
+        if row.kind == "carried":
+            _add(totals, row)
         else:
-            name = str(memo.target) if memo.target is not None else "(no model)"
-            usage = NO_USAGE
-            for item in memo.items:
-                usage = usage + item.usage
-        totals.setdefault(name, Total()).add(usage, row.amount_nanousd, row.status)
+            before = last.get(row.id)
+            last[row.id] = row if row.memo or before is None else row._replace(memo=before.memo)
+    for row in last.values():
+        if row.kind not in {"reserve", "void"}:
+            _add(totals, row)
     return totals
+
+
+def _add(totals: Totals, row: Row) -> None:
+    try:
+        memo = decode_memo(row.memo)
+    except ValueError:
+        memo = Memo("", 0, None)
+    usage = sum((item.usage for item in memo.items), NO_USAGE)
+    name = str(memo.target) if memo.target is not None else "(no model)"
+    totals.setdefault(name, Total()).add(usage, row.amount_nanousd, row.status, memo.calls)
 
 
 def table_of(totals: Totals, title: str) -> Table:

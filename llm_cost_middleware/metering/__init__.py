@@ -10,10 +10,12 @@ from llm_cost_middleware.metering.price import (
     price_reading,
     price_response,
 )
+from llm_cost_middleware.metering.sums import MemoSums
 
 __all__ = [
     "Memo",
     "MemoItem",
+    "MemoSums",
     "PriceStatus",
     "PricedCall",
     "PricedItem",

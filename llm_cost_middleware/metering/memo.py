@@ -48,6 +48,8 @@ class Memo:
     terms: Mapping[str, Any] = field(default_factory=lambda: EMPTY, hash=False)
     """What decided the bill beside model, time and usage: ``service_tier``, ``speed``, ``geo``, ``batch``,
     ``tool_calls``."""
+    calls: int = 1
+    """How many attempts it stands for: one, or what an archive summed up."""
 
 
 def encode_memo(
@@ -99,6 +101,7 @@ def decode_memo(memo: bytes) -> Memo:
             response_id=data.get("rid"),
             items=tuple(MemoItem(TokenUsage(**usage), model, kind) for model, kind, usage in data.get("items", ())),
             terms=data.get("terms", EMPTY),
+            calls=data.get("calls", 1),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"not a memo that this version reads: {error!r}") from None

@@ -53,7 +53,7 @@ def sums(rows: Iterable[Row], budget: Budget | None, scope: str, now: int) -> tu
         else:
             held.pop(row.id, None)
             spent[row.id] = row.amount_nanousd
-        born.setdefault(row.id, round(row.at * 1000))
+        born.setdefault(row.id, round((row.reserved_at if row.kind == "carried" else row.at) * 1000))
     return (
         sum(amount for id_, amount in spent.items() if same_window(budget, born[id_], now)),
         sum(amount for id_, amount in held.items() if same_window(budget, born[id_], now)),

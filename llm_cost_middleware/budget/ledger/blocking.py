@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import Backend, Journal, Journaling
+from llm_cost_middleware.budget.backend import Archived, Archiving, Backend, Journal, Journaling
 from llm_cost_middleware.budget.ledger.face import (
     SWEEP,
     Durability,
@@ -34,7 +35,7 @@ from llm_cost_middleware.budget.model import (
     parse_window,
 )
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
 
 
@@ -201,6 +202,27 @@ class Ledger(Face):
     def rows(self, since: datetime | float | None = None, scope: str | None = None) -> Iterator[Row]:
         """The rows in the order they were written, streamed: from a time (seconds since the epoch) on, of one scope."""
         return self._backend.rows(since_ms(since), None if scope is None else parse_scope(scope))
+
+    def archive(self, before: datetime | float, summary: rules.Summary, to: Path | str | None = None) -> Archived:
+        """Move the rows of attempts that were over before a time to a file; rows that carry their sums stay.
+
+        No balance changes, and no budget, set later, counts too little. What is open stays, and what is not ``exact``,
+        until it is reconciled. What is archived takes no correction any more; its ids stay known. The file is a JSON
+        object a line. Killed at any moment, call it again: it first finishes what was begun, and says ``resumed``.
+
+        Args:
+            before: Seconds since the epoch, or a ``datetime`` with a time zone.
+            summary: What the memos of the rows add up to (``metering.MemoSums`` for those of a pipeline).
+            to: The file, which must not exist; beside the ledger and numbered when ``None``.
+
+        Raises:
+            ConfigurationError: The storage of this ledger cannot (only SQLite can), or the file exists.
+            LedgerError: The file did not read back as written, or was changed before its rows had left the ledger.
+        """
+        if not isinstance(self._backend, Archiving):
+            scheme = self.url.partition(":")[0] or type(self._backend).__name__
+            raise ConfigurationError(f"a {scheme} ledger has no archive; a sqlite one has", key="ledger.url")
+        return self._backend.archive(since_ms(before) or 0, None if to is None else Path(to), summary)
 
     def hold(
         self,

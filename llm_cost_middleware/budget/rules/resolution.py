@@ -32,6 +32,7 @@ class Record:
     resolved: int = 0
     reconciled: int = 0
     warnings: tuple[tuple[str, str], ...] = ()
+    archived: bool = False
 
     def reservation(self) -> Reservation:
         """As its caller sees it."""
@@ -98,7 +99,7 @@ def resolve(record: Record, verb: Verb, amount: int) -> Move | None:
     ======== ============================= =================== ============== ===========
 
     A reservation resolves at most once, as in payments; a lapse is a guess and gives way to the answer, because the
-    money is spent whether or not the lease had ended.
+    money is spent whether or not the lease had ended. What was archived is closed: a new reconcile is a conflict.
 
     Raises:
         ReservationConflictError: Another resolution was made before.
@@ -109,11 +110,7 @@ def resolve(record: Record, verb: Verb, amount: int) -> Move | None:
     if state == "refused":
         raise ReservationConflictError(record.id, "was refused; nothing was reserved")
     if verb == "reconcile":
-        if state == "pending":
-            raise ReservationConflictError(record.id, "is still pending; settle it")
-        if record.reconciled and record.charged == amount:
-            return None
-        return Move("settled", amount, 0, amount - record.charged)
+        return _reconcile(record, amount)
     if state == "pending":
         return (
             Move("voided", 0, -record.amount, 0) if verb == "void" else Move("settled", amount, -record.amount, amount)
@@ -126,6 +123,16 @@ def resolve(record: Record, verb: Verb, amount: int) -> Move | None:
         return None
     detail = f"settled at {NanoUSD(record.actual)}" if state == "settled" else state
     raise ReservationConflictError(record.id, f"was already {detail}")
+
+
+def _reconcile(record: Record, amount: int) -> Move | None:
+    if record.state == "pending":
+        raise ReservationConflictError(record.id, "is still pending; settle it")
+    if record.reconciled and record.charged == amount:
+        return None
+    if record.archived:
+        raise ReservationConflictError(record.id, "was archived; book a difference under an id of its own")
+    return Move("settled", amount, 0, amount - record.charged)
 
 
 def apply(record: Record, verb: Verb, move: Move, amount: int, status: Status, now: int) -> None:

@@ -6,19 +6,23 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import Snapshot
+from llm_cost_middleware.budget.backend import Archived, Snapshot
+from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
 from llm_cost_middleware.budget.backends.sqlite.store import Store
 from llm_cost_middleware.budget.model import LIFETIME, Budget, Kind, Receipt, Reservation, Row, Status, Verb
 from llm_cost_middleware.budget.rules import (
+    DAY,
     Book,
     Charge,
     Entry,
     Figures,
     Record,
     Refusal,
+    Summary,
     apply,
     check_replay,
     covers,
@@ -31,7 +35,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
 
-_BLOCK = 500  # rows fetched at once, so that a long read holds no transaction open
+_BLOCK = 500  # rows fetched at once
 
 _VERSION = "SELECT version FROM tenant WHERE id = ?"
 _SUMS = "SELECT settled, pending FROM cell WHERE account = ? AND cell = ?"
@@ -42,7 +46,7 @@ _ADD = (
 )
 _RESERVATION = (
     "SELECT id, scopes, amount, created, expires, state, charged, verb, actual, status, late, resolved, reconciled,"
-    " warnings, refusal FROM reservation WHERE tenant = ? AND id = ?"
+    " warnings, refusal, archived FROM reservation WHERE tenant = ? AND id = ?"
 )
 _RESERVE = "INSERT INTO reservation (tenant, id, scopes, amount, created, expires) VALUES (?, ?, ?, ?, ?, ?)"
 _REFUSE = (
@@ -69,6 +73,7 @@ class SQLiteBackend:
         self._accounts: dict[tuple[str, str], int] = {}
         self._closed = False
         store.on_rollback(self)
+        self._name = tenant
         self._tenant: int = store.write(partial(_tenant_id, tenant))
         self.journal = SQLiteJournal(store, self._tenant)
 
@@ -246,15 +251,24 @@ class SQLiteBackend:
             "SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM entry"  # noqa: S608 - fixed text
             f" WHERE {where} ORDER BY seq LIMIT {_BLOCK}"
         )
-        while True:
-            with self._store.reading() as db:
+        with self._store.snapshot() as db:
+            while True:
                 block = db.execute(query, (self._tenant, seq, *filters)).fetchall()
-            for seq, kind, id_, at, amount, joined, status, created, memo in block:
-                yield Row(
-                    seq, kind, id_, at / 1000, NanoUSD(amount), tuple(joined.split(" ")), status, created / 1000, memo
-                )
-            if len(block) < _BLOCK:
-                return
+                for seq, kind, id_, at, amount, joined, status, created, memo in block:
+                    yield Row(
+                        seq, kind, id_, at / 1000, NanoUSD(amount), tuple(joined.split(" ")), status, created / 1000,
+                        memo,
+                    )  # fmt: skip
+                if len(block) < _BLOCK:
+                    return
+
+    def archive(self, before: int, path: Path | None, summary: Summary) -> Archived:
+        """See ``Archiving``."""
+        now = int(self._now() * 1000)
+        with self._store.reading() as db:
+            windows = {(budget.window, budget.timezone) for budget in self._load(db).budgets} | {("month", "UTC")}
+        recent = min(horizon(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
+        return Archive(self._store, self._tenant, self._name, recent, summary).run(min(before, now), path)
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
@@ -351,7 +365,7 @@ class SQLiteBackend:
             return None
         refusal = row[14]
         crossed = tuple((scope, window) for scope, window in json.loads(row[13])) if row[13] else ()
-        facts: list[Any] = [*row[2:10], bool(row[10]), row[11], row[12], crossed]
+        facts: list[Any] = [*row[2:10], bool(row[10]), row[11], row[12], crossed, bool(row[15])]
         record = Record(row[0], tuple(row[1].split(" ")), *facts)
         return record, Refusal(*json.loads(refusal)) if refusal else None
 

@@ -85,3 +85,26 @@ CREATE TABLE mark (                             -- the journal: small records be
 );
 
 CREATE INDEX mark_kind ON mark (tenant, kind, seq);
+
+-- version 3
+ALTER TABLE reservation ADD COLUMN archived INTEGER NOT NULL DEFAULT 0;     -- number of the archive its rows are in
+
+CREATE TABLE archive (                          -- rows that were moved to a file
+    id      INTEGER PRIMARY KEY,
+    tenant  INTEGER NOT NULL REFERENCES tenant (id),
+    before  INTEGER NOT NULL,
+    path    TEXT    NOT NULL,
+    state   TEXT    NOT NULL DEFAULT 'closing', -- then written, then moved
+    sha256  TEXT    NOT NULL DEFAULT '',
+    lines   INTEGER NOT NULL DEFAULT 0,
+    settled INTEGER NOT NULL DEFAULT 0,
+    carried INTEGER NOT NULL DEFAULT 0          -- rows that hold the sums of the moved ones
+);
+
+DROP TRIGGER entry_is_never_deleted;
+CREATE TRIGGER entry_is_never_deleted BEFORE DELETE ON entry    -- but for what stands in an archive that is whole
+WHEN NOT EXISTS (
+    SELECT 1 FROM reservation JOIN archive ON archive.id = reservation.archived
+    WHERE reservation.tenant = old.tenant AND reservation.id = old.id AND archive.state = 'written'
+)
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;

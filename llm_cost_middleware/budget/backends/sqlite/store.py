@@ -27,7 +27,7 @@ class Store:
 
     def __init__(self, path: Path, url: str, *, full: bool) -> None:
         self.url, self.users = url, 0
-        self._path, self._full = path, full
+        self.path, self._full = path, full
         self._forgetters: WeakSet[Any] = WeakSet()
         if not path.parent.is_dir():
             raise LedgerUnavailableError(url, f"there is no directory {path.parent}")
@@ -43,7 +43,7 @@ class Store:
     def _start(self) -> None:
         """Locks, queue and turn of a process; connections are opened when they are needed."""
         self._still, self._reading = Lock(), Lock()
-        self._gate = Gate(self._path.with_name(self._path.name + "-queue"))
+        self._gate = Gate(self.path.with_name(self.path.name + "-queue"))
         self._writer = Writer(self._write_connection, self._still, self._gate, self.url, self._forget)
 
     @classmethod
@@ -61,7 +61,7 @@ class Store:
 
     def _write_connection(self) -> sqlite3.Connection:
         if self._writing is None:
-            self._writing = connect(self._path, full=self._full)
+            self._writing = connect(self.path, full=self._full)
         return self._writing
 
     def on_rollback(self, forgetter: Any) -> None:
@@ -81,7 +81,7 @@ class Store:
         """A read transaction: everything in it is of one moment. Never waits for a writer."""
         with translated(self.url), self._reading:
             if self._reader is None:
-                self._reader = connect(self._path, full=self._full)
+                self._reader = connect(self.path, full=self._full)
             self._reader.execute("BEGIN")
             try:
                 yield self._reader
@@ -89,13 +89,27 @@ class Store:
                 with suppress(sqlite3.Error):
                     self._reader.execute("COMMIT")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A read transaction on a connection of its own, for as long as a caller takes to read: of one moment."""
+        with translated(self.url):
+            owner, connection = os.getpid(), connect(self.path, full=self._full)
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                if os.getpid() == owner:
+                    connection.close()
+                else:  # a fork's copy: the parent's to close
+                    _inherited.append(connection)
+
     def close(self) -> None:
         """Close the file when its last user has."""
         with _registry_lock:
             self.users -= 1
             if self.users:
                 return
-            _registry.pop((self._path, self._full), None)
+            _registry.pop((self.path, self._full), None)
         with self._still, self._reading, translated(self.url):
             self._disconnect()
             self._gate.close()
@@ -128,6 +142,7 @@ class Store:
 _registry: WeakValueDictionary[tuple[Path, bool], Store] = WeakValueDictionary()
 _registry_lock = Lock()
 _resting: list[Store] = []
+_inherited: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:

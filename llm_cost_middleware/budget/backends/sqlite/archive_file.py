@@ -1,0 +1,127 @@
+"""The file of an archive: a JSON object a line, first a header, then the rows in their order, last their sums.
+
+It is whole or it is not there: written beside its name, flushed to the disk, read back row by row, then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from llm_cost_middleware.budget.rules import Line
+from llm_cost_middleware.errors import LedgerError
+
+if sys.platform == "darwin":
+    import fcntl
+
+_VERSION = 1
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Written(NamedTuple):
+    """What a file holds. ``settled`` is nano-dollars."""
+
+    sha256: str
+    rows: int
+    settled: int
+
+
+def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]) -> Written:
+    """Write an archive, durably.
+
+    Args:
+        path: Where. What is there may only be this very archive, from an attempt that was cut short.
+        header: The first line.
+        rows: The rows, each time from the start: they are compared with what is read back.
+
+    Raises:
+        LedgerError: Another file is there, or what is read back is not what was written.
+        OSError: It cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    header = {"archive": _VERSION, **header}
+    try:
+        with part.open("wb") as file:
+            count = settled = 0
+            file.write(_line(header))
+            for line in rows():
+                file.write(_line(line._asdict() | {"memo": line.memo.decode(errors="surrogateescape")}))
+                count, settled = count + 1, settled + line.settled
+            file.write(_line({"rows": count, "settled": settled}))
+            _flush(file)
+        for theirs, ours in zip_longest(read(part), rows()):
+            if theirs != ours:
+                raise LedgerError(f"{part} does not read back as it was written; the rows stay in the ledger")
+        written = Written(digest(part), count, settled)
+        if path.exists() and _header(path) != header:
+            raise LedgerError(f"{path} is another file; move it away. The rows stay in the ledger")
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    if sys.platform != "win32":  # the name must last as long as the content
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return written
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The rows of an archive.
+
+    Raises:
+        LedgerError: It is none, or not whole.
+    """
+    count = settled = 0
+    with path.open("rb") as file:
+        if _parse(file.readline()).get("archive") != _VERSION:
+            raise LedgerError(f"{path} is not an archive that this version reads")
+        for text in file:
+            fields = _parse(text)
+            if fields == {"rows": count, "settled": settled} and not file.readline():
+                return
+            if fields.keys() != set(Line._fields):
+                break
+            line = Line(**{**fields, "memo": fields["memo"].encode(errors="surrogateescape")})
+            count, settled = count + 1, settled + line.settled
+            yield line
+    raise LedgerError(f"{path} is not whole")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return _parse(file.readline())
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return f"{_encode(fields)}\n".encode()
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    if sys.platform == "darwin":  # there fsync alone does not reach the platter
+        fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)

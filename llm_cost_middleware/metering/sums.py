@@ -1,0 +1,43 @@
+"""What memos add up to: one memo for many attempts at one model, for a ledger whose old rows were archived."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict
+
+from llm_cost_middleware.metering.memo import Memo, decode_memo
+from llm_cost_middleware.usage import NO_USAGE, TokenUsage
+
+_NO_MEMO = Memo("", 0, None)
+
+
+class MemoSums:
+    """``Summary`` of the memos that a pipeline writes: calls and usage by model and price version."""
+
+    def label(self, memo: bytes) -> Hashable:
+        """See ``Summary``."""
+        read = _read(memo)
+        return read.target, read.price_version
+
+    def total(self, memos: Sequence[bytes]) -> bytes:
+        """See ``Summary``."""
+        read = [_read(memo) for memo in memos]
+        items: dict[tuple[str | None, str], TokenUsage] = {}
+        for memo in read:
+            for usage, model, kind in memo.items:
+                items[model, kind] = items.get((model, kind), NO_USAGE) + usage
+        target = read[0].target
+        data = {
+            "v": 1, "call": "", "n": 0, "calls": sum(memo.calls for memo in read), "pv": read[0].price_version,
+            "at": [target.provider, target.model] if target else None,
+            "items": [[*key, {name: n for name, n in asdict(usage).items() if n}] for key, usage in items.items()],
+        }  # fmt: skip
+        return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _read(memo: bytes) -> Memo:
+    try:
+        return decode_memo(memo)
+    except ValueError:
+        return _NO_MEMO
