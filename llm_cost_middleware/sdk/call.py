@@ -13,7 +13,7 @@ from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.said import read_said
-from llm_cost_middleware.request import Attempt, CallResult, Endpoint
+from llm_cost_middleware.request import Attempt, CallResult, Endpoint, Said
 from llm_cost_middleware.sdk.api import Api
 from llm_cost_middleware.sdk.bodies import plain_body
 from llm_cost_middleware.sdk.streams import SdkStream, put_back
@@ -73,13 +73,13 @@ class SdkCall:
     def read(self, answer: Any) -> CallResult | SdkStream:
         """What the SDK answered: a response with its usage, or an open stream."""
         if not self._stream:
-            return CallResult(answer, self._reading(answer), read_said=None if self._raw else read_said)
+            return CallResult(answer, self._reading(answer), None, _said_unparsed if self._raw else read_said)
         return self._opened(answer, answer.parse() if self._raw else answer)
 
     async def aread(self, answer: Any) -> CallResult | SdkStream:
         """The same for an asynchronous client, whose unparsed responses may parse asynchronously."""
         if not self._stream:
-            return CallResult(answer, self._reading(answer), read_said=None if self._raw else read_said)
+            return CallResult(answer, self._reading(answer), None, _said_unparsed if self._raw else read_said)
         stream = answer.parse() if self._raw else answer
         return self._opened(answer, await stream if inspect.isawaitable(stream) else stream)
 
@@ -112,6 +112,10 @@ class SdkCall:
                 raise
 
         return parse
+
+
+def _said_unparsed(response: Any) -> Said:
+    return read_said(response.http_response.json())
 
 
 def _parsing_to(response: Any, stream: Any) -> Any:
