@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
+from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, draw_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import Candidates
@@ -57,7 +56,7 @@ class CostPipeline:
         clock: Time; the machine's own, if ``None``.
         rng: Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer.
-        new_id: Makes call ids; random ones, if ``None``. An id must never repeat.
+        new_id: Makes call ids; ones that no other process draws, if ``None``. An id must never repeat.
 
     Raises:
         ConfigurationError: A URL or a budget that cannot be used.
@@ -105,7 +104,7 @@ class CostPipeline:
             chronicle=self._chronicle,
             clock=self.clock,
             rng=rng if rng is not None else SystemRandom(),
-            new_id=new_id if new_id is not None else lambda: os.urandom(8).hex(),
+            new_id=new_id if new_id is not None else draw_id,
             books=Bookkeeper(self.clock, (LoggingObserver(), *observers)),
         )
         self._closed = False

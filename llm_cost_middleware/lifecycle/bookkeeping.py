@@ -55,9 +55,8 @@ class Bookkeeper:
             tracker = self._tracker.add(record)
             self._tracker = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP)
 
-    @property
-    def _heard(self) -> bool:
-        """Whether anybody would take note of an ordinary event: most calls are made with logging off."""
+    def heard(self) -> bool:
+        """Whether anybody would take note of an ordinary event."""
         return not self._only_logs or LoggingObserver.listens()
 
     def emit(self, event: Event) -> None:
@@ -70,7 +69,7 @@ class Bookkeeper:
 
     def routed(self, call: Call) -> None:
         """A model was chosen."""
-        if self._heard and (decision := call.decision) is not None:
+        if call.heard and (decision := call.decision) is not None:
             now = self._clock.now()
             self.emit(
                 Routed(
@@ -86,7 +85,7 @@ class Bookkeeper:
 
     def reserved(self, call: Call, hold: Hold) -> None:
         """Money was set aside."""
-        if self._heard and hold.reservation_id is not None:
+        if call.heard and hold.reservation_id is not None:
             quote = hold.quote
             self.emit(
                 Reserved(
@@ -123,7 +122,7 @@ class Bookkeeper:
         call.records.append(record)
         call.spent_nanousd += outcome.amount_nanousd
         self.add(record)
-        if self._heard:
+        if call.heard:
             self.emit(
                 Settled(
                     call.id, now, hold.reservation_id or "", call.attempts, str(quote.target), outcome.amount_nanousd,
@@ -138,7 +137,7 @@ class Bookkeeper:
 
     def voided(self, call: Call, hold: Hold, reason: str) -> None:
         """An attempt that was not billed gave its reservation back."""
-        if self._heard:
+        if call.heard:
             self.emit(
                 Voided(
                     call.id, self._clock.now(), hold.reservation_id or "", call.attempts, str(hold.quote.target), reason

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
@@ -43,6 +44,7 @@ from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.retry.gate import Admission
 from llm_cost_middleware.routing.outcomes import PARSE_FAILED
 
 _log = logging.getLogger(__name__)
@@ -125,14 +127,17 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
                 return engine.answer(call, verdict.response)
             target = verdict
             continue
-        end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s)
+        deadline = inf if engine.settings.observe else call.started + engine.retry.deadline_s
+        end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s, deadline)
         yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
         return engine.answer(call, None)
 
 
 def _hold(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Hold]:
     """Admit the attempt and set its money aside. In observe mode, what does not fit is only reported."""
-    target = yield from _admit(engine, call, target)
+    admission = engine.admit(target)
+    if admission.action != "go":
+        target = yield from _wait(engine, call, target, admission)
     if engine.cache.warm_first:
         yield from _let_warm(engine, call, target)
     quote = engine.quotes.quote(call, target)
@@ -156,9 +161,8 @@ def _let_warm(engine: Engine, call: Call, target: Target) -> Generator[Any, Any,
         yield Sleep(_WARM_POLL_S)
 
 
-def _admit(engine: Engine, call: Call, target: Target) -> Generator[Any, Any, Target]:
+def _wait(engine: Engine, call: Call, target: Target, admission: Admission) -> Generator[Any, Any, Target]:
     """Wait at the gate of a target, or walk around one whose circuit is open."""
-    admission = engine.admit(target)
     while admission.action == "wait":
         yield Sleep(admission.delay_s)
         admission = engine.admit(target, admission)
@@ -321,6 +325,9 @@ def _surely(verb: Settle | Book | Void) -> Generator[Any, Any, tuple[Receipt | N
 def _write_log(engine: Engine, call: Call) -> Steps:
     """Log the decision and what it came to. What goes wrong there is nothing to lose an answer for."""
     try:
-        yield Note(partial(engine.chronicle.write, call))
+        if engine.chronicle.blocking:
+            yield Note(partial(engine.chronicle.write, call))
+        else:
+            engine.chronicle.write(call)
     except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
         _log.exception("the decision of call %s was not logged", call.id)

@@ -38,6 +38,11 @@ class Chronicle:
         self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
         self._repeats = Repeats()
 
+    @property
+    def blocking(self) -> bool:
+        """Whether writing waits for a storage."""
+        return self._journal is not None
+
     def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
         """Note that an attempt's cache is worth a trace."""
         if self._journal is not None and call.layout is not None and hold.plan is not None:

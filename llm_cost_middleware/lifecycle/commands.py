@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
@@ -265,6 +266,8 @@ class Deliver(NamedTuple):
     opened: Opened
     reservation_id: str | None
     lease_s: float
+    deadline: float = inf
+    """Monotonic seconds at which the call has lasted long enough."""
 
 
 Command = Send | Sleep | Compute | Note | Reserve | Settle | Void | Book | Available | Look | Extend

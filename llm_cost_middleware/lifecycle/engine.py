@@ -84,7 +84,8 @@ class Engine:
 
     def begin(self, request: CallRequest, providers: frozenset[str] | None) -> Call:
         """A call enters."""
-        return Call(self.new_id(), request, providers, request.context.scopes, self.clock.monotonic())
+        now, heard = self.clock.monotonic(), self.books.heard()
+        return Call(self.new_id(), request, providers, request.context.scopes, now, heard=heard)
 
     def route(self, call: Call, headroom: Headroom | None) -> None:
         """Choose the model, and log why."""

@@ -122,6 +122,8 @@ class Quotes:
 
 def _thinking_budget(request: CallRequest) -> int:
     """The thinking that the caller asked for in tokens: it comes on top of what an answer usually takes."""
+    if not request.params:
+        return 0
     thinking = request.params.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
     return budget if type(budget) is int and budget > 0 else 0

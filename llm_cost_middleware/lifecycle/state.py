@@ -124,6 +124,8 @@ class Call:
     """What the retry that led to this attempt drew from the quota."""
     records: list[CostRecord] = field(default_factory=list)
     """One for each attempt that was booked."""
+    heard: bool = True
+    """Whether anybody takes note of ordinary events: most calls are made with logging off."""
     spent_nanousd: int = 0
     """The sum of the records."""
 

@@ -6,10 +6,12 @@ lock, so it only queues the stream; the pipeline settles what is queued on its n
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from math import inf
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
@@ -17,18 +19,21 @@ from typing import Any, Self
 from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.lifecycle.commands import Deliver, Extend, Opened, StreamEnd, World
 
+LATE = "the call has reached its deadline (retry.deadline_s) in the middle of its stream"
 _LINKS = 8  # an exception chain is followed this far
 
 
 class Delivery:
     """The state of a stream that is being consumed: how to end it, and whether it has ended."""
 
-    __slots__ = ("_command", "_ending", "_renew_at", "_resume", "world")
+    __slots__ = ("_command", "_due", "_ending", "_renew_at", "_resume", "world")
 
     def __init__(self, command: Deliver, world: World, resume: Callable[[StreamEnd], Any]) -> None:
         self._command, self._resume, self.world = command, resume, world
         self._ending = Lock()
-        self._renew_at = world.clock.monotonic() + command.lease_s / 2
+        held = command.reservation_id is not None
+        self._renew_at = world.clock.monotonic() + command.lease_s / 2 if held else inf
+        self._due = min(self._renew_at, command.deadline)
 
     @property
     def opened(self) -> Opened:
@@ -45,12 +50,28 @@ class Delivery:
         return StreamEnd(self.opened.stream.reading(), error) if self._ending.acquire(blocking=False) else None
 
     def renewal(self) -> Extend | None:
-        """The command that renews the lease, when half of it has passed. It may fail: then the stream settles late."""
+        """The command that renews the lease, when half of it has passed. It may fail: then the stream settles late.
+
+        Raises:
+            TimeoutError: The call's deadline has passed, and the answer has not been told to its end.
+        """
         now = self.world.clock.monotonic()
-        if now < self._renew_at or self._command.reservation_id is None:
+        if now < self._due:
             return None
-        self._renew_at = now + self._command.lease_s / 2
-        return Extend(self._command.reservation_id, self._command.lease_s)
+        command = self._command
+        if now >= command.deadline:
+            if not self.opened.stream.reading().complete:
+                raise TimeoutError(LATE)
+            self._due = inf  # paid for, and as good as delivered
+        if now < self._renew_at or command.reservation_id is None:
+            return None
+        self._renew_at = now + command.lease_s / 2
+        self._due = min(self._renew_at, command.deadline)
+        return Extend(command.reservation_id, command.lease_s)
+
+    def left(self) -> float:
+        """Seconds to the deadline."""
+        return self._command.deadline - self.world.clock.monotonic()
 
     def abandon(self) -> None:
         """Called by the finaliser: leave the rest to the pipeline."""
@@ -66,6 +87,11 @@ def is_closing(error: BaseException) -> bool:
             break
         link = link.__cause__ or link.__context__
     return isinstance(link, GeneratorExit)
+
+
+def _wake(stream: weakref.ref[AsyncGovernedStream]) -> None:
+    if (waiting := stream()) is not None:  # not even a clock keeps a stream that was dropped
+        waiting.wake()
 
 
 class GovernedStream(Iterator[Any]):
@@ -90,6 +116,9 @@ class GovernedStream(Iterator[Any]):
             self._end(None)
             raise
         except BaseException as error:
+            if isinstance(error, TimeoutError):  # perhaps the deadline's: then the connection is still open
+                with suppress(Exception):
+                    self._delivery.opened.stream.close()
             self._end(error)
             raise
 
@@ -121,6 +150,11 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._finalizer = weakref.finalize(self, delivery.abandon)
         self._finalizer.atexit = False
         self._iterator = delivery.opened.achunks()
+        self._waiting: asyncio.Task[Any] | None = None
+        self._cancelled_before: int | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        if (left := delivery.left()) < inf:
+            self._alarm = asyncio.get_running_loop().call_later(left, _wake, weakref.ref(self))
 
     def __aiter__(self) -> Self:
         return self
@@ -130,14 +164,36 @@ class AsyncGovernedStream(AsyncIterator[Any]):
             if (renewal := self._delivery.renewal()) is not None:
                 with suppress(LedgerError):
                     await renewal.arun(self._delivery.world)
-            return await anext(self._iterator)
+            self._waiting = asyncio.current_task()
+            try:
+                return await anext(self._iterator)
+            except asyncio.CancelledError as error:
+                if self._is_woken():  # by the deadline; whoever else cancelled the task meanwhile comes first
+                    raise TimeoutError(LATE) from error
+                raise
+            finally:
+                self._waiting = None
         except StopAsyncIteration:
             await self._end(None)
             raise
         except BaseException as error:
+            if isinstance(error, TimeoutError):
+                with suppress(Exception):
+                    await self._delivery.opened.stream.aclose()
             if not is_closing(error):  # else this coroutine may not await any more: that is for the finaliser
                 await self._end(error)
             raise
+
+    def wake(self) -> None:
+        """The deadline has passed: whoever waits for a chunk, waits no longer."""
+        if self._waiting is not None and not self._delivery.opened.stream.reading().complete:
+            self._cancelled_before = self._waiting.cancelling()
+            self._waiting.cancel()
+
+    def _is_woken(self) -> bool:
+        """Whether the deadline alone cancelled the waiting task; takes that back, as ``asyncio.timeout`` does."""
+        before, self._cancelled_before = self._cancelled_before, None
+        return before is not None and self._waiting is not None and self._waiting.uncancel() <= before
 
     async def aclose(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
@@ -150,6 +206,8 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def _end(self, error: BaseException | None) -> None:
         self._finalizer.detach()
+        if self._alarm is not None:
+            self._alarm.cancel()
         if (end := self._delivery.told(error)) is not None:
             await self._resume(end)
 

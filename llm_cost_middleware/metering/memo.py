@@ -61,24 +61,24 @@ def encode_memo(
     reading: UsageReading | None = None,
 ) -> bytes:
     """The memo of a row as compact JSON, versioned. Written by hand: every call has two, and an encoder costs more."""
-    parts = [f'"v":{_VERSION},"call":{_json(call_id)},"n":{attempt}']
+    text = f'{{"v":{_VERSION},"call":{_quote(call_id)},"n":{attempt}'
     if target is not None:
-        parts.append(f'"at":[{_json(target.provider)},{_json(target.model)}]')
+        text += f',"at":[{_quote(target.provider)},{_quote(target.model)}]'
     if priced is not None:
-        parts.append(f'"st":{_json(priced.status)},"pv":{_json(priced.price_version)}')
+        text += f',"st":"{priced.status}","pv":{_quote(priced.price_version)}'
     if reading is not None:
         if reading.response_id:
-            parts.append(f'"rid":{_json(reading.response_id)}')
+            text += f',"rid":{_json(reading.response_id)}'
         if reading.items:
             items = [
-                f"[{_json(item.model or reading.model)},{_json(item.kind)},{{{_packed(item.usage)}}}]"
+                f"[{_json(item.model or reading.model)},{_quote(item.kind)},{{{_packed(item.usage)}}}]"
                 for item in reading.items
             ]
-            parts.append(f'"items":[{",".join(items)}]')
+            text += f',"items":[{",".join(items)}]'
         terms = [f'"{name}":{_json(value)}' for name in _TERMS if (value := getattr(reading, name))]
         if terms:
-            parts.append(f'"terms":{{{",".join(terms)}}}')
-    return f"{{{','.join(parts)}}}".encode()
+            text += f',"terms":{{{",".join(terms)}}}'
+    return f"{text}}}".encode()
 
 
 def decode_memo(memo: bytes) -> Memo:
@@ -123,8 +123,7 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
 
 
 def _packed(usage: TokenUsage) -> str:
-    counts = zip(_BUCKETS, _tokens(usage), strict=True)
-    return ",".join([f'"{name}":{count}' for name, count in counts if count])
+    return ",".join([f'"{name}":{count}' for name, count in zip(_BUCKETS, _tokens(usage)) if count])  # noqa: B905 - of one length
 
 
 def _json(value: Any) -> str:

@@ -37,6 +37,7 @@ class Catalogue:
     def __init__(self, overrides: Mapping[str, Any] | None = None, *, update_prices: bool | str = False) -> None:
         self._own = configured(overrides)
         self._update = update_prices
+        self._version: str | None = None
         self._entries: dict[tuple[str, str], Entry] = {}
 
     def lay_under(self, prices: Mapping[str, Any]) -> None:
@@ -48,7 +49,7 @@ class Catalogue:
         below = configured(prices)
         digest = f"{self._own.digest}+{below.digest}"
         self._own = Overlay((*below.blocks, *self._own.blocks), self._own.rules, digest)
-        self._entries = {}
+        self._entries, self._version = {}, None
 
     @cached_property
     def _source(self) -> GenaiPrices:
@@ -57,8 +58,13 @@ class Catalogue:
     @property
     def version(self) -> str:
         """The snapshot of prices: genai-prices' version (``~`` and a digest when updated), the overlay's, your own."""
+        if self._version is not None:
+            return self._version
         base = self._source.version if self._update else installed_version()
-        return f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
+        told = f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
+        if not self._update:  # asked for with every price
+            self._version = told
+        return told
 
     def rates(
         self,
@@ -110,7 +116,9 @@ class Catalogue:
         """
         entry = self._entries.get((provider, model)) or self._enter(provider, model)
         when = _NEWEST if at is None else at
-        tier, speed, geo = _named(params, "service_tier"), _named(params, "speed"), _named(params, "inference_geo")
+        tier = speed = geo = None
+        if params:
+            tier, speed, geo = _named(params, "service_tier"), _named(params, "speed"), _named(params, "inference_geo")
         key = (bisect_right(entry.breaks, when), tier, speed, geo, bool(params.get("batch")))
         found = entry.dearest.get(key)
         if found is None:

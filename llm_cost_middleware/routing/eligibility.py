@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.money import NanoUSD, ceil_picousd
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.decision import Considered
 from llm_cost_middleware.routing.features import Features
-from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.history import Outputs
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
 DEFAULT_OUTPUT = 512
@@ -34,24 +34,28 @@ class Candidate(NamedTuple):
 
 
 def consider(
-    candidate: Candidate,
+    candidates: Iterable[Candidate],
     policy: RoutingPolicy,
     request: CallRequest,
     features: Features,
-    site: str,
     n_tiers: int,
     affinity: Mapping[Target, int],
-    history: SiteHistory | None,
-) -> Considered:
-    """A candidate with what this call would be expected to cost there, and why it may not take it."""
-    target = candidate.target
-    output = history.expected_output(site, target) if history else None
-    cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if output is None else round(output))
-    warm = min(cold, affinity.get(target, 0)) if affinity else 0
-    rejected = _rejection(candidate, policy, request, features, n_tiers)
-    if not warm:
-        return Considered(target, candidate.tier, cold, rejected, ZERO)
-    return Considered(target, candidate.tier, NanoUSD(cold - warm), rejected, NanoUSD(warm))
+    outputs: Outputs,
+) -> list[Considered]:
+    """Every candidate with what this call would be expected to cost there, and why it may not take it."""
+    considered = []
+    for candidate in candidates:
+        target = candidate.target
+        known = (outputs.get(target) or outputs[None]) if outputs else None
+        cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if known is None else round(known[1]))
+        rejected = _rejection(candidate, policy, request, features, n_tiers)
+        warm = min(cold, affinity.get(target, 0)) if affinity else 0
+        if warm:
+            entry = Considered(target, candidate.tier, NanoUSD(cold - warm), rejected, NanoUSD(warm))
+        else:
+            entry = Considered(target, candidate.tier, cold, rejected)
+        considered.append(entry)
+    return considered
 
 
 def cold_cost(candidate: Candidate, features: Features, request: CallRequest, output: int) -> NanoUSD:
@@ -64,7 +68,7 @@ def cold_cost(candidate: Candidate, features: Features, request: CallRequest, ou
     return ceil_picousd(pico)
 
 
-def _rejection(
+def _rejection(  # noqa: C901 - a list of reasons, asked once for every candidate of every call
     candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
 ) -> str:
     """Why a candidate may not take the call; empty where it may."""
@@ -74,10 +78,6 @@ def _rejection(
         return "below the floor tier"
     if policy.ceiling is not None and candidate.tier > policy.ceiling:
         return "above the ceiling tier"
-    return _inability(candidate, request, features)
-
-
-def _inability(candidate: Candidate, request: CallRequest, features: Features) -> str:
     for need in features.needs:
         if need not in candidate.capabilities:
             return f"cannot take {need}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from math import sqrt
+from types import MappingProxyType
+from typing import NamedTuple
 
 from llm_cost_middleware.request import Target
 
@@ -14,19 +17,50 @@ in tokens, so its expectation needs the expected number."""
 _ENOUGH = 5
 """Calls from which a spread can be told."""
 
-_Key = tuple[str, Target | None, str]
+_TARGETS = 64
+"""Models remembered at a site: callers may name any."""
+
+
+class Mean(NamedTuple):
+    """A running mean that forgets old values slowly."""
+
+    calls: int
+    value: float
+
+    def with_(self, value: float) -> Mean:
+        """The mean with one value more."""
+        calls = self.calls + 1
+        return Mean(calls, self.value + (value - self.value) * max(1 / calls, _MEMORY))
+
+
+_NONE = Mean(0, 0.0)
+Outputs = Mapping[Target | None, Mean]
+"""Output tokens by model; under ``None`` those of all models together."""
+
+NO_OUTPUTS: Outputs = MappingProxyType({})
+
+
+class _Site:
+    """What is known of one call site."""
+
+    __slots__ = ("accepted", "outputs", "seconds", "squared")
+
+    def __init__(self) -> None:
+        self.outputs: dict[Target | None, Mean] = {None: _NONE}
+        self.seconds: dict[Target, Mean] = {}
+        self.squared = self.accepted = _NONE
 
 
 class SiteHistory:
-    """Running means by call site and model, forgetting old calls slowly. Bounded; its owner holds the lock.
+    """Running means by call site and model. Bounded; its owner holds the lock.
 
     Args:
-        keep: How many means are remembered; the least recently written are dropped.
+        keep: How many sites are remembered; the least recently written are dropped.
     """
 
-    def __init__(self, keep: int = 8_192) -> None:
+    def __init__(self, keep: int = 2_048) -> None:
         self._keep = keep
-        self._means: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
+        self._sites: OrderedDict[str, _Site] = OrderedDict()
 
     def observe(
         self,
@@ -38,45 +72,51 @@ class SiteHistory:
         accepted: bool | None = None,
     ) -> None:
         """Take note of a settled call: what it produced, how long it took, whether a check accepted its answer."""
+        known = self._sites.get(site)
+        if known is None:
+            known = self._sites[site] = _Site()
+            if len(self._sites) > self._keep:
+                self._sites.popitem(last=False)
+        else:
+            self._sites.move_to_end(site)
+        outputs = known.outputs
         if output_tokens is not None:
-            self._note((site, target, "output"), output_tokens)
-            self._note((site, None, "output"), output_tokens)
-            self._note((site, None, "output squared"), output_tokens * output_tokens)
+            outputs[target] = outputs.get(target, _NONE).with_(output_tokens)
+            outputs[None] = outputs[None].with_(output_tokens)
+            known.squared = known.squared.with_(output_tokens * output_tokens)
         if seconds is not None:
-            self._note((site, target, "seconds"), seconds)
+            known.seconds[target] = known.seconds.get(target, _NONE).with_(seconds)
         if accepted is not None:
-            self._note((site, None, "accepted"), float(accepted))
-        while len(self._means) > self._keep:
-            self._means.popitem(last=False)
+            known.accepted = known.accepted.with_(accepted)
+        if len(outputs) > _TARGETS:
+            known.outputs = {None: outputs[None]}
+            known.seconds.clear()
 
-    def expected_output(self, site: str, target: Target) -> float | None:
-        """Expected output tokens of this model at this site, else of any model there; ``None`` where nothing is known.
+    def outputs(self, site: str) -> Outputs:
+        """Output tokens expected of each model at this site; empty where nothing is known.
 
-        Models of a site answer the same task: another model's length is a better guess than a constant.
+        Models of a site answer the same task: for a model without calls, the mean of all is a better guess than a
+        constant.
         """
-        known = self._means.get((site, target, "output")) or self._means.get((site, None, "output"))
-        return known[1] if known else None
+        known = self._sites.get(site)
+        return known.outputs if known is not None and known.outputs[None].calls else NO_OUTPUTS
 
     def least_output(self, site: str) -> float:
         """Output tokens that nearly every call of this site exceeds: two deviations below the mean, 0 where unknown."""
-        count, mean = self._means.get((site, None, "output"), (0, 0.0))
-        if count < _ENOUGH:
+        known = self._sites.get(site)
+        if known is None or known.outputs[None].calls < _ENOUGH:
             return 0.0
-        _, square = self._means[site, None, "output squared"]
-        return max(0.0, mean - 2 * sqrt(max(0.0, square - mean * mean)))
+        mean = known.outputs[None].value
+        return max(0.0, mean - 2 * sqrt(max(0.0, known.squared.value - mean * mean)))
 
     def expected_seconds(self, site: str, target: Target) -> float | None:
         """How long this model takes at this site; ``None`` where nothing is known."""
-        known = self._means.get((site, target, "seconds"))
-        return known[1] if known else None
+        known = self._sites.get(site)
+        seconds = known.seconds.get(target) if known else None
+        return seconds.value if seconds else None
 
     def acceptance(self, site: str) -> tuple[float, int]:
         """The share of cheap answers that were accepted at this site, and of how many it was seen."""
-        count, mean = self._means.get((site, None, "accepted"), (0, 0.0))
-        return mean, count
-
-    def _note(self, key: _Key, value: float) -> None:
-        count, mean = self._means.get(key, (0, 0.0))
-        count += 1
-        self._means[key] = (count, mean + (value - mean) * max(1 / count, _MEMORY))
-        self._means.move_to_end(key)
+        known = self._sites.get(site)
+        accepted = known.accepted if known else _NONE
+        return accepted.value, accepted.calls

@@ -13,7 +13,7 @@ from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
 from llm_cost_middleware.routing.eligibility import Candidate, cold_cost, consider
 from llm_cost_middleware.routing.features import Features, working_text
-from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.history import NO_OUTPUTS, SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
 from llm_cost_middleware.routing.sites import call_site
 
@@ -71,7 +71,8 @@ def decide(
 
     own = policy.at(site)
     n_tiers = 1 + max([candidate.tier for candidate in candidates], default=0)
-    considered = [consider(c, own, request, features, site, n_tiers, affinity, history) for c in candidates]
+    outputs = history.outputs(site) if history is not None else NO_OUTPUTS
+    considered = consider(candidates, own, request, features, n_tiers, affinity, outputs)
     eligible = [c for c in considered if not c.rejected]
     if not eligible:
         raise NoEligibleModelError({str(c.target): c.rejected for c in considered})

@@ -97,6 +97,8 @@ if hasattr(os, "register_at_fork"):
 
 def check_id(id_: str) -> str:
     """An id a caller made, if it can be used. Raises ``ConfigurationError``."""
+    if type(id_) is str and id_.isascii() and 0 < len(id_) <= _ID_BYTES:
+        return id_
     if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= _ID_BYTES:
         raise ConfigurationError(f"{id_!r} is not a string of 1 to {_ID_BYTES} bytes", key="id")
     return id_

@@ -38,7 +38,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
     if system:
         messages.append(Message("system", view.parts(system)))
     for message in get("messages") or ():
-        if not isinstance(message, Mapping):
+        if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
             messages.append(Message("user", (Part("text", str(message)),)))
             continue
         known = _ROLES.get(message.get("role"), "user")
@@ -47,7 +47,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
             messages.append(Message(known, (Part("text", content),)))
         else:
             messages.append(Message(known, view.parts(content)))
-    tools, server_tools, held = _tools(get("tools") or ())
+    definitions = get("tools")
+    tools, server_tools, held = _tools(definitions) if definitions else ((), (), 0)
     params = {name: body[name] for name in _PARAMS if name in body}
     if held:
         params["provider_tools"] = held
@@ -129,7 +130,7 @@ class _View:
         return tuple(self._part(block) for block in content)
 
     def _part(self, block: Any) -> Part:
-        if not isinstance(block, Mapping):
+        if type(block) is not dict and not isinstance(block, Mapping):
             return Part("text", str(block))
         kind, mark = block.get("type"), _mark(block)
         if kind == "text":

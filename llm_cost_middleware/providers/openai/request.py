@@ -46,7 +46,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
     responses = endpoint.startswith("responses")
     named: Endpoint = "responses" if responses else "chat.completions"
     messages = view.items(body) if responses else view.chat(get("messages") or ())
-    tools, server_tools, held = _tools(get("tools") or get("functions") or ())
+    definitions = get("tools") or get("functions")
+    tools, server_tools, held = _tools(definitions) if definitions else ((), (), 0)
     params = {name: body[name] for name in _PARAMS if name in body}
     if held:
         params["provider_tools"] = held
@@ -122,7 +123,7 @@ class _View:
     def chat(self, messages: Sequence[Any]) -> tuple[Message, ...]:
         out: list[Message] = []
         for message in messages:
-            if not isinstance(message, Mapping):
+            if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
                 out.append(Message("user", (Part("text", str(message)),)))
                 continue
             get = message.get
@@ -198,7 +199,7 @@ class _View:
         return tuple(self._part(block) for block in content)
 
     def _part(self, block: Any) -> Part:
-        if not isinstance(block, Mapping):
+        if type(block) is not dict and not isinstance(block, Mapping):
             return Part("text", str(block))
         get = block.get
         kind, mark = get("type"), _mark(block)
