@@ -87,8 +87,8 @@ TABLE = {
 class House:
     """A pipeline over a loopback provider, and one call through a host."""
 
-    def __init__(self, sim, url, timeout_s):
-        self.sim, self.clock, self.events = sim, FakeClock(), []
+    def __init__(self, sim, url, timeout_s, clock=None):
+        self.sim, self.clock, self.events = sim, clock or FakeClock(), []
         self.urls = {"anthropic": url, "openai": f"{url}/v1"}
         providers = {name: {"base_url": base, "timeout_s": timeout_s} for name, base in self.urls.items()}
         config = CostConfig(
@@ -272,5 +272,30 @@ async def test_a_fault_costs_the_same_requests_sleeps_and_rows_through_every_hos
     assert [event.delay_s for event in house.events if isinstance(event, Retried)] == list(sleeps)
     assert house.rows == expected
     assert sum(row.kind == "reserve" for row in house.pipeline.ledger.rows()) == len(expected)
+    house.check()
+    house.pipeline.close()
+
+
+class Sluggish(FakeClock):
+    """Once a request has arrived, forty seconds pass whenever somebody looks."""
+
+    def __init__(self, sim):
+        super().__init__()
+        self._sim = sim
+
+    def monotonic(self):
+        self.advance(40 if self._sim.request_count else 0)
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(("door", "provider"), [pytest.param(*host, marks=THEIRS) for host in HOSTS])
+async def test_a_stream_that_drips_ends_at_the_deadline_through_every_host(door, provider, face, sim):
+    sim.responder = fill
+    house = House(sim, sim.url, timeout_s=300, clock=Sluggish(sim))
+    with pytest.raises(TimeoutError, match="deadline"):
+        await DOORS[door](house, face, True, provider=provider)
+    assert sim.request_count == 1
+    assert house.rows == ["estimated"]
     house.check()
     house.pipeline.close()

@@ -250,7 +250,7 @@ def test_an_interrupted_stream_costs_between_the_bill_and_the_reservation(house,
 
 
 def test_a_long_stream_renews_its_lease(houses):
-    house = houses(ledger={"lease_s": 100})
+    house = houses(ledger={"lease_s": 100}, retry={"deadline_s": 10_000})
 
     class Slowly:
         @staticmethod
