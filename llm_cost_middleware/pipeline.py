@@ -268,6 +268,10 @@ class CostPipeline:
         """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
         return self.tracker.records
 
+    def record(self, record: CostRecord) -> None:
+        """Keep the record of a bill that a host has booked in the ledger by itself."""
+        self._engine.books.add(record)
+
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
         return self._chronicle.decisions()

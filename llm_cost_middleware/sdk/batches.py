@@ -18,18 +18,23 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.budget.ledger.face import Outcome
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LedgerError, UnreadableUsageError, UnsupportedRequestError
-from llm_cost_middleware.metering import encode_memo, price_reading
+from llm_cost_middleware.metering import PricedCall, encode_memo, price_reading
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint, Target
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.sdk.bodies import plain_body
+from llm_cost_middleware.tracker import CostRecord
+from llm_cost_middleware.usage import NO_USAGE
 
 _log = logging.getLogger(__name__)
 LEASE_S = 48 * 3_600
 """Both providers end a batch within a day, and keep its results for longer."""
 _KIND = "batch"
+_SAME_MOMENT_S = 1.0
+"""A ledger's time may differ by so much from this process's."""
 CLAUDE_RESULTS = re.compile(r"/v1/messages/batches/([^/?]+)/results")
 GPT_BATCH = re.compile(r"^/batches/([^/?]+)$")
 GPT_FILE = re.compile(r"^/files/([^/?]+)/content$")
@@ -51,6 +56,7 @@ class Batches:
         self._rules = get_provider(provider)
         self._lock = Lock()
         self._known: dict[str, str] = {}
+        self._settled: set[str] = set()
 
     # --- created ---------------------------------------------------------------------------------------------------
 
@@ -129,10 +135,39 @@ class Batches:
             return
         memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
         status: Outcome = "exact" if priced.status == "exact" else "estimated"
+        began = pipeline.clock.now()
         try:
-            pipeline.ledger.settle(reservation_id, priced.cost_nanousd, memo=memo, status=status)
+            receipt = pipeline.ledger.settle(reservation_id, priced.cost_nanousd, memo=memo, status=status)
         except LedgerError as error:
             _log.error("a batch was not settled: %s", error)
+            return
+        with self._lock:
+            # read again here, or settled before by another process
+            again = reservation_id in self._settled or receipt.at < began - _SAME_MOMENT_S
+            self._settled.add(reservation_id)
+        if not again:
+            for record in self._records(reservation_id, priced, receipt.at, status):
+                pipeline.record(record)
+
+    def _records(self, call_id: str, priced: PricedCall, at: float, status: Outcome) -> Iterator[CostRecord]:
+        """A record for each model that answered in a batch; they sum to what the ledger's row says."""
+        models = dict.fromkeys(item.model for item in priced.items)
+        for model in models:
+            items = [item for item in priced.items if item.model == model]
+            usage = sum((item.usage for item in items), NO_USAGE)
+            yield CostRecord(
+                model=model,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=NanoUSD(sum(item.cost_nanousd for item in items)).usd,
+                usage=usage,
+                at=at,
+                status=status,
+                provider=self._provider,
+                call_id=call_id,
+                requested_model=model,
+                price_version=priced.price_version,
+            )
 
     # --- remembered ------------------------------------------------------------------------------------------------
 

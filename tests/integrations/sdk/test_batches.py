@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import anthropic
 import openai
 import pytest
 
 from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import Fault
+from llm_cost_middleware.testing import FakeClock
 
 ASK = [{"role": "user", "content": "Count."}]
 
@@ -79,6 +82,46 @@ async def test_an_asynchronous_batch_of_openai_is_settled_too(books, async_clien
     ended = await client.batches.retrieve(batch.id)
     await client.files.content(ended.output_file_id)
     assert settled(books) == books.sim.bill.total_nanousd > 0
+
+
+def test_a_batch_shows_in_the_records_once_by_the_models_that_answered(books, clients):
+    client = books.wrap(clients)["anthropic"]
+    batch = client.messages.batches.create(requests=claude_requests())
+    assert books.pipeline.records() == ()
+    for _ in range(2):
+        list(client.messages.batches.results(batch.id))
+    tracker = books.pipeline.tracker
+    assert tracker.total_cost.scaleb(9) == settled(books) == books.sim.bill.total_nanousd > 0
+    assert [(record.model[:14], record.status) for record in tracker] == [
+        ("claude-haiku-4", "exact"), ("claude-sonnet-", "exact"),
+    ]  # fmt: skip
+    assert [record.output_tokens for record in tracker] == [60, 30]
+    assert {record.call_id for record in tracker} == {[*books.pipeline.ledger.rows()][-1].id}
+
+
+async def test_a_batch_of_openai_shows_in_the_records_once_in_the_process_that_settles_it(
+    make_books, async_clients, tmp_path
+):
+    ledger = {"url": f"sqlite:///{tmp_path}/ledger.db"}
+    first, second = make_books(ledger=ledger), make_books(ledger=ledger)
+    clock = FakeClock(time.time())
+    for books in (first, second):
+        books.pipeline.close()
+        books.pipeline = CostPipeline(books.pipeline.config, clock=clock)
+    async with first.pipeline, second.pipeline:
+        maker, reader = (books.wrap(async_clients)["openai"] for books in (first, second))
+        uploaded = await maker.files.create(file=gpt_file(), purpose="batch")
+        batch = await maker.batches.create(
+            input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        for client in (reader, maker):
+            ended = await client.batches.retrieve(batch.id)
+            await client.files.content(ended.output_file_id)
+            clock.advance(60)
+        (record,) = second.pipeline.records()
+        assert record.cost_usd.scaleb(9) == first.sim.bill.total_nanousd == settled(second)
+        assert (record.provider, record.output_tokens, record.status) == ("openai", 90, "exact")
+        assert first.pipeline.records() == ()
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_it_is_created(make_books, clients):
