@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -16,7 +16,13 @@ from rich.table import Table
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
-from llm_cost_middleware.routing.decisions import DecisionLog, Logged
+from llm_cost_middleware.routing.decisions import ENOUGH_FEEDBACK, DecisionLog, Gauge, Logged
+from llm_cost_middleware.routing.outcomes import MEANING
+
+GaugeOption = Annotated[
+    Gauge | None,
+    typer.Option("--measure", help="What quality is: what the application said, or that no failure was seen."),
+]
 
 
 def decisions(
@@ -24,6 +30,7 @@ def decisions(
     site: Annotated[str | None, typer.Option(help="Only this call site; a glob.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model; a glob such as openai/*.")] = None,
     policy: Annotated[str | None, typer.Option(help="Only decisions of this policy, such as learned.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only calls with this outcome, such as truncated.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
     last: Annotated[int, typer.Option(help="How many, the newest.")] = 20,
     log: Annotated[Path | None, typer.Option(help="An exported log instead of the ledger's.")] = None,
@@ -35,7 +42,7 @@ def decisions(
     """Show, filter and explain routing decisions."""
     moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
     with open_log(log, config, ledger, moment) as entries:
-        found = [entry for entry in entries if _wanted(entry, call, site, model, policy)]
+        found = [entry for entry in entries if _wanted(entry, call, site, model, policy, outcome)]
     if jsonl:
         for entry in found:
             print(entry.to_json())  # noqa: T201 - this is the output
@@ -49,6 +56,7 @@ def decisions(
     table = Table("when", "call", "site", "model", "policy", title=f"decisions: the last {min(last, len(found))}")
     for column in ("expected", "paid", "quality"):
         table.add_column(column, justify="right")
+    table.add_column("seen")
     table.add_column("why")
     for entry in found[-last:]:
         decision, settled = entry.decision, entry.settlement
@@ -61,6 +69,7 @@ def decisions(
             format_usd(decision.expected_nanousd) if decision.expected_nanousd is not None else "-",
             format_usd(settled.cost_nanousd) if settled else "-",
             "-" if entry.quality is None else f"{entry.quality:.2f}",
+            ", ".join(outcome.name for outcome in entry.outcomes),
             decision.reason,
         )
     out.print(table)
@@ -97,19 +106,32 @@ def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[Logg
             yield entry
 
 
-def _wanted(entry: Logged, call: str | None, site: str | None, model: str | None, policy: str | None) -> bool:
+def measured_by(gauge: Gauge, entries: Sequence[Logged]) -> str:
+    """By what quality is measured here, in one sentence."""
+    said = sum(entry.said is not None for entry in entries)
+    if gauge is Gauge.FEEDBACK:
+        return f"quality is what the application said of {said:,} calls"
+    few = f"; feedback was given on {said:,}, and {ENOUGH_FEEDBACK} are enough to measure by" if said else ""
+    return f"quality is that a finished call shows no visible failure{few}"
+
+
+def _wanted(
+    entry: Logged, call: str | None, site: str | None, model: str | None, policy: str | None, outcome: str | None
+) -> bool:
     decision = entry.decision
     return (
         (call is None or decision.call_id.startswith(call))
         and (site is None or fnmatchcase(decision.site, site))
         and (model is None or fnmatchcase(str(decision.target), model) or fnmatchcase(decision.target.model, model))
         and (policy is None or decision.policy == policy)
+        and (outcome is None or any(found.name == outcome for found in entry.outcomes))
     )
 
 
 def _explain(entry: Logged) -> None:
     out.print(entry.decision.explain(), highlight=False)
     for outcome in entry.outcomes:
-        out.print(f"  {outcome.name}: {outcome.score:g}", highlight=False)
+        meaning = MEANING.get(outcome.name)
+        out.print(f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}", highlight=False)
     features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})
     out.print(f"  site {entry.decision.site}, features {features}", highlight=False, markup=False)

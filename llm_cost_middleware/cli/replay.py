@@ -14,10 +14,11 @@ from rich.progress import track
 from rich.table import Table
 
 from llm_cost_middleware.cli.chart import Mark, chart
-from llm_cost_middleware.cli.decisions import open_log
+from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, out
 from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.routing.decisions import Gauge
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.replay import Estimate, Replayed
 from llm_cost_middleware.routing.replay import replay as replay_log
@@ -27,6 +28,7 @@ def replay(
     policy: Annotated[Path, typer.Option("--policy", "-p", help="A configuration whose [routing] is to be tried.")],
     log: Annotated[Path | None, typer.Argument(help="An exported log; default: the ledger's own.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a chart of cost and quality by site (SVG).")] = None,
+    measure: GaugeOption = None,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
@@ -35,11 +37,13 @@ def replay(
     """Replay the decision log under another policy: bill and quality, by call site, with intervals. No call is made."""
     tried = read_routing(policy)
     with open_log(log, config, ledger) as entries:
-        rows = replay_log(track(entries, "replaying", console=err, transient=True), tried)
+        logged = list(track(entries, "reading the log", console=err, transient=True))
+    gauge = measure or Gauge.of(logged)
+    rows = replay_log(track(logged, "replaying", console=err, transient=True), tried, gauge)
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
     else:
-        out.print(_table(rows))
+        out.print(_table(rows), measured_by(gauge, logged), highlight=False)
     if plot is not None:
         plot.write_text(_drawn(rows), encoding="utf-8")
         err.print(f"wrote {plot}")

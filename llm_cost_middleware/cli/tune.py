@@ -11,11 +11,12 @@ import typer
 from rich.table import Table
 
 from llm_cost_middleware.cli.chart import Mark, chart
-from llm_cost_middleware.cli.decisions import open_log
+from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.labels import Label, labels_from_log, read_labels
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.tuning import Standing, Tuning
@@ -38,6 +39,7 @@ def tune(
     output: Annotated[Path, typer.Option("--output", "-o", help="The policy file.")] = Path("llm-cost-policy.json"),
     plot: Annotated[Path | None, typer.Option(help="Write the quality-cost curve (SVG).")] = None,
     log: Annotated[Path | None, typer.Option(help="An exported decision log instead of the ledger's.")] = None,
+    measure: GaugeOption = None,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
@@ -49,7 +51,8 @@ def tune(
     if outcomes is not None:
         labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)
     else:
-        labels = _from_log(log, config, ledger, pair)
+        with open_log(log, config, ledger) as entries:
+            labels = _from_log(list(entries), measure, pair)
     with err.status(f"fitting {len(labels):,} labels"):
         found = tune_policy(
             labels, *pair, current=settings.routing, quality=quality, confidence=confidence, horizon=horizon
@@ -86,12 +89,12 @@ def _target(name: str | None, settings: CostConfig, tier: int) -> Target:
     return Target(provider, model)
 
 
-def _from_log(log: Path | None, config: Path | None, ledger: str | None, pair: tuple[Target, Target]) -> list[Label]:
-    with open_log(log, config, ledger) as entries:
-        labels, left_out = labels_from_log(entries, *pair)
-    for reason, calls in left_out.items():
+def _from_log(entries: list[Logged], measure: Gauge | None, pair: tuple[Target, Target]) -> list[Label]:
+    found = labels_from_log(entries, *pair, measure)
+    err.print(measured_by(found.gauge, entries), highlight=False)
+    for reason, calls in found.left_out.items():
         err.print(f"left out {calls:,} calls: {reason}", highlight=False)
-    return labels
+    return found.labels
 
 
 def _show(found: Tuning) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.outcomes import AUTOMATIC
 
 FEEDBACK = "feedback"
 """The name of an outcome that the application itself gave: it wins over every automatic one."""
@@ -81,6 +83,20 @@ class Logged(NamedTuple):
             return given[-1]
         return min((outcome.score for outcome in self.outcomes), default=None)
 
+    @property
+    def said(self) -> float | None:
+        """What the application itself says: as ``quality``, without what was seen automatically."""
+        own = self._replace(outcomes=tuple(outcome for outcome in self.outcomes if outcome.name not in AUTOMATIC))
+        return own.quality
+
+    @property
+    def unfailing(self) -> float | None:
+        """Its quality, or 1 where a finished call shows no failure; ``None`` where it is not known to have finished."""
+        quality = self.quality
+        if quality is None and self.settlement is not None and self.settlement.output_tokens is not None:
+            return 1.0
+        return quality
+
     def to_json(self) -> str:
         """Decision, outcomes and settlement as one line, to export a log."""
         settled = self.settlement
@@ -116,6 +132,37 @@ class Logged(NamedTuple):
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"not a logged decision: {error!r}") from None
         return cls(decision, outcomes, settlement)
+
+
+class Gauge(StrEnum):
+    """By what a log measures quality. A mixture of the two would count every failure and only some of the rest."""
+
+    FEEDBACK = "feedback"
+    """What the application says of calls; of the others nothing is known."""
+    FAILURES = "failures"
+    """Every finished call is good unless the application says otherwise or a failure was seen."""
+
+    @classmethod
+    def of(cls, entries: Sequence[Logged]) -> Gauge:
+        """Feedback where there is enough of it, else failures."""
+        return cls.FEEDBACK if sum(entry.said is not None for entry in entries) >= ENOUGH_FEEDBACK else cls.FAILURES
+
+    @property
+    def read(self) -> Callable[[Logged], float | None]:
+        """The quality of a call; ``None`` where it is not known."""
+        return _said if self is Gauge.FEEDBACK else _unfailing
+
+
+ENOUGH_FEEDBACK = 100
+"""Calls of which the application said something, from which that alone measures quality."""
+
+
+def _said(entry: Logged) -> float | None:
+    return entry.said
+
+
+def _unfailing(entry: Logged) -> float | None:
+    return entry.unfailing
 
 
 class DecisionLog:

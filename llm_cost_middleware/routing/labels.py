@@ -17,7 +17,7 @@ from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
 from llm_cost_middleware.money import USD, ceil_nanousd
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.complexity import clip, grams, shape
-from llm_cost_middleware.routing.decisions import Logged
+from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.learned import ANY_SITE
 
 MIN_PROPENSITY = 0.005
@@ -98,23 +98,39 @@ def read_labels(
     return found
 
 
-def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target) -> tuple[list[Label], dict[str, int]]:
+class LogLabels(NamedTuple):
+    """What a log has to learn from."""
+
+    labels: list[Label]
+    left_out: dict[str, int]
+    """How many calls could not be used, by reason."""
+    gauge: Gauge
+    """What their quality is."""
+
+
+def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target, gauge: Gauge | None = None) -> LogLabels:
     """Labels from decisions and outcomes, where each call was answered by one model only.
 
     The answer that is missing is estimated without bias from the propensities that exploration logged (doubly robust:
     the site's mean for that model, corrected by what was seen, weighted by how likely it was to be seen).
 
-    Returns:
-        The labels, and how many calls could not be used, by reason.
+    Args:
+        logged: Decisions with what became of their calls.
+        weak: The cheaper model.
+        strong: The dearer one.
+        gauge: By what quality is measured; ``None``: by feedback where there is enough of it.
     """
+    entries = list(logged)
+    gauge = Gauge.of(entries) if gauge is None else gauge
     usable: list[tuple[Logged, bool, float]] = []
     left_out: Counter[str] = Counter()
-    for entry in logged:
-        reason = _unusable(entry, weak, strong)
+    for entry in entries:
+        quality = gauge.read(entry)
+        reason = _unusable(entry, weak, strong, quality)
         if reason:
             left_out[reason] += 1
         else:
-            usable.append((entry, entry.decision.target == strong, entry.quality or 0.0))
+            usable.append((entry, entry.decision.target == strong, quality or 0.0))
     costs = {arm: _mean_nanousd(usable, arm=arm) for arm in (False, True)}
     means = _site_means(usable)
     found = []
@@ -138,14 +154,14 @@ def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target) -> t
                 item_count=features.item_count,
             )
         )
-    return found, dict(left_out)
+    return LogLabels(found, dict(left_out), gauge)
 
 
-def _unusable(entry: Logged, weak: Target, strong: Target) -> str:
+def _unusable(entry: Logged, weak: Target, strong: Target, quality: float | None) -> str:
     decision = entry.decision
     if decision.target not in (weak, strong):
         return "another model"
-    if entry.quality is None:
+    if quality is None:
         return "no outcome"
     if not decision.grams:
         return "no n-grams (learning was off)"

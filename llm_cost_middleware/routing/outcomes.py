@@ -19,6 +19,15 @@ ESCALATED, USER_RETRY = "escalated", "user_retry"
 AUTOMATIC = dict.fromkeys((PARSE_FAILED, SCHEMA_VIOLATED, TRUNCATED, ESCALATED, USER_RETRY), 0.0)
 """Their names, and the quality that each stands for."""
 
+MEANING = {
+    PARSE_FAILED: "the answer could not be parsed as what it was asked for",
+    SCHEMA_VIOLATED: "a tool call in the answer does not fit the tool's schema",
+    TRUNCATED: "the answer was cut off by its output cap",
+    ESCALATED: "the answer was not accepted, and a stronger model was asked",
+    USER_RETRY: "the same person asked the same again within ten minutes",
+}
+"""What each says, in words."""
+
 SOON_S = 600.0
 """A question that comes back later than this is a new one."""
 _SENTENCE = 16

@@ -14,7 +14,7 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
-from llm_cost_middleware.routing.decisions import Logged
+from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
 from llm_cost_middleware.routing.rules import Rule
 
@@ -63,18 +63,30 @@ class _Call(NamedTuple):
     supported: bool
 
 
-def replay(logged: Iterable[Logged], policy: RoutingPolicy) -> list[Replayed]:
+class _Entry(NamedTuple):
+    logged: Logged
+    quality: float | None
+
+
+def replay(logged: Iterable[Logged], policy: RoutingPolicy, gauge: Gauge | None = None) -> list[Replayed]:
     """Replay a log under a policy: one row for each call site, the largest bill first, and last the total.
 
     Forced and pinned calls stay where they were. Exploration of the new policy is not replayed.
+
+    Args:
+        logged: The log.
+        policy: What is tried.
+        gauge: By what quality is measured; ``None``: by feedback where there is enough of it.
 
     Raises:
         ConfigurationError: The policy has a rule on something that the log does not keep.
     """
     for own in (policy, *policy.sites.values()):
         _check_rules(own.rules)
-    entries = list(logged)
-    ratios, means, tried = _cost_ratios(entries), _quality_means(entries), _tried(entries)
+    read = list(logged)
+    quality_of = (Gauge.of(read) if gauge is None else gauge).read
+    entries = [_Entry(entry, quality_of(entry)) for entry in read]
+    ratios, means, tried = _cost_ratios(read), _quality_means(entries), _tried(entries)
     calls = [_replayed(entry, policy, ratios, means, tried) for entry in entries]
     by_site: dict[str, list[_Call]] = {}
     for call in calls:
@@ -103,14 +115,14 @@ def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice
 
 
 def _replayed(
-    entry: Logged,
+    entry: _Entry,
     policy: RoutingPolicy,
     ratios: dict[str, float],
     means: dict[tuple[str, int], float],
     tried: set[tuple[str, int]],
 ) -> _Call:
-    decision, quality = entry.decision, entry.quality
-    paid = _paid(entry)
+    decision, quality = entry.logged.decision, entry.quality
+    paid = _paid(entry.logged)
     target, tier = decision.target, decision.tier
     if tier >= 0:
         tier = choose_again(decision, policy).tier
@@ -176,20 +188,21 @@ def _cost_ratios(entries: Sequence[Logged]) -> dict[str, float]:
     return {site: paid / expected for site, (paid, expected) in sums.items()}
 
 
-def _quality_means(entries: Sequence[Logged]) -> dict[tuple[str, int], float]:
+def _quality_means(entries: Sequence[_Entry]) -> dict[tuple[str, int], float]:
     """Mean quality by (site, tier), drawn towards the mean of all, which stands under ``("", -1)``."""
     seen: dict[tuple[str, int], list[float]] = {}
     for entry in entries:
         if entry.quality is not None:
-            seen.setdefault((entry.decision.site, entry.decision.tier), []).append(entry.quality)
+            decision = entry.logged.decision
+            seen.setdefault((decision.site, decision.tier), []).append(entry.quality)
     every = [value for values in seen.values() for value in values]
     overall = sum(every) / len(every) if every else 0.5
     means = {key: (sum(values) + _PRIOR * overall) / (len(values) + _PRIOR) for key, values in seen.items()}
     return means | {("", -1): overall}
 
 
-def _tried(entries: Sequence[Logged]) -> set[tuple[str, int]]:
-    return {(e.decision.site, e.decision.tier) for e in entries if e.quality is not None}
+def _tried(entries: Sequence[_Entry]) -> set[tuple[str, int]]:
+    return {(e.logged.decision.site, e.logged.decision.tier) for e in entries if e.quality is not None}
 
 
 def _check_rules(rules: Sequence[Rule]) -> None:

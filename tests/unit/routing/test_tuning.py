@@ -148,7 +148,7 @@ def logged_calls(route, ask):
 
 
 def test_labels_from_the_log_are_unbiased(logged_calls, models):
-    labels, left_out = labels_from_log(logged_calls, models["mini"], models["gpt"])
+    labels, left_out, _ = labels_from_log(logged_calls, models["mini"], models["gpt"])
     assert left_out == {}
     assert sum(label.weak for label in labels) / len(labels) == pytest.approx(0.75 * 0.97 + 0.25 * 0.35, abs=0.03)
     assert sum(label.strong for label in labels) / len(labels) == pytest.approx(0.98, abs=0.03)
@@ -156,7 +156,7 @@ def test_labels_from_the_log_are_unbiased(logged_calls, models):
 
 
 def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
-    labels, _ = labels_from_log(logged_calls, models["mini"], models["gpt"])
+    labels = labels_from_log(logged_calls, models["mini"], models["gpt"]).labels
     found = tune(labels, models["mini"], models["gpt"], current=RoutingPolicy())
     assert found.policy is not None, found.reason
     rng = random.Random(9)
@@ -178,6 +178,6 @@ def test_calls_that_say_nothing_are_left_out_with_the_reason(route, ask, models)
         Logged(plain, (Outcome("call-1", "feedback", 1.0, 0.0),)),
         Logged(learning, (Outcome("call-1", "feedback", 1.0, 0.0),)),
     ]
-    labels, left_out = labels_from_log(entries, models["mini"], models["gpt"])
+    labels, left_out, _ = labels_from_log(entries, models["mini"], models["gpt"])
     assert labels == []
     assert left_out == {"another model": 1, "no outcome": 1, "no n-grams (learning was off)": 1, "no exploration": 1}
