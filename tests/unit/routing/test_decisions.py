@@ -8,7 +8,7 @@ import pytest
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import DecisionLog, Logged
+from llm_cost_middleware.routing.decisions import DecisionLog, Gauge, Logged
 
 
 class Entry(NamedTuple):
@@ -128,3 +128,39 @@ def test_a_bare_decision_line_is_a_log_too(route, ask):
     assert Logged.from_json(decision.to_json()) == Logged(decision)
     with pytest.raises(ConfigurationError):
         Logged.from_json('{"decision": {}}')
+
+
+# --- by what quality is measured
+
+
+@pytest.fixture
+def entries(log, route, ask, models):
+    """Thirty finished calls, of which ten were cut off, and one that is still under way."""
+    for number in range(31):
+        log.append(route(ask("x"))._replace(call_id=str(number)))
+        if number < 30:
+            log.settled(str(number), models["mini"], NanoUSD(5), 7, 1.0)
+        if number % 3 == 0 and number < 30:
+            log.outcome(str(number), "truncated", 0.0, 1.0)
+    return log
+
+
+def test_without_feedback_a_finished_call_that_shows_no_failure_is_a_good_one(entries):
+    found = list(entries.read())
+    gauge = Gauge.of(found)
+    assert gauge is Gauge.FAILURES
+    qualities = [gauge.read(entry) for entry in found]
+    assert qualities == [float(number % 3 != 0) for number in range(30)] + [None]
+
+
+def test_with_enough_feedback_only_what_was_said_counts(entries, route, ask, monkeypatch):
+    """Else every failure would count, and of the good answers only those that somebody praised."""
+    for number in (0, 1, 2):
+        entries.outcome(str(number), "feedback", 0.8, 2.0)
+    entries.outcome("3", "tests passed", 0.4, 2.0)
+    found = list(entries.read())
+    assert Gauge.of(found) is Gauge.FAILURES
+    monkeypatch.setattr("llm_cost_middleware.routing.decisions.ENOUGH_FEEDBACK", 4)
+    assert Gauge.of(found) is Gauge.FEEDBACK
+    assert [Gauge.FEEDBACK.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.4, None]
+    assert [Gauge.FAILURES.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.0, 1.0]

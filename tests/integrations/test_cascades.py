@@ -1,0 +1,134 @@
+"""Cascades through real clients: whatever host asks, a cheap answer that fits stands, and one that does not goes up."""
+
+from __future__ import annotations
+
+import gc
+import json
+import warnings
+
+import pytest
+
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.integrations.anthropic import wrap_anthropic
+from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.simulator import Answer, ToolCall
+
+pytestmark = pytest.mark.litellm
+
+HI = [{"role": "user", "content": "Where should I go in May?"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+TOOLS = [{"type": "function", "function": {"name": "book", "parameters": SCHEMA}}]
+SMALL = ("mini", "haiku")
+
+
+@pytest.fixture
+def pipeline(sim, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    made = []
+
+    def make(accept="schema"):
+        providers = {"anthropic": {"base_url": sim.anthropic_url}, "openai": {"base_url": sim.openai_url}}
+        made.append(CostPipeline(CostConfig(providers=providers, routing={"policy": "cascade", "accept": accept})))
+        return made[-1]
+
+    yield make
+    for pipe in made:
+        pipe.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+def by_openai(pipeline, clients, sim):
+    del sim
+    wrap_openai(clients["openai"], pipeline).chat.completions.create(model="smart", messages=HI, response_format=FORMAT)
+
+
+def by_responses(pipeline, clients, sim):
+    del sim
+    wrap_openai(clients["openai"], pipeline).responses.create(
+        model="smart", input="Where?", text={"format": {"type": "json_schema", "name": "city", "schema": SCHEMA}}
+    )
+
+
+def by_anthropic(pipeline, clients, sim):
+    del sim
+    wrap_anthropic(clients["anthropic"], pipeline).messages.create(
+        model="smart", max_tokens=500, messages=HI, output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
+    )
+
+
+def by_langchain(pipeline, clients, sim):
+    del clients
+    from langchain_openai import ChatOpenAI
+
+    from llm_cost_middleware.integrations.langchain import guard
+
+    guard(ChatOpenAI(model="gpt-5-mini", api_key="k", base_url=sim.openai_url), pipeline).invoke(
+        HI, response_format=FORMAT
+    )
+
+
+def by_litellm(pipeline, clients, sim):
+    del clients, sim
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    CostAwareRouter(pipeline=pipeline).completion("smart", HI, response_format=FORMAT)
+
+
+HOSTS = pytest.mark.parametrize("host", [by_openai, by_responses, by_anthropic, by_langchain, by_litellm])
+
+
+@HOSTS
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_an_answer_that_fits_its_schema_stands_and_another_goes_up(host, pipeline, clients, sim):
+    sim.responder = lambda _: Answer(text=json.dumps({"city": "Rome"}))
+    host(pipeline(), clients, sim)
+    assert sim.request_count == 1
+    weak = json.dumps({"town": "Rome"})
+    sim.responder = lambda request: Answer(
+        text=weak if any(name in request.model for name in SMALL) else json.dumps({"city": "Rome"})
+    )
+    asked = pipeline()
+    host(asked, clients, sim)
+    assert sim.request_count == 3
+    assert [record.status for record in asked.records()] == ["exact"] * 2
+    assert int(asked.ledger.balance("global").settled_nanousd) == sum(line.cost_nanousd for line in sim.bill.lines[1:])
+
+
+def test_a_tool_call_that_does_not_fit_goes_up(pipeline, clients, sim):
+    said = {"small": {"town": "Rome"}, "large": {"city": "Rome"}}
+
+    def responder(request):
+        size = "small" if any(name in request.model for name in SMALL) else "large"
+        return Answer(tool_calls=(ToolCall("book", said[size]),))
+
+    sim.responder = responder
+    api = wrap_openai(clients["openai"], pipeline())
+    answer = api.chat.completions.create(model="smart", messages=HI, tools=TOOLS)
+    assert answer.choices[0].message.tool_calls[0].function.arguments == '{"city": "Rome"}'
+    assert sim.request_count == 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_two_cheap_models_that_agree_stand_through_a_host_that_reaches_both_providers(pipeline, sim):
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    sim.responder = lambda _: Answer(text="42")
+    router = CostAwareRouter(pipeline=pipeline("agreement"))
+    router.completion("smart", HI)
+    assert sim.request_count == 2
+    sim.responder = lambda request: Answer(text={"mini": "41", "haiku": "43"}.get(_size(request.model), "42"))
+    assert router.completion("smart", HI).choices[0].message.content == "42"
+    assert sim.request_count == 5
+
+
+def _size(model):
+    return next((name for name in SMALL if name in model), "")
