@@ -41,7 +41,7 @@ class RetryPolicy:
     max_attempts: int = 3
     """Requests of one call, the first included, over all targets."""
     deadline_s: float = 300.0
-    """Over all attempts and waits of one call."""
+    """Over all attempts and waits of one call, and over its stream: what drips on is ended."""
     max_retry_after_s: float = 60.0
     """A provider that asks for a longer wait is left: for a fallback, or with the error."""
     max_wait_s: float = 0.0

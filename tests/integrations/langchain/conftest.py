@@ -14,6 +14,29 @@ from llm_cost_middleware.simulator import auto
 HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
 
 
+_OUTCOMES = pytest.StashKey[dict]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Remember how the tests of each class ended, so that classes can be compared."""
+    report = yield
+    if item.cls is None:
+        return report
+    if report.failed and not getattr(item.cls, "judged", True):
+        report.outcome, report.wasxfail = "skipped", "reason: not our class, and not our failure"
+    if report.when == "call" or not report.passed:
+        ended = "xfailed" if report.skipped and hasattr(report, "wasxfail") else report.outcome
+        item.config.stash.setdefault(_OUTCOMES, {}).setdefault(item.cls.__name__, {})[item.name] = ended
+    return report
+
+
+@pytest.fixture
+def outcomes(request):
+    """How the tests of a class have ended in this run, by name."""
+    return lambda kind: request.config.stash.get(_OUTCOMES, {}).get(kind.__name__, {})
+
+
 class Books:
     """An observer that keeps what it is told."""
 
