@@ -129,7 +129,7 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
             continue
         deadline = inf if engine.settings.observe else call.started + engine.retry.deadline_s
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s, deadline)
-        yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
+        yield from _end_stream(engine, call, hold, end)
         return engine.answer(call, None)
 
 
@@ -285,6 +285,14 @@ def _after_failure(engine: Engine, call: Call, hold: Hold, error: BaseException)
     if decision.delay_s > 0:
         yield Sleep(decision.delay_s)
     return following
+
+
+def _end_stream(engine: Engine, call: Call, hold: Hold, end: StreamEnd) -> Steps:
+    """Book a stream that was left; where it broke, say so."""
+    yield from _resolve(engine, call, hold, engine.stream_outcome(hold, end.reading, end.error))
+    if end.error is not None and not end.reading.complete and not isinstance(end.error, GeneratorExit):
+        failure = engine.classify(end.error, hold.quote.target)
+        engine.books.failed(call, hold, failure, "in the middle of its stream")
 
 
 def _resolve(engine: Engine, call: Call, hold: Hold, outcome: Outcome) -> Steps:

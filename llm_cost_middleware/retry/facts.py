@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
+from llm_cost_middleware.retry.unsent import never_left
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
 _SUCCESS = range(200, 300)
@@ -135,7 +136,7 @@ def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: 
         should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
         request_id=seen.get("request-id") or seen.get("x-request-id"),
         exception_names=names,
-        sent=True if status is not None else _sent(names),
+        sent=True if status is not None else False if never_left(exc) else _sent(names),
         answered=_answered(names, status),
     )
 

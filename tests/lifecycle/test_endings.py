@@ -62,6 +62,37 @@ def test_a_call_that_times_out_is_booked_at_its_reservation_and_tried_again(hous
     house.check()
 
 
+UNSENDABLE = {
+    "a body that is no JSON": {"extra_body": {"x": object()}},
+    "a number that JSON does not know": {"extra_body": {"x": float("nan")}},
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("more", UNSENDABLE.values(), ids=UNSENDABLE)
+def test_what_an_sdk_cannot_even_encode_costs_nothing(house, provider, more):
+    with pytest.raises((TypeError, ValueError)):
+        house.ask(provider, **more)
+    assert house.resolutions == (VOID,)
+    assert house.balance.settled_nanousd == house.balance.pending_nanousd == 0
+    assert not house.sim.requests
+    house.check()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_error_of_the_same_class_once_it_was_sent_is_booked(house, provider, monkeypatch):
+    """Only where it was raised tells the two apart."""
+
+    def unreadable(*_, **__):
+        raise TypeError("cannot read the answer")
+
+    monkeypatch.setattr(type(house.face.plain(provider)), "_process_response", unreadable)
+    with pytest.raises(TypeError, match="cannot read"):
+        house.ask(provider)
+    assert house.resolutions == (UNCONFIRMED,)
+    house.check()
+
+
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +247,19 @@ def test_a_stream(house, provider, ending):
     else:
         house.stream(provider, ending.leave)
     assert house.resolutions == ending.booked, ending.why
+    assert len(house.told("Failed")) == ending.fails
     house.check()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_observers_are_told_of_a_stream_that_broke_in_the_middle_after_it_was_booked(house, provider):
+    house.sim.script(Fault.error_event(after=4))
+    with pytest.raises(Exception):  # noqa: B017 - as above
+        house.stream(provider, Exhaust)
+    *_, settled, failed = house.told()
+    assert (type(settled).__name__, type(failed).__name__) == ("Settled", "Failed")
+    assert (failed.attempts, failed.model) == (1, settled.model)
+    assert failed.reason.endswith("in the middle of its stream")
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -271,7 +314,7 @@ def test_a_long_stream_renews_its_lease(houses):
 
 
 def test_a_stream_that_outlived_its_lease_is_settled_late(houses):
-    house = houses(ledger={"lease_s": 100})
+    house = houses(ledger={"lease_s": 100}, retry={"deadline_s": 10_000})
 
     class Paused:
         @staticmethod
