@@ -18,7 +18,12 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import Candidates
 from llm_cost_middleware.config.settings import read_settings
-from llm_cost_middleware.errors import ConfigurationError, LedgerError, UnsupportedRequestError
+from llm_cost_middleware.errors import (
+    ConfigurationError,
+    LedgerError,
+    LedgerUnavailableError,
+    UnsupportedRequestError,
+)
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
     Answer,
@@ -214,15 +219,34 @@ class CostPipeline:
         answer: Answer | AsyncGovernedStream = await adrive(steps, world)
         return answer
 
-    def prepare(self, request: CallRequest, *, providers: frozenset[str] | None = None) -> Call | None:
+    def prepare(
+        self, request: CallRequest, *, providers: frozenset[str] | None = None, may_block: bool = False
+    ) -> Call | None:
         """Route a call ahead of running it, for hosts that name the model first, in a trace or a cache key.
 
-        ``None`` where the policy looks at the budget: then only the call itself can. Raises ``NoEligibleModelError``.
+        Args:
+            request: What the caller wants.
+            providers: As for ``run``.
+            may_block: The caller is no event loop: the storage of the ledger may be asked what is left.
+
+        Returns:
+            What ``run`` takes as ``prepared``; ``None`` where the policy looks at the budget and only the call itself
+            can ask for it.
+
+        Raises:
+            NoEligibleModelError: No model may take it. LedgerUnavailableError: The policy needs to know what is left.
         """
+        headroom = None
         if self._engine.routes_by_budget:
-            return None
+            if self._blocking and not may_block:
+                return None
+            try:
+                headroom = self._ledger.headroom(request.context.scopes)
+            except LedgerUnavailableError:
+                if not self._engine.settings.allow_unavailable:
+                    raise
         call = self._engine.begin(request, providers)
-        self._engine.route(call, None)
+        self._engine.route(call, headroom)
         return call
 
     def hold(self, request: CallRequest) -> Held:

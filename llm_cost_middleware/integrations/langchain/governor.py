@@ -44,7 +44,7 @@ class Route(str):
     """``None``: not routed ahead, because several prompts share the arguments."""
     providers: frozenset[str]
     call: Call | None
-    """The call, already routed; ``None`` where its policy looks at the budget first."""
+    """The call, already routed; ``None`` where that would have blocked an event loop: its policy asks the ledger."""
     error: LLMCostError | None
     """What stands against it: raised when it would be sent, so that its run shows it."""
 
@@ -132,19 +132,23 @@ class Governor:
         metadata: Mapping[str, Any] | None,
         *,
         stream: bool,
+        may_block: bool = False,
     ) -> Route:
-        """Decide where a call goes. What stands against it is raised when it would be sent, inside its run."""
+        """Decide where a call goes; not on an event loop where that would block it.
+
+        What stands against the call is raised when it would be sent, inside its run.
+        """
         request, providers = self.read(model, messages, arguments, metadata, stream=stream)
         try:
             try:
-                call = self.pipeline.prepare(request, providers=providers)
+                call = self.pipeline.prepare(request, providers=providers, may_block=may_block)
             except NoEligibleModelError:
                 targets = self.targets(model)
                 if providers is targets.providers and not targets.bound_home:
                     raise
                 # only this provider understands the call, and no tier names a model of it: the user's own remains
                 request = request._replace(pinned=True)
-                call = self.pipeline.prepare(request, providers=providers)
+                call = self.pipeline.prepare(request, providers=providers, may_block=may_block)
         except LLMCostError as error:
             return Route.made(metadata, request, providers, None, error)
         return Route.made(metadata, request, providers, call)

@@ -130,7 +130,7 @@ class GuardMixin(_Model):
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Route, then as LangChain does."""
-        kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop))
+        kwargs[ROUTE] = self._route_prompts(messages, _told(kwargs, stop), may_block=True)
         return super().generate(messages, stop, callbacks, **kwargs)
 
     async def agenerate(
@@ -150,7 +150,7 @@ class GuardMixin(_Model):
     ) -> Iterator[AIMessageChunk]:
         """Route, then as LangChain does."""
         config = ensure_config(config)
-        kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop))
+        kwargs[ROUTE] = self._route_input(input, config, _told(kwargs, stop), may_block=True)
         return super().stream(input, config, stop=stop, **kwargs)
 
     def astream(
@@ -170,7 +170,7 @@ class GuardMixin(_Model):
         """Route version 3, which streams by itself; the others come through ``stream``."""
         if version == "v3":
             config = ensure_config(config)
-            kwargs[ROUTE] = self._route_input(input, config, kwargs)
+            kwargs[ROUTE] = self._route_input(input, config, kwargs, may_block=True)
         return super().stream_events(input, config, version=version, **kwargs)
 
     def astream_events(self, input: Any, config: Any = None, *, version: Any = "v2", **kwargs: Any) -> Any:  # noqa: A002
@@ -211,16 +211,19 @@ class GuardMixin(_Model):
         with shown(config, len(inputs), show=show) as configs:
             return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
-    def _route_prompts(self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any]) -> Route:
+    def _route_prompts(
+        self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any], *, may_block: bool = False
+    ) -> Route:
         metadata = kwargs.get("metadata")
         if len(prompts) != 1:
             return Route.made(metadata)  # each is routed when it is sent
         arguments = {name: value for name, value in kwargs.items() if name not in _RUN}
-        return self._llm_cost.route(self, prompts[0], arguments, metadata, stream=False)
+        return self._llm_cost.route(self, prompts[0], arguments, metadata, stream=False, may_block=may_block)
 
-    def _route_input(self, given: Any, config: Any, kwargs: dict[str, Any]) -> Route:
+    def _route_input(self, given: Any, config: Any, kwargs: dict[str, Any], *, may_block: bool = False) -> Route:
         messages = self._convert_input(given).to_messages()
-        return self._llm_cost.route(self, messages, kwargs, config.get("metadata"), stream=True)
+        metadata = config.get("metadata")
+        return self._llm_cost.route(self, messages, kwargs, metadata, stream=True, may_block=may_block)
 
     # --- sending -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 
@@ -17,6 +18,7 @@ from llm_cost_middleware.errors import (
 )
 from llm_cost_middleware.events import Routed
 from llm_cost_middleware.integrations.langchain import guard, is_guarded
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.simulator import Fault
 
 HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
@@ -144,6 +146,27 @@ def test_traces_show_who_answers_once_a_call(stream, house, claude, sim):
     assert starts.runs == 1
     assert (starts.metadata[0]["ls_provider"], starts.metadata[0]["ls_model_name"]) == ("openai", MINI)
     assert starts.parameters[0]["llm_cost_route"] == f"openai/{MINI}"
+
+
+RULES = {"policy": "rules", "rules": [{"tier": "small", "when": {"budget_left": "< 0.5"}}, {"tier": "large"}]}
+
+
+@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+@pytest.mark.parametrize("spent", [False, True])
+def test_a_route_that_hangs_on_the_budget_is_traced_as_well(storage, spent, house, claude, sim, tmp_path):
+    url = "memory://" if storage == "memory" else f"sqlite:///{tmp_path}/ledger.db"
+    books = house(routing=RULES, ledger={"url": url}, limit="1")
+    if spent:
+        books.pipeline.ledger.book(NanoUSD(600_000_000), id="elsewhere")
+    starts, guarded = Starts(), guard(claude(), books.pipeline)
+    guarded.invoke("hi", {"callbacks": [starts]})
+    list(guarded.stream("hi", {"callbacks": [starts]}))
+    if storage == "memory":  # an event loop must not wait for a file: there the call finds its route inside its run
+        asyncio.run(guarded.ainvoke("hi", {"callbacks": [starts]}))
+    answered = {request.body["model"] for request in sim.requests}
+    assert len(answered) == 1
+    assert {metadata["ls_model_name"] for metadata in starts.metadata} == answered
+    assert {record.tier for record in books.pipeline.records()} == {"small" if spent else "large"}
 
 
 def test_a_usage_handler_counts_a_call_once(house, claude, sim):
