@@ -95,7 +95,7 @@ class Engine:
         own = self._own_target(request) if self.settings.observe else None
         conversation = _conversation(request)
         now = self.clock.now()
-        if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off":
+        if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off" and not call.fixed:
             call.layout = read_layout(request)
         with self.lock:
             affinity: Mapping[Target, int] = {}
