@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.cli.opening import out
 from llm_cost_middleware.metering import Memo, decode_memo
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 from llm_cost_middleware.tracker import CostRecord
@@ -32,6 +34,8 @@ class Total:
 
 
 Totals = dict[str, Total]
+
+_BOUNDLESS, _LEAST_NAME = 10_000, 6  # columns: for what a table would need; a name is folded to
 
 
 def of_records(records: Iterable[CostRecord]) -> Totals:
@@ -73,24 +77,52 @@ def _add(totals: Totals, row: Row) -> None:
 
 
 def table_of(totals: Totals, title: str) -> Table:
-    """The sums as a table: calls, tokens by bucket, cost."""
+    """The sums as a table: calls, tokens by bucket, cost. As it gets narrow, lines give way, then names, then figures.
+
+    They are folded then; nothing is ever cut off.
+    """
+    table = _table(totals, title, narrow=False)
+    if _width(table) <= out.width:
+        return table
+    table = _table(totals, title, narrow=True)
+    name, *figures = table.columns
+    longest = max((len(part) for text in totals for part in text.split("/")), default=0)
+    for space in (1, 0):
+        table.padding = 0, space, 0, 0
+        room = longest - (_width(table) - out.width)
+        if room >= _LEAST_NAME:
+            name.width = min(room, longest)
+            return table
+    for column in figures:
+        column.no_wrap = False
+    return table
+
+
+def _width(table: Table) -> int:
+    return out.measure(table, options=out.options.update(max_width=_BOUNDLESS)).maximum
+
+
+def _table(totals: Totals, title: str, *, narrow: bool) -> Table:
     table = Table(title=title, title_justify="left", show_footer=True)
+    if narrow:
+        table.box, table.pad_edge, table.show_edge = SIMPLE_HEAD, False, False
+    between = "\n" if narrow else " "
     whole = sum((total.usage for total in totals.values()), NO_USAGE)
     cost = NanoUSD(sum(total.cost_nanousd for total in totals.values()))
-    table.add_column("model", footer="total", no_wrap=True)
+    table.add_column("model", footer="total", no_wrap=not narrow, overflow="fold")
     for header, footer in (
         ("calls", f"{sum(total.calls for total in totals.values()):,}"),
         ("input", f"{whole.uncached_input:,}"),
-        ("cache read", f"{whole.cache_read:,}"),
-        ("cache write", f"{whole.cache_write:,}"),
+        (f"cache{between}read", f"{whole.cache_read:,}"),
+        (f"cache{between}write", f"{whole.cache_write:,}"),
         ("output", f"{whole.output_tokens:,}"),
         ("cost", format_usd(cost, places=9)),
     ):
-        table.add_column(header, footer=footer, justify="right", no_wrap=True)
+        table.add_column(header, footer=footer, justify="right", vertical="bottom", no_wrap=True, overflow="fold")
     for name, total in sorted(totals.items(), key=lambda pair: -pair[1].cost_nanousd):
         usage = total.usage
         table.add_row(
-            name,
+            name.replace("/", "/\n", 1) if narrow else name,
             f"{total.calls:,}",
             f"{usage.uncached_input:,}",
             f"{usage.cache_read:,}",

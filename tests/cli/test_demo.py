@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.litellm
 
 
-def _demo(*arguments, cwd):
+def _demo(*arguments, cwd, columns=140):
     code = f"""
 import resource, sys
 sys.argv = ["llm-cost", "demo", *{arguments!r}]
@@ -22,7 +22,7 @@ finally:
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
-        env={"PATH": "", "COLUMNS": "140", "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd)},
+        env={"PATH": "", "COLUMNS": str(columns), "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -43,6 +43,15 @@ def test_the_packaged_excerpt_ends_in_a_receipt_that_is_the_bill(tmp_path):
     assert int(calls) + refused == 80
     assert "claude-haiku-4-5-20251001" in shown
     assert "gpt-5-mini" in shown
+
+
+def test_a_narrow_terminal_cuts_no_figure(tmp_path):
+    shown = _demo(cwd=tmp_path, columns=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    total = next(line for line in shown.splitlines() if line.startswith("total")).split()
+    assert f"ledger total {total[-1]} = provider's bill {total[-1]} " in shown
+    assert f"to the nano-dollar, on {total[1]} of {total[1]} calls" in shown
 
 
 @pytest.mark.data

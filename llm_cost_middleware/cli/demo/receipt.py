@@ -16,6 +16,8 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.tracker import CostRecord
 
+_FRAME = 4  # columns around the verdict
+
 
 def saved_by_routing(pipeline: CostPipeline, records: Sequence[CostRecord], baseline: Target) -> int:
     """What the same tokens would have cost at one model, less what they did cost, in nano-dollars."""
@@ -39,7 +41,8 @@ def show(
     """Print the receipt; whether ledger and bill are equal (``True`` where there is no bill to compare with)."""
     records = [record for pipeline in pipelines for record in pipeline.records()]
     out.print()
-    out.print(table_of(of_records(records), "receipt"))
+    table = table_of(of_records(records), "receipt")
+    out.print(table, *(() if table.show_edge else ("",)), sep="\n")
     ledger = pipelines[0].ledger.balance("global")
     routing = saved_by_routing(pipelines[0], records, baseline)
     caching = sum(record.cache_saving_nanousd for record in records)
@@ -49,7 +52,7 @@ def show(
     facts.add_column(style="dim")
     facts.add_row("routing saved", _signed(routing), f"against the same tokens at {baseline.model}")
     facts.add_row("caching saved", _signed(caching), "reads, less what writing the cache cost")
-    facts.add_row("refused", f"{refused:,}", "calls that did not fit a budget: not sent, not billed")
+    facts.add_row("refused", f"{refused:,}", "calls over a budget: not sent, not billed")
     if ledger.pending_nanousd:
         facts.add_row("pending", format_usd(ledger.pending_nanousd), "reserved by calls in flight")
     out.print(facts)
@@ -63,6 +66,8 @@ def show(
         ("provider's bill ", ""), (format_usd(bill_nanousd, places=9), "bold"),
         (f"   to the nano-dollar, on {agreed:,} of {calls:,} calls", ""),
     )  # fmt: skip
+    if verdict.cell_len + _FRAME > out.width:
+        verdict = Text("\n").join(verdict.split("   "))
     out.print(Panel(verdict, border_style="green" if equal else "red", expand=False))
     return equal
 
