@@ -95,7 +95,7 @@ class Engine:
         own = self._own_target(request) if self.settings.observe else None
         conversation = _conversation(request)
         now = self.clock.now()
-        if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off" and not call.fixed:
+        if features.total_chars >= _CACHE_WORTHY and self.cache.mode != "off":
             call.layout = read_layout(request)
         with self.lock:
             affinity: Mapping[Target, int] = {}
@@ -241,8 +241,8 @@ class Engine:
         if call.layout is None or self.settings.observe:
             return None
         ability = get_provider(target.provider).cache_ability(target.model)
-        if ability.style == "none":
-            return None
+        if ability.style == "none" or (call.fixed and ability.style == "marks"):
+            return None  # marks of a call that somebody else sends are not ours to set
         now = self.clock.now()
         try:
             prices = self._cache_prices(target, now)

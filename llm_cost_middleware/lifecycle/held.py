@@ -39,7 +39,7 @@ def hold(engine: Engine, ledger: Ledger, clock: Clock, request: CallRequest) -> 
     """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
     pinned = request._replace(pinned=True, context=request.context._replace(force_model=None))
     call = engine.begin(pinned, None)
-    call.fixed = True  # its marks are not ours to set, either: nothing is planned, and nothing learned of a plan
+    call.fixed = True
     engine.route(call, None)
     world = World(ledger, clock, _never)
     steps = life(engine, pinned, prepared=call)

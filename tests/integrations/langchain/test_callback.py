@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from uuid import uuid4
 
 import httpx2
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import CallbackManager
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tracers.context import _configure_hooks
 
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
@@ -18,7 +19,7 @@ from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost
 from llm_cost_middleware.integrations.langchain.names import model_of
 from llm_cost_middleware.simulator import Fault
 
-HAIKU, MINI = "claude-haiku-4-5-20251001", "gpt-5-mini"
+HAIKU, SONNET, MINI = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini"
 WAYS = ("invoke", "stream", "batch", "ainvoke", "astream", "abatch", "astream_events")
 
 
@@ -73,6 +74,15 @@ def test_two_handlers_of_one_pipeline_book_a_run_once(house, claude, sim):
     first, second = CostCallbackHandler(books.pipeline), CostCallbackHandler(books.pipeline)
     claude(callbacks=[first]).invoke("hi", {"callbacks": [second]})
     books.check()
+
+
+def test_marks_that_nobody_sends_are_not_reckoned_with(house, claude, sim):
+    books = house()
+    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+    for question in ("One?", "Two?", "Three?"):
+        claude(SONNET).invoke([SystemMessage("Mind the rules. " * 2_000), HumanMessage(question)], config)
+    assert [record.expected_cache_saving_nanousd for record in books.pipeline.records()] == [0, 0, 0]
+    assert not any("cache_control" in json.dumps(request.body) for request in sim.requests)
 
 
 def test_a_refused_request_gives_its_money_back(house, claude, gpt, sim):
