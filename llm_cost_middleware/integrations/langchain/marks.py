@@ -18,9 +18,11 @@ def strip_marks(items: Sequence[Any], provider: str) -> list[Any]:
 
 
 def _strip(item: Any, foreign: str) -> Any:
+    content = getattr(item, "content", None)
+    if type(content) is str:  # most messages
+        return item
     if isinstance(item, Mapping):  # a tool
         return {name: value for name, value in item.items() if name != foreign} if foreign in item else item
-    content = getattr(item, "content", None)
     if type(content) is not list or not any(isinstance(block, Mapping) and foreign in block for block in content):
         return item
     bare = [

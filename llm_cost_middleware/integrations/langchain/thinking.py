@@ -18,7 +18,12 @@ _LEAST = 1_024
 
 def own_thoughts(messages: Sequence[BaseMessage], model: str) -> list[BaseMessage]:
     """The messages without the thoughts of other models than ``model``. What bears none is passed on as it is."""
-    return [_without_thoughts(message) if _thinks_as_another(message, model) else message for message in messages]
+    return [
+        _without_thoughts(message)
+        if type(message.content) is list and _thinks_as_another(message, model)  # text alone is no thought
+        else message
+        for message in messages
+    ]
 
 
 def _thinks_as_another(message: BaseMessage, model: str) -> bool:
