@@ -24,7 +24,7 @@ def test_a_notebook_runs(path, monkeypatch, request):
     if "LLM_COST_DATA" in path.read_text(encoding="utf-8"):
         monkeypatch.setenv("LLM_COST_DATA", str(request.getfixturevalue("data_folder")))
     client = nbclient.NotebookClient(
-        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     )
     client.execute()
     assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")

@@ -53,7 +53,7 @@ def test_after_kill_9_no_money_is_missing_and_none_counted_twice(tmp_path, seed)
     ]
     victims = [start(url, tmp_path, 1000 * seed + n) for n in (2, 3)]
     for worker in workers:
-        worker.wait(timeout=60)
+        worker.wait(timeout=300)
     time.sleep(chance.random() * 0.2)
     for victim in victims:
         victim.kill()
@@ -86,7 +86,7 @@ def test_after_kill_9_no_money_is_missing_and_none_counted_twice(tmp_path, seed)
 def test_killed_at_this_step(tmp_path, step):
     url = f"sqlite:///{tmp_path}/ledger.db"
     Ledger.open(url).close()
-    assert start(url, tmp_path, 7, step, 3).wait(timeout=60) == -9
+    assert start(url, tmp_path, 7, step, 3).wait(timeout=300) == -9
     with Ledger.open(url, clock=FakeClock(time.time() + 3600)) as ledger:
         audit(ledger._backend.read(None), list(ledger.rows()))
         pending = ledger.sweep()

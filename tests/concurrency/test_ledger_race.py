@@ -128,7 +128,7 @@ def test_a_fork_in_the_middle_of_work_keeps_both_sides_right(tmp_path):
     for child in children:
         child.start()
     for child in children:
-        child.join(timeout=60)
+        child.join(timeout=300)
     stop.set()
     for thread in busy:
         thread.join()

@@ -55,7 +55,7 @@ def test_a_plain_call(house, provider, ending):
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_call_that_times_out_is_booked_at_its_reservation_and_tried_again(houses, provider):
-    house = houses(providers={name: {"timeout_s": 0.2} for name in PROVIDERS})
+    house = houses(providers={name: {"timeout_s": 1} for name in PROVIDERS})
     house.sim.script(Fault.hang(billed=True))
     house.ask(provider)
     assert house.resolutions == (UNCONFIRMED, EXACT)
@@ -273,7 +273,7 @@ def test_a_stream_that_ends_too_early_without_an_error_is_not_taken_for_whole(ho
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_stream_that_falls_silent_is_settled_when_the_client_gives_up(houses, provider):
-    house = houses(providers={name: {"timeout_s": 0.3} for name in PROVIDERS})
+    house = houses(providers={name: {"timeout_s": 1} for name in PROVIDERS})
     house.sim.script(Fault.stall(after=4))
     with pytest.raises(Exception) as caught:
         house.stream(provider, Exhaust)

@@ -111,9 +111,11 @@ def test_with_warm_first_the_others_wait_and_read(sim, clients):
         process(f"question {number}", pipeline, CostTracker(None), client=clients["anthropic"], system_prompt=system)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
+    threads[0].start()
+    while not sim.request_count:  # the first is on its way, and with it the prefix
+        time.sleep(0.005)
+    for thread in threads[1:]:
         thread.start()
-        time.sleep(0.02)
     for thread in threads:
         thread.join()
     usages = [record.usage for record in pipeline.records()]

@@ -24,7 +24,7 @@ def kind(request):
 
 async def _arrived(house, count=1):
     """Until so many requests have reached the provider."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while house.sim.request_count < count:  # noqa: ASYNC110 - it happens in another thread
             await asyncio.sleep(0.005)
 
@@ -57,10 +57,16 @@ def test_a_cancelled_call_is_booked_unconfirmed(house, provider):
 def test_a_time_limit_of_the_callers_own_is_a_cancellation(house, provider):
     house.sim.script(Fault.hang(billed=True))
 
+    async def strike(limit):
+        await _arrived(house)
+        limit.reschedule(asyncio.get_running_loop().time())
+
     async def limit():
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(60) as limit:
+                striking = asyncio.ensure_future(strike(limit))
                 await _ask(house, provider)
+        await striking
 
     _run(house, limit())
     assert house.resolutions == ("unconfirmed",)
@@ -125,14 +131,17 @@ def test_a_call_cancelled_at_any_step_of_the_loop_leaves_the_books_closed(house,
 def test_a_stream_cancelled_while_it_waits_is_settled(house, provider):
     house.sim.script(Fault.stall(after=4))
 
+    begun = asyncio.Event()
+
     async def read():
         async for _ in await _ask(house, provider, stream=True):
-            pass
+            begun.set()
 
     async def cancel():
         task = asyncio.ensure_future(read())
-        await _arrived(house)
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(60):
+            await begun.wait()
+        await asyncio.sleep(0.05)  # most likely it waits by now; in its midst it is in any case
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -163,22 +172,38 @@ def test_a_coroutine_that_is_closed_while_it_waits_is_booked(house, provider):
     house.check()
 
 
-def _interrupt(request):
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    time.sleep(0.2)
-    return fill(request)
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, as in a terminal: what is started in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kind", ["memory-sync", "sqlite-sync"])
 def test_ctrl_c_while_waiting_is_booked_unconfirmed(house, provider):
-    house.sim.responder = _interrupt
+    left = threading.Event()
+
+    def interrupt(request):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        left.wait(60)
+        return fill(request)
+
+    house.sim.responder = interrupt
     with pytest.raises(KeyboardInterrupt):
         house.ask(provider)
-    time.sleep(0.3)  # the answer is billed although nobody waits for it
+    left.set()
     assert house.resolutions == ("unconfirmed",)
+    for _ in range(6_000):  # the answer is billed although nobody waits for it
+        if house.sim.bill.lines:
+            break
+        time.sleep(0.01)
+    assert house.sim.bill.lines
     house.check()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kind", ["memory-sync", "sqlite-sync"])
 def test_ctrl_c_in_a_stream_is_settled(house, provider):
     class Interrupted:

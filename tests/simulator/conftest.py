@@ -17,13 +17,13 @@ def sim() -> Iterator[Simulator]:
 
 @pytest.fixture
 def claude(sim: Simulator) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=sim.anthropic_url, api_key="key", max_retries=0, timeout=10) as client:
+    with anthropic.Anthropic(base_url=sim.anthropic_url, api_key="key", max_retries=0, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def gpt(sim: Simulator) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=sim.openai_url, api_key="key", max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=sim.openai_url, api_key="key", max_retries=0, timeout=60) as client:
         yield client
 
 

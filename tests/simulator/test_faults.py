@@ -117,7 +117,7 @@ def test_sdk_retries_are_seen_as_requests_of_their_own(sim, user):
 def test_a_request_that_hangs_times_out_and_is_billed_as_told(sim, say, billed):
     sim.script(Fault.hang(billed=billed))
     with pytest.raises(anthropic.APITimeoutError):
-        say(timeout=0.2)
+        say(timeout=1)
     assert sim.requests[0].status == 0
     costs = [(line.outcome, line.cost_nanousd) for line in sim.bill.lines]
     assert costs == ([("disconnected", 10_000 + 30_000)] if billed else [])
@@ -211,9 +211,9 @@ def test_a_client_that_leaves_a_stream_pays_for_what_was_produced(sim, chat):
 
 
 def test_a_client_that_leaves_before_a_json_answer_pays_for_all_of_it(sim, say):
-    sim.latency_s = 0.5
+    sim.latency_s = 60
     with pytest.raises(anthropic.APITimeoutError):
-        say(timeout=0.1)
+        say(timeout=1)
     sim.stop()
     assert [(line.outcome, line.tokens.output) for line in sim.bill.lines] == [("disconnected", 6)]
 
@@ -221,7 +221,7 @@ def test_a_client_that_leaves_before_a_json_answer_pays_for_all_of_it(sim, say):
 def test_a_stalled_stream_keeps_the_connection_open(sim, chat):
     sim.script(Fault.stall(after=2))
     with pytest.raises(httpx.ReadTimeout):
-        list(chat(stream=True, timeout=0.3))
+        list(chat(stream=True, timeout=1))
     assert sim.bill.lines[0].outcome == "cut"
 
 

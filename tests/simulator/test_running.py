@@ -47,7 +47,7 @@ def test_stopping_does_not_wait_for_a_request_that_hangs(user):
         waiting.start()
         while not sim.requests:
             time.sleep(0.01)
-    waiting.join(5)
+    waiting.join(60)
     assert not waiting.is_alive()
     client.close()
 
@@ -58,7 +58,7 @@ def _ask(client, user):
 
 
 async def test_fifty_concurrent_calls_overlap_and_are_all_billed(user):
-    with Simulator(latency_s=0.2) as sim:
+    with Simulator(latency_s=1) as sim:
         started = time.monotonic()
         async with anthropic.AsyncAnthropic(base_url=sim.anthropic_url, api_key="k", max_retries=0) as client:
             replies = await asyncio.gather(
@@ -68,7 +68,7 @@ async def test_fifty_concurrent_calls_overlap_and_are_all_billed(user):
                 )
             )
         took = time.monotonic() - started
-    assert took < 50 * 0.2  # one after the other would be ten seconds
+    assert took < 50 * 1  # one after the other would be longer, however fast the machine
     assert sorted(reply.id for reply in replies) == sorted(line.request_id for line in sim.bill.lines)
     assert len({reply.id for reply in replies}) == 50
 

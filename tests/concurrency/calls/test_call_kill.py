@@ -44,15 +44,15 @@ def test_after_kill_9_in_a_call_the_ledger_still_covers_the_bill(tmp_path, provi
         begin(number, step=STEPS[(2 * seed + number) % len(STEPS)], count=chance.randrange(1, 12)) for number in (0, 1)
     ]
     victims = [begin(number) for number in (2, 3)]
-    workers.join(60, suicides)
+    workers.join(300, suicides)
     time.sleep(chance.random() * 0.3)
     for victim in victims:
         workers.kill(victim)
-    workers.join(10)
+    workers.join(60)
     time.sleep(0.1)  # what had left is billed although nobody waits for it
     # after the restart somebody goes on with the same file
     workers.begin(job="until_killed", out=f"{tmp_path}/out-9", url=url, simulator=sim.url, seed=seed, calls=3)
-    workers.join(30)
+    workers.join(300)
     assert (tmp_path / "out-9").read_text() == "done"
 
     with Ledger.open(url, clock=FakeClock(time.time() + 100_000)) as ledger:

@@ -110,7 +110,7 @@ def _race(provider, sim, url, limit, form, *, calls, hold):
 
     def wait(_):
         if hold:
-            assert enough.wait(60)
+            assert enough.wait(300)
 
     async def await_(_):
         while hold and not enough.is_set():  # noqa: ASYNC110 - set by threads too

@@ -107,7 +107,7 @@ def run(before, url):
     root = Path(llm_cost_middleware.__file__).parents[1]
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.format(before=before), url],
-        env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

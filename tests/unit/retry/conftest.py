@@ -68,7 +68,7 @@ def anthropic_error(server):
     def raised(*, base_url: str | None = None, **call: Any) -> BaseException:
         import anthropic
 
-        with anthropic.Anthropic(api_key="k", base_url=base_url or server.url, max_retries=0, timeout=5) as client:
+        with anthropic.Anthropic(api_key="k", base_url=base_url or server.url, max_retries=0, timeout=60) as client:
             try:
                 with contextlib.closing(
                     client.messages.create(
@@ -94,7 +94,7 @@ def openai_error(server):
     def raised(*, base_url: str | None = None, **call: Any) -> BaseException:
         import openai
 
-        with openai.OpenAI(api_key="k", base_url=base_url or server.url, max_retries=0, timeout=5) as client:
+        with openai.OpenAI(api_key="k", base_url=base_url or server.url, max_retries=0, timeout=60) as client:
             try:
                 with contextlib.closing(
                     client.chat.completions.create(

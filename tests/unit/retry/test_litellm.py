@@ -61,7 +61,7 @@ def _raised(model, url):
             api_key="k",
             api_base=url,
             max_retries=0,
-            timeout=5,
+            timeout=60,
         )
     return raised.value
 

@@ -94,27 +94,27 @@ def faulty():
 def anthropic_sdk(url):
     import anthropic
 
-    with anthropic.Anthropic(api_key="k", base_url=url, max_retries=0, timeout=0.4) as client:
+    with anthropic.Anthropic(api_key="k", base_url=url, max_retries=0, timeout=1) as client:
         list(client.messages.create(model="claude-haiku-4-5", max_tokens=5, messages=MESSAGES, stream=True))
 
 
 def openai_sdk(url):
     import openai
 
-    with openai.OpenAI(api_key="k", base_url=url, max_retries=0, timeout=0.4) as client:
+    with openai.OpenAI(api_key="k", base_url=url, max_retries=0, timeout=1) as client:
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
 
 
 def chat_anthropic(url):
     from langchain_anthropic import ChatAnthropic
 
-    list(ChatAnthropic(model="claude-haiku-4-5", api_key="k", base_url=url, max_retries=0, timeout=0.4).stream("x"))
+    list(ChatAnthropic(model="claude-haiku-4-5", api_key="k", base_url=url, max_retries=0, timeout=1).stream("x"))
 
 
 def chat_openai(url):
     from langchain_openai import ChatOpenAI
 
-    list(ChatOpenAI(model="gpt-4o-mini", api_key="k", base_url=url, max_retries=0, timeout=0.4).stream("x"))
+    list(ChatOpenAI(model="gpt-4o-mini", api_key="k", base_url=url, max_retries=0, timeout=1).stream("x"))
 
 
 def litellm_sync(url, model="anthropic/claude-haiku-4-5"):
@@ -123,7 +123,7 @@ def litellm_sync(url, model="anthropic/claude-haiku-4-5"):
     litellm.suppress_debug_info = True
     list(
         litellm.completion(
-            model=model, messages=MESSAGES, api_key="k", api_base=url, max_retries=0, timeout=0.4, stream=True
+            model=model, messages=MESSAGES, api_key="k", api_base=url, max_retries=0, timeout=1, stream=True
         )
     )
 
@@ -133,7 +133,7 @@ async def litellm_async(url, model="anthropic/claude-haiku-4-5"):
 
     litellm.suppress_debug_info = True
     stream = await litellm.acompletion(
-        model=model, messages=MESSAGES, api_key="k", api_base=url, max_retries=0, timeout=0.4, stream=True
+        model=model, messages=MESSAGES, api_key="k", api_base=url, max_retries=0, timeout=1, stream=True
     )
     async for _ in stream:
         pass
