@@ -33,6 +33,7 @@ from llm_cost_middleware.tracker import CostRecord, CostTracker
 _log = logging.getLogger(__name__)
 KEEP = 10_000
 """Records kept in memory; totals are kept for all. The ledger keeps every row."""
+_AT_ONCE = 256
 
 
 class Bookkeeper:
@@ -42,18 +43,28 @@ class Bookkeeper:
         self._clock, self.observers = clock, tuple(observers)
         self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
         self._tracker = CostTracker(None)
+        self._new: list[CostRecord] = []
         self._lock = Lock()
 
     @property
     def tracker(self) -> CostTracker:
         """What was spent through this pipeline since it was opened."""
-        return self._tracker
+        with self._lock:
+            self._take_new()
+            return self._tracker
 
     def add(self, record: CostRecord) -> None:
         """Keep a record."""
         with self._lock:
-            tracker = self._tracker.add(record)
-            self._tracker = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP)
+            self._new.append(record)
+            if len(self._new) >= _AT_ONCE:
+                self._take_new()
+
+    def _take_new(self) -> None:
+        """A version of the tracker for many records costs what one for a single record costs."""
+        if self._new:
+            tracker = self._tracker.add_all(self._new)
+            self._tracker, self._new = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP), []
 
     def heard(self) -> bool:
         """Whether anybody would take note of an ordinary event."""
@@ -98,7 +109,7 @@ class Bookkeeper:
         """An attempt was booked: record it, and say so."""
         now, quote, reading = self._clock.now(), hold.quote, outcome.reading
         usage = reading.usage if reading is not None and reading.items else None
-        record = CostRecord(
+        record = CostRecord.of_checked(
             model=quote.target.model,
             input_tokens=usage.input_tokens if usage else 0,
             output_tokens=usage.output_tokens if usage else 0,

@@ -181,7 +181,7 @@ def _reserve(engine: Engine, call: Call, quote: Quote) -> Generator[Any, Any, Ho
     scopes = call.scopes_of(quote.target)
     try:
         yield Reserve(reservation_id, quote.amount_nanousd, scopes, engine.settings.lease_s, engine.memo(call, quote))
-        return engine.hold(call, quote, reservation_id=reservation_id)
+        return engine.hold(call, quote, reservation_id=reservation_id, scopes=scopes)
     except LedgerUnavailableError as error:
         if not engine.settings.allow_unavailable:
             raise
@@ -333,9 +333,6 @@ def _surely(verb: Settle | Book | Void) -> Generator[Any, Any, tuple[Receipt | N
 def _write_log(engine: Engine, call: Call) -> Steps:
     """Log the decision and what it came to. What goes wrong there is nothing to lose an answer for."""
     try:
-        if engine.chronicle.blocking:
-            yield Note(partial(engine.chronicle.write, call))
-        else:
-            engine.chronicle.write(call)
+        yield Note(partial(engine.chronicle.write, call))
     except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
         _log.exception("the decision of call %s was not logged", call.id)

@@ -18,7 +18,7 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog
+from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog, Settlement
 from llm_cost_middleware.routing.outcomes import AUTOMATIC, ESCALATED, PARSE_FAILED, USER_RETRY, Repeats, question
 from llm_cost_middleware.usage import TokenUsage
 
@@ -38,33 +38,29 @@ class Chronicle:
         self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
         self._repeats = Repeats()
 
-    @property
-    def blocking(self) -> bool:
-        """Whether writing waits for a storage."""
-        return self._journal is not None
-
     def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
         """Note that an attempt's cache is worth a trace."""
         if self._journal is not None and call.layout is not None and hold.plan is not None:
-            call.traces.append((hold, usage, self._clock.now()))
+            call.traces += ((hold, usage, self._clock.now()),)
 
     def write(self, call: Call) -> None:
         """Write down how a call was routed, and what it came to."""
         if call.decision is None:
             return
         now, records = self._clock.now(), call.records
+        settlement: Settlement | None = None
         with self._lock:
-            self._log.append(call.decision)
+            if records:
+                last, cost = records[-1], NanoUSD(call.spent_nanousd)
+                tokens = last.output_tokens if last.usage else None
+                settlement = Settlement(call.id, Target(last.provider, last.model), cost, tokens, now)
+            self._log.append(call.decision, settlement)
             for hold, usage, at in call.traces:
                 self._trace(call, hold, usage, at)
             for name in (*call.seen, ESCALATED) if call.escalated else call.seen:
                 self._log.outcome(call.id, name, AUTOMATIC[name], now)
             if call.decision.grams:  # learning is on
                 self._notice_repeat(call, call.decision.site, now)
-            if records:
-                last, cost = records[-1], NanoUSD(call.spent_nanousd)
-                target = Target(last.provider, last.model)
-                self._log.settled(call.id, target, cost, last.output_tokens if last.usage else None, now)
 
     def _notice_repeat(self, call: Call, site: str, now: float) -> None:
         """Where this call asks what an earlier one had answered in full, say so of that one; then remember this one."""

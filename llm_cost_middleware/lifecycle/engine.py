@@ -206,22 +206,16 @@ class Engine:
         call.reservations += 1
         return f"{call.id}.{call.reservations}"
 
-    def hold(self, call: Call, quote: Quote, *, reservation_id: str | None) -> Hold:
+    def hold(self, call: Call, quote: Quote, *, reservation_id: str | None, scopes: tuple[str, ...] = ()) -> Hold:
         """The attempt, ready to be sent."""
         settings, request = self.settings, call.request
         now = self.clock.monotonic()
         left = max(self.retry.deadline_s - (now - call.started), _LEAST_TIMEOUT_S)
+        timeout = min(left, settings.timeouts.get(quote.target.provider, left))
         cache_plan = self._plan_cache(call, quote.target, leaves=True)
-        attempt = Attempt(
-            call_id=call.id,
-            number=call.attempts,
-            target=quote.target,
-            max_tokens=request.max_tokens if settings.observe else quote.max_tokens,
-            cache_plan=cache_plan,
-            timeout_s=None if settings.observe else min(left, settings.timeouts.get(quote.target.provider, left)),
-            request=request,
-        )
-        held = Hold(reservation_id, attempt, quote, call.scopes_of(quote.target), cache_plan, now)
+        cap, timeout_s = (request.max_tokens, None) if settings.observe else (quote.max_tokens, timeout)
+        attempt = Attempt(call.id, call.attempts, quote.target, cap, cache_plan, timeout_s, request)
+        held = Hold(reservation_id, attempt, quote, scopes or call.scopes_of(quote.target), cache_plan, now)
         self.books.reserved(call, held)
         return held
 
@@ -353,7 +347,7 @@ class Engine:
     def after_failure(self, call: Call, hold: Hold, failure: Failure) -> RetryDecision:
         """Whether to try again, where, and when."""
         target, now = hold.quote.target, self.clock.monotonic()
-        call.tried.add(target)
+        call.tried += (target,)
         others = tuple(other for other in self.fallbacks(call, target) if other not in call.tried)
         with self.lock:
             self.retry_state.failed(target, failure, now=now, started=hold.started)

@@ -110,10 +110,10 @@ class Call:
     layout: Layout | None = None
     fixed: bool = False
     """Somebody else sends it, as it is: no other model, no other cap, no second attempt."""
-    tried: set[Target] = field(default_factory=set)
+    tried: tuple[Target, ...] = ()
     accept: Callable[[CallResult], bool] | None = None
     """The caller's check of an answer: what it rejects goes up a tier."""
-    traces: list[tuple[Hold, TokenUsage, float]] = field(default_factory=list)
+    traces: tuple[tuple[Hold, TokenUsage, float], ...] = ()
     """Answered attempts whose cache is worth remembering, for the journal."""
     results: list[CallResult] = field(default_factory=list)
     """The answers so far, where a check decides which stands."""

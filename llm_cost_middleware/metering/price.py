@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
@@ -122,10 +122,12 @@ def price_reading(
         return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
     bill = _Bill(list(reading.notes))
     looped = bool(reading.tool_calls) and len(reading.items) == 1 and not reading.batch
+    terms = reading.service_tier, reading.speed, reading.geo, reading.batch
     try:
         for item in reading.items:
-            rates = _rates(item, reading, provider, catalogue, at, model)
-            bill.add(item, rates, model or "", looped=looped)
+            name = item.model or model or _nameless(provider)
+            rates = catalogue.rates(provider.name, name, at, *terms)
+            bill.add(item, rates, name, looped=looped)
     except (PriceNotFoundError, UnreadableUsageError) as error:
         return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
     if reading.tool_calls and provider.name != "anthropic":  # Anthropic's searches are a bucket of the usage
@@ -135,8 +137,12 @@ def price_reading(
     if reading.error:
         bill.notes.append(f"ended in an error: {reading.error}")
     status: PriceStatus = "estimated" if bill.doubtful else "exact"
-    notes = tuple(dict.fromkeys(bill.notes))
+    notes = tuple(dict.fromkeys(bill.notes)) if bill.notes else ()
     return PricedCall(NanoUSD(bill.booked), tuple(bill.items), model, status, notes, version)
+
+
+def _nameless(provider: Provider) -> NoReturn:
+    raise UnreadableUsageError(provider.name, "the response names no model")
 
 
 class _Bill:
@@ -159,7 +165,7 @@ class _Bill:
             self.doubt(_HALF_DAY)
         for note in rates.notes:
             self.doubt(note)
-        self._put(item.model or model, usage, rates.components(usage, short=short), item.kind)
+        self._put(model, usage, rates.components(usage, short=short), item.kind)
 
     def add_fees(self, calls: Mapping[str, int], rates: Rates, model: str) -> None:
         fees = {kind: uses * rates.fees[kind] for kind, uses in calls.items() if kind in rates.fees}
@@ -180,28 +186,6 @@ class _Bill:
         total = ceil_picousd(self.pico)
         self.items.append(PricedItem(model, usage, NanoUSD(total - self.booked), parts, kind))
         self.booked = total
-
-
-def _rates(
-    item: BilledItem,
-    reading: UsageReading,
-    provider: Provider,
-    catalogue: Catalogue,
-    at: float | None,
-    model: str | None,
-) -> Rates:
-    name = item.model or model
-    if name is None:
-        raise UnreadableUsageError(provider.name, "the response names no model")
-    return catalogue.rates(
-        provider.name,
-        name,
-        at=at,
-        service_tier=reading.service_tier,
-        speed=reading.speed,
-        geo=reading.geo,
-        batch=reading.batch,
-    )
 
 
 _NO_FEE = frozenset({"mcp_call", "shell_call", "computer_call"})

@@ -19,6 +19,7 @@ from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
 
+_NO_MARKS: frozenset[str] = frozenset()
 _MEDIA = ("image", "document", "audio")
 _FRAME = 64
 """Tokens that a request has before its first message: priming, dates, hidden instructions of reasoning models."""
@@ -106,11 +107,12 @@ def measure(request: CallRequest) -> InputSize:
         tools += _bytes(tool.text)
         if tool.mark:
             marks.add(tool.mark)
-    control = request.params.get("cache_control")
+    control = request.params.get("cache_control") if request.params else None
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")
     images, documents, audio = [tuple(media.get(kind, ())) for kind in _MEDIA] if media else ((), (), ())
-    return InputSize(text, tools, blocks, len(request.tools) + bool(schema), images, documents, audio, frozenset(marks))
+    n_tools = len(request.tools) + (1 if schema else 0)
+    return InputSize(text, tools, blocks, n_tools, images, documents, audio, frozenset(marks) if marks else _NO_MARKS)
 
 
 def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: int) -> tuple[int, int]:
@@ -131,7 +133,7 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def bound(
+def bound(  # noqa: C901 - one step for each thing that can be billed
     request: CallRequest,
     provider: Provider,
     rates: Rates,
@@ -172,10 +174,11 @@ def bound(
         input_tokens = max(window or 0, input_tokens or 0)
     elif window is not None and not request.server_tools:
         input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
-    if "context_management" in request.params:
+    params = request.params
+    if "context_management" in params:
         doubts.append("context management may compact, which is billed apart")
     runs = request.choices
-    if _is_pro(request):
+    if params and _is_pro(request):
         doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
         input_tokens += _PRO_INSTRUCTIONS
         runs *= _PRO_RUNS
@@ -184,11 +187,12 @@ def bound(
     if max_tokens is None:
         doubts.append("neither a cap nor a maximum of the output is known")
         max_tokens = limits.default_output
-    speaks = "audio" in (request.params.get("modalities") or ())
+    speaks = bool(params) and "audio" in (params.get("modalities") or ())
     output = rates.output_max_picousd(input_tokens, audio=speaks) * runs
     writes = _writes(request, provider, size, planned=cache_writes)
     fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
-    fixed += int(request.params.get("prediction_bytes", 0)) * output
+    if "prediction_bytes" in params:
+        fixed += int(params["prediction_bytes"]) * output
     if request.server_tools:
         uses = sum(_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
         fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
@@ -219,9 +223,9 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
     if size.tools:
         tokens += provider.tokens_for_tools + size.tools * _TOOL_FRAME
         tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, _TOOL_FACTOR))
-    tokens += int(request.params.get("provider_tools", 0)) * _HELD_TOOL
-    if request.params.get("citations"):
-        tokens += _CITATIONS
+    if request.params:
+        tokens += int(request.params.get("provider_tools", 0)) * _HELD_TOOL
+        tokens += _CITATIONS if request.params.get("citations") else 0
     if size.images or size.documents or size.audio:
         media = _media(size, limits)
         return None if media is None else tokens + media

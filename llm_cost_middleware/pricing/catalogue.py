@@ -70,7 +70,6 @@ class Catalogue:
         self,
         provider: str,
         model: str,
-        *,
         at: float | None = None,
         service_tier: str | None = None,
         speed: str | None = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -35,6 +36,8 @@ class Level(NamedTuple):
 
 
 _BUCKETS = Level._fields[1:]
+_tokens = attrgetter(*_BUCKETS)
+_WRITES = {name.rpartition("_")[2]: name for name in _BUCKETS if name.startswith("cache_write_")}
 _AUDIO = ("audio_input", "audio_cache_read", "audio_output")
 
 
@@ -106,12 +109,12 @@ class Rates:
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
         at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
-        parts: dict[str, int] = {}
-        for name in _BUCKETS:
-            tokens = getattr(usage, name)
-            if tokens:
-                parts[name] = tokens * (self._audio(at, name) if name in _AUDIO else getattr(at, name))
-        return parts
+        consumed = zip(_BUCKETS, _tokens(usage), at[1:], strict=True)
+        return {
+            name: tokens * (self._audio(at, name) if rate is None else rate)
+            for name, tokens, rate in consumed
+            if tokens
+        }
 
     def input_max_picousd(self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False) -> int:
         """The dearest that one token of input can be in a request of at most ``input_tokens``.
@@ -124,14 +127,12 @@ class Rates:
         Raises:
             PriceNotFoundError: There is audio, and no known price for it.
         """
-        dearest = 0
+        rates: list[int] = []
         for level in self._within(input_tokens):
-            dearest = max(dearest, level.uncached_input, level.cache_read)
-            for ttl in writes:
-                dearest = max(dearest, getattr(level, f"cache_write_{ttl}"))
+            rates += (level.uncached_input, level.cache_read, *[getattr(level, _WRITES[ttl]) for ttl in writes])
             if audio:
-                dearest = max(dearest, self._audio(level, "audio_input"))
-        return dearest
+                rates.append(self._audio(level, "audio_input"))
+        return max(rates)
 
     def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
         """The dearest that one token of output can be in a request of at most ``input_tokens`` of input."""

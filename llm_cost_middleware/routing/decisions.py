@@ -177,13 +177,19 @@ class DecisionLog:
         self._journal, self._keep = journal, keep
         self._calls: OrderedDict[str, Logged] = OrderedDict()
 
-    def append(self, decision: RoutingDecision) -> None:
-        """Log a decision. A later decision of the same call (a fallback was routed anew) takes its place."""
+    def append(self, decision: RoutingDecision, settlement: Settlement | None = None) -> None:
+        """Log a decision, with what its call came to where that is known already.
+
+        A later decision of the same call (a fallback was routed anew) takes its place.
+        """
         if self._journal is not None:
             self._journal.append("decision", decision.call_id, decision.at, decision.to_json().encode())
+            if settlement is not None:
+                self.settled(*settlement)
             return
         known = self._calls.get(decision.call_id)
-        self._calls[decision.call_id] = known._replace(decision=decision) if known else Logged(decision)
+        outcomes, before = (known.outcomes, known.settlement) if known else ((), None)
+        self._calls[decision.call_id] = Logged(decision, outcomes, settlement or before)
         if len(self._calls) > self._keep:
             self._calls.popitem(last=False)
 

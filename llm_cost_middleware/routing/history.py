@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from math import sqrt
 from types import MappingProxyType
-from typing import NamedTuple
 
 from llm_cost_middleware.request import Target
 
@@ -21,19 +20,20 @@ _TARGETS = 64
 """Models remembered at a site: callers may name any."""
 
 
-class Mean(NamedTuple):
+class Mean:
     """A running mean that forgets old values slowly."""
 
-    calls: int
-    value: float
+    __slots__ = ("calls", "value")
 
-    def with_(self, value: float) -> Mean:
-        """The mean with one value more."""
-        calls = self.calls + 1
-        return Mean(calls, self.value + (value - self.value) * max(1 / calls, _MEMORY))
+    def __init__(self) -> None:
+        self.calls, self.value = 0, 0.0
+
+    def note(self, value: float) -> None:
+        """Take one value more into it."""
+        self.calls = calls = self.calls + 1
+        self.value += (value - self.value) * (1 / calls if calls * _MEMORY < 1 else _MEMORY)
 
 
-_NONE = Mean(0, 0.0)
 Outputs = Mapping[Target | None, Mean]
 """Output tokens by model; under ``None`` those of all models together."""
 
@@ -46,9 +46,9 @@ class _Site:
     __slots__ = ("accepted", "outputs", "seconds", "squared")
 
     def __init__(self) -> None:
-        self.outputs: dict[Target | None, Mean] = {None: _NONE}
-        self.seconds: dict[Target, Mean] = {}
-        self.squared = self.accepted = _NONE
+        self.outputs: defaultdict[Target | None, Mean] = defaultdict(Mean)
+        self.seconds: defaultdict[Target, Mean] = defaultdict(Mean)
+        self.squared, self.accepted = Mean(), Mean()
 
 
 class SiteHistory:
@@ -81,16 +81,18 @@ class SiteHistory:
             self._sites.move_to_end(site)
         outputs = known.outputs
         if output_tokens is not None:
-            outputs[target] = outputs.get(target, _NONE).with_(output_tokens)
-            outputs[None] = outputs[None].with_(output_tokens)
-            known.squared = known.squared.with_(output_tokens * output_tokens)
+            if len(outputs) > _TARGETS and target not in outputs:
+                for other in [other for other in outputs if other is not None]:
+                    del outputs[other]
+            outputs[target].note(output_tokens)
+            outputs[None].note(output_tokens)
+            known.squared.note(output_tokens * output_tokens)
         if seconds is not None:
-            known.seconds[target] = known.seconds.get(target, _NONE).with_(seconds)
+            if len(known.seconds) > _TARGETS:
+                known.seconds.clear()
+            known.seconds[target].note(seconds)
         if accepted is not None:
-            known.accepted = known.accepted.with_(accepted)
-        if len(outputs) > _TARGETS:
-            known.outputs = {None: outputs[None]}
-            known.seconds.clear()
+            known.accepted.note(accepted)
 
     def outputs(self, site: str) -> Outputs:
         """Output tokens expected of each model at this site; empty where nothing is known.
@@ -99,12 +101,12 @@ class SiteHistory:
         constant.
         """
         known = self._sites.get(site)
-        return known.outputs if known is not None and known.outputs[None].calls else NO_OUTPUTS
+        return known.outputs if known is not None else NO_OUTPUTS
 
     def least_output(self, site: str) -> float:
         """Output tokens that nearly every call of this site exceeds: two deviations below the mean, 0 where unknown."""
         known = self._sites.get(site)
-        if known is None or known.outputs[None].calls < _ENOUGH:
+        if known is None or known.squared.calls < _ENOUGH:
             return 0.0
         mean = known.outputs[None].value
         return max(0.0, mean - 2 * sqrt(max(0.0, known.squared.value - mean * mean)))
@@ -118,5 +120,4 @@ class SiteHistory:
     def acceptance(self, site: str) -> tuple[float, int]:
         """The share of cheap answers that were accepted at this site, and of how many it was seen."""
         known = self._sites.get(site)
-        accepted = known.accepted if known else _NONE
-        return accepted.value, accepted.calls
+        return (known.accepted.value, known.accepted.calls) if known else (0.0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from hashlib import blake2b
 from random import Random
 from types import MappingProxyType
@@ -226,13 +227,20 @@ def _by_kind(
     return _threshold(policy, features, low)
 
 
+@lru_cache(maxsize=64)
+def _grouped(number: int) -> str:
+    """A number with its thousands grouped: the same few thresholds stand in every reason."""
+    return f"{number:,}"
+
+
 def _threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
-    batch = f"{items:,} item{'' if items == 1 else 's'}"
+    batch = "1 item" if items == 1 else f"{items:,} items"
     up = threshold_tier(length, items, text_threshold=policy.text_threshold, item_threshold=policy.item_threshold)
     score = max(length / policy.text_threshold, items / policy.item_threshold)
     if not up:
-        reason = f"{length:,} characters < {policy.text_threshold:,} and {batch} < {policy.item_threshold:,}"
+        limits = _grouped(policy.text_threshold), _grouped(policy.item_threshold)
+        reason = f"{length:,} characters < {limits[0]} and {batch} < {limits[1]}"
     elif length >= policy.text_threshold:
         reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
     else:
