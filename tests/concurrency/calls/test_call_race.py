@@ -228,7 +228,7 @@ def test_processes_share_one_budget(shared_url, provider_process, workers, tmp_p
             job="race", out=f"{tmp_path}/sent-{number}", url=shared_url, simulator=provider_process.url,
             provider=provider, budget=str(_usd(budget)), threads=threads, calls=1_000, at=start,
         )  # fmt: skip
-    workers.join(90)
+    workers.join(600)
     counts = [int((tmp_path / f"sent-{number}").read_text()) for number in range(processes)]
     bill, sent = provider_process.total_nanousd, provider_process.request_count
     _row("(b)", f"{processes} x {threads}", shared_url, provider, sent, bill, budget)
