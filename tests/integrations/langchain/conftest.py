@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import warnings
 from typing import NamedTuple
 
@@ -61,9 +62,16 @@ class House(NamedTuple):
     books: Books
     sim: object
 
+    def await_requests(self, count):
+        """What a client left at once, a busy provider reads a little later."""
+        patience = time.monotonic() + 20
+        while self.sim.request_count < count and time.monotonic() < patience:
+            time.sleep(0.005)
+
     def check(self, *, exact=True):
         """Requests, rows and bill agree; nothing is left pending."""
         balance = self.pipeline.ledger.balance("global")
+        self.await_requests(len(self.books.of(Reserved)))
         assert balance.pending == 0
         assert len(self.books.of(Reserved)) == len(self.books.ended) == self.sim.request_count
         booked, billed = sum(event.amount_nanousd for event in self.books.of(Settled)), self.sim.bill.total_nanousd

@@ -129,11 +129,12 @@ def test_a_start_whose_end_never_comes_is_ended_by_its_lease(house, claude, sim)
     clock = FakeClock()
     config = CostConfig(budgets=[{"scope": "global", "limit": "5"}], ledger={"lease_s": 60})
     with CostPipeline(config, clock=clock) as pipeline:
-        sim.latency_s = 5
+        sim.latency_s = 60
 
         async def cancelled():
             task = asyncio.create_task(claude().ainvoke("hi", {"callbacks": [CostCallbackHandler(pipeline)]}))
-            await asyncio.sleep(0.1)
+            while not sim.request_count:  # noqa: ASYNC110 - the simulator has another loop
+                await asyncio.sleep(0.005)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -182,5 +182,7 @@ def test_requests_rows_and_bill_agree(mode, kind, api, end, house, claude, gpt, 
         assert failed is None, failed
     else:
         assert failed is not None, answer
-    assert sim.request_count == (3 if mode in ("batch", "abatch") else 1)
+    expected = 3 if mode in ("batch", "abatch") else 1
+    books.await_requests(expected)
+    assert sim.request_count == expected
     books.check(exact=end == "complete")

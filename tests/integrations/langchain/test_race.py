@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from llm_cost_middleware.errors import BudgetExceededError
-from llm_cost_middleware.events import Reserved
+from llm_cost_middleware.events import Refused, Reserved
 from llm_cost_middleware.integrations.langchain import guard
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.simulator import fill
@@ -65,14 +66,38 @@ def probe(house, claude, sim):
     guard(claude(), books.pipeline, pinned=True).invoke(PROMPT)
     bound, cost = books.books.of(Reserved)[0].amount_nanousd, sim.bill.total_nanousd
     sim.reset()
-    sim.latency_s = 0.15  # so that all of them are under way at once
     return bound, cost
+
+
+class Decided:
+    """An observer that knows when every call was either let through or refused."""
+
+    def __init__(self):
+        self._lock, self._calls, self._all = threading.Lock(), 0, threading.Event()
+
+    def on_event(self, event):
+        if isinstance(event, Reserved | Refused):
+            with self._lock:
+                self._calls += 1
+                if self._calls == CALLS:
+                    self._all.set()
+
+    def before(self, responder):
+        """Answers nobody until then, so that no answered call makes room for another."""
+
+        def respond(request):
+            assert self._all.wait(60)
+            return responder(request)
+
+        return respond
 
 
 @WAYS
 def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, house, claude, sim):
     bound, _ = probe
-    books = house(limit=NanoUSD(5 * bound).usd, **SETTINGS)
+    decided = Decided()
+    sim.responder = decided.before(fill)
+    books = house(limit=NanoUSD(5 * bound).usd, observers=[decided], **SETTINGS)
     answers = way(guard(claude(), books.pipeline, pinned=True))
     refused = [answer for answer in answers if isinstance(answer, BudgetExceededError)]
     assert (sim.request_count, len(answers) - len(refused)) == (5, 5)
@@ -82,6 +107,7 @@ def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, house, clau
 @WAYS
 def test_with_room_for_five_answers_the_bill_stays_within(way, probe, house, claude, sim):
     _, cost = probe
+    sim.latency_s = 0.15  # so that they are under way at once
     limit = NanoUSD(5 * cost)
     books = house(limit=limit.usd, **SETTINGS)
     model = guard(claude(), books.pipeline, pinned=True)
