@@ -141,3 +141,29 @@ def test_a_fork_in_the_middle_of_work_keeps_both_sides_right(tmp_path):
 def _child(ledger):
     for _ in range(20):
         ledger.settle(ledger.reserve(BOUND, ["user:child"]).id, BOUND)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_fork_while_rows_are_read_keeps_both_sides_right(tmp_path):
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", durability="normal")
+    for _ in range(1_200):
+        ledger.book(BOUND)
+    reading = ledger.rows()
+    seen = [next(reading)]
+    child = fork.Process(target=_child_that_reads, args=(ledger, reading))
+    child.start()
+    seen += [next(reading) for _ in range(600)]
+    child.join(timeout=300)
+    assert child.exitcode == 0
+    seen += reading
+    assert [row.seq for row in seen] == list(range(1, 1_201)), "of one moment: the child's row came later"
+    assert ledger.balance("global").settled_nanousd == 1_201 * BOUND
+    audit(ledger._backend.read(None), list(ledger.rows()))
+    ledger.close()
+
+
+def _child_that_reads(ledger, reading):
+    reading.close()  # its parent reads on
+    ledger.book(BOUND)
+    assert sum(1 for _ in ledger.rows()) == 1_201
+    ledger.close()
