@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
+import httpx
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
@@ -156,6 +157,35 @@ def test_other_transports_are_metered_or_refused_as_configured(house, sim):
     with pytest.raises(BudgetExceededError):
         metered.invoke("hi")
     assert sim.request_count == 0
+
+
+class ToTheSimulator(httpx.HTTPTransport):
+    """Azure's address and key in front, OpenAI's API behind."""
+
+    def __init__(self, url):
+        super().__init__()
+        self._url = httpx.URL(f"{url}/chat/completions")
+
+    def handle_request(self, request):
+        assert request.url.path.endswith("/deployments/d/chat/completions")
+        request.url, request.headers["authorization"] = self._url, f"Bearer {request.headers.pop('api-key')}"
+        return super().handle_request(request)
+
+
+def test_an_answer_from_azure_is_booked_at_the_list_price(house, sim):
+    from langchain_openai import AzureChatOpenAI
+
+    books = house()
+    with httpx.Client(transport=ToTheSimulator(sim.openai_url)) as client:
+        azure = AzureChatOpenAI(
+            api_key="k", azure_endpoint="http://azure", api_version="2025-01-01", azure_deployment="d", model=MINI,
+            http_client=client, stream_usage=True,
+        )  # fmt: skip
+        metered = guard(azure, books.pipeline)
+        assert metered.invoke("hi").content
+        assert list(metered.stream("hi"))
+    assert [(record.provider, record.model) for record in books.pipeline.records()] == [("openai", MINI)] * 2
+    books.check()
 
 
 def test_a_fake_model_is_metered_only(house):
