@@ -183,15 +183,16 @@ def test_a_journal_that_fails_costs_nobody_an_answer(houses, monkeypatch, caplog
 
 @pytest.fixture
 def locked(tmp_path, monkeypatch):
-    """Somebody else holds the file's turn and does not give it back."""
-    monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
+    """Somebody else holds the file's turn and does not give it back. Only meanwhile are callers impatient."""
 
     class Lock:
         def __enter__(self):
+            monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
             self._file = (tmp_path / "ledger.db-queue").open("w")
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
         def __exit__(self, *_):
+            monkeypatch.undo()
             self._file.close()
 
     return Lock()

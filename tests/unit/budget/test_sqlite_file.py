@@ -146,6 +146,7 @@ def test_a_queue_that_does_not_move_is_given_up(tmp_path, monkeypatch):
         stuck.enter(wait=True)
         with pytest.raises(LedgerUnavailableError, match="queue"):
             ledger.reserve("1")
+        monkeypatch.undo()
         assert ledger.balance("global").pending == 0
         stuck.leave()
         ledger.settle(ledger.reserve("1").id, "0.5")
