@@ -20,6 +20,14 @@ def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="run the long form of the long tests")
 
 
+def pytest_configure():
+    """An example is wrong or right, however long it takes: Hypothesis would also fail it for a slow machine."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+
+
 def pytest_collection_modifyitems(config, items):
     modules = {item.module for item in items if item.get_closest_marker("litellm")}
     for item in items:
