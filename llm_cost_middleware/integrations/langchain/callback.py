@@ -2,8 +2,9 @@
 
 A handler can refuse a call before a byte is sent, and book what it cost. It cannot choose the model or the output cap,
 it sees no retry inside the SDK, and it is not told of every end: a call that is cancelled, and a stream that is kept
-and not read, leave a start without an end. Their money stays reserved until the lease ends, and is then charged. Guard
-a model wherever you can; this is for the rest.
+and not read, leave a start without an end. Their money stays reserved until the lease ends, and is then charged. And
+``with_retry`` of a model that is not guarded asks again after a veto, to be refused again. Guard a model wherever you
+can; this is for the rest.
 """
 
 from __future__ import annotations
