@@ -14,7 +14,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tracers.context import _configure_hooks
 
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
-from llm_cost_middleware.events import Ungoverned
+from llm_cost_middleware.events import Reserved, Ungoverned
 from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost_tracking, guard
 from llm_cost_middleware.integrations.langchain.names import model_of
 from llm_cost_middleware.simulator import Fault
@@ -83,6 +83,19 @@ def test_marks_that_nobody_sends_are_not_reckoned_with(house, claude, sim):
         claude(SONNET).invoke([SystemMessage("Mind the rules. " * 2_000), HumanMessage(question)], config)
     assert [record.expected_cache_saving_nanousd for record in books.pipeline.records()] == [0, 0, 0]
     assert not any("cache_control" in json.dumps(request.body) for request in sim.requests)
+
+
+def test_a_setting_that_was_changed_in_place_counts_from_the_next_call(house, claude):
+    books = house()
+    tool = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+    bound = claude().bind(tools=[tool])
+    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+    for description in ("Look.", "Look.", "Look closely. " * 500):
+        tool["description"] = description
+        bound.invoke("hi", config)
+    first, same, dearer = (event.amount_nanousd for event in books.books.of(Reserved))
+    assert first == same < dearer
+    books.check()
 
 
 def test_a_refused_request_gives_its_money_back(house, claude, gpt, sim):
