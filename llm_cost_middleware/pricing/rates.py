@@ -109,12 +109,11 @@ class Rates:
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
         at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
-        consumed = zip(_BUCKETS, _tokens(usage), at[1:], strict=True)
-        return {
-            name: tokens * (self._audio(at, name) if rate is None else rate)
-            for name, tokens, rate in consumed
-            if tokens
-        }
+        parts: dict[str, int] = {}
+        for name, tokens in zip(_BUCKETS, _tokens(usage), strict=True):
+            if tokens:
+                parts[name] = tokens * (self._audio(at, name) if name in _AUDIO else getattr(at, name))
+        return parts
 
     def input_max_picousd(self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False) -> int:
         """The dearest that one token of input can be in a request of at most ``input_tokens``.
