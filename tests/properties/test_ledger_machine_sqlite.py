@@ -7,10 +7,15 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
-from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
+from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend, archive
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.errors import ReservationConflictError
+from llm_cost_middleware.metering import MemoSums
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import ledger_state_machine
 
@@ -52,4 +57,57 @@ Machine = ledger_state_machine(storage.open, storage.raw_rows, dispose=storage.d
 TestSQLiteHistories = Machine.TestCase
 TestSQLiteHistories.settings = settings(
     max_examples=200, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+IDS = st.integers(0, 11).map("call-{}".format)
+
+
+class ArchivingMachine(Machine):
+    """The same histories, in which old rows leave for files at any time. What was archived takes no new correction."""
+
+    @rule(ago=st.sampled_from([0.0, 0.001, 30.0, 3600.0, 86_400.0]))
+    def archive(self, ago):
+        moved = self.backend.archive(self.now - int(ago * 1000), None, MemoSums())
+        assert not moved.resumed
+
+    @rule(id_=IDS, scopes=st.sampled_from([("global",), ("global", "user:a")]), amount=st.integers(0, 60))
+    def settle_and_archive(self, id_, scopes, amount):
+        """Chance alone rarely finds something that is over."""
+        self.reserve(id_=id_, amount=amount, scopes=scopes, ttl=900_000)
+        self.settle(id_=id_, amount=amount // 2, twice=False)
+        self.clock.advance(1.0)
+        self.archive(ago=0.0)
+
+    def _closed(self, id_):
+        with sqlite3.connect(storage.folder / "ledger.db") as db:
+            found = db.execute("SELECT charged, reconciled FROM reservation WHERE archived > 0 AND id = ?", (id_,))
+            row = found.fetchone()
+        db.close()
+        return row
+
+    @rule(id_=IDS, amount=st.integers(0, 60))
+    def reconcile(self, id_, amount):
+        closed = self._closed(id_)
+        if closed is None:
+            super().reconcile(id_, amount)
+        elif closed[1] and closed[0] == amount:  # it was corrected to this before
+            assert self.backend.resolve("reconcile", id_, amount, status="exact").amount_nanousd == amount
+        else:
+            with pytest.raises(ReservationConflictError, match="archived"):
+                self.backend.resolve("reconcile", id_, amount, status="exact")
+
+
+@pytest.fixture(scope="class", autouse=True)
+def _sums_of_a_millisecond():
+    """So that the oracle, which counts rolling windows from the rows, need not know how coarse the sums are."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(archive, "QUARTER", 1)
+        patched.setattr(archive, "DAY", 1)
+        yield
+
+
+TestArchivedHistories = ArchivingMachine.TestCase
+TestArchivedHistories.settings = settings(
+    max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
