@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -89,6 +90,11 @@ class Answer(NamedTuple):
     records: tuple[CostRecord, ...]
 
 
+@lru_cache(maxsize=256)
+def _own_scopes(target: Target) -> tuple[str, str]:
+    return f"provider:{target.provider}", f"model:{target.model}"
+
+
 @dataclass(slots=True)
 class Call:
     """Where a call is in its life."""
@@ -131,4 +137,4 @@ class Call:
 
     def scopes_of(self, target: Target) -> tuple[str, ...]:
         """The call's scopes, with those of the model and its provider."""
-        return (*self.scopes, f"provider:{target.provider}", f"model:{target.model}")
+        return (*self.scopes, *_own_scopes(target))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def encode_memo(
     """The memo of a row as compact JSON, versioned. Written by hand: every call has two, and an encoder costs more."""
     text = f'{{"v":{_VERSION},"call":{_quote(call_id)},"n":{attempt}'
     if target is not None:
-        text += f',"at":[{_quote(target.provider)},{_quote(target.model)}]'
+        text += f',"at":{_at(target)}'
     if priced is not None:
         text += f',"st":"{priced.status}","pv":{_quote(priced.price_version)}'
     if reading is not None:
@@ -120,6 +121,11 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
     return price_reading(
         reading, get_provider(memo.target.provider), catalogue, at=at, requested_model=memo.target.model
     )
+
+
+@lru_cache(maxsize=256)
+def _at(target: Target) -> str:
+    return f"[{_quote(target.provider)},{_quote(target.model)}]"
 
 
 def _packed(usage: TokenUsage) -> str:

@@ -155,18 +155,17 @@ def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | No
     """
     if available is not None:
         eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
-    of_tier = [c for c in eligible if c.tier == tier]
-    if of_tier:
-        return min(of_tier, key=_expected)
+    best: Considered | None = None
+    for c in eligible:  # the configured order decides between equals
+        if c.tier == tier and (best is None or (c.expected_nanousd or 0) < (best.expected_nanousd or 0)):
+            best = c
+    if best is not None:
+        return best
 
     def order(c: Considered) -> tuple[bool, int, int]:
         return c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0
 
-    return min(eligible, key=order)  # stable: the configured order decides between equals
-
-
-def _expected(considered: Considered) -> int:
-    return considered.expected_nanousd or 0
+    return min(eligible, key=order)  # stable, likewise
 
 
 def _cascade_or_direct(
