@@ -127,7 +127,7 @@ def _attempts(engine: Engine, call: Call) -> Generator[Any, Any, Answer]:
                 return engine.answer(call, verdict.response)
             target = verdict
             continue
-        deadline = inf if engine.settings.observe else call.started + engine.retry.deadline_s
+        deadline = inf if engine.settings.observe else call.started + engine.retry.stream_deadline_s
         end: StreamEnd = yield Deliver(answer, hold.reservation_id, engine.settings.lease_s, deadline)
         yield from _end_stream(engine, call, hold, end)
         return engine.answer(call, None)

@@ -19,7 +19,7 @@ from typing import Any, Self
 from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.lifecycle.commands import Deliver, Extend, Opened, StreamEnd, World
 
-LATE = "the call has reached its deadline (retry.deadline_s) in the middle of its stream"
+LATE = "the call has reached its deadline (retry.stream_deadline_s) in the middle of its stream"
 _LINKS = 8  # an exception chain is followed this far
 
 

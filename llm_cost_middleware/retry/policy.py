@@ -34,6 +34,11 @@ _OF_ONE_MODEL = frozenset({_K.RATE_LIMITED, _K.OVERLOADED, _K.CONTEXT_OVERFLOW})
 Rule = Literal["retryable", "elsewhere", "delivered", "not_retryable", "attempts", "deferred", "deadline", "quota"]
 
 
+_TIMES = (
+    "deadline_s", "stream_deadline_s", "max_retry_after_s", "max_wait_s", "base_s", "throttle_base_s", "max_delay_s",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """How often, how long and where to. Validated: raises ``ConfigurationError``. Times are in seconds."""
@@ -41,7 +46,9 @@ class RetryPolicy:
     max_attempts: int = 3
     """Requests of one call, the first included, over all targets."""
     deadline_s: float = 300.0
-    """Over all attempts and waits of one call, and over its stream: what drips on is ended."""
+    """Over all attempts and waits of one call, until it is answered or its stream begins."""
+    stream_deadline_s: float = 3_600.0
+    """Until its stream ends: what drips on is ended. A long answer takes a quarter of an hour and more."""
     max_retry_after_s: float = 60.0
     """A provider that asks for a longer wait is left: for a fallback, or with the error."""
     max_wait_s: float = 0.0
@@ -68,9 +75,9 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not 1 <= self.max_attempts <= 100:  # noqa: PLR2004  # nobody means more
             raise ConfigurationError(f"{self.max_attempts} is not between 1 and 100", key="retry.max_attempts")
-        for name in ("deadline_s", "max_retry_after_s", "max_wait_s", "base_s", "throttle_base_s", "max_delay_s"):
+        for name in _TIMES:
             value = getattr(self, name)
-            if isnan(value) or value < 0 or (name == "deadline_s" and value == 0):
+            if isnan(value) or value < 0 or (value == 0 and name.endswith("deadline_s")):
                 raise ConfigurationError(f"{value} is not a time in seconds", key=f"retry.{name}")
         if self.fallback_on & {_K.CANCELLED, _K.UNKNOWN}:
             raise ConfigurationError("a cancelled or unknown failure never falls back", key="retry.fallback_on")
@@ -81,6 +88,7 @@ class RetryPolicy:
         return cls(
             max_attempts=max_retries,
             deadline_s=inf,
+            stream_deadline_s=inf,
             quota=False,
             breaker=False,
             fallback=False,

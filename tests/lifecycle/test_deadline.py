@@ -51,7 +51,7 @@ def clock():
 
 @pytest.fixture
 def pipeline(clock):
-    config = CostConfig(budgets=[{"scope": "global", "limit": "10"}], retry={"deadline_s": 300})
+    config = CostConfig(budgets=[{"scope": "global", "limit": "10"}], retry={"stream_deadline_s": 300})
     with CostPipeline(config, clock=clock) as pipeline:
         yield pipeline
 

@@ -206,6 +206,7 @@ def test_the_classic_pattern():
     [
         {"max_attempts": 0},
         {"deadline_s": 0},
+        {"stream_deadline_s": 0},
         {"deadline_s": nan},
         {"max_wait_s": -1},
         {"base_s": -0.1},
