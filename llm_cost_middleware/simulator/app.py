@@ -18,7 +18,7 @@ from .reading import Dialect, Frame
 from .refusals import Refusal, anthropic_error, openai_error
 
 _FOREVER_S = 3_600.0
-_UNREAD_S = 0.02  # a reset overtakes what the client has not read yet: give it this long
+_UNREAD_S = 0.1  # a reset overtakes what the client has not read yet: give it this long
 
 
 class Face:
