@@ -3,7 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from decimal import Decimal
 
 import pytest
@@ -89,3 +89,14 @@ def test_threads_adding_to_one_version_do_not_see_each_other():
         trackers = list(pool.map(lambda i: base.add(_record(f"0.{i:03d}")), range(200)))
     assert [tracker.records[-1].cost_usd for tracker in trackers] == [Decimal(f"0.{i:03d}") for i in range(200)]
     assert len(base) == 10
+
+
+def test_a_record_of_checked_values_is_a_record_like_any_other():
+    record = CostRecord("m", 1, 2, "0.5", provider="openai", scopes=("user:1",))
+    same = CostRecord.of_checked(**{field.name: getattr(record, field.name) for field in fields(record)})
+    assert type(same) is CostRecord
+    assert same == record
+    assert hash(same) == hash(record)
+    assert pickle.loads(pickle.dumps(same)) == record
+    with pytest.raises(FrozenInstanceError):
+        same.model = "n"
