@@ -97,6 +97,6 @@ def test_a_record_of_checked_values_is_a_record_like_any_other():
     assert type(same) is CostRecord
     assert same == record
     assert hash(same) == hash(record)
-    assert pickle.loads(pickle.dumps(same)) == record
+    assert pickle.loads(pickle.dumps(same)) == record  # noqa: S301 - our own
     with pytest.raises(FrozenInstanceError):
         same.model = "n"
