@@ -8,12 +8,13 @@ import sys
 def main() -> None:
     """Run ``llm-cost``. An error of the package ends it with one line on standard error and exit code 2."""
     from rich.console import Console
+    from rich.markup import escape
 
     from llm_cost_middleware.cli.app import app
     from llm_cost_middleware.errors import LLMCostError
 
     try:
         app()
-    except LLMCostError as error:
-        Console(stderr=True).print(f"[bold red]llm-cost:[/] {error}", highlight=False, markup=True)
+    except (LLMCostError, OSError) as error:  # a file that a person named may be anything but there
+        Console(stderr=True).print(f"[bold red]llm-cost:[/] {escape(str(error))}", highlight=False, markup=True)
         sys.exit(2)

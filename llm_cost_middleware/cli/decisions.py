@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
@@ -63,14 +64,14 @@ def decisions(
         table.add_row(
             f"{datetime.fromtimestamp(decision.at, UTC):%m-%d %H:%M:%S}",
             decision.call_id[:8],
-            decision.site,
-            str(decision.target),
+            escape(decision.site),
+            escape(str(decision.target)),
             decision.policy,
             format_usd(decision.expected_nanousd) if decision.expected_nanousd is not None else "-",
             format_usd(settled.cost_nanousd) if settled else "-",
             "-" if entry.quality is None else f"{entry.quality:.2f}",
-            ", ".join(outcome.name for outcome in entry.outcomes),
-            decision.reason,
+            escape(", ".join(outcome.name for outcome in entry.outcomes)),
+            escape(decision.reason),
         )
     out.print(table)
 
@@ -129,9 +130,10 @@ def _wanted(
 
 
 def _explain(entry: Logged) -> None:
-    out.print(entry.decision.explain(), highlight=False)
+    out.print(entry.decision.explain(), highlight=False, markup=False)
     for outcome in entry.outcomes:
         meaning = MEANING.get(outcome.name)
-        out.print(f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}", highlight=False)
+        told = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"
+        out.print(told, highlight=False, markup=False)
     features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})
     out.print(f"  site {entry.decision.site}, features {features}", highlight=False, markup=False)

@@ -203,10 +203,13 @@ class DecisionLog:
             at: Seconds since the Unix epoch.
 
         Raises:
-            ConfigurationError: The score is not a number in [0, 1].
+            ConfigurationError: The score is not a number in [0, 1], or the call or the name no text.
         """
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise ConfigurationError(f"must be a quality between 0 and 1, not {score!r}", key="score")
+        for key, value in (("call_id", call_id), ("name", name)):
+            if not isinstance(value, str) or not value:
+                raise ConfigurationError(f"must be a text that is not empty, not {value!r}", key=key)
         entry = Outcome(call_id, name, float(score), at)
         if self._journal is not None:
             self._journal.append("outcome", call_id, at, json.dumps({"name": name, "score": entry.score}).encode())

@@ -124,6 +124,9 @@ def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
         (["budgets", "--ledger", "sqlite:///x.db", "set", "global", "lots"], "limit"),
         (["budgets", "--ledger", "sqlite:///x.db", "set", "no scope", "1"], "scope"),
         (["demo", "--conversations", "absent.jsonl"], "cannot read"),
+        (["tune", "absent.jsonl"], "absent.jsonl"),
+        (["decisions", "--log", "[/absent].jsonl"], "[/absent].jsonl"),
+        (["prices", "no-such-model"], "[prices."),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, told, tmp_path):

@@ -236,3 +236,34 @@ def test_cached_messages_of_odd_text():
 def test_no_model_in_a_response_is_said_plainly():
     notes = price_response("openai", {"usage": {"prompt_tokens": 5, "completion_tokens": 1}}).notes
     assert 'prices."openai/(the' not in " ".join(notes)  # advises [prices."openai/(the response names no model)"]
+
+
+@pytest.mark.parametrize(("call_id", "name"), [(None, "feedback"), ("", "feedback"), (1, "x"), ("a", None), ("a", 3)])
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/l.db"])
+def test_feedback_that_nothing_can_be_made_of_is_refused(tmp_path, url, call_id, name):
+    """A name that is no text was kept, and `llm-cost decisions` could not show that log ever again."""
+    with pipe(ledger={"url": url.format(tmp_path)}) as pipeline, pytest.raises(ConfigurationError, match="text"):
+        pipeline.feedback(call_id, 0.5, name=name)
+
+
+def test_names_of_outcomes_and_sites_are_shown_as_they_are(sim, tmp_path):
+    from typer.testing import CliRunner
+
+    from llm_cost_middleware.cli.app import app
+
+    url = f"sqlite:///{tmp_path}/l.db"
+    with pipe(ledger={"url": url}) as pipeline:
+        said = {"llm_cost": {"site": "[bold]s"}}
+        claude(sim, pipeline).messages.create(model="claude-haiku-4-5", max_tokens=9, messages=HI, extra=said)
+        (decision,) = pipeline.decisions()
+        pipeline.feedback(decision.call_id, 0.5, name="[/x]")
+    for more in ([], [decision.call_id]):
+        shown = CliRunner().invoke(app, ["decisions", *more, "--ledger", url], env={"COLUMNS": "200"}).output
+        assert "[/x]" in shown
+        assert "[bold]s" in shown
+
+
+@pytest.mark.parametrize(("policy", "warnings"), [("allow", 0), ("warn", 1)])
+def test_what_is_not_governed_is_warned_of_once_where_that_was_asked_for(caplog, policy, warnings):
+    pipe(on_ungoverned=policy).ungoverned("something", "do something else")
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == warnings

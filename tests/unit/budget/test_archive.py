@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -276,6 +277,35 @@ def test_a_full_disk_leaves_the_rows_where_they_are(ledger, clock, monkeypatch, 
     assert not list(tmp_path.glob("*.part"))
     assert [row.kind for row in ledger.rows()] == ["book"]
     assert ledger.archive(clock.now(), MemoSums()).resumed
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a directory that nobody can write to")
+def test_a_file_that_cannot_be_written_begins_no_archive(ledger, clock):
+    ledger.book("0.5")
+    clock.advance(1)
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        ledger.archive(clock.now(), MemoSums(), Path("/proc/self/old.jsonl"))
+    assert ledger.reconcile(next(ledger.rows()).id, "0.6")  # nothing was closed
+    clock.advance(1)
+    assert not ledger.archive(clock.now(), MemoSums()).resumed
+
+
+def test_what_was_never_written_may_go_elsewhere(ledger, clock, monkeypatch, tmp_path):
+    """The directory of an archive that was begun is gone for good: no later archive could be made either."""
+    ledger.book("0.5")
+    clock.advance(1)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.setattr(file, "_flush", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ledger.archive(clock.now(), MemoSums(), tmp_path / "gone" / "old.jsonl")
+    monkeypatch.undo()
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(LedgerUnavailableError, match="gone"):
+        ledger.archive(clock.now(), MemoSums())
+    moved = ledger.archive(clock.now(), MemoSums(), tmp_path / "here.jsonl")
+    assert moved.resumed
+    assert moved.path == tmp_path / "here.jsonl"
+    assert [row.kind for row in ledger.rows()] == ["carried"]
 
 
 def test_rows_leave_only_while_the_file_is_what_was_written(ledger, clock, tmp_path, monkeypatch):

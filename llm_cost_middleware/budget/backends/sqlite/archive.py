@@ -73,6 +73,9 @@ class Archive:
                 if not self._one(_ANY_SURE, self._tenant, before):
                     return Archived(None, 0, 0, NanoUSD(0), self._kept(before), resumed=False)
                 case = self._begin(before, path)
+            elif case.state == "closing" and path is not None and str(path.absolute()) != case.path:
+                case = case._replace(path=self._free(path))  # nothing was written yet: it may go elsewhere
+                self._execute("UPDATE archive SET path = ? WHERE id = ?", case.path, case.number)
             if case.state == "closing":
                 self._close(case)
                 self._write(case)
@@ -87,15 +90,27 @@ class Archive:
 
     def _begin(self, before: int, path: Path | None) -> _Case:
         number = self._one("SELECT coalesce(max(id), 0) + 1 FROM archive")
-        path = path.absolute() if path is not None else self._beside(f"-archive-{number:04}.jsonl")
+        path = path if path is not None else self._beside(f"-archive-{number:04}.jsonl")
+        case = _Case(number, before, self._free(path), "closing")
+        insert = "INSERT INTO archive (id, tenant, before, path) VALUES (?, ?, ?, ?)"
+        self._execute(insert, number, self._tenant, before, case.path)
+        return case
+
+    @staticmethod
+    def _free(path: Path) -> str:
+        """A name for a file that is not there and can be written, looked at before anything is recorded."""
+        path = path.absolute()
         if path.exists():
             raise ConfigurationError(f"{path} exists; name another file", key="to")
         if not path.parent.is_dir():
             raise ConfigurationError(f"there is no directory {path.parent}", key="to")
-        case = _Case(number, before, str(path), "closing")
-        insert = "INSERT INTO archive (id, tenant, before, path) VALUES (?, ?, ?, ?)"
-        self._execute(insert, number, self._tenant, before, case.path)
-        return case
+        part = archive_file.part_of(path)
+        try:
+            part.touch()
+            part.unlink()
+        except OSError as error:
+            raise ConfigurationError(f"cannot write there: {error}", key="to") from error
+        return str(path)
 
     def _close(self, case: _Case) -> None:
         """Let no attempt that is to be moved take a correction any more."""

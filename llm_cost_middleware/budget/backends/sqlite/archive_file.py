@@ -45,7 +45,7 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]
         LedgerError: Another file is there, or what is read back is not what was written.
         OSError: It cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     header = {"archive": _VERSION, **header}
     try:
         with part.open("wb") as file:
@@ -73,6 +73,11 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]
         finally:
             os.close(folder)
     return written
+
+
+def part_of(path: Path) -> Path:
+    """Where an archive stands until it is whole."""
+    return path.with_name(f"{path.name}.part")
 
 
 def read(path: Path) -> Iterator[Line]:
