@@ -172,6 +172,7 @@ class Engine:
                 )  # fmt: skip
         if isinstance(verdict, Target):
             call.escalated = True
+            call.tried += (hold.quote.target,)  # where money is short no step down leads back to it
             self.books.escalated(call, hold, verdict)
         return verdict
 

@@ -33,9 +33,10 @@ def pipeline(sim, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     made = []
 
-    def make(accept="schema"):
+    def make(accept="schema", **more):
         providers = {"anthropic": {"base_url": sim.anthropic_url}, "openai": {"base_url": sim.openai_url}}
-        made.append(CostPipeline(CostConfig(providers=providers, routing={"policy": "cascade", "accept": accept})))
+        routing = {"policy": "cascade", "accept": accept}
+        made.append(CostPipeline(CostConfig(providers=providers, routing=routing, **more)))
         return made[-1]
 
     yield make
@@ -101,6 +102,17 @@ def test_an_answer_that_fits_its_schema_stands_and_another_goes_up(host, pipelin
     assert sim.request_count == 3
     assert [record.status for record in asked.records()] == ["exact"] * 2
     assert int(asked.ledger.balance("global").settled_nanousd) == sum(line.cost_nanousd for line in sim.bill.lines[1:])
+
+
+def test_a_model_that_was_not_accepted_is_not_asked_again_where_the_stronger_does_not_fit(pipeline, clients, sim):
+    """It was, as a step down from the stronger one: the same answer, paid for twice."""
+    sim.responder = lambda _: Answer(text="no idea")
+    governed = wrap_openai(clients["openai"], pipeline(budgets=[{"scope": "global", "limit": "0.0008"}]))
+    answer = governed.chat.completions.create(
+        model="smart", messages=HI, response_format=FORMAT, max_completion_tokens=100
+    )
+    assert answer.choices[0].message.content == "no idea"
+    assert [exchange.body["model"] for exchange in sim.requests] == ["gpt-5-mini"]
 
 
 def test_a_tool_call_that_does_not_fit_goes_up(pipeline, clients, sim):
