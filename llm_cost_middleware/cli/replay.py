@@ -25,7 +25,7 @@ from llm_cost_middleware.routing.replay import replay as replay_log
 
 
 def replay(
-    policy: Annotated[Path, typer.Option("--policy", "-p", help="A configuration whose [routing] is to be tried.")],
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="A configuration whose \\[routing] is to be tried.")],
     log: Annotated[Path | None, typer.Argument(help="An exported log; default: the ledger's own.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a chart of cost and quality by site (SVG).")] = None,
     measure: GaugeOption = None,

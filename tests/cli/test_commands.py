@@ -137,6 +137,10 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, told, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_help_names_the_table_of_a_configuration():
+    assert "[routing]" in _run("replay", "--help")
+
+
 def test_the_version_is_shown():
     import llm_cost_middleware
 
