@@ -46,6 +46,10 @@ class Bookkeeper:
         self._new: list[CostRecord] = []
         self._lock = Lock()
 
+    def renew_locks(self) -> None:
+        """In a forked child; the tracker's records come to stand behind a lock of their own."""
+        self._lock, self._tracker = Lock(), self._tracker.compact(2 * KEEP)
+
     @property
     def tracker(self) -> CostTracker:
         """What was spent through this pipeline since it was opened."""

@@ -38,6 +38,10 @@ class Chronicle:
         self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
         self._repeats = Repeats()
 
+    def renew_locks(self) -> None:
+        """In a forked child."""
+        self._lock = Lock()
+
     def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
         """Note that an attempt's cache is worth a trace."""
         if self._journal is not None and call.layout is not None and hold.plan is not None:

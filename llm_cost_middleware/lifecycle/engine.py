@@ -6,11 +6,13 @@ need under one lock, and writes down what came of it. The pipeline builds it and
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from random import Random
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import Headroom
@@ -79,6 +81,14 @@ class Engine:
             policy.kind == "rules" for policy in (routing, *routing.sites.values())
         )
         self._sticky: OrderedDict[Hashable, Target] = OrderedDict()
+        _engines.add(self)
+
+    def renew_locks(self) -> None:
+        """In a forked child: another thread may have held them, and is not there any more to let go of them."""
+        self.lock = Lock()
+        self.quotes.renew_locks()
+        self.chronicle.renew_locks()
+        self.books.renew_locks()
 
     # --- route -----------------------------------------------------------------------------------------------------
 
@@ -359,6 +369,18 @@ class Engine:
             )  # fmt: skip
         call.drew = decision.cost
         return decision
+
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in _engines:
+        engine.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _conversation(request: CallRequest) -> Hashable:

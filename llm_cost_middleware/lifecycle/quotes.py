@@ -38,6 +38,10 @@ class Quotes:
         self._calibration = Calibration()
         self._lock, self._loading = Lock(), Lock()
 
+    def renew_locks(self) -> None:
+        """In a forked child."""
+        self._lock, self._loading = Lock(), Lock()
+
     def quote(self, call: Call, target: Target, *, cap: int | None = None) -> Quote:
         """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""
         request, settings = call.request, self._settings

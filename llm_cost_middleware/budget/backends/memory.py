@@ -6,6 +6,7 @@ are booked in, and a reservation keeps its cells, so that settling is two additi
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -104,6 +105,14 @@ class _State:
         self.routes: dict[tuple[str, ...], _Route] = {}
         self.journal = MemoryJournal()
         self.users: WeakSet[MemoryBackend] = WeakSet()
+        _states.add(self)
+
+    def renew_locks(self) -> None:
+        """In a forked child: another thread may have held them, and is not there any more to let go of them."""
+        self.lock = Lock()
+        self.journal.renew_lock()
+        for backend in self.users:
+            backend.renew_lock()
 
 
 class MemoryBackend:
@@ -126,6 +135,10 @@ class MemoryBackend:
             if state is None:
                 state = _registry[name] = _State()
             return cls(clock, state)
+
+    def renew_lock(self) -> None:
+        """Take the lock of the state anew."""
+        self._lock = self._state.lock
 
     @property
     def journal(self) -> MemoryJournal:
@@ -350,6 +363,10 @@ class MemoryJournal:
         self._marks: deque[Mark] = deque(maxlen=KEEP)
         self._lock = Lock()
 
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self._lock = Lock()
+
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """See ``Journal``."""
         with self._lock:
@@ -364,3 +381,15 @@ class MemoryJournal:
 
 _registry: WeakValueDictionary[str, _State] = WeakValueDictionary()
 _registry_lock = Lock()
+_states: WeakSet[_State] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock  # noqa: PLW0603 - as those of the states
+    _registry_lock = Lock()
+    for state in _states:
+        state.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
