@@ -61,7 +61,8 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             home.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
         )
         return client
-    return _Door(pipeline, api, routed, Batches(pipeline, api.provider)).open(client)
+    batches = Batches(pipeline, api.provider)
+    return _Door(pipeline, api, routed, batches, frozenset((api.provider,))).open(client)
 
 
 class _Ways(NamedTuple):
@@ -81,6 +82,8 @@ class _Door(NamedTuple):
     api: Api
     routed: str
     batches: Batches
+    providers: frozenset[str]
+    """The one it can reach."""
 
     def open(self, client: C) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
@@ -111,9 +114,8 @@ class _Door(NamedTuple):
 
     def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
-        bare = self._bare(path)
         options = arguments.get("options") or {}
-        endpoint = self.api.endpoints.get(bare)
+        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self._bare(path))
         if endpoint is None:
             for beginning, advice in self.api.ungoverned.items():
                 if bare.startswith(beginning):
@@ -121,18 +123,20 @@ class _Door(NamedTuple):
             return None
         if (options.get("headers") or {}).get(RAW_RESPONSE) == "stream":
             self.pipeline.ungoverned(
-                f"POST {bare} by with_streaming_response", "use stream=True or with_raw_response, which are governed"
+                f"POST {path} by with_streaming_response", "use stream=True or with_raw_response, which are governed"
             )
             return None
-        if not isinstance(arguments.get("body"), Mapping) or has_strange_cap(arguments["body"]):
+        body = arguments.get("body")
+        if not isinstance(body, Mapping) or has_strange_cap(body):
             return None  # the provider refuses it, for nothing
         stream = bool(arguments.get("stream"))
-        return SdkCall(
-            self.api, endpoint, arguments["body"], options, stream=stream, routed=self.routed, timeout=timeout
-        )
+        return SdkCall(self.api, endpoint, body, options, stream=stream, routed=self.routed, timeout=timeout)
+
+    def _makes_batch(self, path: str) -> bool:
+        return path not in self.api.endpoints and self._bare(path) in _BATCHES
 
     def _post(self, ways: _Ways, path: str, **arguments: Any) -> Any:
-        if self._bare(path) in _BATCHES:
+        if self._makes_batch(path):
             return self._create_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:
@@ -141,10 +145,10 @@ class _Door(NamedTuple):
         def send(attempt: Attempt) -> CallResult | SdkStream:
             return call.read(ways.post(path, **arguments | call.rendered(attempt)))
 
-        return call.deliver(self.pipeline.run(call.request, send, providers=frozenset((self.api.provider,))))
+        return call.deliver(self.pipeline.run(call.request, send, providers=self.providers))
 
     async def _apost(self, ways: _Ways, path: str, **arguments: Any) -> Any:
-        if self._bare(path) in _BATCHES:
+        if self._makes_batch(path):
             return await self._acreate_batch(ways, path, arguments)
         call = self._call(path, arguments, ways.timeout)
         if call is None:
@@ -153,7 +157,7 @@ class _Door(NamedTuple):
         async def send(attempt: Attempt) -> CallResult | SdkStream:
             return await call.aread(await ways.post(path, **arguments | call.rendered(attempt)))
 
-        return call.deliver(await self.pipeline.arun(call.request, send, providers=frozenset((self.api.provider,))))
+        return call.deliver(await self.pipeline.arun(call.request, send, providers=self.providers))
 
     # --- batches ---------------------------------------------------------------------------------------------------
 

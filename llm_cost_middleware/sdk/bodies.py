@@ -16,28 +16,59 @@ _ABSENT = frozenset({"NotGiven", "Omit"})
 def plain_body(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
     """A new mapping of plain values: ``body`` with ``extra`` (the SDK's ``extra_body``) laid over it."""
     merged = dict(body)
-    merged.update(extra or {})
-    return {name: plain(value) for name, value in merged.items() if type(value).__name__ not in _ABSENT}
+    if extra:
+        merged.update(extra)
+    if _is_plain(merged):
+        return merged
+    return {name: _made_plain(value) for name, value in merged.items() if type(value).__name__ not in _ABSENT}
 
 
 def plain(value: Any) -> Any:
     """One value. Files and other objects that only the SDK can encode are left to it."""
+    return value if _is_plain(value) else _made_plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing but JSON's own types, as most bodies do: they are not walked again, nor copied."""
+    kind = type(value)
+    if kind is dict:
+        items = value.values()
+    elif kind is list:
+        items = value
+    else:
+        return kind in _SCALARS
+    return all([type(item) in _SCALARS or _is_plain(item) for item in items])  # noqa: C419 - a generator takes longer
+
+
+def _made_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _SCALARS:
         return value
     if kind is dict or isinstance(value, Mapping):
-        items = {name: plain(item) for name, item in value.items() if type(item).__name__ not in _ABSENT}
+        items = {name: _made_plain(item) for name, item in value.items() if type(item).__name__ not in _ABSENT}
         same = kind is dict and len(items) == len(value) and all(items[name] is item for name, item in value.items())
         return value if same else items
     dump = getattr(value, "model_dump", None)
     if dump is not None and not isinstance(value, type):
         return dump(exclude_unset=True, mode="json", by_alias=True, exclude=getattr(value, "__api_exclude__", None))
     if kind is list:
-        listed = [plain(item) for item in value]
+        listed = [_made_plain(item) for item in value]
         return value if all(new is old for new, old in zip(listed, value, strict=True)) else listed
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray) and not hasattr(value, "read"):
-        return [plain(item) for item in value]
+        return [_made_plain(item) for item in value]
     return value
+
+
+def fields_of(answer: Any) -> Any:
+    """A pydantic object's own fields as a mapping; anything else as it is.
+
+    Reading an answer asks for fields that only other answers have, and pydantic is slow to say that one is absent.
+    """
+    try:
+        more = answer.__pydantic_extra__
+    except AttributeError:
+        return answer
+    return {**answer.__dict__, **more} if more else answer.__dict__
 
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -45,5 +76,9 @@ _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 def has_strange_cap(body: Mapping[str, Any]) -> bool:
     """Whether an output cap is no count at all: only the provider can say what is wrong with it."""
-    caps = (plain(body[name]) for name in _CAPS if name in body and type(body[name]).__name__ not in _ABSENT)
-    return any(cap is not None and (type(cap) is not int or cap < 0) for cap in caps)
+    for name in _CAPS:
+        cap = body.get(name)
+        if cap is None or (type(cap) is int and cap >= 0) or type(cap).__name__ in _ABSENT:
+            continue
+        return True
+    return False

@@ -15,11 +15,12 @@ from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult, Endpoint, Said
 from llm_cost_middleware.sdk.api import Api
-from llm_cost_middleware.sdk.bodies import plain_body
+from llm_cost_middleware.sdk.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk.streams import SdkStream, put_back
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
+_STREAMS = (GovernedStream, AsyncGovernedStream)
 
 
 class SdkCall:
@@ -38,6 +39,8 @@ class SdkCall:
         ConfigurationError: What the call says under ``llm_cost`` cannot be used.
     """
 
+    __slots__ = ("_api", "_body", "_endpoint", "_inner", "_options", "_raw", "_rules", "_stream", "_timeout", "request")
+
     def __init__(
         self,
         api: Api,
@@ -50,19 +53,21 @@ class SdkCall:
         timeout: Any,
     ) -> None:
         self._api, self._endpoint, self._stream, self._timeout = api, endpoint, stream, timeout
-        self._options = {name: value for name, value in options.items() if name != "extra_json"}
+        self._options = options
         self._body = plain_body(body, options.get("extra_json"))
         said = self._body.pop(METADATA_KEY, None)
         self._raw = RAW_RESPONSE in (options.get("headers") or ())
         self._inner: Any = None
-        self._read_usage = get_provider(api.provider).read_usage
-        request = get_provider(api.provider).read_request(self._body, endpoint)
+        self._rules = rules = get_provider(api.provider)
+        request = rules.read_request(self._body, endpoint)
         self.request = request._replace(stream=stream, context=read_context(said), pinned=request.model != routed)
 
     def rendered(self, attempt: Attempt) -> dict[str, Any]:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
-        options = self._options | {"max_retries": 0}
-        if attempt.timeout_s is not None and options.get("timeout", self._timeout) == self._timeout:
+        options = {**self._options, "max_retries": 0}
+        options.pop("extra_json", None)  # it is part of the body
+        timeout = options.get("timeout", self._timeout)
+        if attempt.timeout_s is not None and (timeout is self._timeout or timeout == self._timeout):
             # nobody chose one for this call; the anthropic SDK fills its default in
             own = self._timeout if isinstance(self._timeout, int | float) else attempt.timeout_s
             options["timeout"] = min(attempt.timeout_s, own)
@@ -85,7 +90,7 @@ class SdkCall:
 
     def deliver(self, answer: Any) -> Any:
         """What the caller gets: the SDK's own object."""
-        if not isinstance(answer, GovernedStream | AsyncGovernedStream):
+        if not isinstance(answer, _STREAMS):
             return answer
         whole, inner = self._inner
         outer = put_back(inner, answer)
@@ -97,7 +102,7 @@ class SdkCall:
 
     def _reading(self, answer: Any) -> UsageReading:
         try:
-            return self._read_usage(answer.http_response.content if self._raw else answer)
+            return self._rules.read_usage(answer.http_response.content if self._raw else fields_of(answer))
         except UnreadableUsageError as error:
             return UsageReading(notes=(str(error),))
 
@@ -108,7 +113,7 @@ class SdkCall:
             try:
                 return parser(answer)
             except Exception as error:
-                error.llm_cost_reading = self._read_usage(answer)  # type: ignore[attr-defined]  # read by the lifecycle
+                error.llm_cost_reading = self._rules.read_usage(answer)  # type: ignore[attr-defined]  # read by the lifecycle
                 raise
 
         return parse
