@@ -56,7 +56,7 @@ def set_budget(
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
     budget = Budget(scope, limit, window, timezone)
-    with open_ledger(*context.obj) as opened:
+    with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)
     out.print(f"{budget.scope}: {format_usd(budget.limit_nanousd)} a {budget.window} window")
 

@@ -33,7 +33,7 @@ def decisions(
     policy: Annotated[str | None, typer.Option(help="Only decisions of this policy, such as learned.")] = None,
     outcome: Annotated[str | None, typer.Option(help="Only calls with this outcome, such as truncated.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
-    last: Annotated[int, typer.Option(help="How many, the newest.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 20,
     log: Annotated[Path | None, typer.Option(help="An exported log instead of the ledger's.")] = None,
     config: ConfigOption = None,
     ledger: LedgerOption = None,

@@ -77,6 +77,7 @@ def archive(
         while moved.resumed:
             _tell(moved)
             if to is not None and moved.path == to.absolute():
+                out.print("run it again, with another --to, for what has grown old since it was begun")
                 return
             moved = opened.archive(moment, MemoSums(), to)
     _tell(moved)

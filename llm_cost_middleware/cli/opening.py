@@ -12,6 +12,7 @@ from rich.console import Console
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
+from llm_cost_middleware.errors import ConfigurationError
 
 ConfigOption = Annotated[
     Path | None,
@@ -21,6 +22,7 @@ LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="The ledger, such as sqlite:///llm-cost.db, instead of the configured.")
 ]
 
+_FILE = "sqlite:///"
 out = Console()
 err = Console(stderr=True)
 
@@ -31,11 +33,13 @@ def load_config(path: Path | None) -> CostConfig:
 
 
 @contextmanager
-def open_ledger(path: Path | None, url: str | None) -> Iterator[Ledger]:
-    """The ledger of a command.
+def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Iterator[Ledger]:
+    """The ledger of a command; ``new``: one that is not there yet is made.
 
     A memory ledger belongs to the process that filled it: there the command says so and ends with exit code 1.
     """
+    if url is not None and not new and url.startswith(_FILE) and not Path(url.removeprefix(_FILE)).exists():
+        raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")
     config = CostConfig() if url is not None else load_config(path)
     url = url if url is not None else config.ledger.url
     if url.startswith("memory:"):

@@ -46,7 +46,8 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
 ) -> None:
     """Learn a routing policy and write it to a file, or refuse (exit code 1) where the data do not support one."""
-    settings = load_config(config) if config is not None or outcomes is None else _config_or_default()
+    given = outcomes is not None or log is not None or ledger is not None
+    settings = _config_or_default() if given and config is None else load_config(config)
     pair = _target(weak, settings, 0), _target(strong, settings, 1)
     if outcomes is not None:
         labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)

@@ -97,6 +97,19 @@ def test_a_memory_ledger_says_that_there_is_nothing_to_read_and_why(tmp_path, mo
         assert "sqlite:///llm-cost.db" in result.output
 
 
+@pytest.mark.parametrize("command", ["report", "cache", "decisions", "tune", "budgets"])
+def test_a_ledger_whose_name_is_misspelt_is_not_made(command, tmp_path):
+    said = runner.invoke(app, [command, "--ledger", f"sqlite:///{tmp_path}/typo.db"])
+    assert "there is no ledger" in str(said.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_may_be_set_before_the_first_call(tmp_path):
+    url = f"sqlite:///{tmp_path}/new.db"
+    _run("budgets", "--ledger", url, "set", "global", "5")
+    assert "5" in _run("budgets", "--ledger", url)
+
+
 def test_init_writes_a_file_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _run("init")
