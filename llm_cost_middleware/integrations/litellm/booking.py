@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping
 from decimal import Decimal
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.metering import encode_memo, price_reading
@@ -16,9 +20,16 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallContext, Target
+from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.wire import getter, mapping
 
 _log = logging.getLogger(__name__)
+_LATELY = 1_000
+"""Bookings remembered by their ids. Those before them are known by their time."""
+_SAME_MOMENT_S = 1.0
+"""A ledger's time may differ by so much from this process's."""
+_recorded: WeakKeyDictionary[CostPipeline, deque[str]] = WeakKeyDictionary()
+_lock = Lock()
 
 
 def book_reading(
@@ -30,7 +41,7 @@ def book_reading(
     booking_id: str,
     estimated: bool,
 ) -> None:
-    """Book an answer at what it cost. Booking the same id again changes nothing.
+    """Book an answer at what it cost, and keep its record. Booking the same id again changes nothing.
 
     Args:
         pipeline: Whose ledger and prices.
@@ -48,9 +59,39 @@ def book_reading(
     scopes = (*context.scopes, f"provider:{target.provider}", f"model:{target.model}")
     memo = encode_memo(call_id=booking_id, attempt=1, target=target, priced=priced, reading=reading)
     exact = priced.status == "exact" and not estimated
-    pipeline.ledger.book(
+    began = pipeline.clock.now()
+    receipt = pipeline.ledger.book(
         priced.cost_nanousd, scopes, id=booking_id, memo=memo, status="exact" if exact else "estimated"
     )
+    if _is_first(pipeline, receipt, began):
+        usage = reading.usage if reading.items else None
+        pipeline.record(
+            CostRecord(
+                model=target.model,
+                input_tokens=usage.input_tokens if usage else 0,
+                output_tokens=usage.output_tokens if usage else 0,
+                cost_usd=receipt.amount_nanousd.usd,
+                usage=usage,
+                at=receipt.at,
+                status="exact" if exact else "estimated",
+                provider=target.provider,
+                call_id=booking_id,
+                requested_model=target.model,
+                response_id=reading.response_id,
+                price_version=priced.price_version,
+                scopes=scopes,
+            )
+        )
+
+
+def _is_first(pipeline: CostPipeline, receipt: Receipt, began: float) -> bool:
+    """Whether a booking was made just now: a ledger hands out the first receipt for every other of the same id."""
+    with _lock:
+        lately = _recorded.setdefault(pipeline, deque(maxlen=_LATELY))
+        if receipt.id in lately or receipt.at < began - _SAME_MOMENT_S:
+            return False
+        lately.append(receipt.id)
+        return True
 
 
 def book_ungoverned(pipeline: CostPipeline, answer: Any, kwargs: Mapping[str, Any]) -> None:

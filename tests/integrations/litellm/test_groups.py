@@ -11,7 +11,9 @@ import pytest
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import NoEligibleModelError, UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm import proxy_config, router_config
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import Fault
+from llm_cost_middleware.testing import FakeClock
 
 ASK = [{"role": "user", "content": "Count to forty."}]
 HAIKU, MINI = "anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"
@@ -222,6 +224,34 @@ def test_a_logger_books_what_is_not_governed_and_nothing_twice(make_books):
                 hooks.remove(logger)
     assert books.pipeline.ledger.balance("user:9").settled_nanousd > 0
     assert books.settled == books.sim.bill.total_nanousd
+    logged, governed = sorted(books.pipeline.records(), key=lambda record: "user:9" not in record.scopes)
+    assert logged.call_id.startswith("logged.")
+    assert not governed.call_id.startswith("logged.")
+    assert logged.usage is not None
+    assert books.pipeline.tracker.total_cost == logged.cost_usd + governed.cost_usd
+    assert logged.cost_nanousd + governed.cost_nanousd == books.sim.bill.total_nanousd
+
+
+def test_a_call_that_is_reported_twice_is_recorded_once():
+    from llm_cost_middleware.integrations.litellm import CostLogger
+
+    clock = FakeClock()
+    pipeline = CostPipeline(CostConfig(), clock=clock)
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    answer = {"id": "r", "object": "chat.completion", "model": "gpt-5-mini", "choices": [], "usage": usage}
+    told = {"custom_llm_provider": "openai", "model": "gpt-5-mini", "litellm_params": {}, "litellm_call_id": "one"}
+    one, other = CostLogger(pipeline), CostLogger(pipeline)
+    one.log_success_event(told, answer, None, None)
+    asyncio.run(other.async_log_success_event(told, answer, None, None))
+    (record,) = pipeline.records()
+    assert (record.input_tokens, record.output_tokens, record.response_id) == (9, 3, "r")
+    for number in range(1_500):
+        one.log_success_event(told | {"litellm_call_id": str(number)}, answer, None, None)
+    clock.advance(2)
+    other.log_success_event(told, answer, None, None)
+    assert len(pipeline.records()) == 1_501
+    assert pipeline.ledger.balance("global").settled_nanousd == 1_501 * record.cost_nanousd
+    assert pipeline.tracker.total_cost == 1_501 * record.cost_usd
 
 
 async def _logged_calls(books):
