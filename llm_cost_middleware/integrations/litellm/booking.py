@@ -105,6 +105,18 @@ def book_ungoverned(pipeline: CostPipeline, answer: Any, kwargs: Mapping[str, An
         booking_id = f"ungoverned.{os.urandom(8).hex()}"
         memo = encode_memo(call_id=booking_id, attempt=1, target=None)
         amount = ceil_nanousd(Decimal(repr(cost)))
-        pipeline.ledger.book(amount, context.scopes, id=booking_id, memo=memo, status="estimated")
+        receipt = pipeline.ledger.book(amount, context.scopes, id=booking_id, memo=memo, status="estimated")
+        pipeline.record(
+            CostRecord(
+                model=str(kwargs.get("model") or ""),
+                input_tokens=0,
+                output_tokens=0,
+                cost_usd=amount.usd,
+                at=receipt.at,
+                status="estimated",
+                call_id=booking_id,
+                scopes=context.scopes,
+            )
+        )
     except LLMCostError as error:  # the call is done and paid: its answer must not be lost
         _log.error("an ungoverned call was not booked: %s", error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from decimal import Decimal
 
 import pytest
 
@@ -142,6 +143,17 @@ def test_other_platforms_and_other_methods_are_refused_where_the_configuration_s
     with pytest.raises(UnsupportedRequestError, match=r"Router\.aimage_generation"):
         asyncio.run(router.aimage_generation(model="mini", prompt="x"))
     assert books.sim.request_count == 0
+
+
+def test_what_is_not_governed_is_recorded_at_the_price_that_litellm_names(make_books):
+    books = make_books(on_ungoverned="allow")
+    router = books.router([books.deployment("emb", "openai/text-embedding-3-small")])
+    said = {"llm_cost": {"user": "9"}}
+    answer = router.embedding(model="emb", input=["some words"], mock_response=[0.1], metadata=said)
+    (record,) = books.pipeline.records()
+    assert record.cost_usd == Decimal(repr(answer._hidden_params["response_cost"])) > 0
+    assert (record.model, record.status, record.scopes) == ("emb", "estimated", ("user:9",))
+    assert books.pipeline.ledger.balance("user:9").settled_nanousd == record.cost_nanousd
 
 
 def test_a_name_that_litellm_does_not_know_gets_its_own_error(books, router):
