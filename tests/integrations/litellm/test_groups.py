@@ -165,11 +165,12 @@ def test_a_name_that_litellm_does_not_know_gets_its_own_error(books, router):
 
 def test_code_that_expects_a_router_is_content(books):
     import litellm
-    from langchain_litellm import ChatLiteLLMRouter
+
+    hosts = pytest.importorskip("langchain_litellm")
 
     router = books.router()
     assert isinstance(router, litellm.Router)
-    chat = ChatLiteLLMRouter(router=router, model_name="smart", max_tokens=9)
+    chat = hosts.ChatLiteLLMRouter(router=router, model_name="smart", max_tokens=9)
     assert chat.invoke("Count.").content
     assert "".join(chunk.content for chunk in chat.stream("Count."))
     assert asyncio.run(chat.ainvoke("Count.")).content
