@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, pstdev
 from typing import NamedTuple
 
 _GRID = 100
+_GAP = 0.5
+"""Standard deviations of all scores: rows that lie so far apart are told apart whatever the live calls look like."""
+_KEPT = 0.5
+"""The share of the saving that lowering a threshold to such a gap has to leave."""
 
 
 class Point(NamedTuple):
@@ -64,6 +68,10 @@ def calibrate(
     Thresholds are tried from the safest (all strong) down, and the first that is not safe ends the search: a fixed
     sequence of tests, so that trying many costs no confidence.
 
+    Where the scores fall into heaps, the threshold is lowered to the gap below the heap that it would cut. The test is
+    of a cut among these rows' scores, but the model that is deployed has seen them all, and live calls repeat or bring
+    numbers and names: that moves every score a little. In a heap a little is many calls, in a gap it is none.
+
     Args:
         scores: Expected gains, out of fold.
         weak: The weak model's quality on each row.
@@ -80,7 +88,10 @@ def calibrate(
     z = NormalDist().inv_cdf(confidence)
     ahead = n if horizon is None else horizon
     spread = sqrt(1 / n + (1 / ahead if ahead else 0.0))
-    steps = {round(n * step / _GRID) for step in range(_GRID + 1)}
+    wide = _GAP * pstdev(scores)
+    gaps = {count for count in range(1, n) if scores[order[count - 1]] - scores[order[count]] >= wide > 0}
+    steps = gaps | {round(n * step / _GRID) for step in range(_GRID + 1)}
+    roomy: set[Point] = set()
 
     total = square = value = 0.0
     cost, all_strong = sum(weak_nanousd), sum(strong_nanousd) or 1
@@ -94,7 +105,10 @@ def calibrate(
         if count in steps and _separates(scores, order, count):
             mean = total / n
             margin = mean - z * sqrt(max(square / n - mean * mean, 0.0)) * spread
-            curve.append(Point(_threshold(scores, order, count), count / n, value / n, cost / all_strong, margin))
+            point = Point(_threshold(scores, order, count), count / n, value / n, cost / all_strong, margin)
+            curve.append(point)
+            if count in gaps:
+                roomy.add(point)
         if count < n:
             row = order[count]
             before, after = weak[row] - quality * strong[row], (1 - quality) * strong[row]
@@ -103,11 +117,13 @@ def calibrate(
             value += strong[row] - weak[row]
             cost += strong_nanousd[row] - weak_nanousd[row]
     curve.reverse()
-    chosen = curve[0]
-    for point in curve[1:]:
-        if point.margin < 0:
-            break
-        chosen = point
+    safe = 0
+    while safe + 1 < len(curve) and curve[safe + 1].margin >= 0:
+        safe += 1
+    chosen = curve[safe]
+    if chosen.threshold < inf:
+        enough = _KEPT * (1 - chosen.spend)
+        chosen = next((p for p in reversed(curve[: safe + 1]) if p in roomy and 1 - p.spend >= enough), chosen)
     strong_mean = sum(strong) / n
     naive = min((p for p in curve if p.quality >= quality * strong_mean), key=lambda p: p.spend, default=curve[0])
     return Calibration(chosen, naive, tuple(curve), sum(weak) / n, strong_mean, curve[-1].spend)

@@ -54,6 +54,34 @@ def test_equal_scores_are_never_torn_apart():
     assert found.naive.threshold == 0.5
 
 
+def heaps(noise, *, low=0.3):
+    """Two heaps of scores, of which only the upper one, two fifths of all, gains by the strong model."""
+    rng = random.Random(3)
+    hard = [number % 5 < 2 for number in range(1_000)]
+    scores = [(1.0 if upper else low) + rng.uniform(-noise, noise) for upper in hard]
+    return scores, [float(not upper) for upper in hard], [1.0] * 1_000, [1] * 1_000, [3] * 1_000
+
+
+@pytest.mark.parametrize("quality", [0.8, 0.9, 0.95])
+def test_a_heap_of_scores_is_not_cut_where_a_gap_is_near(quality):
+    found = calibrate(*heaps(0.1), quality=quality)
+    assert found.chosen.strong_share == 0.4
+    assert 0.4 < found.chosen.threshold < 0.9
+    assert found.naive.strong_share < 0.4
+
+
+def test_without_a_gap_the_threshold_is_as_thrifty_as_is_safe():
+    found = calibrate(*heaps(0.4, low=0.9))
+    later = found.curve[found.curve.index(found.chosen) + 1]
+    assert later.margin < 0 <= found.chosen.margin
+
+
+def test_a_gap_that_would_cost_most_of_the_saving_is_left_alone():
+    scores, *facts = heaps(0.4, low=0.9)
+    scores[2] = -9.0  # one odd row: below it all others are one heap
+    assert calibrate(scores, *facts).chosen.strong_share < 0.95
+
+
 def test_where_the_cheap_model_is_as_good_everything_goes_there():
     found = calibrate([0.1, 0.2, 0.3] * 50, [1.0] * 150, [1.0] * 150, [1.0] * 150, [2.0] * 150)
     assert found.chosen.threshold == inf

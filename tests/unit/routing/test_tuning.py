@@ -9,6 +9,7 @@ import pytest
 from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing import fitting
+from llm_cost_middleware.routing.complexity import grams, shape
 from llm_cost_middleware.routing.decisions import Logged, Outcome, Settlement
 from llm_cost_middleware.routing.labels import label_text, labels_from_log, read_labels
 from llm_cost_middleware.routing.learned import LearnedPolicy
@@ -167,6 +168,48 @@ def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
     }
     assert sent[HARD] > 0.5
     assert sent[EASY] < 0.05
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_promise_holds_where_hard_and_easy_prompts_are_two_heaps(route, ask, models, seed, numbered):
+    """A number that ends each prompt was seen once in the log and comes again: it moves all scores of live calls."""
+    policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
+    plain = route(ask("x", context={"site": "a"}), policy, learning=True)
+
+    def prompts(n, rng):
+        for number in range(n):
+            hard = rng.random() < 0.4
+            words = rng.choices(HARD.split() if hard else EASY.split(), k=8)
+            yield hard, " ".join(words) + (f" {number}" if numbered else "")
+
+    entries, rng = [], random.Random(seed)
+    for number, (hard, text) in enumerate(prompts(1_000, rng)):
+        up = rng.random() < 0.25
+        decision = plain._replace(
+            call_id=str(number),
+            target=models["gpt" if up else "mini"],
+            propensity=0.25 if up else 0.75,
+            grams=tuple(grams(text).elements()),
+            shape=shape(text),
+        )
+        cost = NanoUSD(30 if up else 10)
+        entries.append(
+            Logged(
+                decision,
+                (Outcome(str(number), "feedback", float(up or not hard), 0.0),),
+                Settlement(str(number), decision.target, cost, 9, 0.0),
+            )
+        )
+    labels = labels_from_log(entries, models["mini"], models["gpt"]).labels
+    found = tune(labels, models["mini"], models["gpt"], current=RoutingPolicy()).policy
+    assert found is not None
+    right = []
+    for hard, text in prompts(400, random.Random(100 + seed)):
+        scored = found.score(text, "a")
+        right.append(not hard or scored.score >= scored.threshold)
+    assert sum(right) >= 0.95 * 400
+    assert found.fitted["saving"][0] > 0.3  # of 0.4 that can be had
 
 
 def test_calls_that_say_nothing_are_left_out_with_the_reason(route, ask, models):
