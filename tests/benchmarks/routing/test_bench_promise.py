@@ -6,6 +6,10 @@ The naive threshold keeps no such promise; what it saves more is the price of th
 somebody who knows all outcomes and every split beforehand, and has only to name one share of calls that keeps the
 promise in 95 % of the splits: he knows the mean of both halves, of which the others have to estimate one from the
 other, and that error is twice as large.
+
+The aim was a price of at most 3 points. It is missed: 200 splits cost 7 (MMLU) to 19 (mix) points of saving. How much
+of that nobody could avoid, "least" says, and only many splits say it well: of 20, one may fail, and the best share is
+picked with hindsight (-0.4 to 8.9 points on 5,000 prompts a pair, of 11 to 18 lost there).
 """
 
 from __future__ import annotations
@@ -169,5 +173,5 @@ def test_three_hundred_labels_recover_most_of_the_gain(outcomes, measures, show,
     )
     keep_figures("few_labels", kept)
     assert kept["mmlu, prompt only"]["recovered"] >= 0.45
-    assert kept["mix, prompt only"]["recovered"] >= 0.75  # about 84 % over many draws, whose spread is 2 points
+    assert kept["mix, prompt only"]["recovered"] >= 0.75  # about 84 % over many draws: one below the 85 aimed at
     assert kept["mix, task known"]["recovered"] >= 0.80
