@@ -25,6 +25,9 @@ GaugeOption = Annotated[
     typer.Option("--measure", help="What quality is: what the application said, or that no failure was seen."),
 ]
 
+_WIDE = 140
+"""Columns of a terminal from which reasons are shown beside the calls."""
+
 
 def decisions(
     call: Annotated[str | None, typer.Argument(help="Explain this call (an id, or how one begins).")] = None,
@@ -49,31 +52,45 @@ def decisions(
             print(entry.to_json())  # noqa: T201 - this is the output
         return
     if call is not None:
-        for entry in found:
+        for entry in [entry for entry in found if entry.decision.call_id == call] or found:
             _explain(entry)
         if not found:
             out.print(f"no decision begins with {call}")
         return
-    table = Table("when", "call", "site", "model", "policy", title=f"decisions: the last {min(last, len(found))}")
-    for column in ("expected", "paid", "quality"):
-        table.add_column(column, justify="right")
-    table.add_column("seen")
-    table.add_column("why")
-    for entry in found[-last:]:
+    out.print(_table(found[-last:], wide=out.width >= _WIDE))
+    if out.width < _WIDE:
+        out.print("why: llm-cost decisions CALL, or a wider terminal", highlight=False)
+
+
+def _table(found: Sequence[Logged], *, wide: bool) -> Table:
+    """A row a call; in a narrow terminal without what would have to be cut to pieces."""
+    table = Table(title=f"decisions: the last {len(found)}", padding=(0, 1 if wide else 0))
+    for name in ("when", "call"):
+        table.add_column(name, no_wrap=True)
+    for name in ("site", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("paid", "quality"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("seen", overflow="fold")
+    if wide:
+        table.add_column("expected", justify="right", no_wrap=True)
+        table.add_column("policy", no_wrap=True)
+        table.add_column("why")
+    for entry in found:
         decision, settled = entry.decision, entry.settlement
-        table.add_row(
-            f"{datetime.fromtimestamp(decision.at, UTC):%m-%d %H:%M:%S}",
-            decision.call_id[:8],
+        cells = [
+            f"{datetime.fromtimestamp(decision.at, UTC):%m-%d %H:%M}",
+            escape(decision.call_id),
             escape(decision.site),
-            escape(str(decision.target)),
-            decision.policy,
-            format_usd(decision.expected_nanousd) if decision.expected_nanousd is not None else "-",
+            escape(str(decision.target) if wide else decision.target.model),
             format_usd(settled.cost_nanousd) if settled else "-",
             "-" if entry.quality is None else f"{entry.quality:.2f}",
             escape(", ".join(outcome.name for outcome in entry.outcomes)),
-            escape(decision.reason),
-        )
-    out.print(table)
+        ]
+        expected = decision.expected_nanousd
+        more = [format_usd(expected) if expected is not None else "-", decision.policy, escape(decision.reason)]
+        table.add_row(*cells, *(more if wide else ()))
+    return table
 
 
 @contextmanager
@@ -86,7 +103,7 @@ def open_log(
         ConfigurationError: The file holds something else, or the ledger keeps no journal.
     """
     if log is not None:
-        with log.open(encoding="utf-8") as lines:
+        with log.open(encoding="utf-8", errors="replace") as lines:
             yield _read(log, lines, since)
         return
     with open_ledger(config, ledger) as opened:

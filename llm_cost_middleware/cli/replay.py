@@ -88,7 +88,9 @@ def _table(rows: list[Replayed]) -> Table:
 
 
 def _quality(estimate: Estimate | None) -> str:
-    return "-" if estimate is None else f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return (
+        "-" if estimate is None else f"{estimate.value:.3f} ({max(estimate.low, 0):.3f} to {min(estimate.high, 1):.3f})"
+    )
 
 
 def _drawn(rows: list[Replayed]) -> str:

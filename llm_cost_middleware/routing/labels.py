@@ -201,14 +201,18 @@ def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet as pq
+            from pyarrow.lib import ArrowException
         except ImportError:
             raise MissingExtraError("reading parquet", "learn") from None
-        table = pq.ParquetFile(path)
+        try:
+            table = pq.ParquetFile(path)
+        except ArrowException as error:
+            raise ConfigurationError(f"cannot be read: {error}", key=path.name) from None
         wanted = set(columns) & set(table.schema_arrow.names)
         for batch in table.iter_batches(columns=sorted(wanted)):
             yield from batch.to_pylist()
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # what is no text is told as a line that is no JSON
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:

@@ -116,6 +116,29 @@ def test_a_damaged_log_names_its_line(run, log):
         run("decisions", "--log", log)
 
 
+def test_what_is_no_log_and_no_table_is_refused_by_its_name(run, tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"\x00\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"log\.jsonl line 1"):
+        run("decisions", "--log", "log.jsonl")
+    with pytest.raises(ConfigurationError, match=r"log\.jsonl line 1"):
+        run("tune", "log.jsonl", *PAIR)
+    pytest.importorskip("pyarrow")
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ConfigurationError, match=r"table\.parquet: cannot be read"):
+        run("tune", "table.parquet", *PAIR)
+
+
+def test_ids_are_shown_whole_and_an_id_means_that_call_alone(run, log, monkeypatch):
+    told = run("decisions", "c17", "--log", log)
+    assert told.count("characters < 10,000") == 1  # not c170 to c179 as well
+    assert run("decisions", "c17", "--log", log, "--jsonl").count("\n") == 11
+    monkeypatch.setenv("COLUMNS", "80")
+    table = run("decisions", "--log", log, "--last", "3")
+    assert "c199" in table
+    assert "gpt-5" in table
+    assert "llm-cost decisions CALL" in table
+
+
 def test_replay_shows_the_bill_under_another_policy(run, log, tmp_path):
     policy = tmp_path / "new.toml"
     policy.write_text(CONFIG + 'ceiling = "small"')
