@@ -61,6 +61,6 @@ class Candidates:
     def _out_of_reach(self, target: Target, providers: frozenset[str] | None) -> str | None:
         if providers is not None:
             reached = target.provider in providers or str(target) in providers
-            return None if reached else f"{target} cannot be reached from here"
+            return None if reached else "cannot be reached from here"
         variable = self._config.providers[target.provider].api_key_env
         return None if os.environ.get(variable) else f"no key in {variable}"
