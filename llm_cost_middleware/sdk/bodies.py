@@ -15,12 +15,11 @@ _ABSENT = frozenset({"NotGiven", "Omit"})
 
 def plain_body(body: Mapping[str, Any], extra: Mapping[str, Any] | None) -> dict[str, Any]:
     """A new mapping of plain values: ``body`` with ``extra`` (the SDK's ``extra_body``) laid over it."""
-    merged = dict(body)
-    if extra:
-        merged.update(extra)
-    if _is_plain(merged):
-        return merged
-    return {name: _made_plain(value) for name, value in merged.items() if type(value).__name__ not in _ABSENT}
+    merged = {**body, **extra} if extra else body
+    given = {
+        name: value for name, value in merged.items() if type(value) in _SCALARS or type(value).__name__ not in _ABSENT
+    }
+    return given if _is_plain(given) else {name: _made_plain(value) for name, value in given.items()}
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
-from llm_cost_middleware.integrations.litellm.groups import Group
+from llm_cost_middleware.integrations.litellm.groups import Group, Groups
 from llm_cost_middleware.integrations.litellm.usage import FREE, is_cached, read_answer, read_chunks
 from llm_cost_middleware.prompt_cache.breakpoints import (
     render_anthropic,
@@ -48,16 +48,11 @@ class RouterCall(NamedTuple):
     group: Group | None
     """The group that was called by its name; ``None`` where the call is routed."""
     serving: Mapping[Target, str]
+    providers: frozenset[str]
+    """What the router can reach: every model it serves, or the provider of the group that was called."""
     own_timeout: bool
     switches: Mapping[str, Any]
     """What turns LiteLLM's own retries off on this endpoint."""
-
-    @property
-    def providers(self) -> frozenset[str]:
-        """What the router can reach: every model it serves, or the provider of the group that was called."""
-        if self.group is not None:
-            return frozenset((self.group.target.provider,))
-        return frozenset(map(str, self.serving))
 
     def rendered(self, attempt: Attempt) -> dict[str, Any]:
         """The keyword arguments of one attempt.
@@ -130,7 +125,7 @@ def read_call(
     arguments: Mapping[str, Any],
     *,
     group: Group | None,
-    serving: Mapping[Target, str],
+    groups: Groups,
     defaults: Mapping[str, Any],
     own_timeout: bool,
     switches: Mapping[str, Any],
@@ -141,7 +136,7 @@ def read_call(
         endpoint: Which API's shape they have.
         arguments: As the caller gave them, ``model`` and messages included; never changed.
         group: The group that is called by name; ``None``: the call is routed.
-        serving: The models the router serves, each with its group.
+        groups: All that the router has.
         defaults: What LiteLLM will add to arguments that are absent.
         own_timeout: The router or its deployments have timeouts of their own.
         switches: What turns LiteLLM's own retries off on this endpoint.
@@ -171,4 +166,5 @@ def read_call(
         pinned=target is not None,
     )
     timed = own_timeout or any(arguments.get(name) is not None for name in _TIMEOUTS)
-    return RouterCall(endpoint, sent, request, group, serving, timed, switches)
+    reach = groups.reach if target is None else frozenset((target.provider,))
+    return RouterCall(endpoint, sent, request, group, groups.serving, reach, timed, switches)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from operator import is_
+from threading import Lock
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnsupportedRequestError
@@ -75,38 +76,50 @@ class Groups:
 
     def __init__(self, router: Any, catalogue: Catalogue) -> None:
         self.router, self._catalogue = router, catalogue
+        self._reading = Lock()
         self._seen: list[Any] = []
+        self._entries: list[Any] = []
         self._groups: dict[str, Group | None] = {}
-        self._serving: dict[Target, str] = {}
+        self.serving: dict[Target, str] = {}
+        """The models that can be routed to, each with the group that serves it; as last read."""
+        self.reach: frozenset[str] = frozenset()
+        """The same models, by provider and name."""
 
     def find(self, model: str) -> Group | None:
-        """The group of a name as callers use it; ``None`` where it is not of a provider that is governed.
+        """The group of a name as callers use it, as last read; ``None`` where it is not of a provider that is governed.
 
         Raises:
             UnsupportedRequestError: The group mixes deployments of which none is the dearest in everything.
         """
-        self._refresh()
-        if model not in self._groups:
+        groups = self._groups
+        if model not in groups:
             entries = [_deployment(entry) for entry in self.router.get_model_list(model_name=model) or ()]
-            self._groups[model] = self._group(model, entries)
-        return self._groups[model]
+            groups[model] = self._group(model, entries)
+        return groups[model]
 
-    def serving(self) -> Mapping[Target, str]:
-        """The models that can be routed to, each with the group that serves it."""
-        self._refresh()
-        return self._serving
+    def refresh(self) -> None:
+        """Read the router's ``model_list`` again where it has changed."""
+        if not self._is_read():
+            with self._reading:
+                if not self._is_read():
+                    self._read()
 
-    def _refresh(self) -> None:
+    def _is_read(self) -> bool:
         entries = self.router.model_list
-        if len(entries) == len(self._seen) and all(map(is_, entries, self._seen)):
-            return
-        self._seen, self._groups, self._serving = list(entries), {}, {}
+        return len(entries) == len(self._seen) and all(map(is_, entries, self._seen))
+
+    def _read(self) -> None:
+        self._entries = entries = list(self.router.model_list)
         deployments = [_deployment(entry) for entry in entries]
         self._enter_prices(deployments)
+        serving: dict[Target, str] = {}
         for name in dict.fromkeys(deployment.group for deployment in deployments):
             group = self._group_or_none(name, [entry for entry in deployments if entry.group == name])
             if group is not None and not (group.alias or group.mixed or _ADDS & group.defaults.keys()):
-                self._serving.setdefault(group.target, name)
+                serving.setdefault(group.target, name)
+        self.serving, self.reach = serving, frozenset(map(str, serving))
+        self._groups = {}
+        self._seen = entries  # last: whoever finds it up to date finds the rest so
 
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:
@@ -158,7 +171,7 @@ class Groups:
 
     def _varies(self, target: Target) -> bool:
         """Whether the deployments of a model differ in price, so that the model's name alone does not tell it."""
-        deployments = (_deployment(entry) for entry in self._seen)
+        deployments = (_deployment(entry) for entry in self._entries)
         return len({entry.prices for entry in deployments if entry.target == target}) > 1
 
     def _enter_prices(self, deployments: Sequence[Deployment]) -> None:

@@ -115,6 +115,7 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             )
         if self._groups is None or self._groups.router is not llm_router:
             self._groups = Groups(llm_router, self.pipeline.catalogue)
+        self._groups.refresh()
         model = str(data.get("model") or "")
         entries = llm_router.get_model_list(model_name=model) or ()
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
@@ -131,7 +132,7 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             endpoint,
             data,
             group=group,
-            serving=self._groups.serving(),
+            groups=self._groups,
             defaults=group.defaults if group is not None else {},
             own_timeout=True,
             switches=_OFF,

@@ -19,7 +19,7 @@ from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import RouterCall, read_call
 from llm_cost_middleware.integrations.litellm.groups import Groups
 from llm_cost_middleware.integrations.litellm.once import sent_once
-from llm_cost_middleware.integrations.litellm.streams import result, telling_what_came
+from llm_cost_middleware.integrations.litellm.streams import TellingWhatCame, result
 from llm_cost_middleware.integrations.litellm.ungoverned import UNGOVERNED
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.pipeline import CostPipeline
@@ -135,7 +135,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
 
         def send(attempt: Attempt) -> Any:
             arguments = call.rendered(attempt)
-            with telling_what_came():
+            with TellingWhatCame():
                 sent[:] = [method(**arguments)]
             return result(call, attempt, sent[0])
 
@@ -149,7 +149,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
 
         async def send(attempt: Attempt) -> Any:
             arguments = call.rendered(attempt)
-            with telling_what_came(), sent_once():
+            with TellingWhatCame(), sent_once():
                 sent[:] = [await method(**arguments)]
             return result(call, attempt, sent[0])
 
@@ -158,6 +158,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
     def _read(self, endpoint: Endpoint, arguments: Mapping[str, Any], switches: Mapping[str, Any]) -> RouterCall | None:
         """The call; ``None`` where it goes to a platform that is not governed."""
         model = arguments["model"]
+        self._groups.refresh()
         group = None if model == self.routed else self._groups.find(model)
         if model != self.routed and group is None:
             if self.get_model_list(model_name=model):
@@ -171,7 +172,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
             endpoint,
             arguments,
             group=group,
-            serving=self._groups.serving(),
+            groups=self._groups,
             defaults=defaults,
             own_timeout=timed or (group is not None and group.own_timeout),
             switches=switches,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
@@ -113,16 +112,18 @@ def _ended_early(stream: Any) -> bool:
     return chat is not None and not read_chunks(chat.chunks, "openai").complete
 
 
-@contextmanager
-def telling_what_came() -> Iterator[None]:
-    """Let an error out with what is to be booked for it, where an answer had arrived."""
-    try:
-        yield
-    except Exception as error:
-        reading = came_unreadable(error)
-        if reading is not None:
+class TellingWhatCame:
+    """Lets an error out of a block with what is to be booked for it, where an answer had arrived."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Nothing is to be done until an error comes."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Add the reading to the error; it goes on its way."""
+        if isinstance(error, Exception) and (reading := came_unreadable(error)) is not None:
             error.llm_cost_reading = reading  # type: ignore[attr-defined]  # read by the lifecycle
-        raise
 
 
 def _event(event: Any) -> Any:

@@ -13,6 +13,7 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Endpoint
+from llm_cost_middleware.sdk.bodies import fields_of
 from llm_cost_middleware.wire import getter, mapping
 
 FREE = UsageReading(free=True, complete=True, notes=("answered from LiteLLM's cache",))
@@ -20,8 +21,11 @@ FREE = UsageReading(free=True, complete=True, notes=("answered from LiteLLM's ca
 
 def is_cached(answer: Any) -> bool:
     """Whether LiteLLM answered from its own cache."""
-    hidden = mapping(getter(answer)("_hidden_params"))
-    return bool(hidden.get("cache_hit")) or getattr(answer, "custom_llm_provider", None) == "cached_response"
+    hidden = getter(answer)("_hidden_params")
+    if hidden is not None and mapping(hidden).get("cache_hit"):
+        return True
+    streaming = not hasattr(answer, "__pydantic_extra__")
+    return streaming and getattr(answer, "custom_llm_provider", None) == "cached_response"
 
 
 def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
@@ -29,7 +33,7 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
     if is_cached(answer):
         return FREE
     try:
-        return never_zero(_read_answer(answer, provider, endpoint))
+        return never_zero(_read_answer(fields_of(answer), provider, endpoint))
     except UnreadableUsageError as error:
         return UsageReading(notes=(str(error),))
 
@@ -89,7 +93,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
 
 def claude_usage(usage: Any) -> dict[str, Any]:
     """Claude's own usage object out of LiteLLM's, whose input count includes what was cached and written."""
-    get = getter(usage)
+    get = getter(fields_of(usage))
     responses = get("prompt_tokens") is None
     total = get("input_tokens" if responses else "prompt_tokens") or 0
     detail = getter(get("input_tokens_details" if responses else "prompt_tokens_details"))

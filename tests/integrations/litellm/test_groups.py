@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -316,3 +319,26 @@ def test_the_command_writes_the_file_of_a_proxy(tmp_path):
     written = CliRunner().invoke(app, [str(tmp_path / "cost.toml"), "--routed", "auto"])
     assert written.exit_code == 0, written.output
     assert yaml.safe_load(written.stdout)["model_list"][-1]["model_name"] == "auto"
+
+
+def test_threads_that_ask_at_once_all_see_the_whole_list(books):
+    from llm_cost_middleware.integrations.litellm.groups import Groups
+
+    router = books.router()
+    threads = 8
+    start = threading.Barrier(threads)
+
+    def ask(groups):
+        start.wait()
+        groups.refresh()
+        return len(groups.serving), len(groups.reach), groups.find("gpt-5-mini") is not None
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(30):
+                fresh = Groups(router, books.pipeline.catalogue)
+                assert set(pool.map(ask, [fresh] * threads)) == {(4, 4, True)}
+    finally:
+        sys.setswitchinterval(interval)
