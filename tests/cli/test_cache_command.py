@@ -60,7 +60,9 @@ def test_since_leaves_out_earlier_calls(run, ledger):
 
 
 def test_an_empty_ledger_says_so(run, tmp_path):
-    result = run("--ledger", f"sqlite:///{tmp_path}/empty.db")
+    url = f"sqlite:///{tmp_path}/empty.db"
+    Ledger.open(url).close()
+    result = run("--ledger", url)
     assert result.exit_code == 0
     assert "No call" in result.output
 
