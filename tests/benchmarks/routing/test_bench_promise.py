@@ -7,10 +7,10 @@ somebody who knows all outcomes and every split beforehand, and has only to name
 promise in 95 % of the splits: he knows the mean of both halves, of which the others have to estimate one from the
 other, and that error is twice as large.
 
-The aim was a price of at most 3 points. It is missed: 200 splits cost 7 (MMLU) to 19 (mix) points of saving. "Least" is
-2.4 (MMLU) to 7.1 (mix) there, so that on four of the five pairs 3 points are beyond anybody, and twice "least", 5 to 14,
-is what an estimate has to pay. Of 20 splits one may fail, and the best share is picked with hindsight: the short form
-says little about "least".
+The aim was a price of at most 3 points. It is missed: 200 splits cost 7 (MMLU) to 19 (mix) points of saving. "Least"
+is 2.4 (MMLU) to 7.1 (mix) there, so that on four of the five pairs 3 points are beyond anybody, and twice "least", 5 to
+14, is what an estimate has to pay. Of 20 splits one may fail, and the best share is picked with hindsight: the short
+form says little about "least".
 """
 
 from __future__ import annotations
