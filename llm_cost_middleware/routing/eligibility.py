@@ -45,18 +45,11 @@ def consider(
     """Every candidate with what this call would be expected to cost there, and why it may not take it."""
     considered = []
     elsewhere = outputs.get(None)
-    wanted = request.max_tokens or 0
-    size = features.input_tokens + wanted
-    able = not (features.needs or request.stored_context or request.server_tools)
-    able = able and policy.floor is None and policy.ceiling is None
     for candidate in candidates:
         target = candidate.target
         known = outputs.get(target, elsewhere)
         cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if known is None else round(known.value))
-        if able and candidate.unavailable is None and wanted <= (candidate.max_output or wanted):
-            rejected = "" if size <= (candidate.context_window or size) else _too_long(candidate, size)
-        else:
-            rejected = _rejection(candidate, policy, request, features, n_tiers)
+        rejected = _rejection(candidate, policy, request, features, n_tiers)
         warm = min(cold, affinity.get(target, 0)) if affinity else 0
         if warm:
             entry = Considered(target, candidate.tier, NanoUSD(cold - warm), rejected, NanoUSD(warm))
@@ -76,7 +69,7 @@ def cold_cost(candidate: Candidate, features: Features, request: CallRequest, ou
     return ceil_picousd(pico)
 
 
-def _rejection(
+def _rejection(  # noqa: C901 - a list of reasons
     candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
 ) -> str:
     """Why a candidate may not take the call; empty where it may."""
@@ -97,9 +90,7 @@ def _rejection(
     wanted = request.max_tokens or 0
     if candidate.max_output is not None and wanted > candidate.max_output:
         return f"gives at most {candidate.max_output:,} output tokens, {wanted:,} asked for"
-    size = features.input_tokens + wanted
-    return _too_long(candidate, size) if size > (candidate.context_window or size) else ""
-
-
-def _too_long(candidate: Candidate, size: int) -> str:
-    return f"about {size:,} tokens do not fit its window of {candidate.context_window:,}"
+    size, window = features.input_tokens + wanted, candidate.context_window
+    if window is not None and size > window:
+        return f"about {size:,} tokens do not fit its window of {window:,}"
+    return ""
