@@ -70,14 +70,6 @@ class Voided(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Lapsed(Event):
-    """A reservation outlived its lease; it was charged or released as ``on_lapse`` says."""
-
-    reservation_id: str
-    amount_nanousd: NanoUSD
-
-
-@dataclass(frozen=True, slots=True)
 class Retried(Event):
     """An attempt failed and another follows."""
 
