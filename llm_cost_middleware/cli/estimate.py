@@ -15,8 +15,9 @@ from llm_cost_middleware.cli.opening import ConfigOption, err, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
-from llm_cost_middleware.pricing.bound import Bound, bound, count_openai_tokens, measure
+from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.system_clock import SystemClock
@@ -110,7 +111,7 @@ def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
 def _most(catalogue: Catalogue, line: _Line, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:
     request = line.request
     limits = catalogue.limits(line.provider, request.model)
-    rates = catalogue.dearest(line.provider, request.model, at=now, params=params)
+    rates = catalogue.upper_bound_rates(line.provider, request.model, at=now, params=params)
     rules = get_provider(line.provider)
     return bound(
         request, rules, rates, max_tokens=request.max_tokens, limits=limits, server_tool_allowance=per_use,

@@ -10,7 +10,7 @@ import typer
 
 from llm_cost_middleware.budget.backend import Archived
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
-from llm_cost_middleware.metering import MemoSums
+from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 
 ledger = typer.Typer(help="The append-only rows behind every figure.", no_args_is_help=True)
@@ -73,13 +73,13 @@ def archive(
     """
     moment = before.replace(tzinfo=before.tzinfo or UTC)
     with open_ledger(config, url) as opened:
-        moved = opened.archive(moment, MemoSums(), to)
+        moved = opened.archive(moment, MemoSummary(), to)
         while moved.resumed:
             _tell(moved)
             if to is not None and moved.path == to.absolute():
                 out.print("run it again, with another --to, for what has grown old since it was begun")
                 return
-            moved = opened.archive(moment, MemoSums(), to)
+            moved = opened.archive(moment, MemoSummary(), to)
     _tell(moved)
 
 

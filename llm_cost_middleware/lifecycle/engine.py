@@ -22,7 +22,7 @@ from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
 from llm_cost_middleware.lifecycle.chronicle import Chronicle
 from llm_cost_middleware.lifecycle.quotes import Quotes
 from llm_cost_middleware.lifecycle.state import Answer, Call, Hold, Outcome, Quote, Settings
-from llm_cost_middleware.metering import encode_memo, estimate_interrupted, price_reading
+from llm_cost_middleware.metering import encode_memo, max_cost_of_interrupted, price_usage
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
@@ -274,7 +274,7 @@ class Engine:
     def outcome(self, hold: Hold, reading: UsageReading) -> Outcome:
         """What an answered attempt is booked at: its cost, or the reservation where the answer does not say."""
         target = hold.quote.target
-        priced = price_reading(
+        priced = price_usage(
             reading, get_provider(target.provider), self.catalogue, at=self.clock.now(), requested_model=target.model
         )
         if priced.cost_nanousd is None:
@@ -298,7 +298,7 @@ class Engine:
                 speed=reading.speed,
                 geo=reading.geo,
             )
-        most = estimate_interrupted(
+        most = max_cost_of_interrupted(
             reading, rates, quote.max_tokens * hold.attempt.request.choices, quote.amount_nanousd
         )
         return Outcome(most, "estimated", reading)

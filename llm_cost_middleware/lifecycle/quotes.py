@@ -11,11 +11,11 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.state import Call, Quote, Settings
 from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.pricing.bound import bound, count_openai_tokens
-from llm_cost_middleware.pricing.calibration import Calibration
+from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.pricing.tokenizer import warm_up
+from llm_cost_middleware.pricing.token_calibration import TokenCalibration
+from llm_cost_middleware.pricing.tokenizer import count_openai_tokens, warm_up
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.router import Candidate
@@ -35,7 +35,7 @@ class Quotes:
         clock: Clock,
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
-        self._calibration = Calibration()
+        self._calibration = TokenCalibration()
         self._lock, self._loading = Lock(), Lock()
 
     def renew_locks(self) -> None:
@@ -114,14 +114,14 @@ class Quotes:
     def _dearest(self, target: Target, request: CallRequest) -> Rates:
         now = self._clock.now()
         try:
-            return self._catalogue.dearest(target.provider, target.model, at=now, params=request.params)
+            return self._catalogue.upper_bound_rates(target.provider, target.model, at=now, params=request.params)
         except PriceNotFoundError:
             priced = [candidate for candidate in self._candidates(None) if candidate.output_picousd]
             own = [candidate for candidate in priced if candidate.target.provider == target.provider]
             if not priced or not (self._settings.observe or (own and self._settings.estimate_unknown_price)):
                 raise
             dearest = max(own or priced, key=lambda candidate: candidate.output_picousd).target
-            return self._catalogue.dearest(*dearest, at=now, params=request.params)
+            return self._catalogue.upper_bound_rates(*dearest, at=now, params=request.params)
 
 
 def _thinking_budget(request: CallRequest) -> int:

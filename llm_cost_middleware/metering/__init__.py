@@ -1,4 +1,4 @@
-"""From usage to money: the price of a response, and the memo of a ledger row."""
+"""Metering: the price of a response (``price``), and the memo of a ledger row (``memo``)."""
 
 from llm_cost_middleware.metering.memo import Memo, MemoItem, decode_memo, encode_memo, reprice
 from llm_cost_middleware.metering.price import (
@@ -6,24 +6,24 @@ from llm_cost_middleware.metering.price import (
     PricedItem,
     PriceStatus,
     SeenResponses,
-    estimate_interrupted,
-    price_reading,
+    max_cost_of_interrupted,
     price_response,
+    price_usage,
 )
-from llm_cost_middleware.metering.sums import MemoSums
+from llm_cost_middleware.metering.summary import MemoSummary
 
 __all__ = [
     "Memo",
     "MemoItem",
-    "MemoSums",
+    "MemoSummary",
     "PriceStatus",
     "PricedCall",
     "PricedItem",
     "SeenResponses",
     "decode_memo",
     "encode_memo",
-    "estimate_interrupted",
-    "price_reading",
+    "max_cost_of_interrupted",
     "price_response",
+    "price_usage",
     "reprice",
 ]

@@ -1,6 +1,6 @@
-"""The memo of a ledger row: what it says about the attempt that it books, as compact JSON with a version.
+"""Memo of a ledger row: model, usage and terms of its attempt, as compact JSON with a version.
 
-The ledger does not read it. No text of a prompt or of an answer is ever in it.
+The ledger does not read it. It never contains text of a prompt or of an answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.metering.price import PricedCall, price_reading
+from llm_cost_middleware.metering.price import PricedCall, price_usage
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
@@ -28,7 +28,7 @@ _tokens = attrgetter(*_BUCKETS)
 
 
 class MemoItem(NamedTuple):
-    """A billed item as a memo keeps it."""
+    """Billed item in a memo."""
 
     usage: TokenUsage
     model: str | None
@@ -37,7 +37,7 @@ class MemoItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """What a row says about the attempt that it books."""
+    """Decoded memo of a row."""
 
     call_id: str
     attempt: int
@@ -47,10 +47,10 @@ class Memo:
     response_id: str | None = None
     items: tuple[MemoItem, ...] = ()
     terms: Mapping[str, Any] = field(default_factory=lambda: EMPTY, hash=False)
-    """What decided the bill beside model, time and usage: ``service_tier``, ``speed``, ``geo``, ``batch``,
+    """Conditions that decided the bill beside model, time and usage: ``service_tier``, ``speed``, ``geo``, ``batch``,
     ``tool_calls``."""
     calls: int = 1
-    """How many attempts it stands for: one, or what an archive summed up."""
+    """Number of attempts: one, or the number that an archive summed up."""
 
 
 def encode_memo(
@@ -83,10 +83,10 @@ def encode_memo(
 
 
 def decode_memo(memo: bytes) -> Memo:
-    """The memo of a row.
+    """Read the memo of a row.
 
     Raises:
-        ValueError: It is not one, or it was written by a newer version.
+        ValueError: Not a memo, or written by a newer version.
     """
     try:
         data = json.loads(memo)
@@ -109,7 +109,7 @@ def decode_memo(memo: bytes) -> Memo:
 
 
 def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall:
-    """What the row would cost by another catalogue, at the time it was booked."""
+    """Return the price of a row's usage by another catalogue, at the time it was booked."""
     if memo.target is None:
         return PricedCall(None, (), None, "unknown", ("the row names no model",), catalogue.version)
     reading = UsageReading(
@@ -118,9 +118,7 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
         response_id=memo.response_id,
         **{name: memo.terms[name] for name in _TERMS if name in memo.terms},
     )
-    return price_reading(
-        reading, get_provider(memo.target.provider), catalogue, at=at, requested_model=memo.target.model
-    )
+    return price_usage(reading, get_provider(memo.target.provider), catalogue, at=at, requested_model=memo.target.model)
 
 
 @lru_cache(maxsize=256)

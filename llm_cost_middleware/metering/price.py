@@ -1,7 +1,6 @@
-"""What a response costs, and what a cut stream can have cost.
+"""Price of a response, and the most a cut stream can have cost.
 
-The readers of ``providers`` say what was consumed, the catalogue says at what rates; here they meet. One ceiling to a
-whole nano-dollar a response.
+``providers`` read the usage, the catalogue has the rates. Rounded up to a whole nano-dollar once per response.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ _FEES = "tool_fees"
 
 
 class PricedItem(NamedTuple):
-    """One item of the bill."""
+    """Item of a bill."""
 
     model: str
     usage: TokenUsage
     cost_nanousd: NanoUSD
-    """Its share of the whole; the shares sum to the whole."""
+    """Share of the whole; the shares sum to the whole."""
     components_picousd: Mapping[str, int]
-    """Pico-dollars by bucket of ``TokenUsage``, or by type of tool call; they sum exactly."""
+    """Pico-dollars by bucket of ``TokenUsage``, or by type of tool call; the sum is exact."""
     kind: str = "message"
-    """``message``, ``compaction``, ``advisor_message`` …; ``tool_fees`` for tools that cost by the call."""
+    """``message``, ``compaction``, ``advisor_message`` …; ``tool_fees`` for fees per tool call."""
 
     @property
     def components(self) -> dict[str, Decimal]:
@@ -49,42 +48,42 @@ class PricedItem(NamedTuple):
 
 
 class PricedCall(NamedTuple):
-    """What a response costs."""
+    """Price of a response."""
 
     cost_nanousd: NanoUSD | None
-    """``None`` where it is unknown: never zero."""
+    """``None`` if unknown: never zero."""
     items: tuple[PricedItem, ...]
     model: str | None
-    """The model that answered."""
+    """Model that answered."""
     status: PriceStatus
     notes: tuple[str, ...] = ()
     price_version: str = ""
-    """The snapshot of prices that was used."""
+    """Snapshot of prices that was used."""
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """US dollars; ``None`` where it is unknown."""
+        """US dollars; ``None`` if unknown."""
         return None if self.cost_nanousd is None else self.cost_nanousd.usd
 
 
 def price_response(
     provider: str, response: Any, *, at: float | None = None, catalogue: Catalogue | None = None
 ) -> PricedCall:
-    """What a response costs, to the nano-dollar.
+    """Return the price of a response, to the nano-dollar.
 
     Args:
         provider: ``anthropic`` or ``openai``.
-        response: A JSON object, JSON or SSE text, or an SDK's object, of any endpoint.
-        at: When it was asked for, in seconds since the epoch. ``None``: when the response says it was made, and the
-            newest price where it does not say (Anthropic's never do).
+        response: JSON object, JSON or SSE text, or an SDK's object, of any endpoint.
+        at: Time of the request, in seconds since the epoch. ``None``: the creation time in the response, and the
+            newest price if there is none (Anthropic's have none).
         catalogue: The prices; ``None`` for the packaged ones.
 
     Returns:
-        ``exact``, ``estimated`` with a reason in ``notes``, or ``unknown`` with a reason and no cost. An error costs 0
-        and says so.
+        ``exact``, ``estimated`` with a reason in ``notes``, or ``unknown`` with a reason and no cost. An error costs
+        0, with a note.
 
     Raises:
-        ConfigurationError: The provider is not known.
+        ConfigurationError: Unknown provider.
     """
     rules = get_provider(provider)
     prices = catalogue or _packaged()
@@ -92,10 +91,10 @@ def price_response(
         reading = rules.read_usage(response)
     except UnreadableUsageError as error:
         return PricedCall(None, (), None, "unknown", (str(error),), prices.version)
-    return price_reading(reading, rules, prices, at=_made(response) if at is None else at)
+    return price_usage(reading, rules, prices, at=_created_at(response) if at is None else at)
 
 
-def price_reading(
+def price_usage(
     reading: UsageReading,
     provider: Provider,
     catalogue: Catalogue,
@@ -103,14 +102,14 @@ def price_reading(
     at: float | None,
     requested_model: str | None = None,
 ) -> PricedCall:
-    """What a reading costs.
+    """Return the price of the usage that a response reports.
 
     Args:
-        reading: What the response says of its bill.
+        reading: Usage report of the response.
         provider: The provider that answered.
         catalogue: The prices.
-        at: When it was asked for, in seconds since the epoch; ``None`` for the newest price.
-        requested_model: The model that was asked, for responses that do not name theirs.
+        at: Time of the request, in seconds since the epoch; ``None`` for the newest price.
+        requested_model: The requested model, for responses that do not name theirs.
     """
     version = catalogue.version
     model = reading.model or requested_model
@@ -120,7 +119,9 @@ def price_reading(
             return PricedCall(ZERO, (), model, "exact", (*reading.notes, why), version)
         reasons = (*reading.notes, reading.error) if reading.error else reading.notes
         return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
-    bill = _Bill(list(reading.notes))
+    bill = _BillBuilder(list(reading.notes))
+    # The provider's own tools run several turns inside one answer and report their sum: the sum may exceed the
+    # long-context threshold although no single turn did.
     looped = bool(reading.tool_calls) and len(reading.items) == 1 and not reading.batch
     terms = reading.service_tier, reading.speed, reading.geo, reading.batch
     try:
@@ -133,59 +134,60 @@ def price_reading(
     if reading.tool_calls and provider.name != "anthropic":  # Anthropic's searches are a bucket of the usage
         bill.add_fees(reading.tool_calls, rates, model or "")
     if not reading.complete:
-        bill.doubt(_CUT)
+        bill.mark_estimated(_CUT)
     if reading.error:
         bill.notes.append(f"ended in an error: {reading.error}")
-    status: PriceStatus = "estimated" if bill.doubtful else "exact"
+    status: PriceStatus = "estimated" if bill.is_estimate else "exact"
     notes = tuple(dict.fromkeys(bill.notes)) if bill.notes else ()
-    return PricedCall(NanoUSD(bill.booked), tuple(bill.items), model, status, notes, version)
+    return PricedCall(NanoUSD(bill.total), tuple(bill.items), model, status, notes, version)
 
 
 def _nameless(provider: Provider) -> NoReturn:
     raise UnreadableUsageError(provider.name, "the response names no model")
 
 
-class _Bill:
-    """A bill in the making: pico-dollars are summed, and each item is given its share of whole nano-dollars."""
+class _BillBuilder:
+    """Bill under construction: sums pico-dollars, and gives each item its share of whole nano-dollars."""
 
-    __slots__ = ("booked", "doubtful", "items", "notes", "pico")
+    __slots__ = ("is_estimate", "items", "notes", "pico", "total")
 
     def __init__(self, notes: list[str]) -> None:
         self.notes = notes
         self.items: list[PricedItem] = []
-        self.pico = self.booked = 0
-        self.doubtful = False
+        self.pico = self.total = 0
+        self.is_estimate = False
 
     def add(self, item: BilledItem, rates: Rates, model: str, *, looped: bool) -> None:
         usage, threshold = item.usage, rates.long_context_from
         short = looped and threshold is not None and usage.input_tokens > threshold
         if short:
-            self.doubt(_LOOP)
+            self.mark_estimated(_LOOP)
         if usage.cache_write_12h:
-            self.doubt(_HALF_DAY)
+            self.mark_estimated(_HALF_DAY)
         for note in rates.notes:
-            self.doubt(note)
+            self.mark_estimated(note)
         self._put(model, usage, rates.components(usage, short=short), item.kind)
 
     def add_fees(self, calls: Mapping[str, int], rates: Rates, model: str) -> None:
         fees = {kind: uses * rates.fees[kind] for kind, uses in calls.items() if kind in rates.fees}
         for kind in calls:
             if kind in fees:
-                self.doubt(f"{kind}: its fee depends on the tool's version; the list price was used")
+                self.mark_estimated(f"{kind}: its fee depends on the tool's version; the list price was used")
             elif kind not in _NO_FEE:
-                self.doubt(f"{kind}: what the tool itself costs is not included")
+                self.mark_estimated(f"{kind}: what the tool itself costs is not included")
         if fees:
             self._put(model, NO_USAGE, fees, _FEES)
 
-    def doubt(self, why: str) -> None:
+    def mark_estimated(self, why: str) -> None:
         self.notes.append(why)
-        self.doubtful = True
+        self.is_estimate = True
 
     def _put(self, model: str, usage: TokenUsage, parts: Mapping[str, int], kind: str) -> None:
+        # Rounding the running sum, not each item, keeps one ceiling per response however many items there are.
         self.pico += sum(parts.values())
         total = ceil_picousd(self.pico)
-        self.items.append(PricedItem(model, usage, NanoUSD(total - self.booked), parts, kind))
-        self.booked = total
+        self.items.append(PricedItem(model, usage, NanoUSD(total - self.total), parts, kind))
+        self.total = total
 
 
 _NO_FEE = frozenset({"mcp_call", "shell_call", "computer_call"})
@@ -196,8 +198,8 @@ def _packaged() -> Catalogue:
     return Catalogue()
 
 
-def _made(response: Any) -> float | None:
-    """When the response says that it was made."""
+def _created_at(response: Any) -> float | None:
+    """Return the creation time in the response, in seconds since the epoch."""
     get = getter(response)
     for name in ("created", "created_at"):
         value = get(name)
@@ -209,10 +211,10 @@ def _made(response: Any) -> float | None:
 
 
 class SeenResponses:
-    """Ids of responses that were billed: a background response comes back as often as it is retrieved.
+    """Ids of billed responses: a background response returns its usage each time it is retrieved.
 
     Args:
-        keep: How many of the latest ids to remember.
+        keep: Number of latest ids to remember.
     """
 
     __slots__ = ("_ids", "_keep")
@@ -222,7 +224,7 @@ class SeenResponses:
         self._keep = keep
 
     def first(self, reading: UsageReading) -> bool:
-        """Whether this bill is new. Readings without a bill or an id are always new, and are not remembered."""
+        """Return whether this bill is new. Reports without a bill or an id are always new, and not remembered."""
         name = reading.response_id
         if name is None or not reading.items:
             return True
@@ -234,10 +236,10 @@ class SeenResponses:
         return True
 
 
-def estimate_interrupted(reading: UsageReading, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
-    """The most that a cut stream can have cost: its reported input with an answer as long as it was allowed to be.
+def max_cost_of_interrupted(reading: UsageReading, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
+    """Return the most a cut stream can have cost: its reported input with an answer of ``max_tokens``.
 
-    Never more than what was reserved, and all of that where not even the input is known.
+    Never more than the reserved amount, and all of it if not even the input is known.
     """
     if not reading.usage.input_tokens:
         return reserved

@@ -1,1 +1,1 @@
-"""Prices: where they come from (catalogue), what a usage costs (rates), and the most a request can cost (bound)."""
+"""Prices: their sources (``catalogue``), the cost of a usage (``rates``), the most a request can cost (``bound``)."""

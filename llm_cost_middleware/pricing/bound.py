@@ -1,10 +1,9 @@
-"""The most that a request can cost, from the request alone.
+"""Upper bound of a request's cost, from the request alone. Pure.
 
-Pure. The input is bounded by its UTF-8 bytes times what a byte can become at most with that provider, plus what the
-provider adds to messages and tools; pictures and documents by the providers' published formulas. What cannot be seen
-from the request (a stored conversation, a file behind an address) is bounded by the model's context window, since a
-longer request is refused and not billed. What the provider's own tools add is not bounded by anything: then the bound
-says so. Output is bounded by the cap that will be sent.
+Input: UTF-8 bytes times the provider's most tokens per byte, plus what the provider adds per message and tool; images
+and documents by the providers' published formulas. Content outside the request (a stored conversation, a file behind a
+URL) is bounded by the model's context window: a longer request is refused and not billed. Nothing bounds what the
+provider's own tools add: such a bound reports ``guaranteed=False``. Output is bounded by the cap that will be sent.
 """
 
 from __future__ import annotations
@@ -15,56 +14,55 @@ from typing import NamedTuple
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.pricing.limits import ModelLimits
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
 
 _NO_MARKS: frozenset[str] = frozenset()
 _MEDIA = ("image", "document", "audio")
-_FRAME = 64
+REQUEST_OVERHEAD = 64
 """Tokens that a request has before its first message: priming, dates, hidden instructions of reasoning models."""
-_TOOL_FACTOR = 2
-"""A tool's definition is rendered in another form than its JSON: at most twice as long."""
-_TOOL_FRAME = 16
-_CALL_BLOCKS = 2
-"""A tool call or its result is framed like this many blocks more: a chat of empty calls is all framing."""
-_HELD_TOOL = 1_500
+TOOL_EXPANSION = 2
+"""Most tokens of a rendered tool definition per token of its JSON."""
+TOOL_OVERHEAD = 16
+PROVIDER_TOOL_TOKENS = 1_500
 """Tokens of a tool whose definition only the provider holds (bash, text editor, computer): the largest is 735."""
+_CALL_BLOCKS = 2
+"""Blocks that a tool call or its result counts as, beside its own: a chat of empty calls is all framing."""
 _CITATIONS = 1_000
-"""Hidden instructions where a document is to be cited; 460 were seen."""
+"""Hidden instructions for citing documents; 460 were measured."""
 _PRO_INSTRUCTIONS = 2_048
 _PRO_RUNS = 4
-"""``reasoning.mode = "pro"`` runs the answer several times over, each up to the cap: three runs and 1,500 hidden tokens
-were seen; nothing documents a limit."""
+"""Runs of an answer with ``reasoning.mode = "pro"``, each up to the cap: three runs and 1,500 hidden tokens were
+measured; no limit is documented."""
 _TILE = 28
-_PICTURE_FRAME = 16
+_IMAGE_OVERHEAD = 16
 _PAGE_TEXT = 3_000
-"""Tokens of text on one page of a document (platform.claude.com, PDF support), to which its picture is added."""
+"""Tokens of text per page of a document (platform.claude.com, PDF support); its image is added."""
 _AUDIO_TOKENS_PER_SECOND = 20
 _BYTES_PER_AUDIO_TOKEN = 50
 """One second is ten tokens and, at the lowest rate of MP3, a thousand bytes; both with a factor of two."""
-_USES = 5
-"""Uses of a server tool to allow for where the request sets no limit."""
+_DEFAULT_TOOL_USES = 5
+"""Uses of a server tool for which the request sets no limit."""
 
 
 class Bound(NamedTuple):
-    """The most a request can cost, and what that rests on."""
+    """Upper bound of a request's cost, with its parts and assumptions."""
 
     amount_nanousd: NanoUSD
     input_tokens: int
-    """The most input it can be billed for."""
+    """Most input tokens that can be billed."""
     max_tokens: int
-    """The output cap that must be sent for the bound to hold."""
+    """Output cap that must be sent for the bound to hold."""
     guaranteed: bool
-    """``False`` where something that the request does not show can cost more: the notes say what."""
+    """``False`` if something outside the request can cost more; ``notes`` name it."""
     notes: tuple[str, ...] = ()
     fixed_picousd: int = 0
-    """The part that no output cap changes, in pico-dollars."""
+    """Part that no output cap changes, in pico-dollars."""
     output_picousd: int = 0
-    """What one token of the cap costs, over all choices, in pico-dollars."""
+    """Cost per token of the cap, summed over all choices, in pico-dollars."""
 
     def max_tokens_within(self, available_nanousd: NanoUSD) -> int:
-        """The largest output cap whose bound still fits; 0 where not even the input does."""
+        """Return the largest output cap whose bound still fits; 0 if not even the input does."""
         room = available_nanousd * 1_000 - self.fixed_picousd
         if room <= 0:
             return 0
@@ -72,22 +70,22 @@ class Bound(NamedTuple):
 
 
 class InputSize(NamedTuple):
-    """What there is to read in a request."""
+    """Sizes of a request's parts."""
 
     text_bytes: int
     tool_bytes: int
     blocks: int
-    """Messages and content blocks, each of which the provider frames."""
+    """Messages and content blocks; the provider adds tokens to each."""
     tools: int
     images: tuple[Part, ...]
     documents: tuple[Part, ...]
     audio: tuple[Part, ...]
     marks: frozenset[str]
-    """Lifetimes of the cache marks that the caller set."""
+    """Lifetimes of the caller's cache marks."""
 
 
 def measure(request: CallRequest) -> InputSize:
-    """Read the sizes off a request."""
+    """Return the sizes of a request's parts."""
     text = blocks = 0
     media: dict[str, list[Part]] = {}
     marks: set[str] = set()
@@ -96,6 +94,7 @@ def measure(request: CallRequest) -> InputSize:
         blocks += len(parts) or 1
         for part in parts:
             body = part.text
+            # Inline copy of ``_bytes``: this loop runs once per block of every call.
             text += len(body) if body.isascii() else len(body.encode("utf-8", "surrogatepass"))
             if part.mark:
                 marks.add(part.mark)
@@ -145,18 +144,18 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     input_tokens: int | None = None,
     exact: bool = True,
 ) -> Bound:
-    """The most that ``request`` can cost.
+    """Return the upper bound of the cost of ``request``.
 
     Args:
-        request: What will be asked.
-        provider: The rules of the provider that will be asked.
-        rates: The dearest the model can be served at: ``Catalogue.dearest``.
-        max_tokens: The output cap that will be sent; ``None`` bounds by the model's own maximum.
+        request: The request.
+        provider: Rules of the provider that will receive it.
+        rates: Highest rates the model can be served at: ``Catalogue.upper_bound_rates``.
+        max_tokens: Output cap that will be sent; ``None`` bounds by the model's own maximum.
         limits: The model's limits.
-        server_tool_allowance: Nano-dollars to allow for each use of a provider-side tool.
-        cache_writes: A cache plan may still add marks. Marks that the caller set count in any case.
-        input_tokens: A count of the input to use in place of the byte bound, never above the context window.
-        exact: ``input_tokens`` is a count; ``False`` where it is an estimate, which guarantees nothing.
+        server_tool_allowance: Nano-dollars per use of a provider-side tool.
+        cache_writes: A cache plan may still add marks. The caller's own marks count in any case.
+        input_tokens: Input tokens to use in place of the byte bound; cut to the context window.
+        exact: ``input_tokens`` is a count; ``False`` for an estimate, which guarantees nothing.
 
     Raises:
         PriceNotFoundError: The request carries or asks for audio, and the model has no known price for it.
@@ -169,6 +168,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     elif not exact:
         doubts.append("the input is an estimate")
     window = limits.context_window
+    # Stored context is input that only the provider sees. The window is its one known limit, so it is the bound.
     if input_tokens is None or request.stored_context:
         (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
         input_tokens = max(window or 0, input_tokens or 0)
@@ -187,14 +187,15 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     if max_tokens is None:
         doubts.append("neither a cap nor a maximum of the output is known")
         max_tokens = limits.default_output
-    speaks = bool(params) and "audio" in (params.get("modalities") or ())
-    output = rates.output_max_picousd(input_tokens, audio=speaks) * runs
+    audio_out = bool(params) and "audio" in (params.get("modalities") or ())
+    output = rates.output_max_picousd(input_tokens, audio=audio_out) * runs
     writes = _writes(request, provider, size, planned=cache_writes)
     fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
     if "prediction_bytes" in params:
+        # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output
     if request.server_tools:
-        uses = sum(_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
+        uses = sum(_DEFAULT_TOOL_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
         fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
         doubts.append("server tools add input that a request cannot bound")
     amount = ceil_picousd(fixed + output * max_tokens)
@@ -202,13 +203,13 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
 
 
 def _writes(request: CallRequest, provider: Provider, size: InputSize, *, planned: bool) -> tuple[str, ...]:
-    """The lifetimes of cache writes that the request can be billed for."""
+    """Return the lifetimes of cache writes that the request can be billed for."""
     if provider.name == "anthropic":
-        # Every write is asked for by a mark, and marks may be of either lifetime.
+        # Only marks cause writes, and a plan or a server tool may add marks of either lifetime.
         if planned or request.server_tools:
             return ("5m", "1h")
         return tuple(ttl for ttl in ("5m", "1h") if ttl in size.marks)
-    # Automatic from GPT-5.6 on; before, a write costs what plain input costs.
+    # Writes are automatic from GPT-5.6 on; before that, a write costs the same as plain input.
     return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)
 
 
@@ -218,13 +219,14 @@ def _is_pro(request: CallRequest) -> bool:
 
 
 def _input(request: CallRequest, provider: Provider, size: InputSize, limits: ModelLimits) -> int | None:
-    """The most tokens the input can be, by its bytes; ``None`` where it has content of unknown length."""
-    tokens = _FRAME + ceil(size.text_bytes * provider.tokens_per_byte) + size.blocks * provider.tokens_per_message
+    """Return the most tokens the input can have, by its bytes; ``None`` for content of unknown length."""
+    tokens = REQUEST_OVERHEAD + size.blocks * provider.tokens_per_message
+    tokens += ceil(size.text_bytes * provider.tokens_per_byte)
     if size.tools:
-        tokens += provider.tokens_for_tools + size.tools * _TOOL_FRAME
-        tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, _TOOL_FACTOR))
+        tokens += provider.tokens_for_tools + size.tools * TOOL_OVERHEAD
+        tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, TOOL_EXPANSION))
     if request.params:
-        tokens += int(request.params.get("provider_tools", 0)) * _HELD_TOOL
+        tokens += int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
         tokens += _CITATIONS if request.params.get("citations") else 0
     if size.images or size.documents or size.audio:
         media = _media(size, limits)
@@ -232,32 +234,30 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
     return tokens
 
 
-def _picture(part: Part, most: int, pixels_per_token: int | None) -> int:
+def _image(part: Part, most: int, pixels_per_token: int | None) -> int:
     width, height = part.detail.get("width"), part.detail.get("height")
     if not pixels_per_token or not width or not height:
         return most
+    # The provider pads an image to whole tiles before it counts pixels.
     padded: int = -(-width // _TILE) * -(-height // _TILE) * _TILE * _TILE
-    return min(most, padded // pixels_per_token + _PICTURE_FRAME)
+    return min(most, padded // pixels_per_token + _IMAGE_OVERHEAD)
 
 
 def _media(size: InputSize, limits: ModelLimits) -> int | None:
-    picture = limits.image_tokens
-    if picture is None and (size.images or any("pages" in part.detail for part in size.documents)):
+    most = limits.image_tokens
+    if most is None and (size.images or any("pages" in part.detail for part in size.documents)):
         return None
-    tokens = sum(_picture(part, picture or 0, limits.pixels_per_token) for part in size.images)
+    tokens = sum(_image(part, most or 0, limits.pixels_per_token) for part in size.images)
     for part in size.documents:
         if "pages" in part.detail:
-            tokens += int(part.detail["pages"]) * (_PAGE_TEXT + (picture or 0))
+            tokens += int(part.detail["pages"]) * (_PAGE_TEXT + (most or 0))
         elif "text" not in part.detail:
             return None
     for part in size.audio:
         if "seconds" in part.detail:
             tokens += ceil(part.detail["seconds"] * _AUDIO_TOKENS_PER_SECOND)
         elif "bytes" in part.detail:
-            tokens += int(part.detail["bytes"]) // _BYTES_PER_AUDIO_TOKEN + _FRAME
+            tokens += int(part.detail["bytes"]) // _BYTES_PER_AUDIO_TOKEN + REQUEST_OVERHEAD
         else:
             return None
     return tokens
-
-
-__all__ = ["Bound", "InputSize", "bound", "count_openai_tokens", "measure"]

@@ -1,8 +1,7 @@
-"""Price cards: every source of prices brought to one plain form, and compiled to ``Rates``.
+"""Price cards: the common form of every price source, compiled to ``Rates``.
 
-A card says what a model charges at a moment, in US dollars a million tokens, under genai-prices' names
-(``input_mtok``, ``cache_read_mtok`` …). Sources differ; layers of blocks are laid over one another, the later over the
-earlier, key by key.
+A card holds a model's prices at one moment, in US dollars per million tokens, under genai-prices' names
+(``input_mtok``, ``cache_read_mtok`` …). Layers of blocks override one another, the later over the earlier, key by key.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from typing import NamedTuple
 from llm_cost_middleware.pricing.rates import Level, Rates
 
 PICO_PER_MTOK = Decimal(10**6)
-"""USD a million tokens to pico-dollars a token."""
+"""USD per million tokens to pico-dollars per token."""
 PICO_PER_KCOUNT = Decimal(10**9)
-"""USD a thousand calls to pico-dollars a call."""
+"""USD per thousand calls to pico-dollars per call."""
 
 
-class Tiered(NamedTuple):
-    """A price by context length: the last step whose threshold the input exceeds applies to every token."""
+class TieredPrice(NamedTuple):
+    """Price by context length: the last step whose threshold the input exceeds applies to every token."""
 
     base: Decimal
     steps: tuple[tuple[int, Decimal], ...]
 
     def at(self, above: int) -> Decimal:
-        """The price of a request with more than ``above`` input tokens (and not more than the next step)."""
+        """Return the price for more than ``above`` input tokens (and not more than the next step)."""
         price = self.base
         for start, stepped in self.steps:
             if above >= start:
@@ -34,7 +33,7 @@ class Tiered(NamedTuple):
         return price
 
 
-Price = Decimal | Tiered
+Price = Decimal | TieredPrice
 Card = Mapping[str, Price]
 
 KEYS = frozenset(
@@ -61,21 +60,22 @@ FALLBACK: Mapping[str, tuple[str, ...]] = {
     "cache_write_12h_mtok": ("cache_write_mtok", "input_mtok"),
     "cache_audio_read_mtok": ("input_audio_mtok",),
 }
-"""Where a price is not named, the more general one holds: a write that is not priced apart is plain input."""
+"""Prices to use for a missing one, most specific first: a write without its own price is plain input."""
 
 
-def scaled(price: Price, factor: Decimal) -> Price:
-    """``price`` times ``factor``, at every context length."""
-    if isinstance(price, Tiered):
-        return Tiered(price.base * factor, tuple((start, step * factor) for start, step in price.steps))
+def scale_price(price: Price, factor: Decimal) -> Price:
+    """Return ``price`` times ``factor``, at every context length."""
+    if isinstance(price, TieredPrice):
+        return TieredPrice(price.base * factor, tuple((start, step * factor) for start, step in price.steps))
     return price * factor
 
 
 def compile_rates(
     provider: str, model: str, card: Card, *, fees: Mapping[str, int], notes: tuple[str, ...] = ()
 ) -> Rates:
-    """A card to integer rates. What does not divide into whole pico-dollars is rounded up."""
-    starts = {0} | {start for price in card.values() if isinstance(price, Tiered) for start, _ in price.steps}
+    """Compile a card to integer rates. Fractions of a pico-dollar are rounded up."""
+    # One level per threshold of any price, so that a level is a plain row of numbers when a cost is computed.
+    starts = {0} | {start for price in card.values() if isinstance(price, TieredPrice) for start, _ in price.steps}
     levels = tuple(_level(card, above) for above in sorted(starts))
     return Rates(provider, model, levels, fees, notes)
 
@@ -85,13 +85,14 @@ def _level(card: Card, above: int) -> Level:
         for name in (key, *FALLBACK.get(key, ())):
             price = card.get(name)
             if price is not None:
-                return price.at(above) if isinstance(price, Tiered) else price
+                return price.at(above) if isinstance(price, TieredPrice) else price
         return None
 
     def tokens(key: str) -> int:
         return pico(usd(key) or Decimal(0))
 
     def audio(key: str) -> int | None:
+        # Unknown is never zero: a missing audio price must refuse the call, not make audio free.
         price = usd(key)
         return None if price is None else pico(price)
 
@@ -112,5 +113,5 @@ def _level(card: Card, above: int) -> Level:
 
 
 def pico(usd: Decimal, per: Decimal = PICO_PER_MTOK) -> int:
-    """Dollars a unit to whole pico-dollars, rounded up."""
+    """Convert dollars per unit to whole pico-dollars, rounded up."""
     return int((usd * per).to_integral_value(rounding=ROUND_CEILING))

@@ -1,6 +1,6 @@
-"""genai-prices as a source: its dated, reviewed prices as plain cards. The one door to that package.
+"""genai-prices as a source: its dated, reviewed prices as plain cards. The only module that imports that package.
 
-Importing it costs a second or two and 100 MB, so it is imported when the first price is asked for.
+Importing it costs a second or two and 100 MB, so it is imported when the first price is needed.
 """
 
 from __future__ import annotations
@@ -13,27 +13,32 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_cost_middleware.pricing.cards import KEYS, Card, Price, Tiered
+from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, ModelPrice
 
 _log = logging.getLogger(__name__)
 PROVIDERS = ("anthropic", "openai")
 
 _TAIL = re.compile(r"(?:[-@.:]?\d{2,}|[-@](?:latest|preview|exp|v\d+(?::\d+)?))*")
-"""What may follow the name of a model and still mean that model: a date, a version, ``latest``, ``preview``."""
+"""Suffixes after which a name still means the same model: a date, a version, ``latest``, ``preview``."""
+# Models priced in these units cannot be priced from token counts, so they are left out of the catalogue.
 _OTHER_UNITS = frozenset({"input_image_mtok", "audio_hours", "input_audio_hours", "input_mchars"})
 
 
 class Period(NamedTuple):
-    """A card and the moment it begins, in seconds since the epoch."""
+    """Card with the moment it begins, in seconds since the epoch."""
 
     start: float
     card: Card
 
 
 class Variant(NamedTuple):
-    """Prices of another way of processing, such as ``("service_tier", "flex")``, and since when they are recorded."""
+    """Prices on another term, such as ``("service_tier", "flex")``, and the moment since which they are recorded."""
 
     when: tuple[str, str]
     start: float
@@ -41,7 +46,7 @@ class Variant(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Everything a source says of one model."""
+    """Prices and context window of one model in a source."""
 
     id: str
     periods: tuple[Period, ...]
@@ -49,7 +54,7 @@ class Listing(NamedTuple):
     context_window: int | None
 
     def standard(self, at: float) -> Card:
-        """The card of standard processing at a moment; before the first period, the first."""
+        """Return the card of standard processing at a moment; before the first period, the first."""
         card = self.periods[0].card
         for period in self.periods:
             if period.start <= at:
@@ -58,22 +63,22 @@ class Listing(NamedTuple):
 
 
 class GenaiPrices:
-    """The snapshot that genai-prices ships, or on request the one it publishes."""
+    """Snapshot of prices: the one in the installed genai-prices or, with ``update``, the one it publishes."""
 
     def __init__(self, *, update: bool | str = False) -> None:
         snapshot, self.version = _bundled() if not update else _published(update)
         self._providers = {p.id: p for p in snapshot.providers if p.id in PROVIDERS}
 
     def names(self, provider: str) -> tuple[str, ...]:
-        """The ids of the models it lists in tokens, those that name their own model."""
+        """Return the ids of the models priced in tokens, without ids that mean another model."""
         known = self._providers.get(provider)
-        return tuple(m.id for m in known.models if _in_tokens(m) and _means(m.match, m.id)) if known else ()
+        return tuple(m.id for m in known.models if _in_tokens(m) and _is_same_model(m.match, m.id)) if known else ()
 
     def find(self, provider: str, model: str) -> Listing | None:
-        """What it lists for a model, by any of its names; ``None`` where it lists nothing, or not in tokens."""
+        """Return the listing of a model, by any of its names; ``None`` if there is none, or not in tokens."""
         known = self._providers.get(provider)
         found = known.find_model(model) if known else None
-        if found is None or not _in_tokens(found) or not _means(found.match, model.lower()):
+        if found is None or not _in_tokens(found) or not _is_same_model(found.match, model.lower()):
             return None
         return Listing(
             found.id,
@@ -81,7 +86,7 @@ class GenaiPrices:
             tuple(
                 Variant(next(iter(v.when.items())), _start(v.constraint), _card(v.prices))
                 for v in found.price_variants or ()
-                if len(v.when) == 1
+                if len(v.when) == 1  # rates are looked up by one term at a time
             ),
             found.context_window,
         )
@@ -89,19 +94,19 @@ class GenaiPrices:
 
 @cache
 def installed_version() -> str:
-    """The version of the package, without importing it."""
+    """Return the version of genai-prices, without importing it."""
     return version("genai-prices")
 
 
-def _bundled() -> tuple[Any, str]:
+def _bundled() -> tuple[DataSnapshot, str]:
     from genai_prices.data import providers
     from genai_prices.data_snapshot import DataSnapshot
 
     return DataSnapshot(providers=providers, from_auto_update=False), installed_version()
 
 
-def _published(update: bool | str) -> tuple[Any, str]:
-    """What the project publishes today, fetched once; the bundled snapshot where it cannot be fetched."""
+def _published(update: bool | str) -> tuple[DataSnapshot, str]:
+    """Fetch the snapshot that the project publishes today; the bundled one if that fails."""
     from genai_prices import UpdatePrices
 
     updater = UpdatePrices() if isinstance(update, bool) else UpdatePrices(url=update)
@@ -112,12 +117,13 @@ def _published(update: bool | str) -> tuple[Any, str]:
         snapshot = None
     if snapshot is None:
         return _bundled()
+    # A digest in the version, because two fetches on two days may differ under one package version.
     mine = [provider for provider in snapshot.providers if provider.id in PROVIDERS]
     digest = hashlib.sha256(repr([(p.id, p.models) for p in mine]).encode()).hexdigest()
     return snapshot, f"{installed_version()}~{digest[:8]}"
 
 
-def _periods(model: Any) -> Iterator[Period]:
+def _periods(model: ModelInfo) -> Iterator[Period]:
     if not isinstance(model.prices, list):
         yield Period(float("-inf"), _card(model.prices))
         return
@@ -130,41 +136,42 @@ def _start(constraint: Any) -> float:
     return float("-inf") if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
-def _card(prices: Any) -> Card:
+def _card(prices: ModelPrice) -> Card:
     return {key: _price(value) for key, value in vars(prices).items() if value is not None and key in KEYS}
 
 
 def _price(value: Any) -> Price:
     if isinstance(value, Decimal):
         return value
-    return Tiered(value.base, tuple((tier.start, tier.price) for tier in value.tiers))
+    return TieredPrice(value.base, tuple((tier.start, tier.price) for tier in value.tiers))
 
 
-def _in_tokens(model: Any) -> bool:
+def _in_tokens(model: ModelInfo) -> bool:
     cards = model.prices if isinstance(model.prices, list) else [model]
     return all(
-        getattr(c.prices, "input_mtok", None) is not None and not _OTHER_UNITS & _named(vars(c.prices)) for c in cards
+        getattr(c.prices, "input_mtok", None) is not None and not _OTHER_UNITS & _priced_units(vars(c.prices))
+        for c in cards
     )
 
 
-def _named(prices: Mapping[str, Any]) -> set[str]:
+def _priced_units(prices: Mapping[str, Any]) -> set[str]:
     return {key for key, value in prices.items() if value is not None}
 
 
-def _means(clause: Any, model: str) -> bool:
-    """Whether a name that matched does mean this model: ``claude-sonnet-4-5-anything`` is not Sonnet 4.5."""
+def _is_same_model(clause: Any, model: str) -> bool:
+    """Return whether a matching name means this model: ``claude-sonnet-4-5-anything`` is not Sonnet 4.5."""
     if hasattr(clause, "or_"):
-        return any(_means(inner, model) for inner in clause.or_)
+        return any(_is_same_model(inner, model) for inner in clause.or_)
     if hasattr(clause, "starts_with"):
         head = clause.starts_with.lower()
-        return model.startswith(head) and (head.startswith("ft:") or names(head, model))
+        return model.startswith(head) and (head.startswith("ft:") or names_model(head, model))
     if hasattr(clause, "contains"):
-        return False
+        return False  # "contains" would also match a fine-tuned or renamed model with another price
     return bool(clause.is_match(model)) or bool(clause.is_match(_dashed(model)))
 
 
-def names(model: str, ref: str) -> bool:
-    """Whether ``ref`` is ``model``, or that with a date, a version, ``latest`` or ``preview`` after it."""
+def names_model(model: str, ref: str) -> bool:
+    """Return whether ``ref`` is ``model``, or that with a date, a version, ``latest`` or ``preview`` after it."""
     return ref.startswith(model) and _TAIL.fullmatch(ref, len(model)) is not None
 
 

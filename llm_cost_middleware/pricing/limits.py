@@ -1,4 +1,4 @@
-"""How much a model reads and writes at most: data of ours in ``limits.toml``, because a bound rests on it."""
+"""Limits of a model's input and output, from ``limits.toml``: a bound rests on them, so they are our own data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class ModelLimits(NamedTuple):
     """Limits of a model in tokens; ``None`` where they are not known."""
 
     context_window: int | None
-    """The most input that a request can have: a longer one is refused, and not billed."""
+    """Most input of a request: a longer one is refused, and not billed."""
     max_output: int | None
-    """The most output that one choice can have, reasoning included."""
+    """Most output of one choice, reasoning included."""
     default_output: int
-    """A cap for callers who set none: ample for an answer, reasoning included."""
+    """Cap for callers without one: ample for an answer, reasoning included."""
     image_tokens: int | None = None
-    """The most tokens that one image becomes."""
+    """Most tokens of one image."""
     encoding: str | None = None
-    """The name of the tokenizer's vocabulary, where it is public."""
+    """Name of the tokenizer's vocabulary, if it is public."""
     pixels_per_token: int | None = None
-    """How many pixels of a picture make one token, where the provider's formula is what it bills."""
+    """Pixels per token of an image, if the provider bills by its published formula."""
 
 
 _UNKNOWN = ModelLimits(None, None, 4_096)
@@ -30,7 +30,7 @@ _UNKNOWN = ModelLimits(None, None, 4_096)
 
 @cache
 def find_limits(provider: str, model: str) -> ModelLimits:
-    """The limits of the longest prefix in ``limits.toml`` that the model's name begins with."""
+    """Return the limits of the longest prefix in ``limits.toml`` that the model's name begins with."""
     ref = model.lower().removeprefix(f"{provider}/").removeprefix("ft:")
     best, length = _UNKNOWN, 0
     for prefix, limits in _table().get(provider, {}).items():

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
 from llm_cost_middleware.money import parse_usd
-from llm_cost_middleware.pricing.cards import KEYS, Card, Price, Tiered
+from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 
 _WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
     "service_tier": lambda tier: ("service_tier", str(tier)),
@@ -35,13 +35,13 @@ _ABOUT = ("model", "valid_from", "valid_until", "tiers", "same_as", "source", "c
 _NEVER, _ALWAYS = float("inf"), float("-inf")
 
 
-class Block(NamedTuple):
-    """Prices of one model from one moment until another, for standard processing or another way of it."""
+class PriceBlock(NamedTuple):
+    """Prices of one model from one moment until another, on standard or other terms."""
 
     provider: str
     model: str
     start: float
-    """Seconds since the epoch; the first moment at which it holds."""
+    """First moment at which the block holds, in seconds since the epoch."""
     end: float
     when: tuple[str, str] | None
     card: Card
@@ -49,16 +49,16 @@ class Block(NamedTuple):
 
 
 class Overlay(NamedTuple):
-    """A set of blocks, and a digest that changes when any of them does."""
+    """Set of blocks, with a digest that changes when any of them does."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[PriceBlock, ...]
     rules: Mapping[str, Mapping[str, Any]]
     digest: str
 
 
 @cache
 def packaged() -> Overlay:
-    """The overlay that ships with the package."""
+    """Return the overlay in the package."""
     raw = files(__package__).joinpath("overlay.toml").read_bytes()
     data = tomllib.loads(raw.decode())
     blocks = tuple(_block(str(entry.get("model")), entry, "overlay.toml") for entry in data["price"])
@@ -66,18 +66,18 @@ def packaged() -> Overlay:
 
 
 def configured(prices: Mapping[str, Any] | None) -> Overlay:
-    """The ``[prices]`` table of a configuration.
+    """Read the ``[prices]`` table of a configuration.
 
     Raises:
-        ConfigurationError: A price that is not an amount, a date that is not one, a name without its provider.
-        UnknownKeyError: A key that does not exist, with the nearest that does.
+        ConfigurationError: Invalid price or date, or a name without its provider.
+        UnknownKeyError: Unknown key; the message names the nearest known one.
     """
     blocks = tuple(_configured(prices or {}))
     raw = json.dumps(prices, sort_keys=True, default=str) if prices else ""
     return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none")
 
 
-def _configured(prices: Mapping[str, Any]) -> Iterator[Block]:
+def _configured(prices: Mapping[str, Any]) -> Iterator[PriceBlock]:
     for model, entries in prices.items():
         for entry in entries if isinstance(entries, list | tuple) else [entries]:
             if not isinstance(entry, Mapping):
@@ -85,7 +85,7 @@ def _configured(prices: Mapping[str, Any]) -> Iterator[Block]:
             yield _block(model, entry, f"prices.{model}")
 
 
-def _block(model: str, entry: Mapping[str, Any], where: str) -> Block:
+def _block(model: str, entry: Mapping[str, Any], where: str) -> PriceBlock:
     provider, slash, name = model.partition("/")
     if not slash or not name:
         raise ConfigurationError('expected "provider/model"', key=where)
@@ -93,7 +93,7 @@ def _block(model: str, entry: Mapping[str, Any], where: str) -> Block:
         if key not in KEYS and key not in _ABOUT:
             raise UnknownKeyError(f"{where}.{key}", (*KEYS, *_ABOUT))
     when = next((_WHEN[key](entry[key]) for key in _WHEN if entry.get(key)), None)
-    return Block(
+    return PriceBlock(
         provider,
         name.lower(),
         _day(entry.get("valid_from"), _ALWAYS, f"{where}.valid_from"),
@@ -112,19 +112,19 @@ def _card(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Price]]:
         base = _usd(entry[key], f"{where}.{key}") if key in entry else None
         higher = tuple((int(step["above"]), _usd(step[key], f"{where}.{key}")) for step in steps if key in step)
         if higher:
-            # A base below zero marks "as below": the layer underneath says it.
-            yield key, Tiered(Decimal(-1) if base is None else base, tuple(sorted(higher)))
+            # A base below zero means "inherit": prices cannot be negative, and the layer below has the base.
+            yield key, TieredPrice(Decimal(-1) if base is None else base, tuple(sorted(higher)))
         elif base is not None:
             yield key, base
 
 
-def merged(below: Card, above: Card) -> Card:
-    """``above`` over ``below``, key by key; a tier without a base of its own stands on what is below."""
+def merge_cards(below: Card, above: Card) -> Card:
+    """Return ``below`` overridden by ``above``, key by key; a tiered price without a base inherits it."""
     card = dict(below)
     for key, price in above.items():
-        if isinstance(price, Tiered) and price.base < 0:
+        if isinstance(price, TieredPrice) and price.base < 0:
             base = card.get(key, Decimal(0))
-            card[key] = Tiered(base.base if isinstance(base, Tiered) else base, price.steps)
+            card[key] = TieredPrice(base.base if isinstance(base, TieredPrice) else base, price.steps)
         else:
             card[key] = price
     return card

@@ -1,4 +1,4 @@
-"""Compiled rates: integer pico-dollars a token, flat, so that a cost is a handful of multiplications.
+"""Compiled rates: integer pico-dollars per token, flat, so that a cost is a handful of multiplications.
 
 Pure: no clock, no files, no floats. ``catalogue`` compiles; this module only computes.
 """
@@ -16,10 +16,10 @@ from llm_cost_middleware.usage import TokenUsage
 
 
 class Level(NamedTuple):
-    """Prices of one context length, in pico-dollars (1e-12 USD) a token; the fields are ``TokenUsage``'s buckets."""
+    """Prices at one context length, in pico-dollars (1e-12 USD) per token; the fields are ``TokenUsage``'s buckets."""
 
     above: int
-    """The level applies to every token of a request with more input tokens than this."""
+    """Input tokens above which the level applies, to every token of the request."""
     uncached_input: int
     cache_read: int
     cache_write_5m: int
@@ -28,11 +28,11 @@ class Level(NamedTuple):
     cache_write_12h: int
     output: int
     audio_input: int | None
-    """``None``: the model has no known price for audio, and audio has no cost that could be told."""
+    """``None``: no known price for audio, so audio cannot be priced."""
     audio_cache_read: int | None
     audio_output: int | None
     web_searches: int
-    """Pico-dollars a search."""
+    """Pico-dollars per search."""
 
 
 _BUCKETS = Level._fields[1:]
@@ -43,14 +43,14 @@ _AUDIO = ("audio_input", "audio_cache_read", "audio_output")
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a model charges at one time, tier, speed and place.
+    """Prices of a model at one time, tier, speed and place.
 
     Args:
-        provider: The provider's name.
-        model: The model as the catalogue knows it.
+        provider: Name of the provider.
+        model: Name of the model in the catalogue.
         levels: By context length, ascending; the first is above 0.
-        fees: Pico-dollars a call of the provider's own tools, by the type of the call.
-        notes: Why these rates may not be the bill: an assumption that had to be made. Empty where there is none.
+        fees: Pico-dollars per call of the provider's own tools, by the type of the call.
+        notes: Assumptions that were needed, because of which the bill may differ. Usually empty.
     """
 
     provider: str
@@ -61,11 +61,11 @@ class Rates:
 
     @property
     def long_context_from(self) -> int | None:
-        """Above how many input tokens a dearer level begins; ``None`` where the price is flat."""
+        """Input tokens above which a higher level begins; ``None`` for a flat price."""
         return self.levels[1].above if len(self.levels) > 1 else None
 
     def level(self, input_tokens: int) -> Level:
-        """The level of a request with ``input_tokens`` of input, cached ones included."""
+        """Return the level for ``input_tokens`` of input, cached ones included."""
         found = self.levels[0]
         for level in self.levels[1:]:
             if input_tokens <= level.above:
@@ -74,10 +74,10 @@ class Rates:
         return found
 
     def picousd(self, usage: TokenUsage, *, short: bool = False) -> int:
-        """The cost of ``usage`` in pico-dollars, exactly.
+        """Return the cost of ``usage`` in pico-dollars, exactly.
 
         Args:
-            usage: What was consumed.
+            usage: Consumed tokens by bucket.
             short: Price at the shortest context, whatever the count: for a count that sums several turns.
 
         Raises:
@@ -94,20 +94,21 @@ class Rates:
             + usage.cache_write_12h * at.cache_write_12h
             + usage.web_searches * at.web_searches
         )
+        # Audio apart: its prices may be unknown, which must raise only if there is audio.
         if usage.audio_input or usage.audio_output or usage.audio_cache_read:
             total += sum(getattr(usage, name) * self._audio(at, name) for name in _AUDIO if getattr(usage, name))
         return total
 
     def cost(self, usage: TokenUsage) -> NanoUSD:
-        """The cost of ``usage``, rounded up once. Raises like ``picousd``."""
+        """Return the cost of ``usage``, rounded up once. Raises like ``picousd``."""
         return ceil_picousd(self.picousd(usage))
 
     def cost_with_output(self, usage: TokenUsage, output_tokens: int) -> NanoUSD:
-        """The cost of ``usage`` had the answer been at least ``output_tokens`` long: the most a cut stream can be."""
+        """Return the cost of ``usage`` with at least ``output_tokens`` of output: the most a cut stream can cost."""
         return self.cost(replace(usage, output=max(usage.output, output_tokens)))
 
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
-        """The cost by bucket in pico-dollars, empty buckets left out; they sum to ``picousd``. Raises like it."""
+        """Return the cost by bucket in pico-dollars, without empty buckets; the sum is ``picousd``. Raises like it."""
         at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
         parts: dict[str, int] = {}
         for name, tokens in zip(_BUCKETS, _tokens(usage), strict=True):
@@ -116,17 +117,18 @@ class Rates:
         return parts
 
     def input_max_picousd(self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False) -> int:
-        """The dearest that one token of input can be in a request of at most ``input_tokens``.
+        """Return the highest price of one input token in a request of at most ``input_tokens``.
 
         Args:
-            input_tokens: An upper bound of the request's input; longer contexts than that cannot apply.
-            writes: The lifetimes of cache writes that may happen: ``5m``, ``1h``, ``30m``, ``12h``.
-            audio: The request carries audio.
+            input_tokens: Upper bound of the request's input; levels above it cannot apply.
+            writes: Lifetimes of the cache writes that may happen: ``5m``, ``1h``, ``30m``, ``12h``.
+            audio: The request contains audio.
 
         Raises:
-            PriceNotFoundError: There is audio, and no known price for it.
+            PriceNotFoundError: ``audio`` without a known price for it.
         """
         rates: list[int] = []
+        # A shorter context may have the higher price of a bucket, so every level that can apply is looked at.
         for level in self._within(input_tokens):
             rates += (level.uncached_input, level.cache_read, *[getattr(level, _WRITES[ttl]) for ttl in writes])
             if audio:
@@ -134,7 +136,7 @@ class Rates:
         return max(rates)
 
     def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
-        """The dearest that one token of output can be in a request of at most ``input_tokens`` of input."""
+        """Return the highest price of one output token in a request of at most ``input_tokens`` of input."""
         within = self._within(input_tokens)
         if len(within) == 1 and not audio:
             return within[0].output

@@ -1,7 +1,7 @@
-"""Exact counts for OpenAI's public vocabularies, offline.
+"""Exact token counts with OpenAI's public vocabularies, offline.
 
-tiktoken downloads its vocabularies on first use; LiteLLM's wheel carries them, named as tiktoken names its own cache.
-They are read from there, without importing LiteLLM, and never from the network.
+tiktoken downloads its vocabularies on first use. LiteLLM's wheel contains them, under the names of tiktoken's cache:
+they are read from there, without importing LiteLLM and without the network.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING
 
+from llm_cost_middleware.pricing.bound import (
+    PROVIDER_TOOL_TOKENS,
+    REQUEST_OVERHEAD,
+    TOOL_EXPANSION,
+    TOOL_OVERHEAD,
+)
 from llm_cost_middleware.pricing.limits import find_limits
 from llm_cost_middleware.request import CallRequest
 
-_PER_BLOCK = 8
-_PER_CALL = 16
-"""What a tool call or its result is framed with, on top of a block's frame."""
-_PER_REQUEST = 64
-_PER_TOOL = 16
-_TOOLS = 600
-"""Hidden instructions where there are tools: 500 were seen."""
-_HELD_TOOL = 1_500
-_RENDERED = 2
-"""Tools are rendered in another form than JSON: at most twice its tokens."""
+if TYPE_CHECKING:
+    from tiktoken import Encoding
+
+_BLOCK_OVERHEAD = 8
+_CALL_OVERHEAD = 16
+"""Tokens added to a tool call or its result, beside the block's."""
+_TOOL_INSTRUCTIONS = 600
+"""Hidden instructions of a request with tools: 500 were measured."""
 
 
 def count_openai_tokens(request: CallRequest, model: str) -> int | None:
-    """The input tokens of a request for an OpenAI model, counted: text exactly, framing at its most.
+    """Count the input tokens of a request for an OpenAI model: text exactly, overhead at its maximum.
 
-    Takes about 80 µs a KB of text, and a second on the first use of a vocabulary: above 50 KB, off the event loop.
+    Takes about 80 µs per KB of text, and a second on the first use of a vocabulary: above 50 KB, off the event loop.
 
     Returns:
-        The count, never below what is billed; ``None`` where the model's vocabulary is not public or not installed,
-        or where the request has content that is not text.
+        The count, never below what is billed; ``None`` if the model's vocabulary is not public or not installed, or
+        the request has content that is not text.
     """
     encoding = _encoding(find_limits("openai", model).encoding)
     if encoding is None or request.stored_context or request.server_tools:
@@ -51,26 +55,28 @@ def count_openai_tokens(request: CallRequest, model: str) -> int | None:
                 return None
             texts.append(part.text)
             calls += part.kind in ("tool_use", "tool_result")
-    count = _PER_REQUEST + blocks * _PER_BLOCK + calls * _PER_CALL + sum(_count(encoding, text) for text in texts)
+    count = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
+    count += sum(_count(encoding, text) for text in texts)
     definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
     if definitions:
-        count += _TOOLS + _PER_TOOL * len(definitions)
-        count += _RENDERED * sum(_count(encoding, text) for text in definitions)
-    return count + int(request.params.get("provider_tools", 0)) * _HELD_TOOL
+        count += _TOOL_INSTRUCTIONS + TOOL_OVERHEAD * len(definitions)
+        count += TOOL_EXPANSION * sum(_count(encoding, text) for text in definitions)
+    return count + int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
 
 
 def warm_up(model: str) -> bool:
-    """Load a model's vocabulary ahead of its first use; whether there is one."""
+    """Load a model's vocabulary ahead of its first use. Return whether there is one."""
     return _encoding(find_limits("openai", model).encoding) is not None
 
 
-def _count(encoding: Any, text: str) -> int:
+def _count(encoding: Encoding, text: str) -> int:
+    # A caller's text may contain "<|endoftext|>"; ``encode`` would raise for it.
     return len(encoding.encode_ordinary(text))
 
 
 @cache
-def _encoding(name: str | None) -> Any:
-    """The tokenizer of a vocabulary; ``None`` where tiktoken or the vocabulary is not installed."""
+def _encoding(name: str | None) -> Encoding | None:
+    """Return the tokenizer of a vocabulary; ``None`` if tiktoken or the vocabulary is not installed."""
     folder = _folder()
     if name is None or folder is None or find_spec("tiktoken") is None:
         return None
@@ -82,12 +88,13 @@ def _encoding(name: str | None) -> Any:
         return None
 
     def from_wheel(address: str, expected_hash: str | None = None) -> dict[bytes, int]:
-        # The same contract as tiktoken's loader, without its network and its environment variables.
+        # Same contract as tiktoken's loader, which would read the network and environment variables.
         data = (folder / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()).read_bytes()
         if expected_hash is not None and hashlib.sha256(data).hexdigest() != expected_hash:
             raise FileNotFoundError(f"{address}: another file")
         return dict(_ranks(data))
 
+    # tiktoken has no parameter for the loader: run its recipe with the global name replaced, on a copy.
     offline = FunctionType(recipe.__code__, {**recipe.__globals__, "load_tiktoken_bpe": from_wheel}, name)
     try:
         return tiktoken.Encoding(**offline())
@@ -104,7 +111,7 @@ def _ranks(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 @cache
 def _folder() -> Path | None:
-    """Where LiteLLM's wheel keeps the vocabularies. Finding a package does not import it."""
+    """Return the folder of the vocabularies in LiteLLM's wheel. Finding a package does not import it."""
     spec = find_spec("litellm")
     for place in (spec.submodule_search_locations if spec else None) or ():
         folder = Path(place) / "litellm_core_utils" / "tokenizers"

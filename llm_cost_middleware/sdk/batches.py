@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.budget.ledger.face import Outcome
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LedgerError, UnreadableUsageError, UnsupportedRequestError
-from llm_cost_middleware.metering import PricedCall, encode_memo, price_reading
+from llm_cost_middleware.metering import PricedCall, encode_memo, price_usage
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import BilledItem, UsageReading
@@ -129,7 +129,7 @@ class Batches:
 
     def _settle(self, reservation_id: str, reading: UsageReading) -> None:
         pipeline = self._pipeline
-        priced = price_reading(reading, self._rules, pipeline.catalogue, at=pipeline.clock.now())
+        priced = price_usage(reading, self._rules, pipeline.catalogue, at=pipeline.clock.now())
         if priced.cost_nanousd is None:
             _log.warning("a batch was not settled, its lease will be charged: %s", "; ".join(priced.notes))
             return

@@ -139,7 +139,7 @@ def test_the_rest_of_the_hot_path(catalogue, capsys):
     bodies = {"one user turn": turns[:1], "40 messages": turns}
     rules = get_provider("openai")
     limits = catalogue.limits("openai", "gpt-5-mini")
-    rates = catalogue.dearest("openai", "gpt-5-mini", at=AT.timestamp())
+    rates = catalogue.upper_bound_rates("openai", "gpt-5-mini", at=AT.timestamp())
     rows = []
     for name, messages in bodies.items():
         body = {"model": "gpt-5-mini", "messages": messages}

@@ -14,7 +14,7 @@ from pathlib import Path
 from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
 from llm_cost_middleware.budget.backends.sqlite.store import Store
 from llm_cost_middleware.budget.ledger import Ledger
-from llm_cost_middleware.metering import MemoSums
+from llm_cost_middleware.metering import MemoSummary
 
 
 def main(url, before, step):
@@ -46,7 +46,7 @@ def main(url, before, step):
     around(Path, "replace")
     archive.BLOCK = 10
     with Ledger.open(url) as ledger:
-        ledger.archive(float(before), MemoSums())
+        ledger.archive(float(before), MemoSummary())
     print(passed)
 
 

@@ -18,7 +18,7 @@ from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, ReservationConflictError
-from llm_cost_middleware.metering import MemoSums, decode_memo
+from llm_cost_middleware.metering import MemoSummary, decode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
@@ -88,9 +88,9 @@ def test_killed_at_any_moment_no_money_is_lost_and_none_counted_twice(tmp_path, 
         if step % 2:  # life goes on before somebody starts it again
             ledger.settle(ledger.reserve(NanoUSD(5), ["user:1"]).id, NanoUSD(5))
             balances = ledger.balances()
-        moved = ledger.archive(BEFORE, MemoSums())
+        moved = ledger.archive(BEFORE, MemoSummary())
         assert moved.resumed or step in {1, 2, 3, moments}, "these are before its beginning, and after its end"
-        again = ledger.archive(BEFORE, MemoSums())
+        again = ledger.archive(BEFORE, MemoSummary())
         assert (again.path, again.rows) == (None, 0)
         assert ledger.balances() == balances
         left = list(ledger.rows())
@@ -146,7 +146,7 @@ def test_writers_do_not_notice(tmp_path, monkeypatch):
     for thread in threads:
         thread.start()
     try:
-        moved = ledger.archive(clock.now(), MemoSums())
+        moved = ledger.archive(clock.now(), MemoSummary())
     finally:
         stop.set()
         for thread in threads:
@@ -176,7 +176,7 @@ def test_two_archives_at_once_are_one(tmp_path):
 
         def go():
             try:
-                outcomes.append(ledger.archive(clock.now(), MemoSums()))
+                outcomes.append(ledger.archive(clock.now(), MemoSummary()))
             except LedgerUnavailableError:  # another one is at it
                 outcomes.append(None)
 
@@ -196,4 +196,4 @@ def test_a_storage_that_cannot_says_so(tmp_path, redis_binary):
         Ledger.open(server.url) as ledger,
         pytest.raises(ConfigurationError, match="redis ledger has no archive; a sqlite one has"),
     ):
-        ledger.archive(BEFORE, MemoSums())
+        ledger.archive(BEFORE, MemoSummary())

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_cost_middleware.pricing.bound import bound, count_openai_tokens
+from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.tokenizer import _encoding
+from llm_cost_middleware.pricing.tokenizer import _encoding, count_openai_tokens
 from llm_cost_middleware.providers import get_provider
 
 CATALOGUE = Catalogue()

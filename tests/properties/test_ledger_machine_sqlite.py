@@ -15,7 +15,7 @@ from hypothesis.stateful import rule
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend, archive
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.errors import ReservationConflictError
-from llm_cost_middleware.metering import MemoSums
+from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import ledger_state_machine
 
@@ -68,7 +68,7 @@ class ArchivingMachine(Machine):
 
     @rule(ago=st.sampled_from([0.0, 0.001, 30.0, 3600.0, 86_400.0]))
     def archive(self, ago):
-        moved = self.backend.archive(self.now - int(ago * 1000), None, MemoSums())
+        moved = self.backend.archive(self.now - int(ago * 1000), None, MemoSummary())
         assert not moved.resumed
 
     @rule(id_=IDS, scopes=st.sampled_from([("global",), ("global", "user:a")]), amount=st.integers(0, 60))

@@ -7,9 +7,10 @@ from statistics import median, quantiles
 
 import pytest
 
-from llm_cost_middleware.metering import price_reading
-from llm_cost_middleware.pricing.bound import bound, count_openai_tokens
-from llm_cost_middleware.pricing.calibration import Calibration
+from llm_cost_middleware.metering import price_usage
+from llm_cost_middleware.pricing.bound import bound
+from llm_cost_middleware.pricing.token_calibration import TokenCalibration
+from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
 
@@ -36,7 +37,7 @@ class Looseness:
 
 
 def _quote(catalogue, exchange, request, **options):
-    rates = catalogue.dearest(exchange.provider, request.model, at=exchange.at, params=request.params)
+    rates = catalogue.upper_bound_rates(exchange.provider, request.model, at=exchange.at, params=request.params)
     limits = catalogue.limits(exchange.provider, request.model)
     rules = get_provider(exchange.provider)
     return bound(request, rules, rates, max_tokens=request.max_tokens, limits=limits, **options)
@@ -47,7 +48,7 @@ def billed(whole_calls, catalogue):
     """(exchange, request, reading, cost) of every whole call with a cost."""
     calls = []
     for exchange, request, reading in whole_calls:
-        priced = price_reading(reading, get_provider(exchange.provider), catalogue, at=exchange.at)
+        priced = price_usage(reading, get_provider(exchange.provider), catalogue, at=exchange.at)
         if priced.cost_nanousd is not None:
             calls.append((exchange, request, reading, priced.cost_nanousd))
     return calls
@@ -99,7 +100,7 @@ def test_the_exact_count_of_openai_is_never_below_the_bill(billed):
 
 
 def test_calibrated_estimates_miss_less_often_than_their_quantile_says(billed):
-    calibration, loose = Calibration(quantile=0.99), Looseness()
+    calibration, loose = TokenCalibration(quantile=0.99), Looseness()
     estimated = missed = 0
     for exchange, request, reading, _ in sorted(billed, key=lambda call: call[0].at or 0):
         target, actual = Target(exchange.provider, request.model), reading.usage.input_tokens

@@ -13,9 +13,9 @@ from llm_cost_middleware.metering import (
     SeenResponses,
     decode_memo,
     encode_memo,
-    estimate_interrupted,
-    price_reading,
+    max_cost_of_interrupted,
     price_response,
+    price_usage,
     reprice,
 )
 from llm_cost_middleware.money import NanoUSD
@@ -65,12 +65,12 @@ def test_shares_of_items_sum_to_the_whole_after_its_one_rounding():
 
 def test_the_model_of_the_response_is_priced_not_the_one_that_was_asked_for():
     reading = UsageReading(items=(BilledItem(TokenUsage(output=1_000)),), model="gpt-5-mini-2025-08-07", complete=True)
-    priced = price_reading(reading, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
+    priced = price_usage(reading, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
     assert (priced.model, priced.cost_nanousd) == ("gpt-5-mini-2025-08-07", 2_000_000)
     nameless = UsageReading(items=(BilledItem(TokenUsage(output=1_000)),), complete=True)
-    asked = price_reading(nameless, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
+    asked = price_usage(nameless, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
     assert asked.cost_nanousd == 120_000_000
-    assert price_reading(nameless, get_provider("openai"), CATALOGUE, at=NOV).status == "unknown"
+    assert price_usage(nameless, get_provider("openai"), CATALOGUE, at=NOV).status == "unknown"
 
 
 def test_a_response_is_priced_at_the_time_it_says_it_was_made():
@@ -141,9 +141,9 @@ def test_a_cut_stream_is_an_estimate_of_what_was_reported():
 def test_what_a_cut_stream_can_have_cost_lies_between_its_input_and_the_reservation():
     rates = CATALOGUE.rates("anthropic", "claude-sonnet-4-6", at=NOV)
     reading = UsageReading(items=(BilledItem(TokenUsage(uncached_input=1_000, output=2)),))
-    assert estimate_interrupted(reading, rates, 100, NanoUSD(10**9)) == 3_000_000 + 1_500_000
-    assert estimate_interrupted(reading, rates, 100, NanoUSD(5)) == 5
-    assert estimate_interrupted(UsageReading(), rates, 100, NanoUSD(77)) == 77
+    assert max_cost_of_interrupted(reading, rates, 100, NanoUSD(10**9)) == 3_000_000 + 1_500_000
+    assert max_cost_of_interrupted(reading, rates, 100, NanoUSD(5)) == 5
+    assert max_cost_of_interrupted(UsageReading(), rates, 100, NanoUSD(77)) == 77
 
 
 def test_a_loop_of_internal_turns_is_not_priced_as_a_long_context():
@@ -217,7 +217,7 @@ def test_a_memo_survives_its_journey_and_can_be_priced_again():
         model="claude-opus-4-8",
     )
     reading = get_provider("anthropic").read_usage(body)
-    priced = price_reading(reading, get_provider("anthropic"), CATALOGUE, at=NOV)
+    priced = price_usage(reading, get_provider("anthropic"), CATALOGUE, at=NOV)
     memo = encode_memo(
         call_id="c1", attempt=2, target=Target("anthropic", "claude-opus-4-8"), priced=priced, reading=reading
     )

@@ -212,7 +212,7 @@ class Ledger(Face):
 
         Args:
             before: Seconds since the epoch, or a ``datetime`` with a time zone.
-            summary: What the memos of the rows add up to (``metering.MemoSums`` for those of a pipeline).
+            summary: What the memos of the rows add up to (``metering.MemoSummary`` for those of a pipeline).
             to: The file, which must not exist; beside the ledger and numbered when ``None``.
 
         Raises:

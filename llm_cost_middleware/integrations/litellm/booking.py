@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError
-from llm_cost_middleware.metering import encode_memo, price_reading
+from llm_cost_middleware.metering import encode_memo, price_usage
 from llm_cost_middleware.money import ceil_nanousd
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import UsageReading
@@ -52,7 +52,7 @@ def book_reading(
         estimated: The reading is not the provider's own.
     """
     rules = get_provider(target.provider)
-    priced = price_reading(reading, rules, pipeline.catalogue, at=pipeline.clock.now(), requested_model=target.model)
+    priced = price_usage(reading, rules, pipeline.catalogue, at=pipeline.clock.now(), requested_model=target.model)
     if priced.cost_nanousd is None:
         _log.warning("a call of %s was not booked: %s", target, "; ".join(priced.notes))
         return

@@ -158,7 +158,7 @@ class Groups:
 
     def _card(self, target: Target) -> tuple[float, ...]:
         """What a byte of input and a token of output cost at most."""
-        levels = self._catalogue.dearest(target.provider, target.model).levels
+        levels = self._catalogue.upper_bound_rates(target.provider, target.model).levels
         provider = get_provider(target.provider)
         dearest_input = max(
             max(level.uncached_input, level.cache_write_5m, level.cache_write_1h, level.cache_write_30m)
@@ -183,7 +183,7 @@ class Groups:
                 if target != entry.target:
                     overrides[str(target)]["same_as"] = str(entry.target)
         if overrides:
-            self._catalogue.lay_under(overrides)
+            self._catalogue.add_fallback_prices(overrides)
 
 
 def _deployment(entry: Mapping[str, Any]) -> Deployment:

@@ -24,7 +24,7 @@ from llm_cost_middleware.errors import (
     LedgerUnavailableError,
     ReservationConflictError,
 )
-from llm_cost_middleware.metering import MemoSums, encode_memo
+from llm_cost_middleware.metering import MemoSummary, encode_memo
 from llm_cost_middleware.metering.memo import decode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.provider import BilledItem, UsageReading
@@ -117,7 +117,7 @@ def test_no_balance_budget_or_report_changes(tmp_path, ledger, clock, seed):
     shutil.copy(tmp_path / "ledger.db-wal", tmp_path / "twin.db-wal")
 
     cuts = sorted(now - chance.random() * days * DAY for _ in range(2))
-    moved = [ledger.archive(cut, MemoSums()) for cut in (*cuts, now + DAY)]
+    moved = [ledger.archive(cut, MemoSummary()) for cut in (*cuts, now + DAY)]
     assert all(done.rows and not done.resumed for done in moved)
     assert ledger.balances() == balances
     assert {question: told(ledger, *question) for question in asked} == before
@@ -151,7 +151,7 @@ def test_the_sums_of_a_long_history_are_few_rows(ledger, clock):
         ledger.settle(id_, NanoUSD(number), memo=memo(MODELS[0], number))
         clock.advance(60)
     clock.advance(100 * DAY)
-    moved = ledger.archive(clock.now(), MemoSums())
+    moved = ledger.archive(clock.now(), MemoSummary())
     assert moved.rows == 800
     assert moved.settled_nanousd == sum(range(400))
     assert sum(1 for _ in ledger.rows()) == moved.carried < 800 / 7
@@ -167,7 +167,7 @@ def test_what_was_archived_is_still_known_but_closed(ledger, clock):
         ledger.reserve("0.1", ["user:x"], id="refused")
     clock.advance(1)
     receipt = ledger.settle("a", "0.004")
-    assert ledger.archive(clock.now(), MemoSums()).rows == 5
+    assert ledger.archive(clock.now(), MemoSummary()).rows == 5
     assert ledger.settle("a", "0.004") == receipt
     assert ledger.reserve("0.01", id="a").state == "settled"
     assert ledger.book("0.5", id="b").amount_nanousd == 500_000_000
@@ -184,7 +184,7 @@ def test_what_was_archived_is_still_known_but_closed(ledger, clock):
 def test_the_file_is_a_json_object_a_line(ledger, clock, tmp_path):
     ledger.book("0.5", ["user:ü"], memo=b"\xff\x00 any bytes")
     clock.advance(1)
-    moved = ledger.archive(datetime.fromtimestamp(clock.now(), UTC), MemoSums(), tmp_path / "old.jsonl")
+    moved = ledger.archive(datetime.fromtimestamp(clock.now(), UTC), MemoSummary(), tmp_path / "old.jsonl")
     header, row, sums = [json.loads(line) for line in (tmp_path / "old.jsonl").read_text("ascii").splitlines()]
     assert (header["archive"], header["tenant"]) == (1, "default")
     assert (row["kind"], row["amount"], row["scopes"]) == ("book", 500_000_000, "global user:%C3%BC")
@@ -198,7 +198,7 @@ def test_with_nothing_to_move_no_file_is_made(ledger, clock, tmp_path):
     ledger.reserve("0.01", id="open", ttl=10**6)
     ledger.settle(ledger.reserve("0.01").id, "0.01", status="estimated")
     clock.advance(DAY)
-    moved = ledger.archive(clock.now(), MemoSums())
+    moved = ledger.archive(clock.now(), MemoSummary())
     assert (moved.path, moved.rows, moved.kept) == (None, 0, 2)
     assert not list(tmp_path.glob("*.jsonl*"))
 
@@ -208,12 +208,12 @@ def test_tenants_are_archived_apart(ledger, clock, tmp_path):
         ledger.book("0.5", id="same")
         other.book("0.7", id="same")
         clock.advance(1)
-        assert ledger.archive(clock.now(), MemoSums()).settled_nanousd == 500_000_000
+        assert ledger.archive(clock.now(), MemoSummary()).settled_nanousd == 500_000_000
         assert [row.kind for row in other.rows()] == ["book"]
         assert other.reconcile("same", "0.8").amount_nanousd == 800_000_000
-        assert other.archive(clock.now() + 1, MemoSums()).rows == 0  # corrected in this very moment
+        assert other.archive(clock.now() + 1, MemoSummary()).rows == 0  # corrected in this very moment
         clock.advance(1)
-        assert other.archive(clock.now(), MemoSums()).path == tmp_path / "ledger-archive-0002.jsonl"
+        assert other.archive(clock.now(), MemoSummary()).path == tmp_path / "ledger-archive-0002.jsonl"
         for one in (ledger, other):
             audit(one._backend.read(None), list(one.rows()))
 
@@ -223,9 +223,9 @@ def test_a_file_that_exists_is_left_alone(ledger, clock, tmp_path):
     clock.advance(1)
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(ConfigurationError, match="exists"):
-        ledger.archive(clock.now(), MemoSums(), tmp_path / "mine")
+        ledger.archive(clock.now(), MemoSummary(), tmp_path / "mine")
     with pytest.raises(ConfigurationError, match="directory"):
-        ledger.archive(clock.now(), MemoSums(), tmp_path / "no" / "where")
+        ledger.archive(clock.now(), MemoSummary(), tmp_path / "no" / "where")
     assert (tmp_path / "mine").read_text() == "mine"
     assert [row.kind for row in ledger.rows()] == ["book"]
     assert ledger.reconcile(next(ledger.rows()).id, "0.6")  # nothing was closed
@@ -236,12 +236,12 @@ def test_a_file_that_was_put_in_the_way_meanwhile_is_left_alone(ledger, clock, t
     clock.advance(1)
     monkeypatch.setattr(file, "_flush", lambda _: (tmp_path / "old.jsonl").write_text("theirs"))
     with pytest.raises(LedgerError, match="another file"):
-        ledger.archive(clock.now(), MemoSums(), tmp_path / "old.jsonl")
+        ledger.archive(clock.now(), MemoSummary(), tmp_path / "old.jsonl")
     monkeypatch.undo()
     assert (tmp_path / "old.jsonl").read_text() == "theirs"
     assert [row.kind for row in ledger.rows()] == ["book"]
     (tmp_path / "old.jsonl").unlink()
-    moved = ledger.archive(clock.now(), MemoSums())
+    moved = ledger.archive(clock.now(), MemoSummary())
     assert moved.resumed
     assert moved.path == tmp_path / "old.jsonl"
     assert [row.kind for row in ledger.rows()] == ["carried"]
@@ -257,10 +257,10 @@ def test_what_does_not_read_back_leaves_the_rows_where_they_are(ledger, clock, m
 
     monkeypatch.setattr(file, "_flush", torn)
     with pytest.raises(LedgerError, match=r"not whole|read back"):
-        ledger.archive(clock.now(), MemoSums())
+        ledger.archive(clock.now(), MemoSummary())
     monkeypatch.undo()
     assert [row.kind for row in ledger.rows()] == ["book"]
-    assert ledger.archive(clock.now(), MemoSums()).resumed
+    assert ledger.archive(clock.now(), MemoSummary()).resumed
 
 
 def test_a_full_disk_leaves_the_rows_where_they_are(ledger, clock, monkeypatch, tmp_path):
@@ -272,11 +272,11 @@ def test_a_full_disk_leaves_the_rows_where_they_are(ledger, clock, monkeypatch, 
 
     monkeypatch.setattr(file, "_flush", full)
     with pytest.raises(LedgerUnavailableError, match="No space left"):
-        ledger.archive(clock.now(), MemoSums())
+        ledger.archive(clock.now(), MemoSummary())
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.part"))
     assert [row.kind for row in ledger.rows()] == ["book"]
-    assert ledger.archive(clock.now(), MemoSums()).resumed
+    assert ledger.archive(clock.now(), MemoSummary()).resumed
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a directory that nobody can write to")
@@ -284,10 +284,10 @@ def test_a_file_that_cannot_be_written_begins_no_archive(ledger, clock):
     ledger.book("0.5")
     clock.advance(1)
     with pytest.raises(ConfigurationError, match="cannot write"):
-        ledger.archive(clock.now(), MemoSums(), Path("/proc/self/old.jsonl"))
+        ledger.archive(clock.now(), MemoSummary(), Path("/proc/self/old.jsonl"))
     assert ledger.reconcile(next(ledger.rows()).id, "0.6")  # nothing was closed
     clock.advance(1)
-    assert not ledger.archive(clock.now(), MemoSums()).resumed
+    assert not ledger.archive(clock.now(), MemoSummary()).resumed
 
 
 def test_what_was_never_written_may_go_elsewhere(ledger, clock, monkeypatch, tmp_path):
@@ -297,12 +297,12 @@ def test_what_was_never_written_may_go_elsewhere(ledger, clock, monkeypatch, tmp
     (tmp_path / "gone").mkdir()
     monkeypatch.setattr(file, "_flush", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        ledger.archive(clock.now(), MemoSums(), tmp_path / "gone" / "old.jsonl")
+        ledger.archive(clock.now(), MemoSummary(), tmp_path / "gone" / "old.jsonl")
     monkeypatch.undo()
     (tmp_path / "gone").rmdir()
     with pytest.raises(LedgerUnavailableError, match="gone"):
-        ledger.archive(clock.now(), MemoSums())
-    moved = ledger.archive(clock.now(), MemoSums(), tmp_path / "here.jsonl")
+        ledger.archive(clock.now(), MemoSummary())
+    moved = ledger.archive(clock.now(), MemoSummary(), tmp_path / "here.jsonl")
     assert moved.resumed
     assert moved.path == tmp_path / "here.jsonl"
     assert [row.kind for row in ledger.rows()] == ["carried"]
@@ -321,7 +321,7 @@ def test_rows_leave_only_while_the_file_is_what_was_written(ledger, clock, tmp_p
 
     monkeypatch.setattr(archiving.Archive, "_carry", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ledger.archive(clock.now(), MemoSums())
+        ledger.archive(clock.now(), MemoSummary())
     monkeypatch.undo()
     monkeypatch.setattr(archiving, "BLOCK", 20)
     audit(ledger._backend.read(None), list(ledger.rows()))
@@ -330,10 +330,10 @@ def test_rows_leave_only_while_the_file_is_what_was_written(ledger, clock, tmp_p
     path.write_bytes(content[:-1])
     rows = list(ledger.rows())
     with pytest.raises(LedgerError, match="put it back"):
-        ledger.archive(clock.now(), MemoSums())
+        ledger.archive(clock.now(), MemoSummary())
     assert list(ledger.rows()) == rows
     path.write_bytes(content)
-    moved = ledger.archive(clock.now(), MemoSums())
+    moved = ledger.archive(clock.now(), MemoSummary())
     assert moved.resumed
     assert moved.rows == 60
     assert {row.kind for row in ledger.rows()} == {"carried"}
@@ -347,7 +347,7 @@ def test_rows_that_are_read_meanwhile_are_of_one_moment(ledger, clock):
     clock.advance(1)
     reading = ledger.rows()
     next(reading)
-    ledger.archive(clock.now(), MemoSums())
+    ledger.archive(clock.now(), MemoSummary())
     assert sum(row.amount_nanousd for row in reading) == 1199 * 10**6
     assert sum(row.amount_nanousd for row in ledger.rows()) == 1200 * 10**6
 
@@ -361,7 +361,7 @@ def test_nothing_but_a_whole_archive_lets_a_row_go(ledger, clock, tmp_path):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             db.execute("DELETE FROM entry")
         db.rollback()
-    ledger.archive(clock.now(), MemoSums())
+    ledger.archive(clock.now(), MemoSummary())
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as db, pytest.raises(sqlite3.IntegrityError):
         db.execute("DELETE FROM entry")  # the rows that carry the sums
 
@@ -369,4 +369,4 @@ def test_nothing_but_a_whole_archive_lets_a_row_go(ledger, clock, tmp_path):
 @pytest.mark.parametrize("url", ["memory://", "memory://shared"])
 def test_a_storage_without_archives_says_so(url):
     with Ledger.open(url) as ledger, pytest.raises(ConfigurationError, match="memory ledger has no archive"):
-        ledger.archive(0, MemoSums())
+        ledger.archive(0, MemoSummary())

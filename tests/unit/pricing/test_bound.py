@@ -23,7 +23,7 @@ def most(catalogue, on):
         rules = get_provider(provider)
         request = rules.read_request(body, endpoint or ("messages" if provider == "anthropic" else "chat.completions"))
         params = {"inference_geo": "global", "service_tier": "default"} | dict(request.params)
-        rates = catalogue.dearest(provider, request.model, at=on("2026-11-01"), params=params)
+        rates = catalogue.upper_bound_rates(provider, request.model, at=on("2026-11-01"), params=params)
         limits = options.pop("limits", catalogue.limits(provider, request.model))
         return bound(request, rules, rates, max_tokens=max_tokens, limits=limits, **options)
 
@@ -193,7 +193,7 @@ def test_the_affordable_cap_is_the_largest_that_fits(most, room):
 )
 def test_what_a_host_knows_of_a_part_bounds_it_and_what_it_does_not_know_takes_the_window(catalogue, part, tokens):
     request = CallRequest("openai", "gpt-4o-audio-preview", (Message("user", (part,)),), endpoint="chat.completions")
-    rates = catalogue.dearest("openai", request.model)
+    rates = catalogue.upper_bound_rates("openai", request.model)
     limits = catalogue.limits("openai", request.model)._replace(image_tokens=3_779)
     found = bound(request, get_provider("openai"), rates, max_tokens=9, limits=limits)
     assert found.input_tokens == (128_000 if tokens is None else 64 + 8 + tokens)
@@ -202,7 +202,9 @@ def test_what_a_host_knows_of_a_part_bounds_it_and_what_it_does_not_know_takes_t
 def test_a_picture_of_a_model_whose_limit_is_unknown_takes_the_window(catalogue):
     request = CallRequest("openai", "gpt-5", (Message("user", (Part("image"),)),), endpoint="chat.completions")
     limits = catalogue.limits("openai", "gpt-5")._replace(image_tokens=None)
-    found = bound(request, get_provider("openai"), catalogue.dearest("openai", "gpt-5"), max_tokens=9, limits=limits)
+    found = bound(
+        request, get_provider("openai"), catalogue.upper_bound_rates("openai", "gpt-5"), max_tokens=9, limits=limits
+    )
     assert found.input_tokens == 400_000
 
 

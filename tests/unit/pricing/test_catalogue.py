@@ -266,17 +266,21 @@ def test_when_prices_cannot_be_fetched_the_installed_ones_hold(caplog):
 
 def test_a_bound_counts_what_the_account_may_decide(catalogue, on):
     now = on("2026-11-01")
-    unset = catalogue.dearest("openai", "gpt-5", at=now)
-    pinned = catalogue.dearest("openai", "gpt-5", at=now, params={"service_tier": "default"})
+    unset = catalogue.upper_bound_rates("openai", "gpt-5", at=now)
+    pinned = catalogue.upper_bound_rates("openai", "gpt-5", at=now, params={"service_tier": "default"})
     assert unset.levels[0].output == 20 * M, "an unset tier may be the project's priority tier"
     assert pinned.levels[0].output == 10 * M
-    place = catalogue.dearest("anthropic", "claude-opus-4-8", at=now)
+    place = catalogue.upper_bound_rates("anthropic", "claude-opus-4-8", at=now)
     assert place.levels[0].output == round(27.5 * M)
     assert (
-        catalogue.dearest("anthropic", "claude-opus-4-8", at=now, params={"inference_geo": "global"}).levels[0].output
+        catalogue.upper_bound_rates("anthropic", "claude-opus-4-8", at=now, params={"inference_geo": "global"})
+        .levels[0]
+        .output
         == 25 * M
     )
-    fast = catalogue.dearest("anthropic", "claude-opus-5", at=now, params={"speed": "fast", "inference_geo": "global"})
+    fast = catalogue.upper_bound_rates(
+        "anthropic", "claude-opus-5", at=now, params={"speed": "fast", "inference_geo": "global"}
+    )
     assert fast.levels[0].output == 50 * M
 
 

@@ -1,6 +1,6 @@
-"""Calibrated estimates: what a model's input is likely to be at most, learned from settled calls.
+"""Calibrated estimates of a request's input tokens, learned from settled calls.
 
-Pure state; the owner holds the lock. It is not a bound: it holds a quantile of what was seen, with a margin.
+Pure state; the owner holds the lock. An estimate is a quantile of past calls with a margin, not a bound.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from math import ceil
 from llm_cost_middleware.pricing.bound import InputSize, measure
 from llm_cost_middleware.request import CallRequest, Target
 
-_KEEP = 512
-_TARGETS = 256
-_FRAME = 24
-"""Tokens a block, and 600 tools, count as without being bytes: small requests are mostly framing."""
+_MAX_RATIOS = 512
+_MAX_KEYS = 256
+_BLOCK_WEIGHT = 24
+"""Bytes that a block or a tool weighs beside its text: small requests are mostly overhead."""
 
 
-class Calibration:
-    """Tokens per byte by model, in recorded order.
+class TokenCalibration:
+    """Tokens per byte of past calls, by model.
 
     Args:
-        quantile: The share of calls whose input the estimate is to cover.
-        margin: What is added on top, as a share of the estimate.
+        quantile: Share of calls whose input the estimate covers.
+        margin: Share of the estimate that is added to it.
         warm: Calls to learn from before the first estimate.
     """
 
@@ -34,20 +34,21 @@ class Calibration:
         self._seen: OrderedDict[tuple[Target, bool], _Ratios] = OrderedDict()
 
     def learn(self, target: Target, request: CallRequest, tokens: int) -> None:
-        """Take note of the input that a request was billed for."""
+        """Record the input tokens that a request was billed for."""
         size = measure(request)
         if not _plain(request, size) or tokens <= 0:
             return
+        # Requests with tools carry hidden instructions: one ratio for both kinds would be wrong for each.
         key = (target, size.tools > 0)
         ratios = self._seen.get(key)
         if ratios is None:
             ratios = self._seen[key] = _Ratios()
-            if len(self._seen) > _TARGETS:
+            if len(self._seen) > _MAX_KEYS:
                 self._seen.popitem(last=False)
         ratios.add(tokens / _weight(size))
 
     def tokens(self, target: Target, request: CallRequest) -> int | None:
-        """The input that ``request`` is likely to have at most; ``None`` while too little was learned."""
+        """Return the estimated input tokens of ``request``; ``None`` while too few calls were recorded."""
         size = measure(request)
         ratios = self._seen.get((target, size.tools > 0))
         if ratios is None or len(ratios.order) < self.warm or not _plain(request, size):
@@ -56,7 +57,7 @@ class Calibration:
 
 
 class _Ratios:
-    """The latest ratios, in order of arrival and sorted."""
+    """Latest ratios, in order of arrival and sorted."""
 
     __slots__ = ("order", "ranked")
 
@@ -67,11 +68,12 @@ class _Ratios:
     def add(self, ratio: float) -> None:
         self.order.append(ratio)
         insort(self.ranked, ratio)
-        if len(self.order) > _KEEP:
+        if len(self.order) > _MAX_RATIOS:
             del self.ranked[bisect_left(self.ranked, self.order.popleft())]
 
     def quantile(self, share: float) -> float:
-        """The conformal quantile: the rank that covers the next of equals, the largest while there are too few."""
+        """Return the conformal quantile: the largest ratio while there are too few."""
+        # n + 1, not n: the next call is one of n + 1 exchangeable ones, and the share must hold for it.
         rank = ceil((len(self.ranked) + 1) * share)
         return self.ranked[min(rank, len(self.ranked)) - 1]
 
@@ -82,4 +84,4 @@ def _plain(request: CallRequest, size: InputSize) -> bool:
 
 
 def _weight(size: InputSize) -> int:
-    return size.text_bytes + size.tool_bytes + _FRAME * (size.blocks + size.tools + 1)
+    return size.text_bytes + size.tool_bytes + _BLOCK_WEIGHT * (size.blocks + size.tools + 1)

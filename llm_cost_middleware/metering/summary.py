@@ -1,4 +1,4 @@
-"""What memos add up to: one memo for many attempts at one model, for a ledger whose old rows were archived."""
+"""Summary of memos: one memo for many attempts at one model, for a ledger whose old rows were archived."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llm_cost_middleware.usage import NO_USAGE, TokenUsage
 _NO_MEMO = Memo("", 0, None)
 
 
-class MemoSums:
-    """``Summary`` of the memos that a pipeline writes: calls and usage by model and price version."""
+class MemoSummary:
+    """``Summary`` of a pipeline's memos: calls and usage by model and price version."""
 
     def label(self, memo: bytes) -> Hashable:
         """See ``Summary``."""
