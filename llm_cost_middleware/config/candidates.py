@@ -50,10 +50,10 @@ class Candidates:
     def _make(self, target: Target, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
         limits = self._catalogue.limits(target.provider, target.model)
         unavailable = self._out_of_reach(target, providers)
-        prices = (0, 0, 0)
+        prices = (0, 0)
         try:
             level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
-            prices = (level.uncached_input, level.output, level.cache_read)
+            prices = (level.uncached_input, level.output)
         except PriceNotFoundError as error:
             unavailable = str(error)
         return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)

@@ -39,7 +39,7 @@ from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.outcomes import TRUNCATED, failures
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks, provider_of
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide, downgrade, fallbacks, provider_of
 from llm_cost_middleware.usage import TokenUsage
 
 _CONVERSATIONS = 4_096
@@ -138,21 +138,20 @@ class Engine:
         now: float,
     ) -> RoutingDecision:
         assert call.features is not None  # noqa: S101 - read before anything else
-        return decide(
-            self.routing, candidates, request, call.features, affinity=affinity, learning=self.settings.learning,
+        context = RoutingContext(
+            call.id, now, self.rng,
             available=headroom.available_nanousd if headroom else None,
             budget_left=headroom.share if headroom else None,
-            history=self.history, sticky=sticky, rng=self.rng, call_id=call.id, now=now,
+            affinity=affinity, history=self.history, sticky=sticky, learning=self.settings.learning,
         )  # fmt: skip
+        return decide(self.routing, candidates, request, call.features, context)
 
     def preview(self, call: Call) -> None:
         """Choose the model without remembering the choice: for a quote."""
         request = call.request
         call.features = read_features(request)
-        call.decision = decide(
-            self.routing, self.candidates(call.providers), request, call.features,
-            history=self.history, rng=self.rng, call_id=call.id, now=self.clock.now(),
-        )  # fmt: skip
+        context = RoutingContext(call.id, self.clock.now(), self.rng, history=self.history)
+        call.decision = decide(self.routing, self.candidates(call.providers), request, call.features, context)
         call.target = call.decision.target
 
     def _own_target(self, request: CallRequest) -> Target | None:

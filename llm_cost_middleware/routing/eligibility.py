@@ -24,7 +24,6 @@ class Candidate(NamedTuple):
     input_picousd: int
     """Pico-dollars an uncached input token."""
     output_picousd: int
-    cache_read_picousd: int
     context_window: int | None
     max_output: int | None
     capabilities: frozenset[str]

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.cascade import AcceptBy
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.learned import LearnedPolicy, Scored
-from llm_cost_middleware.routing.rules import Rule, Situation, first_match, parse_rules
+from llm_cost_middleware.routing.rules import PolicyInput, Rule, first_match, parse_rules
 
 PolicyKind = Literal["threshold", "rules", "learned", "cascade"]
 EXPLORE_LEFT = 0.2
@@ -157,74 +157,45 @@ def threshold_tier(
     return int(text_length >= text_threshold or item_count >= item_threshold)
 
 
-def select_tier(
-    policy: RoutingPolicy,
-    features: Features,
-    request: CallRequest,
-    *,
-    n_tiers: int,
-    rng: Random,
-    budget_state: float | None = None,
-    site: str = "",
-    now: float = 0.0,
-    explore: bool = True,
-) -> TierChoice:
+def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Random | None = None) -> TierChoice:
     """Choose a tier for a call.
 
     Args:
         policy: The policy of the call's site (see ``RoutingPolicy.at``).
-        features: What ``read_features`` read of ``request``.
-        request: The request; only the learned policy looks at its text.
+        given: Facts of the call; only the learned policy looks at the request's text.
         n_tiers: How many tiers there are.
-        rng: Where exploration takes its chance from.
-        budget_state: The share of the tightest budget that is left, 0 to 1; ``None`` where unknown or unlimited.
-        site: The call site.
-        now: Seconds since the Unix epoch, for rules about the hour.
-        explore: Whether exploration may take place at all (not inside a conversation).
+        rng: Source of exploration; ``None`` turns exploration off.
     """
     top = n_tiers - 1
     low = min(policy.floor or 0, top)
     high = max(low, top if policy.ceiling is None else min(policy.ceiling, top))
-    choice = _by_kind(policy, features, request, low, top, budget_state, site, now)
+    choice = _by_kind(policy, given, low, top)
     tier = min(max(choice.tier, low), high)
     if tier != choice.tier:
         bound = "floor" if tier > choice.tier else "ceiling"
         choice = choice._replace(tier=tier, reason=f"{choice.reason}; the {bound} makes it {policy.tier_name(tier)}")
-    if policy.explore and explore and high > low and (budget_state is None or budget_state >= EXPLORE_LEFT):
+    if policy.explore and rng and high > low and (given.budget_left is None or given.budget_left >= EXPLORE_LEFT):
         return _explore(policy, choice, low, high, rng)
     return choice
 
 
-def _by_kind(
-    policy: RoutingPolicy,
-    features: Features,
-    request: CallRequest,
-    low: int,
-    top: int,
-    budget_state: float | None,
-    site: str,
-    now: float,
-) -> TierChoice:
+def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> TierChoice:
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
-        scored: Scored | None = policy.learned.score(working_text(request), site)
+        scored: Scored | None = policy.learned.score(working_text(given.request), given.site)
         if scored is not None:
-            learned = policy.learned
             strong = scored.score >= scored.threshold
-            sign = "≥" if strong else "<"
-            return TierChoice(
-                learned.strong_tier if strong else learned.weak_tier,
-                scored.score,
-                f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {site}",
-                policy="learned",
-            )
-        return _threshold(policy, features, low)._replace(policy="default")
+            tier = policy.learned.strong_tier if strong else policy.learned.weak_tier
+            gain = f"{scored.score:+.3f} {'≥' if strong else '<'} {scored.threshold:+.3f}"
+            reason = f"expected gain of the stronger model {gain} at {given.site}"
+            return TierChoice(tier, scored.score, reason, policy="learned")
+        return _threshold(policy, given.features, low)._replace(policy="default")
     if policy.kind == "rules":
-        rule = first_match(policy.rules, Situation(features, request, site, budget_state, now))
+        rule = first_match(policy.rules, given)
         if rule is not None:
             return TierChoice(top if rule.tier < 0 else rule.tier, None, f"rule {rule}", policy="rules")
-    return _threshold(policy, features, low)
+    return _threshold(policy, given.features, low)
 
 
 @lru_cache(maxsize=64)

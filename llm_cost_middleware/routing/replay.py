@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from random import Random
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from llm_cost_middleware.request import CallContext, CallRequest
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
 from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
-from llm_cost_middleware.routing.rules import Rule
+from llm_cost_middleware.routing.rules import PolicyInput, Rule
 
 UNLOGGED = ("tag", "scope", "provider", "max_tokens", "budget_left")
 """Conditions of rules that a decision's line does not carry: a policy that asks for them cannot be replayed."""
@@ -108,10 +107,7 @@ def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice
             tier = min(max(tier, own.floor or 0), n_tiers - 1 if own.ceiling is None else own.ceiling)
             return TierChoice(tier, scored.score, "replayed", policy="learned")
     request = CallRequest("", decision.requested, (), context=CallContext(item_count=decision.features.item_count))
-    return select_tier(
-        own, decision.features, request,
-        n_tiers=n_tiers, rng=Random(0), site=decision.site, now=decision.at, explore=False,  # noqa: S311  # not drawn from
-    )  # fmt: skip
+    return select_tier(own, PolicyInput(decision.features, request, decision.site, None, decision.at), n_tiers)
 
 
 def _replayed(

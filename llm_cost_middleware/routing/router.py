@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import NamedTuple
 
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
@@ -15,6 +16,7 @@ from llm_cost_middleware.routing.eligibility import Candidate, cold_cost, consid
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.history import NO_OUTPUTS, SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
+from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.sites import call_site
 
 NO_AFFINITY: Mapping[Target, int] = {}
@@ -23,21 +25,34 @@ _PREFIXES = {
 }  # fmt: skip
 
 
+class RoutingContext(NamedTuple):
+    """State of the application that a decision depends on, beside the policy and the request."""
+
+    call_id: str
+    now: float
+    """Seconds since the Unix epoch."""
+    rng: Random
+    """Source of exploration."""
+    available: NanoUSD | None = None
+    """Nano-dollars left in the tightest budget; ``None`` without a limit."""
+    budget_left: float | None = None
+    """The share of the tightest budget that is left, 0 to 1."""
+    affinity: Mapping[Target, int] = NO_AFFINITY
+    """Nano-dollars that a warm cache is expected to save this call, by model."""
+    history: SiteHistory | None = None
+    """Output lengths, latencies and acceptance of earlier calls."""
+    sticky: Target | None = None
+    """The model that the conversation has used so far."""
+    learning: bool = False
+    """Whether the decision carries hashed n-grams of the text, to learn from later."""
+
+
 def decide(
     policy: RoutingPolicy,
     candidates: Sequence[Candidate],
     request: CallRequest,
     features: Features,
-    *,
-    rng: Random,
-    call_id: str,
-    now: float,
-    available: NanoUSD | None = None,
-    affinity: Mapping[Target, int] = NO_AFFINITY,
-    history: SiteHistory | None = None,
-    sticky: Target | None = None,
-    budget_left: float | None = None,
-    learning: bool = False,
+    context: RoutingContext,
 ) -> RoutingDecision:
     """Choose the model for a call.
 
@@ -46,43 +61,35 @@ def decide(
         candidates: Every configured model, in the configured order.
         request: The call.
         features: ``read_features(request)``.
-        rng: Where exploration takes its chance from.
-        call_id: The call's id.
-        now: Seconds since the Unix epoch.
-        available: What the tightest budget has left; ``None`` without a limit.
-        affinity: What a warm cache is expected to save this call at each model, in nano-dollars.
-        history: What calls of this site produced.
-        sticky: The model that the conversation has used so far.
-        budget_left: The share of the tightest budget that is left, 0 to 1.
-        learning: Whether the decision carries hashed n-grams of the text, to learn from later.
+        context: The call's id, the time, and the state of budgets, caches and history.
 
     Raises:
         NoEligibleModelError: No candidate may take the call; it names each one's reason.
     """
     site = call_site(request)
+    given = PolicyInput(features, request, site, context.budget_left, context.now)
     forced = _forced(request, candidates)
     if forced is not None:
         choice = TierChoice(-1, None, f"{request.context.force_model} was forced for this call", policy="force")
-        return _decision(policy, choice, forced, (), request, features, site, call_id, now, learning)
+        return _decision(policy, choice, forced, (), given, context)
     if request.pinned:
         pinned = Target(request.provider, request.model)
         choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
-        return _decision(policy, choice, pinned, (), request, features, site, call_id, now, learning)
+        return _decision(policy, choice, pinned, (), given, context)
 
+    history, sticky = context.history, context.sticky
     own = policy.at(site)
     n_tiers = 1 + max([candidate.tier for candidate in candidates], default=0)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    considered = consider(candidates, own, request, features, n_tiers, affinity, outputs)
+    considered = consider(candidates, own, request, features, n_tiers, context.affinity, outputs)
     eligible = [c for c in considered if not c.rejected]
     if not eligible:
         raise NoEligibleModelError({str(c.target): c.rejected for c in considered})
-    choice = select_tier(
-        own, features, request,
-        n_tiers=n_tiers, rng=rng, budget_state=budget_left, site=site, now=now, explore=sticky is None,
-    )  # fmt: skip
+    # a random model inside a conversation would throw its warm cache away
+    choice = select_tier(own, given, n_tiers, context.rng if sticky is None else None)
     if own.kind == "cascade":
         choice = _cascade_or_direct(own, choice, eligible, site, history)
-    chosen = _cheapest(eligible, choice.tier, available)
+    chosen = _cheapest(eligible, choice.tier, context.available)
     reason = choice.reason
     if chosen.tier != choice.tier:
         reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
@@ -100,7 +107,7 @@ def decide(
             reason += told
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)
-    return _decision(own, choice, chosen.target, tuple(considered), request, features, site, call_id, now, learning)
+    return _decision(own, choice, chosen.target, tuple(considered), given, context)
 
 
 def fallbacks(decision: RoutingDecision) -> tuple[Target, ...]:
@@ -216,17 +223,14 @@ def _decision(
     choice: TierChoice,
     target: Target,
     considered: tuple[Considered, ...],
-    request: CallRequest,
-    features: Features,
-    site: str,
-    call_id: str,
-    now: float,
-    learning: bool,
+    given: PolicyInput,
+    context: RoutingContext,
 ) -> RoutingDecision:
-    text = clip(working_text(request)) if learning else ""
+    learning = context.learning
+    text = clip(working_text(given.request)) if learning else ""
     return RoutingDecision(
-        call_id=call_id,
-        at=now,
+        call_id=context.call_id,
+        at=given.now,
         target=target,
         tier=choice.tier,
         tier_name=policy.tier_name(choice.tier) if choice.tier >= 0 else choice.policy,
@@ -235,13 +239,13 @@ def _decision(
         reason=choice.reason,
         score=choice.score,
         propensity=choice.propensity,
-        site=site,
-        requested=request.model,
-        features=features,
+        site=given.site,
+        requested=given.request.model,
+        features=given.features,
         candidates=considered,
         grams=tuple(sorted(grams(text).elements())) if learning else (),
         shape=shape(text) if learning else (),
     )
 
 
-__all__ = ["Candidate", "RoutingDecision", "decide", "downgrade", "fallbacks", "provider_of"]
+__all__ = ["Candidate", "RoutingContext", "RoutingDecision", "decide", "downgrade", "fallbacks", "provider_of"]

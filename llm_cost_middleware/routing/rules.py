@@ -15,8 +15,8 @@ _DAY = 86_400
 _HOUR = 3_600
 
 
-class Situation(NamedTuple):
-    """What a rule may look at."""
+class PolicyInput(NamedTuple):
+    """Facts of one call that a policy may decide by."""
 
     features: Features
     request: CallRequest
@@ -26,7 +26,7 @@ class Situation(NamedTuple):
     now: float
 
 
-_NUMBERS: dict[str, Callable[[Situation], float | None]] = {
+_NUMBERS: dict[str, Callable[[PolicyInput], float | None]] = {
     "text_length": lambda s: s.features.text_length,
     "item_count": lambda s: s.features.item_count,
     "total_chars": lambda s: s.features.total_chars,
@@ -40,7 +40,7 @@ _NUMBERS: dict[str, Callable[[Situation], float | None]] = {
     "weekday": lambda s: (s.now // _DAY + 3) % 7,  # the epoch was a Thursday; Monday is 0
     "max_tokens": lambda s: s.request.max_tokens,
 }
-_NAMES: dict[str, Callable[[Situation], Sequence[str]]] = {
+_NAMES: dict[str, Callable[[PolicyInput], Sequence[str]]] = {
     "site": lambda s: (s.site,),
     "tag": lambda s: s.request.context.tags,
     "scope": lambda s: s.request.context.scopes,
@@ -64,11 +64,11 @@ class Condition(NamedTuple):
     how: str
     value: float | str
 
-    def holds(self, situation: Situation) -> bool:
+    def holds(self, given: PolicyInput) -> bool:
         """Whether it holds; an unknown number satisfies nothing."""
         if isinstance(self.value, str):
-            return any(fnmatchcase(name, self.value) for name in _NAMES[self.name](situation))
-        number = _NUMBERS[self.name](situation)
+            return any(fnmatchcase(name, self.value) for name in _NAMES[self.name](given))
+        number = _NUMBERS[self.name](given)
         return number is not None and _COMPARE[self.how](number, self.value)
 
     def __str__(self) -> str:
@@ -86,10 +86,10 @@ class Rule(NamedTuple):
         return " and ".join(map(str, self.when)) or "always"
 
 
-def first_match(rules: Sequence[Rule], situation: Situation) -> Rule | None:
+def first_match(rules: Sequence[Rule], given: PolicyInput) -> Rule | None:
     """The first rule whose conditions all hold, or ``None``."""
     for rule in rules:
-        if all(condition.holds(situation) for condition in rule.when):
+        if all(condition.holds(given) for condition in rule.when):
             return rule
     return None
 

@@ -14,7 +14,7 @@ from llm_cost_middleware.routing.complexity import grams
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.router import Candidate, decide, downgrade, fallbacks
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide, downgrade, fallbacks
 
 targets = st.builds(Target, st.sampled_from(["anthropic", "openai"]), st.sampled_from(list("abcdef")))
 candidates = st.builds(
@@ -23,7 +23,6 @@ candidates = st.builds(
     st.integers(0, 3),
     st.integers(0, 10**8),
     st.integers(0, 10**8),
-    st.integers(0, 10**7),
     st.none() | st.integers(1, 10**6),
     st.none() | st.integers(1, 10**5),
     st.frozensets(st.sampled_from(["tools", "images", "schema"])),
@@ -72,7 +71,7 @@ def test_a_decision_names_an_eligible_model_or_every_reason(request, fleet, poli
         "available": None if available is None else NanoUSD(available),
     }
     try:
-        decision = decide(policy, fleet, request, read_features(request), **facts)
+        decision = decide(policy, fleet, request, read_features(request), RoutingContext(**facts))
     except NoEligibleModelError as error:
         told = error.reasons
     else:

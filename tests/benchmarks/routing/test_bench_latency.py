@@ -11,12 +11,12 @@ import pytest
 from llm_cost_middleware.request import CallRequest, Message, Part, Target
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.router import Candidate, decide
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 
 pytestmark = [pytest.mark.data, pytest.mark.litellm]
 
 FLEET = [
-    Candidate(Target(provider, model), tier, 10**6, 5 * 10**6, 10**5, 200_000, 64_000, frozenset())
+    Candidate(Target(provider, model), tier, 10**6, 5 * 10**6, 200_000, 64_000, frozenset())
     for tier, models in enumerate(
         (("anthropic/claude-haiku-4-5", "openai/gpt-5-mini"), ("anthropic/claude-sonnet-4-6", "openai/gpt-5.1"))
     )
@@ -64,7 +64,7 @@ def test_a_decision_takes_microseconds(outcomes, litellm_score, show, keep_figur
     def router(policy, *, learning=False):
         def call(text):
             asked = request(text)
-            decide(policy, FLEET, asked, read_features(asked), rng=rng, call_id="c", now=0.0, learning=learning)
+            decide(policy, FLEET, asked, read_features(asked), RoutingContext("c", 0.0, rng, learning=learning))
 
         return call
 

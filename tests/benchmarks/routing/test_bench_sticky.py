@@ -17,14 +17,14 @@ from llm_cost_middleware.request import CallContext, CallRequest, Message, Part,
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.router import Candidate, decide
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 from llm_cost_middleware.routing.sites import call_site
 
 pytestmark = pytest.mark.data
 
 FLEET = [
-    Candidate(Target("openai", "gpt-5-mini"), 0, 250_000, 2_000_000, 25_000, 400_000, 128_000, frozenset({"tools"})),
-    Candidate(Target("openai", "gpt-5.1"), 1, 1_250_000, 10_000_000, 125_000, 400_000, 128_000, frozenset({"tools"})),
+    Candidate(Target("openai", "gpt-5-mini"), 0, 250_000, 2_000_000, 400_000, 128_000, frozenset({"tools"})),
+    Candidate(Target("openai", "gpt-5.1"), 1, 1_250_000, 10_000_000, 400_000, 128_000, frozenset({"tools"})),
 ]
 RATES = {candidate.target.model: candidate for candidate in FLEET}
 
@@ -51,10 +51,11 @@ def play(sim, client, conversations, tools, *, per_task, policy):
             if message["role"] != "assistant":
                 continue
             request = as_request(messages[:end], tools, str(number))
-            decision = decide(
-                policy, FLEET, request, read_features(request), rng=rng, call_id=f"{number}-{end}", now=0.0,
+            context = RoutingContext(
+                f"{number}-{end}", 0.0, rng,
                 history=history, sticky=sticky if per_task else None, affinity=warm if per_task else {},
             )  # fmt: skip
+            decision = decide(policy, FLEET, request, read_features(request), context)
             client.chat.completions.create(
                 model=decision.target.model,
                 messages=messages[:end],
@@ -65,7 +66,9 @@ def play(sim, client, conversations, tools, *, per_task, policy):
             history.observe(call_site(request), decision.target, line.tokens.output)
             calls.append((sticky, decision.target, before, line))
             rates = RATES[decision.target.model]
-            warm[decision.target] = line.tokens.prompt * (rates.input_picousd - rates.cache_read_picousd) // 1000
+            warm[decision.target] = (
+                line.tokens.prompt * (rates.input_picousd - rates.input_picousd // 10) // 1000
+            )  # a cached token costs a tenth
             sticky, before = decision.target, line
     return calls
 

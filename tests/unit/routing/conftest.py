@@ -9,7 +9,7 @@ import pytest
 from llm_cost_middleware.request import CallContext, CallRequest, Message, Part, Target, Tool
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
-from llm_cost_middleware.routing.router import Candidate, decide
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 
 ALL = frozenset({"tools", "images", "documents", "audio", "schema"})
 HAIKU = Target("anthropic", "claude-haiku-4-5-20251001")
@@ -22,7 +22,7 @@ TIERS = (Tier("small", (HAIKU, MINI)), Tier("large", (SONNET, GPT)))
 
 def candidate(target, tier, **changes):
     price_in, price_out = (int(dollars * 1_000_000) for dollars in PRICES[target])
-    return Candidate(target, tier, price_in, price_out, price_in // 10, 200_000, 64_000, ALL)._replace(**changes)
+    return Candidate(target, tier, price_in, price_out, 200_000, 64_000, ALL)._replace(**changes)
 
 
 @pytest.fixture
@@ -54,10 +54,7 @@ def route(fleet):
             fleet if candidates is None else candidates,
             request,
             read_features(request),
-            rng=random.Random(seed),
-            call_id="call-1",
-            now=1_793_000_000.0,
-            **facts,
+            RoutingContext("call-1", 1_793_000_000.0, random.Random(seed), **facts),
         )
 
     return run

@@ -7,10 +7,12 @@ import pytest
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy, select_tier, threshold_tier
+from llm_cost_middleware.routing.rules import PolicyInput
 
 
-def choose(policy, request, *, n_tiers=2, seed=0, **facts):
-    return select_tier(policy, read_features(request), request, n_tiers=n_tiers, rng=random.Random(seed), **facts)
+def choose(policy, request, *, n_tiers=2, seed=0, explore=True, budget_left=None, now=0.0):
+    given = PolicyInput(read_features(request), request, "", budget_left, now)
+    return select_tier(policy, given, n_tiers, random.Random(seed) if explore else None)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_the_first_rule_that_matches_decides(ask, tiers):
     assert choose(policy, ask("x", context={"tags": ("vip-7",)})).tier == 1
     assert choose(policy, ask("x" * 4000), now=nine).tier == 1
     assert choose(policy, ask("x" * 4000), now=three).tier == 0  # no rule matches: the threshold rule
-    starved = choose(policy, ask("x" * 20_000, context={"tags": ("nightly",)}), now=nine, budget_state=0.05)
+    starved = choose(policy, ask("x" * 20_000, context={"tags": ("nightly",)}), now=nine, budget_left=0.05)
     assert (starved.tier, starved.policy) == (0, "rules")
     assert "budget_left < 0.1" in starved.reason
 
@@ -64,7 +66,7 @@ def test_the_first_rule_that_matches_decides(ask, tiers):
 def test_an_unknown_budget_matches_no_rule_on_it(ask, tiers):
     policy = rules(tiers, {"tier": "large", "when": {"budget_left": ">= 0"}})
     assert choose(policy, ask("x")).tier == 0
-    assert choose(policy, ask("x"), budget_state=0.0).tier == 1
+    assert choose(policy, ask("x"), budget_left=0.0).tier == 1
 
 
 def test_weekdays_count_from_monday(ask, tiers):
@@ -105,7 +107,7 @@ def test_exploration_is_logged_with_its_propensity(ask):
 
 def test_exploration_stops_when_the_budget_runs_low_and_inside_conversations(ask):
     policy = RoutingPolicy(explore=1.0)
-    for facts in ({"budget_state": 0.1}, {"explore": False}):
+    for facts in ({"budget_left": 0.1}, {"explore": False}):
         choices = [choose(policy, ask("x"), seed=seed, **facts) for seed in range(50)]
         assert {(choice.tier, choice.propensity) for choice in choices} == {(0, 1.0)}
 
