@@ -16,9 +16,10 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
-from llm_cost_middleware.retry.unsent import never_left
+from llm_cost_middleware.retry.phase import broke_in_a_stream, never_left
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
 _SUCCESS = range(200, 300)
@@ -32,6 +33,7 @@ _ROOTS = {
     "langchain_openai": "openai",
 }
 _TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
+_BREAKS = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT})
 _NO_ERROR = ("", "", "")
 _SHOULD_RETRY = {"true": True, "false": False}
 _JSON = json.JSONDecoder()
@@ -106,12 +108,14 @@ def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: 
     status: int | None = None
     error = _NO_ERROR
     seen: dict[str, str] = {}
+    streamed = False
     link: BaseException | None = exc
     for _ in range(_LINKS):
         if link is None:
             break
-        own, rewritten, speaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
+        own, rewritten, speaks, breaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
         names += own
+        streamed = streamed or (breaks and broke_in_a_stream(link))
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
         seen = seen or _pick(getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None))
@@ -137,7 +141,7 @@ def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: 
         request_id=seen.get("request-id") or seen.get("x-request-id"),
         exception_names=names,
         sent=True if status is not None else False if never_left(exc) else _sent(names),
-        answered=_answered(names, status),
+        answered=streamed or _answered(names, status),
     )
 
 
@@ -159,6 +163,8 @@ class _Class(NamedTuple):
     """Raised by LiteLLM in the place of something else."""
     speaks: bool
     """One of its names means something."""
+    breaks: bool
+    """One of its names stands for a connection that failed."""
     provider: str | None
 
 
@@ -171,6 +177,7 @@ def _class_of(cls: type[BaseException]) -> _Class:
         names,
         rewritten,
         speaks=any(name in EXCEPTIONS and name not in SAYS_NOTHING for name in names),
+        breaks=any((rule := EXCEPTIONS.get(name)) is not None and rule.kind in _BREAKS for name in names),
         provider=next((_ROOTS[root] for root in roots if root in _ROOTS), None),
     )
 

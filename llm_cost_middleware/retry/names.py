@@ -52,6 +52,7 @@ _STATUS_CLASSES: tuple[tuple[FailureKind, str], ...] = (
 _UNSENT = NameRule(_K.CONNECTION, sent=False)
 _CUT = NameRule(_K.CONNECTION, sent=True)
 _UNUSABLE = NameRule(_K.INVALID_REQUEST, retryable=False, billed="no", sent=False)
+_IN_ANSWER = NameRule(_K.UNKNOWN, retryable=False, sent=True, answered=True)
 _DELIVERED = NameRule(_K.UNKNOWN, retryable=False, billed="yes", sent=True, answered=True)
 _LOCAL = NameRule(_K.UNKNOWN, retryable=False, billed="no", sent=False)
 _NAMELESS = NameRule(_K.UNKNOWN, strong=False)
@@ -112,7 +113,9 @@ _SINGLE: dict[str, NameRule] = {
     "anthropic.lib.foundry.MutuallyExclusiveAuthError": NameRule(_K.AUTHENTICATION, billed="no", sent=False),
     "anthropic.lib.tools._beta_functions.ToolError": _LOCAL,
     "anthropic.lib.tools._file_store.FileStoreError": _LOCAL,
+    "anthropic.lib.tools._memories.SessionMemoryError": _LOCAL,
     "anthropic.lib.tools._toolsets._errors.ToolsetUsageError": _LOCAL,
+    "anthropic.lib.tools.mcp.UnsupportedMCPValueError": _UNUSABLE,
     # --- openai
     "openai.OpenAIError": _NAMELESS,
     "openai.LengthFinishReasonError": _DELIVERED,
@@ -124,8 +127,25 @@ _SINGLE: dict[str, NameRule] = {
     "openai._exceptions.SubjectTokenProviderError": NameRule(_K.AUTHENTICATION, billed="no", sent=False),
     "openai._extras._common.MissingDependencyError": _UNUSABLE,
     "openai._legacy_response.MissingStreamClassError": _UNUSABLE,
+    "openai.auth._x509._TransientTokenExchangeError": NameRule(
+        _K.AUTHENTICATION, retryable=True, billed="no", sent=False
+    ),
     "openai.lib._old_api.APIRemovedInV1": _UNUSABLE,
     "openai.lib.azure.MutuallyExclusiveAuthError": NameRule(_K.AUTHENTICATION, billed="no", sent=False),
+    "openai.lib.beta.agents._files.AgentFilePreparationError": _LOCAL,
+    "openai.lib.beta.agents._files.AgentFileStagingError": _LOCAL,
+    "openai.lib.beta.agents._result.AgentOutputParseError": _DELIVERED,
+    "openai.lib.beta.agents._result.AgentTurnResultError": _IN_ANSWER,
+    "openai.lib.responses_websocket._session.ResponsesWebSocketBufferError": _IN_ANSWER,
+    "openai.lib.responses_websocket._session.ResponsesWebSocketError": NameRule(
+        _K.SERVER_ERROR, strong=False, sent=True
+    ),
+    # its loops around tools: each call in them was an attempt of its own, with a failure of its own
+    "openai.lib.browser.BrowserCancelledError": _LOCAL,
+    "openai.lib.browser.BrowserError": _LOCAL,
+    "openai.lib.computer.ComputerUseError": _LOCAL,
+    "openai.lib.decisions_tool_runner.DecisionsToolRunnerError": _LOCAL,
+    "openai.lib.responses_tool_runner.ToolRunnerError": _LOCAL,
     # --- langchain: the classes of its adapters inherit from the SDK's as well, which say more
     "langchain_core.exceptions.ModelError": _NAMELESS,
     "langchain_core.exceptions.LangChainException": _NAMELESS,
@@ -138,8 +158,23 @@ _SINGLE: dict[str, NameRule] = {
     "langchain_core.exceptions.ModelConnectionError": NameRule(_K.CONNECTION, strong=False),
     "langchain_core.exceptions.ModelTimeoutError": NameRule(_K.TIMEOUT, strong=False),
     "langchain_core.exceptions.ContextOverflowError": NameRule(_K.CONTEXT_OVERFLOW),
+    "langchain_core.exceptions.ModelRefusalError": _DELIVERED._replace(kind=_K.CONTENT_POLICY),
     "langchain_core.exceptions.OutputParserException": _DELIVERED,
     "langchain_core.exceptions.TracerException": _LOCAL,
+    "langchain_core._security._exceptions.SSRFBlockedError": _UNUSABLE,
+    "langchain_core.indexing.api.IndexingException": _LOCAL,
+    "langchain_core.language_models.fake.FakeListLLMError": _LOCAL,
+    "langchain_core.language_models.fake_chat_models.FakeListChatModelError": _LOCAL,
+    "langchain_core.stores.InvalidKeyException": _LOCAL,
+    "langchain_core.tools.base.SchemaAnnotationError": _UNUSABLE,
+    "langchain_core.tools.base.ToolException": _LOCAL,
+    "langchain_core.utils.mustache.ChevronError": _UNUSABLE,
+    "langchain.agents.middleware._redaction.PIIDetectionError": NameRule(_K.CONTENT_POLICY),
+    "langchain.agents.middleware.model_call_limit.ModelCallLimitExceededError": _LOCAL,
+    "langchain.agents.middleware.tool_call_limit.ToolCallLimitExceededError": _LOCAL,
+    "langchain.agents.structured_output.StructuredOutputError": _DELIVERED,
+    "langchain_litellm.chat_models.litellm.ChatLiteLLMException": _NAMELESS,
+    "langchain_litellm.chat_models.litellm._UndigestableError": _LOCAL,
     "langchain_openai.chat_models.base.OpenAIRefusalError": _DELIVERED._replace(kind=_K.CONTENT_POLICY),
     "langchain_openai.chat_models._client_utils.StreamChunkTimeoutError": NameRule(
         _K.INTERRUPTED_STREAM, sent=True, answered=True
@@ -181,6 +216,14 @@ _SINGLE: dict[str, NameRule] = {
     "aiohttp.client_exceptions.ClientPayloadError": NameRule(_K.CONNECTION, sent=True, answered=True),
     "aiohttp.client_exceptions.ClientConnectionError": NameRule(_K.CONNECTION),
     "aiohttp.client_exceptions.ClientResponseError": _NAMELESS,
+    "aiohttp.client_exceptions.ClientHttpProxyError": _UNSENT,
+    "aiohttp.client_exceptions.ContentTypeError": _NAMELESS,
+    "aiohttp.client_exceptions.WSServerHandshakeError": _NAMELESS,
+    "aiohttp.client_exceptions.WSMessageTypeError": _LOCAL,
+    "aiohttp.client_exceptions.TooManyRedirects": _UNUSABLE,
+    "aiohttp.client_exceptions.RedirectClientError": _UNUSABLE,
+    "aiohttp.client_exceptions.NonHttpUrlClientError": _UNUSABLE,
+    "aiohttp.client_exceptions.UploadAbortedError": NameRule(_K.CONNECTION),
     "aiohttp.client_exceptions.InvalidURL": _UNUSABLE,
     "aiohttp.client_exceptions.ClientError": _NAMELESS,
     # --- our own: none of them is an attempt, and none gets better by being repeated

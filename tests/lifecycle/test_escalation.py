@@ -76,7 +76,7 @@ def test_a_cascade_by_agreement_asks_two_cheap_models_and_the_strong_one_only_wh
     pipeline = _pipeline(
         tiers=[
             {"name": "small", "models": [f"anthropic/{HAIKU}", "anthropic/claude-sonnet-5"]},
-            {"name": "large", "models": ["anthropic/claude-opus-4-5"]},
+            {"name": "large", "models": ["anthropic/claude-opus-4-6"]},
         ],
         routing={"policy": "cascade", "accept": "agreement"},
     )

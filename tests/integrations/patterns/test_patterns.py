@@ -175,8 +175,8 @@ def test_long_texts_and_batches_go_up_a_tier_and_a_forced_model_wins(clients):
     assert tier("x", item_count=30) == SONNET
     from llm_cost_middleware import cost_context
 
-    with cost_context(force_model="claude-opus-4-5"):
-        assert tier("x") == "claude-opus-4-5"
+    with cost_context(force_model="claude-opus-4-6"):
+        assert tier("x") == "claude-opus-4-6"
 
 
 def test_the_tracker_is_checked_before_the_call(sim, clients):

@@ -13,7 +13,7 @@ CHEAP = {
     "anthropic": ["anthropic/claude-haiku-4-5-20251001", "anthropic/claude-sonnet-5"],
     "openai": ["openai/gpt-5-nano", "openai/gpt-5-mini"],
 }
-STRONG = {"anthropic": "claude-opus-4-5", "openai": "gpt-5.1"}
+STRONG = {"anthropic": "claude-opus-4-6", "openai": "gpt-5.1"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 

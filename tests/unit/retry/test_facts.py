@@ -92,6 +92,17 @@ def test_a_typed_code_of_anthropic_is_read_from_the_details(server, anthropic_er
     assert (facts.type, facts.code) == ("rate_limit_error", "ramp_limit")
 
 
+def test_a_warning_that_is_an_error_is_raised_before_anything_is_sent():
+    import anthropic
+    from anthropic.resources.messages.messages import DEPRECATED_MODELS
+
+    with anthropic.Anthropic(api_key="k", base_url="http://127.0.0.1:9", max_retries=0) as client:
+        with pytest.raises(DeprecationWarning) as caught:
+            client.messages.create(model=next(iter(DEPRECATED_MODELS)), max_tokens=5, messages=[])
+        assert facts_of_exception(caught.value).sent is False
+    assert facts_of_exception(DeprecationWarning("of nobody knows where")).sent is None
+
+
 def test_a_refused_connection_was_never_sent(anthropic_error, openai_error):
     for error in (anthropic_error(base_url="http://127.0.0.1:9"), openai_error(base_url="http://127.0.0.1:9")):
         facts = facts_of_exception(error)

@@ -80,6 +80,8 @@ class Faulty:
             )
         if self.how.startswith("silent"):
             self.released.wait(5)
+        if self.how == "reset inside the answer":
+            self.released.wait(0.1)  # a reset throws away what the client has not read yet
         if self.how.startswith("reset"):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -102,6 +104,23 @@ def openai_sdk(url):
     import openai
 
     with openai.OpenAI(api_key="k", base_url=url, max_retries=0, timeout=1) as client:
+        list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
+
+
+async def openai_sdk_async(url):
+    import openai
+
+    async with openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0, timeout=1) as client:
+        async for _ in await client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True):
+            pass
+
+
+def openai_sdk_over_the_older_httpx(url):
+    import httpx
+    import openai
+
+    http = httpx.Client(timeout=1)
+    with openai.OpenAI(api_key="k", base_url=url, max_retries=0, http_client=http) as client:
         list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
 
 
@@ -143,6 +162,11 @@ async def litellm_async_openai(url):
     await litellm_async(url, "openai/gpt-4o-mini")
 
 
+CLIENTS = (
+    anthropic_sdk, openai_sdk, openai_sdk_async, openai_sdk_over_the_older_httpx, chat_anthropic, chat_openai
+)  # fmt: skip
+
+
 async def _check(faulty, client, how):
     faulty.how = how
     try:
@@ -158,7 +182,7 @@ async def _check(faulty, client, how):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the SDKs leave a broken stream to the garbage collector
 @pytest.mark.parametrize("how", EXPECTED)
-@pytest.mark.parametrize("client", [anthropic_sdk, openai_sdk, chat_anthropic, chat_openai])
+@pytest.mark.parametrize("client", CLIENTS)
 async def test_the_stage_at_which_it_broke_decides_the_bill(faulty, client, how):
     await _check(faulty, client, how)
 

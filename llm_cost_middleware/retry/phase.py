@@ -1,0 +1,43 @@
+"""How far a request had got, by where an exception was raised.
+
+Both SDKs turn a body into bytes, and headers into a request, in ``_build_request`` of their ``_base_client``, before
+the transport is asked to send anything. What cannot be encoded fails there, as a bare ``TypeError`` or ``ValueError``.
+Both read the events of a stream in their ``_streaming``. A connection that breaks there leaves anthropic as the
+transport's own exception; openai raises its ``APIConnectionError`` instead since 3.0, the class that also stands for
+a connection that was never made, so that only the place tells the two apart.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from traceback import walk_tb
+
+_SDKS = frozenset({"anthropic", "openai"})
+_STREAM_READERS = frozenset(f"{sdk}._streaming" for sdk in _SDKS)
+
+
+def never_left(exc: BaseException) -> bool:
+    """Whether an SDK raised ``exc`` while it built the first request of a call. ``False``: that is not known.
+
+    The frames between must be the SDK's own: a middleware in between may have sent something before. A warning that
+    was turned into an error (``python -W error``) is raised by the method that the caller called, before any of that.
+    """
+    if not isinstance(exc, TypeError | ValueError | RecursionError | Warning):
+        return False
+    frames = [frame for frame, _ in walk_tb(exc.__traceback__)]
+    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
+    if isinstance(exc, Warning):
+        files = [module.split(".")[1:2] for module, _ in places if module.partition(".")[0] in _SDKS]
+        return bool(files) and files[-1] == ["resources"] and ["_base_client"] not in files
+    for at, (module, function) in enumerate(places):
+        sdk, _, file = module.partition(".")
+        if sdk in _SDKS and file == "_base_client" and function == "_build_request":
+            callers = takewhile(lambda place, sdk=sdk: place[0].partition(".")[0] == sdk, reversed(places[:at]))  # type: ignore[misc]  # bound now
+            return frames[at].f_locals.get("retries_taken") == 0 and "request" in {name for _, name in callers}
+    return False
+
+
+def broke_in_a_stream(exc: BaseException) -> bool:
+    """Whether ``exc``, a failure of the connection, was raised while an SDK read the events of a stream."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(exc.__traceback__))
+    return any(module in _STREAM_READERS for module in modules)
