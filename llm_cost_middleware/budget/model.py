@@ -209,10 +209,11 @@ class Reservation(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What became of a reservation. The same settle again returns an equal receipt.
+    """Result of a resolution or a booking. The same settle again returns the first receipt, marked ``repeated``.
 
     ``overrun_nanousd`` is what was spent beyond the reservation; ``late`` says that the lease had ended; ``warnings``
     holds the ``(scope, window)`` of every budget whose ``warn_at`` this booking crossed, first in its window.
+    ``repeated`` is true if an earlier call booked it, in this process or another: then this call changed nothing.
     """
 
     id: str
@@ -224,6 +225,7 @@ class Receipt(NamedTuple):
     late: bool
     warnings: tuple[tuple[str, str], ...]
     at: float
+    repeated: bool = False
 
     @property
     def amount(self) -> Decimal:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llm_cost_middleware.budget.backend import Backend, Journaling
-from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row
+from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Status, Verb
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.clock import FakeClock
@@ -142,7 +142,7 @@ class LedgerBackendTests:
         self.reserve(backend, "a", 10)
         first = backend.resolve("settle", "a", 4, status="estimated")
         clock.advance(5)
-        assert backend.resolve("settle", "a", 4, status="estimated") == first
+        assert backend.resolve("settle", "a", 4, status="estimated") == first._replace(repeated=True)
         assert self.sums(backend, "global") == (4, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("settle", "a", 5, status="exact")
@@ -159,7 +159,7 @@ class LedgerBackendTests:
     def test_a_void_gives_everything_back_once(self, backend: Backend) -> None:
         self.reserve(backend, "a", 8)
         first = backend.resolve("void", "a", 0, status="void")
-        assert backend.resolve("void", "a", 0, status="void") == first
+        assert backend.resolve("void", "a", 0, status="void") == first._replace(repeated=True)
         assert self.sums(backend, "global") == (0, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("settle", "a", 3, status="exact")
@@ -184,8 +184,8 @@ class LedgerBackendTests:
             backend.resolve("reconcile", "a", 3, status="exact")
         settled = backend.resolve("settle", "a", 8, status="unconfirmed")
         corrected = backend.resolve("reconcile", "a", 3, status="exact")
-        assert backend.resolve("reconcile", "a", 3, status="exact") == corrected
-        assert backend.resolve("settle", "a", 8, status="unconfirmed") == settled
+        assert backend.resolve("reconcile", "a", 3, status="exact") == corrected._replace(repeated=True)
+        assert backend.resolve("settle", "a", 8, status="unconfirmed") == settled._replace(repeated=True)
         assert self.sums(backend, "global") == (3, 0)
         kinds = [(row.kind, row.amount_nanousd, row.status) for row in self.raw_rows(backend)]
         assert kinds == [("reserve", 8, "reserved"), ("settle", 8, "unconfirmed"), ("reconcile", 3, "exact")]
@@ -200,13 +200,38 @@ class LedgerBackendTests:
         backend.set_budget(Budget("global", NanoUSD(10)))
         first = backend.resolve("book", "a", 25, scopes=USER_A, status="exact")
         assert (first.amount_nanousd, first.overrun_nanousd, first.late) == (25, 0, False)
-        assert backend.resolve("book", "a", 25, scopes=USER_A, status="exact") == first
+        assert backend.resolve("book", "a", 25, scopes=USER_A, status="exact") == first._replace(repeated=True)
         assert self.sums(backend, "user:a") == (25, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("book", "a", 26, scopes=USER_A, status="exact")
         with pytest.raises(ReservationConflictError):
             self.reserve(backend, "a", 0, USER_A)
         self.refused(backend, "b", 0)
+
+    def test_a_receipt_tells_a_replay_from_the_first_booking(self, backend: Backend, clock: FakeClock) -> None:
+        """Without a clock: at the same moment, and as the storage opened again, which another process may do."""
+        self.reserve(backend, "s", 9)
+        self.reserve(backend, "v", 9)
+        calls: list[tuple[Verb, str, int, Status]] = [
+            ("settle", "s", 4, "exact"),
+            ("void", "v", 0, "void"),
+            ("reconcile", "s", 3, "exact"),
+            ("reconcile", "v", 2, "exact"),
+            ("book", "b", 5, "exact"),
+        ]
+        again = self.open(clock)
+        for verb, id_, amount, status in calls:
+            scopes = GLOBAL if verb == "book" else ()
+            first, second, third = (
+                face.resolve(verb, id_, amount, scopes=scopes, status=status) for face in (backend, backend, again)
+            )
+            assert not first.repeated
+            assert second == third == first._replace(repeated=True)
+        again.close()
+        late = backend.reserve("late", 9, GLOBAL, TTL, b"", fresh=False)
+        clock.advance(late.expires_at - late.created_at)
+        backend.sweep(charge=True, limit=10)
+        assert not backend.resolve("settle", "late", 9, status="exact").repeated, "an answer after the end is the first"
 
     # --- leases ----------------------------------------------------------------------------------------------------
 
@@ -303,7 +328,7 @@ class LedgerBackendTests:
         for number, amount in enumerate((79, 1, 5)):
             self.reserve(backend, f"a{number}", 5, USER_A)
             receipt = backend.resolve("settle", f"a{number}", amount, status="exact")
-            assert backend.resolve("settle", f"a{number}", amount, status="exact") == receipt
+            assert backend.resolve("settle", f"a{number}", amount, status="exact") == receipt._replace(repeated=True)
             seen.append(receipt.warnings)
         assert seen == [(), (("user:a", window),), ()]
         clock.advance(2 * 86_400)
@@ -337,7 +362,7 @@ class LedgerBackendTests:
         assert again.read(None).book.budgets == backend.read(()).book.budgets
         self.refused(again, "b", 5)
         receipt = again.resolve("settle", "a", 2, status="exact")
-        assert backend.resolve("settle", "a", 2, status="exact") == receipt
+        assert backend.resolve("settle", "a", 2, status="exact") == receipt._replace(repeated=True)
         backend.remove_budget("global", "month")
         self.reserve(again, "c", 50)
         again.close()
@@ -374,10 +399,12 @@ class LedgerBackendTests:
     threads = 16
 
     def test_one_id_from_many_sides_is_booked_once(self, backend: Backend) -> None:
-        def attempt(_: int) -> int:
+        def attempt(_: int) -> tuple[int, bool]:
             self.reserve(backend, "a", 10)
-            return backend.resolve("settle", "a", 7, status="exact").amount_nanousd
+            receipt = backend.resolve("settle", "a", 7, status="exact")
+            return receipt.amount_nanousd, receipt.repeated
 
         with ThreadPoolExecutor(self.threads) as pool:
-            assert set(pool.map(attempt, range(32))) == {7}
+            receipts = sorted(pool.map(attempt, range(32)))
+        assert receipts == [(7, False), *[(7, True)] * 31]
         assert self.sums(backend, "global") == (7, 0)

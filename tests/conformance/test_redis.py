@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend, RedisBackend
+from llm_cost_middleware.budget.backends.redis.dialogue import Script
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import Blocking, LedgerBackendTests
@@ -40,3 +41,17 @@ class TestRedisFromAnEventLoop(TestRedis):
 
     def open(self, clock):
         return Blocking(AsyncRedisBackend.open(self.url, clock, "default"))
+
+
+class LosesReplies(RedisBackend):
+    """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
+
+    def say(self, line):
+        if isinstance(line, Script) and line.name in {"reserve", "resolve", "extend"}:
+            super().say(line)
+        return super().say(line)
+
+
+class TestRedisWithLostReplies(TestRedis):
+    def open(self, clock):
+        return LosesReplies.open(self.url, clock, "default")

@@ -182,7 +182,7 @@ class MemoryBackend:
             if verb == "book":
                 if record is not None:
                     check_replay(record, amount, scopes, booked=True)
-                    return record.receipt()
+                    return record.replay(verb)
                 record = _Held(id_, scopes, 0, now, now, verb="book", cells=self._route(scopes, now).cells)
                 self._open[id_] = record
             elif record is None:
@@ -192,7 +192,7 @@ class MemoryBackend:
     def _resolve(self, record: _Held, verb: Verb, amount: int, status: Status, now: int, memo: bytes) -> Receipt:
         move = resolve(record, verb, amount)
         if move is None:
-            return record.correction() if verb == "reconcile" else record.receipt()
+            return record.replay(verb)
         pending, settled = move.pending, move.settled
         warn = False
         for cell in record.cells:

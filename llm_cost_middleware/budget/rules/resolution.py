@@ -55,6 +55,10 @@ class Record:
         """Of its last reconciliation."""
         return receipt(self.id, "reconcile", self.charged, self.amount, "exact", self.late, (), self.reconciled)
 
+    def replay(self, verb: Verb) -> Receipt:
+        """Receipt of a resolution that an earlier call made."""
+        return (self.correction() if verb == "reconcile" else self.receipt())._replace(repeated=True)
+
 
 def receipt(
     id_: str,

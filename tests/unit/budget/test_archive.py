@@ -168,7 +168,7 @@ def test_what_was_archived_is_still_known_but_closed(ledger, clock):
     clock.advance(1)
     receipt = ledger.settle("a", "0.004")
     assert ledger.archive(clock.now(), MemoSummary()).rows == 5
-    assert ledger.settle("a", "0.004") == receipt
+    assert ledger.settle("a", "0.004") == receipt._replace(repeated=True)
     assert ledger.reserve("0.01", id="a").state == "settled"
     assert ledger.book("0.5", id="b").amount_nanousd == 500_000_000
     assert ledger.void("c").kind == "void"

@@ -9,6 +9,7 @@ decided anew. So a command whose answer was lost can always be sent again.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import replace
@@ -127,8 +128,7 @@ class Dialogue:
         record = self._made.pop(id_, None)
         if record is None and verb != "book":
             record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
-        receipt, _ = yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo)
-        return receipt
+        return (yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo))
 
     def _resolve(
         self,
@@ -139,33 +139,34 @@ class Dialogue:
         scopes: tuple[str, ...],
         status: Status,
         memo: bytes,
-    ) -> Talk[tuple[Receipt, bool]]:
-        """The receipt, and whether this very call wrote it."""
+    ) -> Talk[Receipt]:
+        writer, ours = os.urandom(8).hex(), False  # if its reply is lost, redis-py sends the script again
         for _ in range(_TRIES):
             if record is None and verb != "book":
                 raise ReservationNotFoundError(id_)
             if record is not None and verb == "book":
                 check_replay(record, amount, scopes, booked=True)
-                return record.receipt(), False
+                return record.replay(verb)._replace(repeated=not ours)
             target = record or Record(id_, scopes, 0, self._now(), self._now(), verb="book")
             move = resolve(target, verb, amount)
             if move is None:
-                return (target.correction() if verb == "reconcile" else target.receipt()), False
+                return target.replay(verb)._replace(repeated=not ours)
             version, book = self._known
             plan = book.plan(target.scopes, target.created)
             seen = (record.state, record.charged, record.reconciled) if record else ("", 0, 0)
             args = [
                 self._time(), version, id_, *seen, verb, amount, status, memo, move.state, move.charged,
                 move.settled, move.pending, " ".join(target.scopes), record.created if record else "",
-                plan.start, plan.until,
+                plan.start, plan.until, writer,
             ]  # fmt: skip
             laid = self._laid(target.scopes, plan)
             answer, *facts = yield Script("resolve", self._keys(id_, laid), args + laid.warns)
             if answer == b"done":
                 now, _, *names = facts
-                return self._resolved(target, verb, move, amount, status, self._saw(now), names), True
+                return self._resolved(target, verb, move, amount, status, self._saw(now), names)
             if answer == b"known":
-                record = self._record(facts[0])
+                fields = records.pairs(facts[0])
+                record, ours = self._record(fields), fields.get(b"writer") == writer.encode()
             else:
                 self._learn(*facts)
         raise self._unbelievable()
@@ -208,13 +209,9 @@ class Dialogue:
             record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
             if record is not None and record.state == "pending":
                 amount = record.amount if charge else 0
-                _, written = yield from self._lapse(record, amount)
-                swept += written
+                # a replay: somebody else resolved it in the meantime
+                swept += not (yield from self._resolve("lapse", id_, record, amount, (), "unconfirmed", b"")).repeated
         return swept
-
-    def _lapse(self, record: Record, amount: int) -> Talk[tuple[Receipt | None, bool]]:
-        """Lapse a reservation unless somebody else resolved it in the meantime."""
-        return (yield from self._resolve("lapse", record.id, record, amount, (), "unconfirmed", b""))
 
     def read(self, scopes: tuple[str, ...] | None) -> Talk[Snapshot]:
         """See ``Backend``."""

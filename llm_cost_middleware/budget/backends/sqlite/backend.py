@@ -130,7 +130,7 @@ class SQLiteBackend:
             if verb == "book":
                 if known is not None:
                     check_replay(known[0], amount, scopes, booked=True)
-                    return known[0].receipt()
+                    return known[0].replay(verb)
                 db.execute(_RESERVE, (self._tenant, id_, " ".join(scopes), 0, now, now))
                 known = Record(id_, scopes, 0, now, now, verb="book"), None
             if known is None:
@@ -144,7 +144,7 @@ class SQLiteBackend:
     ) -> Receipt:
         move = resolve(record, verb, amount)
         if move is None:
-            return record.correction() if verb == "reconcile" else record.receipt()
+            return record.replay(verb)
         charges = self._current(db).plan(record.scopes, record.created).charges
         self._book_entry(
             db, verb, record.id, now, amount, " ".join(record.scopes), status, record.created,

@@ -5,6 +5,7 @@
 --       4 state, 5 charged and 6 reconciled, as the decision saw them ('' for an id that must be new: a booking)
 --       7 verb  8 amount  9 status  10 memo  11 new state  12 new charged  13 change of settled  14 of pending
 --       15 scopes  16 created, '' for now  17 plan valid from  18 until (of a booking; the others are planned at `created`)
+--       19 a number of this very call, kept with what it writes: sent twice, it knows its own work
 --       then for each account: name, cell, first cell that counts, sum of settled that warns or ''
 -- Reply {'done', now, late, account that warns, ...} | {'known', record} (empty for none) | {'stale', now, budgets}
 local now = tonumber(ARGV[1])
@@ -34,7 +35,7 @@ if verb ~= 'book' and (seen[1] == 'lapsed' or now >= tonumber(seen[4])) then
 end
 
 for index = 7, #KEYS do
-    local at = 19 + (index - 7) * 4
+    local at = 20 + (index - 7) * 4
     local cell, lo, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     if ARGV[14] ~= '0' then
         redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])
@@ -64,7 +65,7 @@ end
 if verb == 'book' then
     redis.call('HSET', KEYS[6], 'id', ARGV[3], 'scopes', ARGV[15], 'amount', '0', 'created', created, 'expires', created)
 end
-redis.call('HSET', KEYS[6], 'state', ARGV[11], 'charged', ARGV[12])
+redis.call('HSET', KEYS[6], 'state', ARGV[11], 'charged', ARGV[12], 'writer', ARGV[19])
 if verb == 'reconcile' then
     redis.call('HSET', KEYS[6], 'reconciled', now)
 end
