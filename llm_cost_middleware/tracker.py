@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from decimal import Decimal
 from functools import reduce
-from threading import Lock
 from typing import Any, Literal, NamedTuple, cast
 
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import USD, NanoUSD, add_usd, ceil_nanousd, parse_usd
 from llm_cost_middleware.usage import TokenUsage
 
@@ -89,11 +89,10 @@ _NOTHING = ModelTotals(0, 0, 0, Decimal(0))
 class _Log:
     """An append-only buffer that many tracker versions share; each sees its own prefix."""
 
-    __slots__ = ("lock", "records")
+    lock = ForkSafeLock()
 
     def __init__(self, records: Iterable[CostRecord]) -> None:
         self.records = list(records)
-        self.lock = Lock()
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)

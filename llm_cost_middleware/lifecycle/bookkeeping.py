@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from threading import Lock
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
@@ -23,6 +22,7 @@ from llm_cost_middleware.events import (
     ThresholdCrossed,
     Voided,
 )
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Call, Hold, Outcome, Quote
 from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.observers.logging import LoggingObserver
@@ -39,16 +39,13 @@ _AT_ONCE = 256
 class Bookkeeper:
     """Tells the observers and keeps the tracker. Safe to share between threads."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self, clock: Clock, observers: Sequence[Observer]) -> None:
         self._clock, self.observers = clock, tuple(observers)
         self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
-        self._lock = Lock()
-
-    def renew_locks(self) -> None:
-        """In a forked child; the tracker's records come to stand behind a lock of their own."""
-        self._lock, self._tracker = Lock(), self._tracker.compact(2 * KEEP)
 
     @property
     def tracker(self) -> CostTracker:

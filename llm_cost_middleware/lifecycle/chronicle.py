@@ -7,10 +7,10 @@ may block, so it is a command of its own, after the money is booked.
 from __future__ import annotations
 
 from contextlib import suppress
-from threading import Lock
 
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Call, Hold
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
@@ -33,14 +33,12 @@ class Chronicle:
         clock: Time.
     """
 
+    _lock = ForkSafeLock()
+
     def __init__(self, journal: Journal | None, clock: Clock) -> None:
         self._journal, self._clock = journal, clock
-        self._log, self._tracer, self._lock = DecisionLog(journal), Tracer(), Lock()
+        self._log, self._tracer = DecisionLog(journal), Tracer()
         self._repeats = Repeats()
-
-    def renew_locks(self) -> None:
-        """In a forked child."""
-        self._lock = Lock()
 
     def answered(self, call: Call, hold: Hold, usage: TokenUsage) -> None:
         """Note that an attempt's cache is worth a trace."""

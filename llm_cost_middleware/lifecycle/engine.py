@@ -6,18 +6,16 @@ need under one lock, and writes down what came of it. The pipeline builds it and
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from random import Random
-from threading import Lock
 from typing import Any
-from weakref import WeakSet
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import NoEligibleModelError, PriceNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
 from llm_cost_middleware.lifecycle.chronicle import Chronicle
 from llm_cost_middleware.lifecycle.quotes import Quotes
@@ -51,6 +49,8 @@ _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 class Engine:
     """The rooms, wired. One a pipeline."""
 
+    lock = ForkSafeLock()
+
     def __init__(
         self,
         *,
@@ -76,19 +76,10 @@ class Engine:
         self.learned_prefixes = False
         self.history = SiteHistory()
         self.quotes = Quotes(settings, catalogue, candidates, clock)
-        self.lock = Lock()
         self.routes_by_budget = routing.explore > 0 or any(
             policy.kind == "rules" for policy in (routing, *routing.sites.values())
         )
         self._sticky: OrderedDict[Hashable, Target] = OrderedDict()
-        _engines.add(self)
-
-    def renew_locks(self) -> None:
-        """In a forked child: another thread may have held them, and is not there any more to let go of them."""
-        self.lock = Lock()
-        self.quotes.renew_locks()
-        self.chronicle.renew_locks()
-        self.books.renew_locks()
 
     # --- route -----------------------------------------------------------------------------------------------------
 
@@ -368,18 +359,6 @@ class Engine:
             )  # fmt: skip
         call.drew = decision.cost
         return decision
-
-
-_engines: WeakSet[Engine] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for engine in _engines:
-        engine.renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _conversation(request: CallRequest) -> Hashable:

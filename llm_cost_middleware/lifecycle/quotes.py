@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Call, Quote, Settings
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import bound
@@ -27,6 +27,8 @@ _LEAST_OUTPUT = 256  # an answer capped lower than this is rarely worth its inpu
 class Quotes:
     """Makes quotes. One a pipeline; safe to share between threads."""
 
+    _lock, _loading = ForkSafeLock(), ForkSafeLock()
+
     def __init__(
         self,
         settings: Settings,
@@ -36,11 +38,6 @@ class Quotes:
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = TokenCalibration()
-        self._lock, self._loading = Lock(), Lock()
-
-    def renew_locks(self) -> None:
-        """In a forked child."""
-        self._lock, self._loading = Lock(), Lock()
 
     def quote(self, call: Call, target: Target, *, cap: int | None = None) -> Quote:
         """The most that one attempt at ``target`` can cost. Raises ``PriceNotFoundError``."""

@@ -6,12 +6,10 @@ are booked in, and a reservation keeps its cells, so that settling is two additi
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from threading import Lock
 from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -33,6 +31,7 @@ from llm_cost_middleware.budget.rules import (
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 
 KEEP = 100_000
@@ -93,8 +92,9 @@ class _Route(NamedTuple):
 class _State:
     """What all ledgers opened on one name share."""
 
+    lock = ForkSafeLock()
+
     def __init__(self) -> None:
-        self.lock = Lock()
         self.book = Book()
         self.seq = count(1)
         self.open: dict[str, _Held] = {}
@@ -105,14 +105,18 @@ class _State:
         self.routes: dict[tuple[str, ...], _Route] = {}
         self.journal = MemoryJournal()
         self.users: WeakSet[MemoryBackend] = WeakSet()
-        _states.add(self)
 
-    def renew_locks(self) -> None:
-        """In a forked child: another thread may have held them, and is not there any more to let go of them."""
-        self.lock = Lock()
-        self.journal.renew_lock()
-        for backend in self.users:
-            backend.renew_lock()
+
+class _Registry:
+    """The named states of this process, each while a ledger uses it."""
+
+    lock = ForkSafeLock()
+
+    def __init__(self) -> None:
+        self.states: WeakValueDictionary[str, _State] = WeakValueDictionary()
+
+
+_registry = _Registry()
 
 
 class MemoryBackend:
@@ -122,23 +126,17 @@ class MemoryBackend:
         state = state or _State()
         self._state, self._now = state, clock.now
         state.users.add(self)
-        # bound once: these objects are shared for the life of the state
-        self._lock, self._open, self._routes, self._rows, self._seq = (
-            state.lock, state.open, state.routes, state.rows, state.seq,
-        )  # fmt: skip
+        # bound once: these objects are shared for the life of the state; its lock is not, a fork renews it
+        self._open, self._routes, self._rows, self._seq = state.open, state.routes, state.rows, state.seq
 
     @classmethod
     def named(cls, name: str, clock: Clock) -> MemoryBackend:
         """A backend on the state of this name."""
-        with _registry_lock:
-            state = _registry.get(name)
+        with _registry.lock:
+            state = _registry.states.get(name)
             if state is None:
-                state = _registry[name] = _State()
+                state = _registry.states[name] = _State()
             return cls(clock, state)
-
-    def renew_lock(self) -> None:
-        """Take the lock of the state anew."""
-        self._lock = self._state.lock
 
     @property
     def journal(self) -> MemoryJournal:
@@ -150,7 +148,7 @@ class MemoryBackend:
     ) -> Reservation:
         """See ``Backend``."""
         now = int(self._now() * 1000)
-        with self._lock:
+        with self._state.lock:
             if not fresh and (known := self._find(id_)) is not None:
                 check_replay(known, amount, scopes)
                 if known.refusal is not None:
@@ -177,7 +175,7 @@ class MemoryBackend:
     ) -> Receipt:
         """See ``Backend``."""
         now = int(self._now() * 1000)
-        with self._lock:
+        with self._state.lock:
             record = self._open.get(id_) or self._state.closed.get(id_)
             if verb == "book":
                 if record is not None:
@@ -222,7 +220,7 @@ class MemoryBackend:
     def extend(self, id_: str, ttl: int) -> Reservation:
         """See ``Backend``."""
         now = int(self._now() * 1000)
-        with self._lock:
+        with self._state.lock:
             record = self._find(id_)
             if record is None:
                 raise ReservationNotFoundError(id_)
@@ -232,7 +230,7 @@ class MemoryBackend:
     def sweep(self, *, charge: bool, limit: int) -> int:
         """See ``Backend``."""
         now = int(self._now() * 1000)
-        with self._lock:
+        with self._state.lock:
             over = list(islice((held for held in self._open.values() if held.expires <= now), limit))
             for held in over:
                 self._resolve(held, "lapse", held.amount if charge else 0, "unconfirmed", now, b"")
@@ -246,7 +244,7 @@ class MemoryBackend:
         """See ``Backend``."""
         now = int(self._now() * 1000)
         state = self._state
-        with self._lock:
+        with self._state.lock:
             if scopes is None:
                 scopes = known_scopes(state.book, (scope for scope, window in state.accounts if window == LIFETIME))
             figures = []
@@ -258,7 +256,7 @@ class MemoryBackend:
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``. Of the last ``KEEP``."""
-        with self._lock:
+        with self._state.lock:
             rows = list(self._rows)
         for seq, kind, id_, at, amount, scopes, status, created, memo in rows:
             if (since is None or at >= since) and (scope is None or scope in scopes):
@@ -266,7 +264,7 @@ class MemoryBackend:
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``. What was booked is known for the last ``KEEP`` resolved ids."""
-        with self._lock:
+        with self._state.lock:
             budgets = {known.key: known for known in self._state.book.budgets}
             before = budgets.get(budget.key)
             budgets[budget.key] = budget
@@ -274,7 +272,7 @@ class MemoryBackend:
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-        with self._lock:
+        with self._state.lock:
             budgets = {known.key: known for known in self._state.book.budgets}
             found = budgets.pop((scope, window), None)
             if found is not None:
@@ -283,11 +281,11 @@ class MemoryBackend:
 
     def close(self) -> None:
         """Let go of the name; the state ends with its last ledger."""
-        with _registry_lock:
+        with _registry.lock:
             self._state.users.discard(self)
             if not self._state.users:
-                for name in [name for name, state in _registry.items() if state is self._state]:
-                    del _registry[name]
+                for name in [name for name, state in _registry.states.items() if state is self._state]:
+                    del _registry.states[name]
 
     def _find(self, id_: str) -> _Held | None:
         return self._open.get(id_) or self._state.closed.get(id_)
@@ -359,13 +357,10 @@ class MemoryBackend:
 class MemoryJournal:
     """``Journal`` in memory: the last ``KEEP`` lines."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self) -> None:
         self._marks: deque[Mark] = deque(maxlen=KEEP)
-        self._lock = Lock()
-
-    def renew_lock(self) -> None:
-        """In a forked child."""
-        self._lock = Lock()
 
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """See ``Journal``."""
@@ -377,19 +372,3 @@ class MemoryJournal:
         with self._lock:
             marks = list(self._marks)
         return (mark for mark in marks if mark.kind == kind and (since is None or mark.at >= since))
-
-
-_registry: WeakValueDictionary[str, _State] = WeakValueDictionary()
-_registry_lock = Lock()
-_states: WeakSet[_State] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    global _registry_lock  # noqa: PLW0603 - as those of the states
-    _registry_lock = Lock()
-    for state in _states:
-        state.renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

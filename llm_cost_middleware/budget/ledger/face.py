@@ -13,6 +13,7 @@ from typing import Literal
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Status, bounded_nanousd, parse_scopes
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.fork import after_fork_in_child
 from llm_cost_middleware.money import USD, NanoUSD
 
 Durability = Literal["full", "normal"]
@@ -86,13 +87,10 @@ def draw_id() -> str:
     return f"{_prefix}-{next(_numbers):x}"
 
 
+@after_fork_in_child
 def _redraw() -> None:
     global _prefix  # noqa: PLW0603 - a fork must not draw its parent's ids
     _prefix = os.urandom(6).hex()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_redraw)
 
 
 def check_id(id_: str) -> str:

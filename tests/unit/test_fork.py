@@ -1,0 +1,68 @@
+"""The lock that a forked child may take, and the ids it draws."""
+
+import os
+import threading
+
+import pytest
+
+from llm_cost_middleware.budget.ledger import draw_id
+from llm_cost_middleware.fork import ForkSafeLock
+
+
+def needs_fork(test):
+    test = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")(test)
+    return pytest.mark.filterwarnings("ignore::DeprecationWarning")(test)  # a fork beside threads: that is tried here
+
+
+class Owner:
+    __hash__ = None  # a value may own one too
+    lock, other = ForkSafeLock(), ForkSafeLock()
+
+
+def in_child(check):
+    """What ``check`` returns in a forked child."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writes, repr(check()).encode())
+        os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def test_each_instance_has_its_own_lock_for_life():
+    first, second = Owner(), Owner()
+    assert isinstance(first.lock, type(threading.Lock()))
+    assert first.lock is first.lock is not first.other
+    assert first.lock is not second.lock
+    with first.lock:
+        assert not first.lock.acquire(blocking=False)
+        assert second.lock.acquire(blocking=False)
+
+
+@needs_fork
+def test_a_child_takes_a_lock_that_a_thread_of_its_parent_holds():
+    owner, held, done = Owner(), threading.Event(), threading.Event()
+
+    def hold():
+        with owner.lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_child(lambda: (owner.lock.acquire(timeout=5), owner.other.acquire(timeout=5))) == "(True, True)"
+        assert not owner.lock.acquire(blocking=False), "the parent's is still held"
+    finally:
+        done.set()
+        thread.join()
+
+
+@needs_fork
+def test_a_child_draws_no_id_of_its_parent():
+    assert in_child(lambda: draw_id().partition("-")[0]) != repr(draw_id().partition("-")[0])
