@@ -241,7 +241,7 @@ def raw_scripts(url):
         before = "", version, -(2**53), 2**53, id_, 1000, 900_000, joined, b"", 1
         _, now = client.evalsha(scripts["reserve"], len(keys), *keys, *before, *limits)
         seen = "", version, id_, "pending", 0, 0
-        change = "settle", 700, "exact", b"", "settled", 700, 700, -1000, joined, now, -(2**53), 2**53
+        change = "settle", 700, "exact", b"", "settled", 700, 700, -1000, joined, now, -(2**53), 2**53, ""
         client.evalsha(scripts["resolve"], len(keys), *keys, *seen, *change, *limits)
 
     return pair
