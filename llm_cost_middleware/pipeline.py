@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
-from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, draw_id
+from llm_cost_middleware.budget.ledger import Ledger, draw_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import Candidates
@@ -26,20 +24,24 @@ from llm_cost_middleware.errors import (
 )
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
-    Answer,
     AsyncGovernedStream,
-    Bookkeeper,
-    Engine,
+    CallFlow,
+    CallOutcome,
     GovernedStream,
-    World,
+    RoutedCall,
+    Stages,
     adrive,
     drive,
-    life,
 )
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
-from llm_cost_middleware.lifecycle.chronicle import Chronicle
-from llm_cost_middleware.lifecycle.held import Held, hold
-from llm_cost_middleware.lifecycle.state import Call
+from llm_cost_middleware.lifecycle.external import ExternalCall, authorize
+from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
+from llm_cost_middleware.lifecycle.stages.health import HealthStage
+from llm_cost_middleware.lifecycle.stages.price import PriceStage
+from llm_cost_middleware.lifecycle.stages.record import CallRecorder
+from llm_cost_middleware.lifecycle.stages.route import RouteStage
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
@@ -79,45 +81,39 @@ class CostPipeline:
     ) -> None:
         self.config = config = config if config is not None else CostConfig()
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self._ledger_options: dict[str, Any] = {
-            "clock": self.clock,
-            "tenant": config.ledger.tenant,
-            "durability": config.ledger.durability,
-            "lease_s": config.ledger.lease_s,
-            "on_lapse": config.ledger.on_lapse,
-        }
-        self._ledger = Ledger.open(config.ledger.url, **self._ledger_options)
-        for budget in config.budgets:
-            self._ledger.set_budget(budget)
-        self._blocking = not config.ledger.url.startswith("memory:")
-        self._threaded = None
-        if config.ledger.url.startswith("sqlite:"):
-            options = {name: self._ledger_options[name] for name in ("clock", "lease_s", "on_lapse")}
-            self._threaded = AsyncLedger.over(self._ledger, **options)
-        self._async_ledgers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLedger] = WeakKeyDictionary()
-        self._abandoned: deque[Callable[[], None]] = deque()
-        self._lock = Lock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._chronicle = Chronicle(self._ledger.journal if self._blocking else None, self.clock)
-        self._engine = Engine(
-            settings=read_settings(config),
-            catalogue=self.catalogue,
-            candidates=Candidates(config, self.catalogue, self.clock),
-            routing=config.routing,
-            retry=config.retry,
-            cache=config.cache,
-            chronicle=self._chronicle,
-            clock=self.clock,
-            rng=rng if rng is not None else SystemRandom(),
-            new_id=new_id if new_id is not None else draw_id,
-            books=Bookkeeper(self.clock, (LoggingObserver(), *observers)),
+        self._runtimes = RuntimePool(
+            config.ledger.url,
+            self.clock,
+            tenant=config.ledger.tenant,
+            durability=config.ledger.durability,
+            lease_s=config.ledger.lease_s,
+            on_lapse=config.ledger.on_lapse,
         )
-        self._closed = False
-        if not self._blocking and any(budget.window != "none" for budget in config.budgets):
+        for budget in config.budgets:
+            self._runtimes.ledger.set_budget(budget)
+        self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or draw_id)
+        self._stages = self._flow.stages
+        if not self._runtimes.blocks and any(budget.window != "none" for budget in config.budgets):
             _log.warning(
                 "budgets with a window on a memory ledger are forgotten when the process ends; "
                 "set ledger.url to sqlite:///llm-cost.db to keep them"
             )
+
+    def _make_flow(self, rng: Random, observers: Sequence[Observer], new_id: Callable[[], str]) -> CallFlow:
+        config, clock, catalogue = self.config, self.clock, self.catalogue
+        settings, candidates = read_settings(config), Candidates(config, catalogue, clock)
+        decisions = DecisionRecorder(self._runtimes.journal, clock)
+        cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
+        stages = Stages(
+            RouteStage(settings, config.routing, candidates, cache, clock, rng),
+            cache,
+            PriceStage(settings, catalogue, candidates, clock),
+            HealthStage(settings, config.retry, clock, rng),
+            CallRecorder(clock, (LoggingObserver(), *observers)),
+            decisions,
+        )
+        return CallFlow(stages, settings, clock, new_id, config.retry.stream_deadline_s)
 
     @classmethod
     def default(cls) -> CostPipeline:
@@ -150,7 +146,7 @@ class CostPipeline:
         send: Callable[[Attempt], CallResult | CallStream],
         *,
         providers: frozenset[str] | None = None,
-        prepared: Call | None = None,
+        prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
     ) -> Any:
         """Govern one call.
@@ -172,7 +168,7 @@ class CostPipeline:
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
         answer = self.call(request, send, providers=providers, prepared=prepared, accept=accept)
-        return answer.response if isinstance(answer, Answer) else answer
+        return answer.response if isinstance(answer, CallOutcome) else answer
 
     def call(
         self,
@@ -180,15 +176,14 @@ class CostPipeline:
         send: Callable[[Attempt], CallResult | CallStream],
         *,
         providers: frozenset[str] | None = None,
-        prepared: Call | None = None,
+        prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
-    ) -> Answer | GovernedStream:
+    ) -> CallOutcome | GovernedStream:
         """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
-        self._settle_abandoned()
-        world = World(self._ledger, self.clock, send, None, self._abandoned)
-        steps = life(self._engine, request, providers=providers, prepared=prepared, accept=accept)
-        answer: Answer | GovernedStream = drive(steps, world)
-        return answer
+        if self._runtimes.orphans:
+            self._runtimes.orphans.settle()
+        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
+        return drive(steps, self._runtimes.sync, send)
 
     async def arun(
         self,
@@ -196,12 +191,12 @@ class CostPipeline:
         send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
         *,
         providers: frozenset[str] | None = None,
-        prepared: Call | None = None,
+        prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
         answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept)
-        return answer.response if isinstance(answer, Answer) else answer
+        return answer.response if isinstance(answer, CallOutcome) else answer
 
     async def acall(
         self,
@@ -209,19 +204,17 @@ class CostPipeline:
         send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
         *,
         providers: frozenset[str] | None = None,
-        prepared: Call | None = None,
+        prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
-    ) -> Answer | AsyncGovernedStream:
+    ) -> CallOutcome | AsyncGovernedStream:
         """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
-        await self._asettle_abandoned()
-        world = World(self._ledger, self.clock, send, self._async_ledger(), self._abandoned)
-        steps = life(self._engine, request, providers=providers, prepared=prepared, accept=accept)
-        answer: Answer | AsyncGovernedStream = await adrive(steps, world)
-        return answer
+        await self._runtimes.orphans.asettle()
+        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
+        return await adrive(steps, self._runtimes.of_loop(), send)
 
     def prepare(
         self, request: CallRequest, *, providers: frozenset[str] | None = None, may_block: bool = False
-    ) -> Call | None:
+    ) -> RoutedCall | None:
         """Route a call ahead of running it, for hosts that name the model first, in a trace or a cache key.
 
         Args:
@@ -236,23 +229,21 @@ class CostPipeline:
         Raises:
             NoEligibleModelError: No model may take it. LedgerUnavailableError: The policy needs to know what is left.
         """
-        headroom = None
-        if self._engine.routes_by_budget:
-            if self._blocking and not may_block:
+        route, headroom = self._stages.route, None
+        if route.needs_headroom:
+            if self._runtimes.blocks and not may_block:
                 return None
             try:
-                headroom = self._ledger.headroom(request.context.scopes)
+                headroom = self._runtimes.ledger.headroom(request.context.scopes)
             except LedgerUnavailableError:
-                if not self._engine.settings.allow_unavailable:
+                if not self._flow.settings.allow_unavailable:
                     raise
-        call = self._engine.begin(request, providers)
-        self._engine.route(call, headroom)
-        return call
+        return route.keep_for_one_run(self._flow.route(request, providers, headroom))
 
-    def hold(self, request: CallRequest) -> Held:
-        """Set money aside for a call that somebody else sends; end it through what is returned. Raises as ``run``."""
-        self._settle_abandoned()
-        return hold(self._engine, self._ledger, self.clock, request)
+    def authorize(self, request: CallRequest) -> ExternalCall:
+        """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
+        self._runtimes.orphans.settle()
+        return authorize(self._flow, self._runtimes.sync, request)
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
@@ -260,7 +251,7 @@ class CostPipeline:
         Raises:
             PriceNotFoundError, NoEligibleModelError: As a call would.
         """
-        return quote_batch(self._engine, requests, providers)
+        return quote_batch(self._flow, requests, providers)
 
     def ungoverned(self, what: str, advice: str) -> None:
         """Report a call that goes past the middleware, as ``on_ungoverned`` says.
@@ -272,21 +263,21 @@ class CostPipeline:
             raise UnsupportedRequestError(what, advice)
         if self.config.on_ungoverned == "warn":
             _log.warning("%s is not governed: %s", what, advice)
-        self._engine.books.emit(Ungoverned("", self.clock.now(), what, advice))
+        self._stages.record.emit(Ungoverned("", self.clock.now(), what, advice))
 
     # --- what was done ---------------------------------------------------------------------------------------------
 
     @property
     def ledger(self) -> Ledger:
         """The ledger. Streams that were dropped unfinished are settled first."""
-        self._settle_abandoned()
-        return self._ledger
+        self._runtimes.orphans.settle()
+        return self._runtimes.ledger
 
     @property
     def tracker(self) -> CostTracker:
         """What was spent through this pipeline since it was opened, as an immutable value."""
-        self._settle_abandoned()
-        return self._engine.books.tracker
+        self._runtimes.orphans.settle()
+        return self._stages.record.tracker
 
     def records(self) -> tuple[CostRecord, ...]:
         """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
@@ -294,11 +285,11 @@ class CostPipeline:
 
     def record(self, record: CostRecord) -> None:
         """Keep the record of a bill that a host has booked in the ledger by itself."""
-        self._engine.books.add(record)
+        self._stages.record.add(record)
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
-        return self._chronicle.decisions()
+        return self._stages.decisions.decisions()
 
     def feedback(self, call_id: str, score: float, *, name: str = FEEDBACK) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
@@ -311,51 +302,26 @@ class CostPipeline:
         Raises:
             ConfigurationError: The score is outside 0 to 1.
         """
-        self._chronicle.feedback(call_id, score, name)
+        self._stages.decisions.feedback(call_id, score, name)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
-    def _async_ledger(self) -> AsyncLedger | None:
-        if not self._blocking or self._threaded is not None:
-            return self._threaded
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            ledger = self._async_ledgers.get(loop)
-            if ledger is None:
-                ledger = self._async_ledgers[loop] = AsyncLedger.open(self.config.ledger.url, **self._ledger_options)
-            return ledger
-
-    def _settle_abandoned(self) -> None:
-        while self._abandoned:
-            try:
-                settle = self._abandoned.popleft()
-            except IndexError:
-                return
-            settle()
-
-    async def _asettle_abandoned(self) -> None:
-        if self._abandoned:
-            await asyncio.to_thread(self._settle_abandoned)
-
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
-        self._settle_abandoned()
-        self._remember()
-        self._ledger.close()
+        self._runtimes.orphans.settle()
+        self._save_learned()
+        self._runtimes.ledger.close()
 
-    def _remember(self) -> None:
-        if not self._closed:
-            self._closed = True
+    def _save_learned(self) -> None:
+        if (learned := self._stages.cache.take_learned()) is not None:
             with suppress(LedgerError):  # what was learned is a convenience
-                self._engine.remember()
+                self._stages.decisions.save_prefix_stats(learned)
 
     async def aclose(self) -> None:
-        """The same on an event loop; also closes that loop's connections."""
-        await self._asettle_abandoned()
-        await asyncio.to_thread(self._remember)
-        ledger = self._threaded or self._async_ledgers.pop(asyncio.get_running_loop(), None)
-        if ledger is not None:
-            await ledger.aclose()
+        """Close on an event loop; also closes that loop's connections."""
+        await self._runtimes.orphans.asettle()
+        await asyncio.to_thread(self._save_learned)
+        await self._runtimes.aclose()
         self.close()
 
     def __enter__(self) -> Self:

@@ -128,7 +128,8 @@ class Attempt(NamedTuple):
     cache_plan: Any
     """A ``prompt_cache.CachePlan`` for this target, or ``None``."""
     timeout_s: float | None
-    request: CallRequest
+    choices: int = 1
+    """How many answers are asked for and billed."""
 
 
 class Said(NamedTuple):

@@ -14,7 +14,7 @@ What a new host must do:
    ``error.llm_cost_reading``.
 5. Name in ``providers`` what ``send`` can really reach.
 6. Report what cannot be governed through ``pipeline.ungoverned``; where a listener can only veto and meter, use
-   ``pipeline.hold`` and end what it returns.
+   ``pipeline.authorize`` and end what it returns.
 7. Raise refusals as the host's own kind of error that it does not retry.
 8. Import the host inside the package only, so that nothing else loads it.
 

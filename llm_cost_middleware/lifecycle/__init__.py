@@ -1,14 +1,12 @@
-"""The life of one call, written once: a generator of commands, and the two drivers that run them."""
+"""The flow of one call, written once: a generator of commands, the stages it consults, and the drivers that run it."""
 
-from llm_cost_middleware.lifecycle.bookkeeping import Bookkeeper
-from llm_cost_middleware.lifecycle.call import life
-from llm_cost_middleware.lifecycle.commands import World
-from llm_cost_middleware.lifecycle.drivers import adrive, drive
-from llm_cost_middleware.lifecycle.engine import Engine
-from llm_cost_middleware.lifecycle.state import Answer, Settings
+from llm_cost_middleware.lifecycle.drivers import Runtime, adrive, drive
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.stages import Stages
+from llm_cost_middleware.lifecycle.state import CallOutcome, RoutedCall, Settings
 from llm_cost_middleware.lifecycle.streams import AsyncGovernedStream, GovernedStream
 
 __all__ = [
-    "Answer", "AsyncGovernedStream", "Bookkeeper", "Engine", "GovernedStream", "Settings", "World",
-    "adrive", "drive", "life",
+    "AsyncGovernedStream", "CallFlow", "CallOutcome", "GovernedStream", "RoutedCall", "Runtime", "Settings", "Stages",
+    "adrive", "drive",
 ]  # fmt: skip

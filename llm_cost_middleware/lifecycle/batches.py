@@ -1,4 +1,4 @@
-"""What many calls would cost, before the first is made."""
+"""The cost of many calls, before the first is made."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-from llm_cost_middleware.lifecycle.engine import Engine
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.stages.price import expected_cost
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.request import CallRequest
 
 
 class BatchQuote(NamedTuple):
-    """What a batch would cost. ``expected`` counts answers of the length this call site has produced so far."""
+    """The cost of a batch. ``expected`` counts answers of the length this call site has produced so far."""
 
     calls: int
     bound_nanousd: NanoUSD
@@ -32,18 +33,17 @@ class BatchQuote(NamedTuple):
         return self.expected_nanousd.usd
 
 
-def quote_batch(engine: Engine, requests: Iterable[CallRequest], providers: frozenset[str] | None) -> BatchQuote:
+def quote_batch(flow: CallFlow, requests: Iterable[CallRequest], providers: frozenset[str] | None) -> BatchQuote:
     """Quote each request at the model it would be routed to. Nothing is sent, reserved or remembered."""
     models: dict[str, tuple[int, NanoUSD, NanoUSD]] = {}
     for request in requests:
-        call = engine.begin(request, providers)
-        engine.preview(call)
-        quote = engine.quotes.quote(call, call.target)
+        call = flow.route_dry_run(request, providers)
+        quote = flow.stages.price.quote(call, call.target, {})
         calls, bound, expected = models.get(str(quote.target), (0, ZERO, ZERO))
         models[str(quote.target)] = (
             calls + 1,
             NanoUSD(bound + quote.amount_nanousd),
-            NanoUSD(expected + engine.quotes.expected(call, quote)),
+            NanoUSD(expected + expected_cost(call, quote)),
         )
     return BatchQuote(
         sum(calls for calls, _, _ in models.values()),

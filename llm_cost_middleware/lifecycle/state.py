@@ -1,33 +1,34 @@
-"""What a call carries through its life: values, and the one small mutable record of where it is."""
+"""The values of a call on its way, and the one small mutable report of what became of it.
+
+What a call is asked to do is frozen (``RoutedCall``), and so is every attempt (``Quote``, ``ReservedAttempt``,
+``Posting``). What changes from attempt to attempt lives in the locals of ``flow.CallFlow.start``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.budget.ledger.face import Outcome as Status
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.metering import PricedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import Layout
-from llm_cost_middleware.prompt_cache.planner import CachePlan
 from llm_cost_middleware.provider import UsageReading
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Target
+from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.features import Features
-from llm_cost_middleware.tracker import CostRecord, Status
+from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage
-
-_NOWHERE = Target("", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration says of the life of a call."""
+    """The part of the configuration that a call depends on."""
 
     observe: bool = False
     estimate_unknown_price: bool = False
@@ -43,8 +44,33 @@ class Settings:
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
+class RoutedCall(NamedTuple):
+    """A call and where it goes: written once by the route stage, read by every other, and handed to hosts."""
+
+    id: str
+    request: CallRequest
+    decision: RoutingDecision
+    target: Target
+    """Where the first attempt goes: the decision's choice, or in observe mode the caller's own model."""
+    layout: Layout | None
+    """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
+    started_at: float
+    """Monotonic seconds."""
+    sent_externally: bool = False
+    """The caller sends the request itself: never reroute, re-cap or retry it."""
+
+    def scopes_at(self, target: Target) -> tuple[str, ...]:
+        """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
+        return (*self.request.context.scopes, *_scopes_of(target))
+
+
+@lru_cache(maxsize=256)
+def _scopes_of(target: Target) -> tuple[str, str]:
+    return f"provider:{target.provider}", f"model:{target.model}"
+
+
 class Quote(NamedTuple):
-    """What one attempt at one target may cost at most, and the output cap that makes it so."""
+    """The most that one attempt at one target can cost, and the output cap that makes it so."""
 
     target: Target
     amount_nanousd: NanoUSD
@@ -59,7 +85,7 @@ class Quote(NamedTuple):
     """Set where the call's own ``max_cost`` refuses it."""
 
 
-class Hold(NamedTuple):
+class ReservedAttempt(NamedTuple):
     """An attempt with its money set aside."""
 
     reservation_id: str | None
@@ -67,13 +93,17 @@ class Hold(NamedTuple):
     attempt: Attempt
     quote: Quote
     scopes: tuple[str, ...]
-    plan: CachePlan | None
-    started: float
+    started_at: float
     """Monotonic seconds."""
 
+    @property
+    def target(self) -> Target:
+        """The model it is sent to."""
+        return self.attempt.target
 
-class Outcome(NamedTuple):
-    """What an attempt is booked at."""
+
+class Posting(NamedTuple):
+    """The amount to book for an attempt, and the usage and the price that it rests on."""
 
     amount_nanousd: NanoUSD
     status: Status
@@ -81,8 +111,8 @@ class Outcome(NamedTuple):
     priced: PricedCall | None = None
 
 
-class Answer(NamedTuple):
-    """What a call came to: the host's response, how it was routed, and a record of every billed attempt."""
+class CallOutcome(NamedTuple):
+    """The end of a call: the host's response, how it was routed, and a record of every billed attempt."""
 
     response: Any
     call_id: str
@@ -90,51 +120,34 @@ class Answer(NamedTuple):
     records: tuple[CostRecord, ...]
 
 
-@lru_cache(maxsize=256)
-def _own_scopes(target: Target) -> tuple[str, str]:
-    return f"provider:{target.provider}", f"model:{target.model}"
+class CacheTrace(NamedTuple):
+    """An answered attempt whose cache use is worth a line in the journal."""
+
+    attempt: Attempt
+    usage: TokenUsage
+    at: float
 
 
-@dataclass(slots=True)
-class Call:
-    """Where a call is in its life."""
+class CallReport:
+    """The mutable part of a call: what was tried and booked so far."""
 
-    id: str
-    request: CallRequest
-    providers: frozenset[str] | None
-    scopes: tuple[str, ...]
-    started: float
-    """Monotonic seconds."""
-    attempts: int = 0
-    reservations: int = 0
-    target: Target = _NOWHERE
-    """Where the first attempt goes: the decision's choice, or in observe mode the caller's own."""
-    counts: dict[str | None, int | None] = field(default_factory=dict)
-    """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
-    features: Features | None = None
-    decision: RoutingDecision | None = None
-    layout: Layout | None = None
-    fixed: bool = False
-    """Somebody else sends it, as it is: no other model, no other cap, no second attempt."""
-    tried: tuple[Target, ...] = ()
-    accept: Callable[[CallResult], bool] | None = None
-    """The caller's check of an answer: what it rejects goes up a tier."""
-    traces: tuple[tuple[Hold, TokenUsage, float], ...] = ()
-    """Answered attempts whose cache is worth remembering, for the journal."""
-    results: list[CallResult] = field(default_factory=list)
-    """The answers so far, where a check decides which stands."""
-    escalated: bool = False
-    seen: tuple[str, ...] = ()
-    """What the last attempt that was answered shows of itself: names of ``routing.outcomes``."""
-    drew: int = 0
-    """What the retry that led to this attempt drew from the quota."""
-    records: list[CostRecord] = field(default_factory=list)
-    """One for each attempt that was booked."""
-    heard: bool = True
-    """Whether anybody takes note of ordinary events: most calls are made with logging off."""
-    spent_nanousd: int = 0
-    """The sum of the records."""
+    __slots__ = (
+        "cache_traces", "escalated", "quality_signals", "records", "reservations", "spent_nanousd", "token_counts",
+        "tried_targets",
+    )  # fmt: skip
 
-    def scopes_of(self, target: Target) -> tuple[str, ...]:
-        """The call's scopes, with those of the model and its provider."""
-        return (*self.scopes, *_own_scopes(target))
+    def __init__(self) -> None:
+        self.reservations = 0
+        """Reservations tried; numbers their ids."""
+        self.token_counts: dict[str | None, int | None] = {}
+        """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
+        self.tried_targets: list[Target] = []
+        """The models that failed, or whose answer was rejected."""
+        self.records: list[CostRecord] = []
+        """One record for each attempt that was booked."""
+        self.spent_nanousd = 0
+        """The sum of the records."""
+        self.quality_signals: tuple[str, ...] = ()
+        """Failure signals found in the last answered attempt (names from ``routing.outcomes``)."""
+        self.escalated = False
+        self.cache_traces: tuple[CacheTrace, ...] = ()

@@ -8,78 +8,91 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from math import inf
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llm_cost_middleware.errors import LedgerError
-from llm_cost_middleware.lifecycle.commands import Deliver, Extend, Opened, StreamEnd, World
+from llm_cost_middleware.lifecycle.commands import Extend, HandOffStream, OpenedStream, StreamEnd
 
-LATE = "the call has reached its deadline (retry.stream_deadline_s) in the middle of its stream"
+if TYPE_CHECKING:
+    from llm_cost_middleware.budget.ledger import Ledger
+    from llm_cost_middleware.clock import Clock
+
+STREAM_DEADLINE_MESSAGE = "the call has reached its deadline (retry.stream_deadline_s) in the middle of its stream"
 _LINKS = 8  # an exception chain is followed this far
 
 
-class Delivery:
-    """The state of a stream that is being consumed: how to end it, and whether it has ended."""
+class StreamSettlement:
+    """The end of a stream that is being consumed: when it is due, how to settle it, and whether that was done."""
 
-    __slots__ = ("_command", "_due", "_ending", "_renew_at", "_resume", "world")
+    __slots__ = ("_clock", "_command", "_due", "_ending", "_orphaned", "_renew_at", "_resume")
 
-    def __init__(self, command: Deliver, world: World, resume: Callable[[StreamEnd], Any]) -> None:
-        self._command, self._resume, self.world = command, resume, world
+    def __init__(
+        self,
+        command: HandOffStream,
+        clock: Clock,
+        orphaned: deque[Callable[[], None]],
+        resume: Callable[[StreamEnd], object],
+    ) -> None:
+        self._command, self._clock, self._orphaned, self._resume = command, clock, orphaned, resume
         self._ending = Lock()
         held = command.reservation_id is not None
-        self._renew_at = world.clock.monotonic() + command.lease_s / 2 if held else inf
+        self._renew_at = clock.monotonic() + command.lease_s / 2 if held else inf
         self._due = min(self._renew_at, command.deadline)
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> OpenedStream:
         """The stream, its iterator and its first chunk."""
         return self._command.opened
 
     def end(self, error: BaseException | None) -> None:
         """Settle the stream; the second time, nothing."""
-        if (end := self.told(error)) is not None:
+        if (end := self.claim_end(error)) is not None:
             self._resume(end)
 
-    def told(self, error: BaseException | None) -> StreamEnd | None:
-        """How it ended; ``None`` to everybody but the first who asks, in whatever thread."""
+    def claim_end(self, error: BaseException | None) -> StreamEnd | None:
+        """How the stream ended, for the first who asks; ``None`` for everybody else, in whatever thread."""
         return StreamEnd(self.opened.stream.reading(), error) if self._ending.acquire(blocking=False) else None
 
-    def renewal(self) -> Extend | None:
-        """The command that renews the lease, when half of it has passed. It may fail: then the stream settles late.
+    def due_renewal(self) -> Extend | None:
+        """The command that renews the reservation, once half of its lifetime has passed.
+
+        It may fail: then the stream settles late.
 
         Raises:
-            TimeoutError: The call's deadline has passed, and the answer has not been told to its end.
+            TimeoutError: The call's deadline has passed, and the answer is not complete.
         """
-        now = self.world.clock.monotonic()
+        now = self._clock.monotonic()
         if now < self._due:
             return None
         command = self._command
         if now >= command.deadline:
             if not self.opened.stream.reading().complete:
-                raise TimeoutError(LATE)
-            self._due = inf  # paid for, and as good as delivered
+                raise TimeoutError(STREAM_DEADLINE_MESSAGE)
+            self._due = inf  # the usage is complete, so the call is paid for: do not time it out
         if now < self._renew_at or command.reservation_id is None:
             return None
         self._renew_at = now + command.lease_s / 2
         self._due = min(self._renew_at, command.deadline)
         return Extend(command.reservation_id, command.lease_s)
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds to the deadline."""
-        return self._command.deadline - self.world.clock.monotonic()
+        return self._command.deadline - self._clock.monotonic()
 
-    def abandon(self) -> None:
-        """Called by the finaliser: leave the rest to the pipeline."""
+    def enqueue_orphan(self) -> None:
+        """Called by the finaliser, which may run under any lock: leave the rest to the pipeline."""
         if not self._ending.locked():
-            self.world.abandoned.append(partial(self.end, GeneratorExit()))
+            self._orphaned.append(partial(self.end, GeneratorExit()))
 
 
-def is_closing(error: BaseException) -> bool:
+def is_generator_close(error: BaseException) -> bool:
     """Whether a coroutine or generator is being closed, by whatever name its inner layers let that through."""
     link: BaseException | None = error
     for _ in range(_LINKS):
@@ -89,28 +102,28 @@ def is_closing(error: BaseException) -> bool:
     return isinstance(link, GeneratorExit)
 
 
-def _wake(stream: weakref.ref[AsyncGovernedStream]) -> None:
-    if (waiting := stream()) is not None:  # not even a clock keeps a stream that was dropped
-        waiting.wake()
+def _on_deadline(stream: weakref.ref[AsyncGovernedStream]) -> None:
+    if (waiting := stream()) is not None:  # the timer holds only a weak reference: a dropped stream can be collected
+        waiting.cancel_pending_read()
 
 
 class GovernedStream(Iterator[Any]):
     """The chunks of a synchronous stream."""
 
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
-        self._finalizer = weakref.finalize(self, delivery.abandon)
-        self._finalizer.atexit = False  # nobody is left to settle it then but its lease
-        self._iterator = delivery.opened.chunks()
+    def __init__(self, settlement: StreamSettlement, ledger: Ledger) -> None:
+        self._settlement, self._ledger = settlement, ledger
+        self._finalizer = weakref.finalize(self, settlement.enqueue_orphan)
+        self._finalizer.atexit = False  # at exit nobody can settle it any more: it expires
+        self._iterator = settlement.opened.chunks()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
         try:
-            if (renewal := self._delivery.renewal()) is not None:
+            if (renewal := self._settlement.due_renewal()) is not None:
                 with suppress(LedgerError):
-                    renewal.run(self._delivery.world)
+                    renewal.apply(self._ledger)
             return next(self._iterator)
         except StopIteration:
             self._end(None)
@@ -118,20 +131,20 @@ class GovernedStream(Iterator[Any]):
         except BaseException as error:
             if isinstance(error, TimeoutError):  # perhaps the deadline's: then the connection is still open
                 with suppress(Exception):
-                    self._delivery.opened.stream.close()
+                    self._settlement.opened.stream.close()
             self._end(error)
             raise
 
     def close(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
         try:
-            self._delivery.opened.stream.close()
+            self._settlement.opened.stream.close()
         finally:
             self._end(GeneratorExit())
 
     def _end(self, error: BaseException | None) -> None:
         self._finalizer.detach()
-        self._delivery.end(error)
+        self._settlement.end(error)
 
     def __enter__(self) -> Self:
         return self
@@ -145,31 +158,38 @@ class GovernedStream(Iterator[Any]):
 class AsyncGovernedStream(AsyncIterator[Any]):
     """The chunks of an asynchronous stream."""
 
-    def __init__(self, delivery: Delivery, resume: Callable[[StreamEnd], Awaitable[Any]]) -> None:
-        self._delivery, self._resume = delivery, resume
-        self._finalizer = weakref.finalize(self, delivery.abandon)
+    def __init__(
+        self,
+        settlement: StreamSettlement,
+        resume: Callable[[StreamEnd], Awaitable[object]],
+        extend: Callable[[Extend], Awaitable[object]],
+    ) -> None:
+        self._settlement, self._resume, self._extend = settlement, resume, extend
+        self._finalizer = weakref.finalize(self, settlement.enqueue_orphan)
         self._finalizer.atexit = False
-        self._iterator = delivery.opened.achunks()
+        self._iterator = settlement.opened.achunks()
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelled_before: int | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        if (left := delivery.left()) < inf:
-            self._alarm = asyncio.get_running_loop().call_later(left, _wake, weakref.ref(self))
+        if (left := settlement.seconds_left()) < inf:
+            self._alarm = asyncio.get_running_loop().call_later(left, _on_deadline, weakref.ref(self))
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         try:
-            if (renewal := self._delivery.renewal()) is not None:
+            if (renewal := self._settlement.due_renewal()) is not None:
                 with suppress(LedgerError):
-                    await renewal.arun(self._delivery.world)
+                    await self._extend(renewal)
             self._waiting = asyncio.current_task()
             try:
                 return await anext(self._iterator)
             except asyncio.CancelledError as error:
-                if self._is_woken():  # by the deadline; whoever else cancelled the task meanwhile comes first
-                    raise TimeoutError(LATE) from error
+                if (
+                    self._is_own_cancellation()
+                ):  # by the deadline; whoever else cancelled the task meanwhile comes first
+                    raise TimeoutError(STREAM_DEADLINE_MESSAGE) from error
                 raise
             finally:
                 self._waiting = None
@@ -179,18 +199,18 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         except BaseException as error:
             if isinstance(error, TimeoutError):
                 with suppress(Exception):
-                    await self._delivery.opened.stream.aclose()
-            if not is_closing(error):  # else this coroutine may not await any more: that is for the finaliser
+                    await self._settlement.opened.stream.aclose()
+            if not is_generator_close(error):  # else this coroutine may not await any more: that is for the finaliser
                 await self._end(error)
             raise
 
-    def wake(self) -> None:
+    def cancel_pending_read(self) -> None:
         """The deadline has passed: whoever waits for a chunk, waits no longer."""
-        if self._waiting is not None and not self._delivery.opened.stream.reading().complete:
+        if self._waiting is not None and not self._settlement.opened.stream.reading().complete:
             self._cancelled_before = self._waiting.cancelling()
             self._waiting.cancel()
 
-    def _is_woken(self) -> bool:
+    def _is_own_cancellation(self) -> bool:
         """Whether the deadline alone cancelled the waiting task; takes that back, as ``asyncio.timeout`` does."""
         before, self._cancelled_before = self._cancelled_before, None
         return before is not None and self._waiting is not None and self._waiting.uncancel() <= before
@@ -200,7 +220,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         try:
             with suppress(RuntimeError):  # the iterator is being awaited elsewhere: the connection goes first
                 await self._iterator.aclose()
-            await self._delivery.opened.stream.aclose()
+            await self._settlement.opened.stream.aclose()
         finally:
             await self._end(GeneratorExit())
 
@@ -208,7 +228,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._finalizer.detach()
         if self._alarm is not None:
             self._alarm.cancel()
-        if (end := self._delivery.told(error)) is not None:
+        if (end := self._settlement.claim_end(error)) is not None:
             await self._resume(end)
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from llm_cost_middleware.events import Adjusted, Capped, Event, Failed, Refused, Retried, ThresholdCrossed
 from llm_cost_middleware.money import NanoUSD, format_usd
 
-_log = logging.getLogger("llm_cost_middleware")
+LOGGER = logging.getLogger("llm_cost_middleware")
 _WARNINGS = (Adjusted, Capped, Failed, Refused, Retried, ThresholdCrossed)
 """Not ``Ungoverned``: whether that is worth a warning is for ``on_ungoverned`` to say, and the pipeline warns then."""
 
@@ -16,16 +16,11 @@ _WARNINGS = (Adjusted, Capped, Failed, Refused, Retried, ThresholdCrossed)
 class LoggingObserver:
     """Writes each event as one line: warnings where a call was changed, refused, retried or failed, else ``INFO``."""
 
-    @staticmethod
-    def listens() -> bool:
-        """Whether ordinary events are logged at all."""
-        return _log.isEnabledFor(logging.INFO)
-
     def on_event(self, event: Event) -> None:
         """Log ``event``."""
         level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
-        if _log.isEnabledFor(level):
-            _log.log(level, "%s", describe(event), extra={"llm_cost_event": event})
+        if LOGGER.isEnabledFor(level):
+            LOGGER.log(level, "%s", describe(event), extra={"llm_cost_event": event})
 
 
 def describe(event: Event) -> str:

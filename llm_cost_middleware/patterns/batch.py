@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
-from llm_cost_middleware.lifecycle import Answer
+from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.patterns.process import Job, Result, add_all, refuse_if_over
 from llm_cost_middleware.pipeline import CostPipeline
@@ -160,7 +160,7 @@ class _Batch:
                 return
             yield index, item
 
-    def add(self, index: int, answer: Answer) -> None:
+    def add(self, index: int, answer: CallOutcome) -> None:
         self._tracker = add_all(self._tracker, answer)
         self._done[index] = self.job.result(answer, self._parse)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
-from llm_cost_middleware.lifecycle import Answer
+from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.prompt_cache.breakpoints import render_anthropic, render_openai_chat
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -100,7 +100,7 @@ def refuse_if_over(tracker: CostTracker) -> None:
         raise BudgetExceededError(tracker.total_cost, tracker.budget_limit)
 
 
-def add_all(tracker: CostTracker, answer: Answer) -> CostTracker:
+def add_all(tracker: CostTracker, answer: CallOutcome) -> CostTracker:
     """A tracker with every billed attempt of a call added."""
     for record in answer.records:
         tracker = tracker.add(record)
@@ -149,7 +149,7 @@ class Job:
 
         return stands
 
-    def call(self, text: str, accept: Check | None = None) -> Answer:
+    def call(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call."""
         body = self._api.body(self._system, text)
 
@@ -157,10 +157,10 @@ class Job:
             return self._read(self._create(**self._render(body, attempt)))
 
         answer = self.pipeline.call(self.request(text), send, providers=self.providers, accept=accept)
-        assert isinstance(answer, Answer)  # noqa: S101 - nothing was streamed
+        assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
         return answer
 
-    async def acall(self, text: str, accept: Check | None = None) -> Answer:
+    async def acall(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call with an asynchronous client."""
         body = self._api.body(self._system, text)
 
@@ -168,10 +168,10 @@ class Job:
             return self._read(await self._create(**self._render(body, attempt)))
 
         answer = await self.pipeline.acall(self.request(text), send, providers=self.providers, accept=accept)
-        assert isinstance(answer, Answer)  # noqa: S101 - nothing was streamed
+        assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
         return answer
 
-    def result(self, answer: Answer, parse_result: Callable[[Any], Any] | None) -> Result:
+    def result(self, answer: CallOutcome, parse_result: Callable[[Any], Any] | None) -> Result:
         """What the caller gets of an answer."""
         text = self._api.text(answer.response)
         try:

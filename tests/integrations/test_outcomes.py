@@ -259,7 +259,7 @@ def test_a_question_is_new_after_a_while(sim, clients, monkeypatch):
     chat(pipeline, clients, conversation="c")
     clock.advance(601)
     chat(pipeline, clients, conversation="c")
-    logged = list(pipeline._chronicle._log.read())  # a memory ledger has no journal
+    logged = list(pipeline._stages.decisions._log.read())  # a memory ledger has no journal
     assert [[outcome.name for outcome in entry.outcomes] for entry in logged] == [["user_retry"], [], []]
 
 

@@ -275,7 +275,7 @@ def test_an_observer_that_fails_is_logged_and_harms_nobody(houses, caplog):
         def on_event(self, event):
             raise RuntimeError("no")
 
-    house.pipeline._engine.books.observers += (Broken(),)
+    house.pipeline._stages.record.observers += (Broken(),)
     with caplog.at_level(logging.ERROR):
         house.ask("openai")
     assert "observer" in caplog.text

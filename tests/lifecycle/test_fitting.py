@@ -147,32 +147,32 @@ def test_money_that_is_gone_between_the_quote_and_the_reservation_is_not_spent_t
     class Thief:
         def on_event(self, event):
             if type(event).__name__ == "Routed":
-                house.pipeline._ledger.reserve("0.0199", id="thief")
+                house.pipeline._runtimes.ledger.reserve("0.0199", id="thief")
 
-    house.pipeline._engine.books.observers += (Thief(),)
+    house.pipeline._stages.record.observers += (Thief(),)
     with pytest.raises(BudgetExceededError) as caught:
         house.call(max_tokens=100, model="gpt-5.1")
     assert str(caught.value.pending) == "0.019900000"
     assert not house.sim.requests
-    house.pipeline._ledger.void("thief")
+    house.pipeline._runtimes.ledger.void("thief")
     assert house.balance.available_nanousd == 20_000_000
 
 
 def test_money_that_is_gone_between_the_cap_and_the_reservation_is_a_refusal(houses, monkeypatch):
     house = houses(budgets=_budget("0.02"))
-    ledgers = [type(house.pipeline._ledger)]
+    ledgers = [type(house.pipeline._runtimes.ledger)]
     from llm_cost_middleware.budget.ledger import AsyncLedger
 
     sync_available, async_available = ledgers[0].available, AsyncLedger.available
 
     def available(self, scopes=()):
         left = sync_available(self, scopes)
-        house.pipeline._ledger.reserve("0.0199")
+        house.pipeline._runtimes.ledger.reserve("0.0199")
         return left
 
     async def aavailable(self, scopes=()):
         left = await async_available(self, scopes)
-        house.pipeline._ledger.reserve("0.0199")
+        house.pipeline._runtimes.ledger.reserve("0.0199")
         return left
 
     monkeypatch.setattr(ledgers[0], "available", available)

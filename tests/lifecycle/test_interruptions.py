@@ -224,7 +224,7 @@ def test_ctrl_c_in_a_stream_is_settled(house, provider):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(house, provider, verb, when, monkeypatch):
     """The verb may have happened or not; it is repeated, or undone, by its id."""
-    ledger = house.pipeline._ledger
+    ledger = house.pipeline._runtimes.ledger
     real, calls = getattr(ledger, verb), []
 
     def interrupted(*args, **kwargs):

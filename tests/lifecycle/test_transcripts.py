@@ -15,8 +15,8 @@ import pytest
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.ledger import AsyncLedger
 from llm_cost_middleware.context import read_context
-from llm_cost_middleware.lifecycle import World, adrive, drive, life
-from llm_cost_middleware.lifecycle.commands import Compute, Deliver, Note, Send
+from llm_cost_middleware.lifecycle import Runtime, adrive, drive
+from llm_cost_middleware.lifecycle.commands import HandOffStream, RunInThread, Send, WriteLog
 from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import FakeClock
@@ -117,7 +117,7 @@ def raising(error):
 
 
 HOLD = ("Reserve", "Send")
-BOOK = ("Settle", "Note")
+BOOK = ("Settle", "WriteLog")
 TIGHT = {"budgets": [{"scope": "global", "limit": "0.01"}]}
 OBSERVE = {"mode": "observe"}
 SETTLED = ("Routed", "Reserved", "Settled")
@@ -146,57 +146,57 @@ SCENARIOS = {
         ("Routed", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Retried", "Reserved", "Settled"),
     ),
     "faulty": Scenario(
-        (fails(400),), (*HOLD, "Void", "Note"), ("Routed", "Reserved", "Voided", "Failed"),
+        (fails(400),), (*HOLD, "Void", "WriteLog"), ("Routed", "Reserved", "Voided", "Failed"),
         raises=openai.APIStatusError,
     ),
     "given up": Scenario(
-        (fails(500),) * 3, (*HOLD, "Void", "Sleep", *HOLD, "Void", *HOLD, "Void", "Note"),
+        (fails(500),) * 3, (*HOLD, "Void", "Sleep", *HOLD, "Void", *HOLD, "Void", "WriteLog"),
         ("Routed", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Failed"),
         raises=anthropic.APIStatusError,
     ),
     "cancelled": Scenario(
-        (raising(asyncio.CancelledError()),), (*HOLD, "Settle", "Note"), (*SETTLED, "Failed"),
+        (raising(asyncio.CancelledError()),), (*HOLD, "Settle", "WriteLog"), (*SETTLED, "Failed"),
         raises=asyncio.CancelledError,
     ),
-    "a stream": Scenario((lambda _: _whole(),), (*HOLD, "Deliver", *BOOK), SETTLED),
-    "a stream that is closed": Scenario((lambda _: _whole(),), (*HOLD, "Deliver", *BOOK), SETTLED, leave=2),
+    "a stream": Scenario((lambda _: _whole(),), (*HOLD, "HandOffStream", *BOOK), SETTLED),
+    "a stream that is closed": Scenario((lambda _: _whole(),), (*HOLD, "HandOffStream", *BOOK), SETTLED, leave=2),
     "a stream that breaks": Scenario(
-        (lambda _: _half(),), (*HOLD, "Deliver", *BOOK), (*SETTLED, "Failed"), raises=openai.APIConnectionError
+        (lambda _: _half(),), (*HOLD, "HandOffStream", *BOOK), (*SETTLED, "Failed"), raises=openai.APIConnectionError
     ),
     "a stream that never begins": Scenario(
-        (lambda _: _dead(), lambda _: _whole()), (*HOLD, "Settle", "Sleep", *HOLD, "Deliver", *BOOK),
+        (lambda _: _dead(), lambda _: _whole()), (*HOLD, "Settle", "Sleep", *HOLD, "HandOffStream", *BOOK),
         ("Routed", "Reserved", "Settled", "Retried", "Reserved", "Settled"),
     ),
     "counted exactly": Scenario(
-        (ok,), ("Reserve", "Compute", *HOLD, *BOOK), SETTLED, {"budgets": [{"scope": "global", "limit": "0.005"}]},
+        (ok,), ("Reserve", "RunInThread", *HOLD, *BOOK), SETTLED, {"budgets": [{"scope": "global", "limit": "0.005"}]},
         text="words that are plain " * 200, max_tokens=1_000, model="gpt-5-mini",
     ),
     "downgraded": Scenario(
-        (ok,), ("Reserve", "Compute", "Reserve", *HOLD, *BOOK), ("Routed", "Reserved", "Adjusted", "Settled"),
+        (ok,), ("Reserve", "RunInThread", "Reserve", *HOLD, *BOOK), ("Routed", "Reserved", "Adjusted", "Settled"),
         {**TIGHT, "routing": {"text_threshold": 1}}, max_tokens=1_500,
     ),
     "capped": Scenario(
-        (ok,), ("Reserve", "Compute", "Reserve", "Available", *HOLD, *BOOK),
+        (ok,), ("Reserve", "RunInThread", "Reserve", "Available", *HOLD, *BOOK),
         ("Routed", "Reserved", "Adjusted", "Settled"),
         {**TIGHT, "output": {"on_insufficient": ["cap_output", "raise"], "default_max_tokens": 50_000}},
     ),
     "refused": Scenario(
-        (), ("Reserve", "Compute", "Reserve", "Note"), ("Routed", "Refused"),
+        (), ("Reserve", "RunInThread", "Reserve", "WriteLog"), ("Routed", "Refused"),
         {"budgets": [{"scope": "global", "limit": "0.000001"}], "output": {"on_insufficient": ["raise"]}},
         raises=Exception,
     ),
     "refused for its own limit": Scenario(
-        (), ("Compute", "Note"), ("Routed", "Refused"), {"output": {"on_insufficient": ["raise"]}},
+        (), ("RunInThread", "WriteLog"), ("Routed", "Refused"), {"output": {"on_insufficient": ["raise"]}},
         said={"max_cost": "0.000001"}, raises=Exception,
     ),
     "observed": Scenario((ok,), (*HOLD, *BOOK), SETTLED, OBSERVE, model="gpt-5-mini"),
     "observed beyond the budget": Scenario(
-        (ok,), ("Reserve", "Compute", "Available", "Available", "Send", "Book", "Note"),
+        (ok,), ("Reserve", "RunInThread", "Available", "Available", "Send", "PostUnreserved", "WriteLog"),
         ("Routed", "Refused", "Settled", "ThresholdCrossed"),
         {**OBSERVE, "budgets": [{"scope": "global", "limit": "0.000001"}]}, model="gpt-5-mini",
     ),
     "routed by what is left": Scenario(
-        (ok,), ("Look", *HOLD, *BOOK), SETTLED,
+        (ok,), ("ReadHeadroom", *HOLD, *BOOK), SETTLED,
         {**TIGHT, "routing": {"explore": 0.1}}, max_tokens=100,
     ),
 }  # fmt: skip
@@ -224,10 +224,10 @@ def _recorded(steps, transcript):
 
 
 def _described(command):
-    if isinstance(command, Note | Compute):
+    if isinstance(command, WriteLog | RunInThread):
         return type(command).__name__
-    if isinstance(command, Deliver):
-        return f"Deliver({command.reservation_id!r}, {command.lease_s})"
+    if isinstance(command, HandOffStream):
+        return f"HandOffStream({command.reservation_id!r}, {command.lease_s})"
     if isinstance(command, Send):
         attempt = command.attempt
         return f"Send({attempt.number}, {attempt.target}, {attempt.max_tokens}, {attempt.timeout_s})"
@@ -268,10 +268,10 @@ def _play(scenario, url, *, asynchronous):
     async def asend(attempt):
         return send(attempt)
 
-    steps = _recorded(life(pipeline._engine, request, providers=BOTH), transcript)
+    steps = _recorded(pipeline._flow.start(request, providers=BOTH), transcript)
 
     def run():
-        answer = drive(steps, World(pipeline._ledger, clock, send))
+        answer = drive(steps, Runtime(pipeline.ledger, clock), send)
         if hasattr(answer, "response"):
             return [answer.response]
         if scenario.leave is None:
@@ -283,7 +283,7 @@ def _play(scenario, url, *, asynchronous):
     async def arun():
         ledger = AsyncLedger.open(url, clock=clock) if url.startswith("sqlite") else None
         try:
-            answer = await adrive(steps, World(pipeline._ledger, clock, asend, ledger))
+            answer = await adrive(steps, Runtime(pipeline.ledger, clock, ledger), asend)
             if hasattr(answer, "response"):
                 return [answer.response]
             if scenario.leave is None:
@@ -320,4 +320,4 @@ def test_both_drivers_write_the_same_transcript(scenario, ledger, tmp_path):
     assert transcript[-1].startswith("raised" if scenario.raises else "returned")
 
 
-COMMANDS = frozenset({"Note", "Compute"})
+COMMANDS = frozenset({"WriteLog", "RunInThread"})

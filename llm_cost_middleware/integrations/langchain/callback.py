@@ -30,7 +30,7 @@ from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
 from llm_cost_middleware.integrations.langchain.names import Named, model_of
 from llm_cost_middleware.integrations.langchain.structured import note_bill
 from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
-from llm_cost_middleware.lifecycle.held import Held
+from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
@@ -48,7 +48,7 @@ class _Open(NamedTuple):
     """A call between its start and its end."""
 
     provider: str
-    held: Held
+    held: ExternalCall
 
 
 _claimed: dict[tuple[int, UUID], str] = {}
@@ -113,7 +113,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         context = read_context(said[METADATA_KEY]) if METADATA_KEY in said else current_context()
         request = read_call(self._home(model, told), messages[0], {}, context=context, stream=False)
         try:
-            held = self.pipeline.hold(request)
+            held = self.pipeline.authorize(request)
         except BudgetExceededError as error:
             raise_as_model_error(error)
         except PriceNotFoundError as error:

@@ -25,7 +25,7 @@ from llm_cost_middleware.integrations.langchain.structured import (
 )
 from llm_cost_middleware.integrations.langchain.targets import Targets
 from llm_cost_middleware.integrations.langchain.usage import STAMP, MeteredStream, read_result
-from llm_cost_middleware.lifecycle.state import Call
+from llm_cost_middleware.lifecycle import RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Said
 
@@ -43,7 +43,7 @@ class Route(str):
     request: CallRequest | None
     """``None``: not routed ahead, because several prompts share the arguments."""
     providers: frozenset[str]
-    call: Call | None
+    call: RoutedCall | None
     """The call, already routed; ``None`` where that would have blocked an event loop: its policy asks the ledger."""
     error: LLMCostError | None
     """What stands against it: raised when it would be sent, so that its run shows it."""
@@ -54,7 +54,7 @@ class Route(str):
         metadata: Mapping[str, Any] | None,
         request: CallRequest | None = None,
         providers: frozenset[str] = frozenset(),
-        call: Call | None = None,
+        call: RoutedCall | None = None,
         error: LLMCostError | None = None,
     ) -> Route:
         """A route."""

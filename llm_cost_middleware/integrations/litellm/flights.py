@@ -13,7 +13,7 @@ from llm_cost_middleware.integrations.litellm.convert import GOVERNED, RouterCal
 from llm_cost_middleware.integrations.litellm.once import Underway, send_once
 from llm_cost_middleware.integrations.litellm.streams import ChatStream, EventStream, result
 from llm_cost_middleware.integrations.litellm.usage import extra
-from llm_cost_middleware.lifecycle.held import Held
+from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest
@@ -29,7 +29,7 @@ class Flight:
     """One request."""
 
     call: RouterCall
-    held: Held
+    held: ExternalCall
     underway: Underway | None = None
     """Set when it leaves for the provider."""
 
@@ -53,7 +53,7 @@ class Flights:
 
     async def admit(self, call: RouterCall, request: CallRequest) -> Flight:
         """Set its money aside. Raises as a call does."""
-        held = await self._run(lambda: self._pipeline.hold(request))
+        held = await self._run(lambda: self._pipeline.authorize(request))
         flight = self._flights[held.attempt.call_id] = Flight(call, held)
         return flight
 

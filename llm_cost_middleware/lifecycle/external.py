@@ -1,0 +1,41 @@
+"""Calls that the caller sends: their money is set aside before, and booked after, by hand."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from llm_cost_middleware.lifecycle.drivers import Flow, Runtime, drive
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+
+
+class ExternalCall:
+    """A call whose money is set aside. End it once, with ``settle`` or ``fail``; otherwise its reservation expires."""
+
+    __slots__ = ("_flow", "_runtime", "attempt")
+
+    def __init__(self, flow: Flow, runtime: Runtime, attempt: Attempt) -> None:
+        self._flow, self._runtime, self.attempt = flow, runtime, attempt
+
+    def settle(self, reading: UsageReading) -> None:
+        """Book the cost; where the usage is not reported, the amount that was set aside."""
+        drive(self._flow, self._runtime, None, value=CallResult(None, reading))
+
+    def fail(self, error: BaseException) -> None:
+        """Give the money back where the error shows that nothing was billed; else book it."""
+        if isinstance(error, GeneratorExit):  # a stream that was left: it would close the flow before it has settled
+            self.settle(UsageReading())
+            return
+        with suppress(BaseException):  # the error itself comes back: it is the caller's to raise
+            drive(self._flow, self._runtime, None, error=error)
+
+
+def authorize(flow: CallFlow, runtime: Runtime, request: CallRequest) -> ExternalCall:
+    """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
+    pinned = request._replace(pinned=True, context=request.context._replace(force_model=None))
+    call = flow.stages.route.keep_for_one_run(flow.route(pinned, None, sent_externally=True))
+    steps = flow.start(pinned, prepared=call)
+    attempt = drive(steps, runtime, None)
+    assert isinstance(attempt, Attempt)  # noqa: S101 - nothing was sent that could have been answered
+    return ExternalCall(steps, runtime, attempt)

@@ -1,0 +1,187 @@
+"""The flow of one call, as a generator of commands.
+
+route → quote → reserve → SEND → usage → cost → settle → record
+
+One reservation per attempt. Whatever happens to an attempt, its reservation is resolved before the next one begins and
+before anything is raised.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Any
+
+from llm_cost_middleware.budget.rules import Headroom
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LLMCostError
+from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
+from llm_cost_middleware.lifecycle.drivers import Flow
+from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
+from llm_cost_middleware.lifecycle.settling import Settling
+from llm_cost_middleware.lifecycle.stages import Stages
+from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.routing.outcomes import failures
+
+_log = logging.getLogger(__name__)
+
+
+class CallFlow:
+    """Takes calls through the stages. One a pipeline; all state of a call is in the locals of its generator.
+
+    Args:
+        stages: What a call consults.
+        settings: What it may do.
+        clock: Time.
+        new_id: Makes call ids.
+        stream_deadline_s: Seconds from the start of a call to the end of its stream.
+    """
+
+    def __init__(
+        self, stages: Stages, settings: Settings, clock: Clock, new_id: Callable[[], str], stream_deadline_s: float
+    ) -> None:
+        self.stages, self.settings, self._new_id = stages, settings, new_id
+        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, settings)
+        self._stream_deadline_s = inf if settings.observe else stream_deadline_s
+
+    def route(
+        self,
+        request: CallRequest,
+        providers: frozenset[str] | None,
+        headroom: Headroom | None = None,
+        *,
+        sent_externally: bool = False,
+    ) -> RoutedCall:
+        """Take in a call: draw its id and choose its model.
+
+        Raises:
+            NoEligibleModelError: No model may take it.
+        """
+        stages = self.stages
+        named = stages.price.named_model(request) if self.settings.observe else None
+        call = stages.route.route(
+            self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally
+        )
+        if stages.record.has_listeners:
+            stages.record.routed(call)
+        return call
+
+    def route_dry_run(self, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
+        """The call as it would be routed. Nothing is remembered."""
+        return self.stages.route.route_dry_run(self._new_id(), request, providers)
+
+    def start(
+        self,
+        request: CallRequest,
+        *,
+        providers: frozenset[str] | None = None,
+        prepared: RoutedCall | None = None,
+        accept: Callable[[CallResult], bool] | None = None,
+    ) -> Flow:
+        """Govern one call.
+
+        Args:
+            request: The call.
+            providers: The providers that this host can send to; ``None``: those with a key in the environment.
+            prepared: The call, where it was routed ahead; it is good for one run.
+            accept: Checks an answer; what it rejects is asked once more, a tier up, where the budget allows.
+
+        Raises:
+            BudgetExceededError: It does not fit, and nothing that ``on_insufficient`` allows makes it fit.
+            NoEligibleModelError: No model may take it.
+            PriceNotFoundError: The model has no price, and ``on_unknown_price`` is ``deny``.
+            CircuitOpenError: Every model that may take it is failing.
+            LedgerUnavailableError: The ledger does not answer, and ``on_unavailable`` is ``deny``.
+            Exception: The error of the last attempt, as the host raised it.
+        """
+        route = self.stages.route
+        if prepared is not None and route.claim(prepared):
+            call = prepared
+        else:
+            headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
+            call = self.route(request, providers, headroom)
+        report = CallReport()
+        try:
+            response = yield from self._attempts(call, report, accept)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from self._write_log(call, report)
+            raise
+        yield from self._write_log(call, report)
+        return CallOutcome(response, call.id, call.decision, tuple(report.records))
+
+    def _attempts(
+        self, call: RoutedCall, report: CallReport, accept: Callable[[CallResult], bool] | None
+    ) -> Steps[Any]:
+        """Attempt after attempt, until one is answered or nothing is left to try. Returns the host's response."""
+        target, number, retry_tokens = call.target, 0, 0
+        results: list[CallResult] = []
+        cause: BaseException | None = None
+        while True:
+            number += 1
+            try:
+                reserved = yield from self._reserving.admit_and_reserve(call, report, target, number)
+            except LLMCostError as refusal:
+                if results:  # an answer that a check rejected is better than none
+                    return results[-1].response
+                refusal.__cause__ = refusal.__cause__ or cause  # a refused second attempt shows why the first failed
+                raise
+            cause = None  # the traceback of an error holds this frame: no cycle of references
+            try:
+                answer = yield Send(reserved.attempt)
+            except BaseException as error:
+                following, retry_tokens = yield from self._settling.after_failure(
+                    call, report, reserved, error, retry_tokens
+                )
+                if following is None:
+                    if results and isinstance(error, Exception):
+                        return results[-1].response
+                    raise
+                cause = error
+            else:
+                if not isinstance(answer, CallResult):
+                    deadline = call.started_at + self._stream_deadline_s
+                    end = yield HandOffStream(answer, reserved.reservation_id, self.settings.lease_s, deadline)
+                    yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
+                    return None
+                posting = self.stages.price.posting(reserved, answer.reading)
+                yield from self._settling.post(call, report, reserved, posting, retry_tokens)
+                verdict = self._review(call, report, reserved, answer, results, accept)
+                if isinstance(verdict, CallResult):
+                    return verdict.response
+                following = verdict
+            target = following
+
+    def _review(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        answer: CallResult,
+        results: list[CallResult],
+        accept: Callable[[CallResult], bool] | None,
+    ) -> CallResult | Target:
+        """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
+        route = self.stages.route
+        if self.settings.learning and (said := answer.said) is not None:
+            report.quality_signals += failures(call.request, said)
+        if call.request.pinned or self.settings.observe or (accept is None and not route.has_cascades):
+            return answer
+        results.append(answer)
+        verdict = route.review_answer(call, reserved, results, accept)
+        if isinstance(verdict, Target):
+            report.escalated = True
+            report.tried_targets.append(reserved.target)  # where money is short no step down leads back to it
+            self.stages.record.escalated(reserved, verdict)
+        return verdict
+
+    def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
+        """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
+        try:
+            yield WriteLog(partial(self.stages.decisions.record, call, report))
+        except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
+            _log.exception("the decision of call %s was not logged", call.id)

@@ -1,0 +1,201 @@
+"""Before an attempt: wait until it may be sent, quote it, and set its money aside or make it fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from llm_cost_middleware.budget.rules import Headroom
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.lifecycle.commands import Available, Command, ReadHeadroom, Reserve, RunInThread, Sleep, Void
+from llm_cost_middleware.lifecycle.stages import Stages
+from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_of
+from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.retry.gate import Admission
+
+_log = logging.getLogger(__name__)
+_WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
+_T = TypeVar("_T")
+Steps = Generator[Command, Any, _T]
+"""A part of a call's flow: yields commands, is sent their results, returns a value."""
+
+
+class Reserving:
+    """The steps from a chosen model to an attempt that may be sent. One a pipeline; keeps nothing of a call."""
+
+    def __init__(self, stages: Stages, settings: Settings, clock: Clock) -> None:
+        self._stages, self._settings, self._clock = stages, settings, clock
+
+    def admit_and_reserve(
+        self, call: RoutedCall, report: CallReport, target: Target, number: int
+    ) -> Steps[ReservedAttempt]:
+        """Admit the attempt and set its money aside. In observe mode a misfit is only reported."""
+        stages, observe = self._stages, self._settings.observe
+        admission = stages.health.admit(target)
+        if admission.action != "go":
+            target = yield from self._wait_for_breaker(call, target, admission)
+        if stages.cache.warms_first:
+            yield from self._wait_for_cache_write(call, target)
+        quote = stages.price.quote(call, target, report.token_counts)
+        try:
+            return (yield from self._reserve(call, report, quote, number))
+        except BudgetExceededError as refusal:
+            fitting = yield from self._fit_to_budget(call, report, quote, number)
+            if fitting is None:
+                stages.record.refused(call, quote, enforced=not observe, scope=refusal.scope)
+                if not observe:
+                    raise
+            # an observer sends the call as it is, whether it could be made to fit or not
+            return self._unreserved(call, quote, number) if fitting is None or observe else fitting
+
+    def _wait_for_breaker(self, call: RoutedCall, target: Target, admission: Admission) -> Steps[Target]:
+        """Wait until the circuit breaker admits an attempt; where the circuit is open, choose another model."""
+        health = self._stages.health
+        while admission.action == "wait":
+            yield Sleep(admission.delay_s)
+            admission = health.admit(target, admission)
+        if not admission.open:
+            return target
+        for other in fallbacks_of(call, target) if health.falls_back else ():
+            if health.admit(other).action == "go":
+                return other
+        raise CircuitOpenError(str(target), admission.retry_after)
+
+    def _wait_for_cache_write(self, call: RoutedCall, target: Target) -> Steps[None]:
+        """With ``warm_first``: wait while another call writes the prefix that this one could read."""
+        for _ in range(_WARM_POLLS):
+            if not self._stages.cache.must_wait(call, target):
+                return
+            yield Sleep(_WARM_POLL_S)
+
+    def _reserve(self, call: RoutedCall, report: CallReport, quote: Quote, number: int) -> Steps[ReservedAttempt]:
+        """Set the money of an attempt aside."""
+        if quote.over_call_limit is not None:
+            raise quote.over_call_limit
+        report.reservations += 1  # an id once refused stays refused: every try has one of its own
+        reservation_id: str | None = f"{call.id}.{report.reservations}"
+        scopes = call.scopes_at(quote.target)
+        memo = encode_memo(call_id=call.id, attempt=number, target=quote.target)
+        try:
+            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._settings.lease_s, memo)
+        except LedgerUnavailableError as error:
+            if not self._settings.allow_unavailable:
+                raise
+            _log.error("sent without a reservation, as on_unavailable allows: %s", error)
+            reservation_id = None
+        except (BudgetExceededError, LedgerError, GeneratorExit):
+            raise
+        except BaseException:  # interrupted at the very moment: nothing was sent, so nothing may stay reserved
+            with suppress(LedgerError):
+                yield Void(f"{reservation_id}")
+            raise
+        return self._reserved(call, quote, number, reservation_id, scopes)
+
+    def _reserved(
+        self, call: RoutedCall, quote: Quote, number: int, reservation_id: str | None, scopes: tuple[str, ...]
+    ) -> ReservedAttempt:
+        """The attempt, ready to be sent."""
+        stages, request, target = self._stages, call.request, quote.target
+        now = self._clock.monotonic()
+        cache_plan = stages.cache.plan(call, target) if call.layout is not None else None
+        cap = request.max_tokens if self._settings.observe else quote.max_tokens
+        timeout_s = stages.health.timeout_s(call, target, now)
+        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choices)
+        reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now)
+        if reservation_id is not None and stages.record.has_listeners:
+            stages.record.reserved(reserved)
+        return reserved
+
+    def _unreserved(self, call: RoutedCall, quote: Quote, number: int) -> ReservedAttempt:
+        """The attempt as it is sent where no money could be set aside; it is booked afterwards."""
+        return self._reserved(call, quote, number, None, call.scopes_at(quote.target))
+
+    def _fit_to_budget(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int
+    ) -> Steps[ReservedAttempt | None]:
+        """Count exactly where bytes were the bound, then do what ``on_insufficient`` allows, in its order."""
+        fitting: ReservedAttempt | None = None
+        if (count := self._stages.price.exact_count(call, quote, report.token_counts)) is not None:
+            report.token_counts[quote.encoding] = yield RunInThread(count)
+            exact = self._stages.price.quote(call, quote.target, report.token_counts)
+            if exact.amount_nanousd < quote.amount_nanousd:
+                fitting = yield from self._try_reserve(call, report, exact, number)
+        for action in self._settings.on_insufficient:
+            if fitting is not None or action == "raise":
+                break
+            if action == "downgrade":
+                fitting, quote = yield from self._downgrade(call, report, quote, number)
+            else:
+                fitting = yield from self._cap_output(call, report, quote, number)
+        return fitting
+
+    def _downgrade(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int
+    ) -> Steps[tuple[ReservedAttempt | None, Quote]]:
+        """Try the cheaper models. Returns the attempt that fits, if any, and the cheapest quote that was tried."""
+        stages = self._stages
+        for cheaper in downgrades_of(call, quote.target):
+            if cheaper in report.tried_targets:
+                continue
+            lesser = stages.price.quote(call, cheaper, report.token_counts)
+            if lesser.amount_nanousd >= quote.amount_nanousd:
+                continue
+            fitting = yield from self._try_reserve(call, report, lesser, number)
+            if fitting is not None:
+                enforced = not self._settings.observe
+                stages.record.adjusted(call, "downgrade", quote.target, cheaper, enforced=enforced)
+                return fitting, lesser
+            quote = lesser
+        return None, quote
+
+    def _cap_output(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int
+    ) -> Steps[ReservedAttempt | None]:
+        """Try the largest output cap that the budget leaves room for."""
+        available = yield from self._available(call.scopes_at(quote.target))
+        capped = self._stages.price.cap_to(call, quote, available, report.token_counts)
+        if capped is None:
+            return None
+        fitting = yield from self._try_reserve(call, report, capped, number)
+        if fitting is not None:
+            enforced = not self._settings.observe
+            self._stages.record.adjusted(call, "cap_output", quote.max_tokens, capped.max_tokens, enforced=enforced)
+        return fitting
+
+    def _try_reserve(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int
+    ) -> Steps[ReservedAttempt | None]:
+        """Set a lesser amount aside; in observe mode, only look whether it would have fitted."""
+        if self._settings.observe:
+            available = yield from self._available(call.scopes_at(quote.target))
+            fits = quote.over_call_limit is None and (available is None or quote.amount_nanousd <= available)
+            return self._unreserved(call, quote, number) if fits else None
+        try:
+            return (yield from self._reserve(call, report, quote, number))
+        except BudgetExceededError:
+            return None
+
+    def headroom(self, scopes: tuple[str, ...]) -> Steps[Headroom | None]:
+        """Ask for the money left in the tightest budget; ``None`` where nothing limits it or the ledger is away."""
+        headroom: Headroom | None = None
+        try:
+            headroom = yield ReadHeadroom(scopes)
+        except LedgerUnavailableError:
+            if not self._settings.allow_unavailable:
+                raise
+        return headroom
+
+    def _available(self, scopes: tuple[str, ...]) -> Steps[NanoUSD | None]:
+        available: NanoUSD | None = None
+        try:
+            available = yield Available(scopes)
+        except LedgerUnavailableError:
+            if not self._settings.allow_unavailable:
+                raise
+        return available

@@ -1,0 +1,27 @@
+"""The stages of a call: each owns its state and the lock around it. No stage calls another while it holds its lock.
+
+``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
+``health`` decides on waits and retries, ``record`` keeps records and notifies observers, ``decisions`` logs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
+from llm_cost_middleware.lifecycle.stages.health import HealthStage
+from llm_cost_middleware.lifecycle.stages.price import PriceStage
+from llm_cost_middleware.lifecycle.stages.record import CallRecorder
+from llm_cost_middleware.lifecycle.stages.route import RouteStage
+
+
+class Stages(NamedTuple):
+    """One of each, in the order in which a call meets them. The pipeline makes them."""
+
+    route: RouteStage
+    cache: CacheStage
+    price: PriceStage
+    health: HealthStage
+    record: CallRecorder
+    decisions: DecisionRecorder

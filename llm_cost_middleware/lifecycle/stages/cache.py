@@ -1,0 +1,102 @@
+"""Where an attempt carries cache marks, and what its usage shows of the provider's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.state import RoutedCall, Settings
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.prompt_cache.layout import Layout, read_layout
+from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
+from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.routing.router import Candidate
+from llm_cost_middleware.usage import TokenUsage
+
+_CACHE_WORTHY = 1_024  # characters below which no model caches a prefix: skip its layout
+_PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
+
+
+class CacheStage:
+    """Plans caches and learns which prefixes come back. Safe to share between threads.
+
+    Args:
+        settings: Whether anything may be changed at all.
+        policy: The application's wishes.
+        catalogue: The prices of reading and writing.
+        statistics: What is known of prefixes.
+        clock: Time.
+    """
+
+    _lock = ForkSafeLock()
+
+    def __init__(
+        self, settings: Settings, policy: CachePolicy, catalogue: Catalogue, statistics: PrefixStatistics, clock: Clock
+    ) -> None:
+        self._settings, self._policy, self._catalogue, self._clock = settings, policy, catalogue, clock
+        self._statistics, self._has_learned = statistics, False
+        self.warms_first = policy.warm_first and not settings.observe
+        """Whether a call waits while another one writes the prefix that both share."""
+
+    def layout(self, request: CallRequest, total_chars: int) -> Layout | None:
+        """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
+        return read_layout(request) if total_chars >= _CACHE_WORTHY and self._policy.mode != "off" else None
+
+    def affinity(self, layout: Layout, candidates: Iterable[Candidate], now: float) -> Mapping[Target, int]:
+        """What a warm cache is expected to save this call at each model, in nano-dollars."""
+        prices = {c.target: self._prices(c.target, now) for c in candidates if c.unavailable is None}
+        with self._lock:
+            return self._statistics.affinity(layout, prices, now=now)
+
+    def must_wait(self, call: RoutedCall, target: Target) -> bool:
+        """Whether another call is writing the prefix that this one could read in a moment."""
+        made = self._plan(call, target, leaves=False)
+        return made is not None and made.wait_for is not None
+
+    def plan(self, call: RoutedCall, target: Target) -> CachePlan | None:
+        """The marks of an attempt that is about to leave."""
+        return self._plan(call, target, leaves=True)
+
+    def _plan(self, call: RoutedCall, target: Target, *, leaves: bool) -> CachePlan | None:
+        if call.layout is None or self._settings.observe:
+            return None
+        ability = get_provider(target.provider).cache_ability(target.model)
+        if ability.style == "none" or (call.sent_externally and ability.style == "marks"):
+            return None  # the marks of a request that the caller sends are not ours to set
+        now = self._clock.now()
+        try:
+            prices = self._prices(target, now)
+        except PriceNotFoundError:  # sent at an estimate: there is nothing to weigh a mark by
+            return None
+        with self._lock:
+            made = plan(call.layout, ability, prices, self._statistics, self._policy, now=now, target=target)
+            if leaves:
+                self._statistics.begin(call.layout, made, now=now)
+        return made
+
+    def observe_result(self, call: RoutedCall, attempt: Attempt, usage: TokenUsage | None) -> None:
+        """Learn from the usage of an attempt; from ``None`` that its marks came to nothing."""
+        if call.layout is not None and attempt.cache_plan is not None:
+            with self._lock:
+                self._has_learned = True
+                self._statistics.observe(call.layout, attempt.target, attempt.cache_plan, usage, now=self._clock.now())
+
+    def take_learned(self) -> bytes | None:
+        """What was learned since the last time, for the next process; ``None`` where nothing was."""
+        with self._lock:
+            learned, self._has_learned = self._has_learned, False
+            return self._statistics.dump() if learned else None
+
+    def _prices(self, target: Target, now: float) -> CachePrices:
+        ability = get_provider(target.provider).cache_ability(target.model)
+        level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
+        paid = ability.ttls if ability.writes_are_paid else ()
+        return CachePrices(
+            read=level.cache_read,
+            write={ttl: getattr(level, f"cache_write_{ttl}") for ttl in paid if ttl in _PRICED_WRITES},
+            uncached=level.uncached_input,
+        )

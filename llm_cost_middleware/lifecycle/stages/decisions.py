@@ -1,0 +1,107 @@
+"""The log of a call beside money: its decision and what became of it, its cache use, the prefixes it taught.
+
+It goes through the ledger's journal where the storage has one; otherwise decisions stay in a bounded memory. Writing
+may block, so it is a command of its own, after the money is booked.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from llm_cost_middleware.budget.backend import Journal
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, ReservedAttempt, RoutedCall
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
+from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
+from llm_cost_middleware.prompt_cache.trace import Tracer
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog, Settlement
+from llm_cost_middleware.routing.outcomes import AUTOMATIC, ESCALATED, PARSE_FAILED, USER_RETRY, Repeats, question
+from llm_cost_middleware.usage import TokenUsage
+
+_PREFIXES, _RECENT_S = "prefixes", 86_400.0  # every cache of a day ago is cold
+
+
+class DecisionRecorder:
+    """Safe to share between threads.
+
+    Args:
+        journal: Where lines are kept beyond this process; ``None``: nowhere.
+        clock: Time.
+    """
+
+    _lock = ForkSafeLock()
+
+    def __init__(self, journal: Journal | None, clock: Clock) -> None:
+        self._journal, self._clock = journal, clock
+        self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), Repeats()
+
+    def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
+        """Keep the cache use of an answered attempt, to be written with its call."""
+        if self._journal is not None:
+            report.cache_traces += (CacheTrace(reserved.attempt, usage, self._clock.now()),)
+
+    def record(self, call: RoutedCall, report: CallReport) -> None:
+        """Write down how a call was routed, and what became of it."""
+        now, records, decision = self._clock.now(), report.records, call.decision
+        settlement: Settlement | None = None
+        if records:
+            last = records[-1]
+            tokens = last.output_tokens if last.usage else None
+            model = Target(last.provider, last.model)
+            settlement = Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, now)
+        with self._lock:
+            self._log.append(decision, settlement)
+            for trace in report.cache_traces:
+                self._trace(call, trace)
+            signals = report.quality_signals
+            for name in (*signals, ESCALATED) if report.escalated else signals:
+                self._log.outcome(call.id, name, AUTOMATIC[name], now)
+            if decision.grams:  # learning is on
+                self._notice_repeat(call, report, now)
+
+    def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float) -> None:
+        """Mark an earlier call that had answered the same question in full, then remember this one."""
+        key = question(call.request, call.decision.site)
+        if key is None:
+            return
+        if (earlier := self._repeats.earlier(key, call.started_at)) is not None:
+            self._log.outcome(earlier, USER_RETRY, AUTOMATIC[USER_RETRY], now)
+        records = report.records
+        if records and records[-1].status == "exact" and PARSE_FAILED not in report.quality_signals:
+            self._repeats.answered(key, call.id, self._clock.monotonic())
+
+    def decisions(self) -> tuple[RoutingDecision, ...]:
+        """The decisions, oldest first."""
+        with self._lock:
+            return tuple(logged.decision for logged in self._log.read())
+
+    def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
+        """Log the application's opinion of an answer. Raises ``ConfigurationError`` for a score outside 0 to 1."""
+        with self._lock:
+            self._log.outcome(call_id, name, score, self._clock.now())
+
+    def load_prefix_stats(self) -> PrefixStatistics:
+        """The statistics of prefixes of an earlier process; empty ones, where the storage does not keep them."""
+        learned = PrefixStatistics()
+        if self._journal is not None:
+            for line in self._journal.read(_PREFIXES, self._clock.now() - _RECENT_S):
+                with suppress(ValueError, KeyError, TypeError):  # of another version: learn anew
+                    learned = PrefixStatistics.load(line.data)
+        return learned
+
+    def save_prefix_stats(self, dumped: bytes) -> None:
+        """Keep statistics of prefixes for the next process, where the storage can."""
+        if self._journal is not None:
+            self._journal.append(_PREFIXES, _PREFIXES, self._clock.now(), dumped)
+
+    def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:
+        attempt = trace.attempt
+        if self._journal is not None and attempt.cache_plan is not None:
+            line = self._tracer.trace(
+                call.request, attempt.target, attempt.cache_plan, trace.usage, at=trace.at, call_id=call.id
+            )
+            self._journal.append(TRACE, call.id, trace.at, line.encode())

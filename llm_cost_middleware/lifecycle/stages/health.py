@@ -1,0 +1,72 @@
+"""Whether a model may be asked now, what an error means, and whether to ask again."""
+
+from __future__ import annotations
+
+from random import Random
+
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.provider import Failure
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.retry.classify import classify_error
+from llm_cost_middleware.retry.gate import GO
+from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState, decide
+
+_LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
+
+
+class HealthStage:
+    """Circuit breakers, retry quotas and deadlines. Safe to share between threads."""
+
+    _lock = ForkSafeLock()
+
+    def __init__(self, settings: Settings, policy: RetryPolicy, clock: Clock, rng: Random) -> None:
+        self._settings, self._policy, self._clock, self._rng = settings, policy, clock, rng
+        self._state = RetryState(policy, rng)
+        self.falls_back = policy.fallback and not settings.observe
+        """Whether another model may be asked where the chosen one fails."""
+
+    def admit(self, target: Target, previous: Admission | None = None) -> Admission:
+        """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
+        if self._settings.observe:
+            return GO
+        with self._lock:
+            return self._state.admit(target, now=self._clock.monotonic(), previous=previous)
+
+    def timeout_s(self, call: RoutedCall, target: Target, now: float) -> float | None:
+        """Seconds that an attempt may take; ``None`` in observe mode, which leaves the caller's own alone."""
+        if self._settings.observe:
+            return None
+        left = max(self._policy.deadline_s - (now - call.started_at), _LEAST_TIMEOUT_S)
+        return min(left, self._settings.timeouts.get(target.provider, left))
+
+    def classify(self, error: BaseException, target: Target) -> Failure:
+        """The meaning of an exception."""
+        return classify_error(error, provider=target.provider, now=self._clock.now())
+
+    def succeeded(self, reserved: ReservedAttempt, retry_tokens: int) -> None:
+        """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
+        with self._lock:
+            self._state.succeeded(
+                reserved.target, now=self._clock.monotonic(), after_retry=reserved.attempt.number > 1,
+                drew=retry_tokens, started=reserved.started_at,
+            )  # fmt: skip
+
+    def failed(self, reserved: ReservedAttempt, failure: Failure) -> None:
+        """Note that an attempt failed with nothing to follow it."""
+        with self._lock:
+            self._state.failed(reserved.target, failure, now=self._clock.monotonic(), started=reserved.started_at)
+
+    def decide_retry(
+        self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure, fallbacks: tuple[Target, ...]
+    ) -> RetryDecision:
+        """Note that an attempt failed, and decide whether to try again, where and when."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._state.failed(reserved.target, failure, now=now, started=reserved.started_at)
+            return decide(
+                self._policy, self._state, failure, attempt=reserved.attempt.number,
+                elapsed_s=now - call.started_at, target=reserved.target, fallbacks=fallbacks, delivered=False,
+                rng=self._rng, now=now,
+            )  # fmt: skip

@@ -1,0 +1,197 @@
+"""The record of a call: events to the observers, cost records to the tracker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.events import (
+    Adjusted,
+    Capped,
+    Escalated,
+    Event,
+    Failed,
+    Observer,
+    Refused,
+    Reserved,
+    Retried,
+    Routed,
+    Settled,
+    ThresholdCrossed,
+    Voided,
+)
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
+from llm_cost_middleware.money import ZERO
+from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
+from llm_cost_middleware.provider import Failure
+from llm_cost_middleware.request import Target
+from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.usage import TokenUsage
+
+_log = logging.getLogger(__name__)
+KEEP = 10_000
+"""Records kept in memory; totals are kept for all. The ledger keeps every row."""
+_BATCH = 256  # records; a new version of the tracker costs as much for many as for one
+
+
+class CallRecorder:
+    """Notifies the observers and keeps the tracker. Safe to share between threads."""
+
+    _lock = ForkSafeLock()
+
+    def __init__(self, clock: Clock, observers: Sequence[Observer]) -> None:
+        self._clock, self.observers = clock, tuple(observers)
+        self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
+        self._tracker = CostTracker(None)
+        self._new: list[CostRecord] = []
+
+    @property
+    def tracker(self) -> CostTracker:
+        """Everything spent through this pipeline since it was opened."""
+        with self._lock:
+            self._take_new()
+            return self._tracker
+
+    def add(self, record: CostRecord) -> None:
+        """Keep a record."""
+        with self._lock:
+            self._new.append(record)
+            if len(self._new) >= _BATCH:
+                self._take_new()
+
+    def _take_new(self) -> None:
+        if self._new:
+            tracker = self._tracker.add_all(self._new)
+            self._tracker, self._new = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP), []
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether any observer would receive events below a warning: most pipelines run with logging off."""
+        return not self._only_logs or LOGGER.isEnabledFor(logging.INFO)
+
+    def emit(self, event: Event) -> None:
+        """Notify every observer. An observer that raises is logged, and loses only this event."""
+        for observer in self.observers:
+            try:
+                observer.on_event(event)
+            except Exception:  # noqa: BLE001 - an observer must not break the call it watches
+                _log.exception("observer %r failed on %s", observer, type(event).__name__)
+
+    def routed(self, call: RoutedCall) -> None:
+        """A model was chosen."""
+        decision = call.decision
+        self.emit(
+            Routed(
+                call.id, self._clock.now(), str(decision.target), call.request.model, decision.tier_name,
+                decision.policy, decision.reason,
+            )
+        )  # fmt: skip
+
+    def reserved(self, reserved: ReservedAttempt) -> None:
+        """Money was set aside."""
+        attempt, quote = reserved.attempt, reserved.quote
+        self.emit(
+            Reserved(
+                attempt.call_id, self._clock.now(), reserved.reservation_id or "", attempt.number,
+                str(attempt.target), quote.amount_nanousd, reserved.scopes, attempt.max_tokens, quote.injected,
+                quote.bound.guaranteed,
+            )
+        )  # fmt: skip
+
+    def settled(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        posting: Posting,
+        receipt: Receipt | None,
+        usage: TokenUsage | None,
+    ) -> None:
+        """Record an attempt that was booked. ``usage``: the usage of its answer, where it was answered in full."""
+        now, quote, attempt, reading = self._clock.now(), reserved.quote, reserved.attempt, posting.reading
+        plan, saving, expected = attempt.cache_plan, 0, 0
+        if plan is not None:
+            expected = plan.expected_saving_nanousd
+            if usage is not None and plan.prices is not None:
+                saving = int(plan.prices.saving(usage))
+        if usage is None and reading is not None and reading.items:
+            usage = reading.usage
+        record = CostRecord.of_checked(
+            model=attempt.target.model,
+            input_tokens=usage.input_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            cost_usd=posting.amount_nanousd.usd,
+            usage=usage,
+            at=now,
+            status=posting.status,
+            provider=attempt.target.provider,
+            call_id=call.id,
+            attempt=attempt.number,
+            tier=call.decision.tier_name,
+            requested_model=call.request.model,
+            response_id=reading.response_id if reading is not None else None,
+            price_version=posting.priced.price_version if posting.priced is not None else "",
+            max_tokens_injected=quote.injected,
+            reserved_nanousd=quote.amount_nanousd,
+            cache_saving_nanousd=saving,
+            expected_cache_saving_nanousd=expected,
+            scopes=reserved.scopes,
+        )
+        report.records.append(record)
+        report.spent_nanousd += posting.amount_nanousd
+        self.add(record)
+        if self.has_listeners:
+            self.emit(
+                Settled(
+                    call.id, now, reserved.reservation_id or "", attempt.number, str(attempt.target),
+                    posting.amount_nanousd, receipt.overrun_nanousd if receipt is not None else ZERO,
+                    posting.status, usage, record.response_id,
+                )
+            )  # fmt: skip
+        if quote.injected and reading is not None and reading.truncated:
+            self.emit(Capped(call.id, now, str(attempt.target), quote.max_tokens))
+        if receipt is not None:
+            for scope, window in receipt.warnings:
+                self.emit(ThresholdCrossed(call.id, now, scope, window))
+
+    def voided(self, reserved: ReservedAttempt, failure: Failure) -> None:
+        """An attempt that was not billed gave its reservation back."""
+        attempt, reservation_id = reserved.attempt, reserved.reservation_id or ""
+        self.emit(
+            Voided(
+                attempt.call_id, self._clock.now(), reservation_id, attempt.number, str(attempt.target), failure.reason
+            )
+        )
+
+    def retried(self, reserved: ReservedAttempt, failure: Failure, delay_s: float, following: Target) -> None:
+        """An attempt failed, and another follows."""
+        attempt = reserved.attempt
+        self.emit(
+            Retried(
+                attempt.call_id, self._clock.now(), attempt.number, str(attempt.target), failure.kind, failure.reason,
+                delay_s, str(following),
+            )
+        )  # fmt: skip
+
+    def escalated(self, reserved: ReservedAttempt, following: Target) -> None:
+        """An answer was not accepted, and a stronger model is asked."""
+        attempt = reserved.attempt
+        now = self._clock.now()
+        self.emit(Escalated(attempt.call_id, now, attempt.number, str(attempt.target), str(following)))
+
+    def failed(self, reserved: ReservedAttempt, failure: Failure, reason: str) -> None:
+        """A call ended in an error."""
+        attempt, why = reserved.attempt, f"{failure.reason}; {reason}"
+        self.emit(Failed(attempt.call_id, self._clock.now(), attempt.number, str(attempt.target), failure.kind, why))
+
+    def refused(self, call: RoutedCall, quote: Quote, *, enforced: bool, scope: str | None) -> None:
+        """A call did not fit."""
+        now, amount = self._clock.now(), quote.amount_nanousd
+        self.emit(Refused(call.id, now, str(quote.target), scope or "", amount, enforced))
+
+    def adjusted(self, call: RoutedCall, action: str, before: object, after: object, *, enforced: bool) -> None:
+        """A call was changed so that it fits."""
+        self.emit(Adjusted(call.id, self._clock.now(), action, str(before), str(after), enforced))

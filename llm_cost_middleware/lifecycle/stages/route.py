@@ -1,0 +1,175 @@
+"""Which model takes a call, first and after a failure, and whether its answer stands."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from random import Random
+
+from llm_cost_middleware.budget.rules import Headroom
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.routing.cascade import judge
+from llm_cost_middleware.routing.features import read_features
+from llm_cost_middleware.routing.history import SiteHistory
+from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.router import NO_AFFINITY, Candidate, RoutingContext, decide, downgrade, fallbacks
+from llm_cost_middleware.usage import TokenUsage
+
+_CONVERSATIONS = 4_096
+_PREPARED = 4_096
+Candidates = Callable[[frozenset[str] | None], tuple[Candidate, ...]]
+"""The configured models as a host sees them that reaches these providers."""
+
+
+class RouteStage:
+    """Chooses models. Safe to share between threads."""
+
+    _lock = ForkSafeLock()
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: RoutingPolicy,
+        candidates: Candidates,
+        cache: CacheStage,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._settings, self._policy, self._candidates, self._cache = settings, policy, candidates, cache
+        self._clock, self._rng = clock, rng
+        self._history = SiteHistory()
+        self._last_target: OrderedDict[Hashable, Target] = OrderedDict()
+        self._unclaimed: dict[str, None] = {}
+        policies = (policy, *policy.sites.values())
+        self.needs_headroom = policy.explore > 0 or any(each.kind == "rules" for each in policies)
+        """Whether the policy looks at the money that is left."""
+        self.has_cascades = any(each.kind == "cascade" for each in policies)
+        """Whether an answer may be reviewed that the caller does not check."""
+
+    def route(
+        self,
+        call_id: str,
+        request: CallRequest,
+        providers: frozenset[str] | None,
+        *,
+        headroom: Headroom | None = None,
+        named: Target | None = None,
+        sent_externally: bool = False,
+    ) -> RoutedCall:
+        """Choose the model of a call, and remember it for the next turn of its conversation.
+
+        Args:
+            call_id: Names the call.
+            request: The call.
+            providers: What the host reaches; ``None``: the providers with a key in the environment.
+            headroom: The money left in the tightest budget, where the policy looks at it.
+            named: In observe mode the model that the caller named: the call goes there whatever is decided.
+            sent_externally: The caller sends the request itself.
+
+        Raises:
+            NoEligibleModelError: No model may take it.
+        """
+        started_at, now = self._clock.monotonic(), self._clock.now()
+        features, candidates = read_features(request), self._candidates(providers)
+        layout = self._cache.layout(request, features.total_chars)
+        affinity = NO_AFFINITY
+        if layout is not None and not request.pinned and len(candidates) > 1:
+            affinity = self._cache.affinity(layout, candidates, now)
+        conversation = _conversation(request)
+        available, share = (None, None) if headroom is None else headroom
+        with self._lock:
+            last = self._last_target.get(conversation)
+
+            context = RoutingContext(
+                call_id, now, self._rng, available, share, affinity, self._history, last, self._settings.learning
+            )
+            try:
+                decision = decide(self._policy, candidates, request, features, context)
+            except NoEligibleModelError:
+                if named is None:
+                    raise
+                pinned = request._replace(pinned=True)  # an observer must not stop a call
+                decision = decide(self._policy, candidates, pinned, features, context)
+            self._last_target[conversation] = decision.target
+            if last is not None:
+                self._last_target.move_to_end(conversation)
+            elif len(self._last_target) > _CONVERSATIONS:
+                self._last_target.popitem(last=False)
+        return RoutedCall(call_id, request, decision, named or decision.target, layout, started_at, sent_externally)
+
+    def route_dry_run(self, call_id: str, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
+        """Choose the model without remembering the choice: for a quote."""
+        started_at, now = self._clock.monotonic(), self._clock.now()
+        context = RoutingContext(call_id, now, self._rng, history=self._history)
+        decision = decide(self._policy, self._candidates(providers), request, read_features(request), context)
+        return RoutedCall(call_id, request, decision, decision.target, None, started_at)
+
+    def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:
+        """Note that ``call`` was handed to a host. A call that is dropped unused is forgotten in time."""
+        with self._lock:
+            self._unclaimed[call.id] = None
+            if len(self._unclaimed) > _PREPARED:
+                del self._unclaimed[next(iter(self._unclaimed))]
+        return call
+
+    def claim(self, call: RoutedCall) -> bool:
+        """Whether ``call`` may be run. Once only: a second run under the same ids would be taken for the first one."""
+        with self._lock:
+            return self._unclaimed.pop(call.id, self) is None
+
+    def review_answer(
+        self,
+        call: RoutedCall,
+        reserved: ReservedAttempt,
+        results: Sequence[CallResult],
+        accept: Callable[[CallResult], bool] | None,
+    ) -> CallResult | Target:
+        """Decide whether the newest of ``results`` stands.
+
+        Returns:
+            The answer that stands, or the model to ask next.
+        """
+        decision, policy = call.decision, self._policy.at(call.decision.site)
+        verdict = judge(decision, policy, results, call.request, accept)
+        if verdict is None:
+            return results[-1]
+        if len(results) == 1:
+            seconds = self._clock.monotonic() - reserved.started_at
+            with self._lock:
+                self._history.observe(
+                    decision.site, reserved.target, seconds=seconds, accepted=isinstance(verdict, CallResult)
+                )
+        return verdict
+
+    def observe(self, call: RoutedCall, target: Target, usage: TokenUsage) -> None:
+        """Learn how long the answers of a call site are."""
+        with self._lock:
+            self._history.observe(call.decision.site, target, usage.output_tokens)
+
+
+def fallbacks_of(call: RoutedCall, target: Target) -> tuple[Target, ...]:
+    """The other models that may take the call after ``target`` failed."""
+    return () if call.request.pinned else tuple(other for other in fallbacks(call.decision) if other != target)
+
+
+def downgrades_of(call: RoutedCall, target: Target) -> Iterator[Target]:
+    """The cheaper models that may take the call, most expensive first."""
+    if not call.request.pinned:
+        yield from (other for other in (call.decision.target, *downgrade(call.decision)) if other != target)
+
+
+def _conversation(request: CallRequest) -> Hashable:
+    """A key that is the same for all turns of one conversation: its own id, else a hash of how it began."""
+    if request.context.conversation is not None:
+        return request.context.conversation
+    opening = []
+    for message in request.messages:
+        opening.append(message.parts[0].text if message.parts else "")
+        if message.role == "user":
+            break
+    return hash(tuple(opening))
