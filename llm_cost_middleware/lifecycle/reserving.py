@@ -17,7 +17,7 @@ from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttem
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, Target
-from llm_cost_middleware.retry.gate import Admission
+from llm_cost_middleware.retry.breaker import Admission
 
 _log = logging.getLogger(__name__)
 _WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
@@ -38,7 +38,7 @@ class Reserving:
         """Admit the attempt and set its money aside. In observe mode a misfit is only reported."""
         stages, observe = self._stages, self._settings.observe
         admission = stages.health.admit(target)
-        if admission.action != "go":
+        if admission.action != "admit":
             target = yield from self._wait_for_breaker(call, target, admission)
         if stages.cache.warms_first:
             yield from self._wait_for_cache_write(call, target)
@@ -60,10 +60,10 @@ class Reserving:
         while admission.action == "wait":
             yield Sleep(admission.delay_s)
             admission = health.admit(target, admission)
-        if not admission.open:
+        if not admission.rejected:
             return target
         for other in fallbacks_of(call, target) if health.falls_back else ():
-            if health.admit(other).action == "go":
+            if health.admit(other).action == "admit":
                 return other
         raise CircuitOpenError(str(target), admission.retry_after)
 

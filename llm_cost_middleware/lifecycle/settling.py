@@ -66,7 +66,7 @@ class Settling:
         stages.record.retried(reserved, failure, decision.delay_s, following)
         if decision.delay_s > 0:
             yield Sleep(decision.delay_s)
-        return following, decision.cost
+        return following, decision.retry_tokens
 
     def end_stream(
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, end: StreamEnd, retry_tokens: int

@@ -13,7 +13,7 @@ from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.policy import RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 from llm_cost_middleware.routing.policy import RoutingPolicy, threshold_tier
 from llm_cost_middleware.routing.router import provider_of
 from llm_cost_middleware.system_clock import SystemClock
@@ -111,11 +111,8 @@ class _Attempts:
         self._count += 1
         now = self.clock.monotonic()
         failure = classify_error(error, now=self.clock.now())
-        decision = decide(
-            self._policy, self._state, failure,
-            attempt=self._count, elapsed_s=now - self._started, target=self._target, fallbacks=(),
-            delivered=False, rng=self._rng, now=now,
-        )  # fmt: skip
+        failed = FailedAttempt(failure, self._target, self._count, now - self._started, now)
+        decision = decide(self._policy, self._state, failed, self._rng)
         return decision.delay_s if decision.action == "retry" else None
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import Target
-from llm_cost_middleware.retry.policy import RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 
 PROCESSES = 20
 RATE = 100.0  # calls a second, all clients together
@@ -257,22 +257,20 @@ class Ours(Process):
             while admission.action == "wait":
                 yield "sleep", admission.delay_s
                 admission = self.state.admit(TARGET, now=self.sim.now, previous=admission)
-            if admission.open:
+            if admission.rejected:
                 return False
             started = self.sim.now
             failure = yield "send", 0.0
             now = self.sim.now
             if failure is None:
-                self.state.succeeded(TARGET, now=now, after_retry=attempt > 1, drew=drew, started=started)
+                self.state.succeeded(TARGET, now=now, after_retry=attempt > 1, retry_tokens=drew, started=started)
                 return True
             self.state.failed(TARGET, failure, now=now, started=started)
-            decision = decide(
-                self.policy, self.state, failure, attempt=attempt, elapsed_s=now - began, target=TARGET, fallbacks=(),
-                delivered=False, rng=self.rng, now=now,
-            )  # fmt: skip
+            failed = FailedAttempt(failure, TARGET, attempt, now - began, now)
+            decision = decide(self.policy, self.state, failed, self.rng)
             if decision.action == "raise":
                 return False
-            attempt, drew = attempt + 1, decision.cost
+            attempt, drew = attempt + 1, decision.retry_tokens
             yield "sleep", decision.delay_s
 
 

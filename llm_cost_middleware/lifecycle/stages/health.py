@@ -9,9 +9,9 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import Target
+from llm_cost_middleware.retry.breaker import ADMITTED
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.gate import GO
-from llm_cost_middleware.retry.policy import Admission, RetryDecision, RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.policy import Admission, FailedAttempt, RetryDecision, RetryPolicy, RetryState, decide
 
 _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 
@@ -30,7 +30,7 @@ class HealthStage:
     def admit(self, target: Target, previous: Admission | None = None) -> Admission:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
         if self._settings.observe:
-            return GO
+            return ADMITTED
         with self._lock:
             return self._state.admit(target, now=self._clock.monotonic(), previous=previous)
 
@@ -50,7 +50,7 @@ class HealthStage:
         with self._lock:
             self._state.succeeded(
                 reserved.target, now=self._clock.monotonic(), after_retry=reserved.attempt.number > 1,
-                drew=retry_tokens, started=reserved.started_at,
+                retry_tokens=retry_tokens, started=reserved.started_at,
             )  # fmt: skip
 
     def failed(self, reserved: ReservedAttempt, failure: Failure) -> None:
@@ -65,8 +65,6 @@ class HealthStage:
         now = self._clock.monotonic()
         with self._lock:
             self._state.failed(reserved.target, failure, now=now, started=reserved.started_at)
-            return decide(
-                self._policy, self._state, failure, attempt=reserved.attempt.number,
-                elapsed_s=now - call.started_at, target=reserved.target, fallbacks=fallbacks, delivered=False,
-                rng=self._rng, now=now,
-            )  # fmt: skip
+            elapsed_s = now - call.started_at
+            failed = FailedAttempt(failure, reserved.target, reserved.attempt.number, elapsed_s, now, fallbacks)
+            return decide(self._policy, self._state, failed, self._rng)

@@ -13,7 +13,7 @@ from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.provider import FailureKind as K
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.retry.classify import RETRYABLE
-from llm_cost_middleware.retry.policy import RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 
 HERE = Target("anthropic", "claude-haiku-4-5-20251001")
 SIBLING = Target("anthropic", "claude-sonnet-4-6")
@@ -27,15 +27,15 @@ def failure(kind: K, *, retryable: bool | None = None, retry_after: float | None
 def decided(kind_or_failure, *, policy=None, state=None, **facts):
     policy = policy or RetryPolicy()
     what = kind_or_failure if isinstance(kind_or_failure, Failure) else failure(kind_or_failure)
-    usual = {"attempt": 1, "elapsed_s": 1.0, "target": HERE, "fallbacks": (), "delivered": False, "now": 100.0}
-    facts = {**usual, "rng": Random(1), **facts}
-    return decide(policy, state or RetryState(policy, Random(2)), what, **facts)
+    rng = facts.pop("rng", None) or Random(1)
+    failed = FailedAttempt(what, HERE, attempt=1, elapsed_s=1.0, now=100.0)._replace(**facts)
+    return decide(policy, state or RetryState(policy, Random(2)), failed, rng)
 
 
 def broken(state: RetryState, target: Target, now: float) -> None:
     for _ in range(10):
         state.failed(target, failure(K.SERVER_ERROR), now=now)
-    assert state.admit(target, now=now).open
+    assert state.admit(target, now=now).rejected
 
 
 @pytest.mark.parametrize("kind", list(K))
@@ -125,12 +125,12 @@ def test_the_quota_of_a_provider_runs_dry_and_is_refunded(kind, retries):
     taken = 0
     while (decision := decided(kind, policy=policy, state=state)).action == "retry":
         taken += 1
-        cost = decision.cost
+        cost = decision.retry_tokens
     assert taken == retries
     assert decision.rule == "quota"
     assert decided(kind, policy=policy, state=state, target=SIBLING).rule == "quota"  # one quota a provider
     assert decided(kind, policy=policy, state=state, target=ABROAD).action == "retry"
-    state.succeeded(HERE, now=101.0, after_retry=True, drew=cost)
+    state.succeeded(HERE, now=101.0, after_retry=True, retry_tokens=cost)
     assert decided(kind, policy=policy, state=state).action == "retry"
     assert decided(kind, policy=policy, state=state).action == "raise"
     for _ in range(14):
@@ -144,8 +144,8 @@ def test_a_retry_is_not_sent_into_an_open_circuit():
     state = RetryState(policy, Random(2))
     broken(state, HERE, now=100.0)
     decision = decided(K.SERVER_ERROR, policy=policy, state=state)
-    assert decision.delay_s >= state.closed_for(HERE, now=100.0) > 0
-    assert state.closed_for(ABROAD, now=100.0) == 0.0
+    assert decision.delay_s >= state.seconds_until_probe(HERE, now=100.0) > 0
+    assert state.seconds_until_probe(ABROAD, now=100.0) == 0.0
 
 
 def test_refusals_that_are_not_the_targets_fault_do_not_open_its_circuit():
@@ -155,21 +155,21 @@ def test_refusals_that_are_not_the_targets_fault_do_not_open_its_circuit():
             state.failed(HERE, failure(kind), now=1.0)
     for _ in range(30):
         state.failed(HERE, failure(K.RATE_LIMITED, retryable=False), now=1.0)  # larger than the limit: only this one
-    assert not state.admit(HERE, now=1.0).open
+    assert not state.admit(HERE, now=1.0).rejected
 
 
 def test_without_a_breaker_everybody_passes():
     state = RetryState(RetryPolicy(breaker=False), Random(2))
     for _ in range(50):
         state.failed(HERE, failure(K.SERVER_ERROR), now=1.0)
-    assert state.admit(HERE, now=1.0).action == "go"
+    assert state.admit(HERE, now=1.0).action == "admit"
 
 
 def test_the_state_is_bounded():
     state = RetryState(RetryPolicy(), Random(2))
     for number in range(5_000):
         state.admit(Target("openai", f"deployment-{number}"), now=1.0)
-    assert len(state._gates) <= 1_024
+    assert len(state._breakers) <= 1_024
 
 
 @given(st.integers(1, 12), st.sampled_from([K.SERVER_ERROR, K.RATE_LIMITED]), st.randoms(use_true_random=False))

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_cost_middleware.provider import FailureKind as K
-from llm_cost_middleware.retry.quota import CAPACITY, RetryQuota, cost_of
+from llm_cost_middleware.retry.quota import CAPACITY, RetryQuota, token_cost
 
 
 def test_a_full_bucket_is_good_for_35_transient_or_100_throttled_retries():
     for kind, retries in ((K.SERVER_ERROR, 35), (K.RATE_LIMITED, 100)):
         quota = RetryQuota()
         drawn = 0
-        while quota.draw(cost_of(kind)):
+        while quota.acquire(token_cost(kind)):
             drawn += 1
         assert drawn == retries
 
@@ -24,7 +24,7 @@ def test_the_bucket_never_leaves_its_bounds(steps):
     for what, tokens in steps:
         before = quota.tokens
         if what == "draw":
-            assert quota.draw(tokens) is (tokens <= before)
+            assert quota.acquire(tokens) is (tokens <= before)
         else:
             quota.refund(tokens)
         assert 0 <= quota.tokens <= CAPACITY
@@ -37,7 +37,7 @@ def test_under_a_lock_ten_threads_keep_the_bucket_in_its_bounds():
         for step in range(2_000):
             with lock:
                 if step % 3:
-                    quota.draw(14)
+                    quota.acquire(14)
                 else:
                     quota.refund(5)
                 seen.append(quota.tokens)
@@ -56,7 +56,7 @@ def test_in_steady_trouble_retries_stay_a_small_part_of_the_load():
     for number in range(20_000):
         calls += 1
         if number % 2:  # every other call fails, for ever
-            retries += quota.draw(cost_of(K.SERVER_ERROR))
+            retries += quota.acquire(token_cost(K.SERVER_ERROR))
         else:
             quota.refund(1)
     assert retries / calls < 0.04 + 35 / calls
