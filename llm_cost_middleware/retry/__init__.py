@@ -1,5 +1,5 @@
-"""Retry: what is known of a failure (``facts``), what it means (``classify``), what to do about it (``policy``).
+"""Retry: facts of a failure (``facts``), its kind (``classify``), what to do about it (``policy``, ``breaker``).
 
-No SDK is imported here, no time is read, nothing sleeps: exceptions are read by their qualified class names and their
-attributes, and time, randomness and state are arguments.
+No SDK is imported here, no clock is read, nothing sleeps: exceptions are read by their qualified class names and their
+attributes; time, randomness and state are arguments.
 """

@@ -1,8 +1,8 @@
-"""What a failure means: its kind, whether a retry can help, and whether the attempt was billed.
+"""Classification of a failure: its kind, whether a retry can help, and whether the attempt was billed.
 
-The order of authority: the name of an exception that stands for one thing only; the provider's rows for its codes and
-messages; the HTTP status; the name of an exception that merely stands for a status. ``x-should-retry`` then has the
-last word on retrying. Whether it was billed follows from how far the attempt got.
+Order of authority: a decisive exception class; the provider's rules for its codes and messages; the HTTP status; an
+exception class that merely stands for a status. ``x-should-retry`` overrides whether to retry. Whether the attempt was
+billed follows from how far it got.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from llm_cost_middleware.provider import Billed, ErrorRule, Failure, FailureKind
 from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.retry.facts import Facts, facts_of_exception, facts_of_response
-from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING, NameRule
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES, ExceptionRule
+from llm_cost_middleware.retry.facts import FailureFacts, read_exception, read_response
 
 _K = FailureKind
 
 RETRYABLE = frozenset(
     {_K.RATE_LIMITED, _K.OVERLOADED, _K.SERVER_ERROR, _K.CONNECTION, _K.TIMEOUT, _K.INTERRUPTED_STREAM, _K.CONFLICT}
 )
-"""Kinds that a repeated request can outlive."""
+"""Kinds that may be gone when the request is repeated."""
 
 _BY_STATUS: Mapping[int, FailureKind] = {
     400: _K.INVALID_REQUEST,
@@ -34,52 +34,52 @@ _BY_STATUS: Mapping[int, FailureKind] = {
     409: _K.CONFLICT,
     413: _K.REQUEST_TOO_LARGE,
     429: _K.RATE_LIMITED,
-    499: _K.CANCELLED,
-    501: _K.INVALID_REQUEST,
+    499: _K.CANCELLED,  # nginx: the client closed the connection
+    501: _K.INVALID_REQUEST,  # unlike other 5xx, asking again does not help
     504: _K.TIMEOUT,
-    524: _K.TIMEOUT,
-    529: _K.OVERLOADED,
+    524: _K.TIMEOUT,  # Cloudflare: the origin did not answer in time
+    529: _K.OVERLOADED,  # Anthropic's
 }
 _MAYBE_BILLED = frozenset({499, 502, 504, 520, 524})
-"""Statuses of a gateway that had reached the provider and lost sight of it."""
+"""Statuses of a gateway that had reached the provider and lost the connection: the call may have been served."""
 _ANY = "*"
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def classify_error(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> Failure:
-    """What an exception of any SDK, host or transport means. Nothing of theirs is imported, and nothing is raised.
+    """Classify an exception of any SDK, host or transport. No SDK is imported, and nothing is raised.
 
     Args:
         exc: The exception.
-        provider: Whom the call was for, where that is known.
-        now: Unix time; see ``facts_of_exception``.
+        provider: The provider that was called; ``None``: read it from the exception.
+        now: Unix time; see ``read_exception``.
     """
     try:
-        facts = facts_of_exception(exc, provider=provider, now=now)
-    except Exception:  # noqa: BLE001  # an exception that cannot even be looked at must still be booked
-        facts = Facts(provider=provider, exception_names=(f"{type(exc).__module__}.{type(exc).__qualname__}",))
+        facts = read_exception(exc, provider=provider, now=now)
+    except Exception:  # noqa: BLE001  # an exception whose attributes raise must still be booked
+        facts = FailureFacts(provider=provider, exception_names=(f"{type(exc).__module__}.{type(exc).__qualname__}",))
     return classify(facts)
 
 
 def classify_response(
     provider: str, status: int, headers: Mapping[str, str], body: Any, *, now: float | None = None
 ) -> Failure:
-    """What an error response means.
+    """Classify an error response.
 
     Args:
         provider: ``anthropic`` or ``openai``.
         status: The HTTP status; 200 for an error inside a stream, or an answer whose state is ``failed``.
         headers: Names in any case.
         body: A JSON object, or JSON, SSE or plain text.
-        now: Unix time; see ``facts_of_exception``.
+        now: Unix time; see ``read_exception``.
     """
-    return classify(facts_of_response(provider, status, headers, body, now=now))
+    return classify(read_response(provider, status, headers, body, now=now))
 
 
-def classify(facts: Facts) -> Failure:
-    """What ``facts`` mean."""
-    name, named = _strong(facts.exception_names)
-    rule = None if named is not None else _rule(facts)
+def classify(facts: FailureFacts) -> Failure:
+    """Classify facts."""
+    name, named = _decisive_rule(facts.exception_names)
+    rule = None if named is not None else _provider_rule(facts)
     if named is not None:
         kind, why = named.kind, name
     elif rule is not None:
@@ -87,7 +87,7 @@ def classify(facts: Facts) -> Failure:
     elif facts.status is not None and (by_status := _of_status(facts.status)) is not None:
         kind, why = by_status, "the status"
     else:
-        name, named = _weak(facts.exception_names)
+        name, named = _fallback_rule(facts.exception_names)
         kind, why = (named.kind, name) if named is not None else (_K.UNKNOWN, "nothing known")
     if facts.answered and kind in {_K.CONNECTION, _K.TIMEOUT}:
         kind = _K.INTERRUPTED_STREAM
@@ -102,27 +102,27 @@ def classify(facts: Facts) -> Failure:
 
 
 @lru_cache(maxsize=1024)
-def _strong(names: tuple[str, ...]) -> tuple[str, NameRule | None]:
+def _decisive_rule(names: tuple[str, ...]) -> tuple[str, ExceptionRule | None]:
     for name in names:
-        rule = EXCEPTIONS.get(name)
-        if rule is not None and rule.strong:
+        rule = EXCEPTION_RULES.get(name)
+        if rule is not None and rule.decisive:
             return name, rule
     return "", None
 
 
 @lru_cache(maxsize=1024)
-def _weak(names: tuple[str, ...]) -> tuple[str, NameRule | None]:
+def _fallback_rule(names: tuple[str, ...]) -> tuple[str, ExceptionRule | None]:
     for name in names:
-        rule = EXCEPTIONS.get(name)
-        if rule is not None and name not in SAYS_NOTHING:
+        rule = EXCEPTION_RULES.get(name)
+        if rule is not None and name not in NEUTRAL_BASES:
             return name, rule
     return "", None
 
 
-def _rule(facts: Facts) -> ErrorRule | None:
-    """The first row of the provider's table that matches; of every provider's where it is not known."""
+def _provider_rule(facts: FailureFacts) -> ErrorRule | None:
+    """Return the first matching rule of the provider; of any provider where it is unknown."""
     for name in (facts.provider,) if facts.provider in NAMES else NAMES:
-        rows = _rows_by_code(name)
+        rows = _rules_by_code(name)
         found: list[tuple[int, ErrorRule]] = [
             row for code in (facts.type, facts.code, _ANY) for row in rows.get(code, ())
         ]
@@ -137,8 +137,8 @@ def _rule(facts: Facts) -> ErrorRule | None:
 
 
 @lru_cache(maxsize=16)
-def _rows_by_code(name: str) -> Mapping[str, list[tuple[int, ErrorRule]]]:
-    """A provider's rows with their place, by the code they ask for."""
+def _rules_by_code(name: str) -> Mapping[str, list[tuple[int, ErrorRule]]]:
+    """Return a provider's rules with their place in the table, by the code they match."""
     rows: dict[str, list[tuple[int, ErrorRule]]] = {}
     for place, rule in enumerate(get_provider(name).error_rules):
         for code in rule.codes or (_ANY,):
@@ -155,8 +155,8 @@ def _of_status(status: int) -> FailureKind | None:
     return _K.SERVER_ERROR if status >= 500 else None  # noqa: PLR2004  # same
 
 
-def _billed(facts: Facts, kind: FailureKind) -> Billed:
-    """An error in the answer's place is free. So is what never left. Of everything else nobody knows."""
+def _billed(facts: FailureFacts, kind: FailureKind) -> Billed:
+    """Return whether the attempt was billed: not for an error response, nor unsent; otherwise unknown."""
     if facts.answered or kind is _K.CANCELLED:
         return "unknown"
     if facts.status is None:
@@ -169,8 +169,8 @@ def _first(*values: bool | None) -> bool:
     return next(value for value in values if value is not None)
 
 
-def _reason(facts: Facts, kind: FailureKind, why: str) -> str:
-    """One sentence in names and numbers. The provider's message stays out: it may quote the prompt or a key."""
+def _reason(facts: FailureFacts, kind: FailureKind, why: str) -> str:
+    """Return one sentence of names and numbers, without the provider's message: it may quote the prompt or a key."""
     seen = [facts.provider or ""]
     if facts.status is not None:
         seen.append(f"status {facts.status}")

@@ -1,7 +1,7 @@
-"""What is known of a failure: read off an exception of any host, or off a raw response. Nothing is judged here.
+"""Facts of a failure, read from an exception of any host or from a raw response. Nothing is judged here.
 
-LiteLLM rewrites statuses and hides headers. What it raises is therefore only trusted where nothing truer is found
-behind it: the SDK's own exception, the HTTP error or the socket error that it was raised for.
+LiteLLM rewrites statuses and hides headers, so what it raises is trusted only where the exception it replaced (the
+SDK's own, the HTTP error or the socket error) is not chained to it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,15 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
-from llm_cost_middleware.retry.phase import broke_in_a_stream, never_left
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES
+from llm_cost_middleware.retry.request_phase import failed_before_send, failed_while_streaming
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
 _SUCCESS = range(200, 300)
-_LINKS = 8  # an exception chain is followed this far
+_MAX_CHAIN = 8  # a chain may be a cycle; SDK, host and transport together make five links
 _HEADERS = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id", "date"})
 _RAW_HEADERS = {name.encode(): name for name in _HEADERS}
-_ROOTS = {
-    "anthropic": "anthropic",
-    "langchain_anthropic": "anthropic",
-    "openai": "openai",
-    "langchain_openai": "openai",
-}
+_PROVIDER_BY_PACKAGE = {f"{prefix}{name}": name for name in NAMES for prefix in ("", "langchain_")}
 _TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
 _BREAKS = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT})
 _NO_ERROR = ("", "", "")
@@ -42,47 +37,47 @@ _CODE_IN_TEXT = re.compile(r"\bcode='([a-z_]+)'|^([a-z]+(?:_[a-z]+)+): ")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a failure. Texts are empty and the rest ``None`` where nothing is known."""
+class FailureFacts:
+    """Facts of one failure. Texts are empty and the rest ``None`` where unknown."""
 
     provider: str | None = None
     status: int | None = None
-    """The HTTP status that the provider sent; never one that a host made up."""
+    """HTTP status that the provider sent; never one that a host made up."""
     type: str = ""
     """The provider's ``error.type``."""
     code: str = ""
     """The provider's ``error.code`` or ``error.details.error_code``."""
     message: str = field(default="", repr=False)
-    """The provider's words. They may quote the prompt or a key: to be matched, never to be stored or logged."""
+    """The provider's message. It may quote the prompt or a key: match it, never store or log it."""
     retry_after: float | None = None
     """Seconds that the provider asks to wait."""
     should_retry: bool | None = None
     """The ``x-should-retry`` header."""
     request_id: str | None = None
     exception_names: tuple[str, ...] = ()
-    """Qualified class names over the MRO, the exception itself first, then what it was raised for."""
+    """Qualified class names over the MRO: of the exception itself first, then of those chained to it."""
     sent: bool | None = None
-    """Whether the request had left this machine."""
+    """Whether the request was sent."""
     answered: bool = False
     """Whether an answer had begun to arrive."""
 
 
-def facts_of_response(
+def read_response(
     provider: str, status: int, headers: Mapping[str, str], body: Any, *, now: float | None = None
-) -> Facts:
-    """The facts of a raw response.
+) -> FailureFacts:
+    """Read a raw response.
 
     Args:
         provider: ``anthropic`` or ``openai``.
         status: The HTTP status; 200 for an error inside a stream.
         headers: Names in any case.
         body: A JSON object, or JSON, SSE or plain text.
-        now: Unix time, for a ``retry-after`` that is a date in an answer that bears no date itself.
+        now: Unix time, for a ``retry-after`` that is a date where the answer has no ``date`` header.
     """
     found, answered = _decode(body, provider)
     type_, code, message = get_provider(provider).read_error(found)
     seen = _pick(headers)
-    return Facts(
+    return FailureFacts(
         provider=provider,
         status=status,
         type=type_,
@@ -96,13 +91,13 @@ def facts_of_response(
     )
 
 
-def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> Facts:
-    """The facts of an exception of an SDK, a host, a transport or the interpreter.
+def read_exception(exc: BaseException, *, provider: str | None = None, now: float | None = None) -> FailureFacts:
+    """Read an exception of an SDK, a host, a transport or the interpreter.
 
     Args:
         exc: The exception, with its ``__cause__`` and ``__context__``.
-        provider: Whom the call was for, where the caller knows; otherwise it is read off the exception.
-        now: Unix time, for a ``retry-after`` that is a date in an answer that bears no date itself.
+        provider: The provider that was called; ``None``: read it from the exception.
+        now: Unix time, for a ``retry-after`` that is a date where the answer has no ``date`` header.
     """
     names: tuple[str, ...] = ()
     status: int | None = None
@@ -110,27 +105,27 @@ def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: 
     seen: dict[str, str] = {}
     streamed = False
     link: BaseException | None = exc
-    for _ in range(_LINKS):
+    for _ in range(_MAX_CHAIN):
         if link is None:
             break
-        own, rewritten, speaks, breaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
+        own, rewritten, meaningful, breaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
         names += own
-        streamed = streamed or (breaks and broke_in_a_stream(link))
+        streamed = streamed or (breaks and failed_while_streaming(link))
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
         seen = seen or _pick(getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None))
         found = _error_of(link, provider, attributes=not rewritten)
         if error is _NO_ERROR or ((found[0] or found[1]) and not (error[0] or error[1])):
             error = found
-        said = _status_of(link, response)
+        own_status = _status_of(link, response)
         if rewritten:
-            status = status if said is None else said  # the deeper, the truer
-        elif said is not None or speaks or error[0] or error[1]:
-            status = said  # of a failed connection none, whatever a host made of it
-            if said is not None or link.__cause__ is None:
+            status = status if own_status is None else own_status  # the deeper link is nearer to the provider
+        elif own_status is not None or meaningful or error[0] or error[1]:
+            status = own_status  # a failed connection has none, whatever status a host invents for it
+            if own_status is not None or link.__cause__ is None:
                 break
-        link = _next(link, context=rewritten or not speaks)
-    return Facts(
+        link = _next(link, context=rewritten or not meaningful)
+    return FailureFacts(
         provider=provider,
         status=status,
         type=error[0],
@@ -140,13 +135,17 @@ def facts_of_exception(exc: BaseException, *, provider: str | None = None, now: 
         should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
         request_id=seen.get("request-id") or seen.get("x-request-id"),
         exception_names=names,
-        sent=True if status is not None else False if never_left(exc) else _sent(names),
+        sent=True if status is not None else False if failed_before_send(exc) else _sent(names),
         answered=streamed or _answered(names, status),
     )
 
 
 def _next(link: BaseException, *, context: bool) -> BaseException | None:
-    """What ``link`` was raised for. A context may be stale: it is asked only where ``link`` itself says nothing."""
+    """Return the exception that ``link`` was raised for.
+
+    ``__context__`` may be an unrelated exception that was being handled: it is followed only where ``link`` itself
+    means nothing.
+    """
     if link.__cause__ is not None:
         return link.__cause__
     original = getattr(link, "original_exception", None)  # LiteLLM's
@@ -156,13 +155,13 @@ def _next(link: BaseException, *, context: bool) -> BaseException | None:
 
 
 class _Class(NamedTuple):
-    """What the class of an exception says."""
+    """Meaning of the class of an exception."""
 
     names: tuple[str, ...]
     rewritten: bool
-    """Raised by LiteLLM in the place of something else."""
-    speaks: bool
-    """One of its names means something."""
+    """Raised by LiteLLM in the place of another exception."""
+    meaningful: bool
+    """One of its names has a rule that means something."""
     breaks: bool
     """One of its names stands for a connection that failed."""
     provider: str | None
@@ -176,9 +175,9 @@ def _class_of(cls: type[BaseException]) -> _Class:
     return _Class(
         names,
         rewritten,
-        speaks=any(name in EXCEPTIONS and name not in SAYS_NOTHING for name in names),
-        breaks=any((rule := EXCEPTIONS.get(name)) is not None and rule.kind in _BREAKS for name in names),
-        provider=next((_ROOTS[root] for root in roots if root in _ROOTS), None),
+        meaningful=any(name in EXCEPTION_RULES and name not in NEUTRAL_BASES for name in names),
+        breaks=any((rule := EXCEPTION_RULES.get(name)) is not None and rule.kind in _BREAKS for name in names),
+        provider=next((_PROVIDER_BY_PACKAGE[root] for root in roots if root in _PROVIDER_BY_PACKAGE), None),
     )
 
 
@@ -192,7 +191,7 @@ def _status_of(link: BaseException, response: Any) -> int | None:
 
 
 def _error_of(link: BaseException, provider: str | None, *, attributes: bool) -> tuple[str, str, str]:
-    """(type, code, message) of one exception: from its body, else its attributes, else its words."""
+    """Return (type, code, message) of one exception: from its body, else its attributes, else its text."""
     body = getattr(link, "body", None)
     if body:
         found = _read_error(body, provider)
@@ -218,7 +217,7 @@ def _error_of(link: BaseException, provider: str | None, *, attributes: bool) ->
 
 
 def _read_error(body: Any, provider: str | None) -> tuple[str, str, str]:
-    """An error body to (type, code, message), by the rules of its provider, or of whichever can read it."""
+    """Return (type, code, message) of an error body by the rules of its provider, or of the first that can read it."""
     found = _NO_ERROR
     for name in (provider,) if provider in NAMES else NAMES:
         found = get_provider(name).read_error(body)
@@ -228,7 +227,7 @@ def _read_error(body: Any, provider: str | None) -> tuple[str, str, str]:
 
 
 def _decode(body: Any, provider: str) -> tuple[Any, bool]:
-    """A body to what its provider can read an error from, and whether anything but the error had come."""
+    """Return what the provider can read an error from, and whether anything but the error had arrived."""
     if not isinstance(body, str | bytes | bytearray):
         return body, False
     if looks_like_sse(body):
@@ -246,7 +245,7 @@ def _decode(body: Any, provider: str) -> tuple[Any, bool]:
 
 
 def _pick(headers: Any) -> dict[str, str]:
-    """The headers that matter, by lower-case name."""
+    """Return the headers that matter, by lower-case name."""
     if headers is None:
         return {}
     raw = getattr(headers, "raw", None)
@@ -258,7 +257,7 @@ def _pick(headers: Any) -> dict[str, str]:
 
 
 def _retry_after(seen: Mapping[str, str], now: float | None, exc: BaseException | None = None) -> float | None:
-    """Seconds to wait: ``retry-after-ms``, else ``retry-after`` as seconds or as a date, else what a router says."""
+    """Return seconds to wait: from ``retry-after-ms``, ``retry-after`` (seconds or a date), or a router's cooldown."""
     if (milliseconds := _number(seen.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     value = seen.get("retry-after")
@@ -291,17 +290,25 @@ def _date(value: str | None) -> float | None:
 
 @lru_cache(maxsize=1024)
 def _sent(names: tuple[str, ...]) -> bool | None:
-    """Before LiteLLM's transport, which calls every lost connection one that was never made, aiohttp has the word."""
+    """Return whether the request was sent, by the class names.
+
+    LiteLLM's transport reports every lost connection as never made, so aiohttp's own class is preferred to it.
+    """
     wire = next((at for at, name in enumerate(names) if name.startswith("aiohttp.")), 0)
-    return next((rule.sent for name in names[wire:] if (rule := EXCEPTIONS.get(name)) and rule.sent is not None), None)
+    return next(
+        (rule.sent for name in names[wire:] if (rule := EXCEPTION_RULES.get(name)) and rule.sent is not None), None
+    )
 
 
 @lru_cache(maxsize=1024)
 def _answered(names: tuple[str, ...], status: int | None) -> bool:
-    """An answer had begun: the exception says so, or a transport failed with no SDK around it, which is mid-stream."""
+    """Return whether an answer had begun, by status and class names.
+
+    A transport's exception without an SDK's around it was raised in the middle of a stream: SDKs wrap all others.
+    """
     if status is not None and status in _SUCCESS:
         return True
-    if any((rule := EXCEPTIONS.get(name)) is not None and rule.answered for name in names):
+    if any((rule := EXCEPTION_RULES.get(name)) is not None and rule.answered for name in names):
         return True
     return names[0].partition(".")[0] in _TRANSPORTS and _sent(names) is True
 

@@ -14,8 +14,8 @@ import pytest
 from llm_cost_middleware import errors
 from llm_cost_middleware.provider import FailureKind as K
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.facts import facts_of_exception
-from llm_cost_middleware.retry.names import EXCEPTIONS, SAYS_NOTHING
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES
+from llm_cost_middleware.retry.facts import read_exception
 
 LITELLM = (
     "litellm.exceptions",
@@ -64,7 +64,7 @@ def exceptions_of(root: str) -> dict[str, type[BaseException]]:
 def unmapped(classes: dict[str, type[BaseException]]) -> list[str]:
     def mapped(name: str, cls: type[BaseException]) -> bool:
         bases = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
-        return name in EXCEPTIONS or any(base in EXCEPTIONS and base not in SAYS_NOTHING for base in bases)
+        return name in EXCEPTION_RULES or any(base in EXCEPTION_RULES and base not in NEUTRAL_BASES for base in bases)
 
     return sorted(name for name, cls in classes.items() if not mapped(name, cls))
 
@@ -140,7 +140,7 @@ def test_a_class_that_stands_for_a_status_agrees_with_the_status():
         response = httpx2.Response(status, json=body, request=httpx2.Request("POST", "http://x"))
         error = make_status_error("m", body=body, response=response)
         failure = classify_error(error)
-        assert facts_of_exception(error).status == status
+        assert read_exception(error).status == status
         assert failure.retryable == (status in {408, 409, 429} or (status >= 500 and status != 501)) or code, error
         if code and ("spend_limit" in code or "billing" in code):
             about_money[code] = failure.kind

@@ -9,7 +9,7 @@ import pytest
 
 from llm_cost_middleware.provider import FailureKind as K
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.facts import facts_of_exception
+from llm_cost_middleware.retry.facts import read_exception
 
 pytestmark = [
     pytest.mark.litellm,
@@ -71,7 +71,7 @@ async def test_status_code_and_headers_are_recovered(server, model):
     for status, body, kind in CASES[model]:
         server.says(status, body, retry_after="3", x_should_retry="true", request_id="req_1", x_request_id="req_1")
         error = _raised(model, server.url)
-        facts, failure = facts_of_exception(error), classify_error(error)
+        facts, failure = read_exception(error), classify_error(error)
         assert type(error).__module__ == "litellm.exceptions"
         assert (facts.provider, facts.status, failure.kind) == (model.split("/")[0], status, kind), error
         assert (facts.retry_after, facts.should_retry, facts.request_id) == (3.0, True, "req_1"), error

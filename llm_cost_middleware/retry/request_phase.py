@@ -1,4 +1,4 @@
-"""How far a request had got, by where an exception was raised.
+"""Phase of a request in which an exception was raised: before sending, or while reading the answer's stream.
 
 Both SDKs turn a body into bytes, and headers into a request, in ``_build_request`` of their ``_base_client``, before
 the transport is asked to send anything. What cannot be encoded fails there, as a bare ``TypeError`` or ``ValueError``.
@@ -12,12 +12,14 @@ from __future__ import annotations
 from itertools import takewhile
 from traceback import walk_tb
 
-_SDKS = frozenset({"anthropic", "openai"})
+from llm_cost_middleware.providers import NAMES
+
+_SDKS = frozenset(NAMES)  # called as their providers
 _STREAM_READERS = frozenset(f"{sdk}._streaming" for sdk in _SDKS)
 
 
-def never_left(exc: BaseException) -> bool:
-    """Whether an SDK raised ``exc`` while it built the first request of a call. ``False``: that is not known.
+def failed_before_send(exc: BaseException) -> bool:
+    """Return whether an SDK raised ``exc`` while it built the first request of a call; ``False`` where unknown.
 
     The frames between must be the SDK's own: a middleware in between may have sent something before. A warning that
     was turned into an error (``python -W error``) is raised by the method that the caller called, before any of that.
@@ -37,7 +39,7 @@ def never_left(exc: BaseException) -> bool:
     return False
 
 
-def broke_in_a_stream(exc: BaseException) -> bool:
-    """Whether ``exc``, a failure of the connection, was raised while an SDK read the events of a stream."""
+def failed_while_streaming(exc: BaseException) -> bool:
+    """Return whether ``exc``, a failure of the connection, was raised while an SDK read the events of a stream."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(exc.__traceback__))
     return any(module in _STREAM_READERS for module in modules)
