@@ -11,7 +11,7 @@ from rich.table import Table
 
 from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.money import format_usd
-from llm_cost_middleware.prompt_cache.doctor import PrefixReport, diagnose
+from llm_cost_middleware.prompt_cache.cache_report import PrefixReport, report_prefixes
 from llm_cost_middleware.prompt_cache.trace import KIND, Trace
 
 
@@ -30,7 +30,7 @@ def cache(
             err.print("This ledger's storage keeps no journal, so nothing is known of prefixes.")
             raise typer.Exit(1)
         lines = opened.journal.read(KIND, moment)
-        reports = diagnose(Trace.decode(line.data, at=line.at, call_id=line.id) for line in lines)
+        reports = report_prefixes(Trace.decode(line.data, at=line.at, call_id=line.id) for line in lines)
     if as_json:
         out.print_json(json.dumps([_plain(report) for report in reports[:limit]]))
     elif not reports:
@@ -39,7 +39,7 @@ def cache(
         out.print(_table(reports[:limit]))
         for report in reports[:limit]:
             for reason, times in report.breaks.most_common(3):
-                out.print(f"{report.family} {report.target}: {reason} ({times} times)", highlight=False)
+                out.print(f"{report.prefix_id} {report.target}: {reason} ({times} times)", highlight=False)
 
 
 def _table(reports: list[PrefixReport]) -> Table:
@@ -48,7 +48,7 @@ def _table(reports: list[PrefixReport]) -> Table:
         table.add_column(column, justify="right")
     for report in reports:
         table.add_row(
-            report.family,
+            report.prefix_id,
             str(report.target),
             f"{report.calls:,}",
             f"{report.input_tokens:,}",
@@ -63,7 +63,7 @@ def _table(reports: list[PrefixReport]) -> Table:
 
 def _plain(report: PrefixReport) -> dict[str, Any]:
     return {
-        "prefix": report.family,
+        "prefix": report.prefix_id,
         "model": str(report.target),
         "calls": report.calls,
         "input_tokens": report.input_tokens,

@@ -18,7 +18,7 @@ from llm_cost_middleware.metering import PricedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.prompt_cache.layout import Layout
+from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
@@ -52,7 +52,7 @@ class RoutedCall(NamedTuple):
     decision: RoutingDecision
     target: Target
     """Where the first attempt goes: the decision's choice, or in observe mode the caller's own model."""
-    layout: Layout | None
+    layout: PromptLayout | None
     """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
     started_at: float
     """Monotonic seconds."""

@@ -1,7 +1,8 @@
-"""Prompt caching that earns money: where a cache mark pays, and what it is worth.
+"""Prompt-cache planning: where a cache mark pays, and how much it is expected to save.
 
-``layout`` reads a request into the boundaries at which a cached prefix can end; ``statistics`` remembers, by
-fingerprint only, which of them came back and how soon; ``planner`` weighs what a write costs against what it is
-expected to save; ``breakpoints`` renders a plan on copies of provider-shaped bodies. Pure throughout: the time, prices,
-abilities and statistics are arguments.
+``layout`` reads a request into the boundaries at which a cached prefix can end; ``statistics`` records, by fingerprint
+only, which prefixes came back and how soon (``reuse``: prefixes like it); ``planner`` weighs the cost of a write
+against its expected saving; ``breakpoints`` renders a plan on copies of provider-shaped bodies; ``cache_report``
+explains hits and misses afterwards.
+Pure throughout: time, prices, capabilities and statistics are arguments.
 """

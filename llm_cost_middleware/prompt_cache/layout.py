@@ -1,6 +1,6 @@
-"""A request as the prompt caches see it: a byte-exact prefix that can be cut at certain boundaries.
+"""PromptLayout of a prompt for caching: a byte-exact prefix with the boundaries at which it can be cut.
 
-Providers hash a prompt in the order tools, system, messages. A ``Boundary`` is a place in that order where a cached
+Providers hash a prompt in the order tools, system, messages. A ``Boundary`` is a position in that order where a cached
 prefix may usefully end: the last tool, every system block, the blocks of the first turn, and the last block of each of
 the caller's latest turns (where earlier requests of the same conversation ended). Answers are never cut: hosts rebuild
 assistant blocks and lose marks on them.
@@ -19,30 +19,30 @@ from typing import Any, Literal, NamedTuple
 from llm_cost_middleware.request import CallRequest, Endpoint, Message, Part
 
 Section = Literal["tools", "system", "messages"]
-Stage = Literal["fresh", "tooled", "dialog", "loop"]
-"""Where a request stands: a first turn without tools, a first turn with tools, a later turn of a person, a later turn
-that carries tool results."""
+PromptStage = Literal["first", "first_with_tools", "chat", "agent"]
+"""Position of a request in its conversation: a first turn without tools, a first turn with tools, a later turn of a
+person, a later turn with tool results."""
 
 TOKENS_PER_BYTE = 0.25
-"""The usual density of English text and JSON, until a model's own is known."""
+"""Usual density of English text and JSON, until the model's own is known."""
 
 _SHORTEST = 512
-"""The shortest prefix, in tokens, that any model caches. Text of fewer characters is not worth a digest."""
+"""Shortest prefix, in tokens, that any model caches. Text of fewer characters is not worth a digest."""
 _SYSTEM_PARAMS = ("speed", "inference_geo")
 _MESSAGE_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "effort", "reasoning")
 """Parameters whose change invalidates system and messages, or messages alone (Anthropic, "Prompt caching")."""
 _ATTACHED = frozenset({"image", "document", "audio"})
 _ATTACHMENT_BYTES = 4_800
-"""What an image or a page weighs, in bytes of text: about 1,200 tokens."""
+"""Weight of an image or a page in bytes of text: about 1,200 tokens."""
 _UNMARKABLE = frozenset({"thinking", "other"})
 _BLOCKS_CUT = 8
-"""A long list of documents is cut after so many of them, and at its end."""
+"""Blocks of a message after each of which it is cut, beside its end."""
 _TURNS_CUT = 4
-"""So many of the latest turns end in a boundary: enough to find the entry of a model that was left for a few turns."""
+"""Latest turns that end in a boundary: enough to find the entry of a model that was not used for a few turns."""
 
 
 class BlockRef(NamedTuple):
-    """The address of a block.
+    """Address of a block.
 
     In ``tools`` the tool's index; else the message's index among those of its section (the system messages at the
     start, or all that follow) and the block's index in it.
@@ -54,67 +54,67 @@ class BlockRef(NamedTuple):
 
 
 class Boundary(NamedTuple):
-    """A place where a cached prefix can end."""
+    """Position where a cached prefix can end."""
 
     ref: BlockRef
     number: int
-    """The number of the block, as a lookback counts blocks."""
+    """Number of the block, as a lookback counts blocks."""
     end: int
     """UTF-8 bytes of the prompt up to here."""
     tokens: int
-    """The same in tokens, estimated."""
-    print: bytes
-    """The fingerprint of the prompt up to here."""
+    """Estimated tokens up to here."""
+    fingerprint: bytes
+    """Digest of the prompt up to here."""
     mark: str | None
-    """The TTL of a mark that the caller set here."""
-    may_bear_mark: bool
+    """TTL of the caller's own mark here."""
+    markable: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """The boundaries of one request, in the order of the prompt."""
+class PromptLayout:
+    """Boundaries of one request, in the order of the prompt."""
 
     boundaries: tuple[Boundary, ...]
     head: int
-    """How many of them lie in tools and system."""
+    """Number of boundaries in tools and system."""
     first_turn: int
-    """How many of them lie before the first answer."""
+    """Number of boundaries before the first answer."""
     previous: int | None
-    """The boundary at which the previous request of this conversation ended, by the request's structure."""
-    stage: Stage
+    """Boundary at which the previous request of this conversation ended, by the request's structure."""
+    stage: PromptStage
     size: int
     """UTF-8 bytes of the whole prompt."""
     tokens: int
-    """The same in tokens, estimated."""
+    """Estimated tokens of the whole prompt."""
     tokens_per_byte: float
     endpoint: Endpoint
     params: Mapping[str, Any]
-    """The request's own parameters, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
+    """Parameters of the request, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
 
     @property
-    def root(self) -> bytes:
-        """The fingerprint that names the traffic this request belongs to: its head, else its first turn."""
+    def traffic_key(self) -> bytes:
+        """Fingerprint of the traffic this request belongs to: of its head, else of its first turn."""
         at = self.head or self.first_turn
-        return self.boundaries[at - 1].print if at else b""
+        return self.boundaries[at - 1].fingerprint if at else b""
 
     @property
-    def conversation(self) -> bytes:
-        """The fingerprint up to the first turn: the same through a conversation."""
-        return self.boundaries[self.first_turn - 1].print if self.first_turn else b""
+    def conversation_key(self) -> bytes:
+        """Fingerprint up to the first turn: constant through a conversation."""
+        return self.boundaries[self.first_turn - 1].fingerprint if self.first_turn else b""
 
 
-def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYTE) -> Layout:
+def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYTE) -> PromptLayout:
     """Read the boundaries of ``request``.
 
     Args:
         request: The request; it is not changed.
-        tokens_per_byte: How dense the model's tokens are, where it is known.
+        tokens_per_byte: Density of the model's tokens.
 
     Returns:
-        The layout. It has no boundaries when the whole text is too short for any model's cache.
+        The layout, without boundaries if the whole text is too short for any model's cache.
     """
     if _is_short(request):
-        return Layout((), 0, 0, None, "fresh", 0, 0, tokens_per_byte, request.endpoint, request.params)
+        return PromptLayout((), 0, 0, None, "first", 0, 0, tokens_per_byte, request.endpoint, request.params)
     return _Reader(request, tokens_per_byte).read()
 
 
@@ -133,7 +133,7 @@ def _is_short(request: CallRequest) -> bool:
 
 
 class _Reader:
-    """One pass over a request: text is gathered in runs, and hashed and cut at boundaries only."""
+    """Single pass over a request: collects text in runs, and hashes and cuts only at boundaries."""
 
     __slots__ = ("boundaries", "density", "digest", "number", "request", "run", "size")
 
@@ -146,7 +146,7 @@ class _Reader:
         self.number = -1
         self.boundaries: list[Boundary] = []
 
-    def read(self) -> Layout:
+    def read(self) -> PromptLayout:
         request, messages, boundaries = self.request, self.request.messages, self.boundaries
         self._tools()
         self._salt(_SYSTEM_PARAMS)
@@ -168,7 +168,7 @@ class _Reader:
             before_last = self._later_turns(turns, first_end + 1, ends)
             previous = before_last if before_last is not None else previous
         self._flush()
-        return Layout(
+        return PromptLayout(
             boundaries=tuple(boundaries),
             head=head,
             first_turn=first_turn,
@@ -194,7 +194,7 @@ class _Reader:
             self.run.append(server_tool.kind)
 
     def _message(self, section: Section, at: int, message: Message, *, cut: int) -> None:
-        """Add a message and cut it after its first blocks, its last one, and those that are marked."""
+        """Add a message and cut it after its first blocks, its last one, and marked ones."""
         role, parts = message
         self.run.append(role)
         last = len(parts) - 1
@@ -203,15 +203,17 @@ class _Reader:
             self.run.append(part.text)
             if part.inner or part.kind in _ATTACHED:
                 self._attach(part.kind, part.detail, part.inner)
-            bears = bool(cut) and _bears(part)
-            if part.mark or (bears and (block < cut or block == last)):
-                self._cut(BlockRef(section, at, block), part.mark, may_bear_mark=bears)
+            markable = bool(cut) and _is_markable(part)
+            if part.mark or (markable and (block < cut or block == last)):
+                self._cut(BlockRef(section, at, block), part.mark, markable=markable)
 
     def _later_turns(self, turns: tuple[Message, ...], begin: int, ends: list[int]) -> int | None:
-        """Add what follows the first turn, cut where the latest turns end. Returns where the one before the last did.
+        """Add the messages after the first turn, cut at the ends of the latest turns.
 
-        The inner loop of a long conversation: kept flat.
+        Returns:
+            The boundary at which the turn before the last ended.
         """
+        # Kept flat: the loop runs once per block of the whole conversation, on every call.
         add, number = self.run.append, self.number
         cut_ends, before_last, found = set(ends[1:][-_TURNS_CUT:]), ends[-2:-1], None
         for at in range(begin, len(turns)):
@@ -225,8 +227,8 @@ class _Reader:
                     self._attach(kind, detail, inner)
                 if mark:
                     self.number = number
-                    self._cut(BlockRef("messages", at, number - first), mark, may_bear_mark=role != "assistant")
-            if at in cut_ends and parts and not parts[-1].mark and _bears(parts[-1]):
+                    self._cut(BlockRef("messages", at, number - first), mark, markable=role != "assistant")
+            if at in cut_ends and parts and not parts[-1].mark and _is_markable(parts[-1]):
                 self.number = number
                 self._cut(BlockRef("messages", at, number - first), None)
             if at in before_last and self.boundaries[-1].ref.message == at:
@@ -235,7 +237,7 @@ class _Reader:
         return found
 
     def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
-        """Add what is not text. Blocks inside a block are not counted by themselves."""
+        """Add attachments and nested blocks. Blocks inside a block are not counted by themselves."""
         if kind in _ATTACHED:
             self.run.append(repr(sorted(detail.items())))
             self.size += _ATTACHMENT_BYTES
@@ -244,43 +246,44 @@ class _Reader:
             self._attach(part.kind, part.detail, part.inner)
 
     def _salt(self, names: tuple[str, ...]) -> None:
-        """Add the parameters that invalidate everything from here on."""
+        """Add the parameters whose change invalidates everything from here on."""
         params = self.request.params
         if params:
             self.run.append(repr([params.get(name) for name in names]))
 
     def _flush(self) -> None:
+        # NUL between the pieces, so that ("ab", "c") and ("a", "bc") have different digests.
         data = "\x00".join(self.run).encode("utf-8", "surrogatepass")
         self.digest.update(data)
         self.size += len(data)
         self.run[:] = ("",)
 
-    def _cut(self, ref: BlockRef, mark: str | None, *, may_bear_mark: bool = True) -> None:
+    def _cut(self, ref: BlockRef, mark: str | None, *, markable: bool = True) -> None:
         self._flush()
         size, prefix = self.size, self.digest.digest()[:16]
-        self.boundaries.append(Boundary(ref, self.number, size, int(size * self.density), prefix, mark, may_bear_mark))
+        self.boundaries.append(Boundary(ref, self.number, size, int(size * self.density), prefix, mark, markable))
 
 
 def _turn_ends(roles: Sequence[str]) -> list[int]:
-    """The messages that a request ended with: those of the caller that an answer follows, and the caller's last."""
+    """Return the messages at which requests ended: the caller's that an answer follows, and the caller's last."""
     asks = [role != "assistant" for role in roles]
     return [at for at, ask in enumerate(asks) if ask and not (at + 1 < len(asks) and asks[at + 1])]
 
 
-def _bears(part: Part) -> bool:
-    """Whether a provider takes a mark on this block: not on thinking, not on empty text."""
+def _is_markable(part: Part) -> bool:
+    """Return whether a provider accepts a mark on this block: not on thinking, not on empty text."""
     return part.kind not in _UNMARKABLE and (part.kind != "text" or bool(part.text.strip()))
 
 
-def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> Stage:
+def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> PromptStage:
     if len(ends) <= 1:
-        return "tooled" if tools else "fresh"
+        return "first_with_tools" if tools else "first"
     latest = turns[ends[-1]]
-    return "loop" if latest.role == "tool" or any(part.kind == "tool_result" for part in latest.parts) else "dialog"
+    return "agent" if latest.role == "tool" or any(part.kind == "tool_result" for part in latest.parts) else "chat"
 
 
-def anchors(layout: Layout) -> list[int]:
-    """The boundaries at which reuse is watched: all up to the first answer, the previous request's end, this one's."""
+def tracked_boundaries(layout: PromptLayout) -> list[int]:
+    """Return the boundaries whose reuse is counted: up to the first answer, the previous request's end, this one's."""
     last = len(layout.boundaries) - 1
     found = list(range(min(layout.first_turn, last + 1)))
     if layout.previous is not None and layout.previous >= layout.first_turn:

@@ -1,8 +1,8 @@
-"""From a request to its cache plan.
+"""Cache plan of a request, from its layout, the model's cache rules, the statistics and the prices.
 
-``value`` holds the economics, ``statistics`` the evidence; here they meet a layout and the rules of a model. Writes
-that would risk more than ``PrefixStatistics.allowance_pico`` are not made: whatever the traffic, caching stays within
-about one per cent of what sending everything uncached would cost.
+``value`` holds the economics, ``statistics`` the evidence. Writes that would risk more than
+``PrefixStatistics.write_allowance_picousd`` are not planned: whatever the traffic, caching costs at most about one
+per cent more than sending everything uncached.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.layout import BlockRef, Layout, anchors
+from llm_cost_middleware.prompt_cache.layout import BlockRef, PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
     NO_PLAN,
@@ -18,27 +18,29 @@ from llm_cost_middleware.prompt_cache.plan import (
     CachePolicy,
     CachePrices,
     Mark,
-    Odds,
+    ReuseProbability,
 )
-from llm_cost_middleware.prompt_cache.prefix import cache_key
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
-from llm_cost_middleware.prompt_cache.value import Candidate, Choice, choose, write_value
+from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheAbility
 from llm_cost_middleware.request import Target
 
 __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "Mark", "plan"]
 
 _LENIENT = 0.8
-"""A prefix estimated at this share of the minimum is still worth a mark: one that proves too short is ignored free."""
-_SURE: Odds = (0.9, 0.9, 0.9)
-"""The odds of a prefix over which the application says it is about to fan out."""
+"""Share of the minimum length from which a prefix is marked: a mark that proves too short is ignored at no cost."""
+REQUESTS_PER_KEY = 15.0
+"""Requests per minute and ``prompt_cache_key``, as OpenAI advises."""
+_MAX_SHARDS = 1_024
+_SURE: ReuseProbability = (0.9, 0.9, 0.9)
+"""Reuse of a prefix that the application announced with ``warm_first``."""
 _NOTHING_KNOWN = PrefixStatistics(0)
 
 
-class _Case(NamedTuple):
-    """What a decision is made on."""
+class _PlanInput(NamedTuple):
+    """Inputs of a decision."""
 
-    layout: Layout
+    layout: PromptLayout
     ability: CacheAbility
     prices: CachePrices
     known: PrefixStatistics
@@ -49,7 +51,7 @@ class _Case(NamedTuple):
 
 
 def plan(
-    layout: Layout,
+    layout: PromptLayout,
     ability: CacheAbility,
     prices: CachePrices,
     statistics: PrefixStatistics | None = None,
@@ -64,14 +66,14 @@ def plan(
         layout: The request.
         ability: The cache rules of the model it goes to.
         prices: That model's prices.
-        statistics: What is known of prefixes; without them every prefix is judged by its stage alone.
-        policy: What the application wants.
-        now: Seconds, on the clock the statistics are kept by.
+        statistics: Statistics of prefixes; without them every prefix is judged by its stage alone.
+        policy: The application's policy.
+        now: Seconds, on the clock of the statistics.
         target: The model it goes to; ``None``: an entry at any model counts as warm.
 
     Returns:
         A plan that is valid by construction: at most ``ability.max_marks`` with the caller's, long lifetimes before
-        short ones, none on a block that cannot bear one.
+        short ones, none on a block that cannot be marked.
     """
     if policy.mode == "off" or ability.style == "none" or not layout.boundaries:
         return NO_PLAN
@@ -79,12 +81,12 @@ def plan(
     density = known.density(target) or layout.tokens_per_byte
     if layout.size * density < ability.min_tokens * _LENIENT:
         return NO_PLAN
-    case = _Case(layout, ability, prices, known, policy, now, target, density)
+    case = _PlanInput(layout, ability, prices, known, policy, now, target, density)
     return _automatic(case) if ability.style == "prefix" else _marked(case)
 
 
-def _automatic(case: _Case) -> CachePlan:
-    """The provider caches by itself and writes are free: help it to find the prefix again."""
+def _automatic(case: _PlanInput) -> CachePlan:
+    """Plan for a provider that caches by itself, with free writes: only a key that helps it to find the prefix."""
     layout, prices = case.layout, case.prices
     hit = case.known.deepest_warm(layout, case.target, case.now)
     warm = 0 if hit is None else int(layout.boundaries[hit].end * case.density)
@@ -101,12 +103,13 @@ def _automatic(case: _Case) -> CachePlan:
     )
 
 
-def _marked(case: _Case) -> CachePlan:
+def _marked(case: _PlanInput) -> CachePlan:
     layout, ability, prices = case.layout, case.ability, case.prices
     breakpoints = ability.style == "prefix+marks"
     key = cache_key(layout, case.known, case.now) if breakpoints else None
     candidates = _candidates(case)
     callers = sum(1 for each in candidates if each.mark)
+    # Explicit breakpoints replace OpenAI's own one: adding ours to the caller's would change what they chose.
     if breakpoints and (callers or "prompt_cache_options" in layout.params):
         return CachePlan(cache_key=key, reason="the caller set breakpoints", at=case.now, prices=prices)
     choice = _choice(case, candidates, ability.max_marks - callers)
@@ -115,59 +118,67 @@ def _marked(case: _Case) -> CachePlan:
         marks=tuple(Mark(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),
         cache_key=key,
         explicit=breakpoints,
-        expected_saving_nanousd=NanoUSD(choice.value_pico // 1_000),
-        expected_now_nanousd=NanoUSD((choice.read * (prices.uncached - prices.read) - choice.risk_pico) // 1_000),
+        expected_saving_nanousd=NanoUSD(choice.expected_value_picousd // 1_000),
+        expected_now_nanousd=NanoUSD(
+            (choice.read * (prices.uncached - prices.read) - choice.write_risk_picousd) // 1_000
+        ),
         reason=_reason(choice),
         warm=choice.read,
-        wait_for=layout.boundaries[waits.at].print if waits else None,
+        wait_for=layout.boundaries[waits.at].fingerprint if waits else None,
         at=case.now,
         prices=prices,
-        risk_pico=choice.risk_pico,
+        write_risk_picousd=choice.write_risk_picousd,
     )
 
 
-def _candidates(case: _Case) -> list[Candidate]:
-    """The boundaries worth weighing, shallow to deep. Odds do not rise: a prefix returns with every longer one."""
+def _candidates(case: _PlanInput) -> list[CacheCandidate]:
+    """Return the boundaries to weigh, shallow to deep. Reuse never rises: a prefix returns with every longer one."""
     layout, known, now = case.layout, case.known, case.now
     boundaries, last = layout.boundaries, len(layout.boundaries) - 1
     shortest = case.ability.min_tokens * _LENIENT
     claude = case.ability.style == "marks"
     automatic = layout.params.get("cache_control") if claude else None
     hit = known.deepest_warm(layout, case.target, now)
-    watched = {*anchors(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
+    watched = {*tracked_boundaries(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
     if hit is not None:
         watched.add(hit)
-    found: list[Candidate] = []
-    odds: Odds = (0.0, 0.0, 0.0)
-    again: Odds = odds
+    found: list[CacheCandidate] = []
+    reuse: ReuseProbability = (0.0, 0.0, 0.0)
+    reuse_again: ReuseProbability = reuse
     for at in sorted(watched, reverse=True):
-        ref, number, end, _, prefix, mark, may_bear_mark = boundaries[at]
+        ref, number, end, _, prefix, mark, markable = boundaries[at]
         if mark not in case.ability.ttls:
             mark = None
         if automatic and at == last:
             mark = automatic.get("ttl", "5m")
         tokens = int(end * case.density)
-        if not mark and (not may_bear_mark or tokens < shortest or not (claude or _takes_breakpoint(layout, ref))):
+        if not mark and (not markable or tokens < shortest or not (claude or _takes_breakpoint(layout, ref))):
             continue
-        own, own_again = known.odds(layout, at, now)
+        own, own_reuse_again = known.reuse(layout, at, now)
         if case.policy.warm_first and (at != last or not at):
-            own = own_again = _SURE
-        odds = max(odds[0], own[0]), max(odds[1], own[1]), max(odds[2], own[2])
-        again = max(again[0], own_again[0]), max(again[1], own_again[1]), max(again[2], own_again[2])
+            own = own_reuse_again = _SURE
+        reuse = max(reuse[0], own[0]), max(reuse[1], own[1]), max(reuse[2], own[2])
+        reuse_again = (
+            max(reuse_again[0], own_reuse_again[0]),
+            max(reuse_again[1], own_reuse_again[1]),
+            max(reuse_again[2], own_reuse_again[2]),
+        )
         pending = (hit is None or at > hit) and known.is_pending(prefix, now)
-        found.append(Candidate(at, number, tokens, odds, again, at == hit, pending, mark, at == layout.previous))
+        found.append(
+            CacheCandidate(at, number, tokens, reuse, reuse_again, at == hit, pending, mark, at == layout.previous)
+        )
     found.reverse()
     return found
 
 
-def _takes_breakpoint(layout: Layout, ref: BlockRef) -> bool:
-    """OpenAI takes none on tools, nor on the instructions of a response, which count as the first system message."""
+def _takes_breakpoint(layout: PromptLayout, ref: BlockRef) -> bool:
+    """Return whether OpenAI accepts a breakpoint: not on tools, nor on instructions (the first system message)."""
     return ref.section == "messages" or (
         ref.section == "system" and (layout.endpoint != "responses" or ref.message > 0)
     )
 
 
-def _choice(case: _Case, candidates: list[Candidate], slots: int) -> Choice:
+def _choice(case: _PlanInput, candidates: list[CacheCandidate], slots: int) -> Choice:
     policy, prices = case.policy, case.prices
     ttls = tuple(ttl for ttl in case.ability.ttls if ttl in prices.write)
     if policy.ttl in ttls:
@@ -182,12 +193,14 @@ def _choice(case: _Case, candidates: list[Candidate], slots: int) -> Choice:
         ttls,
         slots=slots,
         lookback=case.ability.lookback_blocks,
-        allowance_pico=case.known.allowance_pico(int(case.layout.size * case.density) * prices.uncached),
+        write_allowance_picousd=case.known.write_allowance_picousd(
+            int(case.layout.size * case.density) * prices.uncached
+        ),
     )
 
 
-def _classic(case: _Case, candidates: list[Candidate], ttl: str) -> Choice:
-    """One mark at the end of the system prompt, tools included, whatever it earns; none beside marks of the caller."""
+def _classic(case: _PlanInput, candidates: list[CacheCandidate], ttl: str) -> Choice:
+    """Choose one mark at the end of the system prompt, tools included, whatever it saves; none beside the caller's."""
     heads = [each for each in candidates if each.at < case.layout.head]
     if not heads or any(each.mark for each in candidates):
         return Choice()
@@ -195,7 +208,7 @@ def _classic(case: _Case, candidates: list[Candidate], ttl: str) -> Choice:
     written = heads[-1].tokens - warm
     risk = written * (case.prices.write[ttl] - case.prices.uncached)
     value = warm * (case.prices.uncached - case.prices.read) + written * write_value(
-        heads[-1].odds, heads[-1].again, case.prices, ttl
+        heads[-1].reuse, heads[-1].reuse_again, case.prices, ttl
     )
     return Choice(((heads[-1].at, ttl),), warm, risk, int(value))
 
@@ -205,3 +218,19 @@ def _reason(choice: Choice) -> str:
         return "reuse is not expected to pay for a write"
     lifetimes = "+".join(dict.fromkeys(ttl for _, ttl in choice.marks))
     return f"{len(choice.marks)} marks ({lifetimes}): {choice.read} tokens expected warm"
+
+
+def cache_key(layout: PromptLayout, statistics: PrefixStatistics, now: float) -> str | None:
+    """Return OpenAI's ``prompt_cache_key`` for this request; ``None`` if the caller set one or nothing is shared."""
+    key = layout.traffic_key
+    if not key or layout.params.get("prompt_cache_key"):
+        return None
+    # Requests are routed to a machine by the start of the prompt and the key together; past about fifteen a minute for
+    # one pair they spill over to other machines and miss (developers.openai.com, "Prompt caching"). So a key names the
+    # shared prefix, and busy prefixes are split into shards: powers of two, so that growth moves few conversations.
+    shards = 1
+    rate = statistics.rate(key, now)
+    while shards * REQUESTS_PER_KEY < rate and shards < _MAX_SHARDS:
+        shards *= 2
+    shard = int.from_bytes(layout.conversation_key[:4], "big") % shards
+    return f"{key[:12].hex()}-{shard:x}" if shard else key[:12].hex()

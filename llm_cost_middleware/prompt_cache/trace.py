@@ -1,7 +1,7 @@
-"""What the cache doctor remembers of a call: a fingerprint for each segment of its prompt, its usage, its money.
+"""Trace of a call for the cache report: fingerprints of its prompt's segments, its usage, its money.
 
 Two fingerprints where text usually stays the same (tools, system, first turn): of the text, and of its *shape*, the
-text with numbers, dates and ids blanked out. Equal shapes with different texts betray a timestamp or a counter. Never
+text with numbers, dates and ids blanked out. Equal shapes with different texts indicate a timestamp or a counter. Never
 any text, never a tool's name.
 """
 
@@ -21,7 +21,7 @@ from llm_cost_middleware.request import CallRequest, Part, Target
 from llm_cost_middleware.usage import TokenUsage
 
 KIND = "cache"
-"""The kind of a trace in a journal."""
+"""Kind of a trace in a journal."""
 
 _PARAMS = ("tool_choice", "thinking", "reasoning_effort", "reasoning", "speed", "inference_geo")
 _VOLATILE = re.compile(
@@ -35,21 +35,21 @@ _SHAPES_KEPT = 1_024
 
 
 class Segment(NamedTuple):
-    """One piece of a prompt."""
+    """Piece of a prompt."""
 
     place: str
-    """Such as ``tool 3``, ``system 0``, ``message 4.1`` (message, block)."""
+    """Position, such as ``tool 3``, ``system 0``, ``message 4.1`` (message, block)."""
     kind: str
-    print: str
+    fingerprint: str
     shape: str
-    """Empty where it was not taken."""
+    """Fingerprint of the shape; empty behind the first answer."""
     size: int
     """UTF-8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answered call."""
+    """Trace of an answered call."""
 
     at: float
     target: Target
@@ -60,13 +60,13 @@ class Trace:
     read_tokens: int
     written_tokens: int
     saved_nanousd: NanoUSD
-    """What reads saved against uncached input."""
+    """Saving of reads against uncached input."""
     paid_nanousd: NanoUSD
-    """What writes cost beyond uncached input."""
+    """Cost of writes beyond uncached input."""
     call_id: str = field(default="", compare=False)
 
     def encode(self) -> bytes:
-        """Versioned JSON."""
+        """Return the trace as versioned JSON."""
         money = [int(self.saved_nanousd), int(self.paid_nanousd)]
         tokens = [self.input_tokens, self.read_tokens, self.written_tokens]
         value = {"v": 1, "t": self.target, "p": self.params, "n": tokens, "m": money, "s": self.segments}
@@ -74,10 +74,10 @@ class Trace:
 
     @classmethod
     def decode(cls, data: bytes, *, at: float, call_id: str = "") -> Trace:
-        """A trace as ``encode`` wrote it.
+        """Read a trace that ``encode`` wrote.
 
         Raises:
-            ValueError: Not of a version this package reads.
+            ValueError: Unknown version.
         """
         value = json.loads(data)
         if not isinstance(value, dict) or value.get("v") != 1:
@@ -98,7 +98,7 @@ class Trace:
 
 
 class Tracer:
-    """Takes traces. Mutable: it remembers the shapes of texts it has seen, by fingerprint; its owner holds the lock."""
+    """Maker of traces. Mutable: it caches shapes by the fingerprint of their text; its owner holds the lock."""
 
     def __init__(self) -> None:
         self._shapes: OrderedDict[str, str] = OrderedDict()
@@ -106,19 +106,19 @@ class Tracer:
     def trace(
         self, request: CallRequest, target: Target, plan: CachePlan, usage: TokenUsage, *, at: float, call_id: str = ""
     ) -> Trace:
-        """The trace of an answered call.
+        """Return the trace of an answered call.
 
         Args:
-            request: What was asked; nothing of its text is kept.
+            request: The request; nothing of its text is kept.
             target: The model that answered.
-            plan: The cache plan it was sent with; one without prices counts no money.
+            plan: The cache plan it was sent with; without prices, no money is counted.
             usage: Its usage.
             at: Seconds since the Unix epoch.
-            call_id: The call.
+            call_id: Id of the call.
         """
         prices = plan.prices
         saved = usage.cache_read * (prices.uncached - prices.read) // 1_000 if prices else 0
-        params = tuple((name, _print(repr(request.params[name]))) for name in _PARAMS if name in request.params)
+        params = tuple((name, _fingerprint(repr(request.params[name]))) for name in _PARAMS if name in request.params)
         return Trace(
             at,
             target,
@@ -152,17 +152,18 @@ class Tracer:
     def _segment(self, place: str, part: Part, *, stable: bool) -> Segment:
         attached = part.kind not in ("text", "tool_use", "tool_result", "thinking", "other")
         text = f"{part.text}\0{sorted(part.detail.items())}" if attached else part.text
-        digest = _print(text)
+        digest = _fingerprint(text)
         return Segment(place, part.kind, digest, self._shape(digest, text) if stable else "", len(text.encode()))
 
     def _shape(self, digest: str, text: str) -> str:
+        # Cached: the expression below takes longer than the digest, and the same system prompt returns every call.
         shape = self._shapes.get(digest)
         if shape is None:
-            shape = self._shapes[digest] = _print(_VOLATILE.sub("0", text))
+            shape = self._shapes[digest] = _fingerprint(_VOLATILE.sub("0", text))
             if len(self._shapes) > _SHAPES_KEPT:
                 self._shapes.popitem(last=False)
         return shape
 
 
-def _print(text: str) -> str:
+def _fingerprint(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

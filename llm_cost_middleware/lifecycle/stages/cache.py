@@ -9,7 +9,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import RoutedCall, Settings
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.prompt_cache.layout import Layout, read_layout
+from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
@@ -42,11 +42,11 @@ class CacheStage:
         self.warms_first = policy.warm_first and not settings.observe
         """Whether a call waits while another one writes the prefix that both share."""
 
-    def layout(self, request: CallRequest, total_chars: int) -> Layout | None:
+    def layout(self, request: CallRequest, total_chars: int) -> PromptLayout | None:
         """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
         return read_layout(request) if total_chars >= _CACHE_WORTHY and self._policy.mode != "off" else None
 
-    def affinity(self, layout: Layout, candidates: Iterable[Candidate], now: float) -> Mapping[Target, int]:
+    def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[Target, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
         prices = {c.target: self._prices(c.target, now) for c in candidates if c.unavailable is None}
         with self._lock:

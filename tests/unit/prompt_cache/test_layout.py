@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llm_cost_middleware.prompt_cache.layout import BlockRef, anchors, read_layout
+from llm_cost_middleware.prompt_cache.layout import BlockRef, read_layout, tracked_boundaries
 from llm_cost_middleware.request import CallRequest, Message, Part, ServerTool, Tool
 
 
@@ -24,7 +24,7 @@ def test_a_prompt_is_cut_after_tools_system_first_turn_and_turns_but_never_after
 def test_the_end_of_a_request_is_the_previous_end_of_the_next_one(conversation):
     for turns in range(1, 20):
         now, following = read_layout(conversation(turns)), read_layout(conversation(turns + 1))
-        assert following.boundaries[following.previous].print == now.boundaries[-1].print
+        assert following.boundaries[following.previous].fingerprint == now.boundaries[-1].fingerprint
 
 
 def test_sizes_grow_and_the_last_boundary_spans_the_prompt(conversation):
@@ -38,8 +38,8 @@ def test_sizes_grow_and_the_last_boundary_spans_the_prompt(conversation):
 def test_a_short_request_has_no_layout():
     layout = read_layout(CallRequest("anthropic", "m", (Message("user", (Part("text", "hello"),)),)))
     assert layout.boundaries == ()
-    assert layout.root == layout.conversation == b""
-    assert anchors(layout) == []
+    assert layout.traffic_key == layout.conversation_key == b""
+    assert tracked_boundaries(layout) == []
 
 
 def test_an_image_makes_even_a_short_request_worth_a_look():
@@ -48,34 +48,34 @@ def test_an_image_makes_even_a_short_request_worth_a_look():
 
 
 def test_stages(conversation):
-    assert read_layout(conversation(1)).stage == "fresh"
-    assert read_layout(conversation(1, tools=1)).stage == "tooled"
-    assert read_layout(conversation(2)).stage == "dialog"
-    assert read_layout(conversation(2, results=True)).stage == "loop"
+    assert read_layout(conversation(1)).stage == "first"
+    assert read_layout(conversation(1, tools=1)).stage == "first_with_tools"
+    assert read_layout(conversation(2)).stage == "chat"
+    assert read_layout(conversation(2, results=True)).stage == "agent"
 
 
 def test_one_changed_byte_changes_every_fingerprint_behind_it(conversation):
     one, other = read_layout(conversation(2)), read_layout(conversation(2, system="T" + "S" * 7_999))
-    assert all(a.print != b.print for a, b in zip(one.boundaries, other.boundaries, strict=True))
+    assert all(a.fingerprint != b.fingerprint for a, b in zip(one.boundaries, other.boundaries, strict=True))
 
 
 def test_reordered_tools_are_another_prefix(conversation):
     request = conversation(1, tools=3)
     swapped = CallRequest(request.provider, request.model, request.messages, request.tools[::-1])
-    assert read_layout(request).boundaries[0].print != read_layout(swapped).boundaries[0].print
+    assert read_layout(request).boundaries[0].fingerprint != read_layout(swapped).boundaries[0].fingerprint
 
 
 def test_a_changed_tool_choice_keeps_the_system_prompt_and_loses_the_messages(conversation):
     one = read_layout(conversation(2, params={"tool_choice": "auto"}))
     other = read_layout(conversation(2, params={"tool_choice": "any"}))
-    same = [a.print == b.print for a, b in zip(one.boundaries, other.boundaries, strict=True)]
+    same = [a.fingerprint == b.fingerprint for a, b in zip(one.boundaries, other.boundaries, strict=True)]
     assert same == [True, False, False]
 
 
 def test_block_edges_matter():
     def of(*texts):
         parts = tuple(Part("text", text) for text in texts)
-        return read_layout(CallRequest("anthropic", "m", (Message("user", parts),))).boundaries[-1].print
+        return read_layout(CallRequest("anthropic", "m", (Message("user", parts),))).boundaries[-1].fingerprint
 
     assert of("a" * 600, "b") != of("a" * 599, "ab")
 
@@ -94,7 +94,7 @@ def test_marks_of_the_caller_are_seen_wherever_they_stand():
         Message("user", (Part("tool_result", "r", "5m"), Part("text", "more"))),
     )
     layout = read_layout(CallRequest("anthropic", "m", messages, (Tool("t", "{}", "1h"),)))
-    assert [(each.ref.section, each.mark, each.may_bear_mark) for each in layout.boundaries] == [
+    assert [(each.ref.section, each.mark, each.markable) for each in layout.boundaries] == [
         ("tools", "1h", True),
         ("system", "1h", True),
         ("messages", None, True),

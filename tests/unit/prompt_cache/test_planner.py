@@ -134,7 +134,7 @@ def test_a_write_in_flight_is_waited_for_when_the_application_fans_out(conversat
     assert first.marks
     play.statistics.begin(layout, first, now=play.now)
     _, second = play.plan(conversation(1, salt="b"))
-    assert second.wait_for == layout.boundaries[0].print
+    assert second.wait_for == layout.boundaries[0].fingerprint
     assert play.statistics.is_pending(second.wait_for, play.now)
     play.now += 60.0
     assert not play.statistics.is_pending(second.wait_for, play.now)

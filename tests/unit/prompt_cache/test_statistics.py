@@ -15,7 +15,7 @@ HAIKU = Target("anthropic", "claude-haiku-4-5")
 
 def marked(layout, at, prices, ttl="5m"):
     boundary = layout.boundaries[at]
-    return CachePlan((Mark(boundary.ref, ttl),), prices=prices, at=0.0, risk_pico=boundary.tokens * 750_000)
+    return CachePlan((Mark(boundary.ref, ttl),), prices=prices, at=0.0, write_risk_picousd=boundary.tokens * 750_000)
 
 
 def test_odds_rise_with_returns_and_fall_without(conversation):
@@ -24,12 +24,12 @@ def test_odds_rise_with_returns_and_fall_without(conversation):
     for at in range(8):
         layout = read_layout(conversation(1, salt=str(at)))
         now = at * 60.0
-        seen.append(statistics.odds(layout, 0, now)[0][0])
+        seen.append(statistics.reuse(layout, 0, now)[0][0])
         statistics.begin(layout, CachePlan(), now=now)
     assert seen[0] < 0.2
     assert seen[1] > 0.5
     assert seen[-1] > 0.7
-    assert statistics.odds(layout, 0, now + 10_000.0) < statistics.odds(layout, 0, now + 60.0)
+    assert statistics.reuse(layout, 0, now + 10_000.0) < statistics.reuse(layout, 0, now + 60.0)
 
 
 def test_a_gap_counts_for_the_lifetimes_that_span_it(conversation):
@@ -37,7 +37,7 @@ def test_a_gap_counts_for_the_lifetimes_that_span_it(conversation):
     for at in range(10):
         layout = read_layout(conversation(1, salt=str(at)))
         statistics.begin(layout, CachePlan(), now=at * 900.0)
-    five_minutes, half_an_hour, hour = statistics.odds(layout, 0, 9_000.0)[0]
+    five_minutes, half_an_hour, hour = statistics.reuse(layout, 0, 9_000.0)[0]
     assert five_minutes < 0.2
     assert half_an_hour > 0.7
     assert half_an_hour == hour
@@ -49,7 +49,7 @@ def test_arrivals_before_the_first_answer_are_one_trial(conversation):
     for at in range(50):
         crowd.begin(layout, CachePlan(), now=at * 0.01)
     alone.begin(layout, CachePlan(), now=0.0)
-    assert crowd.odds(layout, 0, 1.0) == alone.odds(layout, 0, 1.0)
+    assert crowd.reuse(layout, 0, 1.0) == alone.reuse(layout, 0, 1.0)
 
 
 def test_an_entry_is_warm_when_the_usage_says_so_and_cold_again_when_it_lapses(conversation, prices, sonnet):
@@ -95,14 +95,14 @@ def test_affinity_is_what_reading_saves_on_this_call(conversation, prices, sonne
 
 def test_a_failed_attempt_gives_back_what_it_risked(conversation, prices, sonnet):
     statistics, layout = PrefixStatistics(), read_layout(conversation(1))
-    before = statistics.allowance_pico(0)
+    before = statistics.write_allowance_picousd(0)
     plan = marked(layout, 0, prices)
     statistics.begin(layout, plan, now=0.0)
-    assert statistics.allowance_pico(0) == before - plan.risk_pico
-    assert statistics.is_pending(layout.boundaries[0].print, 1.0)
+    assert statistics.write_allowance_picousd(0) == before - plan.write_risk_picousd
+    assert statistics.is_pending(layout.boundaries[0].fingerprint, 1.0)
     statistics.observe(layout, sonnet, plan, None, now=1.0)
-    assert statistics.allowance_pico(0) == before
-    assert not statistics.is_pending(layout.boundaries[0].print, 1.0)
+    assert statistics.write_allowance_picousd(0) == before
+    assert not statistics.is_pending(layout.boundaries[0].fingerprint, 1.0)
 
 
 def test_the_allowance_is_what_was_earned_and_a_share_of_all_input(conversation, prices, sonnet):
@@ -110,10 +110,10 @@ def test_the_allowance_is_what_was_earned_and_a_share_of_all_input(conversation,
     plan = CachePlan(prices=prices)
     statistics.begin(layout, plan, now=0.0)
     statistics.observe(layout, sonnet, plan, TokenUsage(uncached_input=1_000_000), now=1.0)
-    assert statistics.allowance_pico(0) == 1_000_000 * 3_000_000 // 100
+    assert statistics.write_allowance_picousd(0) == 1_000_000 * 3_000_000 // 100
     statistics.begin(layout, plan, now=2.0)
     statistics.observe(layout, sonnet, plan, TokenUsage(cache_read=1_000_000), now=3.0)
-    assert statistics.allowance_pico(0) == 2 * 30_000_000_000 + 1_000_000 * 2_700_000
+    assert statistics.write_allowance_picousd(0) == 2 * 30_000_000_000 + 1_000_000 * 2_700_000
 
 
 def test_memory_is_bounded(conversation):
@@ -121,7 +121,7 @@ def test_memory_is_bounded(conversation):
     for at in range(100):
         statistics.begin(read_layout(conversation(3, system=f"{at}" * 800)), CachePlan(), now=float(at))
     assert len(statistics._records) <= 10
-    assert len(statistics._groups) <= 1_024
+    assert len(statistics._peers._groups) <= 1_024
 
 
 def test_density_follows_the_usage_of_each_model(conversation, sonnet):
@@ -144,9 +144,9 @@ def test_a_dump_holds_fingerprints_and_counts_and_comes_back(conversation, price
     assert b"secret" not in data
     assert b"SSS" not in data
     loaded = PrefixStatistics.load(data)
-    assert loaded.odds(layout, 0, 400.0)[0][0] == pytest.approx(statistics.odds(layout, 0, 400.0)[0][0], abs=0.1)
+    assert loaded.reuse(layout, 0, 400.0)[0][0] == pytest.approx(statistics.reuse(layout, 0, 400.0)[0][0], abs=0.1)
     assert loaded.density(sonnet) == statistics.density(sonnet)
-    assert loaded.allowance_pico(5) == statistics.allowance_pico(5)
+    assert loaded.write_allowance_picousd(5) == statistics.write_allowance_picousd(5)
 
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b'{"v": 2}', b"nonsense"])

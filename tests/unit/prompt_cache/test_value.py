@@ -6,7 +6,7 @@ import random
 import pytest
 
 from llm_cost_middleware.prompt_cache.plan import CachePrices
-from llm_cost_middleware.prompt_cache.value import Candidate, Choice, choose, write_value
+from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 
 PRICES = CachePrices(300_000, {"5m": 3_750_000, "1h": 6_000_000}, 3_000_000)
 BOTH = ("5m", "1h")
@@ -14,7 +14,7 @@ BOTH = ("5m", "1h")
 
 def candidates(*odds, tokens=2_000, **states):
     return [
-        Candidate(
+        CacheCandidate(
             at, at, (at + 1) * tokens, *((p, p, p) if isinstance(p, float) else p,) * 2, **states.get(f"c{at}", {})
         )
         for at, p in enumerate(odds)
@@ -22,7 +22,7 @@ def candidates(*odds, tokens=2_000, **states):
 
 
 def chosen(found, ttls=BOTH, slots=4, lookback=20, allowance=10**18):
-    return choose(found, PRICES, ttls, slots=slots, lookback=lookback, allowance_pico=allowance)
+    return choose(found, PRICES, ttls, slots=slots, lookback=lookback, write_allowance_picousd=allowance)
 
 
 @pytest.mark.parametrize(("ttl", "break_even"), [("5m", 0.75 / 3.45), ("1h", 3.0 / 5.7)])
@@ -65,7 +65,10 @@ def test_what_is_warm_is_read_and_not_written_again():
 
 
 def test_an_entry_out_of_reach_of_the_last_mark_gets_a_mark_of_its_own():
-    near = [Candidate(0, 0, 2_000, *((0.9,) * 3,) * 2, warm=True), Candidate(1, 19, 4_000, *((0.9,) * 3,) * 2)]
+    near = [
+        CacheCandidate(0, 0, 2_000, *((0.9,) * 3,) * 2, warm=True),
+        CacheCandidate(1, 19, 4_000, *((0.9,) * 3,) * 2),
+    ]
     far = [near[0], near[1]._replace(number=20)]
     assert [at for at, _ in chosen(near).marks] == [1]
     assert [at for at, _ in chosen(far).marks] == [0, 1]
@@ -77,20 +80,26 @@ def test_without_a_lookback_an_entry_is_found_at_its_own_block_only():
 
 
 def test_a_forgotten_entry_out_of_reach_is_looked_for():
-    found = [Candidate(0, 0, 2_000, *((0.9,) * 3,) * 2, presumed=True), Candidate(1, 40, 4_000, *((0.9,) * 3,) * 2)]
+    found = [
+        CacheCandidate(0, 0, 2_000, *((0.9,) * 3,) * 2, presumed=True),
+        CacheCandidate(1, 40, 4_000, *((0.9,) * 3,) * 2),
+    ]
     assert [at for at, _ in chosen(found).marks] == [0, 1]
 
 
 def test_what_another_call_writes_just_now_is_not_written_twice():
     assert chosen(candidates(0.9, 0.9, tokens=2_000, c0={"pending": True})).marks  # the rest is worth it
-    heavy = [Candidate(0, 0, 9_000, *((0.9,) * 3,) * 2, pending=True), Candidate(1, 1, 9_100, *((0.9,) * 3,) * 2)]
+    heavy = [
+        CacheCandidate(0, 0, 9_000, *((0.9,) * 3,) * 2, pending=True),
+        CacheCandidate(1, 1, 9_100, *((0.9,) * 3,) * 2),
+    ]
     assert chosen(heavy) == Choice()
 
 
 def test_the_allowance_cuts_a_write_short():
     found = chosen(candidates(0.9, 0.8, 0.7), allowance=2_000 * 750_000)
     assert found.marks == ((0, "5m"),)
-    assert found.risk_pico == 2_000 * 750_000
+    assert found.write_risk_picousd == 2_000 * 750_000
 
 
 def test_marks_of_the_caller_count_and_bind_the_order():
@@ -118,5 +127,5 @@ def test_the_choice_of_the_deepest_mark_is_the_best_there_is():
         best = 0.0
         for at, ttl in itertools.product(range(count), BOTH):
             tokens = found[at].tokens
-            best = max(best, tokens * write_value(found[at].odds, found[at].again, PRICES, ttl))
-        assert chosen(found).value_pico >= int(best) - 1
+            best = max(best, tokens * write_value(found[at].reuse, found[at].reuse_again, PRICES, ttl))
+        assert chosen(found).expected_value_picousd >= int(best) - 1

@@ -1,8 +1,7 @@
-"""The cache doctor: what caching earned, prefix by prefix, and what broke the prefixes that could have been read.
+"""Cache report: savings of caching by prefix, and the causes of prefixes that could not be read.
 
-Each call is held against the most similar of the calls shortly before it at the same model. Where it is not a
-continuation of that call, the first segment that differs is what broke the prefix, and everything behind it was paid
-for again.
+Each call is compared with the most similar of the calls shortly before it at the same model. Unless it continues that
+call, the first segment that differs broke the prefix, and everything behind it was paid for again.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from llm_cost_middleware.prompt_cache.trace import Segment, Trace
 from llm_cost_middleware.request import Target
 
 _COMPARED = 32
-"""So many earlier calls of the same model are looked through for the most similar one."""
+"""Number of earlier calls of the same model that are searched for the most similar one."""
 _BYTES_PER_TOKEN = 4
 
 
-class Break(NamedTuple):
-    """What kept a call from reading what an earlier one had sent."""
+class PrefixBreak(NamedTuple):
+    """Cause for which a call could not read the prefix of an earlier one."""
 
     reason: str
     """Such as ``system 0 differs only in numbers or dates: a timestamp or counter``."""
     lost_tokens: int
-    """About so many tokens behind the difference were the same, and paid for again."""
+    """Estimated tokens behind the difference that were the same, and paid for again."""
 
 
 @dataclass(slots=True)
 class PrefixReport:
-    """The traffic over one prefix: calls whose tools and system prompt are the same but for numbers and dates."""
+    """Totals of one prefix: calls whose tools and system prompt differ at most in numbers and dates."""
 
-    family: str
-    """A fingerprint."""
+    prefix_id: str
+    """Fingerprint of tools and system prompt."""
     target: Target
     calls: int = 0
     input_tokens: int = 0
@@ -49,25 +48,25 @@ class PrefixReport:
 
     @property
     def hit_rate(self) -> float:
-        """The share of input tokens that was read from the cache."""
+        """Share of input tokens that was read from the cache."""
         return self.read_tokens / self.input_tokens if self.input_tokens else 0.0
 
     @property
     def net_nanousd(self) -> NanoUSD:
-        """What caching earned; negative where writes were wasted."""
+        """Saving of reads less the cost of writes; negative if writes were wasted."""
         return NanoUSD(self.saved_nanousd - self.paid_nanousd)
 
 
-def diagnose(traces: Iterable[Trace]) -> list[PrefixReport]:
-    """A report for each prefix, the one with the most input first.
+def report_prefixes(traces: Iterable[Trace]) -> list[PrefixReport]:
+    """Return a report per prefix, most input first.
 
     Args:
-        traces: In the order of time.
+        traces: Traces in chronological order.
     """
     reports: dict[tuple[str, Target], PrefixReport] = {}
     recent: dict[Target, deque[Trace]] = {}
     for trace in traces:
-        name = family(trace)
+        name = prefix_id(trace)
         report = reports.setdefault((name, trace.target), PrefixReport(name, trace.target))
         report.calls += 1
         report.input_tokens += trace.input_tokens
@@ -76,7 +75,7 @@ def diagnose(traces: Iterable[Trace]) -> list[PrefixReport]:
         report.saved_nanousd = NanoUSD(report.saved_nanousd + trace.saved_nanousd)
         report.paid_nanousd = NanoUSD(report.paid_nanousd + trace.paid_nanousd)
         before = recent.setdefault(trace.target, deque(maxlen=_COMPARED))
-        found = find_break(trace, before)
+        found = find_prefix_break(trace, before)
         if found is not None:
             report.breaks[found.reason] += 1
             report.lost_tokens += found.lost_tokens
@@ -84,40 +83,43 @@ def diagnose(traces: Iterable[Trace]) -> list[PrefixReport]:
     return sorted(reports.values(), key=lambda report: -report.input_tokens)
 
 
-def family(trace: Trace) -> str:
-    """The fingerprint of tools, in any order, and system prompt, blind to numbers and dates."""
+def prefix_id(trace: Trace) -> str:
+    """Return the fingerprint of tools, in any order, and system prompt, without numbers and dates."""
+    # Shapes, not texts: a timestamp in the system prompt breaks the cache, and must not hide that it is one prefix.
     shapes = sorted(each.shape for each in trace.segments if each.place.startswith("tool "))
     shapes += [each.shape for each in trace.segments if each.place.startswith("system ")]
     return sha256(" ".join(shapes).encode()).hexdigest()[:12]
 
 
-def find_break(trace: Trace, before: Iterable[Trace]) -> Break | None:
-    """What broke the prefix that ``trace`` shares with the most similar of the calls before it, if anything did."""
+def find_prefix_break(trace: Trace, before: Iterable[Trace]) -> PrefixBreak | None:
+    """Return the cause that broke the prefix shared with the most similar earlier call; ``None`` if intact."""
     best, earlier = 0, None
     for candidate in before:
         score = _similarity(candidate.segments, trace.segments)
-        if score and score >= best:  # the latest of equals
+        if score and score >= best:  # of equals the latest: its cache entry is the one most likely still alive
             best, earlier = score, candidate
-    return None if earlier is None else compare(earlier, trace)
+    return None if earlier is None else compare_prompts(earlier, trace)
 
 
-def compare(before: Trace, after: Trace) -> Break | None:
-    """What broke the prefix between two calls.
+def compare_prompts(before: Trace, after: Trace) -> PrefixBreak | None:
+    """Return the cause that broke the prefix between two calls.
 
-    ``None`` where nothing did: the later call continues the earlier one, or parts from it with a question of its own.
+    ``None`` if the later call continues the earlier one, or differs only in its own question.
     """
     old, new = before.segments, after.segments
     at = next(
-        (n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a.print != b.print), min(len(old), len(new))
+        (n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a.fingerprint != b.fingerprint),
+        min(len(old), len(new)),
     )
+    # Parameters come first: their change invalidates the cache even if every segment is the same.
     changed = [name for name, _ in set(before.params) ^ set(after.params)]
     if changed and at and any(each.place.startswith(("system", "message")) for each in new[:at]):
         names = ", ".join(sorted(set(changed)))
-        return Break(f"parameter {names} changed", sum(each.size for each in new[:at]) // _BYTES_PER_TOKEN)
+        return PrefixBreak(f"parameter {names} changed", sum(each.size for each in new[:at]) // _BYTES_PER_TOKEN)
     if at in (len(old), len(new)):
         return None
-    kept = {each.print for each in old[at + 1 :]}
-    same = sum(each.size for each in new[at + 1 :] if each.print in kept)
+    kept = {each.fingerprint for each in old[at + 1 :]}
+    same = sum(each.size for each in new[at + 1 :] if each.fingerprint in kept)
     was, now = old[at], new[at]
     if was.place.startswith("tool ") or now.place.startswith("tool "):
         reason = _tools_reason(old, new, now if now.place.startswith("tool ") else was)
@@ -130,12 +132,12 @@ def compare(before: Trace, after: Trace) -> Break | None:
         reason = f"{now.place}: the {now.kind} changed"
     else:
         reason = f"{now.place} changed" + (" within the history" if now.place.startswith("message") else "")
-    return Break(reason, same // _BYTES_PER_TOKEN) if same else None
+    return PrefixBreak(reason, same // _BYTES_PER_TOKEN) if same else None
 
 
 def _tools_reason(old: Sequence[Segment], new: Sequence[Segment], at: Segment) -> str:
-    was = [each.print for each in old if each.place.startswith("tool ")]
-    now = [each.print for each in new if each.place.startswith("tool ")]
+    was = [each.fingerprint for each in old if each.place.startswith("tool ")]
+    now = [each.fingerprint for each in new if each.place.startswith("tool ")]
     if sorted(was) == sorted(now):
         return "the same tools in another order"
     if len(was) != len(now):
@@ -144,6 +146,6 @@ def _tools_reason(old: Sequence[Segment], new: Sequence[Segment], at: Segment) -
 
 
 def _similarity(old: Sequence[Segment], new: Sequence[Segment]) -> int:
-    """The bytes they have in common, wherever they stand."""
-    sizes = {each.print: each.size for each in old}
-    return sum(sizes.get(each.print, 0) for each in new)
+    """Return the bytes in common, at any position."""
+    sizes = {each.fingerprint: each.size for each in old}
+    return sum(sizes.get(each.fingerprint, 0) for each in new)
