@@ -102,7 +102,7 @@ class CostPipeline:
 
     def _make_flow(self, rng: Random, observers: Sequence[Observer], new_id: Callable[[], str]) -> CallFlow:
         config, clock, catalogue = self.config, self.clock, self.catalogue
-        settings, candidates = read_settings(config), Candidates(config, catalogue, clock)
+        settings, candidates = read_settings(config), Candidates(config, catalogue, clock).for_providers
         decisions = DecisionRecorder(self._runtimes.journal, clock)
         cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
         stages = Stages(
@@ -128,7 +128,7 @@ class CostPipeline:
             return _default[0]
 
     @classmethod
-    def of(cls, pipeline: CostPipeline | CostConfig | None) -> CostPipeline:
+    def resolve(cls, pipeline: CostPipeline | CostConfig | None) -> CostPipeline:
         """What a host's ``pipeline`` argument means: a pipeline, a configuration for a new one, or the default."""
         if isinstance(pipeline, CostPipeline):
             return pipeline

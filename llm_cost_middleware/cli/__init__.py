@@ -1,4 +1,4 @@
-"""The command line: ``llm-cost``. Commands are plain functions, one file each; ``app`` gathers them."""
+"""Command line ``llm-cost``. Commands are plain functions, one file each; ``app`` registers them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 def main() -> None:
     """Run ``llm-cost``. An error of the package ends it with one line on standard error and exit code 2."""
+    # Imported here: ``import llm_cost_middleware.cli`` alone must work without the packages of the command line.
     from rich.console import Console
     from rich.markup import escape
 

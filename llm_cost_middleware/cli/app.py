@@ -1,4 +1,4 @@
-"""The commands, gathered."""
+"""Typer application of all commands."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ import typer
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.budget.rules import Standing
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 budgets = typer.Typer(help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False)
@@ -33,16 +34,16 @@ def show(
     if context.invoked_subcommand is not None:
         return
     with open_ledger(config, ledger) as opened:
-        standings = [_standing(standing) for standing in opened.balances()]
+        rows = [_balance_row(balance) for balance in opened.balances()]
     if as_json:
-        out.print_json(json.dumps(standings))
+        out.print_json(json.dumps(rows))
         return
     table = Table("scope", "window", title="budgets (US dollars)")
     for column in ("limit", "settled", "pending", "available"):
         table.add_column(column, justify="right")
     table.add_column("resets")
-    for standing in standings:
-        table.add_row(*(standing[column.header] or "-" for column in table.columns))  # type: ignore[index] # headers are text
+    for row in rows:
+        table.add_row(*(row[column.header] or "-" for column in table.columns))  # type: ignore[index] # headers are text
     out.print(table)
 
 
@@ -56,6 +57,7 @@ def set_budget(
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
     budget = Budget(scope, limit, window, timezone)
+    # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)
     out.print(f"{budget.scope}: {format_usd(budget.limit_nanousd)} a {budget.window} window")
@@ -83,11 +85,11 @@ def export(
         if writer is not None:
             writer.writeheader()
         for row in opened.rows(moment, scope):
-            told = _row(row)
+            record = _row(row)
             if writer is None:
-                print(json.dumps(told))  # noqa: T201 - this is the output
+                print(json.dumps(record))  # noqa: T201 - this is the output
             else:
-                writer.writerow(told)
+                writer.writerow(record)
 
 
 _COLUMNS = ("seq", "at", "kind", "id", "amount_usd", "status", "scopes", "memo")
@@ -106,16 +108,16 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _standing(standing: Any) -> dict[str, str | None]:
-    balance = standing.balance
-    resets = standing.resets_at
+def _balance_row(row: Standing) -> dict[str, str | None]:
+    balance = row.balance
+    resets = row.resets_at
 
     def usd(amount: NanoUSD | None) -> str | None:
         return None if amount is None else format_usd(amount)
 
     return {
-        "scope": standing.scope,
-        "window": standing.budget.window if standing.budget is not None else "none",
+        "scope": row.scope,
+        "window": row.budget.window if row.budget is not None else "none",
         "limit": usd(balance.limit_nanousd),
         "settled": usd(balance.settled_nanousd),
         "pending": usd(balance.pending_nanousd),

@@ -1,4 +1,4 @@
-"""``llm-cost cache``: what prompt caching earned, prefix by prefix, and what broke the prefixes."""
+"""``llm-cost cache``: savings of prompt caching by prefix, and the causes of broken prefixes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.prompt_cache.cache_report import PrefixReport, report_prefixes
 from llm_cost_middleware.prompt_cache.trace import KIND, Trace

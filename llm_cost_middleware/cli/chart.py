@@ -1,4 +1,4 @@
-"""A small chart as SVG text: one line and some labelled marks. Enough to look at a curve, and no dependency."""
+"""Small chart as SVG text: one line and some labelled points, without a plotting dependency."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _WIDTH, _HEIGHT, _EDGE = 720, 440, 60
 _STEPS = 4
 
 
-class Mark(NamedTuple):
-    """A labelled point."""
+class ChartPoint(NamedTuple):
+    """Labelled point."""
 
     x: float
     y: float
@@ -20,12 +20,12 @@ class Mark(NamedTuple):
 
 
 def chart(
-    title: str, x_label: str, y_label: str, line: Sequence[tuple[float, float]] = (), marks: Sequence[Mark] = ()
+    title: str, x_label: str, y_label: str, line: Sequence[tuple[float, float]] = (), points: Sequence[ChartPoint] = ()
 ) -> str:
-    """Draw ``line`` and ``marks`` over axes that fit them both."""
-    points = [*line, *((mark.x, mark.y) for mark in marks)] or [(0.0, 0.0)]
-    low_x, high_x = _span([x for x, _ in points])
-    low_y, high_y = _span([y for _, y in points])
+    """Draw ``line`` and ``points`` over axes that fit them both."""
+    drawn = [*line, *((point.x, point.y) for point in points)] or [(0.0, 0.0)]
+    low_x, high_x = _span([x for x, _ in drawn])
+    low_y, high_y = _span([y for _, y in drawn])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - low_x) / (high_x - low_x)
@@ -51,18 +51,19 @@ def chart(
     if line:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="#26a" stroke-width="2"/>')
-    for mark in marks:
-        x, y = place(mark.x, mark.y)
-        fill = "white" if mark.hollow else "#c52"
+    for point in points:
+        x, y = place(point.x, point.y)
+        fill = "white" if point.hollow else "#c52"
         parts += [
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="#c52"/>',
-            _text(x + 7, y - 5, mark.label),
+            _text(x + 7, y - 5, point.label),
         ]
     return "\n".join([*parts, "</svg>\n"])
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
+    # Never empty: ``place`` divides by the span, and a single point still needs axes around it.
     room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     return low - room, high + room
 

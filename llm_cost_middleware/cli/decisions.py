@@ -1,4 +1,4 @@
-"""``llm-cost decisions``: which model each call went to, and why."""
+"""``llm-cost decisions``: the model of each call, and the reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.routing.decisions import ENOUGH_FEEDBACK, DecisionLog, Gauge, Logged
@@ -26,7 +26,7 @@ GaugeOption = Annotated[
 ]
 
 _WIDE = 140
-"""Columns of a terminal from which reasons are shown beside the calls."""
+"""Terminal columns from which reasons are shown beside the calls."""
 
 
 def decisions(
@@ -49,9 +49,10 @@ def decisions(
         found = [entry for entry in entries if _wanted(entry, call, site, model, policy, outcome)]
     if jsonl:
         for entry in found:
-            print(entry.to_json())  # noqa: T201 - this is the output
+            print(entry.to_json())  # noqa: T201 - not ``out``: rich would wrap and colour the lines
         return
     if call is not None:
+        # A full id wins over the calls whose ids merely begin with it.
         for entry in [entry for entry in found if entry.decision.call_id == call] or found:
             _explain(entry)
         if not found:
@@ -63,7 +64,7 @@ def decisions(
 
 
 def _table(found: Sequence[Logged], *, wide: bool) -> Table:
-    """A row a call; in a narrow terminal without what would have to be cut to pieces."""
+    """Return a table with a row per call; on a narrow terminal without the columns that would be cut."""
     table = Table(title=f"decisions: the last {len(found)}", padding=(0, 1 if wide else 0))
     for name in ("when", "call"):
         table.add_column(name, no_wrap=True)
@@ -97,10 +98,10 @@ def _table(found: Sequence[Logged], *, wide: bool) -> Table:
 def open_log(
     log: Path | None, config: Path | None, ledger: str | None, since: float | None = None
 ) -> Iterator[Iterator[Logged]]:
-    """The decisions of a command: from an exported file, else from the ledger's journal.
+    """Yield the decisions for a command: from an exported file, else from the ledger's journal.
 
     Raises:
-        ConfigurationError: The file holds something else, or the ledger keeps no journal.
+        ConfigurationError: Not an exported log, or a ledger without a journal.
     """
     if log is not None:
         with log.open(encoding="utf-8", errors="replace") as lines:
@@ -150,7 +151,7 @@ def _explain(entry: Logged) -> None:
     out.print(entry.decision.explain(), highlight=False, markup=False)
     for outcome in entry.outcomes:
         meaning = MEANING.get(outcome.name)
-        told = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"
-        out.print(told, highlight=False, markup=False)
+        line = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"
+        out.print(line, highlight=False, markup=False)
     features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})
     out.print(f"  site {entry.decision.site}, features {features}", highlight=False, markup=False)

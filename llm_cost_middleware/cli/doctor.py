@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.opening import ConfigOption, load_config, out
+from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue

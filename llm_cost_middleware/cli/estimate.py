@@ -1,4 +1,4 @@
-"""``llm-cost estimate``: what a file of requests would cost, before any of them is sent."""
+"""``llm-cost estimate``: cost of a file of requests before any of them is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.opening import ConfigOption, err, out
+from llm_cost_middleware.cli.loading import ConfigOption, err, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
@@ -24,12 +24,12 @@ from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.usage import TokenUsage
 
 _BYTES_PER_TOKEN = 3
-"""A likely length of a token where no tokenizer is at hand: prose has more bytes a token, JSON and code fewer."""
+"""Usual bytes per token without a tokenizer: prose has more, JSON and code fewer."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """What the requests for one model add up to."""
+    """Totals of the requests for one model."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -40,7 +40,7 @@ class _Sum:
     notes: dict[str, None] = field(default_factory=dict)
 
 
-class _Line(NamedTuple):
+class _RequestLine(NamedTuple):
     number: int
     provider: str
     request: CallRequest
@@ -82,7 +82,7 @@ def estimate(
         raise typer.Exit(1)
 
 
-def _requests(file: Path) -> Iterator[_Line]:
+def _requests(file: Path) -> Iterator[_RequestLine]:
     try:
         text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -97,7 +97,7 @@ def _requests(file: Path) -> Iterator[_Line]:
         body = data.get("body") or data.get("params") or data if isinstance(data, Mapping) else None
         if not isinstance(body, Mapping) or not isinstance(body.get("model"), str):
             raise ConfigurationError(f"{file}, line {number} is not a request: it names no model")
-        yield _Line(number, *_read(body))
+        yield _RequestLine(number, *_read(body))
 
 
 def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
@@ -108,7 +108,7 @@ def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
     return provider, get_provider(provider).read_request({**body, "model": model}, endpoint)
 
 
-def _most(catalogue: Catalogue, line: _Line, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:
+def _most(catalogue: Catalogue, line: _RequestLine, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:
     request = line.request
     limits = catalogue.limits(line.provider, request.model)
     rates = catalogue.upper_bound_rates(line.provider, request.model, at=now, params=params)
@@ -119,7 +119,9 @@ def _most(catalogue: Catalogue, line: _Line, params: Mapping[str, Any], now: flo
     )  # fmt: skip
 
 
-def _expected(catalogue: Catalogue, line: _Line, most: Bound, now: float, answer: int, *, batch: bool) -> NanoUSD:
+def _expected(
+    catalogue: Catalogue, line: _RequestLine, most: Bound, now: float, answer: int, *, batch: bool
+) -> NanoUSD:
     request = line.request
     size = measure(request)
     counted = count_openai_tokens(request, request.model) if line.provider == "openai" else None
@@ -192,5 +194,5 @@ def _cells(total: _Sum) -> tuple[str, ...]:
 
 
 def _cents(amount: NanoUSD) -> str:
-    """Enough of an amount to compare by: four decimals, or all of one that has none of them."""
+    """Format an amount with four decimals, or all of them if it is smaller."""
     return format_usd(round(amount.usd, 4) or amount)

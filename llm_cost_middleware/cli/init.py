@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.cli.opening import err, out
+from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import DEFAULT_FILE
 
 
 def template() -> str:
-    """The commented configuration: every key with its default."""
+    """Return the commented configuration: every key with its default."""
     return (files("llm_cost_middleware.config") / "template.toml").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""``llm-cost ledger``: the append-only rows behind every figure."""
+"""``llm-cost ledger``: status, corrections and archive of the append-only rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.budget.backend import Archived
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 

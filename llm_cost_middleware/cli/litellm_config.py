@@ -1,4 +1,4 @@
-"""``llm-cost litellm-config``: a configuration as a LiteLLM proxy's ``config.yaml``."""
+"""``llm-cost litellm-config``: export of the configuration as a LiteLLM proxy's ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.cli.opening import load_config
+from llm_cost_middleware.cli.loading import load_config
 from llm_cost_middleware.integrations.litellm.config import proxy_config
 
 

@@ -1,4 +1,4 @@
-"""``llm-cost prices``: what every model charges, on a day, by the prices that the ledger is kept in."""
+"""``llm-cost prices``: price list of every model on a day, from the catalogue that the ledger uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.opening import ConfigOption, load_config, out
+from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
 from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -60,10 +60,10 @@ def prices(
 
 
 def open_catalogue(config: Path | None) -> Catalogue:
-    """The catalogue of the configuration, and without one the packaged prices.
+    """Return the catalogue of the configuration; without one, the packaged prices.
 
     Raises:
-        ConfigurationError: A configuration that was named cannot be read.
+        ConfigurationError: Unreadable configuration.
     """
     if config is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).is_file():
         return Catalogue()
@@ -72,7 +72,7 @@ def open_catalogue(config: Path | None) -> Catalogue:
 
 
 def _named(catalogue: Catalogue, model: str) -> tuple[str, str] | None:
-    """The provider and the name of a model that is named exactly."""
+    """Return provider and catalogue name of an exact model name; ``None`` for a part of a name."""
     provider, slash, name = model.partition("/")
     for candidate, ref in ((provider, name),) if slash else tuple((known, model) for known in NAMES):
         try:
@@ -96,7 +96,7 @@ def _rows(
 
 
 def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
-    """A level as dollars a million tokens; a write that costs what plain input costs is left out."""
+    """Return a level in dollars per million tokens, without writes at the price of plain input."""
 
     def usd(pico: int | None) -> str | None:
         return None if pico is None else f"{(pico / _PER_MTOK).normalize():f}"
@@ -133,7 +133,7 @@ def _table(rows: list[dict[str, Any]], title: str, *, served: bool) -> Table:
 
 
 def _money(text: str | None) -> str:
-    """At least two decimals, so that columns line up; a dash for what is not charged apart."""
+    """Pad to two decimals, so that columns line up; a dash for a missing price."""
     if text is None:
         return "-"
     whole, dot, fraction = text.partition(".")

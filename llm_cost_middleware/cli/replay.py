@@ -1,4 +1,4 @@
-"""``llm-cost replay``: what the bill and the quality would have been under another policy."""
+"""``llm-cost replay``: bill and quality of past calls under another policy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import typer
 from rich.progress import track
 from rich.table import Table
 
-from llm_cost_middleware.cli.chart import Mark, chart
+from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, out
 from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.routing.decisions import Gauge
@@ -50,11 +50,12 @@ def replay(
 
 
 def read_routing(path: Path) -> RoutingPolicy:
-    """The ``[routing]`` of a configuration file, with its tiers; a ``policy_file`` is looked for beside it.
+    """Read the ``[routing]`` of a configuration file, with its tiers; a ``policy_file`` is relative to it.
 
     Raises:
-        ConfigurationError: It is no TOML, or has no usable ``[routing]``.
+        ConfigurationError: Not TOML, or no usable ``[routing]``.
     """
+    # Not ``CostConfig.from_toml``: a policy to try may stand in a file with nothing else that is valid.
     try:
         document: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -94,10 +95,10 @@ def _quality(estimate: Estimate | None) -> str:
 
 
 def _drawn(rows: list[Replayed]) -> str:
-    marks = []
+    points = []
     for row in rows[:-1] or rows:
         if row.quality_before is not None and row.quality_after is not None and row.calls:
             before, after = (nano / row.calls / 1e9 for nano in (row.paid_nanousd, row.after_nanousd.value))
-            marks.append(Mark(before, row.quality_before.value, f"{row.site} before", hollow=True))
-            marks.append(Mark(after, row.quality_after.value, f"{row.site} after"))
-    return chart("cost and quality by site", "US dollars a call", "quality", marks=marks)
+            points.append(ChartPoint(before, row.quality_before.value, f"{row.site} before", hollow=True))
+            points.append(ChartPoint(after, row.quality_after.value, f"{row.site} after"))
+    return chart("cost and quality by site", "US dollars a call", "quality", points=points)

@@ -1,4 +1,4 @@
-"""``llm-cost report``: what was spent, by model: a table, JSON, CSV, or a page to look at."""
+"""``llm-cost report``: spending by model as a table, JSON, CSV or an HTML page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.cli.totals import Totals, of_rows, table_of
 from llm_cost_middleware.money import NanoUSD, format_usd
 
@@ -53,7 +53,8 @@ def report(
 
 
 def page(totals: Totals, title: str) -> str:
-    """A page that stands alone: the table, with a bar for each model's share."""
+    """Return a self-contained HTML page: the table, with a bar for each model's share."""
+    # ``or NanoUSD(1)``: free calls alone would otherwise divide by zero.
     most = max((total.cost_nanousd for total in totals.values()), default=NanoUSD(1)) or NanoUSD(1)
     rows = []
     for name in sorted(totals, key=lambda name: -totals[name].cost_nanousd):

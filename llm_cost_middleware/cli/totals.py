@@ -1,4 +1,4 @@
-"""Sums over what was booked, by model: what a receipt and a report show."""
+"""Totals of booked calls by model, for receipt and report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.cli.opening import out
+from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.metering import Memo, decode_memo
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 from llm_cost_middleware.tracker import CostRecord
@@ -18,7 +18,7 @@ from llm_cost_middleware.usage import NO_USAGE, TokenUsage
 
 @dataclass(slots=True)
 class Total:
-    """The sum over one model."""
+    """Totals of one model."""
 
     calls: int = 0
     usage: TokenUsage = NO_USAGE
@@ -26,7 +26,7 @@ class Total:
     statuses: dict[str, int] = field(default_factory=dict)
 
     def add(self, usage: TokenUsage | None, cost: NanoUSD, status: str, calls: int = 1) -> None:
-        """Add an attempt, or the sum of several."""
+        """Add an attempt, or the totals of several."""
         self.calls += calls
         self.usage = self.usage + (usage or NO_USAGE)
         self.cost_nanousd = NanoUSD(self.cost_nanousd + cost)
@@ -39,7 +39,7 @@ _BOUNDLESS, _LEAST_NAME = 10_000, 6  # columns: for what a table would need; a n
 
 
 def of_records(records: Iterable[CostRecord]) -> Totals:
-    """The sums of a pipeline's records, by ``provider/model``."""
+    """Return the totals of a pipeline's records, by ``provider/model``."""
     totals: Totals = {}
     for record in records:
         name = f"{record.provider}/{record.model}" if record.provider else record.model
@@ -48,9 +48,9 @@ def of_records(records: Iterable[CostRecord]) -> Totals:
 
 
 def of_rows(rows: Iterable[Row]) -> Totals:
-    """The sums of a ledger's rows, by ``provider/model``: the last word on each attempt counts.
+    """Return the totals of a ledger's rows, by ``provider/model``: the last row of each attempt counts.
 
-    Where that has no memo, as a lapse and a correction by hand, the one before says which model it was.
+    A row without a memo (an expiry, a correction by hand) takes the model from the row before it.
     """
     totals: Totals = {}
     last: dict[str, Row] = {}
@@ -77,9 +77,9 @@ def _add(totals: Totals, row: Row) -> None:
 
 
 def table_of(totals: Totals, title: str) -> Table:
-    """The sums as a table: calls, tokens by bucket, cost. As it gets narrow, lines give way, then names, then figures.
+    """Return the totals as a table: calls, tokens by bucket, cost.
 
-    They are folded then; nothing is ever cut off.
+    On narrow terminals drop grid lines first, then fold model names, then figures. Nothing is cut off.
     """
     table = _table(totals, title, narrow=False)
     if _width(table) <= out.width:

@@ -1,4 +1,4 @@
-"""``llm-cost tune``: learn a routing policy from outcomes, or say why not."""
+"""``llm-cost tune``: learns a routing policy from outcomes, or refuses with a reason."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.chart import Mark, chart
+from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
-from llm_cost_middleware.cli.opening import ConfigOption, LedgerOption, err, load_config, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.request import Target
@@ -135,16 +135,16 @@ def _curve(found: Tuning) -> str:
     if calibration is None:
         return ""
     line = [(point.spend, point.quality) for point in calibration.curve]
-    marks = [
-        Mark(calibration.weak_spend, calibration.weak_quality, "weak", hollow=True),
-        Mark(1.0, calibration.strong_quality, "strong", hollow=True),
-        Mark(calibration.chosen.spend, calibration.chosen.quality, "chosen"),
+    points = [
+        ChartPoint(calibration.weak_spend, calibration.weak_quality, "weak", hollow=True),
+        ChartPoint(1.0, calibration.strong_quality, "strong", hollow=True),
+        ChartPoint(calibration.chosen.spend, calibration.chosen.quality, "chosen"),
     ]
-    return chart("quality and cost, out of fold", "cost, of always strong", "quality", line, marks)
+    return chart("quality and cost, out of fold", "cost, of always strong", "quality", line, points)
 
 
 def _diff(path: Path, policy: LearnedPolicy) -> None:
-    """What changes in the policy file, without the n-gram weights."""
+    """Print the changes of the policy file, without the n-gram weights."""
     before = _reviewed(path.read_text(encoding="utf-8")) if path.exists() else []
     after = _reviewed(policy.dump())
     for line in difflib.unified_diff(before, after, str(path), f"{path} (new)", lineterm="", n=1):

@@ -1,4 +1,4 @@
-"""``CostConfig``: one frozen configuration, the same for every host.
+"""``CostConfig``: the frozen configuration of a pipeline, the same for every host.
 
 Keys in a TOML file and keyword arguments are spelt the same. The environment overrides both:
 ``LLM_COST_LEDGER__URL=sqlite:///llm-cost.db`` sets ``url`` in ``[ledger]``.
@@ -22,7 +22,6 @@ from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
     LedgerConfig,
     OutputConfig,
-    PrivacyConfig,
     ProviderConfig,
     read_section,
     read_tiers,
@@ -46,10 +45,10 @@ class CostConfig:
     """The configuration of a pipeline. Sections may be given as mappings; they are read strictly.
 
     Args:
-        mode: ``enforce``, or ``observe``: book everything, refuse and change nothing, report what would have been.
-        on_unknown_price: ``deny`` a model without a price, or ``estimate`` it at the dearest of the configured models
-            of its provider.
-        on_ungoverned: What to do with calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
+        mode: ``enforce``, or ``observe``: book everything, refuse and change nothing, report what would have happened.
+        on_unknown_price: ``deny`` a model without a price, or ``estimate`` it at the highest price of the configured
+            models of its provider.
+        on_ungoverned: Action for calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
         update_prices: Fetch newer prices over the network when the pipeline starts.
         ledger: ``[ledger]``.
         budgets: ``[[budgets]]``: limits by scope and window. None by default.
@@ -59,12 +58,11 @@ class CostConfig:
         output: ``[output]``.
         retry: ``[retry]``.
         cache: ``[cache]``.
-        privacy: ``[privacy]``.
         prices: ``[prices."provider/model"]``: dated prices that override the catalogue.
 
     Raises:
-        ConfigurationError: A value that cannot be used. ``UnknownKeyError`` names the nearest key that exists.
-        InvalidAmountError: A limit or a price that is not a usable number of dollars.
+        ConfigurationError: Invalid value. ``UnknownKeyError`` names the nearest key that exists.
+        InvalidAmountError: A limit or a price that is not a valid number of dollars.
     """
 
     mode: Mode = "enforce"
@@ -79,7 +77,6 @@ class CostConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cache: CachePolicy = field(default_factory=CachePolicy)
-    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -89,7 +86,7 @@ class CostConfig:
                 raise ConfigurationError(f"{getattr(self, name)!r} is not one of {allowed}", key=name)
         if not isinstance(self.update_prices, bool):
             raise ConfigurationError(f"must be true or false, not {self.update_prices!r}", key="update_prices")
-        put = object.__setattr__
+        put = object.__setattr__  # frozen for callers; sections given as mappings are replaced by their values here
         put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
         put(self, "budgets", _read_budgets(self.budgets))
         put(self, "tiers", read_tiers(self.tiers))
@@ -98,7 +95,6 @@ class CostConfig:
         put(self, "output", read_section(OutputConfig, self.output, "output"))
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
-        put(self, "privacy", read_section(PrivacyConfig, self.privacy, "privacy"))
         if not isinstance(self.prices, Mapping):
             raise ConfigurationError("must be a table", key="prices")
         put(self, "prices", MappingProxyType(dict(self.prices)))
@@ -106,7 +102,7 @@ class CostConfig:
             raise ConfigurationError("must be positive", key="ledger.lease_s")
 
     def _read_routing(self) -> RoutingPolicy:
-        routing: Any = self.routing  # as the caller gave it
+        routing: object = self.routing  # as the caller gave it: a policy, or a table
         if isinstance(routing, RoutingPolicy):
             return replace(routing, tiers=tuple(tier.name for tier in self.tiers))
         if not isinstance(routing, Mapping):
@@ -115,7 +111,12 @@ class CostConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CostConfig:
-        """From a mapping of the shape of the TOML file. Raises as the class does."""
+        """Read a mapping of the shape of the TOML file. Raises as the class does."""
+        if "privacy" in mapping:
+            # Templates of earlier versions contain it; a clear message beats "unknown key".
+            raise ConfigurationError(
+                "was removed: store_text was never read, no text was ever stored. Delete the section", key="privacy"
+            )
         known = {item.name for item in fields(cls)}
         for key in mapping:
             if key not in known:
@@ -124,14 +125,14 @@ class CostConfig:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> CostConfig:
-        """From a TOML file, overridden by the environment.
+        """Read a TOML file, overridden by the environment.
 
         Args:
             path: The file.
             env: The environment; ``os.environ`` by default, ``{}`` for none.
 
         Raises:
-            ConfigurationError: The file cannot be read, or a value in it cannot be used.
+            ConfigurationError: Unreadable file, or an invalid value.
         """
         try:
             mapping = tomllib.loads(_read_text(path))
@@ -140,13 +141,8 @@ class CostConfig:
         return cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> CostConfig:
-        """The defaults, overridden by the environment. Raises as the class does."""
-        return cls.from_mapping(overrides({}, os.environ if env is None else env, cls))
-
-    @classmethod
     def find(cls, *, env: Mapping[str, str] | None = None) -> CostConfig:
-        """The file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``.
+        """Read the file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``.
 
         Raises:
             ConfigurationError: Neither exists; the message says how to write one.
@@ -161,11 +157,12 @@ class CostConfig:
         return cls.from_toml(path, env=environment)
 
 
-def _frozen(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+def _frozen(mapping: dict[object, object]) -> MappingProxyType[object, object]:
     return MappingProxyType(mapping)
 
 
-copyreg.pickle(MappingProxyType, lambda proxy: (_frozen, (dict(proxy),)))  # so that a worker can be given one
+# A configuration must reach worker processes, and the standard library cannot pickle a mapping proxy.
+copyreg.pickle(MappingProxyType, lambda proxy: (_frozen, (dict(proxy),)))
 
 
 def _read_text(path: str | os.PathLike[str]) -> str:
@@ -175,7 +172,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         raise ConfigurationError(f"cannot read {path}: {error}") from None
 
 
-def _read_budgets(value: Any) -> tuple[Budget, ...]:
+def _read_budgets(value: object) -> tuple[Budget, ...]:
     if isinstance(value, Budget | Mapping | str) or not isinstance(value, Iterable):
         raise ConfigurationError("must be a list of budgets", key="budgets")
     budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
@@ -186,7 +183,7 @@ def _read_budgets(value: Any) -> tuple[Budget, ...]:
     return budgets
 
 
-def _read_budget(item: Any, key: str) -> Budget:
+def _read_budget(item: object, key: str) -> Budget:
     try:
         return read_section(Budget, item, key)
     except ConfigurationError:
@@ -196,7 +193,7 @@ def _read_budget(item: Any, key: str) -> Budget:
         raise
 
 
-def _read_providers(value: Any) -> Mapping[str, ProviderConfig]:
+def _read_providers(value: object) -> Mapping[str, ProviderConfig]:
     if not isinstance(value, Mapping):
         raise ConfigurationError("must be a table", key="providers")
     for name in value:

@@ -1,4 +1,4 @@
-"""The configured models as routing sees them: with today's prices, and why one cannot be used."""
+"""Candidates of routing: the configured models with today's prices, and the reason why one is unavailable."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
 
 
 class Candidates:
-    """The models of a configuration's tiers. Prices are looked up once a day.
+    """Models of a configuration's tiers. Prices are looked up once per day.
 
     Args:
         config: The tiers, and the names of the variables that hold the keys.
         catalogue: The prices.
-        clock: What day it is.
+        clock: Tells the day.
     """
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
         self._of_day: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
 
-    def __call__(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
-        """The candidates of a host.
+    def for_providers(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
+        """Return the candidates of a host.
 
         Args:
-            providers: What it reaches: names of providers, or of single models as ``provider/model``; ``None``: the
+            providers: Providers that the host reaches, or single models as ``provider/model``; ``None``: the
                 providers with a key in the environment.
         """
+        # Kept for a day: routing only compares models. Bounds and bills are priced at the time of the call.
         now = self._clock.now()
         day = int(now // _DAY_S)
         known = self._of_day.get(providers)

@@ -6,32 +6,35 @@ import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PREFIX = "LLM_COST_"
 _OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA"})
 
 
-def overrides(mapping: Mapping[str, Any], env: Mapping[str, str], kind: type[Any]) -> dict[str, Any]:
-    """A copy of ``mapping`` with the environment's values written over it.
+def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[DataclassInstance]) -> dict[str, Any]:
+    """Return a copy of ``mapping`` with the environment's values over it.
 
-    A value is read as TOML where it is one (``0.5``, ``true``, ``["a"]``, ``[{scope = "global", limit = "5"}]``), else
-    as text. Names are case-insensitive; ``__`` steps into a table.
+    A value is read as TOML if it is valid TOML (``0.5``, ``true``, ``["a"]``, ``[{scope = "global", limit = "5"}]``),
+    else as text. Names are case-insensitive; ``__`` steps into a table.
 
     Raises:
-        UnknownKeyError: A variable with the prefix whose first part is no key of the configuration.
+        UnknownKeyError: A variable with the prefix whose first part is not a key of the configuration.
     """
     result = deepcopy(dict(mapping))
     known = {field.name for field in fields(kind)}
-    for variable in sorted(env):
+    for variable in sorted(env):  # sorted: the result must not depend on the order of the environment
         if not variable.startswith(PREFIX) or variable in _OWN:
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
         if path[0] not in known:
             raise UnknownKeyError(path[0], known)
-        table: Any = result
+        table: object = result
         for step in path[:-1]:
             table = table.setdefault(step, {}) if isinstance(table, dict) else table
         if not isinstance(table, dict):
@@ -40,7 +43,8 @@ def overrides(mapping: Mapping[str, Any], env: Mapping[str, str], kind: type[Any
     return result
 
 
-def _read(text: str) -> Any:
+def _read(text: str) -> object:
+    # A URL or a plain word is not TOML; the sections check the type afterwards in any case.
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,10 +1,10 @@
-"""The tables of the configuration, as frozen values, and the strict reader that fills them."""
+"""Sections of the configuration as frozen values, and the strict reader that fills them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class LedgerConfig:
-    """``[ledger]``: where money is booked."""
+    """``[ledger]``: storage of reservations and bookings."""
 
     url: str = "memory://"
     tenant: str = "default"
@@ -29,20 +29,20 @@ class LedgerConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """``[providers.NAME]``: how to reach a provider. Keys stand in the environment, never in the file."""
+    """``[providers.NAME]``: access to a provider. Keys are in the environment, never in the file."""
 
     base_url: str = ""
     api_key_env: str = ""
     timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if not self.timeout_s > 0:  # NaN is not, either
+        if not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
-    """``[output]``: output caps, and what to do when a call does not fit."""
+    """``[output]``: output caps, and the actions for a call that does not fit its budget."""
 
     default_max_tokens: int | Literal["auto"] = "auto"
     on_insufficient: tuple[Literal["downgrade", "cap_output", "raise"], ...] = ("downgrade", "cap_output", "raise")
@@ -55,13 +55,6 @@ class OutputConfig:
         ):
             raise ConfigurationError("must be 'auto' or a positive whole number", key="output.default_max_tokens")
         parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
-
-
-@dataclass(frozen=True, slots=True)
-class PrivacyConfig:
-    """``[privacy]``: what may be kept of prompts and answers. Nothing, unless asked for."""
-
-    store_text: bool = False
 
 
 DEFAULT_PROVIDERS: Mapping[str, ProviderConfig] = {
@@ -79,17 +72,17 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     Args:
         kind: A frozen dataclass whose fields are the keys.
         value: An instance of it, or a mapping.
-        key: The dotted name of the table, for errors.
-        defaults: Where the table is silent; otherwise the dataclass' own defaults.
+        key: Dotted name of the table, for errors.
+        defaults: Values of missing keys, instead of the dataclass' own defaults.
 
     Raises:
-        ConfigurationError: A value of the wrong type; ``UnknownKeyError`` for a key that does not exist.
+        ConfigurationError: A value of the wrong type; ``UnknownKeyError`` for an unknown key.
     """
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"must be a table, not {value!r}", key=key)
-    assert is_dataclass(kind)  # noqa: S101 - the sections are ours
+    assert is_dataclass(kind)  # noqa: S101 - the sections are all defined in this package
     known = {field.name: field for field in fields(kind) if field.init}
     hints = get_type_hints(kind)
     for name in value:
@@ -108,7 +101,7 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
 
 
 def read_tiers(value: object) -> tuple[Tier, ...]:
-    """``[[tiers]]``: name and models, cheap to strong. Raises ``ConfigurationError``."""
+    """Read ``[[tiers]]``: name and models, cheap to strong. Raises ``ConfigurationError``."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise ConfigurationError("must be a list of tables", key="tiers")
     tiers = tuple(_read_tier(item, f"tiers[{index}]") for index, item in enumerate(value))
@@ -120,7 +113,7 @@ def read_tiers(value: object) -> tuple[Tier, ...]:
 
 
 def read_target(value: object, key: str) -> Target:
-    """``provider/model``. Raises ``ConfigurationError``."""
+    """Read ``provider/model``. Raises ``ConfigurationError``."""
     if isinstance(value, Target):
         return value
     provider, slash, model = value.partition("/") if isinstance(value, str) else ("", "", "")
@@ -145,12 +138,15 @@ def _read_tier(value: object, key: str) -> Tier:
     return Tier(name, tuple(read_target(model, f"{key}.models") for model in models))
 
 
-def _required(field: Field[Any]) -> bool:
+def _required(field: Field[object]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _typed(hint: Any, value: Any, key: str) -> Any:
-    """The value as the hint says, or a ``ConfigurationError`` that names the key. Only what the sections use."""
+def _typed(hint: object, value: object, key: str) -> object:
+    """Return the value as its type hint requires. Raises a ``ConfigurationError`` that names the key.
+
+    Supports only the hints that sections use: scalars, literals, and tuples and sets of them.
+    """
     choices = _choices(hint)
     if get_origin(hint) is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
@@ -158,6 +154,7 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         return tuple(_typed(get_args(hint)[0], item, key) for item in value)
     if get_origin(hint) is frozenset or any(get_origin(part) is frozenset for part in _members(hint)):
         return _typed_set(hint, value, key)
+    # ``True == 1`` in Python: a bool must not pass for a choice that is a number.
     if choices and not isinstance(value, list | dict) and value in choices and not isinstance(value, bool):
         return value
     kinds = _kinds(hint)
@@ -166,11 +163,11 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     if kinds and not _matches(value, kinds):
         expected = " or ".join(sorted({kind.__name__ for kind in kinds} | set(map(repr, choices))))
         raise ConfigurationError(f"must be {expected}, not {value!r}", key=key)
-    return float(value) if kinds == {float} else value
+    return float(value) if kinds == {float} and isinstance(value, int | float) else value
 
 
-def _typed_set(hint: Any, value: Any, key: str) -> Any:
-    """A list of names as the set of an enumeration; ``None`` where that is allowed."""
+def _typed_set(hint: object, value: object, key: str) -> object:
+    """Return a list of names as the set of an enumeration; ``None`` if the hint allows it."""
     if value is None and type(None) in _members(hint):
         return None
     wanted = hint if get_origin(hint) is frozenset else next(p for p in _members(hint) if get_origin(p) is frozenset)
@@ -183,19 +180,20 @@ def _typed_set(hint: Any, value: Any, key: str) -> Any:
         raise ConfigurationError(f"{error}; known are {', '.join(item.value for item in kind)}", key=key) from None
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
+def _members(hint: object) -> tuple[object, ...]:
     return get_args(hint) if get_origin(hint) is not None and get_origin(hint) is not Literal else (hint,)
 
 
-def _choices(hint: Any) -> tuple[Any, ...]:
+def _choices(hint: object) -> tuple[object, ...]:
     return tuple(choice for part in _members(hint) if get_origin(part) is Literal for choice in get_args(part))
 
 
-def _kinds(hint: Any) -> set[type]:
+def _kinds(hint: object) -> set[type]:
     return {part for part in _members(hint) if isinstance(part, type)}
 
 
-def _matches(value: Any, kinds: set[type]) -> bool:
+def _matches(value: object, kinds: set[type]) -> bool:
+    # bool is a subclass of int, and ``max_attempts = true`` is a mistake, not a 1.
     if isinstance(value, bool):
         return bool in kinds
     if float in kinds and isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What a configuration says of the life of a call."""
+"""Settings of the call lifecycle, read from a configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llm_cost_middleware.money import ceil_nanousd
 
 
 def read_settings(config: CostConfig) -> Settings:
-    """The part of ``config`` that the engine works by."""
+    """Return the settings of the call lifecycle in ``config``."""
     output = config.output
     return Settings(
         observe=config.mode == "observe",

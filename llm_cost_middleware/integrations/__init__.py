@@ -2,7 +2,7 @@
 
 What a new host must do:
 
-1. Take ``pipeline: CostPipeline | CostConfig | None`` in every entry and resolve it with ``CostPipeline.of``.
+1. Take ``pipeline: CostPipeline | CostConfig | None`` in every entry and resolve it with ``CostPipeline.resolve``.
 2. Read a call into a ``CallRequest`` without changing it (``convert.py``): messages, tools, schema, the output cap only
    where the caller set one, ``pinned`` where he chose the model, and the context that ``read_context`` makes of the
    host's metadata under ``llm_cost``.

@@ -61,7 +61,9 @@ def encode_memo(
     priced: PricedCall | None = None,
     reading: UsageReading | None = None,
 ) -> bytes:
-    """The memo of a row as compact JSON, versioned. Written by hand: every call has two, and an encoder costs more."""
+    """Return the memo of a row as compact JSON, versioned."""
+    # Written by hand, because every call writes two: ``json.dumps`` of the same content costs 67,000 instructions more
+    # per governed call of 578,000 (12 %; callgrind, CPython 3.11, memory ledger).
     text = f'{{"v":{_VERSION},"call":{_quote(call_id)},"n":{attempt}'
     if target is not None:
         text += f',"at":{_at(target)}'

@@ -1,4 +1,4 @@
-"""``process_many``: the pattern for many texts. Quoted before the first call, and never lost in the middle."""
+"""``process_many``: the pattern for many texts, quoted before the first call, with partial results on failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
-from llm_cost_middleware.patterns.process import Job, Result, add_all, refuse_if_over
+from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.tracker import CostTracker
 
@@ -22,18 +22,18 @@ OnError = Literal["raise", "collect"]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What is done, what is not, and what it cost."""
+    """Answered, remaining and failed items of a batch, with its cost."""
 
     done: tuple[tuple[int, Result], ...]
-    """(index, result) of every item that was answered, in the order of the items."""
+    """(index, result) of every answered item, in the order of the items."""
     remaining: tuple[tuple[int, str], ...]
-    """(index, item) of every item that was not, in order."""
+    """(index, item) of every other item, in order."""
     failed: tuple[tuple[int, Exception], ...]
-    """(index, error) of every item that failed; all of them remain."""
+    """(index, error) of every failed item; all of them are in ``remaining`` too."""
     tracker: CostTracker
     quote: BatchQuote
     exhausted: BudgetExceededError | None = None
-    """The refusal that ended the batch early."""
+    """Refusal that ended the batch early."""
 
 
 def process_many(
@@ -52,7 +52,7 @@ def process_many(
     Args:
         items: The texts.
         config: A configuration or a pipeline, as in ``process``.
-        tracker: What was spent so far; never changed.
+        tracker: Spending so far; never changed.
         client: An ``anthropic`` or ``openai`` client.
         system_prompt: The stable prefix.
         parse_result: Makes a value of each SDK response.
@@ -64,15 +64,15 @@ def process_many(
         The results, what remains, and a new tracker. A budget that ends in the middle ends the batch without an error.
 
     Raises:
-        BudgetExceededError: The tracker is over its limit, or the batch is expected to cost more than is left: nothing
+        BudgetExceededError: The tracker is over its limit, or the batch is expected to cost more than is left; nothing
             was sent.
-        Exception: What an item raised, with ``on_error="raise"``.
+        Exception: The error of an item, with ``on_error="raise"``.
     """
     batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
     with progress_bar(len(batch.items), show=progress) as advance:
         for index, item in batch.pending():
             try:
-                batch.add(index, batch.job.call(item))
+                batch.add(index, batch.call.send(item))
             except Exception as error:  # noqa: BLE001 - the batch decides what it means
                 batch.fail(index, error)
             advance()
@@ -99,7 +99,7 @@ async def aprocess_many(
         async def work() -> None:
             for index, item in pending:
                 try:
-                    batch.add(index, await batch.job.acall(item))
+                    batch.add(index, await batch.call.asend(item))
                 except Exception as error:  # noqa: BLE001 - the batch decides what it means
                     batch.fail(index, error)
                 advance()
@@ -111,7 +111,7 @@ async def aprocess_many(
 
 
 class _Batch:
-    """The bookkeeping of one batch, the same for both forms."""
+    """State of one batch, shared by the synchronous and the asynchronous form."""
 
     def __init__(
         self,
@@ -127,42 +127,43 @@ class _Batch:
     ) -> None:
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"{on_error!r} is not one of {', '.join(get_args(OnError))}", key="on_error")
-        refuse_if_over(tracker)
+        check_tracker(tracker)
         self.items = list(items)
-        self.job = Job(client, config, system_prompt, is_async=is_async)
+        self.call = PatternCall(client, config, system_prompt, is_async=is_async)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}
         self._failed: dict[int, Exception] = {}
         self._exhausted: BudgetExceededError | None = None
         self._error: Exception | None = None
-        self._quote = self.job.pipeline.quote(map(self.job.request, self.items), providers=self.job.providers)
-        self._refuse_what_cannot_fit()
+        self._quote = self.call.pipeline.quote(map(self.call.request, self.items), providers=self.call.providers)
+        self._check_batch_fits()
 
-    def _refuse_what_cannot_fit(self) -> None:
+    def _check_batch_fits(self) -> None:
         wanted, tracker = self._quote.expected, self._tracker
         if tracker.budget_limit is not None and tracker.total_cost + wanted > tracker.budget_limit:
             raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=wanted)
-        ledger = self.job.pipeline.ledger
-        scopes = self.job.request("").context.scopes
+        ledger = self.call.pipeline.ledger
+        # The ledger may have other callers: this is a forecast, and each item is still reserved on its own.
+        scopes = self.call.request("").context.scopes
         available = ledger.available(scopes)
         if available is not None and self._quote.expected_nanousd > available:
             raise BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=wanted)
 
     def pending(self) -> Iterator[tuple[int, str]]:
-        """The items that are still to be called: ends as soon as the batch does."""
+        """Yield the items still to be called, until the batch ends."""
         for index, item in enumerate(self.items):
             if self._exhausted is not None or self._error is not None:
                 return
             try:
-                refuse_if_over(self._tracker)
+                check_tracker(self._tracker)
             except BudgetExceededError as refusal:
                 self._exhausted = refusal
                 return
             yield index, item
 
     def add(self, index: int, answer: CallOutcome) -> None:
-        self._tracker = add_all(self._tracker, answer)
-        self._done[index] = self.job.result(answer, self._parse)
+        self._tracker = add_records(self._tracker, answer)
+        self._done[index] = self.call.result(answer, self._parse)
 
     def fail(self, index: int, error: Exception) -> None:
         if isinstance(error, BudgetExceededError):
@@ -182,14 +183,14 @@ class _Batch:
             exhausted=self._exhausted,
         )
         if self._error is not None:
-            vars(self._error)["batch"] = result  # what was paid for is not lost
+            vars(self._error)["batch"] = result  # answers that were paid for must reach the caller
             raise self._error
         return result
 
 
 @contextmanager
 def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error, or none; yields what advances it."""
+    """Show a progress bar on standard error, or none; yields a function that advances it."""
     if not show:
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""The small functions of the pattern: choose a model, retry narrowly, mark the system prompt."""
+"""Small functions of the pattern: choose a model, retry transient errors, mark the system prompt for caching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_cost_middleware.routing.router import provider_of
 from llm_cost_middleware.system_clock import SystemClock
 
 T = TypeVar("T")
-_BYTES_PER_TOKEN = 4  # of ordinary text; only whether a cache mark is worth setting depends on it
+_BYTES_PER_TOKEN = 4  # of ordinary text: an estimate is enough, a mark on a prompt that is too short costs nothing
 
 
 def select_model(
@@ -29,12 +29,12 @@ def select_model(
     *,
     policy: CostConfig | RoutingPolicy | None = None,
 ) -> str:
-    """The model for a text of a length and a number of items: the small one below both thresholds, else the next.
+    """Return the model for a text length and a number of items: the small one below both thresholds, else the next.
 
     Args:
         text_length: Characters.
-        item_count: Items that the prompt batches.
-        force_model: Wins, and is returned as it is.
+        item_count: Items in the prompt.
+        force_model: Returned as it is, if given.
         policy: Thresholds, and with a ``CostConfig`` the tiers; the packaged defaults, if ``None``.
 
     Returns:
@@ -57,12 +57,12 @@ def call_with_retry(
 
     Args:
         func: Makes one request. A client's own retries should be off (``max_retries=0``), or they multiply.
-        max_retries: How often it is called at most, waiting ``2 ** attempt`` seconds in between.
-        policy: Another policy; then ``max_retries`` does not count.
+        max_retries: Maximum number of calls, with waits of ``2 ** attempt`` seconds between them.
+        policy: Another policy, which replaces ``max_retries``.
         clock: Time and sleep.
 
     Raises:
-        Exception: What the last call raised.
+        Exception: The error of the last call.
     """
     attempts = _Attempts(max_retries, policy, clock)
     while True:
@@ -95,7 +95,7 @@ async def acall_with_retry(
 
 
 class _Attempts:
-    """How often was called, and what follows: shared by both forms of ``call_with_retry``."""
+    """Attempts so far, and the next delay: shared by both forms of ``call_with_retry``."""
 
     def __init__(self, max_retries: int, policy: RetryPolicy | None, clock: Clock | None) -> None:
         self.clock: Clock = clock if clock is not None else SystemClock()
@@ -107,7 +107,7 @@ class _Attempts:
         self._started = self.clock.monotonic()
 
     def delay_after(self, error: Exception) -> float | None:
-        """Seconds to wait before the next call; ``None``: let the error through."""
+        """Return the seconds to wait before the next call; ``None``: raise the error."""
         self._count += 1
         now = self.clock.monotonic()
         failure = classify_error(error, now=self.clock.now())
@@ -117,13 +117,13 @@ class _Attempts:
 
 
 def build_cached_messages(system_prompt: str, user_input: str, *, model: str | None = None) -> list[dict[str, Any]]:
-    """Messages whose system prompt carries a cache mark, the part that varies behind it.
+    """Return messages with a cache mark on the system prompt, before the varying part.
 
     Args:
         system_prompt: The stable prefix.
-        user_input: What varies.
-        model: Where known: no mark below the model's minimum length (it would do nothing), and none for a model of
-            OpenAI, whose cache is automatic: there the prompt becomes a system message.
+        user_input: The varying part.
+        model: The model, if known: no mark below its minimum length (it would have no effect), and none for a model
+            of OpenAI, whose cache is automatic: there the prompt becomes a system message.
     """
     if model is not None and provider_of(model) == "openai":
         return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]

@@ -1,4 +1,4 @@
-"""``process``: the pattern's pipeline for one text, with an ``anthropic`` or an ``openai`` client."""
+"""``process``: the pattern for one text, with an ``anthropic`` or an ``openai`` client."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Check = Callable[[CallResult], bool]
 
 
 class Result(NamedTuple):
-    """What ``process`` returns for one text."""
+    """Result of ``process`` for one text."""
 
     text: str
-    """The answer's text."""
+    """Text of the answer."""
     value: Any
-    """What ``parse_result`` made of the response; the text without one."""
+    """Value that ``parse_result`` returned for the response; without it, the text."""
     response: Any
-    """The SDK's own response."""
+    """Response of the SDK."""
     decision: RoutingDecision
     record: CostRecord
-    """The attempt that answered. Failed attempts that were billed stand in the tracker too."""
+    """Record of the attempt that answered. The tracker also contains failed attempts that were billed."""
 
 
 def process(
@@ -54,26 +54,26 @@ def process(
     Args:
         text: The user's text.
         config: A configuration (one pipeline is kept for each), or a pipeline.
-        tracker: What was spent so far; it is checked before the call and never changed.
+        tracker: Spending so far; it is checked before the call and never changed.
         client: An ``anthropic`` or ``openai`` client; the call goes to the tiers' models of its provider.
         system_prompt: The stable prefix, cached where that pays.
         item_count: How many items the text batches.
         parse_result: Makes a value of the SDK's response.
-        accept: Checks that value (the text, without ``parse_result``). What it rejects, or what does not parse, is
-            asked again of a model a tier up, where there is one and the budget allows; both answers are booked.
+        accept: Checks that value (the text, without ``parse_result``). If it rejects the value, or parsing fails, the
+            next tier's model is asked, if there is one and the budget allows; both answers are booked.
 
     Returns:
-        The result, and a new tracker with what the call cost added.
+        The result, and a new tracker with the cost of the call added.
 
     Raises:
-        BudgetExceededError: The tracker is over its limit, or the ledger has not enough for this call.
+        BudgetExceededError: The tracker is over its limit, or the ledger has too little left for this call.
         ConfigurationError: The client is neither.
-        Exception: What the last attempt raised; whatever ``parse_result`` raises, after the answer was booked.
+        Exception: The error of the last attempt, or of ``parse_result`` (after the answer was booked).
     """
-    refuse_if_over(tracker)
-    job = Job(client, config, system_prompt, item_count)
-    answer = job.call(text, job.check(accept, parse_result))
-    return job.result(answer, parse_result), add_all(tracker, answer)
+    check_tracker(tracker)
+    call = PatternCall(client, config, system_prompt, item_count)
+    answer = call.send(text, call.check(accept, parse_result))
+    return call.result(answer, parse_result), add_records(tracker, answer)
 
 
 async def aprocess(
@@ -88,27 +88,27 @@ async def aprocess(
     accept: Callable[[Any], bool] | None = None,
 ) -> tuple[Result, CostTracker]:
     """``process`` with an asynchronous client."""
-    refuse_if_over(tracker)
-    job = Job(client, config, system_prompt, item_count, is_async=True)
-    answer = await job.acall(text, job.check(accept, parse_result))
-    return job.result(answer, parse_result), add_all(tracker, answer)
+    check_tracker(tracker)
+    call = PatternCall(client, config, system_prompt, item_count, is_async=True)
+    answer = await call.asend(text, call.check(accept, parse_result))
+    return call.result(answer, parse_result), add_records(tracker, answer)
 
 
-def refuse_if_over(tracker: CostTracker) -> None:
-    """Raise ``BudgetExceededError`` where the tracker has spent more than its limit."""
+def check_tracker(tracker: CostTracker) -> None:
+    """Raise ``BudgetExceededError`` if the tracker has spent more than its limit."""
     if tracker.over_budget and tracker.budget_limit is not None:
         raise BudgetExceededError(tracker.total_cost, tracker.budget_limit)
 
 
-def add_all(tracker: CostTracker, answer: CallOutcome) -> CostTracker:
-    """A tracker with every billed attempt of a call added."""
+def add_records(tracker: CostTracker, answer: CallOutcome) -> CostTracker:
+    """Return a tracker with every billed attempt of a call added."""
     for record in answer.records:
         tracker = tracker.add(record)
     return tracker
 
 
-class Job:
-    """Calls of one shape: a client, a pipeline, a system prompt. Shared by ``process`` and ``process_many``."""
+class PatternCall:
+    """Calls with one client, pipeline and system prompt. Shared by ``process`` and ``process_many``."""
 
     def __init__(
         self,
@@ -119,60 +119,61 @@ class Job:
         *,
         is_async: bool = False,
     ) -> None:
-        self._api = _api_of(client)
+        self._api = _find_api(client)
         if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
             wanted = "an asynchronous" if is_async else "a synchronous"
             raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
         if type(item_count) is not int or item_count < 1:
             raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
+        # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
         self._create = self._api.create(client.with_options(max_retries=0))
         self._system, self._item_count = system_prompt, item_count
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(config)
         self.providers = frozenset((self._api.provider,))
 
     def request(self, text: str) -> CallRequest:
-        """The neutral view of one call."""
+        """Return the provider-neutral request of one call."""
         request = get_provider(self._api.provider).read_request(self._api.body(self._system, text), self._api.endpoint)
         return request._replace(context=current_context()._replace(item_count=self._item_count))
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
-        """The caller's check of a value, as a check of an answer."""
+        """Return the caller's check of a value as a check of an answer."""
         if accept is None:
             return None
 
-        def stands(result: CallResult) -> bool:
+        def is_acceptable(result: CallResult) -> bool:
             try:
                 value = result.text if parse_result is None else parse_result(result.response)
-            except Exception:  # noqa: BLE001 - whatever it is: the answer cannot be used
+            except Exception:  # noqa: BLE001 - any error means that the answer cannot be used
                 return False
             return accept(value)
 
-        return stands
+        return is_acceptable
 
-    def call(self, text: str, accept: Check | None = None) -> CallOutcome:
+    def send(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call."""
         body = self._api.body(self._system, text)
 
-        def send(attempt: Attempt) -> CallResult:
+        def create(attempt: Attempt) -> CallResult:
             return self._read(self._create(**self._render(body, attempt)))
 
-        answer = self.pipeline.call(self.request(text), send, providers=self.providers, accept=accept)
+        answer = self.pipeline.call(self.request(text), create, providers=self.providers, accept=accept)
         assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
         return answer
 
-    async def acall(self, text: str, accept: Check | None = None) -> CallOutcome:
+    async def asend(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call with an asynchronous client."""
         body = self._api.body(self._system, text)
 
-        async def send(attempt: Attempt) -> CallResult:
+        async def create(attempt: Attempt) -> CallResult:
             return self._read(await self._create(**self._render(body, attempt)))
 
-        answer = await self.pipeline.acall(self.request(text), send, providers=self.providers, accept=accept)
+        answer = await self.pipeline.acall(self.request(text), create, providers=self.providers, accept=accept)
         assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
         return answer
 
     def result(self, answer: CallOutcome, parse_result: Callable[[Any], Any] | None) -> Result:
-        """What the caller gets of an answer."""
+        """Return the caller's result of an answer."""
         text = self._api.text(answer.response)
         try:
             value = text if parse_result is None else parse_result(answer.response)
@@ -193,8 +194,8 @@ class Job:
         return CallResult(response, reading, self._api.text(response), read_said)
 
 
-class _Api(NamedTuple):
-    """How to say one thing to one provider."""
+class _ClientApi(NamedTuple):
+    """Client method and body of one provider."""
 
     provider: str
     endpoint: str
@@ -215,8 +216,8 @@ def _chat_body(system: str, text: str) -> dict[str, Any]:
     return {"messages": [*prefix, {"role": "user", "content": text}]}
 
 
-_APIS = {
-    "anthropic": _Api(
+_CLIENT_APIS = {
+    "anthropic": _ClientApi(
         "anthropic",
         "messages",
         "max_tokens",
@@ -225,7 +226,7 @@ _APIS = {
         render_anthropic,
         lambda response: "".join(block.text for block in response.content if block.type == "text"),
     ),
-    "openai": _Api(
+    "openai": _ClientApi(
         "openai",
         "chat.completions",
         "max_completion_tokens",
@@ -237,11 +238,11 @@ _APIS = {
 }
 
 
-def _api_of(client: Any) -> _Api:
+def _find_api(client: Any) -> _ClientApi:
     for kind in type(client).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in NAMES:
-            return _APIS[name]
+            return _CLIENT_APIS[name]
     raise ConfigurationError(
         f"expected a client of {' or '.join(NAMES)}, not {type(client).__qualname__}", key="client"
     )
@@ -252,7 +253,7 @@ _pipelines_lock = Lock()
 
 
 def _pipeline_of(config: CostConfig) -> CostPipeline:
-    """One pipeline for equal configurations, so that a memory ledger is not forgotten between two calls."""
+    """Return one pipeline for equal configurations, so that a memory ledger lives on between two calls."""
     with _pipelines_lock:
         for pipeline in _pipelines:
             if pipeline.config is config or pipeline.config == config:

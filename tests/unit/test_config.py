@@ -123,8 +123,17 @@ def test_the_environment_overrides_the_file(tmp_path):
 
 
 def test_a_misspelt_variable_is_named(tmp_path):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text("")
     with pytest.raises(UnknownKeyError, match="ledger"):
-        CostConfig.from_environment({"LLM_COST_LEDGR__URL": "x"})
+        CostConfig.from_toml(path, env={"LLM_COST_LEDGR__URL": "x"})
+
+
+def test_the_removed_privacy_section_is_refused_with_its_reason(tmp_path):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text("[privacy]\nstore_text = true\n")
+    with pytest.raises(ConfigurationError, match="never read, no text was ever stored"):
+        CostConfig.from_toml(path, env={})
 
 
 def test_no_file_says_how_to_write_one(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """``llm-cost demo``: recorded agent conversations through a governed chain and a governed router, and the receipt.
 
-Without a key and without a network: the models are played by the loopback provider of ``simulator``, which bills by
-arithmetic of its own. The clients are the real ones, over HTTP.
+Without a key and without a network: the models are played by the loopback provider of ``simulator``, which computes its
+bill independently. The clients are the real ones, over HTTP.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llm_cost_middleware.cli.demo.conversations import Conversation, load, packaged, tools, turns
-from llm_cost_middleware.cli.demo.hosts import Ask, chain_host, router_host
+from llm_cost_middleware.cli.demo.conversations import Conversation, load, model_calls, packaged, tools
+from llm_cost_middleware.cli.demo.hosts import SendCall, chain_host, router_host
 from llm_cost_middleware.cli.demo.receipt import show
-from llm_cost_middleware.cli.opening import err, out
+from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.money import NanoUSD
@@ -47,7 +47,7 @@ def demo(
         raise typer.Exit(1)
     budgets = [{"scope": "global", "limit": budget}, {"scope": "user:trial", "limit": trial_budget}]
     logging.getLogger("llm_cost_middleware").setLevel(logging.ERROR)  # refusals are counted below
-    with _world(chosen, live=live) as (bill, providers):
+    with _provider(chosen, live=live) as (bill, providers):
         common: dict[str, Any] = {"ledger": {"url": "memory://demo"}, "budgets": budgets}
         only_claude = {**providers, "openai": {**providers.get("openai", {}), "api_key_env": "DEMO_NO_KEY"}}
         chain_pipeline = CostPipeline(CostConfig(providers=only_claude, **common))
@@ -59,22 +59,22 @@ def demo(
                     ("LangChain chain", chain_pipeline, chain_host(chain_pipeline, schemas)),
                     ("LiteLLM router", router_pipeline, router_host(router_pipeline, schemas)),
                 )
-            game = _Game(bill)
-            game.play(chosen, hosts)
+            playback = _Playback(bill)
+            playback.play(chosen, hosts)
             equal = show(
                 [chain_pipeline, router_pipeline],
-                refused=game.refused,
-                calls=game.sent,
-                agreed=game.agreed,
-                bill_nanousd=None if live else game.billed(),
+                refused=playback.refused,
+                calls=playback.sent,
+                agreed=playback.agreed,
+                bill_nanousd=None if live else playback.billed(),
                 baseline=CostConfig().tiers[-1].models[0],
             )
     if not equal:
         raise typer.Exit(1)
 
 
-class _Game:
-    """Plays conversations, and compares ledger and bill after every call."""
+class _Playback:
+    """Playback of conversations, which compares ledger and bill after every call."""
 
     def __init__(self, bill: Any) -> None:
         self._bill = bill
@@ -83,8 +83,8 @@ class _Game:
     def billed(self) -> NanoUSD:
         return NanoUSD(self._bill.total_nanousd)
 
-    def play(self, conversations: list[Conversation], hosts: tuple[tuple[str, CostPipeline, Ask], ...]) -> None:
-        total = sum(1 for conversation in conversations for _ in turns(conversation))
+    def play(self, conversations: list[Conversation], hosts: tuple[tuple[str, CostPipeline, SendCall], ...]) -> None:
+        total = sum(1 for conversation in conversations for _ in model_calls(conversation))
         columns = (
             TextColumn("{task.description:16}"),
             BarColumn(),
@@ -95,18 +95,21 @@ class _Game:
         with Progress(*columns, console=err) as progress:
             task = progress.add_task("", total=total)
             for number, conversation in enumerate(conversations):
-                name, pipeline, ask = hosts[number % len(hosts)]
+                name, pipeline, send = hosts[number % len(hosts)]
                 user = "trial" if number == _TRIAL else "regular"
                 progress.update(task, description=name)
-                for turn in turns(conversation):
-                    said = {"user": user, "conversation": turn.conversation, "site": "airline-agent"}
-                    self._one(pipeline, ask, turn.messages, said)
+                for call in model_calls(conversation):
+                    attributes = {"user": user, "conversation": call.conversation, "site": "airline-agent"}
+                    self._one(pipeline, send, call.messages, attributes)
                     progress.advance(task)
 
-    def _one(self, pipeline: CostPipeline, ask: Ask, messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
+    def _one(
+        self, pipeline: CostPipeline, send: SendCall, messages: list[dict[str, Any]], attributes: dict[str, Any]
+    ) -> None:
+        # The difference, not the totals: an earlier call that disagreed must not be counted against this one.
         before = None if self._bill is None else pipeline.ledger.balance("global").settled_nanousd - self.billed()
         try:
-            ask(messages, said)
+            send(messages, attributes)
         except BudgetExceededError:
             self.refused += 1
             return
@@ -116,14 +119,15 @@ class _Game:
 
 
 @contextmanager
-def _world(conversations: list[Conversation], *, live: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The provider: its bill (``None`` for the real ones), and how to reach it."""
+def _provider(conversations: list[Conversation], *, live: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield the provider's bill (``None`` for the real ones), and the configuration that reaches it."""
     if live:
         yield None, {}
         return
     from llm_cost_middleware.simulator import Replay, Simulator
 
     os.environ[_KEY] = "no-key-needed"
+    # ``keep``: a long demo would otherwise hold the body of every request in memory.
     with Simulator(responder=Replay(conversations), keep_bodies=False, keep=64) as simulator:
         out.print(f"a loopback provider plays {len(conversations)} recorded conversations at {simulator.url}")
         yield (

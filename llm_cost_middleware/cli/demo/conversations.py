@@ -1,4 +1,4 @@
-"""Recorded agent conversations, as the model calls that they were."""
+"""Recorded agent conversations, split into their model calls."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llm_cost_middleware.errors import ConfigurationError
 Conversation = dict[str, Any]
 
 
-class Turn(NamedTuple):
-    """One model call: everything that was said before it."""
+class ModelCall(NamedTuple):
+    """Model call of a recorded conversation: all messages before the answer."""
 
     conversation: str
     messages: list[dict[str, Any]]
@@ -23,25 +23,26 @@ class Turn(NamedTuple):
 
 
 def packaged() -> list[Conversation]:
-    """The excerpt that ships with the package."""
+    """Return the excerpt in the package."""
     data = (files(__package__) / "conversations.jsonl.gz").read_bytes()
     return list(_parse(gzip.decompress(data).decode().splitlines(), "the packaged excerpt"))
 
 
 def tools() -> list[dict[str, Any]]:
-    """The tools that went with every call, as OpenAI function definitions."""
+    """Return the tools of every call, as OpenAI function definitions."""
     parsed: list[dict[str, Any]] = json.loads((files(__package__) / "tools.json").read_text(encoding="utf-8"))
     return parsed
 
 
 def load(path: Path) -> list[Conversation]:
-    """Conversations of a ``.jsonl`` or ``.jsonl.gz`` file: a line each, with ``messages`` in OpenAI chat form.
+    """Read conversations from a ``.jsonl`` or ``.jsonl.gz`` file: one per line, with ``messages`` in OpenAI chat form.
 
     Raises:
-        ConfigurationError: The file cannot be read, or a line is no conversation.
+        ConfigurationError: Unreadable file, or a line that is not a conversation.
     """
     try:
         raw = path.read_bytes()
+        # By the magic number: a downloaded file often has lost its .gz ending.
         text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
         return list(_parse(text.decode().splitlines(), str(path)))
     except (OSError, EOFError, UnicodeError) as error:
@@ -61,9 +62,9 @@ def _parse(lines: Iterable[str], source: str) -> Iterator[Conversation]:
             yield {**conversation, "name": conversation.get("name", str(number - 1))}
 
 
-def turns(conversation: Conversation) -> Iterator[Turn]:
-    """The calls of a conversation, in order: one for every message of the assistant."""
+def model_calls(conversation: Conversation) -> Iterator[ModelCall]:
+    """Yield the calls of a conversation in order: one per message of the assistant."""
     messages = conversation["messages"]
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
-            yield Turn(conversation["name"], messages[:index])
+            yield ModelCall(conversation["name"], messages[:index])

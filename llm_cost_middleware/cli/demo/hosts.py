@@ -1,4 +1,4 @@
-"""The two hosts of the demo: an ordinary LangChain chain, and an ordinary LiteLLM router. One line governs each."""
+"""Hosts of the demo: an ordinary LangChain chain and an ordinary LiteLLM router, each governed by one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from llm_cost_middleware.errors import MissingExtraError
 from llm_cost_middleware.pipeline import CostPipeline
 
-Ask = Callable[[list[dict[str, Any]], dict[str, Any]], None]
-"""Sends the messages of one call, with what the application says about it."""
+SendCall = Callable[[list[dict[str, Any]], dict[str, Any]], None]
+"""Function that sends the messages of one call, with the application's cost attributes."""
 
 
-def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
-    """``prompt | ChatAnthropic``, instrumented."""
+def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
+    """Return a function that calls ``prompt | ChatAnthropic``, instrumented."""
     try:
         from langchain_anthropic import ChatAnthropic
     except ImportError:
@@ -33,14 +33,14 @@ def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
 
     chain = instrument(chain, pipeline)  # the one line
 
-    def ask(messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
-        chain.invoke({"history": convert_to_messages(messages)}, config={"metadata": {"llm_cost": said}})
+    def send(messages: list[dict[str, Any]], attributes: dict[str, Any]) -> None:
+        chain.invoke({"history": convert_to_messages(messages)}, config={"metadata": {"llm_cost": attributes}})
 
-    return ask
+    return send
 
 
-def router_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
-    """A ``litellm.Router`` over the tiers of both providers, made cost-aware."""
+def router_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
+    """Return a function that calls a cost-aware ``litellm.Router`` over the tiers of both providers."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
     import litellm
 
@@ -50,7 +50,7 @@ def router_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> Ask:
     model_list = router_config(pipeline.config)["model_list"]
     router = CostAwareRouter(model_list, pipeline=pipeline)  # the one line, in place of litellm.Router(model_list)
 
-    def ask(messages: list[dict[str, Any]], said: dict[str, Any]) -> None:
-        router.completion("smart", messages, tools=tools, metadata={"llm_cost": said})
+    def send(messages: list[dict[str, Any]], attributes: dict[str, Any]) -> None:
+        router.completion("smart", messages, tools=tools, metadata={"llm_cost": attributes})
 
-    return ask
+    return send

@@ -1,4 +1,4 @@
-"""The demo's receipt."""
+"""Receipt of the demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from llm_cost_middleware.cli.opening import out
+from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.cli.totals import of_records, table_of
 from llm_cost_middleware.money import NanoUSD, format_usd
 from llm_cost_middleware.pipeline import CostPipeline
@@ -20,7 +20,7 @@ _FRAME = 4  # columns around the verdict
 
 
 def saved_by_routing(pipeline: CostPipeline, records: Sequence[CostRecord], baseline: Target) -> int:
-    """What the same tokens would have cost at one model, less what they did cost, in nano-dollars."""
+    """Return the cost of the same tokens at one model less their actual cost, in nano-dollars."""
     saved = 0
     for record in records:
         if record.usage is not None:
@@ -38,7 +38,7 @@ def show(
     bill_nanousd: NanoUSD | None,
     baseline: Target,
 ) -> bool:
-    """Print the receipt; whether ledger and bill are equal (``True`` where there is no bill to compare with)."""
+    """Print the receipt. Return whether ledger and bill are equal (``True`` without a bill)."""
     records = [record for pipeline in pipelines for record in pipeline.records()]
     out.print()
     table = table_of(of_records(records), "receipt")

@@ -44,7 +44,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
         super().__init__()
-        self.pipeline = CostPipeline.of(pipeline)
+        self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
         self._guarded: dict[int, tuple[ref[BaseChatModel], BaseChatModel]] = {}

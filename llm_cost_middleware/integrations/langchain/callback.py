@@ -71,7 +71,7 @@ class CostCallbackHandler(BaseCallbackHandler):
     run_inline = True  # in order and on the caller's thread, also in an asynchronous run
 
     def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
-        self.pipeline = CostPipeline.of(pipeline)
+        self.pipeline = CostPipeline.resolve(pipeline)
         self.call_ids: set[str] | None = None
         """Where it is a set, every call that started under this handler, whoever books it."""
         self.outer: CostCallbackHandler | None = None

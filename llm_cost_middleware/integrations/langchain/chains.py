@@ -78,7 +78,7 @@ def instrument(
         NoModelFoundError: There is no model that can be reached; the message says where one may hide, and what to do.
         ConfigurationError, UnsupportedRequestError: As ``guard`` does.
     """
-    search = _Search(CostPipeline.of(pipeline))
+    search = _Search(CostPipeline.resolve(pipeline))
     made = search.rewrite(chain, "")
     if not any(found.guarded for found in search.found):
         hidden = "; ".join(f"{found.path or 'chain'}: {found.what} ({found.note})" for found in search.found)

@@ -72,7 +72,7 @@ def guard(
     """
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(f"expected a chat model, not {type(model).__qualname__}", key="model")
-    pipeline = CostPipeline.of(pipeline)
+    pipeline = CostPipeline.resolve(pipeline)
     if provider_of(model) is None:
         return _metered_only(model, pipeline)
     plain = plain_class(model)

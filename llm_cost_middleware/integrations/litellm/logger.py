@@ -39,7 +39,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
 
     def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
         super().__init__()
-        self.pipeline = CostPipeline.of(pipeline)
+        self.pipeline = CostPipeline.resolve(pipeline)
         self.name = f"llm-cost-{os.urandom(4).hex()}"  # LiteLLM takes two loggers without a text of their own for one
 
     def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:

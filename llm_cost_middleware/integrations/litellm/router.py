@@ -71,7 +71,7 @@ class CostAwareRouter(litellm.Router):  # type: ignore[misc]  # LiteLLM is not t
     ) -> None:
         if isinstance(model_list, CostConfig | CostPipeline):
             model_list, pipeline = None, model_list
-        self.pipeline = CostPipeline.of(pipeline)
+        self.pipeline = CostPipeline.resolve(pipeline)
         self.routed = routed
         if isinstance(model_list, litellm.Router):
             self.__dict__.update({name: value for name, value in vars(model_list).items() if name not in vars(self)})

@@ -46,4 +46,4 @@ def wrap_openai(client: Client, pipeline: CostPipeline | CostConfig | None = Non
         ConfigurationError: It is no client of this SDK, or there is no configuration.
         UnsupportedRequestError: It talks to another platform, and ``on_ungoverned`` is ``deny``.
     """
-    return govern(client, CostPipeline.of(pipeline), API, routed=routed)
+    return govern(client, CostPipeline.resolve(pipeline), API, routed=routed)

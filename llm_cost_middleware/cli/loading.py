@@ -1,4 +1,4 @@
-"""How commands find their configuration and their ledger: the same way as the library does."""
+"""Configuration and ledger of a command, found the same way as by the library."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ err = Console(stderr=True)
 
 
 def load_config(path: Path | None) -> CostConfig:
-    """The configuration of a command. Raises ``ConfigurationError`` where there is none."""
+    """Return the configuration of a command. Raises ``ConfigurationError`` if there is none."""
     return CostConfig.from_toml(path) if path is not None else CostConfig.find()
 
 
 @contextmanager
 def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Iterator[Ledger]:
-    """The ledger of a command; ``new``: one that is not there yet is made.
+    """Yield the ledger of a command; with ``new`` it may be created.
 
-    A memory ledger belongs to the process that filled it: there the command says so and ends with exit code 1.
+    A memory ledger belongs to the process that filled it: the command prints that and ends with exit code 1.
     """
+    # SQLite creates missing files: without this test a mistyped path would show an empty ledger.
     if url is not None and not new and url.startswith(_FILE) and not Path(url.removeprefix(_FILE)).exists():
         raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")
     config = CostConfig() if url is not None else load_config(path)
