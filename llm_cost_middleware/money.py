@@ -19,13 +19,13 @@ _WIDE = Context(prec=60)  # ample for any amount: the rounding below is then the
 
 
 class NanoUSD(int):
-    """An amount of money in nano-dollars (1e-9 USD). A class of its own so that a bare ``int`` always means dollars."""
+    """Amount of money in nano-dollars (1e-9 USD). A class of its own so that a bare ``int`` always means dollars."""
 
     __slots__ = ()
 
     @property
     def usd(self) -> Decimal:
-        """The same amount in US dollars, exactly."""
+        """Same amount in US dollars, exactly."""
         return Decimal(int(self)).scaleb(-9, _WIDE)
 
     def __repr__(self) -> str:
@@ -66,22 +66,22 @@ def parse_usd(value: USD | NanoUSD, *, what: str = "amount", allow_negative: boo
 
 
 def ceil_nanousd(value: USD | NanoUSD, *, what: str = "amount") -> NanoUSD:
-    """An amount in nano-dollars, rounded up: for what is spent or reserved. Raises ``InvalidAmountError``."""
+    """Return an amount in nano-dollars, rounded up: for what is spent or reserved. Raises ``InvalidAmountError``."""
     return value if type(value) is NanoUSD and value >= 0 else _quantise(value, what, ROUND_CEILING)
 
 
 def floor_nanousd(value: USD | NanoUSD, *, what: str = "limit") -> NanoUSD:
-    """An amount in nano-dollars, rounded down: for what may be spent. Raises ``InvalidAmountError``."""
+    """Return an amount in nano-dollars, rounded down: for what may be spent. Raises ``InvalidAmountError``."""
     return value if type(value) is NanoUSD and value >= 0 else _quantise(value, what, ROUND_FLOOR)
 
 
 def add_usd(total: Decimal, amount: Decimal) -> Decimal:
-    """The sum of two dollar amounts, exactly, whatever the caller's decimal context says."""
+    """Return the sum of two dollar amounts, exactly, whatever the caller's decimal context says."""
     return _WIDE.add(total, amount)
 
 
 def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
-    """A share of a dollar amount, likewise."""
+    """Return a share of a dollar amount, likewise."""
     return _WIDE.multiply(amount, factor)
 
 
@@ -91,7 +91,7 @@ def ceil_picousd(pico: int) -> NanoUSD:
 
 
 def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:
-    """A dollar amount as text for people: at least ``places`` decimals, otherwise as many as it has. ``$0.0012``."""
+    """Format a dollar amount for people: at least ``places`` decimals, more if it has more. ``$0.0012``."""
     value = amount.usd if isinstance(amount, NanoUSD) else amount
     text = f"{abs(value):f}"
     whole, _, fraction = text.partition(".")

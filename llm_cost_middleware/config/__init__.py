@@ -42,7 +42,7 @@ OnUngoverned = Literal["warn", "deny", "allow"]
 
 @dataclass(frozen=True, slots=True)
 class CostConfig:
-    """The configuration of a pipeline. Sections may be given as mappings; they are read strictly.
+    """Configuration of a pipeline. Sections may be given as mappings; they are read strictly.
 
     Args:
         mode: ``enforce``, or ``observe``: book everything, refuse and change nothing, report what would have happened.

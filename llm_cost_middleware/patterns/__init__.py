@@ -1,4 +1,4 @@
-"""The classic cost-aware pipeline, as functions, on top of the pipeline.
+"""Classic cost-aware pipeline, as functions, on top of the pipeline.
 
 Route by size, check the tracker, call with a narrow retry and a cached system prompt, add a record to a frozen tracker.
 Names and behaviour are those of the widely published pattern; what is below them is exact.

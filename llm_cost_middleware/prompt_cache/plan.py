@@ -51,7 +51,7 @@ class CachePrices:
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """The application's policy for prompt caching."""
+    """Application's policy for prompt caching."""
 
     mode: Literal["auto", "system", "off"] = "auto"
     """``auto``: marks where they are expected to pay. ``system``: always one, on the system prompt. ``off``: none."""
@@ -59,7 +59,7 @@ class CachePolicy:
     """``1h`` also requests OpenAI's 24-hour retention from models that offer it. ``auto`` never does: it stores prompts
     on the provider's disks."""
     warm_first: bool = False
-    """The application is about to send many requests over one prefix: the first writes it, the others wait."""
+    """Application is about to send many requests over one prefix: the first writes it, the others wait."""
 
 
 DEFAULT_POLICY = CachePolicy()

@@ -20,7 +20,7 @@ _STAGE_REUSE: Mapping[str, ReuseProbability] = {
     "agent": (0.9, 0.9, 0.9),
 }
 _SEEN_REUSE: tuple[ReuseProbability, ...] = ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6), (0.7, 0.7, 0.7))
-"""An inner boundary that was seen never, once, twice, more often."""
+"""Inner boundary that was seen never, once, twice, more often."""
 ENOUGH_SEEN = len(_SEEN_REUSE) - 1
 """Arrivals from which a prefix has enough statistics of its own."""
 PRIOR_TRIALS = 1.0

@@ -53,7 +53,7 @@ class _PrefixStats:
 
 
 class PrefixStatistics:
-    """A bounded memory of prefixes. Mutable; its owner holds the lock.
+    """Bounded memory of prefixes. Mutable; its owner holds the lock.
 
     Args:
         max_prefixes: Number of fingerprints to keep; the least recently seen go first.

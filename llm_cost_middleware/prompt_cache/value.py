@@ -36,13 +36,13 @@ class CacheCandidate(NamedTuple):
     reuse_again: ReuseProbability
     """Probability that it then comes back once more."""
     warm: bool = False
-    """A readable entry ends here."""
+    """Readable entry ends here."""
     pending: bool = False
     """Another call is writing it."""
     mark: str | None = None
     """Lifetime of the caller's own mark here."""
     presumed: bool = False
-    """The previous request of this conversation ended here: an entry may exist that the statistics do not have."""
+    """Previous request of this conversation ended here: an entry may exist that the statistics do not have."""
 
 
 class Choice(NamedTuple):

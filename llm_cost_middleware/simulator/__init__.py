@@ -1,7 +1,7 @@
-"""A loopback Anthropic and OpenAI provider with a real prompt cache, scripted faults and a bill of its own.
+"""Loopback Anthropic and OpenAI provider with a real prompt cache, scripted faults and a bill of its own.
 
-Real clients talk to it without knowing. It shares nothing with the rest of the package: its prices, its tokenizer and
-its arithmetic are its own, so that what a ledger says can be held against what it billed::
+Real SDK clients use it like the provider. It shares nothing with the rest of the package: its prices, its tokenizer and
+its arithmetic are its own, so that a ledger can be compared with its bill::
 
     with Simulator(responder=fill) as sim:
         claude = anthropic.Anthropic(base_url=sim.anthropic_url, api_key="k")
@@ -14,10 +14,11 @@ its arithmetic are its own, so that what a ledger says can be held against what 
         assert [request.status for request in sim.requests] == [429, 429, 200, 200]
 
 It refuses what the providers refuse, foreign cache marks and unknown parameters included. Tokens are counted by a
-stated rule (`tokens`), cached by the published rules (`caching`), priced from `prices/*.toml`. Billed (`bill`) is every
-request that was served: a JSON answer in full even if nobody waited for it, a stream for its input and for the output
-of the events sent before it was cut, failed or left. Error statuses cost nothing.
+stated rule (`tokens`), cached by the published rules (`caching`), priced from `prices/*.toml`. The bill (`bill`) has
+every served request: a JSON answer in full even if the client left, a stream for its input and for the output of the
+events sent before it was cut, failed or left. Error statuses cost nothing.
 
+As a pytest fixture: ``llm_cost_middleware.testing.fixtures``.
 ``python -m llm_cost_middleware.simulator --port 0`` runs it as a process, with ``/__sim__/`` for other languages
 (`admin`); `SimulatorProcess` starts and reads one.
 """

@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--responder", choices=sorted(BUILT_IN), default="echo")
     parser.add_argument("--replay", type=Path, help="conversations to play, JSON lines (.gz too)")
-    parser.add_argument("--hostile", action="store_true", help="count tokens as badly as real tokenizers can")
+    parser.add_argument(
+        "--worst-case-tokenizer", action="store_true", help="count tokens as badly as real tokenizers can"
+    )
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--chunk-chars", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         threading.Thread(target=_watch_stdin, args=(over,), daemon=True).start()
     simulator = Simulator(
         responder=_replay(chosen.replay) if chosen.replay else BUILT_IN[chosen.responder],
-        hostile=chosen.hostile,
+        worst_case_tokenizer=chosen.worst_case_tokenizer,
         latency_s=chosen.latency,
         keep_bodies=not chosen.no_bodies,
         keep=chosen.keep,

@@ -62,7 +62,7 @@ def add_admin(app: web.Application, sim: "Simulator") -> None:
 
 
 def matcher(order: Mapping[str, Any]) -> Match | None:
-    """A match by plain data: ``path`` (its ending), ``model``, ``provider``; all that are given must fit."""
+    """Return a match by plain data: ``path`` (its ending), ``model``, ``provider``; all that are given must fit."""
     path, model, provider = order.get("path"), order.get("model"), order.get("provider")
     if path is None and model is None and provider is None:
         return None

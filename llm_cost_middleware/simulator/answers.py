@@ -1,18 +1,18 @@
-"""What a responder is asked (`SimRequest`) and what it answers (`Answer`), free of any provider's wire format."""
+"""Input (`SimRequest`) and output (`Answer`) of a responder, free of any provider's wire format."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from .catalogue import Model, Provider
+from .catalogue import ProviderName, SimModel
 from .tokens import Tokenizer
 
 Stop = Literal["end", "length", "tools", "stop_sequence", "refusal"]
 
 
 class ToolSpec(NamedTuple):
-    """A tool the request offers: its name and the JSON schema of its arguments."""
+    """Tool the request offers: its name and the JSON schema of its arguments."""
 
     name: str
     schema: Mapping[str, Any]
@@ -27,13 +27,13 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SimRequest:
-    """A validated request, the same for every endpoint.
+    """Validated request, the same for every endpoint.
 
     `tool_choice` is ``auto``, ``none``, ``any`` or the name of the forced tool. `schema` is the JSON schema that the
     answer must follow, if one was asked for; `json_mode` asks for any JSON object.
     """
 
-    provider: Provider
+    provider: ProviderName
     endpoint: str
     model: str
     requested_model: str
@@ -55,7 +55,7 @@ class SimRequest:
 
     @property
     def last_user_text(self) -> str:
-        """The newest user text, empty when there is none."""
+        """Newest user text, empty when there is none."""
         return next((turn.text for turn in reversed(self.turns) if turn.kind == "user"), "")
 
     @property
@@ -66,20 +66,20 @@ class SimRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the simulated model makes; `id` is made up when empty."""
+    """Call that the simulated model makes; `id` is made up when empty."""
 
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
 
     def json(self) -> str:
-        """The arguments as the provider writes them."""
+        """Return the arguments as the provider writes them."""
         return json.dumps(self.arguments, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the simulated model says.
+    """Answer of the simulated model.
 
     `output_tokens` overrides the count of the tokenizer rule (for one choice, reasoning included). `stop` is worked
     out from the rest when left empty.
@@ -97,7 +97,7 @@ Responder = Callable[[SimRequest], Answer]
 
 
 def call_text(name: str, arguments: object) -> str:
-    """A tool call as text, equal for equal arguments whatever their order: how conversations are compared."""
+    """Return a tool call as text, equal for equal arguments whatever their order: how conversations are compared."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
@@ -107,14 +107,14 @@ def call_text(name: str, arguments: object) -> str:
 
 
 class Measured(NamedTuple):
-    """An answer that fits its request, with its tokens; `output` counts one choice."""
+    """Answer that fits its request, with its tokens; `output` counts one choice."""
 
     answer: Answer
     output: int
     reasoning: int
 
 
-def measure(answer: Answer, request: SimRequest, model: Model, rule: Tokenizer) -> Measured:
+def measure(answer: Answer, request: SimRequest, model: SimModel, rule: Tokenizer) -> Measured:
     """Count an answer and cut it where the request's limit or the model's own ends it."""
     limit = min(request.max_tokens, model.max_output) if request.max_tokens is not None else model.max_output
     reasoning = min(rule.text(answer.thinking) + request.reasoning_tokens, limit)

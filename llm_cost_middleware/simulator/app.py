@@ -1,4 +1,4 @@
-"""The HTTP face: receives, runs into faults, answers, streams, and notices who left."""
+"""HTTP frontend: receives, runs into faults, answers, streams, and notices who left."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from .catalogue import Provider
-from .engine import Engine, Served
+from .catalogue import ProviderName
+from .engine import ServedRequest, ServingEngine
 from .faults import Exchange, Fault, FaultScript
 from .reading import Dialect, Frame
 from .refusals import Refusal, anthropic_error, openai_error
@@ -21,12 +21,12 @@ _FOREVER_S = 3_600.0
 _UNREAD_S = 0.1  # a reset overtakes what the client has not read yet: give it this long
 
 
-class Face:
+class HttpFrontend:
     """Request handlers over one engine."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ServingEngine,
         faults: FaultScript,
         *,
         latency_s: float,
@@ -43,14 +43,16 @@ class Face:
         self.count = 0
 
     def endpoint(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler of an endpoint that answers in JSON or in events."""
+        """Return the handler of an endpoint that answers in JSON or in events."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self._serve(dialect, request)
 
         return handle
 
-    async def receive(self, request: web.Request, provider: Provider, *, parse: bool = True) -> tuple[Exchange, Any]:
+    async def receive(
+        self, request: web.Request, provider: ProviderName, *, parse: bool = True
+    ) -> tuple[Exchange, Any]:
         """Log a request and parse its body (None when it is no JSON)."""
         body = None
         if parse and (raw := await request.read()):
@@ -64,7 +66,7 @@ class Face:
         return exchange, body
 
     def fault_for(self, exchange: Exchange) -> Fault | None:
-        """The scripted fault that this request runs into; its body is not needed in the log after that."""
+        """Return the scripted fault that this request runs into; its body is not needed in the log after that."""
         fault = self.faults.take(exchange)
         if not self.keep_bodies:
             exchange.body = None
@@ -106,7 +108,7 @@ class Face:
         return await self._json(dialect, request, exchange, served, fault)
 
     async def _json(
-        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
+        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: ServedRequest, fault: Fault | None
     ) -> web.StreamResponse:
         kind = fault.kind if fault else ""
         if kind == "no_usage":
@@ -117,7 +119,7 @@ class Face:
         return await self._cut_short(request, whole, clean=bool(fault and fault.clean)) if kind == "cut" else whole
 
     async def _stream(
-        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: Served, fault: Fault | None
+        self, dialect: Dialect, request: web.Request, exchange: Exchange, served: ServedRequest, fault: Fault | None
     ) -> web.StreamResponse:
         entry = served.entry
         kind = fault.kind if fault else ""
@@ -145,7 +147,7 @@ class Face:
         return response
 
     async def _break_off(
-        self, dialect: Dialect, request: web.Request, response: web.StreamResponse, served: Served, fault: Fault
+        self, dialect: Dialect, request: web.Request, response: web.StreamResponse, served: ServedRequest, fault: Fault
     ) -> web.StreamResponse:
         served.entry.outcome = "failed" if fault.kind == "error_event" else "cut"
         if fault.kind == "stall":
@@ -182,7 +184,7 @@ class Face:
         return web.Response()
 
     def respond(self, exchange: Exchange, body: Any) -> web.Response:
-        """A JSON answer with the provider's headers."""
+        """Return a JSON answer with the provider's headers."""
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
         return self.respond_raw(exchange, data, "application/json")
 
@@ -192,7 +194,7 @@ class Face:
         return web.Response(body=data, headers=self._headers(exchange, kind))
 
     def refuse(self, refusal: Refusal, exchange: Exchange) -> web.Response:
-        """An error answer with the provider's headers."""
+        """Return an error answer with the provider's headers."""
         exchange.status = refusal.status
         headers = self._headers(exchange, "application/json")
         name = "request-id" if exchange.provider == "anthropic" else "x-request-id"
@@ -234,13 +236,13 @@ def _failure(dialect: Dialect, fault: Fault | None) -> Mapping[str, str] | None:
     return {"code": fault.preset, "message": fault.message or ""}
 
 
-def called(headers: Mapping[str, str]) -> Provider:
-    """Which provider a request was meant for, by its headers."""
+def called(headers: Mapping[str, str]) -> ProviderName:
+    """Return the provider that a request is meant for, by its headers."""
     return "anthropic" if "anthropic-version" in headers or "x-api-key" in headers else "openai"
 
 
-def authenticate(provider: Provider, headers: Mapping[str, str]) -> str:
-    """The API key.
+def authenticate(provider: ProviderName, headers: Mapping[str, str]) -> str:
+    """Return the API key.
 
     Raises:
         Refusal: 401 when there is none; 400 when an Anthropic request names no version.

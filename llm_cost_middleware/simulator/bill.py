@@ -1,4 +1,4 @@
-"""What the simulated provider charges: a line per served request, in integer nano-dollars.
+"""Bill of the simulated provider: a line per served request, in integer nano-dollars.
 
 Buckets times pico-dollar rates are summed per response and rounded up to the nano-dollar once. A stream is billed for
 its input as soon as it begins and for the output produced so far while it runs: one that is cut, or whose client
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .catalogue import Model
+from .catalogue import SimModel
 
-Outcome = Literal["open", "complete", "cut", "disconnected", "failed"]
+LineOutcome = Literal["open", "complete", "cut", "disconnected", "failed"]
 
 _PICO_PER_NANO = 1_000
 _GEO = (11, 10)  # inference_geo "us" costs 1.1 times every token price
@@ -54,27 +54,27 @@ class BillLine:
     tier: str = "standard"
     geo: str = ""
     stream: bool = False
-    outcome: Outcome = "complete"
+    outcome: LineOutcome = "complete"
     at: float = 0.0
 
 
 @dataclass(slots=True)
-class Entry:
-    """A line in the making; `Bill` turns it into a `BillLine` whenever it is read."""
+class OpenLine:
+    """Line in the making; `Bill` turns it into a `BillLine` whenever it is read."""
 
     request_id: str
     endpoint: str
-    model: Model
+    model: SimModel
     tokens: Tokens  # as if the answer were complete
     tier: str
     geo: str
     stream: bool
     at: float
     produced: int = 0  # output tokens so far
-    outcome: Outcome = "open"
+    outcome: LineOutcome = "open"
 
     def line(self) -> BillLine:
-        """The line as it stands."""
+        """Return the line as it stands."""
         whole = self.tokens
         output = min(self.produced, whole.output)
         tokens = Tokens(
@@ -101,7 +101,7 @@ class Entry:
         )
 
 
-def cost_nanousd(model: Model, tokens: Tokens, *, tier: str = "standard", geo: str = "") -> int:
+def cost_nanousd(model: SimModel, tokens: Tokens, *, tier: str = "standard", geo: str = "") -> int:
     """Price one response, rounded up to the nano-dollar once."""
     card = model.card(tier, tokens.prompt)
     pico = (
@@ -116,13 +116,13 @@ def cost_nanousd(model: Model, tokens: Tokens, *, tier: str = "standard", geo: s
 
 
 class Bill:
-    """The account: read it from any thread, while requests are being served."""
+    """Account: read it from any thread, while requests are being served."""
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: list[OpenLine] = []
         self._lock = threading.Lock()
 
-    def open(self, entry: Entry) -> Entry:
+    def open(self, entry: OpenLine) -> OpenLine:
         """Put a request on the bill."""
         with self._lock:
             self._entries.append(entry)
@@ -137,7 +137,7 @@ class Bill:
 
     @property
     def total_nanousd(self) -> int:
-        """The sum of all lines."""
+        """Sum of all lines."""
         return sum(line.cost_nanousd for line in self.lines)
 
     def by_model(self) -> dict[str, int]:
@@ -145,7 +145,7 @@ class Bill:
         return by_model(self.lines)
 
     def line(self, request_id: str) -> BillLine:
-        """The line of one answer, by the id that the client saw.
+        """Return the line of one answer, by the id that the client saw.
 
         Raises:
             KeyError: Nothing with that id was billed.

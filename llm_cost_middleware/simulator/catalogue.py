@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
-Provider = Literal["anthropic", "openai"]
+ProviderName = Literal["anthropic", "openai"]
 
 _PICO_PER_TOKEN = 1_000_000  # one dollar a million tokens is a million pico-dollars a token
 
@@ -25,11 +25,11 @@ class RateCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class SimModel:
     """One model as its provider serves it; `id` is the dated name that answers carry."""
 
     id: str
-    provider: Provider
+    provider: ProviderName
     window: int
     max_output: int
     rates: Mapping[str, RateCard] = field(repr=False)  # standard, batch, flex, priority, fast, each with *_long
@@ -42,7 +42,7 @@ class Model:
     sampling: bool = True  # takes temperature and top_p
 
     def card(self, tier: str, prompt_tokens: int) -> RateCard:
-        """The rates of a request: the tier's own card, the long one where the prompt is above the threshold."""
+        """Return the rates of a request: the tier's own card, the long one where the prompt is above the threshold."""
         base = tier if tier in self.rates else "standard"
         if self.long_above and prompt_tokens > self.long_above:
             return self.rates.get(base + "_long", self.rates[base])
@@ -50,9 +50,9 @@ class Model:
 
 
 @lru_cache(maxsize=1)
-def catalogue() -> Mapping[str, Model]:
+def catalogue() -> Mapping[str, SimModel]:
     """Every model by each of its names, dated and alias."""
-    names: dict[str, Model] = {}
+    names: dict[str, SimModel] = {}
     for provider in ("anthropic", "openai"):
         table = tomllib.loads(files(__package__).joinpath("prices", f"{provider}.toml").read_text("utf-8"))
         search = int(Decimal(table["web_search"]) * 1_000_000_000)
@@ -62,12 +62,12 @@ def catalogue() -> Mapping[str, Model]:
     return names
 
 
-def _model(name: str, provider: str, search: int, row: Mapping[str, Any]) -> Model:
+def _model(name: str, provider: str, search: int, row: Mapping[str, Any]) -> SimModel:
     known: dict[str, Any] = {key: row[key] for key in row.keys() - {"aliases", "rates"}}
     if provider == "anthropic":
         known["cache"] = "marks"
     cards = {tier: _card(prices) for tier, prices in row["rates"].items()}
-    return Model(id=name, provider=provider, rates=cards, web_search_nanousd=search, **known)  # type: ignore[arg-type]  # the loop above yields the two literals
+    return SimModel(id=name, provider=provider, rates=cards, web_search_nanousd=search, **known)  # type: ignore[arg-type]  # the loop above yields the two literals
 
 
 def _card(prices: Mapping[str, str]) -> RateCard:

@@ -1,4 +1,4 @@
-"""The simulator's clock: it stands still until a test moves it."""
+"""Simulator's clock: it stands still until a test moves it."""
 
 import threading
 
@@ -18,7 +18,7 @@ class SimClock:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """The current reading."""
+        """Return the current reading."""
         return self._now
 
     def advance(self, seconds: float) -> float:

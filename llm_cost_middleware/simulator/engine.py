@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .answers import Answer, Responder, measure
-from .bill import Bill, Entry, Outcome, Tokens
-from .caching import CachePlan, Store
+from .bill import Bill, LineOutcome, OpenLine, Tokens
+from .caching import CacheUse, PrefixStore
 from .caching.automatic import plan_breakpoints, plan_steps
-from .caching.marks import plan as plan_marks
+from .caching.explicit import plan as plan_marks
 from .clock import SimClock
 from .prompts import seed
-from .reading import Dialect, Ids, Outgoing, Reading
-from .refusals import Refusal, canned
+from .reading import Dialect, Ids, Reading, Reply
+from .refusals import Refusal, default_refusal
 from .responders import echo
 from .tokens import tokenizer
 
@@ -21,32 +21,32 @@ _PURGE_ABOVE = 200_000
 
 
 @dataclass(slots=True)
-class Served:
-    """A request that is being answered."""
+class ServedRequest:
+    """Request that is being answered."""
 
-    out: Outgoing
-    entry: Entry
-    plan: CachePlan
+    out: Reply
+    entry: OpenLine
+    plan: CacheUse
 
-    def close(self, outcome: Outcome, produced: int | None = None) -> None:
+    def close(self, outcome: LineOutcome, produced: int | None = None) -> None:
         """Settle the line of the bill: all output was produced, or only so much."""
         self.entry.produced = self.out.tokens.output if produced is None else produced
         self.entry.outcome = outcome
 
 
-class Engine:
+class ServingEngine:
     """Reads, answers and bills. Owned by one event loop; `bill` may be read from anywhere."""
 
-    def __init__(self, *, clock: SimClock, responder: Responder | None, hostile: bool, seed: int) -> None:
+    def __init__(self, *, clock: SimClock, responder: Responder | None, worst_case_tokenizer: bool, seed: int) -> None:
         self.clock = clock
         self.responder: Responder = responder or echo
         self.bill = Bill()
         self.ids = Ids(seed)
         self.rules = {
-            "anthropic": tokenizer("anthropic", hostile=hostile),
-            "openai": tokenizer("openai", hostile=hostile),
+            "anthropic": tokenizer("anthropic", worst_case=worst_case_tokenizer),
+            "openai": tokenizer("openai", worst_case=worst_case_tokenizer),
         }
-        self._store = Store()
+        self._store = PrefixStore()
 
     def read(self, dialect: Dialect, body: Any, headers: Mapping[str, str], index: int) -> Reading:
         """Validate a body.
@@ -55,15 +55,15 @@ class Engine:
             Refusal: The provider would refuse it; a body of the wrong shape is a plain 400.
         """
         if not isinstance(body, dict):
-            raise canned(dialect.provider, 400)
+            raise default_refusal(dialect.provider, 400)
         try:
             return dialect.read(body, headers, self.rules[dialect.provider], index)
         except (AttributeError, KeyError, TypeError) as error:
-            raise canned(dialect.provider, 400) from error
+            raise default_refusal(dialect.provider, 400) from error
 
     def begin(
         self, dialect: Dialect, reading: Reading, key: str, *, tier: str | None = None, billed: bool = True
-    ) -> Served:
+    ) -> ServedRequest:
         """Look into the cache, let the model answer, open the line of the bill.
 
         Args:
@@ -91,14 +91,14 @@ class Engine:
             searches=answer.searches,
         )
         answer_id = self.ids.new(dialect.id_prefix, dialect.id_length)
-        entry = Entry(answer_id, dialect.endpoint, model, tokens, reading.tier, reading.geo, request.stream, now)
+        entry = OpenLine(answer_id, dialect.endpoint, model, tokens, reading.tier, reading.geo, request.stream, now)
         if billed:
             self.bill.open(entry)
-        out = Outgoing(reading, measured.answer, tokens, answer_id, self.ids, now)
-        return Served(out, entry, plan)
+        out = Reply(reading, measured.answer, tokens, answer_id, self.ids, now)
+        return ServedRequest(out, entry, plan)
 
-    def started(self, served: Served) -> None:
-        """The answer begins: what it wrote to the cache can be read from now on."""
+    def started(self, served: ServedRequest) -> None:
+        """Return the answer begins: what it wrote to the cache can be read from now on."""
         self._store.commit(served.plan)
 
     def _answer(self, reading: Reading) -> Answer:
@@ -109,7 +109,7 @@ class Engine:
         except Refusal:
             raise
         except Exception as error:
-            refusal = canned(reading.model.provider, 500)
+            refusal = default_refusal(reading.model.provider, 500)
             refusal.body["error"]["message"] = f"the simulator's responder raised {error!r}"
             refusal.headers = {"x-should-retry": "false"}
             raise refusal from error
@@ -117,7 +117,7 @@ class Engine:
             answer = replace(answer, thinking=_THOUGHT)
         return answer
 
-    def _plan(self, reading: Reading, key: str, now: float) -> CachePlan:
+    def _plan(self, reading: Reading, key: str, now: float) -> CacheUse:
         model, prompt = reading.model, reading.prompt
         chain = seed(model.provider, key, model.id, *reading.salt)
         if len(self._store) > _PURGE_ABOVE:
@@ -133,4 +133,4 @@ class Engine:
 
     def forget_caches(self) -> None:
         """Empty the prompt caches."""
-        self._store = Store()
+        self._store = PrefixStore()

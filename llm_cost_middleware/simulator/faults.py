@@ -6,17 +6,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from . import refusals
-from .catalogue import Provider
+from .catalogue import ProviderName
 
-Kind = Literal["status", "hang", "reset", "cut", "error_event", "stall", "slow", "failed", "no_usage", "bare_delta"]
+FaultKind = Literal[
+    "status", "hang", "reset", "cut", "error_event", "stall", "slow", "failed", "no_usage", "bare_delta"
+]
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request that reached the wire. `body` is the parsed JSON, None when it was no JSON or is not kept."""
+    """Request that reached the wire. `body` is the parsed JSON, None when it was no JSON or is not kept."""
 
     index: int
-    provider: Provider
+    provider: ProviderName
     method: str
     path: str
     headers: Mapping[str, str] = field(repr=False)
@@ -26,7 +28,7 @@ class Exchange:
     request_id: str = ""  # of the answer: msg_…, chatcmpl-…, resp_…
 
     def bare(self) -> "Exchange":
-        """The same without its body."""
+        """Return the same without its body."""
         return replace(self, body=None)
 
 
@@ -34,10 +36,10 @@ class Exchange:
 class Fault:
     """One thing that goes wrong; plain data, so that it crosses processes. Make it with the class methods."""
 
-    kind: Kind
+    kind: FaultKind
     code: int = 0
     preset: str = ""  # a refusal by name, or the type or code of an error
-    provider: Provider | None = None
+    provider: ProviderName | None = None
     body: Any = None
     message: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class Fault:
         body: Any = None,
         message: str | None = None,
         headers: Mapping[str, str] | None = None,
-        provider: Provider | None = None,
+        provider: ProviderName | None = None,
         retry_after: float | str | None = None,
         retry_after_ms: float | None = None,
         should_retry: bool | None = None,
@@ -146,14 +148,14 @@ class Fault:
 
     @classmethod
     def bare_delta(cls) -> "Fault":
-        """As some gateways do: Anthropic's ``message_delta`` carries output_tokens alone."""
+        """Send only output_tokens in Anthropic's ``message_delta``, like some gateways."""
         return cls("bare_delta")
 
-    def refusal(self, called: Provider) -> refusals.Refusal:
-        """The reply of a `status` fault to a request for `called`."""
+    def refusal(self, called: ProviderName) -> refusals.Refusal:
+        """Return the reply of a `status` fault to a request for `called`."""
         provider = self.provider or called
         named = refusals.PRESETS.get(self.preset)
-        refusal = named(provider) if named else refusals.canned(provider, self.code)
+        refusal = named(provider) if named else refusals.default_refusal(provider, self.code)
         if self.body is not None:
             refusal.body = self.body
         elif self.message is not None:
@@ -166,7 +168,7 @@ Match = Callable[[Exchange], bool]
 
 
 class FaultScript:
-    """A queue of faults; each is taken by the first request that it matches."""
+    """Queue of faults; each is taken by the first request that it matches."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[Fault, Match | None]] = []
@@ -178,7 +180,7 @@ class FaultScript:
             self._queue.extend([(fault, match)] * times)
 
     def take(self, exchange: Exchange) -> Fault | None:
-        """The first queued fault that fits this request, removed from the queue."""
+        """Return the first queued fault that fits this request, removed from the queue."""
         with self._lock:
             for at, (fault, match) in enumerate(self._queue):
                 if match is None or match(exchange):

@@ -9,17 +9,17 @@ Complain = Callable[[str, str], Refusal]  # (where, what is wrong)
 
 
 def is_count(value: object, least: int = 0) -> bool:
-    """A whole number, not a bool, at least `least`."""
+    """Return a whole number, not a bool, at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def unknown(body: Mapping[str, Any], known: frozenset[str]) -> str | None:
-    """The first key that the endpoint does not know."""
+    """Return the first key that the endpoint does not know."""
     return next((key for key in body if key not in known), None)
 
 
 def find_key(value: Any, names: frozenset[str], where: str) -> tuple[str, str] | None:
-    """The path and name of the first of `names` anywhere inside a JSON value."""
+    """Return the path and name of the first of `names` anywhere inside a JSON value."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key in names:

@@ -20,7 +20,7 @@ class SimulatorProcess:
     """Starts ``python -m llm_cost_middleware.simulator`` and talks to it; it ends with this process, however that ends.
 
     Args:
-        arguments: More command-line arguments, such as ``("--responder", "fill", "--hostile")``.
+        arguments: More command-line arguments, such as ``("--responder", "fill", "--worst-case-tokenizer")``.
         python: The interpreter.
     """
 
@@ -47,8 +47,12 @@ class SimulatorProcess:
             code = self._process.wait()
             self._close_pipes()
             raise RuntimeError(f"the simulator ended with status {code} before it listened")
-        said = json.loads(line)
-        self.url, self.anthropic_url, self.openai_url = said["url"], said["anthropic_url"], said["openai_url"]
+        addresses = json.loads(line)
+        self.url, self.anthropic_url, self.openai_url = (
+            addresses["url"],
+            addresses["anthropic_url"],
+            addresses["openai_url"],
+        )
         return self
 
     def stop(self) -> None:
@@ -78,12 +82,12 @@ class SimulatorProcess:
 
     @property
     def total_nanousd(self) -> int:
-        """The sum of the bill."""
+        """Sum of the bill."""
         return int(self.call("bill")["total_nanousd"])
 
     @property
     def lines(self) -> tuple[BillLine, ...]:
-        """The lines of the bill."""
+        """Lines of the bill."""
         return tuple(BillLine(**row | {"tokens": Tokens(**row["tokens"])}) for row in self.call("bill")["lines"])
 
     @property
@@ -93,7 +97,7 @@ class SimulatorProcess:
 
     @property
     def request_count(self) -> int:
-        """How many requests were received."""
+        """Number of received requests."""
         return int(self.call("requests")["count"])
 
     def script(self, fault: Fault, times: int = 1, **match: str) -> None:

@@ -1,4 +1,4 @@
-"""A prompt as the caches see it: ordered blocks with their bytes, their tokens and the marks on them."""
+"""Prompt in the form that caches use: ordered blocks with their bytes, their tokens and the marks on them."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from .tokens import Tokenizer
 MARKS = ("cache_control", "prompt_cache_breakpoint")
 
 
-class Block(NamedTuple):
-    """A stretch of the prompt that is cached or not as a whole (or, at OpenAI before GPT-5.6, in steps)."""
+class PromptBlock(NamedTuple):
+    """Stretch of the prompt that is cached or not as a whole (or, at OpenAI before GPT-5.6, in steps)."""
 
     data: bytes
     tokens: int
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 class Prompt:
     """All blocks, and the tokens after the last one."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[PromptBlock, ...]
     tail: int
 
     @property
@@ -35,7 +35,7 @@ class Prompt:
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
-    """The bytes of a block as they reach the model: marks aside; inner key order counts, the outermost does not."""
+    """Return the bytes of a block that reach the model: without marks, and with the outermost keys sorted."""
     return json.dumps(
         {key: _unmarked(value[key]) for key in sorted(value) if key not in MARKS},
         ensure_ascii=False,
@@ -50,7 +50,7 @@ def _unmarked(value: Any) -> Any:
 
 
 def seed(*parts: object) -> "blake2b":
-    """A running hash over everything that keeps one cache apart from another."""
+    """Return a running hash over everything that keeps one cache apart from another."""
     digest = blake2b(digest_size=16)
     for part in parts:
         data = repr(part).encode("utf-8", "surrogatepass")
@@ -63,7 +63,7 @@ class Segments:
 
     def __init__(self, rule: Tokenizer) -> None:
         self.rule = rule
-        self.blocks: list[Block] = []
+        self.blocks: list[PromptBlock] = []
         self._lead = 0
         self._salt = b""
 
@@ -79,7 +79,7 @@ class Segments:
 
     def add(self, data: bytes, tokens: int, ttl: str = "") -> None:
         """Add bytes that cost a given number of tokens."""
-        self.blocks.append(Block(self._salt + data, self._lead + tokens, self._lead, ttl, len(self._salt)))
+        self.blocks.append(PromptBlock(self._salt + data, self._lead + tokens, self._lead, ttl, len(self._salt)))
         self._lead, self._salt = 0, b""
 
     def mark_last(self, ttl: str) -> None:
@@ -87,5 +87,5 @@ class Segments:
         self.blocks[-1] = self.blocks[-1]._replace(ttl=ttl)
 
     def prompt(self, tail: int) -> Prompt:
-        """The finished prompt."""
+        """Return the finished prompt."""
         return Prompt(tuple(self.blocks), tail + self._lead)

@@ -1,4 +1,4 @@
-"""What a validated request comes to: the same shape from every endpoint."""
+"""Validated request, reply and dialect: the same shape for every endpoint."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .answers import Answer, SimRequest
 from .bill import Tokens
-from .catalogue import Model, Provider
+from .catalogue import ProviderName, SimModel
 from .prompts import Prompt
 from .tokens import Tokenizer
 
@@ -21,13 +21,13 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A request that a provider would serve.
+    """Request that a provider would serve.
 
     `extra` is for the dialect's own use: what its replies repeat.
     """
 
     request: SimRequest
-    model: Model
+    model: SimModel
     prompt: Prompt
     salt: tuple[str, ...] = ()  # what separates caches besides provider, key and model
     tier: str = "standard"
@@ -37,8 +37,8 @@ class Reading:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-class Outgoing(NamedTuple):
-    """A measured answer on its way out; `choices` counts how often it is given."""
+class Reply(NamedTuple):
+    """Measured answer on its way out; `choices` counts how often it is given."""
 
     reading: Reading
     answer: Answer
@@ -62,13 +62,13 @@ class Dialect:
         error_frame: The event that tells of an error inside a stream, by type and message.
     """
 
-    provider: Provider
+    provider: ProviderName
     endpoint: str
     id_prefix: str
     id_length: int
     read: Callable[[Mapping[str, Any], Mapping[str, str], Tokenizer, int], Reading] = field(repr=False)
-    reply: Callable[[Outgoing], dict[str, Any]] = field(repr=False)
-    frames: Callable[[Outgoing, int], Iterator[Frame]] = field(repr=False)
+    reply: Callable[[Reply], dict[str, Any]] = field(repr=False)
+    frames: Callable[[Reply, int], Iterator[Frame]] = field(repr=False)
     error_frame: Callable[[str, str | None], bytes] = field(repr=False)
 
 
@@ -85,7 +85,7 @@ class Ids:
         self._count = 0
 
     def new(self, prefix: str, length: int = 22) -> str:
-        """A fresh id: the prefix and `length` letters and digits, hexadecimal where it is as long as in ``resp_…``."""
+        """Return a fresh id: the prefix and `length` letters and digits, hexadecimal if as long as in ``resp_…``."""
         self._count += 1
         number = int.from_bytes(blake2b(f"{self._seed}:{self._count}".encode(), digest_size=32).digest(), "big")
         if length >= _HEX_FROM:
@@ -98,12 +98,12 @@ class Ids:
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """A text in stretches of `size` characters, longer ones when that would make more than 200."""
+    """Yield a text in stretches of `size` characters, longer ones when that would make more than 200."""
     size = max(size, -(-len(text) // 200))
     for at in range(0, len(text), size):
         yield text[at : at + size]
 
 
 def share(total: int, done: int, whole: int) -> int:
-    """The part of `total` tokens that `done` of `whole` characters stand for."""
+    """Return the part of `total` tokens that `done` of `whole` characters stand for."""
     return total if whole <= 0 else total * done // whole

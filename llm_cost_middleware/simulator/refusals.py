@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .catalogue import Provider
+from .catalogue import ProviderName
 
 _ANTHROPIC: Mapping[int, tuple[str, str]] = {
     400: ("invalid_request_error", "messages.0: Input does not match the expected shape."),
@@ -51,7 +51,7 @@ _OPENAI: Mapping[int, tuple[str, str | None, str]] = {
 
 @dataclass(slots=True)
 class Refusal(Exception):  # noqa: N818 - it is a reply, not a defect of the program
-    """A reply that is an error: raised by validation, written by the server."""
+    """Reply that is an error: raised by validation, written by the server."""
 
     status: int
     body: Any
@@ -68,7 +68,7 @@ class Refusal(Exception):  # noqa: N818 - it is a reply, not a defect of the pro
 
 
 def anthropic_error(status: int, message: str | None = None, *, kind: str | None = None) -> Refusal:
-    """An error of the Anthropic API."""
+    """Return an error of the Anthropic API."""
     type_, text = _ANTHROPIC.get(status, ("api_error", "Unexpected error"))
     headers = {"x-should-retry": "true" if status in _ANTHROPIC_RETRY else "false"}
     return Refusal(status, {"type": "error", "error": {"type": kind or type_, "message": message or text}}, headers)
@@ -82,7 +82,7 @@ def openai_error(
     code: str | None = None,
     param: str | None = None,
 ) -> Refusal:
-    """An error of the OpenAI API."""
+    """Return an error of the OpenAI API."""
     type_, default_code, text = _OPENAI.get(status, ("server_error", None, "Unexpected error"))
     error = {
         "message": message or text,
@@ -93,8 +93,8 @@ def openai_error(
     return Refusal(status, {"error": error})
 
 
-def canned(provider: Provider, status: int) -> Refusal:
-    """What a provider says with a status when nothing more is asked for."""
+def default_refusal(provider: ProviderName, status: int) -> Refusal:
+    """Return the provider's usual error body for a status."""
     return anthropic_error(status) if provider == "anthropic" else openai_error(status)
 
 
@@ -117,7 +117,7 @@ def spend_limit() -> Refusal:
     return refusal
 
 
-def request_too_large(provider: Provider) -> Refusal:
+def request_too_large(provider: ProviderName) -> Refusal:
     """429 for a request larger than a whole minute's allowance: the same request never succeeds."""
     if provider == "anthropic":
         refusal = anthropic_error(
@@ -136,10 +136,10 @@ def request_too_large(provider: Provider) -> Refusal:
     )
 
 
-PRESETS: Mapping[str, Callable[[Provider], Refusal]] = {
+PRESETS: Mapping[str, Callable[[ProviderName], Refusal]] = {
     "out_of_money": lambda provider: insufficient_quota() if provider == "openai" else spend_limit(),
     "request_too_large": request_too_large,
-    "overloaded": lambda provider: canned(provider, 529 if provider == "anthropic" else 503),
+    "overloaded": lambda provider: default_refusal(provider, 529 if provider == "anthropic" else 503),
 }
 """Refusals that share a status with others and differ in their words."""
 

@@ -1,4 +1,4 @@
-"""Plays recorded conversations: the simulated model says what the recorded one said at the same point."""
+"""Responder that plays recorded conversations: the recorded answer at the same point."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from .responders import auto
 HEADER = "x-sim-conversation"
 
 
-class _Point(NamedTuple):
+class _RecordedAnswer(NamedTuple):
     conversation: str
     answer: Answer
 
@@ -35,28 +35,28 @@ class Replay:
         *,
         fallback: Responder = auto,
     ) -> None:
-        self._points: dict[bytes, list[_Point]] = {}
+        self._points: dict[bytes, list[_RecordedAnswer]] = {}
         self._turn: dict[bytes, int] = {}
         self._fallback = fallback
         self.misses = 0
         for number, conversation in enumerate(conversations):
             if isinstance(conversation, Mapping):
-                self._learn(str(conversation.get("name", number)), conversation["messages"])
+                self._record(str(conversation.get("name", number)), conversation["messages"])
             else:
-                self._learn(str(number), conversation)
+                self._record(str(number), conversation)
 
-    def _learn(self, name: str, messages: Sequence[Mapping[str, Any]]) -> None:
-        said = blake2b(digest_size=16)
+    def _record(self, name: str, messages: Sequence[Mapping[str, Any]]) -> None:
+        digest = blake2b(digest_size=16)
         for message in messages:
             if message["role"] == "assistant":
-                self._points.setdefault(said.digest(), []).append(_Point(name, _answer(message)))
-            _hear(said, turns([message]))
+                self._points.setdefault(digest.digest(), []).append(_RecordedAnswer(name, _answer(message)))
+            _add_turns(digest, turns([message]))
 
     def __call__(self, request: SimRequest) -> Answer:
-        """The recorded answer at this point."""
-        said = blake2b(digest_size=16)
-        _hear(said, request.turns)
-        key = said.digest()
+        """Return the recorded answer at this point."""
+        digest = blake2b(digest_size=16)
+        _add_turns(digest, request.turns)
+        key = digest.digest()
         points = self._points.get(key)
         if not points:
             self.misses += 1
@@ -69,11 +69,11 @@ class Replay:
         return points[turn % len(points)].answer
 
 
-def _hear(said: blake2b, heard: Iterable[Turn]) -> None:
-    for turn in heard:
+def _add_turns(digest: blake2b, added: Iterable[Turn]) -> None:
+    for turn in added:
         text = turn.text.strip()
         if turn.kind != "system" and text:
-            said.update(f"{turn.kind}\x00{text}\x00".encode("utf-8", "surrogatepass"))
+            digest.update(f"{turn.kind}\x00{text}\x00".encode("utf-8", "surrogatepass"))
 
 
 def _answer(message: Mapping[str, Any]) -> Answer:

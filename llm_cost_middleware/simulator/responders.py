@@ -1,4 +1,4 @@
-"""Ready-made responders: what the simulated model says."""
+"""Built-in responders: functions that make the simulated model's answer."""
 
 import json
 import re

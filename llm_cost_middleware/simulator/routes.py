@@ -1,4 +1,4 @@
-"""Which path leads where: everything beside the three endpoints that stream."""
+"""Routes of the HTTP application, and the handlers of everything beside the three endpoints that stream."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,10 +7,10 @@ from aiohttp import web
 
 from .anthropic.batches import MessageBatches
 from .anthropic.dialect import COUNT_TOKENS, MESSAGES
-from .app import Face, authenticate, called
-from .catalogue import Provider
+from .app import HttpFrontend, authenticate, called
+from .catalogue import ProviderName
 from .faults import Exchange
-from .openai.batches import Batches
+from .openai.batches import OpenAIBatches
 from .openai.dialects import CHAT
 from .openai.responses import Responses
 from .refusals import Refusal, anthropic_error, openai_error
@@ -21,19 +21,19 @@ Work = Callable[[web.Request, Exchange, Any, str], Any]  # request, exchange, pa
 MAX_BODY = 64 * 2**20
 
 
-def application(face: Face, add_more: Callable[[web.Application], None]) -> web.Application:
-    """The aiohttp application over one face; `add_more` adds routes before the one that catches all."""
-    engine = face.engine
+def application(frontend: HttpFrontend, add_more: Callable[[web.Application], None]) -> web.Application:
+    """Return the aiohttp application over one frontend; `add_more` adds routes before the one that catches all."""
+    engine = frontend.engine
     responses = Responses()
     message_batches = MessageBatches(engine)
-    batches = Batches(engine, {"/v1/chat/completions": CHAT, "/v1/responses": responses.dialect})
+    batches = OpenAIBatches(engine, {"/v1/chat/completions": CHAT, "/v1/responses": responses.dialect})
     app = web.Application(client_max_size=MAX_BODY)
 
-    def plain(method: str, path: str, provider: Provider, work: Work) -> None:
-        app.router.add_route(method, path, _plain(face, provider, work))
+    def plain(method: str, path: str, provider: ProviderName, work: Work) -> None:
+        app.router.add_route(method, path, _plain(frontend, provider, work))
 
     for dialect in (MESSAGES, CHAT, responses.dialect):
-        app.router.add_post(f"/v1/{dialect.endpoint}", face.endpoint(dialect))
+        app.router.add_post(f"/v1/{dialect.endpoint}", frontend.endpoint(dialect))
 
     def count(_: web.Request, exchange: Exchange, body: Any, _key: str) -> Any:
         reading = engine.read(COUNT_TOKENS, body, exchange.headers, exchange.index)
@@ -71,75 +71,75 @@ def application(face: Face, add_more: Callable[[web.Application], None]) -> web.
     plain("GET", "/v1/batches/{id}", "openai", lambda request, *_: batches.get(request.match_info["id"]))
     plain("GET", "/v1/files/{id}", "openai", lambda request, *_: batches.file(request.match_info["id"]))
     plain("GET", "/v1/files/{id}/content", "openai", lambda request, *_: batches.content(request.match_info["id"]))
-    app.router.add_post("/v1/files", _upload(face, batches))
+    app.router.add_post("/v1/files", _upload(frontend, batches))
 
-    app.router.add_get("/v1/responses/{id}", _fetch(face, responses))
+    app.router.add_get("/v1/responses/{id}", _fetch(frontend, responses))
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
     plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.get(request.match_info["id"]))
 
     add_more(app)
-    app.router.add_route("*", "/{path:.*}", _unknown(face))
+    app.router.add_route("*", "/{path:.*}", _unknown(frontend))
     return app
 
 
-def _plain(face: Face, provider: Provider, work: Work) -> Handler:
+def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, body = await face.receive(request, provider)
-        fault = face.fault_for(exchange)
+        exchange, body = await frontend.receive(request, provider)
+        fault = frontend.fault_for(exchange)
         try:
             if fault is not None and fault.kind == "status":
                 raise fault.refusal(provider)
             result = work(request, exchange, body, authenticate(provider, exchange.headers))
         except Refusal as refusal:
-            return face.refuse(refusal, exchange)
+            return frontend.refuse(refusal, exchange)
         if isinstance(result, bytes):
-            return face.respond_raw(exchange, result, "application/x-jsonl")
-        return face.respond(exchange, result)
+            return frontend.respond_raw(exchange, result, "application/x-jsonl")
+        return frontend.respond(exchange, result)
 
     return handle
 
 
-def _fetch(face: Face, responses: Responses) -> Handler:
-    """A stored response, as JSON or (``?stream=true``) as the events that built it up; free."""
+def _fetch(frontend: HttpFrontend, responses: Responses) -> Handler:
+    """Return a stored response, as JSON or (``?stream=true``) as the events that built it up; free."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, _ = await face.receive(request, "openai")
+        exchange, _ = await frontend.receive(request, "openai")
         try:
             authenticate("openai", exchange.headers)
             body = responses.get(request.match_info["id"])
         except Refusal as refusal:
-            return face.refuse(refusal, exchange)
+            return frontend.refuse(refusal, exchange)
         if request.query.get("stream") != "true":
-            return face.respond(exchange, body)
-        events = b"".join(frame.data for frame in responses.events(body, face.chunk_chars))
-        return face.respond_raw(exchange, events, "text/event-stream; charset=utf-8")
+            return frontend.respond(exchange, body)
+        events = b"".join(frame.data for frame in responses.events(body, frontend.chunk_chars))
+        return frontend.respond_raw(exchange, events, "text/event-stream; charset=utf-8")
 
     return handle
 
 
-def _upload(face: Face, batches: Batches) -> Handler:
+def _upload(frontend: HttpFrontend, batches: OpenAIBatches) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, _ = await face.receive(request, "openai", parse=False)
+        exchange, _ = await frontend.receive(request, "openai", parse=False)
         try:
             authenticate("openai", exchange.headers)
         except Refusal as refusal:
-            return face.refuse(refusal, exchange)
+            return frontend.refuse(refusal, exchange)
         form = await request.post()
         file = form.get("file")
         if not isinstance(file, web.FileField):
-            return face.refuse(openai_error(400, "'file' is a required property", param="file"), exchange)
-        return face.respond(exchange, batches.upload(file.filename, str(form.get("purpose", "")), file.file.read()))
+            return frontend.refuse(openai_error(400, "'file' is a required property", param="file"), exchange)
+        return frontend.respond(exchange, batches.upload(file.filename, str(form.get("purpose", "")), file.file.read()))
 
     return handle
 
 
-def _unknown(face: Face) -> Handler:
+def _unknown(frontend: HttpFrontend) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         provider = called(request.headers)
-        exchange, _ = await face.receive(request, provider)
+        exchange, _ = await frontend.receive(request, provider)
         if provider == "anthropic":
-            return face.refuse(anthropic_error(404, "Not found"), exchange)
+            return frontend.refuse(anthropic_error(404, "Not found"), exchange)
         message = f"Invalid URL ({request.method} {request.path})"
-        return face.refuse(openai_error(404, message, kind="invalid_request_error"), exchange)
+        return frontend.refuse(openai_error(404, message, kind="invalid_request_error"), exchange)
 
     return handle

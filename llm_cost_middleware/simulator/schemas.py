@@ -1,4 +1,4 @@
-"""An instance of a JSON schema, with values taken from a text where they fit."""
+"""Instance of a JSON schema, with values taken from a text where they fit."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from .admin import add_admin
 from .answers import Responder
-from .app import Face
+from .app import HttpFrontend
 from .bill import Bill
 from .clock import SimClock
-from .engine import Engine
+from .engine import ServingEngine
 from .faults import Exchange, Fault, FaultScript, Match
 from .routes import application
 
@@ -20,11 +20,11 @@ _STOP_S = 10.0
 
 
 class Simulator:
-    """A loopback Anthropic and OpenAI provider; a context manager for synchronous and asynchronous tests alike.
+    """Loopback Anthropic and OpenAI provider; a context manager for synchronous and asynchronous tests alike.
 
     Args:
         responder: What the model says; `responders.echo` by default. May be replaced at any time.
-        hostile: Count tokens as badly as real tokenizers have been seen to.
+        worst_case_tokenizer: Count tokens as badly as real tokenizers have been seen to.
         latency_s: Real seconds before every answer, so that concurrent calls overlap.
         keep_bodies: Keep the parsed body of every request in `requests`.
         keep: How many requests to remember; all by default.
@@ -39,7 +39,7 @@ class Simulator:
         self,
         *,
         responder: Responder | None = None,
-        hostile: bool = False,
+        worst_case_tokenizer: bool = False,
         latency_s: float = 0.0,
         keep_bodies: bool = True,
         keep: int | None = None,
@@ -51,8 +51,10 @@ class Simulator:
     ) -> None:
         self.clock = clock or SimClock()
         self._faults = FaultScript()
-        self._engine = Engine(clock=self.clock, responder=responder, hostile=hostile, seed=seed)
-        self._face = Face(
+        self._engine = ServingEngine(
+            clock=self.clock, responder=responder, worst_case_tokenizer=worst_case_tokenizer, seed=seed
+        )
+        self._frontend = HttpFrontend(
             self._engine, self._faults, latency_s=latency_s, keep_bodies=keep_bodies, keep=keep, chunk_chars=chunk_chars
         )
         self._host, self._port = host, port
@@ -78,27 +80,27 @@ class Simulator:
 
     @property
     def port(self) -> int:
-        """The port it listens on once started."""
+        """Port it listens on once started."""
         return self._port
 
     @property
     def bill(self) -> Bill:
-        """What has been charged so far."""
+        """Bill so far."""
         return self._engine.bill
 
     @property
     def requests(self) -> tuple[Exchange, ...]:
         """Every request that was received, in order."""
-        return tuple(self._face.exchanges)
+        return tuple(self._frontend.exchanges)
 
     @property
     def request_count(self) -> int:
-        """How many requests were received since the start or the last reset."""
-        return self._face.count
+        """Number of requests received since the start or the last reset."""
+        return self._frontend.count
 
     @property
     def responder(self) -> Responder:
-        """What the model says."""
+        """Responder that makes the model's answers."""
         return self._engine.responder
 
     @responder.setter
@@ -108,11 +110,11 @@ class Simulator:
     @property
     def latency_s(self) -> float:
         """Real seconds before every answer."""
-        return self._face.latency_s
+        return self._frontend.latency_s
 
     @latency_s.setter
     def latency_s(self, seconds: float) -> None:
-        self._face.latency_s = seconds
+        self._frontend.latency_s = seconds
 
     def script(self, fault: Fault, times: int = 1, match: Match | None = None) -> None:
         """Queue a fault for the next `times` requests, or the next that `match` accepts."""
@@ -120,14 +122,14 @@ class Simulator:
 
     @property
     def pending_faults(self) -> int:
-        """How many scripted faults nobody has run into yet."""
+        """Number of scripted faults that no request has taken yet."""
         return len(self._faults)
 
     def reset(self, *, caches: bool = True) -> None:
         """Forget requests, bill and scripted faults, and (by default) the prompt caches."""
         self._faults.clear()
-        self._face.exchanges.clear()
-        self._face.count = 0
+        self._frontend.exchanges.clear()
+        self._frontend.count = 0
         self._engine.bill.clear()
         if caches:
             self._engine.forget_caches()
@@ -173,7 +175,7 @@ class Simulator:
 
     async def _listen(self, ready: threading.Event) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        app = application(self._face, lambda app: add_admin(app, self))
+        app = application(self._frontend, lambda app: add_admin(app, self))
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         try:

@@ -1,15 +1,15 @@
-"""The simulator's own tokenizer rule: tokens are counted from bytes, by a stated rate.
+"""Simulator's own tokenizer rule: tokens are counted from bytes, by a stated rate.
 
 Text costs ``ceil(utf8_bytes / 4)``. Tool definitions and tool arguments cost the same for the bytes of their JSON.
 Every message adds 3 tokens (Claude 4), the prompt ends in 3 more, a prompt with tools carries Claude's hidden tool
 prompt of 346. An image costs 1,600 (Claude) or 765 (OpenAI), whatever its size; other attachments cost 1,000.
 
-``hostile`` counts as badly as real tokenizers have been seen to: 1.68 tokens a byte for Claude, one a byte for OpenAI.
+``worst_case`` uses the highest density measured with real tokenizers: 1.68 tokens per byte for Claude, 1 for OpenAI.
 """
 
 from dataclasses import dataclass
 
-from .catalogue import Provider
+from .catalogue import ProviderName
 
 ATTACHMENT = 1_000
 
@@ -34,14 +34,14 @@ class Tokenizer:
         return self.size(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
 
     def room(self, tokens: int) -> int:
-        """The most bytes that cost no more than `tokens`."""
+        """Return the most bytes that cost no more than `tokens`."""
         return tokens * self.bytes // self.per
 
 
-def tokenizer(provider: Provider, *, hostile: bool = False) -> Tokenizer:
-    """The rule of one provider."""
+def tokenizer(provider: ProviderName, *, worst_case: bool = False) -> Tokenizer:
+    """Return the rule of one provider."""
     if provider == "anthropic":
-        per, length = (42, 25) if hostile else (1, 4)
+        per, length = (42, 25) if worst_case else (1, 4)
         return Tokenizer(per, length, message=4, priming=3, tool_prompt=346, image=1_600)
-    per, length = (1, 1) if hostile else (1, 4)
+    per, length = (1, 1) if worst_case else (1, 4)
     return Tokenizer(per, length, message=3, priming=3, tool_prompt=0, image=765)

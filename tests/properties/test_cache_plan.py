@@ -24,7 +24,7 @@ from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.simulator import Answer, SimClock
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
-from llm_cost_middleware.simulator.engine import Engine
+from llm_cost_middleware.simulator.engine import ServingEngine
 from llm_cost_middleware.simulator.openai.dialects import CHAT
 from llm_cost_middleware.simulator.openai.responses import Responses
 from llm_cost_middleware.usage import TokenUsage
@@ -192,7 +192,7 @@ def test_any_plan_is_taken_by_the_provider(endpoint, shape, policy, seed):
     name, build, dialect, render = SHAPES[endpoint]
     body = build(shape)
     before = copy.deepcopy(body)
-    engine = Engine(clock=SimClock(), responder=lambda _: Answer("ok"), hostile=False, seed=0)
+    engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
     engine.read(dialect, copy.deepcopy(body), {}, 0)  # the request is one the provider takes as it is
     provider, target = get_provider(name), Target(name, body["model"])
     layout = read_layout(provider.read_request(body, endpoint))
@@ -217,7 +217,7 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
     made = plan(layout, ability, PRICES["anthropic"], policy=CachePolicy(mode="system"), now=0.0)
     marked = render_openai_chat(body, made, for_provider="anthropic")
     assert strip_foreign_marks(marked, "openai").keys() == body.keys()
-    engine = Engine(clock=SimClock(), responder=lambda _: Answer("ok"), hostile=False, seed=0)
+    engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
     engine.read(CHAT, strip_foreign_marks(marked, "openai"), {}, 0)
 
 

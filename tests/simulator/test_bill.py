@@ -81,7 +81,7 @@ def test_hostile_tokens_are_the_worst_known_per_byte(user):
     import openai
 
     with (
-        Simulator(hostile=True) as sim,
+        Simulator(worst_case_tokenizer=True) as sim,
         anthropic.Anthropic(base_url=sim.anthropic_url, api_key="k") as claude,
         openai.OpenAI(base_url=sim.openai_url, api_key="k") as gpt,
     ):

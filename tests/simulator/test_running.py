@@ -118,7 +118,7 @@ def test_the_clock_stands_still_until_it_is_moved():
 
 def test_a_simulator_of_its_own_process_is_read_and_scripted_from_here(user):
     with (
-        SimulatorProcess(["--responder", "fill", "--hostile", "--no-bodies"]) as sim,
+        SimulatorProcess(["--responder", "fill", "--worst-case-tokenizer", "--no-bodies"]) as sim,
         openai.OpenAI(base_url=sim.openai_url, api_key="secret-key", max_retries=0) as gpt,
         anthropic.Anthropic(base_url=sim.anthropic_url, api_key="secret-key", max_retries=0) as claude,
     ):

@@ -1,1 +1,1 @@
-"""The Anthropic side: ``/v1/messages``, ``/v1/messages/count_tokens``, ``/v1/messages/batches``."""
+"""Anthropic side: ``/v1/messages``, ``/v1/messages/count_tokens``, ``/v1/messages/batches``."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from llm_cost_middleware.simulator.engine import Engine
+from llm_cost_middleware.simulator.engine import ServingEngine
 from llm_cost_middleware.simulator.reading import Ids
 from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
 
@@ -15,14 +15,14 @@ _DAY_S = 86_400
 
 
 class MessageBatches:
-    """Batches by id: what was asked is answered and billed when the batch is created."""
+    """Batches by id: every request is answered and billed when the batch is created."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ServingEngine) -> None:
         self._engine = engine
         self._batches: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
 
     def create(self, body: Any, headers: Mapping[str, str], key: str, url: str) -> dict[str, Any]:
-        """Run a batch; the reply still says that it is in progress.
+        """Run a batch; the reply still has the status in progress.
 
         Raises:
             Refusal: 400 for a body without requests.
@@ -76,7 +76,7 @@ class MessageBatches:
         return {"custom_id": request["custom_id"], "result": result}
 
     def get(self, batch_id: str) -> dict[str, Any]:
-        """A batch, which has ended.
+        """Return a batch, which has ended.
 
         Raises:
             Refusal: 404.

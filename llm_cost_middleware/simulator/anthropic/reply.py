@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_cost_middleware.simulator.answers import Stop
 from llm_cost_middleware.simulator.bill import Tokens
-from llm_cost_middleware.simulator.reading import Frame, Ids, Outgoing, pieces, share
+from llm_cost_middleware.simulator.reading import Frame, Ids, Reply, pieces, share
 from llm_cost_middleware.simulator.refusals import anthropic_error
 
 _STOPS: Mapping[Stop, str] = {
@@ -18,8 +18,8 @@ _STOPS: Mapping[Stop, str] = {
 }
 
 
-def message(out: Outgoing) -> dict[str, Any]:
-    """The JSON body."""
+def message(out: Reply) -> dict[str, Any]:
+    """Return the JSON body."""
     body = _envelope(out)
     body |= {"content": _content(out), "stop_reason": _STOPS[out.answer.stop or "end"], "stop_details": None}
     if out.usage:
@@ -27,7 +27,7 @@ def message(out: Outgoing) -> dict[str, Any]:
     return body
 
 
-def _envelope(out: Outgoing) -> dict[str, Any]:
+def _envelope(out: Reply) -> dict[str, Any]:
     return {
         "model": out.reading.model.id,
         "id": out.answer_id,
@@ -39,7 +39,7 @@ def _envelope(out: Outgoing) -> dict[str, Any]:
     }
 
 
-def _content(out: Outgoing) -> list[dict[str, Any]]:
+def _content(out: Reply) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     answer = out.answer
     if answer.thinking:
@@ -63,7 +63,7 @@ def _signature(ids: Ids) -> str:
     return ids.new("Eq", 40) + "=="
 
 
-def _usage(out: Outgoing, output: int | None = None) -> dict[str, Any]:
+def _usage(out: Reply, output: int | None = None) -> dict[str, Any]:
     tokens: Tokens = out.tokens
     tier = "batch" if out.reading.tier == "batch" else "standard"
     usage: dict[str, Any] = {
@@ -89,8 +89,8 @@ def _event(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\ndata: {body}\n\n".encode("utf-8", "surrogatepass")
 
 
-def frames(out: Outgoing, chunk: int) -> Iterator[Frame]:
-    """The events of a stream, in the order in which the provider sends them."""
+def frames(out: Reply, chunk: int) -> Iterator[Frame]:
+    """Yield the events of a stream, in the order in which the provider sends them."""
     total = out.tokens.output
     first = min(1, total)
     start = _envelope(out)
@@ -162,6 +162,6 @@ def _delta(kind: str, piece: str) -> dict[str, Any]:
 
 
 def error_frame(kind: str, text: str | None) -> bytes:
-    """An error inside a stream: by default the provider is overloaded."""
+    """Return an error inside a stream: by default the provider is overloaded."""
     error = anthropic_error(529, text, kind=kind or None).body["error"]
     return _event("error", {"error": error})

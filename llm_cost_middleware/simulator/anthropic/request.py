@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_cost_middleware.simulator.answers import SimRequest, ToolSpec, Turn, call_text
-from llm_cost_middleware.simulator.catalogue import Model, catalogue
+from llm_cost_middleware.simulator.catalogue import SimModel, catalogue
 from llm_cost_middleware.simulator.fields import is_count, unknown
 from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
 from llm_cost_middleware.simulator.reading import Reading
 from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
 from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
 
-from .checks import bad, check_messages, check_system, check_tools
-from .marks import check_marks
+from .cache_control import check_marks
+from .checks import bad_request, check_messages, check_system, check_tools
 
 _KNOWN = frozenset(
     {
@@ -59,16 +59,16 @@ def read_messages(
     """
     model = _model(body)
     if extra := unknown(body, _COUNT_KNOWN if counting else _KNOWN):
-        raise bad(f"{extra}: Extra inputs are not permitted")
+        raise bad_request(f"{extra}: Extra inputs are not permitted")
     check_messages(body)
     check_tools(body)
     check_system(body)
     check_marks(body)
     if not counting:
         _limits(body, model)
-    prompt = lay_out(body, rule)
+    prompt = prompt_blocks(body, rule)
     if prompt.tokens > model.window:
-        raise bad(f"prompt is too long: {prompt.tokens} tokens > {model.window} maximum")
+        raise bad_request(f"prompt is too long: {prompt.tokens} tokens > {model.window} maximum")
     config = body.get("output_config") or {}
     form = config.get("format") or body.get("output_format") or {}
     choice = body.get("tool_choice") or {}
@@ -102,7 +102,7 @@ def read_messages(
     )
 
 
-def _model(body: Mapping[str, Any]) -> Model:
+def _model(body: Mapping[str, Any]) -> SimModel:
     name = body.get("model")
     if not isinstance(name, str):
         raise _required("model")
@@ -113,25 +113,27 @@ def _model(body: Mapping[str, Any]) -> Model:
 
 
 def _required(field: str) -> Refusal:
-    return bad(f"{field}: Field required")
+    return bad_request(f"{field}: Field required")
 
 
-def _limits(body: Mapping[str, Any], model: Model) -> None:
+def _limits(body: Mapping[str, Any], model: SimModel) -> None:
     if "max_tokens" not in body:
         raise _required("max_tokens")
     limit, most = body["max_tokens"], model.max_output
     if not is_count(limit):
-        raise bad("max_tokens: Input should be a valid integer greater than or equal to 0")
+        raise bad_request("max_tokens: Input should be a valid integer greater than or equal to 0")
     if limit > most:
-        raise bad(f"max_tokens: {limit} > {most}, which is the maximum allowed number of output tokens for {model.id}")
+        raise bad_request(
+            f"max_tokens: {limit} > {most}, which is the maximum allowed number of output tokens for {model.id}"
+        )
     temperature = body.get("temperature")
     if temperature is not None and not 0 <= temperature <= 1:
-        raise bad("temperature: range: 0..1")
+        raise bad_request("temperature: range: 0..1")
     speed = body.get("speed")
     if speed not in _TIERS or _TIERS[speed] not in model.rates:
-        raise bad(f"speed: '{speed}' is not supported for {model.id}")
+        raise bad_request(f"speed: '{speed}' is not supported for {model.id}")
     if body.get("inference_geo") and not model.geo:
-        raise bad(f"inference_geo: not supported for {model.id}")
+        raise bad_request(f"inference_geo: not supported for {model.id}")
     _check_thinking(body, limit)
 
 
@@ -142,15 +144,15 @@ def _check_thinking(body: Mapping[str, Any], limit: int) -> None:
     if thinking["type"] == "enabled":
         budget: Any = thinking.get("budget_tokens")
         if not is_count(budget, 1024):
-            raise bad("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
+            raise bad_request("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
         if budget >= limit:
-            raise bad("`max_tokens` must be greater than `thinking.budget_tokens`.")
+            raise bad_request("`max_tokens` must be greater than `thinking.budget_tokens`.")
     if (body.get("tool_choice") or {}).get("type") in {"any", "tool"}:
-        raise bad("Thinking may not be enabled when tool_choice forces tool use.")
+        raise bad_request("Thinking may not be enabled when tool_choice forces tool use.")
 
 
-def lay_out(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
-    """The prompt as blocks in the order tools, system, messages.
+def prompt_blocks(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
+    """Return the prompt as blocks in the order tools, system, messages.
 
     What invalidates only a part of the cache is folded into the bytes of that part: speed, web search and citations
     from the system on; tool choice, thinking, effort and the presence of images from the messages on.

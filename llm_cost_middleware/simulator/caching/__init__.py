@@ -1,11 +1,11 @@
-"""The providers' prompt caches, by their published rules."""
+"""Providers' prompt caches, by their published rules."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class CachePlan:
-    """What a request reads and writes. `fresh` becomes readable only once its answer has begun.
+class CacheUse:
+    """Cache reads and writes of a request. `fresh` becomes readable only once its answer has begun.
 
     Attributes:
         read: Tokens served from the cache.
@@ -22,7 +22,7 @@ class CachePlan:
     begun_at: float = 0.0
 
 
-class Store:
+class PrefixStore:
     """Digests of cached prefixes, each with its lifetime and expiry."""
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Store:
         return entry is not None and entry[1] > now
 
     def refresh(self, digest: bytes, now: float) -> None:
-        """A read renews the entry for its own lifetime, free of charge."""
+        """Return a read renews the entry for its own lifetime, free of charge."""
         lifetime, expires = self._entries[digest]
         self._entries[digest] = (lifetime, max(expires, now + lifetime))
 
-    def commit(self, plan: CachePlan) -> None:
+    def commit(self, plan: CacheUse) -> None:
         """Make the entries of a plan readable: its answer has begun."""
         for digest, lifetime in plan.fresh:
             expires = plan.begun_at + lifetime

@@ -9,10 +9,10 @@ message ends and marks may match, and an entry lives thirty minutes. The last to
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llm_cost_middleware.simulator.prompts import Block
+from llm_cost_middleware.simulator.prompts import PromptBlock
 from llm_cost_middleware.simulator.tokens import Tokenizer
 
-from . import CachePlan, Store
+from . import CacheUse, PrefixStore
 
 if TYPE_CHECKING:
     from hashlib import blake2b
@@ -25,15 +25,15 @@ LIFETIME_S = {"24h": 86_400.0, "in_memory": 600.0, "30m": 1_800.0, "12h": 43_200
 
 
 def plan_steps(
-    store: Store,
+    store: PrefixStore,
     chain: "blake2b",
-    blocks: Sequence[Block],
+    blocks: Sequence[PromptBlock],
     total: int,
     rule: Tokenizer,
     now: float,
     *,
     retention: str = "24h",
-) -> CachePlan:
+) -> CacheUse:
     """Find the longest cached prefix in steps; store every step of this prompt.
 
     Args:
@@ -67,18 +67,18 @@ def plan_steps(
     for edge, digest in steps:
         if edge <= read and store.live(digest, now):
             store.refresh(digest, now)
-    return CachePlan(read=read, fresh=tuple((digest, LIFETIME_S[retention]) for _, digest in steps), begun_at=now)
+    return CacheUse(read=read, fresh=tuple((digest, LIFETIME_S[retention]) for _, digest in steps), begun_at=now)
 
 
 def plan_breakpoints(
-    store: Store,
+    store: PrefixStore,
     chain: "blake2b",
-    blocks: Sequence[Block],
+    blocks: Sequence[PromptBlock],
     now: float,
     *,
     explicit_only: bool = False,
     lifetime: str = "30m",
-) -> CachePlan:
+) -> CacheUse:
     """Read the longest entry at a breakpoint of the conversation; write at the newest breakpoints.
 
     Args:
@@ -91,7 +91,7 @@ def plan_breakpoints(
     """
     marks = [at for at, block in enumerate(blocks) if block.ttl]
     if not blocks or (explicit_only and not marks):
-        return CachePlan()
+        return CacheUse()
     points = marks if explicit_only else sorted({*marks[-(WRITTEN - 1) :], len(blocks) - 1})
     ends = [at for at in range(len(blocks)) if at + 1 == len(blocks) or blocks[at + 1].salt]
     candidates = set(sorted({*marks, *ends})[-CONSIDERED:])
@@ -111,7 +111,7 @@ def plan_breakpoints(
     if hit is not None:
         store.refresh(digests[hit], now)
     writes = [at for at in points[-WRITTEN:] if totals[at] > read and totals[at] >= MINIMUM]
-    return CachePlan(
+    return CacheUse(
         read=read,
         write=totals[writes[-1]] - read if writes else 0,
         fresh=tuple((digests[at], LIFETIME_S[lifetime]) for at in writes),

@@ -1,1 +1,1 @@
-"""The OpenAI side: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/batches``, ``/v1/files``."""
+"""OpenAI side: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/batches``, ``/v1/files``."""

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from llm_cost_middleware.simulator.engine import Engine
+from llm_cost_middleware.simulator.engine import ServingEngine
 from llm_cost_middleware.simulator.reading import Dialect
 from llm_cost_middleware.simulator.refusals import Refusal, openai_error
 
 _DAY_S = 86_400
 
 
-class Batches:
+class OpenAIBatches:
     """Uploaded files and the batches made of them."""
 
-    def __init__(self, engine: Engine, dialects: Mapping[str, Dialect]) -> None:
+    def __init__(self, engine: ServingEngine, dialects: Mapping[str, Dialect]) -> None:
         self._engine = engine
         self._dialects = dialects
         self._files: dict[str, tuple[dict[str, Any], bytes]] = {}
@@ -38,7 +38,7 @@ class Batches:
         return file
 
     def file(self, file_id: str) -> dict[str, Any]:
-        """What is known of a file.
+        """Return the metadata of a file.
 
         Raises:
             Refusal: 404.
@@ -46,7 +46,7 @@ class Batches:
         return self._find(file_id)[0]
 
     def content(self, file_id: str) -> bytes:
-        """The bytes of a file.
+        """Return the bytes of a file.
 
         Raises:
             Refusal: 404.
@@ -54,7 +54,7 @@ class Batches:
         return self._find(file_id)[1]
 
     def create(self, body: Any, headers: Mapping[str, str], key: str) -> dict[str, Any]:
-        """Run a batch; the reply still says that it is being validated.
+        """Run a batch; the reply still has the status validating.
 
         Raises:
             Refusal: 400 for an unknown endpoint or file.
@@ -107,7 +107,7 @@ class Batches:
         return fresh
 
     def get(self, batch_id: str) -> dict[str, Any]:
-        """A batch, which is complete.
+        """Return a batch, which is complete.
 
         Raises:
             Refusal: 404.
@@ -143,7 +143,7 @@ class Batches:
 
 
 def _usage(each: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sum of usages, in the words of the Responses API."""
+    """Return the sum of usages, in the words of the Responses API."""
 
     def total(new: str, old: str) -> int:
         return sum(usage.get(new, usage.get(old, 0)) for usage in each)

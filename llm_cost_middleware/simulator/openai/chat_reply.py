@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llm_cost_middleware.simulator.answers import Stop
-from llm_cost_middleware.simulator.reading import Frame, Outgoing, pieces, share
+from llm_cost_middleware.simulator.reading import Frame, Reply, pieces, share
 from llm_cost_middleware.simulator.refusals import openai_error
 
 STOPS: Mapping[Stop, str] = {
@@ -19,8 +19,8 @@ TIER_NAMES = {"standard": "default", "batch": "default"}
 DONE = b"data: [DONE]\n\n"
 
 
-def completion(out: Outgoing) -> dict[str, Any]:
-    """The JSON body."""
+def completion(out: Reply) -> dict[str, Any]:
+    """Return the JSON body."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": out.answer.text or (None if out.answer.tool_calls else ""),
@@ -44,7 +44,7 @@ def completion(out: Outgoing) -> dict[str, Any]:
     return body | {"service_tier": _tier(out), "system_fingerprint": None}
 
 
-def _calls(out: Outgoing) -> list[dict[str, Any]]:
+def _calls(out: Reply) -> list[dict[str, Any]]:
     return [
         {
             "id": call.id or out.ids.new("call_", 24),
@@ -55,15 +55,15 @@ def _calls(out: Outgoing) -> list[dict[str, Any]]:
     ]
 
 
-def _tier(out: Outgoing) -> str:
+def _tier(out: Reply) -> str:
     return TIER_NAMES.get(out.reading.tier, out.reading.tier)
 
 
-def _envelope(out: Outgoing, kind: str) -> dict[str, Any]:
+def _envelope(out: Reply, kind: str) -> dict[str, Any]:
     return {"id": out.answer_id, "object": kind, "created": int(out.now), "model": out.reading.model.id}
 
 
-def usage(out: Outgoing) -> dict[str, Any]:
+def usage(out: Reply) -> dict[str, Any]:
     """Tokens as chat completions report them: cached ones are part of the prompt."""
     tokens = out.tokens
     details = {"cached_tokens": tokens.read, "audio_tokens": 0}
@@ -83,8 +83,8 @@ def usage(out: Outgoing) -> dict[str, Any]:
     }
 
 
-def frames(out: Outgoing, chunk: int) -> Iterator[Frame]:
-    """The events of a stream: choices one after the other, then the usage where it was asked for."""
+def frames(out: Reply, chunk: int) -> Iterator[Frame]:
+    """Yield the events of a stream: choices one after the other, then the usage where it was asked for."""
     wanted = bool(out.reading.extra["usage"])
     head = _envelope(out, "chat.completion.chunk") | {"service_tier": _tier(out), "system_fingerprint": None}
     total, reasoning = out.tokens.output, out.tokens.reasoning
@@ -126,6 +126,6 @@ def _data(body: Mapping[str, Any]) -> bytes:
 
 
 def error_frame(kind: str, text: str | None) -> bytes:
-    """An error inside a stream."""
+    """Return an error inside a stream."""
     error = openai_error(500).body["error"]
     return _data({"error": error | {key: value for key, value in (("type", kind), ("message", text)) if value}})

@@ -65,7 +65,7 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
         Refusal: 400 or 404 in the provider's words.
     """
     if extra := unknown(body, _KNOWN):
-        raise checks.bad(f"Unrecognized request argument supplied: {extra}")
+        raise checks.bad_request(f"Unrecognized request argument supplied: {extra}")
     model = checks.find_model(body, "chat/completions")
     checks.check_foreign(body)
     _check_messages(body)
@@ -74,7 +74,9 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
         if model.reasons:
             raise checks.unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
         if body.get("max_completion_tokens") is not None:
-            raise checks.bad("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
+            raise checks.bad_request(
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+            )
     if model.reasons and body.get("stop") is not None:
         raise checks.unsupported("stop")
     checks.check_limit(body, "max_tokens", model)
@@ -83,16 +85,16 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
     checks.check_effort(body.get("reasoning_effort"), model, "reasoning_effort")
     checks.check_cache_options(body, model)
     if body.get("stream_options") is not None and not body.get("stream"):
-        raise checks.bad(
+        raise checks.bad_request(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
     choices: Any = 1 if body.get("n") is None else body["n"]
     if not is_count(choices, 1) or choices > _MAX_CHOICES:
-        raise checks.bad(f"Invalid 'n': {choices}.", param="n", code="integer_below_min_value")
+        raise checks.bad_request(f"Invalid 'n': {choices}.", param="n", code="integer_below_min_value")
     tier = checks.tier_of(body, model)
-    prompt = lay_out(body, rule)
+    prompt = prompt_blocks(body, rule)
     if prompt.tokens > model.window:
-        raise checks.bad(
+        raise checks.bad_request(
             f"This model's maximum context length is {model.window} tokens. However, your messages resulted in "
             f"{prompt.tokens} tokens. Please reduce the length of the messages.",
             param="messages",
@@ -143,14 +145,14 @@ def _check_messages(body: Mapping[str, Any]) -> None:
         raise checks.missing("messages")
     if not isinstance(messages, list) or not messages:
         complaint = "Invalid 'messages': empty array. Expected an array with minimum length 1."
-        raise checks.bad(complaint, param="messages", code="empty_array")
+        raise checks.bad_request(complaint, param="messages", code="empty_array")
     open_calls: set[str] = set()
     for at, message in enumerate(messages):
         where = f"messages[{at}]"
         _check_content(message, where)
         if message["role"] == "tool":
             if message.get("tool_call_id") not in open_calls:
-                raise checks.bad(
+                raise checks.bad_request(
                     "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
                     "'tool_calls'.",
                     param=f"{where}.role",
@@ -165,15 +167,15 @@ def _check_messages(body: Mapping[str, Any]) -> None:
 def _check_content(message: Mapping[str, Any], where: str) -> None:
     role, content = message.get("role"), message.get("content")
     if role not in _ROLES:
-        raise checks.bad(f"Invalid value: '{role}'.", param=f"{where}.role", code="invalid_value")
+        raise checks.bad_request(f"Invalid value: '{role}'.", param=f"{where}.role", code="invalid_value")
     silent = role == "assistant" and any(
         message.get(key) for key in ("tool_calls", "refusal", "function_call", "audio")
     )
     if content is None and not silent:
         complaint = "Invalid value for 'content': expected a string, got null."
-        raise checks.bad(complaint, param=f"{where}.content", code="invalid_type")
+        raise checks.bad_request(complaint, param=f"{where}.content", code="invalid_type")
     if content is not None and not isinstance(content, str | list):
-        raise checks.bad(
+        raise checks.bad_request(
             f"Invalid type for '{where}.content': expected one of a string or array of objects, but got an object "
             "instead.",
             param=f"{where}.content",
@@ -184,7 +186,7 @@ def _check_content(message: Mapping[str, Any], where: str) -> None:
         if kind is None:
             raise checks.missing(f"{where}.content[{number}].type")
         if kind not in _PARTS:
-            raise checks.bad(
+            raise checks.bad_request(
                 f"Invalid value: '{kind}'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', "
                 "'audio', and 'file'.",
                 param=f"{where}.content[{number}].type",
@@ -195,7 +197,7 @@ def _check_content(message: Mapping[str, Any], where: str) -> None:
 def _all_answered(open_calls: set[str], where: str) -> None:
     if open_calls:
         missing = ", ".join(sorted(open_calls))
-        raise checks.bad(
+        raise checks.bad_request(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
             f"'tool_call_id'. The following tool_call_ids did not have response messages: {missing}",
             param=where,
@@ -207,9 +209,11 @@ def _check_tools(body: Mapping[str, Any]) -> None:
         if tool.get("type") == "function" and "name" not in (tool.get("function") or {}):
             raise checks.missing(f"tools[{at}].function.name")
         if tool.get("type") not in {"function", "custom"}:
-            raise checks.bad(f"Invalid value: '{tool.get('type')}'.", param=f"tools[{at}].type", code="invalid_value")
+            raise checks.bad_request(
+                f"Invalid value: '{tool.get('type')}'.", param=f"tools[{at}].type", code="invalid_value"
+            )
     if body.get("tool_choice") is not None and not body.get("tools"):
-        raise checks.bad(
+        raise checks.bad_request(
             "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.",
             param="tool_choice",
         )
@@ -217,7 +221,7 @@ def _check_tools(body: Mapping[str, Any]) -> None:
         complaint = (
             "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified."
         )
-        raise checks.bad(complaint, param="parallel_tool_calls")
+        raise checks.bad_request(complaint, param="parallel_tool_calls")
 
 
 def _choice(choice: Any) -> str:
@@ -226,8 +230,8 @@ def _choice(choice: Any) -> str:
     return "any" if choice == "required" else choice or "auto"
 
 
-def lay_out(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
-    """The prompt as blocks in the order response schema, tools, messages."""
+def prompt_blocks(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
+    """Return the prompt as blocks in the order response schema, tools, messages."""
     segments = Segments(rule)
     for section in ("response_format", "tools"):
         value = body.get(section)
@@ -260,7 +264,7 @@ def _part(segments: Segments, part: Mapping[str, Any], rule: Tokenizer) -> None:
 
 
 def turns(messages: list[Mapping[str, Any]]) -> list[Turn]:
-    """The conversation in neutral form."""
+    """Return the conversation in neutral form."""
     found: list[Turn] = []
     for message in messages:
         role = {"developer": "system", "tool": "result", "function": "result"}.get(message["role"], message["role"])

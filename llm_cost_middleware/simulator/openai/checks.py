@@ -1,9 +1,9 @@
-"""What OpenAI's two endpoints refuse in the same words."""
+"""Request checks that OpenAI's two endpoints share, with their error messages."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cost_middleware.simulator.catalogue import Model, catalogue
+from llm_cost_middleware.simulator.catalogue import SimModel, catalogue
 from llm_cost_middleware.simulator.fields import find_key, is_count
 from llm_cost_middleware.simulator.refusals import Refusal, openai_error
 
@@ -14,37 +14,37 @@ EFFORT_TOKENS = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256,
 """Reasoning tokens that an answer spends on each effort that a request states."""
 
 
-def bad(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
-    """A 400."""
+def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> Refusal:
+    """Return a refusal with status 400."""
     return openai_error(400, message, kind="invalid_request_error", param=param, code=code)
 
 
 def unknown_parameter(where: str) -> Refusal:
-    """A parameter that the endpoint does not know."""
-    return bad(f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter")
+    """Return a parameter that the endpoint does not know."""
+    return bad_request(f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter")
 
 
 def unsupported(name: str, advice: str = "") -> Refusal:
-    """A parameter that this model does not take."""
+    """Return a parameter that this model does not take."""
     message = f"Unsupported parameter: '{name}' is not supported with this model.{advice}"
-    return bad(message, param=name, code="unsupported_parameter")
+    return bad_request(message, param=name, code="unsupported_parameter")
 
 
 def missing(name: str) -> Refusal:
-    """A required parameter that is not there."""
-    return bad(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    """Return a required parameter that is not there."""
+    return bad_request(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
-def find_model(body: Mapping[str, Any], endpoint: str) -> Model:
-    """The model asked for; 404 at chat/completions, 400 at responses, as recorded."""
+def find_model(body: Mapping[str, Any], endpoint: str) -> SimModel:
+    """Return the model asked for; 404 at chat/completions, 400 at responses, as recorded."""
     name = body.get("model")
     if not isinstance(name, str) or not name:
-        raise bad("you must provide a model parameter")
+        raise bad_request("you must provide a model parameter")
     model = catalogue().get(name)
     if model is not None and model.provider == "openai":
         return model
     if endpoint == "responses":
-        raise bad(f"The requested model '{name}' does not exist.", param="model", code="model_not_found")
+        raise bad_request(f"The requested model '{name}' does not exist.", param="model", code="model_not_found")
     message = f"The model `{name}` does not exist or you do not have access to it."
     raise openai_error(404, message, kind="invalid_request_error", code="model_not_found")
 
@@ -57,21 +57,21 @@ def check_foreign(body: Mapping[str, Any]) -> None:
             raise unknown_parameter(found[0])
 
 
-def check_limit(body: Mapping[str, Any], name: str, model: Model, least: int = 1) -> None:
-    """The output limit is a whole number within the model's own."""
+def check_limit(body: Mapping[str, Any], name: str, model: SimModel, least: int = 1) -> None:
+    """Return the output limit is a whole number within the model's own."""
     limit = body.get(name)
     if limit is None:
         return
     if not is_count(limit):
-        raise bad(f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type")
+        raise bad_request(f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type")
     if limit < least:
-        raise bad(
+        raise bad_request(
             f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {limit} instead.",
             param=name,
             code="integer_below_min_value",
         )
     if limit > model.max_output:
-        raise bad(
+        raise bad_request(
             f"{name} is too large: {limit}. This model supports at most {model.max_output} completion tokens, whereas "
             f"you provided {limit}.",
             param=name,
@@ -79,18 +79,18 @@ def check_limit(body: Mapping[str, Any], name: str, model: Model, least: int = 1
         )
 
 
-def check_sampling(body: Mapping[str, Any], model: Model) -> None:
+def check_sampling(body: Mapping[str, Any], model: SimModel) -> None:
     """Temperature within its range, and not at all on models that only take the default."""
     temperature = body.get("temperature")
     if temperature is not None and temperature < 0:
-        raise bad(
+        raise bad_request(
             "Invalid 'temperature': decimal below minimum value. Expected a value >= 0, but got "
             f"{temperature} instead.",
             param="temperature",
             code="decimal_below_min_value",
         )
     if temperature is not None and temperature > _HOTTEST:
-        raise bad(
+        raise bad_request(
             f"Invalid 'temperature': decimal above maximum value. Expected a value <= {_HOTTEST}, but got "
             f"{temperature} instead.",
             param="temperature",
@@ -99,7 +99,7 @@ def check_sampling(body: Mapping[str, Any], model: Model) -> None:
     if not model.sampling:
         for name in ("temperature", "top_p"):
             if body.get(name) not in {None, 1}:
-                raise bad(
+                raise bad_request(
                     f"Unsupported value: '{name}' does not support {body[name]} with this model. Only the default (1) "
                     "value is supported.",
                     param=name,
@@ -107,17 +107,17 @@ def check_sampling(body: Mapping[str, Any], model: Model) -> None:
                 )
 
 
-def check_effort(effort: object, model: Model, where: str) -> None:
+def check_effort(effort: object, model: SimModel, where: str) -> None:
     """Only reasoning models take an effort, and only a known one."""
     if effort is None:
         return
     if not model.reasons:
         raise unsupported(where)
     if effort not in EFFORT_TOKENS:
-        raise bad(f"Invalid value: '{effort}'.", param=where, code="invalid_value")
+        raise bad_request(f"Invalid value: '{effort}'.", param=where, code="invalid_value")
 
 
-def check_cache_options(body: Mapping[str, Any], model: Model) -> None:
+def check_cache_options(body: Mapping[str, Any], model: SimModel) -> None:
     """Explicit breakpoints and their options came with GPT-5.6."""
     marked = "prompt_cache_options" in body and "prompt_cache_options"
     for field in ("messages", "input"):
@@ -127,30 +127,34 @@ def check_cache_options(body: Mapping[str, Any], model: Model) -> None:
         raise unsupported(marked)
     options = body.get("prompt_cache_options") or {}
     if options.get("mode", "implicit") not in {"implicit", "explicit"}:
-        raise bad(
+        raise bad_request(
             "Invalid value for 'prompt_cache_options.mode'.", param="prompt_cache_options.mode", code="invalid_value"
         )
     if options.get("ttl", "30m") not in {"30m", "12h"}:
-        raise bad(
+        raise bad_request(
             "Invalid value for 'prompt_cache_options.ttl'.", param="prompt_cache_options.ttl", code="invalid_value"
         )
     if body.get("prompt_cache_retention", "24h") not in {"24h", "in_memory", None}:
-        raise bad("Invalid value for 'prompt_cache_retention'.", param="prompt_cache_retention", code="invalid_value")
+        raise bad_request(
+            "Invalid value for 'prompt_cache_retention'.", param="prompt_cache_retention", code="invalid_value"
+        )
 
 
-def tier_of(body: Mapping[str, Any], model: Model) -> str:
-    """The service tier that serves the request; flex and priority only where the model has them."""
+def tier_of(body: Mapping[str, Any], model: SimModel) -> str:
+    """Return the service tier that serves the request; flex and priority only where the model has them."""
     tier = body.get("service_tier")
     if tier not in {None, "auto", "default", "flex", "scale", "priority", "fast"}:
-        raise bad(f"Invalid value: '{tier}'.", param="service_tier", code="invalid_value")
+        raise bad_request(f"Invalid value: '{tier}'.", param="service_tier", code="invalid_value")
     name = TIERS.get(tier or "", "standard")
     if name != "standard" and name not in model.rates:
-        raise bad(f"Invalid service_tier argument: '{tier}' is not available for this model.", param="service_tier")
+        raise bad_request(
+            f"Invalid service_tier argument: '{tier}' is not available for this model.", param="service_tier"
+        )
     return name
 
 
-def lifetime_of(body: Mapping[str, Any], model: Model) -> str:
-    """How long the request's cache entries live, by the name the API gives it."""
+def lifetime_of(body: Mapping[str, Any], model: SimModel) -> str:
+    """Return the lifetime of the request's cache entries, by its name in the API."""
     if model.cache == "breakpoints":
         return str((body.get("prompt_cache_options") or {}).get("ttl") or "30m")
     return str(body.get("prompt_cache_retention") or "24h")

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm_cost_middleware.simulator.reading import Dialect, Frame, Outgoing, Reading
+from llm_cost_middleware.simulator.reading import Dialect, Frame, Reading, Reply
 from llm_cost_middleware.simulator.refusals import openai_error
 from llm_cost_middleware.simulator.tokens import Tokenizer
 
@@ -24,7 +24,7 @@ class Responses:
         )
 
     def get(self, response_id: str) -> dict[str, Any]:
-        """A stored response.
+        """Return a stored response.
 
         Raises:
             Refusal: 404.
@@ -43,7 +43,7 @@ class Responses:
 
     @staticmethod
     def events(body: Mapping[str, Any], chunk: int) -> Iterator[Frame]:
-        """The events that built up a stored response."""
+        """Return the events that built up a stored response."""
         return responses_reply.frames_of(body, chunk)
 
     def clear(self) -> None:
@@ -70,7 +70,7 @@ class Responses:
             earlier = self._bodies[previous][1]
         return read_response(body, headers, rule, index, earlier)
 
-    def _finish(self, out: Outgoing) -> dict[str, Any]:
+    def _finish(self, out: Reply) -> dict[str, Any]:
         finished = responses_reply.response(out)
         if out.reading.request.body.get("store") is not False:
             self._bodies[out.answer_id] = (finished, [*out.reading.extra["items"], *finished["output"]])
@@ -78,7 +78,7 @@ class Responses:
                 self._bodies.popitem(last=False)
         return finished
 
-    def _reply(self, out: Outgoing) -> dict[str, Any]:
+    def _reply(self, out: Reply) -> dict[str, Any]:
         finished = self._finish(out)
         if finished["background"]:
             pending: dict[str, Any] = {
@@ -91,5 +91,5 @@ class Responses:
             return finished | pending | {"service_tier": "auto"}
         return finished
 
-    def _frames(self, out: Outgoing, chunk: int) -> Iterator[Frame]:
+    def _frames(self, out: Reply, chunk: int) -> Iterator[Frame]:
         return responses_reply.frames(out, self._finish(out), chunk)

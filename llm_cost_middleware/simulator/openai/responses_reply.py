@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm_cost_middleware.simulator.reading import Frame, Outgoing, pieces, share
+from llm_cost_middleware.simulator.reading import Frame, Reply, pieces, share
 
 _SUMMARY = "**Thinking it over**\n\nThe request is simple; I will answer it."
 _TIERS = {"standard": "default", "batch": "default"}
 
 
-def response(out: Outgoing) -> dict[str, Any]:
-    """The finished response object."""
+def response(out: Reply) -> dict[str, Any]:
+    """Return the finished response object."""
     body = out.reading.request.body
     if out.failure is not None:
         return _envelope(out) | {"status": "failed", "error": dict(out.failure)}
@@ -30,7 +30,7 @@ def response(out: Outgoing) -> dict[str, Any]:
     }
 
 
-def _envelope(out: Outgoing) -> dict[str, Any]:
+def _envelope(out: Reply) -> dict[str, Any]:
     body = out.reading.request.body
     reasoning = body.get("reasoning") or {}
     text = body.get("text") or {}
@@ -72,7 +72,7 @@ def _envelope(out: Outgoing) -> dict[str, Any]:
     }
 
 
-def usage(out: Outgoing) -> dict[str, Any]:
+def usage(out: Reply) -> dict[str, Any]:
     """Tokens as the Responses API reports them."""
     tokens = out.tokens
     details = {"cached_tokens": tokens.read}
@@ -87,7 +87,7 @@ def usage(out: Outgoing) -> dict[str, Any]:
     }
 
 
-def _output(out: Outgoing) -> list[dict[str, Any]]:
+def _output(out: Reply) -> list[dict[str, Any]]:
     body, answer, ids = out.reading.request.body, out.answer, out.ids
     items: list[dict[str, Any]] = []
     wants_summary = bool((body.get("reasoning") or {}).get("summary"))
@@ -123,14 +123,14 @@ def _output(out: Outgoing) -> list[dict[str, Any]]:
 
 
 def frames_of(finished: Mapping[str, Any], chunk: int) -> Iterator[Frame]:
-    """The events that build up a finished response."""
+    """Return the events that build up a finished response."""
     tokens = (finished.get("usage") or {}).get("output_tokens", 0)
     reasoning = ((finished.get("usage") or {}).get("output_tokens_details") or {}).get("reasoning_tokens", 0)
     return _frames(finished, chunk, tokens, reasoning)
 
 
-def frames(out: Outgoing, finished: Mapping[str, Any], chunk: int) -> Iterator[Frame]:
-    """The same while it is being produced: each event knows the output tokens up to it."""
+def frames(out: Reply, finished: Mapping[str, Any], chunk: int) -> Iterator[Frame]:
+    """Return the same while it is being produced: each event knows the output tokens up to it."""
     return _frames(finished, chunk, out.tokens.output, out.tokens.reasoning)
 
 
@@ -203,7 +203,7 @@ def _empty(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def error_frame(kind: str, text: str | None) -> bytes:
-    """An error inside a stream."""
+    """Return an error inside a stream."""
     body = {
         "type": "error",
         "sequence_number": 0,

@@ -72,7 +72,7 @@ def read_response(
     """
     if extra := unknown(body, _KNOWN):
         if extra in _MOVED:
-            raise checks.bad(
+            raise checks.bad_request(
                 f"Unsupported parameter: '{extra}'. In the Responses API, this parameter has moved to "
                 f"'{_MOVED[extra]}'. Try again with the new parameter.",
                 code="unsupported_parameter",
@@ -88,9 +88,9 @@ def read_response(
     checks.check_effort(reasoning.get("effort"), model, "reasoning.effort")
     checks.check_cache_options(body, model)
     tier = checks.tier_of(body, model)
-    prompt = lay_out(body, items, rule)
+    prompt = prompt_blocks(body, items, rule)
     if prompt.tokens > model.window:
-        raise checks.bad(
+        raise checks.bad_request(
             "Your input exceeds the context window of this model. Please adjust your input and try again.",
             param="input",
             code="context_length_exceeded",
@@ -133,7 +133,7 @@ def read_response(
 
 
 def items_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The input as a list of items."""
+    """Return the input as a list of items."""
     value = body.get("input")
     if value is None:
         raise checks.missing("input")
@@ -151,21 +151,21 @@ def _check_items(items: Sequence[Mapping[str, Any]]) -> None:
             calls.add(item["call_id"])
         elif kind == "function_call_output":
             if item["call_id"] not in calls:
-                raise checks.bad(
+                raise checks.bad_request(
                     f"No tool call found for function call output with call_id {item['call_id']}.", param="input"
                 )
             answered.add(item["call_id"])
         elif kind == "message":
             _check_content(item, at)
     if unanswered := calls - answered:
-        raise checks.bad(f"No tool output found for function call {min(unanswered)}.", param="input")
+        raise checks.bad_request(f"No tool output found for function call {min(unanswered)}.", param="input")
 
 
 def _check_content(item: Mapping[str, Any], at: int) -> None:
     content = item["content"]
     for number, part in enumerate(content if isinstance(content, list) else ()):
         if part.get("type") not in _PARTS:
-            raise checks.bad(
+            raise checks.bad_request(
                 f"Invalid value: '{part.get('type')}'. Supported values are: 'input_text', 'input_image', "
                 "'output_text', 'refusal', 'input_file', 'computer_screenshot', and 'summary_text'.",
                 param=f"input[{at}].content[{number}].type",
@@ -179,8 +179,8 @@ def _choice(choice: Any) -> str:
     return "any" if choice == "required" else choice or "auto"
 
 
-def lay_out(body: Mapping[str, Any], items: Sequence[Mapping[str, Any]], rule: Tokenizer) -> Prompt:
-    """The prompt as blocks in the order text format, tools, instructions, input."""
+def prompt_blocks(body: Mapping[str, Any], items: Sequence[Mapping[str, Any]], rule: Tokenizer) -> Prompt:
+    """Return the prompt as blocks in the order text format, tools, instructions, input."""
     segments = Segments(rule)
     form = (body.get("text") or {}).get("format") or {"type": "text"}
     for section, value in (("format", form if form != {"type": "text"} else None), ("tools", body.get("tools"))):

@@ -25,7 +25,7 @@ from llm_cost_middleware.prompt_cache.plan import CachePolicy, CachePrices
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.simulator import Answer, SimClock
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
-from llm_cost_middleware.simulator.engine import Engine
+from llm_cost_middleware.simulator.engine import ServingEngine
 from llm_cost_middleware.simulator.openai.dialects import CHAT
 
 RESULTS = Path(__file__).parent.parent / "results" / "prompt_cache.json"
@@ -48,7 +48,9 @@ def play(calls: Sequence[Call], rule: Rule, dialect=MESSAGES) -> Outcome:
     """Play ``calls`` in time; what an answer wrote can be read once it has begun. A rule may hold a call back."""
     clock = SimClock()
     start = clock.now()
-    engine = Engine(clock=clock, responder=lambda _: Answer(text="ok", output_tokens=0), hostile=False, seed=0)
+    engine = ServingEngine(
+        clock=clock, responder=lambda _: Answer(text="ok", output_tokens=0), worst_case_tokenizer=False, seed=0
+    )
     read_usage = get_provider(dialect.provider).read_usage
     events: list[tuple[float, int, int, Any]] = [(call.at, _SEND, number, None) for number, call in enumerate(calls)]
     heapq.heapify(events)

@@ -1,9 +1,9 @@
-"""The rules for cache marks in the Messages API, in its own words."""
+"""Rules for cache marks in the Messages API, in its own words."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .checks import bad
+from .checks import bad_request
 
 _MAX_MARKS = 4
 _UNMARKABLE = frozenset({"thinking", "redacted_thinking"})
@@ -19,16 +19,18 @@ def check_marks(body: Mapping[str, Any]) -> None:
         if control is None:
             continue
         if block.get("type") in _UNMARKABLE:
-            raise bad(f"{where}.{block['type']}.cache_control: Extra inputs are not permitted")
+            raise bad_request(f"{where}.{block['type']}.cache_control: Extra inputs are not permitted")
         lifetimes.append(_lifetime(control, where))
     if body.get("cache_control") is not None:
         lifetime = _lifetime(body["cache_control"], "")
         if unmarked_end:
             lifetimes.append(lifetime)
     if len(lifetimes) > _MAX_MARKS:
-        raise bad(f"A maximum of {_MAX_MARKS} blocks with cache_control may be provided. Found {len(lifetimes)}.")
+        raise bad_request(
+            f"A maximum of {_MAX_MARKS} blocks with cache_control may be provided. Found {len(lifetimes)}."
+        )
     if lifetimes != sorted(lifetimes):  # "1h" sorts before "5m"
-        raise bad(
+        raise bad_request(
             "cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
             "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
         )
@@ -37,13 +39,13 @@ def check_marks(body: Mapping[str, Any]) -> None:
 def _lifetime(control: Any, where: str) -> str:
     at = f"{where}.cache_control" if where else "cache_control"
     if not isinstance(control, dict) or control.get("type") != "ephemeral":
-        raise bad(f"{at}.type: Input should be 'ephemeral'")
+        raise bad_request(f"{at}.type: Input should be 'ephemeral'")
     extra = next((key for key in control if key not in {"type", "ttl"}), None)
     if extra:
-        raise bad(f"{at}.ephemeral.{extra}: Extra inputs are not permitted")
+        raise bad_request(f"{at}.ephemeral.{extra}: Extra inputs are not permitted")
     lifetime = control.get("ttl") or "5m"
     if lifetime not in {"5m", "1h"}:
-        raise bad(f"{at}.ephemeral.ttl: Input should be '5m' or '1h'")
+        raise bad_request(f"{at}.ephemeral.ttl: Input should be '5m' or '1h'")
     return str(lifetime)
 
 

@@ -9,9 +9,9 @@ five minutes. An entry that exists is read and renewed for the lifetime it was w
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llm_cost_middleware.simulator.prompts import Block
+from llm_cost_middleware.simulator.prompts import PromptBlock
 
-from . import CachePlan, Store
+from . import CacheUse, PrefixStore
 
 if TYPE_CHECKING:
     from hashlib import blake2b
@@ -20,7 +20,7 @@ LOOKBACK = 20
 LIFETIME_S = {"5m": 300.0, "1h": 3600.0}
 
 
-def plan(store: Store, chain: "blake2b", blocks: Sequence[Block], minimum: int, now: float) -> CachePlan:
+def plan(store: PrefixStore, chain: "blake2b", blocks: Sequence[PromptBlock], minimum: int, now: float) -> CacheUse:
     """Decide what a request reads and writes, renewing what it reads.
 
     Args:
@@ -32,7 +32,7 @@ def plan(store: Store, chain: "blake2b", blocks: Sequence[Block], minimum: int, 
     """
     marks = [at for at, block in enumerate(blocks) if block.ttl]
     if not marks:
-        return CachePlan()
+        return CacheUse()
     digests: list[bytes] = []
     totals: list[int] = []
     total = 0
@@ -60,7 +60,7 @@ def plan(store: Store, chain: "blake2b", blocks: Sequence[Block], minimum: int, 
     writes = [at for at in marks if at > hit and totals[at] >= minimum]
     hourly = max((totals[at] for at in writes if blocks[at].ttl == "1h"), default=read)
     last = totals[writes[-1]] if writes else read
-    return CachePlan(
+    return CacheUse(
         read=read,
         write=last - hourly,
         write_1h=hourly - read,
