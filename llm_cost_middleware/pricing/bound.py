@@ -11,8 +11,8 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
+from llm_cost_middleware.limits import ModelLimits
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
-from llm_cost_middleware.pricing.limits import ModelLimits
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part

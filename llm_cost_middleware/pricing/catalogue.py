@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.pricing.compose import (
     PricedModel,
     Terms,
@@ -21,7 +22,6 @@ from llm_cost_middleware.pricing.compose import (
     possible_service_tiers,
 )
 from llm_cost_middleware.pricing.genai import GenaiPrices, installed_version, names_model
-from llm_cost_middleware.pricing.limits import ModelLimits, find_limits
 from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.pricing.bound import (
     PROVIDER_TOOL_TOKENS,
     REQUEST_OVERHEAD,
     TOOL_EXPANSION,
     TOOL_OVERHEAD,
 )
-from llm_cost_middleware.pricing.limits import find_limits
 from llm_cost_middleware.request import CallRequest
 
 if TYPE_CHECKING:
