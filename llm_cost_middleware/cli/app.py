@@ -25,7 +25,7 @@ app = typer.Typer(
     help="What your Claude and OpenAI calls cost, may cost, and would have cost.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # ``main`` prints errors as one line; a bug keeps its plain traceback
 )
 
 

@@ -30,7 +30,7 @@ def show(
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Show every scope and where it stands."""
-    context.obj = (config, ledger)
+    context.obj = (config, ledger)  # the options stand before the subcommand, which reads them from here
     if context.invoked_subcommand is not None:
         return
     with open_ledger(config, ledger) as opened:
@@ -79,6 +79,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
 ) -> None:
     """Print the append-only rows of the ledger: CSV, or JSON lines."""
+    # Typer parses a date without a zone; the option is in UTC, not in the zone of the machine.
     moment = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else None
     with open_ledger(*context.obj) as opened:
         writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)

@@ -29,6 +29,7 @@ def cache(
         if opened.journal is None:
             err.print("This ledger's storage keeps no journal, so nothing is known of prefixes.")
             raise typer.Exit(1)
+        # Reports are made while the ledger is open: the journal is read line by line, not loaded.
         lines = opened.journal.read(KIND, moment)
         reports = report_prefixes(Trace.decode(line.data, at=line.at, call_id=line.id) for line in lines)
     if as_json:
@@ -39,6 +40,7 @@ def cache(
         out.print(_table(reports[:limit]))
         for report in reports[:limit]:
             for reason, times in report.breaks.most_common(3):
+                # highlight=False: rich would colour the numbers and dates inside a reason.
                 out.print(f"{report.prefix_id} {report.target}: {reason} ({times} times)", highlight=False)
 
 

@@ -46,6 +46,7 @@ def decisions(
     """Show, filter and explain routing decisions."""
     moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
     with open_log(log, config, ledger, moment) as entries:
+        # Filtered while reading: a log may hold millions of decisions, of which a few are wanted.
         found = [entry for entry in entries if _wanted(entry, call, site, model, policy, outcome)]
     if jsonl:
         for entry in found:
@@ -104,6 +105,7 @@ def open_log(
         ConfigurationError: Not an exported log, or a ledger without a journal.
     """
     if log is not None:
+        # errors="replace": one damaged line is reported as such, with its number, instead of as a decoding error.
         with log.open(encoding="utf-8", errors="replace") as lines:
             yield _read(log, lines, since)
         return

@@ -67,6 +67,7 @@ def estimate(
             most = _most(catalogue, line, params, now, per_use)
             expected = _expected(catalogue, line, most, now, answer, batch=batch)
         except PriceNotFoundError:
+            # Not an error yet: the other requests are still worth an estimate. The exit code is 1 in the end.
             unpriced.setdefault(model, []).append(line.number)
             continue
         _add(sums.setdefault(model, _Sum()), most, expected)
@@ -94,6 +95,7 @@ def _requests(file: Path) -> Iterator[_RequestLine]:
             data = json.loads(raw)
         except ValueError as error:
             raise ConfigurationError(f"{file}, line {number} is not JSON: {error}") from None
+        # OpenAI's batch files hold the request under "body", Anthropic's under "params".
         body = data.get("body") or data.get("params") or data if isinstance(data, Mapping) else None
         if not isinstance(body, Mapping) or not isinstance(body.get("model"), str):
             raise ConfigurationError(f"{file}, line {number} is not a request: it names no model")
@@ -115,7 +117,7 @@ def _most(catalogue: Catalogue, line: _RequestLine, params: Mapping[str, Any], n
     rules = get_provider(line.provider)
     return bound(
         request, rules, rates, max_tokens=request.max_tokens, limits=limits, server_tool_allowance=per_use,
-        cache_writes=False,
+        cache_writes=False,  # a file is estimated as it is: no plan will add marks
     )  # fmt: skip
 
 
@@ -127,6 +129,7 @@ def _expected(
     counted = count_openai_tokens(request, request.model) if line.provider == "openai" else None
     likely = counted if counted is not None else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
     media = catalogue.limits(line.provider, request.model).image_tokens or 0
+    # Never above the bound, or an estimate could exceed the most that the request can cost.
     likely = min(likely + len(size.images) * media, most.input_tokens)
     usage = TokenUsage(uncached_input=likely, output=min(answer, most.max_tokens) * request.choices)
     tier = request.params.get("service_tier")

@@ -23,7 +23,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented llm-cost.toml with every key and its default."""
-    if path.exists() and not force:
+    if path.exists() and not force:  # it may hold somebody's limits and prices
         err.print(f"{path} exists; use --force to overwrite it.")
         raise typer.Exit(1)
     path.write_text(template(), encoding="utf-8")

@@ -46,6 +46,7 @@ def reconcile(
 @ledger.command()
 def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
     """List the attempts whose cost is an estimate: candidates for ``reconcile``."""
+    # A later row of the same id decides, and rows come in order: a corrected attempt is dropped again.
     open_ones: dict[str, tuple[float, NanoUSD, str]] = {}
     with open_ledger(config, url) as opened:
         for row in opened.rows():
@@ -74,6 +75,7 @@ def archive(
     moment = before.replace(tzinfo=before.tzinfo or UTC)
     with open_ledger(config, url) as opened:
         moved = opened.archive(moment, MemoSummary(), to)
+        # An interrupted archive is finished first, by its own date; only then is this command's date applied.
         while moved.resumed:
             _tell(moved)
             if to is not None and moved.path == to.absolute():

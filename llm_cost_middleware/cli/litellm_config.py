@@ -17,4 +17,5 @@ def litellm_config(
     routed: Annotated[str, typer.Option("--routed", help="The model name that is routed.")] = "smart",
 ) -> None:
     """Write the config.yaml of a LiteLLM proxy that routes, holds budgets and books, to standard output."""
+    # echo, not ``out``: YAML must reach a file without wrapping or colours.
     typer.echo(proxy_config(load_config(path), routed=routed), nl=False)

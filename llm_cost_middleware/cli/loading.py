@@ -24,7 +24,7 @@ LedgerOption = Annotated[
 
 _FILE = "sqlite:///"
 out = Console()
-err = Console(stderr=True)
+err = Console(stderr=True)  # progress and hints: what a command prints on ``out`` can be piped
 
 
 def load_config(path: Path | None) -> CostConfig:

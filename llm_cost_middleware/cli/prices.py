@@ -74,6 +74,7 @@ def open_catalogue(config: Path | None) -> Catalogue:
 def _named(catalogue: Catalogue, model: str) -> tuple[str, str] | None:
     """Return provider and catalogue name of an exact model name; ``None`` for a part of a name."""
     provider, slash, name = model.partition("/")
+    # A name without its provider is tried at each: no model of one is a model of the other.
     for candidate, ref in ((provider, name),) if slash else tuple((known, model) for known in NAMES):
         try:
             return candidate, catalogue.rates(candidate, ref).model
@@ -89,6 +90,7 @@ def _rows(
         rates = catalogue.rates(provider, model, at=at, **terms)
     except PriceNotFoundError:
         return
+    # A note means that there is no price for these terms: then the standard price would be shown twice.
     if terms and (rates.notes or rates.levels == catalogue.rates(provider, model, at=at).levels):
         return  # not offered, or the same price
     for level in rates.levels:

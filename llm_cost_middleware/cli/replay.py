@@ -37,6 +37,7 @@ def replay(
     """Replay the decision log under another policy: bill and quality, by call site, with intervals. No call is made."""
     tried = read_routing(policy)
     with open_log(log, config, ledger) as entries:
+        # All of it in memory: the measure of quality depends on the whole log, before the first call is replayed.
         logged = list(track(entries, "reading the log", console=err, transient=True))
     gauge = measure or Gauge.of(logged)
     rows = replay_log(track(logged, "replaying", console=err, transient=True), tried, gauge)
@@ -96,7 +97,7 @@ def _quality(estimate: Estimate | None) -> str:
 
 def _drawn(rows: list[Replayed]) -> str:
     points = []
-    for row in rows[:-1] or rows:
+    for row in rows[:-1] or rows:  # the last row is the total
         if row.quality_before is not None and row.quality_after is not None and row.calls:
             before, after = (nano / row.calls / 1e9 for nano in (row.paid_nanousd, row.after_nanousd.value))
             points.append(ChartPoint(before, row.quality_before.value, f"{row.site} before", hollow=True))

@@ -37,7 +37,7 @@ def report(
     if as_json:
         out.print_json(json.dumps(lines))
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, fieldnames=_FIELDS)
+        writer = csv.DictWriter(sys.stdout, fieldnames=_FIELDS)  # not ``out``: rich would wrap long lines
         writer.writeheader()
         writer.writerows(lines)
     elif html is not None:

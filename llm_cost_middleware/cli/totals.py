@@ -55,7 +55,7 @@ def of_rows(rows: Iterable[Row]) -> Totals:
     totals: Totals = {}
     last: dict[str, Row] = {}
     for row in rows:
-        if row.kind == "carried":
+        if row.kind == "carried":  # stands for many archived attempts, and is final
             _add(totals, row)
         else:
             before = last.get(row.id)
@@ -70,6 +70,7 @@ def _add(totals: Totals, row: Row) -> None:
     try:
         memo = decode_memo(row.memo)
     except ValueError:
+        # Written by another program or a newer version: its cost counts all the same.
         memo = Memo("", 0, None)
     usage = sum((item.usage for item in memo.items), NO_USAGE)
     name = str(memo.target) if memo.target is not None else "(no model)"
@@ -93,6 +94,7 @@ def table_of(totals: Totals, title: str) -> Table:
         if room >= _LEAST_NAME:
             name.width = min(room, longest)
             return table
+    # Narrower than the figures themselves: fold them too, since a cut figure would be a wrong one.
     for column in figures:
         column.no_wrap = False
     return table

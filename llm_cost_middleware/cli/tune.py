@@ -46,6 +46,7 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
 ) -> None:
     """Learn a routing policy and write it to a file, or refuse (exit code 1) where the data do not support one."""
+    # With data of its own the command needs no configuration, only the default tiers to know which models are meant.
     given = outcomes is not None or log is not None or ledger is not None
     settings = _config_or_default() if given and config is None else load_config(config)
     pair = _target(weak, settings, 0), _target(strong, settings, 1)
@@ -107,7 +108,7 @@ def _show(found: Tuning) -> None:
     )
     for column in ("quality", "of strong", "saved", "safe"):
         table.add_column(column, justify="right")
-    step = max(1, len(calibration.curve) // 12)
+    step = max(1, len(calibration.curve) // 12)  # about a dozen rows; the chosen point is always one of them
     for point in calibration.curve:
         if point is calibration.chosen or calibration.curve.index(point) % step == 0:
             table.add_row(
@@ -156,5 +157,5 @@ def _reviewed(text: str) -> list[str]:
         document = json.loads(text)
     except ValueError:
         return text.splitlines()
-    document.pop("grams", None)
+    document.pop("grams", None)  # thousands of weights, which nobody reviews
     return json.dumps(document, indent=1, ensure_ascii=False).splitlines()

@@ -13,6 +13,7 @@ def read_settings(config: CostConfig) -> Settings:
     return Settings(
         observe=config.mode == "observe",
         estimate_unknown_price=config.on_unknown_price == "estimate",
+        # Observing must never stop a call, so a ledger that is down is tolerated too.
         allow_unavailable=config.ledger.on_unavailable == "allow" or config.mode == "observe",
         on_insufficient=output.on_insufficient,
         default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,

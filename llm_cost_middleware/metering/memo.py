@@ -93,7 +93,7 @@ def decode_memo(memo: bytes) -> Memo:
     try:
         data = json.loads(memo)
         if data["v"] > _VERSION:
-            data = {}  # written by a newer version: nothing in it can be relied on
+            data = {}  # a newer version may have changed what a key means; the missing keys raise below
         target = data.get("at")
         return Memo(
             call_id=data["call"],

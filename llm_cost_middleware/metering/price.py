@@ -114,7 +114,7 @@ def price_usage(
     version = catalogue.version
     model = reading.model or requested_model
     if not reading.items:
-        if reading.free:
+        if reading.free:  # known to cost nothing, as an error does; everything else without items is unknown
             why = f"an error is not billed: {reading.error}" if reading.error else "not billed"
             return PricedCall(ZERO, (), model, "exact", (*reading.notes, why), version)
         reasons = (*reading.notes, reading.error) if reading.error else reading.notes
@@ -133,6 +133,7 @@ def price_usage(
         return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
     if reading.tool_calls and provider.name != "anthropic":  # Anthropic's searches are a bucket of the usage
         bill.add_fees(reading.tool_calls, rates, model or "")
+    # The provider bills the tokens it made, not those that arrived: a cut answer may cost more than it reported.
     if not reading.complete:
         bill.mark_estimated(_CUT)
     if reading.error:

@@ -37,6 +37,7 @@ class MemoSummary:
 
 
 def _read(memo: bytes) -> Memo:
+    # A memo that cannot be read must not stop an archive: its row is summed without a model.
     try:
         return decode_memo(memo)
     except ValueError:

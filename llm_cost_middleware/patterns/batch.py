@@ -93,7 +93,7 @@ async def aprocess_many(
 ) -> BatchResult:
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
     batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True)
-    pending = batch.pending()
+    pending = batch.pending()  # one iterator for all workers: each item is taken once
     with progress_bar(len(batch.items), show=progress) as advance:
 
         async def work() -> None:
@@ -167,6 +167,7 @@ class _Batch:
 
     def fail(self, index: int, error: Exception) -> None:
         if isinstance(error, BudgetExceededError):
+            # Not a failure of the item: it was never sent, and the rest would be refused the same way.
             self._exhausted = self._exhausted or error
             return
         self._failed[index] = error

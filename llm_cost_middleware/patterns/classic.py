@@ -127,10 +127,11 @@ def build_cached_messages(system_prompt: str, user_input: str, *, model: str | N
     """
     if model is not None and provider_of(model) == "openai":
         return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]
+    # In the user message, not in ``system``: the pattern builds messages alone, and any prefix can be cached.
     prefix: dict[str, Any] = {"type": "text", "text": system_prompt}
     if model is None or _cacheable(system_prompt, model):
         prefix["cache_control"] = {"type": "ephemeral"}
-    blocks = [prefix] if system_prompt else []
+    blocks = [prefix] if system_prompt else []  # the Messages API refuses empty text blocks
     return [{"role": "user", "content": [*blocks, {"type": "text", "text": user_input}]}]
 
 

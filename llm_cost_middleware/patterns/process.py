@@ -157,6 +157,7 @@ class PatternCall:
         def create(attempt: Attempt) -> CallResult:
             return self._read(self._create(**self._render(body, attempt)))
 
+        # ``call``, not ``run``: the result needs the decision and the records, not only the response.
         answer = self.pipeline.call(self.request(text), create, providers=self.providers, accept=accept)
         assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
         return answer
@@ -178,6 +179,7 @@ class PatternCall:
         try:
             value = text if parse_result is None else parse_result(answer.response)
         except Exception:
+            # The answer is booked already; as a quality signal the failure teaches the router.
             self.pipeline.feedback(answer.call_id, AUTOMATIC[PARSE_FAILED], name=PARSE_FAILED)
             raise
         return Result(text, value, answer.response, answer.decision, answer.records[-1])
@@ -239,6 +241,7 @@ _CLIENT_APIS = {
 
 
 def _find_api(client: Any) -> _ClientApi:
+    # By the module of a base class, so that neither SDK is imported to recognise the other's client.
     for kind in type(client).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in NAMES:
@@ -255,6 +258,7 @@ _pipelines_lock = Lock()
 def _pipeline_of(config: CostConfig) -> CostPipeline:
     """Return one pipeline for equal configurations, so that a memory ledger lives on between two calls."""
     with _pipelines_lock:
+        # A list, not a dict: a configuration holds mappings and has no hash.
         for pipeline in _pipelines:
             if pipeline.config is config or pipeline.config == config:
                 return pipeline

@@ -46,7 +46,7 @@ class CachePrices:
         pico = usage.cache_read * (self.uncached - self.read) - sum(
             tokens * (self.write.get(ttl, self.uncached) - self.uncached) for tokens, ttl in written
         )
-        return NanoUSD(pico // 1_000)
+        return NanoUSD(pico // 1_000)  # rounded down: a saving must not be reported that was not made
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _MAX_TRIALS = 200
 """Trials of a group at which all its counts are halved, so that old ones fade."""
 _MAX_GROUPS = 1_024
 
-Group = list[float]
+TrialCounts = list[float]
 """Trials, and how many of them came back within each horizon."""
 
 
@@ -37,9 +37,9 @@ class PeerGroups:
     """Bounded set of groups. Mutable; its owner holds the lock."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[tuple[object, ...], Group] = OrderedDict()
+        self._groups: OrderedDict[tuple[object, ...], TrialCounts] = OrderedDict()
 
-    def peers(self, layout: PromptLayout, at: int, seen: int) -> tuple[Group, ...]:
+    def peers(self, layout: PromptLayout, at: int, seen: int) -> tuple[TrialCounts, ...]:
         """Return the groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
             return self._group((layout.traffic_key, layout.stage)), self._group((layout.stage,))
@@ -59,16 +59,16 @@ class PeerGroups:
         seen = min(seen, ENOUGH_SEEN)
         return blend(self._group((section, seen)), _SEEN_REUSE[seen], PRIOR_TRIALS)
 
-    def stages(self) -> dict[str, Group]:
+    def stages(self) -> dict[str, TrialCounts]:
         """Return the groups by stage alone: the ones worth keeping, since they hold for any traffic."""
         return {str(key[0]): group for key, group in self._groups.items() if len(key) == 1}
 
-    def restore(self, stages: Mapping[str, Group]) -> None:
+    def restore(self, stages: Mapping[str, TrialCounts]) -> None:
         """Set the groups that ``stages`` returned."""
         for stage, group in stages.items():
             self._groups[stage,] = group
 
-    def _group(self, key: tuple[object, ...]) -> Group:
+    def _group(self, key: tuple[object, ...]) -> TrialCounts:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = [0.0] * (1 + len(HORIZONS_S))
@@ -84,7 +84,7 @@ def blend(group: Sequence[float], prior: ReuseProbability, weight: float) -> Reu
     return (first + weight * prior[0]) / n, (second + weight * prior[1]) / n, (third + weight * prior[2]) / n
 
 
-def count_trial(group: Group) -> None:
+def count_trial(group: TrialCounts) -> None:
     """Add a trial to a group; old ones fade."""
     group[0] += 1.0
     if group[0] > _MAX_TRIALS:

@@ -19,7 +19,7 @@ from math import exp
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, ReuseProbability
-from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, Group, PeerGroups, blend, count_trial
+from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, PeerGroups, TrialCounts, blend, count_trial
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.usage import TokenUsage
 
@@ -48,7 +48,7 @@ class _PrefixStats:
         self.pending_until = 0.0
         self.rate = 0.0
         self.rated_at = 0.0
-        self.group: tuple[Group, ...] = ()
+        self.group: tuple[TrialCounts, ...] = ()
         self.warm: dict[Target, tuple[float, float]] = {}
 
 
@@ -130,6 +130,7 @@ class PrefixStatistics:
             record = self._record(prefix)
             record.rate = record.rate * exp((record.rated_at - now) / 60.0) + 1.0
             record.rated_at = now
+            # Without a warm entry this call's mark writes one; others may wait for its answer (``warm_first``).
             if at <= deepest and not any(expires > now for expires, _ in record.warm.values()):
                 record.pending_until = now + _ANSWER_S
             if now < record.ready:
@@ -170,7 +171,7 @@ class PrefixStatistics:
             known = self._density.get(target, seen)
             self._density[target] = known + _DENSITY_GAIN * (seen - known)
         prices = plan.prices
-        if prices is not None and prices.write:
+        if prices is not None and prices.write:  # free writes risk nothing, so they need no allowance
             self._savings_pool_picousd += int(prices.saving(usage)) * 1_000
             self._input_cost_picousd += usage.input_tokens * prices.uncached
 

@@ -52,6 +52,7 @@ def demo(
         only_claude = {**providers, "openai": {**providers.get("openai", {}), "api_key_env": "DEMO_NO_KEY"}}
         chain_pipeline = CostPipeline(CostConfig(providers=only_claude, **common))
         router_pipeline = CostPipeline(CostConfig(providers=providers, **common))
+        # One ledger URL for both pipelines: the budget holds over both hosts together.
         with chain_pipeline, router_pipeline:
             with err.status("loading LangChain and LiteLLM"):
                 schemas = tools()
