@@ -34,6 +34,7 @@ from llm_cost_middleware.lifecycle import (
     drive,
 )
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
+from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S, Clerk
 from llm_cost_middleware.lifecycle.external import ExternalCall, authorize
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
@@ -42,14 +43,17 @@ from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decisions import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
+__all__ = ["BATCH_LIFETIME_S", "CostPipeline"]
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +98,7 @@ class CostPipeline:
             self._runtimes.ledger.set_budget(budget)
         self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or draw_id)
         self._stages = self._flow.stages
+        self._clerk = Clerk(self._flow, self._runtimes.ledger, self.clock)
         if not self._runtimes.blocks and any(budget.window != "none" for budget in config.budgets):
             _log.warning(
                 "budgets with a window on a memory ledger are forgotten when the process ends; "
@@ -253,6 +258,51 @@ class CostPipeline:
         """
         return quote_batch(self._flow, requests, providers)
 
+    def book(
+        self,
+        usage: UsageReading | NanoUSD,
+        target: Target,
+        context: CallContext,
+        *,
+        id: str,  # noqa: A002 - the word of the domain
+        estimated: bool = False,
+    ) -> None:
+        """Book an answer that was sent past the pipeline, and keep its record. The same id again changes nothing.
+
+        Args:
+            usage: The usage that the answer reports; or the amount that a host names, where the model has no price.
+            target: The model that was asked.
+            context: The scopes of the call.
+            id: Names the attempt.
+            estimated: The usage is not the provider's own.
+
+        Raises:
+            LedgerError: It could not be booked.
+        """
+        if isinstance(usage, UsageReading):
+            self._clerk.book(usage, target, context, booking_id=id, estimated=estimated)
+        else:
+            self._clerk.book_amount(usage, target.model, context, booking_id=id)
+
+    def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
+        """Set aside what a batch at ``provider`` can cost at most.
+
+        Returns:
+            The id of the reservation, which any process can end with ``settle_batch`` or ``fail_batch``.
+
+        Raises:
+            BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
+        """
+        return self._clerk.reserve_batch(provider, requests, context)
+
+    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReading) -> None:
+        """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
+        self._clerk.settle_batch(provider, reservation_id, usage)
+
+    def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
+        """Give the money of a batch back where ``error`` shows that it was not created."""
+        self._clerk.fail_batch(provider, reservation_id, error)
+
     def ungoverned(self, what: str, advice: str) -> None:
         """Report a call that goes past the middleware, as ``on_ungoverned`` says.
 
@@ -282,10 +332,6 @@ class CostPipeline:
     def records(self) -> tuple[CostRecord, ...]:
         """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
         return self.tracker.records
-
-    def record(self, record: CostRecord) -> None:
-        """Keep the record of a bill that a host has booked in the ledger by itself."""
-        self._stages.record.add(record)
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""

@@ -166,13 +166,13 @@ class _Door(NamedTuple):
         if self.api.provider == "openai":  # the requests lie in a file: reading it costs nothing
             content = ways.client.files.content(arguments["body"]["input_file_id"]).content
         bodies, arguments = self._batch_of(arguments, content)
-        pending = self.batches.hold(*bodies)
+        reservation_id = self.batches.reserve(*bodies)
         try:
             batch = ways.post(path, **arguments)
         except BaseException as error:
-            self.batches.failed(pending, error)
+            self.batches.failed(reservation_id, error)
             raise
-        self.batches.created(pending, batch.id)
+        self.batches.created(reservation_id, batch.id)
         return batch
 
     async def _acreate_batch(self, ways: _Ways, path: str, arguments: dict[str, Any]) -> Any:
@@ -180,13 +180,13 @@ class _Door(NamedTuple):
         if self.api.provider == "openai":
             content = (await ways.client.files.content(arguments["body"]["input_file_id"])).content
         bodies, arguments = self._batch_of(arguments, content)
-        pending = await asyncio.to_thread(self.batches.hold, *bodies)
+        reservation_id = await asyncio.to_thread(self.batches.reserve, *bodies)
         try:
             batch = await ways.post(path, **arguments)
         except BaseException as error:
-            self.batches.failed(pending, error)
+            self.batches.failed(reservation_id, error)
             raise
-        await asyncio.to_thread(self.batches.created, pending, batch.id)
+        await asyncio.to_thread(self.batches.created, reservation_id, batch.id)
         return batch
 
     def _batch_of(self, arguments: dict[str, Any], content: bytes) -> tuple[tuple[Any, Any], dict[str, Any]]:

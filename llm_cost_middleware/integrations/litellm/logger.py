@@ -13,7 +13,6 @@ from litellm.integrations.custom_logger import CustomLogger
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LLMCostError
-from llm_cost_middleware.integrations.litellm.booking import book_reading
 from llm_cost_middleware.integrations.litellm.convert import GOVERNED
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.pipeline import CostPipeline
@@ -65,12 +64,11 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         native = isinstance(answer, dict) and answer.get("type") == "message"
         endpoint: Endpoint = "messages" if native else "chat.completions"
         try:
-            book_reading(
-                self.pipeline,
+            self.pipeline.book(
                 read_answer(answer, provider, endpoint),
                 target,
                 read_context(said),
-                booking_id=f"logged.{kwargs.get('litellm_call_id') or os.urandom(8).hex()}",
+                id=f"logged.{kwargs.get('litellm_call_id') or os.urandom(8).hex()}",
                 estimated=bool(kwargs.get("stream")),
             )
         except LLMCostError as error:

@@ -9,7 +9,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.metering import max_cost_of_interrupted, price_usage
+from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -153,6 +153,12 @@ class PriceStage:
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
         return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
+
+    def price(self, reading: UsageReading, provider: str, requested_model: str | None = None) -> PricedCall:
+        """The cost of an answer for which nothing was reserved."""
+        return price_usage(
+            reading, get_provider(provider), self._catalogue, at=self._clock.now(), requested_model=requested_model
+        )
 
     def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReading) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""

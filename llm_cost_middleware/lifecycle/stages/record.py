@@ -55,12 +55,62 @@ class CallRecorder:
             self._take_new()
             return self._tracker
 
-    def add(self, record: CostRecord) -> None:
-        """Keep a record."""
+    def keep(
+        self,
+        posting: Posting,
+        target: Target,
+        *,
+        call_id: str,
+        at: float,
+        usage: TokenUsage | None,
+        requested_model: str,
+        scopes: tuple[str, ...] = (),
+        tier: str = "",
+        cache_saving_nanousd: int = 0,
+        reserved: ReservedAttempt | None = None,
+    ) -> CostRecord:
+        """Make the record of an amount that was booked, and keep it.
+
+        Args:
+            posting: The amount, and the usage and the price that it rests on.
+            target: The model that was asked.
+            call_id: Names the call.
+            at: When it was booked: seconds since the Unix epoch.
+            usage: Its tokens; ``None`` where they are unknown.
+            requested_model: The model that the caller named.
+            scopes: The budget scopes it was booked under.
+            tier: The tier of the model.
+            cache_saving_nanousd: Nano-dollars that the provider's cache saved.
+            reserved: The attempt, where money was set aside for it.
+        """
+        attempt = reserved.attempt if reserved is not None else None
+        plan = attempt.cache_plan if attempt is not None else None
+        record = CostRecord.of_checked(
+            model=target.model,
+            input_tokens=usage.input_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            cost_usd=posting.amount_nanousd.usd,
+            usage=usage,
+            at=at,
+            status=posting.status,
+            provider=target.provider,
+            call_id=call_id,
+            attempt=attempt.number if attempt is not None else 1,
+            tier=tier,
+            requested_model=requested_model,
+            response_id=posting.reading.response_id if posting.reading is not None else None,
+            price_version=posting.priced.price_version if posting.priced is not None else "",
+            max_tokens_injected=reserved is not None and reserved.quote.injected,
+            reserved_nanousd=reserved.quote.amount_nanousd if reserved is not None else None,
+            cache_saving_nanousd=cache_saving_nanousd,
+            expected_cache_saving_nanousd=plan.expected_saving_nanousd if plan is not None else 0,
+            scopes=scopes,
+        )
         with self._lock:
             self._new.append(record)
             if len(self._new) >= _BATCH:
                 self._take_new()
+        return record
 
     def _take_new(self) -> None:
         if self._new:
@@ -112,37 +162,17 @@ class CallRecorder:
     ) -> None:
         """Record an attempt that was booked. ``usage``: the usage of its answer, where it was answered in full."""
         now, quote, attempt, reading = self._clock.now(), reserved.quote, reserved.attempt, posting.reading
-        plan, saving, expected = attempt.cache_plan, 0, 0
-        if plan is not None:
-            expected = plan.expected_saving_nanousd
-            if usage is not None and plan.prices is not None:
-                saving = int(plan.prices.saving(usage))
+        plan, saving = attempt.cache_plan, 0
+        if plan is not None and usage is not None and plan.prices is not None:
+            saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:
             usage = reading.usage
-        record = CostRecord.of_checked(
-            model=attempt.target.model,
-            input_tokens=usage.input_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-            cost_usd=posting.amount_nanousd.usd,
-            usage=usage,
-            at=now,
-            status=posting.status,
-            provider=attempt.target.provider,
-            call_id=call.id,
-            attempt=attempt.number,
-            tier=call.decision.tier_name,
-            requested_model=call.request.model,
-            response_id=reading.response_id if reading is not None else None,
-            price_version=posting.priced.price_version if posting.priced is not None else "",
-            max_tokens_injected=quote.injected,
-            reserved_nanousd=quote.amount_nanousd,
-            cache_saving_nanousd=saving,
-            expected_cache_saving_nanousd=expected,
-            scopes=reserved.scopes,
-        )
+        record = self.keep(
+            posting, attempt.target, call_id=call.id, at=now, usage=usage, requested_model=call.request.model,
+            scopes=reserved.scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
+        )  # fmt: skip
         report.records.append(record)
         report.spent_nanousd += posting.amount_nanousd
-        self.add(record)
         if self.has_listeners:
             self.emit(
                 Settled(

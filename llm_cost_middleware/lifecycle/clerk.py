@@ -1,0 +1,118 @@
+"""Money that is booked outside the flow of a call: answers that somebody else sent, and batches.
+
+Whatever is booked here is recorded once, however often it is reported: the ledger says whether a booking repeats an
+earlier one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.lifecycle.batches import quote_batch
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.state import Posting
+from llm_cost_middleware.metering import PricedCall, encode_memo
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.request import CallContext, CallRequest, Target
+from llm_cost_middleware.usage import NO_USAGE
+
+_log = logging.getLogger(__name__)
+BATCH_LIFETIME_S = 48 * 3_600
+"""Both providers end a batch within a day, and keep its results for longer."""
+
+
+class Clerk:
+    """Books and reserves by hand. One a pipeline; keeps nothing itself."""
+
+    def __init__(self, flow: CallFlow, ledger: Ledger, clock: Clock) -> None:
+        self._flow, self._stages, self._ledger, self._clock = flow, flow.stages, ledger, clock
+
+    def book(
+        self, reading: UsageReading, target: Target, context: CallContext, *, booking_id: str, estimated: bool
+    ) -> None:
+        """Book an answer at its cost. Raises ``LedgerError``; an answer without a known cost is logged instead."""
+        priced = self._stages.price.price(reading, target.provider, target.model)
+        if priced.cost_nanousd is None:
+            _log.warning("a call of %s was not booked: %s", target, "; ".join(priced.notes))
+            return
+        scopes = (*context.scopes, f"provider:{target.provider}", f"model:{target.model}")
+        exact = priced.status == "exact" and not estimated
+        self._book(
+            Posting(priced.cost_nanousd, "exact" if exact else "estimated", reading, priced),
+            target, scopes, encode_memo(call_id=booking_id, attempt=1, target=target, priced=priced, reading=reading),
+            booking_id,
+        )  # fmt: skip
+
+    def book_amount(self, amount: NanoUSD, model: str, context: CallContext, *, booking_id: str) -> None:
+        """Book an amount that a host names for a model without a price here. Raises ``LedgerError``."""
+        memo = encode_memo(call_id=booking_id, attempt=1, target=None)
+        self._book(Posting(amount, "estimated"), Target("", model), context.scopes, memo, booking_id)
+
+    def _book(self, posting: Posting, target: Target, scopes: tuple[str, ...], memo: bytes, booking_id: str) -> None:
+        receipt = self._ledger.book(posting.amount_nanousd, scopes, id=booking_id, memo=memo, status=posting.status)
+        if not receipt.repeated:
+            reading = posting.reading
+            usage = reading.usage if reading is not None and reading.items else None
+            self._stages.record.keep(
+                posting, target, call_id=booking_id, at=receipt.at, usage=usage,
+                requested_model=target.model, scopes=scopes,
+            )  # fmt: skip
+
+    def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
+        """Set aside what a batch of one provider can cost at most.
+
+        Returns:
+            The id of the reservation, by which any process can end it.
+
+        Raises:
+            BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
+        """
+        batch = list(requests)
+        quote = quote_batch(self._flow, batch, frozenset((provider,)))
+        models = sorted({f"model:{request.model}" for request in batch})
+        scopes = (*context.scopes, f"provider:{provider}", *(models if len(models) == 1 else ()))
+        reservation_id = f"batch.{os.urandom(8).hex()}"
+        target = Target(provider, batch[0].model if batch else "")
+        memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
+        self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
+        return reservation_id
+
+    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReading) -> None:
+        """Book the cost of a batch. What cannot be booked is logged: its reservation expires and is charged."""
+        priced = self._stages.price.price(reading, provider)
+        if priced.cost_nanousd is None:
+            _log.warning("a batch was not settled, its lease will be charged: %s", "; ".join(priced.notes))
+            return
+        memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
+        posting = Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", None, priced)
+        try:
+            receipt = self._ledger.settle(reservation_id, posting.amount_nanousd, memo=memo, status=posting.status)
+        except LedgerError as error:
+            _log.error("a batch was not settled: %s", error)
+            return
+        if not receipt.repeated:  # read again, or settled by another process
+            self._record_by_model(provider, reservation_id, posting, priced, receipt.at)
+
+    def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
+        """Give the money back where a batch was surely not created; else its reservation expires and is charged."""
+        if self._stages.health.classify(error, Target(provider, "")).billed == "no":
+            memo = encode_memo(call_id=reservation_id, attempt=1, target=None)
+            self._ledger.void(reservation_id, memo=memo)
+
+    def _record_by_model(
+        self, provider: str, reservation_id: str, posting: Posting, priced: PricedCall, at: float
+    ) -> None:
+        """Keep a record for each model that answered in a batch; they sum to the ledger's row."""
+        for model in dict.fromkeys(item.model for item in priced.items):
+            items = [item for item in priced.items if item.model == model]
+            self._stages.record.keep(
+                posting._replace(amount_nanousd=NanoUSD(sum(item.cost_nanousd for item in items))),
+                Target(provider, model), call_id=reservation_id, at=at, requested_model=model,
+                usage=sum((item.usage for item in items), NO_USAGE),
+            )  # fmt: skip
