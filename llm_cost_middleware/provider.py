@@ -1,4 +1,4 @@
-"""What a provider is, to the rest of the package: how to read its usage, its errors, its requests and its cache rules.
+"""What a provider is, to the rest of the package: its requests read and written, its usage, errors and cache rules.
 
 ``providers/`` holds one package a provider, each of which fills in one ``Provider``.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
-from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.cache_marks import CacheFields
+from llm_cost_middleware.request import Attempt, CallRequest, Endpoint
 from llm_cost_middleware.usage import TokenUsage
 
 
@@ -131,6 +132,18 @@ class CacheAbility:
     step_tokens: int = 1
 
 
+class StreamReader(Protocol):
+    """The usage of a stream, fed one event at a time."""
+
+    def feed(self, event: Any) -> None:
+        """Take note of one event: parsed, as an SDK object, or raw in pieces cut anywhere. Never raises."""
+        ...
+
+    def reading(self) -> UsageReading:
+        """The usage that the events so far report. Raises ``UnreadableUsageError`` for a count that is none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """A provider's rules, gathered."""
@@ -141,11 +154,17 @@ class Provider:
     but ``UnreadableUsageError``."""
     read_request: Callable[[Mapping[str, Any], str], CallRequest]
     """A request body and its endpoint to the neutral view."""
+    write_request: Callable[[Mapping[str, Any], Attempt, Endpoint], dict[str, Any]]
+    """A copy of a request body, in the shape of an endpoint, with an attempt's model, output cap, cache marks and
+    stream options. Containers that carry no mark are shared with the caller's body, and none of it is changed."""
+    new_stream_reader: Callable[[], StreamReader]
     read_error: Callable[[Any], tuple[str, str, str]]
     """An error body (JSON object or text) to (type, code, message), empty where absent."""
     error_rules: tuple[ErrorRule, ...]
     cache_ability: Callable[[str], CacheAbility]
     """The cache rules of a model; style ``none`` where it has no cache."""
+    cache_fields: CacheFields
+    """The request fields that steer the cache; the ones of other providers are foreign to this one."""
     tokens_per_byte: float
     """The most tokens that one UTF-8 byte of text can become."""
     tokens_per_message: int

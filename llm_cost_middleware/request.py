@@ -8,6 +8,7 @@ caller stay where they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -116,6 +117,42 @@ class Target(NamedTuple):
         return f"{self.provider}/{self.model}"
 
 
+Section = Literal["tools", "system", "messages"]
+"""The parts of a prompt, in the order in which providers hash it."""
+
+
+class BlockRef(NamedTuple):
+    """The address of a block.
+
+    In ``tools`` the tool's index; else the message's index among those of its section (the system messages at the
+    start, or all that follow) and the block's index in it.
+    """
+
+    section: Section
+    message: int
+    block: int
+
+
+class CacheBreakpoint(NamedTuple):
+    """A place where a cached prefix is to end, and how long it is to live: ``5m``, ``1h``, ``30m``."""
+
+    position: BlockRef
+    ttl: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDirectives:
+    """The part of a cache plan that is sent: breakpoints, and fields of the request."""
+
+    marks: tuple[CacheBreakpoint, ...] = ()
+    cache_key: str | None = None
+    """OpenAI's ``prompt_cache_key``."""
+    retention: str | None = None
+    """OpenAI's ``prompt_cache_retention``."""
+    explicit: bool = False
+    """Switch off the breakpoint that OpenAI places by itself, and bills, from GPT-5.6 on."""
+
+
 class Attempt(NamedTuple):
     """One request that is about to leave. ``send`` renders it on copies and sends exactly this."""
 
@@ -125,8 +162,8 @@ class Attempt(NamedTuple):
     target: Target
     max_tokens: int | None
     """The output cap to send: the one that was reserved. ``None``: send the request's own (observe mode)."""
-    cache_plan: Any
-    """A ``prompt_cache.CachePlan`` for this target, or ``None``."""
+    cache_plan: CacheDirectives | None
+    """How to mark it for the target's prompt cache; ``None``: not at all."""
     timeout_s: float | None
     choices: int = 1
     """How many answers are asked for and billed."""

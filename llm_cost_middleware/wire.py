@@ -139,6 +139,31 @@ class SSEDecoder:
                 self._data.append(data)
 
 
+def output_cap_field(body: Mapping[str, Any], endpoint: str, *, chat: str) -> str:
+    """The field that caps the output of a request body.
+
+    Args:
+        body: The body: a chat keeps the field that its caller chose.
+        endpoint: The shape of the body.
+        chat: The field of a chat without one. Models that reason refuse ``max_tokens``, older gateways know no other.
+    """
+    if endpoint == "responses":
+        return "max_output_tokens"
+    if endpoint == "messages" or body.get("max_tokens") is not None:
+        return "max_tokens"
+    return "max_completion_tokens" if body.get("max_completion_tokens") is not None else chat
+
+
+def ask_for_usage(out: dict[str, Any], endpoint: str) -> None:
+    """Ask for usage in a streamed chat, which reports it only on request. Changes ``out``, a copy of the body."""
+    if endpoint == "chat.completions" and out.get("stream"):
+        out["stream_options"] = {**(out.get("stream_options") or {}), "include_usage": True}
+
+
+OUTPUT_CAP_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Fields that cap the output, of every shape."""
+
+
 _HEAD = 96
 """Characters of base64 that hold the size of every format but JPEG."""
 _JPEG_HEAD = 88_000

@@ -107,7 +107,7 @@ class Reserving:
         cap = request.max_tokens if self._settings.observe else quote.max_tokens
         timeout_s = stages.health.timeout_s(call, target, now)
         attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choices)
-        reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now)
+        reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and stages.record.has_listeners:
             stages.record.reserved(reserved)
         return reserved

@@ -114,8 +114,8 @@ class Settling:
             stages.route.observe(call, attempt.target, usage)
             if self._settings.calibrated:
                 stages.price.observe(call, attempt.target, usage)
-        if attempt.cache_plan is not None:
-            stages.cache.observe_result(call, attempt, usage)
+        if reserved.plan is not None:
+            stages.cache.observe_result(call, reserved, usage)
             if usage is not None:
                 stages.decisions.note_cache_trace(report, reserved, usage)
         stages.record.settled(call, report, reserved, posting, receipt, usage)
@@ -127,7 +127,7 @@ class Settling:
         interruption = None
         if reserved.reservation_id is not None:
             _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id))
-        self._stages.cache.observe_result(call, reserved.attempt, None)
+        self._stages.cache.observe_result(call, reserved, None)
         if self._stages.record.has_listeners:
             self._stages.record.voided(reserved, failure)
         if interruption is not None:

@@ -19,6 +19,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
+from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
@@ -95,6 +96,8 @@ class ReservedAttempt(NamedTuple):
     scopes: tuple[str, ...]
     started_at: float
     """Monotonic seconds."""
+    plan: CachePlan | None
+    """The plan behind the attempt's cache directives."""
 
     @property
     def target(self) -> Target:
@@ -123,7 +126,8 @@ class CallOutcome(NamedTuple):
 class CacheTrace(NamedTuple):
     """An answered attempt whose cache use is worth a line in the journal."""
 
-    attempt: Attempt
+    target: Target
+    plan: CachePlan
     usage: TokenUsage
     at: float
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from operator import attrgetter
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -12,10 +12,9 @@ from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.prompt_cache.breakpoints import render_anthropic, render_openai_chat
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.said import read_said
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Endpoint
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.outcomes import AUTOMATIC, PARSE_FAILED
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -126,14 +125,16 @@ class PatternCall:
         if type(item_count) is not int or item_count < 1:
             raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
         # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
-        self._create = self._api.create(client.with_options(max_retries=0))
+        # An endpoint is named as its resource in the SDK: ``chat.completions``.
+        self._create = attrgetter(self._api.endpoint)(client.with_options(max_retries=0)).create
+        self._rules = get_provider(self._api.provider)
         self._system, self._item_count = system_prompt, item_count
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(config)
         self.providers = frozenset((self._api.provider,))
 
     def request(self, text: str) -> CallRequest:
         """Return the provider-neutral request of one call."""
-        request = get_provider(self._api.provider).read_request(self._api.body(self._system, text), self._api.endpoint)
+        request = self._rules.read_request(self._api.body(self._system, text), self._api.endpoint)
         return request._replace(context=current_context()._replace(item_count=self._item_count))
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
@@ -143,7 +144,7 @@ class PatternCall:
 
         def is_acceptable(result: CallResult) -> bool:
             try:
-                value = result.text if parse_result is None else parse_result(result.response)
+                value = read_said(result.response).text if parse_result is None else parse_result(result.response)
             except Exception:  # noqa: BLE001 - any error means that the answer cannot be used
                 return False
             return accept(value)
@@ -175,7 +176,7 @@ class PatternCall:
 
     def result(self, answer: CallOutcome, parse_result: Callable[[Any], Any] | None) -> Result:
         """Return the caller's result of an answer."""
-        text = self._api.text(answer.response)
+        text = read_said(answer.response).text
         try:
             value = text if parse_result is None else parse_result(answer.response)
         except Exception:
@@ -185,27 +186,18 @@ class PatternCall:
         return Result(text, value, answer.response, answer.decision, answer.records[-1])
 
     def _render(self, body: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-        sent = dict(body if attempt.cache_plan is None else self._api.render(body, attempt.cache_plan))
-        sent["model"] = attempt.target.model
-        if attempt.max_tokens is not None:
-            sent[self._api.cap] = attempt.max_tokens
-        return sent | {"timeout": attempt.timeout_s}
+        return {**self._rules.write_request(body, attempt, self._api.endpoint), "timeout": attempt.timeout_s}
 
     def _read(self, response: Any) -> CallResult:
-        reading = get_provider(self._api.provider).read_usage(response)
-        return CallResult(response, reading, self._api.text(response), read_said)
+        return CallResult(response, self._rules.read_usage(response), read_said=read_said)
 
 
 class _ClientApi(NamedTuple):
-    """Client method and body of one provider."""
+    """Endpoint and body of one provider."""
 
     provider: str
-    endpoint: str
-    cap: str
-    create: Callable[[Any], Callable[..., Any]]
+    endpoint: Endpoint
     body: Callable[[str, str], dict[str, Any]]
-    render: Callable[..., Mapping[str, Any]]
-    text: Callable[[Any], str]
 
 
 def _messages_body(system: str, text: str) -> dict[str, Any]:
@@ -219,24 +211,8 @@ def _chat_body(system: str, text: str) -> dict[str, Any]:
 
 
 _CLIENT_APIS = {
-    "anthropic": _ClientApi(
-        "anthropic",
-        "messages",
-        "max_tokens",
-        lambda client: client.messages.create,
-        _messages_body,
-        render_anthropic,
-        lambda response: "".join(block.text for block in response.content if block.type == "text"),
-    ),
-    "openai": _ClientApi(
-        "openai",
-        "chat.completions",
-        "max_completion_tokens",
-        lambda client: client.chat.completions.create,
-        _chat_body,
-        partial(render_openai_chat, for_provider="openai"),
-        lambda response: response.choices[0].message.content or "",
-    ),
+    "anthropic": _ClientApi("anthropic", "messages", _messages_body),
+    "openai": _ClientApi("openai", "chat.completions", _chat_body),
 }
 
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
-from llm_cost_middleware.request import CallRequest, Endpoint, Message, Part
+from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
 
-Section = Literal["tools", "system", "messages"]
 PromptStage = Literal["first", "first_with_tools", "chat", "agent"]
 """Position of a request in its conversation: a first turn without tools, a first turn with tools, a later turn of a
 person, a later turn with tool results."""
@@ -39,18 +38,6 @@ _BLOCKS_CUT = 8
 """Blocks of a message after each of which it is cut, beside its end."""
 _TURNS_CUT = 4
 """Latest turns that end in a boundary: enough to find the entry of a model that was not used for a few turns."""
-
-
-class BlockRef(NamedTuple):
-    """Address of a block.
-
-    In ``tools`` the tool's index; else the message's index among those of its section (the system messages at the
-    start, or all that follow) and the block's index in it.
-    """
-
-    section: Section
-    message: int
-    block: int
 
 
 class Boundary(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.prompt_cache.layout import BlockRef
+from llm_cost_middleware.request import CacheDirectives
 from llm_cost_middleware.usage import TokenUsage
 
 LIFETIME_S: Mapping[str, float] = MappingProxyType(
@@ -65,24 +65,10 @@ class CachePolicy:
 DEFAULT_POLICY = CachePolicy()
 
 
-class Mark(NamedTuple):
-    """Cache mark to place."""
-
-    position: BlockRef
-    ttl: str
-
-
 @dataclass(frozen=True, slots=True)
-class CachePlan:
-    """Cache marks of one attempt, with the reason. A value: rendered on copies when the attempt is sent."""
+class CachePlan(CacheDirectives):
+    """Cache directives of one attempt, with the reason. A value: rendered on copies when the attempt is sent."""
 
-    marks: tuple[Mark, ...] = ()
-    cache_key: str | None = None
-    """OpenAI's ``prompt_cache_key``."""
-    retention: str | None = None
-    """OpenAI's ``prompt_cache_retention``."""
-    explicit: bool = False
-    """Switch off the breakpoint that OpenAI places by itself, and pays for, from GPT-5.6 on."""
     expected_saving_nanousd: NanoUSD = ZERO
     """Expected saving against sending the request uncached: of this call and the reuse it prepares."""
     expected_now_nanousd: NanoUSD = ZERO

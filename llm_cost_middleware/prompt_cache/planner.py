@@ -10,22 +10,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.layout import BlockRef, PromptLayout, tracked_boundaries
+from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
     NO_PLAN,
     CachePlan,
     CachePolicy,
     CachePrices,
-    Mark,
     ReuseProbability,
 )
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheAbility
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import BlockRef, CacheBreakpoint, Target
 
-__all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "Mark", "plan"]
+__all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
 
 _LENIENT = 0.8
 """Share of the minimum length from which a prefix is marked: a mark that proves too short is ignored at no cost."""
@@ -115,7 +114,7 @@ def _marked(case: _PlanInput) -> CachePlan:
     choice = _choice(case, candidates, ability.max_marks - callers)
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
-        marks=tuple(Mark(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),
+        marks=tuple(CacheBreakpoint(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),
         cache_key=key,
         explicit=breakpoints,
         expected_saving_nanousd=NanoUSD(choice.expected_value_picousd // 1_000),

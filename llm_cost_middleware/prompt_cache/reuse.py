@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from llm_cost_middleware.prompt_cache.layout import PromptLayout, Section
+from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, ReuseProbability
+from llm_cost_middleware.request import Section
 
 _STAGE_REUSE: Mapping[str, ReuseProbability] = {
     # The end of a request, before any evidence: agents go on, conversations often do, single questions do not.

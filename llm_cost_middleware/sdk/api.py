@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_cost_middleware.request import Attempt, Endpoint
+from llm_cost_middleware.request import Endpoint
 
 Body = dict[str, Any]
 
@@ -25,9 +25,5 @@ class Api:
     """Governed methods, by the dotted path of their resource: they take ``extra``."""
     ungoverned: Mapping[str, str]
     """Beginnings of other paths that are billed, and what to do instead of calling them."""
-    render: Callable[[Body, Attempt, Endpoint], Body]
-    """A body with the attempt's model, output cap and cache marks, on copies."""
-    new_reader: Callable[[], Any]
-    """Makes a ``StreamReader``."""
     surplus: Callable[[Body], Callable[[Any], bool] | None]
     """For a streaming body: which chunks its caller did not ask for; ``None``: he gets them all."""

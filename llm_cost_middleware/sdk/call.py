@@ -73,7 +73,7 @@ class SdkCall:
             options["timeout"] = min(attempt.timeout_s, own)
         if (parser := options.get("post_parser")) is not None:
             options["post_parser"] = self._watched(parser)
-        return {"body": self._api.render(self._body, attempt, self._endpoint), "options": options}
+        return {"body": self._rules.write_request(self._body, attempt, self._endpoint), "options": options}
 
     def read(self, answer: Any) -> CallResult | SdkStream:
         """What the SDK answered: a response with its usage, or an open stream."""
@@ -98,7 +98,7 @@ class SdkCall:
 
     def _opened(self, answer: Any, stream: Any) -> SdkStream:
         self._inner = answer, stream
-        return SdkStream(stream, self._api.new_reader(), self._api.surplus(self._body))
+        return SdkStream(stream, self._rules.new_stream_reader(), self._api.surplus(self._body))
 
     def _reading(self, answer: Any) -> UsageReading:
         try:

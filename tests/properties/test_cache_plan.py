@@ -10,18 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_cost_middleware.prompt_cache.breakpoints import (
-    render_anthropic,
-    render_openai_chat,
-    render_openai_responses,
-    strip_foreign_marks,
-)
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
-from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.providers import get_provider, strip_foreign_cache_fields
+from llm_cost_middleware.request import Attempt, Target
 from llm_cost_middleware.simulator import Answer, SimClock
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
 from llm_cost_middleware.simulator.engine import ServingEngine
@@ -158,15 +152,16 @@ def openai_responses(shape):
 
 
 SHAPES = {
-    "messages": ("anthropic", claude, MESSAGES, render_anthropic),
-    "chat.completions": (
-        "openai",
-        openai_chat,
-        CHAT,
-        lambda body, made: render_openai_chat(body, made, for_provider="openai"),
-    ),
-    "responses": ("openai", openai_responses, Responses().dialect, render_openai_responses),
+    "messages": ("anthropic", claude, MESSAGES),
+    "chat.completions": ("openai", openai_chat, CHAT),
+    "responses": ("openai", openai_responses, Responses().dialect),
 }
+
+
+def written(body, made, target, endpoint):
+    """The body of an attempt with the plan's marks and the caller's own cap."""
+    attempt = Attempt("call", 1, target, None, made, None)
+    return get_provider(target.provider).write_request(body, attempt, endpoint)
 
 
 def lived_through(layout, target, prices, seed):
@@ -189,7 +184,7 @@ def lived_through(layout, target, prices, seed):
 @given(shape=conversations(), policy=st.sampled_from(POLICIES), seed=st.integers(0, 999))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_plan_is_taken_by_the_provider(endpoint, shape, policy, seed):
-    name, build, dialect, render = SHAPES[endpoint]
+    name, build, dialect = SHAPES[endpoint]
     body = build(shape)
     before = copy.deepcopy(body)
     engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
@@ -198,7 +193,7 @@ def test_any_plan_is_taken_by_the_provider(endpoint, shape, policy, seed):
     layout = read_layout(provider.read_request(body, endpoint))
     statistics, now = lived_through(layout, target, PRICES[name], seed)
     made = plan(layout, provider.cache_ability(body["model"]), PRICES[name], statistics, policy, now=now, target=target)
-    out = render(body, made)
+    out = written(body, made, target, endpoint)
 
     assert body == before
     engine.read(dialect, out, {}, 0)
@@ -215,10 +210,10 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
     layout = read_layout(get_provider("openai").read_request(body, "chat.completions"))
     ability = get_provider("anthropic").cache_ability("claude-sonnet-4-6")
     made = plan(layout, ability, PRICES["anthropic"], policy=CachePolicy(mode="system"), now=0.0)
-    marked = render_openai_chat(body, made, for_provider="anthropic")
-    assert strip_foreign_marks(marked, "openai").keys() == body.keys()
+    marked = written(body, made, Target("anthropic", body["model"]), "chat.completions")
+    assert strip_foreign_cache_fields(marked, "openai").keys() == body.keys()
     engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
-    engine.read(CHAT, strip_foreign_marks(marked, "openai"), {}, 0)
+    engine.read(CHAT, strip_foreign_cache_fields(marked, "openai"), {}, 0)
 
 
 def test_the_statistics_never_hold_more_than_they_are_told_to():

@@ -24,7 +24,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
-from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home, read_call
+from llm_cost_middleware.integrations.langchain.convert import Home, make_home, read_call
 from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
 from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
 from llm_cost_middleware.integrations.langchain.names import Named, model_of
@@ -33,6 +33,7 @@ from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -159,7 +160,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         known = self._homes.get(model)
         if known is not None and known[0] == told:
             return known[1]
-        cap = next((told[name] for name in CAPS if type(told.get(name)) is int), None)
+        cap = next((told[name] for name in OUTPUT_CAP_FIELDS if type(told.get(name)) is int), None)
         home = make_home(model.provider, model.name, model.endpoint, {**told, "model": model.name}, cap)
         with suppress(Exception):  # parameters that cannot be copied are read each time
             if len(self._homes) >= _MODELS:

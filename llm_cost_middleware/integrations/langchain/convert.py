@@ -10,10 +10,7 @@ from langchain_core.messages import BaseMessage
 
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import EMPTY, CallContext, CallRequest, Endpoint, Message, Part, PartKind, Role
-from llm_cost_middleware.wire import digest
-
-CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""Arguments that cap the output, by whichever name."""
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS, digest
 
 _ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system", "human": "user", "user": "user", "ai": "assistant",
@@ -83,7 +80,7 @@ def _read_arguments(home: Home, arguments: Mapping[str, Any]) -> CallRequest:
     body = {**home.body, **arguments, "messages": ()}
     schema = body.pop("response_format", None)
     request = get_provider(home.provider).read_request(body, home.endpoint)
-    cap = next((body[name] for name in CAPS if type(body.get(name)) is int), None)
+    cap = next((body[name] for name in OUTPUT_CAP_FIELDS if type(body.get(name)) is int), None)
     request = request._replace(max_tokens=cap if cap is not None else home.max_tokens)
     return request._replace(output_schema=schema_text(schema)) if schema else request
 

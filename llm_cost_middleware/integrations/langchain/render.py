@@ -7,26 +7,23 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from llm_cost_middleware.integrations.langchain.convert import CAPS
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import own_thoughts
+from llm_cost_middleware.providers import foreign_cache_fields
 from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 # arguments that mean the same at both providers, once translated
 _PORTABLE = frozenset({
-    *CAPS, "model", "tools", "tool_choice", "parallel_tool_calls", "strict", "response_format", "output_config",
-    "temperature", "top_p", "stop", "stop_sequences", "timeout", "stream", "stream_usage", "reasoning_effort", "effort",
-    "thinking", "ls_structured_output_format",
+    *OUTPUT_CAP_FIELDS, "model", "tools", "tool_choice", "parallel_tool_calls", "strict", "response_format",
+    "output_config", "temperature", "top_p", "stop", "stop_sequences", "timeout", "stream", "stream_usage",
+    "reasoning_effort", "effort", "thinking", "ls_structured_output_format",
 })  # fmt: skip
 # arguments that only steer a provider's cache or its bookkeeping: left out at the other one
 _LOCAL = frozenset({
     "cache_control", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "user", "metadata",
     "safety_identifier", "verbosity",
 })  # fmt: skip
-_FOREIGN_CACHE = {
-    "anthropic": ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
-    "openai": ("cache_control",),
-}
 _CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 
@@ -71,8 +68,9 @@ def render(
     told = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
     if there != home:
         told = _translate(told, home)
-    for name in _FOREIGN_CACHE[there]:
-        told.pop(name, None)
+    for foreign in foreign_cache_fields(there):
+        for name in foreign.request:
+            told.pop(name, None)
     if tools := told.get("tools"):
         told["tools"] = strip_marks(tools, there)
     if there == "openai" and takes_no_stop(attempt.target.model):
@@ -81,7 +79,7 @@ def render(
     if attempt.cache_plan is not None:
         rendered = place_marks(attempt.cache_plan, there, rendered, told)
     if attempt.max_tokens is not None:
-        for name in CAPS:
+        for name in OUTPUT_CAP_FIELDS:
             told.pop(name, None)
         told[_CAP_NAME] = attempt.max_tokens
     own = arguments.get("timeout", timeout)

@@ -9,11 +9,12 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.integrations.langchain.convert import CAPS, Home, make_home
+from llm_cost_middleware.integrations.langchain.convert import Home, make_home
 from llm_cost_middleware.integrations.langchain.metered import meter
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import Target
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
 _CLASSES = {
@@ -158,7 +159,7 @@ def _read_home(model: Any, provider: str) -> Home:
     cap = getattr(model, "max_tokens", None)
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
-    return make_home(provider, name, endpoint, body, next((body[c] for c in CAPS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
+    return make_home(provider, name, endpoint, body, next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
 
 
 _ANTHROPIC_FALLBACK = 4_096

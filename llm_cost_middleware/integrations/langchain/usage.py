@@ -9,7 +9,6 @@ is converted.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
 from llm_cost_middleware.provider import BilledItem, UsageReading
@@ -157,7 +156,7 @@ class MeteredStream:
         said = message.response_metadata
         if RAW in said:
             if self._raw is None:
-                self._raw = import_module(f"llm_cost_middleware.providers.{self._provider}.usage").StreamReader()
+                self._raw = get_provider(self._provider).new_stream_reader()
             self._raw.feed(said.pop(RAW))
         if message.usage_metadata is not None:
             self._usage = message.usage_metadata  # cumulative where a server sends it more than once: the last counts

@@ -1,39 +1,12 @@
-"""The openai SDK, as data: what of it is governed, and how an attempt is written into a body."""
+"""The openai SDK, as data: what of it is governed, and which chunks its callers did not ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from llm_cost_middleware.prompt_cache.breakpoints import render_openai_chat, render_openai_responses
-from llm_cost_middleware.providers.openai.usage import StreamReader
-from llm_cost_middleware.request import Attempt, Endpoint
 from llm_cost_middleware.sdk import Api
 from llm_cost_middleware.sdk.api import Body
-
-
-def render(body: Body, attempt: Attempt, endpoint: Endpoint) -> Body:
-    """A body with the attempt's model, output cap and cache marks. ``body`` is not changed."""
-    responses = endpoint == "responses"
-    plan = attempt.cache_plan
-    if plan is None:
-        sent = dict(body)
-    elif responses:
-        sent = render_openai_responses(body, plan)
-    else:
-        sent = render_openai_chat(body, plan, for_provider="openai")
-    sent["model"] = attempt.target.model
-    if attempt.max_tokens is not None:
-        sent[_cap_of(body, responses=responses)] = attempt.max_tokens
-    if not responses and sent.get("stream"):
-        sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
-    return sent
-
-
-def _cap_of(body: Body, *, responses: bool) -> str:
-    if responses:
-        return "max_output_tokens"
-    return "max_tokens" if body.get("max_tokens") is not None else "max_completion_tokens"
 
 
 def surplus(body: Body) -> Callable[[Any], bool] | None:
@@ -68,7 +41,5 @@ API = Api(
         "/threads": "use responses.create",
         "/fine_tuning/jobs": "training is billed by the job; give the project a spend limit",
     },
-    render=render,
-    new_reader=StreamReader,
     surplus=surplus,
 )

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.lifecycle.state import RoutedCall, Settings
+from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
@@ -78,12 +78,12 @@ class CacheStage:
                 self._statistics.begin(call.layout, made, now=now)
         return made
 
-    def observe_result(self, call: RoutedCall, attempt: Attempt, usage: TokenUsage | None) -> None:
+    def observe_result(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage | None) -> None:
         """Learn from the usage of an attempt; from ``None`` that its marks came to nothing."""
-        if call.layout is not None and attempt.cache_plan is not None:
+        if call.layout is not None and reserved.plan is not None:
             with self._lock:
                 self._has_learned = True
-                self._statistics.observe(call.layout, attempt.target, attempt.cache_plan, usage, now=self._clock.now())
+                self._statistics.observe(call.layout, reserved.target, reserved.plan, usage, now=self._clock.now())
 
     def take_learned(self) -> bytes | None:
         """What was learned since the last time, for the next process; ``None`` where nothing was."""

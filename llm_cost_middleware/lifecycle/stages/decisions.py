@@ -41,8 +41,8 @@ class DecisionRecorder:
 
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
-        if self._journal is not None:
-            report.cache_traces += (CacheTrace(reserved.attempt, usage, self._clock.now()),)
+        if self._journal is not None and reserved.plan is not None:
+            report.cache_traces += (CacheTrace(reserved.target, reserved.plan, usage, self._clock.now()),)
 
     def record(self, call: RoutedCall, report: CallReport) -> None:
         """Write down how a call was routed, and what became of it."""
@@ -99,9 +99,6 @@ class DecisionRecorder:
             self._journal.append(_PREFIXES, _PREFIXES, self._clock.now(), dumped)
 
     def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:
-        attempt = trace.attempt
-        if self._journal is not None and attempt.cache_plan is not None:
-            line = self._tracer.trace(
-                call.request, attempt.target, attempt.cache_plan, trace.usage, at=trace.at, call_id=call.id
-            )
+        if self._journal is not None:
+            line = self._tracer.trace(call.request, trace.target, trace.plan, trace.usage, at=trace.at, call_id=call.id)
             self._journal.append(TRACE, call.id, trace.at, line.encode())

@@ -162,7 +162,7 @@ class CallRecorder:
     ) -> None:
         """Record an attempt that was booked. ``usage``: the usage of its answer, where it was answered in full."""
         now, quote, attempt, reading = self._clock.now(), reserved.quote, reserved.attempt, posting.reading
-        plan, saving = attempt.cache_plan, 0
+        plan, saving = reserved.plan, 0
         if plan is not None and usage is not None and plan.prices is not None:
             saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:

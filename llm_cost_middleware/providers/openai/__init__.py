@@ -6,15 +6,19 @@ from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers.openai.cache import cache_ability
 from llm_cost_middleware.providers.openai.errors import ERROR_RULES, read_error
 from llm_cost_middleware.providers.openai.request import read_request
-from llm_cost_middleware.providers.openai.usage import read_usage
+from llm_cost_middleware.providers.openai.usage import StreamReader, read_usage
+from llm_cost_middleware.providers.openai.write import CACHE_FIELDS, write_request
 
 PROVIDER = Provider(
     name="openai",
     read_usage=read_usage,
     read_request=read_request,
+    write_request=write_request,
+    new_stream_reader=StreamReader,
     read_error=read_error,
     error_rules=ERROR_RULES,
     cache_ability=cache_ability,
+    cache_fields=CACHE_FIELDS,
     tokens_per_byte=1.0,
     tokens_per_message=8,
     tokens_for_tools=600,

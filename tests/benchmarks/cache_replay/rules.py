@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from llm_cost_middleware.prompt_cache.breakpoints import render_anthropic, render_openai_chat
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import Attempt, Target
 from llm_cost_middleware.usage import TokenUsage
 
 EPHEMERAL = {"type": "ephemeral"}
@@ -107,7 +106,8 @@ class Planned:
         return self.render(body, made)
 
     def render(self, body: Mapping[str, Any], made: CachePlan) -> Mapping[str, Any]:
-        return render_anthropic(body, made)
+        attempt = Attempt("replay", 1, self._target, None, made, None)
+        return self._provider.write_request(body, attempt, self.endpoint)
 
     def answered(self, number: int, usage: TokenUsage, now: float) -> None:
         layout, made = self._open.pop(number)
@@ -119,6 +119,3 @@ class OpenAIPlanned(Planned):
 
     provider = "openai"
     endpoint = "chat.completions"
-
-    def render(self, body: Mapping[str, Any], made: CachePlan) -> Mapping[str, Any]:
-        return render_openai_chat(body, made, for_provider="openai")

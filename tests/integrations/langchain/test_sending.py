@@ -145,3 +145,13 @@ def test_marks_are_placed_on_copies_and_foreign_ones_never_leave(house, claude, 
     assert ["cache_control" in str(body) for body in sent] == [True, False, True, False]
     assert [body.get("prompt_cache_key") for body in sent][2:] == [None, "x"]
     books.check()
+
+
+def test_a_mark_on_the_tools_stands_on_the_tool_that_was_planned():
+    from llm_cost_middleware.integrations.langchain.marks import place_marks
+    from llm_cost_middleware.request import BlockRef, CacheBreakpoint, CacheDirectives
+
+    tools = [{"name": "a", "input_schema": {}}, {"type": "mcp_toolset"}, {"name": "b", "input_schema": {}}]
+    arguments = {"tools": tools}
+    place_marks(CacheDirectives((CacheBreakpoint(BlockRef("tools", 0, 1), "5m"),)), "anthropic", [], arguments)
+    assert arguments["tools"] == [*tools[:2], {**tools[2], "cache_control": {"type": "ephemeral"}}]

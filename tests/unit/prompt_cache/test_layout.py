@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from llm_cost_middleware.prompt_cache.layout import BlockRef, read_layout, tracked_boundaries
-from llm_cost_middleware.request import CallRequest, Message, Part, ServerTool, Tool
+from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
+from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
 
 
 def refs(layout):

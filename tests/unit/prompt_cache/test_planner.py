@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware.prompt_cache.layout import BlockRef, read_layout
+from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import NO_PLAN, plan
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallRequest, Message, Part, Target
+from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, Target
 
 SOL = Target("openai", "gpt-5.6-sol")
 SOL_PRICES = CachePrices(400_000, {"30m": 5_000_000}, 4_000_000)

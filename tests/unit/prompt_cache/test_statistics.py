@@ -5,9 +5,9 @@ import json
 import pytest
 
 from llm_cost_middleware.prompt_cache.layout import read_layout
-from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices, Mark
+from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import CacheBreakpoint, Target
 from llm_cost_middleware.usage import TokenUsage
 
 HAIKU = Target("anthropic", "claude-haiku-4-5")
@@ -15,7 +15,8 @@ HAIKU = Target("anthropic", "claude-haiku-4-5")
 
 def marked(layout, at, prices, ttl="5m"):
     boundary = layout.boundaries[at]
-    return CachePlan((Mark(boundary.ref, ttl),), prices=prices, at=0.0, write_risk_picousd=boundary.tokens * 750_000)
+    marks = (CacheBreakpoint(boundary.ref, ttl),)
+    return CachePlan(marks, prices=prices, at=0.0, write_risk_picousd=boundary.tokens * 750_000)
 
 
 def test_odds_rise_with_returns_and_fall_without(conversation):
@@ -77,7 +78,7 @@ def test_a_read_renews_an_entry_for_its_own_lifetime(conversation, prices, sonne
     hour = marked(layout, 0, prices, "1h")
     statistics.begin(layout, hour, now=0.0)
     statistics.observe(layout, sonnet, hour, TokenUsage(cache_write_1h=2_000), now=2.0)
-    later = CachePlan((Mark(layout.boundaries[0].ref, "5m"),), prices=prices, at=3_000.0)
+    later = CachePlan((CacheBreakpoint(layout.boundaries[0].ref, "5m"),), prices=prices, at=3_000.0)
     statistics.begin(layout, later, now=3_000.0)
     statistics.observe(layout, sonnet, later, TokenUsage(cache_read=2_000), now=3_002.0)
     assert statistics.deepest_warm(layout, sonnet, 6_500.0) == 0
