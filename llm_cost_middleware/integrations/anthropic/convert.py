@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llm_cost_middleware.sdk import Api
+from llm_cost_middleware.integrations.anthropic.batches import MessageBatches
+from llm_cost_middleware.sdk_clients import Api
 
 API = Api(
     provider="anthropic",
@@ -18,5 +19,6 @@ API = Api(
         "/v1/complete": "use messages.create",
         "/v1/sessions": "sessions run model calls of their own; give the workspace a spend limit",
     },
-    surplus=lambda _: None,
+    injected_chunks=lambda _: None,
+    batches=MessageBatches(),
 )

@@ -18,7 +18,7 @@ from llm_cost_middleware.prompt_cache.breakpoints import (
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, Target
-from llm_cost_middleware.sdk.bodies import plain
+from llm_cost_middleware.sdk_clients.bodies import plain
 
 _SHAPES: Mapping[Endpoint, str] = {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
 _CAPS: Mapping[Endpoint, str] = {"responses": "max_output_tokens", "messages": "max_tokens"}

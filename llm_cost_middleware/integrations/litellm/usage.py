@@ -13,7 +13,7 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Endpoint
-from llm_cost_middleware.sdk.bodies import fields_of
+from llm_cost_middleware.sdk_clients.bodies import fields_of
 from llm_cost_middleware.wire import getter, mapping
 
 FREE = UsageReading(free=True, complete=True, notes=("answered from LiteLLM's cache",))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llm_cost_middleware.integrations.openai.convert import API
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.sdk import govern
+from llm_cost_middleware.sdk_clients import govern
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

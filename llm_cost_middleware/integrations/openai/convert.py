@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llm_cost_middleware.sdk import Api
-from llm_cost_middleware.sdk.api import Body
+from llm_cost_middleware.integrations.openai.batches import FileBatches
+from llm_cost_middleware.sdk_clients import Api
+from llm_cost_middleware.sdk_clients.api import Body
 
 
-def surplus(body: Body) -> Callable[[Any], bool] | None:
+def injected_chunks(body: Body) -> Callable[[Any], bool] | None:
     """The last chunk of a chat, which carries usage and no choice, where the caller did not ask for usage."""
     if "messages" not in body or (body.get("stream_options") or {}).get("include_usage"):
         return None
@@ -41,5 +42,6 @@ API = Api(
         "/threads": "use responses.create",
         "/fine_tuning/jobs": "training is billed by the job; give the project a spend limit",
     },
-    surplus=surplus,
+    injected_chunks=injected_chunks,
+    batches=FileBatches(),
 )

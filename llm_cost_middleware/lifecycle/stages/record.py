@@ -84,7 +84,7 @@ class CallRecorder:
             reserved: The attempt, where money was set aside for it.
         """
         attempt = reserved.attempt if reserved is not None else None
-        plan = attempt.cache_plan if attempt is not None else None
+        plan = reserved.plan if reserved is not None else None
         record = CostRecord.of_checked(
             model=target.model,
             input_tokens=usage.input_tokens if usage else 0,

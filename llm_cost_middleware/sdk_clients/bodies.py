@@ -72,7 +72,7 @@ def fields_of(answer: Any) -> Any:
     return {**answer.__dict__, **more} if more else answer.__dict__
 
 
-def has_strange_cap(body: Mapping[str, Any]) -> bool:
+def has_invalid_cap(body: Mapping[str, Any]) -> bool:
     """Whether an output cap is no count at all: only the provider can say what is wrong with it."""
     for name in OUTPUT_CAP_FIELDS:
         cap = body.get(name)

@@ -1,4 +1,4 @@
-"""``extra={"llm_cost": {...}}``: what one call of a governed client says about itself, beside its own arguments.
+"""The ``extra={"llm_cost": {...}}`` keyword of governed SDK methods: attributes of one call beside its arguments.
 
 The SDKs' methods do not know the keyword. On a governed client they are shadowed, on the resource objects of that
 client alone, by ones that take it out and hand it on inside ``extra_body``, out of which it is taken before a body is
@@ -17,7 +17,7 @@ from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 
 
-def hear_extra(client: Any, methods: Mapping[str, Iterable[str]]) -> None:
+def accept_extra_argument(client: Any, methods: Mapping[str, Iterable[str]]) -> None:
     """Let methods of a client take ``extra``.
 
     Args:
@@ -31,33 +31,33 @@ def hear_extra(client: Any, methods: Mapping[str, Iterable[str]]) -> None:
             continue
         for name in names:
             if (method := getattr(resource, name, None)) is not None:
-                setattr(resource, name, _hearing(method))
+                setattr(resource, name, _with_extra(method))
 
 
-def without_said(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of ``post`` with nothing in them of what the call says about itself; never changed in place."""
+def strip_attributes(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``post`` without the attributes of the call. They are not changed."""
     options = arguments.get("options") or {}
-    said = options.get("extra_json")
-    if not isinstance(said, Mapping) or METADATA_KEY not in said:
+    extra = options.get("extra_json")
+    if not isinstance(extra, Mapping) or METADATA_KEY not in extra:
         return arguments
-    kept = {name: value for name, value in said.items() if name != METADATA_KEY}
+    kept = {name: value for name, value in extra.items() if name != METADATA_KEY}
     return {**arguments, "options": {**options, "extra_json": kept or None}}
 
 
-def _hearing(method: Any) -> Any:
+def _with_extra(method: Any) -> Any:
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
-        async def ahearing(*args: Any, extra: Any = None, **kwargs: Any) -> Any:
+        async def awith_extra(*args: Any, extra: Any = None, **kwargs: Any) -> Any:
             return await method(*args, **(kwargs if extra is None else _moved(extra, kwargs)))
 
-        return ahearing
+        return awith_extra
 
     @functools.wraps(method)
-    def hearing(*args: Any, extra: Any = None, **kwargs: Any) -> Any:
+    def with_extra(*args: Any, extra: Any = None, **kwargs: Any) -> Any:
         return method(*args, **(kwargs if extra is None else _moved(extra, kwargs)))
 
-    return hearing
+    return with_extra
 
 
 def _moved(extra: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

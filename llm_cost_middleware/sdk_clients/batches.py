@@ -6,25 +6,18 @@ holds its results, is kept in the ledger's journal where the ledger has one.
 
 from __future__ import annotations
 
-import copy
-import json
-import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import Any
 
-from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnreadableUsageError, UnsupportedRequestError
 from llm_cost_middleware.pipeline import BATCH_LIFETIME_S, CostPipeline
-from llm_cost_middleware.provider import BilledItem, UsageReading
+from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
-from llm_cost_middleware.sdk.bodies import plain_body
 
 _KIND = "batch"
-CLAUDE_RESULTS = re.compile(r"/v1/messages/batches/([^/?]+)/results")
-GPT_BATCH = re.compile(r"^/batches/([^/?]+)$")
-GPT_FILE = re.compile(r"^/files/([^/?]+)/content$")
 _OVER = frozenset({"failed", "expired", "cancelled"})
 
 
@@ -39,12 +32,12 @@ class Batches:
 
     # --- created ---------------------------------------------------------------------------------------------------
 
-    def reserve(self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], said: Any) -> str:
+    def reserve(self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any) -> str:
         """Set aside what a batch can cost at most.
 
         Args:
             bodies: Its requests, each with its endpoint.
-            said: The attributes of the batch under ``llm_cost``.
+            attributes: Those of the batch under ``llm_cost``.
 
         Returns:
             The id of the reservation.
@@ -54,7 +47,7 @@ class Batches:
             UnsupportedRequestError: A request has no output cap, and its model none that is known.
         """
         requests = [self._request(body, endpoint) for body, endpoint in bodies]
-        return self._pipeline.reserve_batch(self._provider, requests, read_context(said))
+        return self._pipeline.reserve_batch(self._provider, requests, read_context(attributes))
 
     def created(self, reservation_id: str, batch_id: str) -> None:
         """Remember whose money is set aside for a batch that was created."""
@@ -76,7 +69,7 @@ class Batches:
 
     # --- fetched ---------------------------------------------------------------------------------------------------
 
-    def told(self, batch: Any) -> None:
+    def on_status(self, batch: Any) -> None:
         """Take note of a batch's state: where its results will be, or that it ended without any."""
         known = self._find(str(batch.id))
         if known is None:
@@ -86,7 +79,7 @@ class Batches:
         elif batch.status in _OVER:
             self._pipeline.settle_batch(self._provider, known, UsageReading(free=True, complete=True, batch=True))
 
-    def fetched(self, key: str, reading: UsageReading) -> None:
+    def on_results_read(self, key: str, reading: UsageReading) -> None:
         """Settle a batch whose results were read to their end. ``key``: the batch, or the file of its results."""
         known = self._find(key)
         if known is not None:
@@ -120,50 +113,3 @@ class Batches:
                 if mark.id == f"{self._provider}.{key}":
                     found = mark.data.decode()
         return found
-
-
-def claude_bodies(body: Mapping[str, Any]) -> tuple[list[tuple[dict[str, Any], Endpoint]], dict[str, Any], Any]:
-    """A body of ``messages.batches.create``: its requests, itself as it is sent, and what its creator says."""
-    sent = plain_body(body, None)
-    said = sent.pop(METADATA_KEY, None)
-    return [(request.get("params") or {}, "messages") for request in sent.get("requests") or ()], sent, said
-
-
-def gpt_bodies(content: bytes | str) -> list[tuple[dict[str, Any], Endpoint]]:
-    """The requests in an uploaded file of OpenAI's batch form."""
-    text = content.decode() if isinstance(content, bytes) else content
-    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    return [(line["body"], "responses" if "responses" in line["url"] else "chat.completions") for line in lines]
-
-
-class Results:
-    """Claude's result lines on their way to the caller; the batch is settled when the last has passed."""
-
-    def __init__(self, batches: Batches, batch_id: str, lines: Any) -> None:
-        self._batches, self._id, self._lines = batches, batch_id, lines
-        self._items: list[BilledItem] = []
-
-    def put_back(self, *, asynchronous: bool) -> Any:
-        """The SDK's own decoder, reading through this."""
-        outer = copy.copy(self._lines)
-        outer._iterator = self._apass() if asynchronous else self._pass()  # noqa: SLF001 - where the SDK keeps it
-        return outer
-
-    def _pass(self) -> Iterator[Any]:
-        for line in self._lines._iterator:  # noqa: SLF001 - as above
-            self._note(line)
-            yield line
-        self._end()
-
-    async def _apass(self) -> AsyncIterator[Any]:
-        async for line in self._lines._iterator:  # noqa: SLF001 - as above
-            self._note(line)
-            yield line
-        self._end()
-
-    def _note(self, line: Any) -> None:
-        self._items.extend(self._batches.read([line]).items)
-
-    def _end(self) -> None:
-        items = tuple(self._items)
-        self._batches.fetched(self._id, UsageReading(items=items, batch=True, complete=True, free=not items))

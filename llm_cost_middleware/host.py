@@ -1,0 +1,182 @@
+"""The contract of hosts: what one call of a host must offer, and the one way in which all of them are sent.
+
+``integrations/`` holds the hosts, ``patterns/`` uses the same contract. A host writes one ``HostCall`` and hands it to
+``invoke`` or ``ainvoke`` with the function that sends; everything between is the pipeline's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.provider import StreamReader, UsageReading
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
+
+Rendered = TypeVar("Rendered")
+Raw = TypeVar("Raw")
+Rendered_co = TypeVar("Rendered_co", covariant=True)
+Raw_contra = TypeVar("Raw_contra", contravariant=True)
+Governed = CallOutcome | GovernedStream | AsyncGovernedStream
+
+
+class HostCall(Protocol[Rendered_co, Raw_contra]):
+    """One call of a host: read into the neutral view, rendered for each attempt, delivered as the host's own object."""
+
+    @property
+    def request(self) -> CallRequest:
+        """The neutral view of the call."""
+        ...
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The providers that the host can reach with this call."""
+        ...
+
+    def render(self, attempt: Attempt) -> Rendered_co:
+        """What the host's own method takes to send exactly one request, on copies, its hidden retries off."""
+        ...
+
+    def read(self, attempt: Attempt, raw: Raw_contra) -> CallResult | CallStream:
+        """What came back: an answer with its usage, or an open stream."""
+        ...
+
+    def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReading | None:
+        """The usage of an answer that arrived although sending raised, such as one that did not parse.
+
+        ``None``: no answer is known to have arrived.
+        """
+        ...
+
+    def deliver(self, answer: Governed) -> Any:
+        """What the caller of the host gets."""
+        ...
+
+
+def invoke(
+    pipeline: CostPipeline,
+    call: HostCall[Rendered, Raw],
+    send: Callable[[Rendered], Raw],
+    *,
+    prepared: RoutedCall | None = None,
+    accept: Callable[[CallResult], bool] | None = None,
+) -> Any:
+    """Govern one call of a host.
+
+    Args:
+        pipeline: Governs it.
+        call: The call.
+        send: The host's own method: sends once what ``call.render`` returned.
+        prepared: As for ``CostPipeline.run``.
+        accept: As for ``CostPipeline.run``.
+
+    Returns:
+        What ``call.deliver`` makes of the answer or the governed stream.
+
+    Raises:
+        LLMCostError: As ``CostPipeline.run``; otherwise what the last attempt raised.
+    """
+
+    def attempt_once(attempt: Attempt) -> CallResult | CallStream:
+        rendered = call.render(attempt)
+        try:
+            raw = send(rendered)
+        except Exception as error:
+            attach_billed_usage(error, call.billed_usage(attempt, error))
+            raise
+        return call.read(attempt, raw)
+
+    answer = pipeline.call(call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept)
+    return call.deliver(answer)
+
+
+async def ainvoke(
+    pipeline: CostPipeline,
+    call: HostCall[Rendered, Raw],
+    send: Callable[[Rendered], Awaitable[Raw]],
+    *,
+    prepared: RoutedCall | None = None,
+    accept: Callable[[CallResult], bool] | None = None,
+) -> Any:
+    """Govern one call of a host on an event loop. As ``invoke``."""
+
+    async def attempt_once(attempt: Attempt) -> CallResult | CallStream:
+        rendered = call.render(attempt)
+        try:
+            raw = await send(rendered)
+        except Exception as error:
+            attach_billed_usage(error, call.billed_usage(attempt, error))
+            raise
+        return call.read(attempt, raw)
+
+    answer = await pipeline.acall(
+        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept
+    )
+    return call.deliver(answer)
+
+
+def attach_billed_usage(error: BaseException, usage: UsageReading | None) -> None:
+    """Leave the usage of an answer on the error that came instead of it, where the lifecycle looks for it."""
+    if usage is not None:
+        error.llm_cost_reading = usage  # type: ignore[attr-defined]  # errors of hosts take any attribute
+
+
+class ObservedStream:
+    """A ``CallStream`` over a host's open stream: every chunk is shown to an observer on its way to the caller.
+
+    Args:
+        chunks: The host's chunks, an iterable or an asynchronous one.
+        observer: Reads the usage out of them.
+        close: Closes the connection; its result is awaited where the stream is asynchronous.
+        is_injected: Recognises chunks that were asked for here and not by the caller: observed, and not passed on.
+        on_end: Called when the last chunk has passed.
+    """
+
+    __slots__ = ("_chunks", "_close", "_is_injected", "_observer", "_on_end")
+
+    def __init__(
+        self,
+        chunks: Any,
+        observer: StreamReader,
+        close: Callable[[], Any],
+        *,
+        is_injected: Callable[[Any], bool] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._chunks, self._observer, self._close = chunks, observer, close
+        self._is_injected, self._on_end = is_injected, on_end
+
+    def __iter__(self) -> Iterator[Any]:
+        feed, is_injected = self._observer.feed, self._is_injected
+        for chunk in self._chunks:
+            feed(chunk)
+            if is_injected is None or not is_injected(chunk):
+                yield chunk
+        if self._on_end is not None:
+            self._on_end()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        feed, is_injected = self._observer.feed, self._is_injected
+        async for chunk in self._chunks:
+            feed(chunk)
+            if is_injected is None or not is_injected(chunk):
+                yield chunk
+        if self._on_end is not None:
+            self._on_end()
+
+    def reading(self) -> UsageReading:
+        """The usage that the chunks so far report. An unreadable count is noted: it must not break the stream."""
+        try:
+            return self._observer.reading()
+        except UnreadableUsageError as error:
+            return UsageReading(notes=(str(error),))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._close()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._close()

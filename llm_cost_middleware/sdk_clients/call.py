@@ -1,0 +1,142 @@
+"""One governed call of an SDK client: from what the resource method posts to what its caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage
+from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers.said import read_said
+from llm_cost_middleware.request import Attempt, CallResult, Endpoint, Said
+from llm_cost_middleware.sdk_clients.api import Api
+from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
+from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
+
+RAW_RESPONSE = "X-Stainless-Raw-Response"
+"""The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
+
+
+class Reply(NamedTuple):
+    """What the SDK's ``post`` returned."""
+
+    response: Any
+    """A parsed answer, a stream, or an unparsed response of either."""
+    stream: Any = None
+    """The open stream; ``None`` for an answer in one piece."""
+
+
+class SdkCall:
+    """What a resource method posts, as a ``HostCall``.
+
+    Args:
+        api: The SDK.
+        endpoint: What is called.
+        body: What the resource method posts; never changed.
+        options: The SDK's request options; never changed.
+        stream: Whether a stream is asked for.
+        routed: The model name that is routed; every other is called as it is.
+        providers: The SDK's own.
+        timeout: The client's own timeout: seconds where its owner set it, else the SDK's default.
+
+    Raises:
+        ConfigurationError: The attributes under ``llm_cost`` cannot be used.
+    """
+
+    __slots__ = (
+        "_api", "_body", "_endpoint", "_options", "_raw", "_reply", "_rules", "_stream", "_timeout", "providers",
+        "request",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        api: Api,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        stream: bool,
+        routed: str,
+        providers: frozenset[str],
+        timeout: Any,
+    ) -> None:
+        self.providers = providers
+        self._api, self._endpoint, self._stream, self._timeout = api, endpoint, stream, timeout
+        self._options = options
+        self._body = plain_body(body, options.get("extra_json"))
+        attributes = self._body.pop(METADATA_KEY, None)
+        self._raw = RAW_RESPONSE in (options.get("headers") or ())
+        self._reply = Reply(None)
+        self._rules = rules = get_provider(api.provider)
+        request = rules.read_request(self._body, endpoint)
+        self.request = request._replace(stream=stream, context=read_context(attributes), pinned=request.model != routed)
+
+    def render(self, attempt: Attempt) -> dict[str, Any]:
+        """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
+        options = {**self._options, "max_retries": 0}  # a hidden retry would spend without a reservation
+        options.pop("extra_json", None)  # it is part of the body
+        timeout = options.get("timeout", self._timeout)
+        if attempt.timeout_s is not None and (timeout is self._timeout or timeout == self._timeout):
+            # nobody chose one for this call; the anthropic SDK fills its default in
+            own = self._timeout if isinstance(self._timeout, int | float) else attempt.timeout_s
+            options["timeout"] = min(attempt.timeout_s, own)
+        if (parser := options.get("post_parser")) is not None:
+            options["post_parser"] = self._billing(parser)
+        return {"body": self._rules.write_request(self._body, attempt, self._endpoint), "options": options}
+
+    def open(self, response: Any) -> Any:
+        """The stream in what ``post`` returned; a coroutine of it for an unparsed response of an asynchronous client.
+
+        ``None`` for an answer in one piece.
+        """
+        if not self._stream:
+            return None
+        return response.parse() if self._raw else response
+
+    def read(self, attempt: Attempt, raw: Reply) -> CallResult | ObservedStream:
+        """What the SDK answered: a response with its usage, or an open stream."""
+        del attempt  # the client has one provider
+        response, stream = raw
+        if stream is None:
+            return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_said)
+        self._reply = raw
+        chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
+        is_injected = self._api.injected_chunks(self._body)
+        return ObservedStream(chunks, self._rules.new_stream_reader(), stream.close, is_injected=is_injected)
+
+    def billed_usage(self, attempt: Attempt, error: Exception) -> None:
+        """``None``: the parser, which has the answer in its hands, leaves the usage on its error."""
+
+    def deliver(self, answer: Governed) -> Any:
+        """The SDK's own object."""
+        if isinstance(answer, CallOutcome):
+            return answer.response
+        response, inner = self._reply
+        outer = rewrap_stream(inner, answer)
+        return rewrap_response(response, outer) if self._raw else outer
+
+    def _usage(self, answer: Any) -> UsageReading:
+        try:
+            return self._rules.read_usage(answer.http_response.content if self._raw else fields_of(answer))
+        except UnreadableUsageError as error:
+            return UsageReading(notes=(str(error),))
+
+    def _billing(self, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A parser that leaves on its error the usage of the answer it could not parse: that answer was billed."""
+
+        def parse(answer: Any) -> Any:
+            try:
+                return parser(answer)
+            except Exception as error:
+                attach_billed_usage(error, self._rules.read_usage(answer))
+                raise
+
+        return parse
+
+
+def _read_unparsed(response: Any) -> Said:
+    return read_said(response.http_response.json())

@@ -1,0 +1,205 @@
+"""A governed copy of an SDK's client: its ``post`` and ``get`` are shadowed, everything else is the SDK's."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from llm_cost_middleware.context import METADATA_KEY
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.host import ainvoke, invoke
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
+from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
+from llm_cost_middleware.sdk_clients.batches import Batches
+from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
+from llm_cost_middleware.sdk_clients.call import RAW_RESPONSE, Reply, SdkCall
+
+C = TypeVar("C")
+
+
+def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
+    """A copy of ``client``, of the same class, over the same connections, whose spending methods are governed.
+
+    Args:
+        client: A client of the SDK, synchronous or asynchronous. It is not changed.
+        pipeline: Governs the calls.
+        api: The SDK.
+        routed: The model name that is routed among the provider's models in the configured tiers.
+
+    Raises:
+        ConfigurationError: It is no client of this SDK.
+        UnsupportedRequestError: It talks to another platform, and ``on_ungoverned`` is ``deny``.
+    """
+    sdk_class = next((kind for kind in type(client).__mro__ if kind.__module__.partition(".")[0] == api.provider), None)
+    if sdk_class is None or not hasattr(client, "post"):
+        raise ConfigurationError(
+            f"expected a client of the {api.provider} SDK, not {type(client).__qualname__}", key="client"
+        )
+    if sdk_class.__name__ not in api.clients:
+        pipeline.ungoverned(
+            sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
+        )
+        return client
+    batches = Batches(pipeline, api.provider)
+    return ClientWrapper(pipeline, api, routed, batches, frozenset((api.provider,))).wrap(client)
+
+
+class OriginalMethods(NamedTuple):
+    """A governed client, and the ungoverned methods that it shadows."""
+
+    client: Any
+    post: Any
+    get: Any
+    timeout: Any
+    """The client's own timeout."""
+
+
+class ClientWrapper(NamedTuple):
+    """Makes governed copies of a client, and governs what they post."""
+
+    pipeline: CostPipeline
+    api: Api
+    routed: str
+    batches: Batches
+    providers: frozenset[str]
+    """The one that the client can reach."""
+
+    def wrap(self, client: C) -> C:
+        """The copy. What it shadows are public methods; resources bind them when they are first used."""
+        twin: Any = copy.copy(client)
+        for name in [name for name in vars(twin) if _is_cached(type(twin), name)]:
+            del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
+        post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
+        get = self._aget if post == self._apost else self._get
+        original = OriginalMethods(twin, twin.post, twin.get, twin.timeout)
+        twin.post, twin.get = functools.partial(post, original), functools.partial(get, original)
+        for name in ("copy", "with_options"):
+            setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
+        accept_extra_argument(twin, self.api.methods)
+        governed: C = twin
+        return governed
+
+    def _copied(self, make: Any, **options: Any) -> Any:
+        return self.wrap(make(**options))
+
+    def _bare(self, path: str) -> str:
+        """A path as the resources write it, from any spelling: absolute, or without its first slash."""
+        bare = path.partition("?")[0]
+        if "://" in bare:
+            bare = "/" + bare.partition("://")[2].partition("/")[2]
+        bare = bare if bare.startswith("/") else f"/{bare}"
+        known = (*self.api.endpoints, *self.api.ungoverned)
+        return next((bare[bare.index(end) :] for end in known if "/v1" + end in bare), bare)
+
+    def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
+        """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
+        options = arguments.get("options") or {}
+        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self._bare(path))
+        if endpoint is None:
+            for beginning, advice in self.api.ungoverned.items():
+                if bare.startswith(beginning):
+                    self.pipeline.ungoverned(f"POST {bare}", advice)
+            return None
+        if (options.get("headers") or {}).get(RAW_RESPONSE) == "stream":
+            self.pipeline.ungoverned(
+                f"POST {path} by with_streaming_response", "use stream=True or with_raw_response, which are governed"
+            )
+            return None
+        body = arguments.get("body")
+        if not isinstance(body, Mapping) or has_invalid_cap(body):
+            return None  # the provider refuses it, for nothing
+        return SdkCall(
+            self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
+            providers=self.providers, timeout=timeout,
+        )  # fmt: skip
+
+    def _makes_batch(self, path: str) -> bool:
+        return path not in self.api.endpoints and self._bare(path) == self.api.batches.path
+
+    def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        if self._makes_batch(path):
+            return self._create_batch(original, path, arguments)
+        call = self._call(path, arguments, original.timeout)
+        if call is None:
+            return original.post(path, **strip_attributes(arguments))
+
+        def send(rendered: dict[str, Any]) -> Reply:
+            response = original.post(path, **arguments | rendered)
+            return Reply(response, call.open(response))
+
+        return invoke(self.pipeline, call, send)
+
+    async def _apost(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        if self._makes_batch(path):
+            return await self._acreate_batch(original, path, arguments)
+        call = self._call(path, arguments, original.timeout)
+        if call is None:
+            return await original.post(path, **strip_attributes(arguments))
+
+        async def send(rendered: dict[str, Any]) -> Reply:
+            response = await original.post(path, **arguments | rendered)
+            stream = call.open(response)
+            return Reply(response, await stream if inspect.isawaitable(stream) else stream)
+
+        return await ainvoke(self.pipeline, call, send)
+
+    # --- batches ---------------------------------------------------------------------------------------------------
+
+    def _create_batch(self, original: OriginalMethods, path: str, arguments: dict[str, Any]) -> Any:
+        content, body = b"", arguments["body"]
+        if (file_id := self.api.batches.input_file(body)) is not None:  # reading it costs nothing
+            content = original.client.files.content(file_id).content
+        batch, arguments = self._batch_of(arguments, content)
+        reservation_id = self.batches.reserve(batch.requests, batch.attributes)
+        try:
+            created = original.post(path, **arguments)
+        except BaseException as error:
+            self.batches.failed(reservation_id, error)
+            raise
+        self.batches.created(reservation_id, created.id)
+        return created
+
+    async def _acreate_batch(self, original: OriginalMethods, path: str, arguments: dict[str, Any]) -> Any:
+        content, body = b"", arguments["body"]
+        if (file_id := self.api.batches.input_file(body)) is not None:
+            content = (await original.client.files.content(file_id)).content
+        batch, arguments = self._batch_of(arguments, content)
+        # the ledger's file or socket would hold up the event loop
+        reservation_id = await asyncio.to_thread(self.batches.reserve, batch.requests, batch.attributes)
+        try:
+            created = await original.post(path, **arguments)
+        except BaseException as error:
+            self.batches.failed(reservation_id, error)
+            raise
+        await asyncio.to_thread(self.batches.created, reservation_id, created.id)
+        return created
+
+    def _batch_of(self, arguments: dict[str, Any], content: bytes) -> tuple[BatchRequests, dict[str, Any]]:
+        """The requests of a batch with its attributes, and the arguments without them."""
+        options = dict(arguments.get("options") or {})
+        extra = dict(options.pop("extra_json", None) or {})
+        attributes = extra.pop(METADATA_KEY, None)
+        if extra:
+            options["extra_json"] = extra
+        batch = self.api.batches.read_requests(arguments["body"], content)
+        batch = batch._replace(attributes=attributes or batch.attributes)
+        return batch, {**arguments, "body": batch.body, "options": options}
+
+    def _get(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        answer = original.get(path, **arguments)
+        return self.api.batches.observe(self.batches, path, answer) if self.api.batches.observes(path) else answer
+
+    async def _aget(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        answer = await original.get(path, **arguments)
+        if not self.api.batches.observes(path):
+            return answer
+        return await asyncio.to_thread(self.api.batches.observe, self.batches, path, answer)
+
+
+def _is_cached(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
