@@ -11,7 +11,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
-from llm_cost_middleware.budget.ledger import Ledger, draw_id
+from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import Candidates
@@ -91,12 +91,12 @@ class CostPipeline:
             self.clock,
             tenant=config.ledger.tenant,
             durability=config.ledger.durability,
-            lease_s=config.ledger.lease_s,
-            on_lapse=config.ledger.on_lapse,
+            hold_ttl_s=config.ledger.hold_ttl_s,
+            on_expiry=config.ledger.on_expiry,
         )
         for budget in config.budgets:
             self._runtimes.ledger.set_budget(budget)
-        self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or draw_id)
+        self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
         self._stages = self._flow.stages
         self._clerk = Clerk(self._flow, self._runtimes.ledger, self.clock)
         if not self._runtimes.blocks and any(budget.window != "none" for budget in config.budgets):

@@ -1,9 +1,10 @@
-"""Budgets that cannot be overspent: money is reserved before a call leaves and settled when its answer is in.
+"""Budgets that cannot be overspent: money is authorized before a call and settled after it, as in payments.
 
-This room knows money, scopes and time; it never sees a model, a token or a price.
+This package knows money, scopes and time. It never sees a model, a token or a price: ``memo`` is opaque to it.
 
 ``model``    values: budgets, reservations, receipts, balances, rows
-``rules``    pure decisions: windows, who is charged, what a reservation may become
-``backend``  the contract of a storage: six verbs, and optional abilities
+``rules``    pure decisions: windows, accounts, state transitions, balances
+``backend``  contract of a storage: six verbs, and optional abilities
+``backends`` the storages: memory, SQLite, Redis
 ``ledger``   the façades ``Ledger`` and ``AsyncLedger``, and ``hold()``
 """

@@ -1,9 +1,9 @@
-"""The contract of a storage: six verbs over money, two over budgets; what else it can do is a Protocol of its own.
+"""Contract of a storage: six verbs over money, two over budgets. Each optional ability is a Protocol of its own.
 
-Everything a verb gets is checked and canonical (the façade did that): amounts are integer nano-dollars up to
-``MAX_NANOUSD``, scopes come from ``parse_scopes``, times are milliseconds. Every verb is one atomic step, durable when
-it returns, and may be sent twice: the id makes the second a no-op with the same answer. A storage that does not answer
-or cannot be written raises ``LedgerUnavailableError`` with nothing half-written. To prove a new one, subclass
+Arguments are checked and canonical (the façade does that): amounts are integer nano-dollars up to ``MAX_NANOUSD``,
+scopes come from ``parse_scopes``, times are milliseconds. Every verb is one atomic step, durable when it returns, and
+may be sent twice: the id makes the second a no-op with the same result. A storage that does not answer or cannot be
+written raises ``LedgerUnavailableError`` with nothing half-written. To prove a new one, subclass
 ``llm_cost_middleware.testing.LedgerBackendTests``.
 """
 
@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
-from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, Status, Verb
-from llm_cost_middleware.budget.rules import Book, Figures, Summary
+from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.rules import AccountTotals, BudgetIndex, MemoAggregator
 from llm_cost_middleware.money import NanoUSD
 
 P = ParamSpec("P")
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 
 class Snapshot(NamedTuple):
-    """The figures of some scopes at one moment (``now`` in ms), and the budgets they stand under."""
+    """Sums of some accounts at one moment (``now``, ms), and the budgets of the ledger."""
 
-    book: Book
+    budget_index: BudgetIndex
     now: int
-    figures: tuple[Figures, ...]
+    totals: tuple[AccountTotals, ...]
 
 
-class Mark(NamedTuple):
-    """One line of a journal. ``at`` is seconds since the Unix epoch; ``data`` belongs to the caller."""
+class JournalEntry(NamedTuple):
+    """Entry of a journal. ``at`` is seconds since the Unix epoch; ``data`` is opaque."""
 
     kind: str
     id: str
@@ -43,76 +43,78 @@ class Mark(NamedTuple):
 
 
 class Backend(Protocol):
-    """A storage of ledgers, called from any thread."""
+    """Storage of a ledger, called from any thread."""
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
-        """Hold ``amount`` in every account of the scopes, or in none.
+        """Hold ``amount`` in every account of the scopes, or in none (authorize).
 
         Args:
-            id_: Known ids are replayed (``rules.check_replay``); one that was refused is refused again, alike.
+            id_: A known id is replayed (``rules.check_replay``); one that was refused is refused again, alike.
             amount: Nano-dollars.
             scopes: Canonical, ``global`` first.
-            ttl: The lease in ms.
-            memo: Kept with the row.
-            fresh: The id was drawn just now and is on no other lips: a refusal need not be remembered.
+            ttl: Time until it expires, ms.
+            memo: Opaque; kept with the row.
+            fresh: The id was made for this call and nobody else knows it: a refusal need not be stored.
 
         Raises:
-            BudgetExceededError: From ``rules.Refusal``: the first account without room, in the order of ``rules.Plan``.
+            BudgetExceededError: Made by ``rules.BudgetRefusal``, of the first account without room.
             ReservationConflictError: The id was used for something else.
         """
         ...
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
-        """Settle, void or reconcile as ``rules.resolve`` says; ``book`` makes and settles an id at once, past limits.
+        """Settle, void or reconcile as ``rules.resolve`` decides; ``book`` reserves and settles at once, past limits.
+
+        A resolution that was made before changes nothing: its receipt is ``repeated``.
 
         Raises:
-            ReservationNotFoundError: No such id (never for ``book``).
+            ReservationNotFoundError: The id is unknown (never for ``book``).
             ReservationConflictError: It was resolved otherwise.
         """
         ...
 
     def extend(self, id_: str, ttl: int) -> Reservation:
-        """Let the lease of a pending reservation end ``ttl`` ms from now, or later if it did. Raises as ``resolve``."""
+        """Let a pending reservation expire ``ttl`` ms from now, never earlier than before. Raises as ``resolve``."""
         ...
 
     def sweep(self, *, charge: bool, limit: int) -> int:
-        """Lapse at most ``limit`` pending reservations whose lease has ended, charged in full or released; how many."""
+        """Expire at most ``limit`` pending reservations that are due, charged in full or released; return how many."""
         ...
 
     def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
-        """The figures of these scopes (``None``: of every scope booked or budgeted), all at one moment."""
+        """Return the sums of these scopes (``None``: of every scope booked or budgeted), all at one moment."""
         ...
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
-        """The rows in the order they were written, from ``since`` (ms) on, of one scope or of all; streamed."""
+        """Stream the rows in the order they were written, from ``since`` (ms) on, of one scope or of all."""
         ...
 
     def set_budget(self, budget: Budget) -> None:
-        """Set the budget of its key. What was booked in its window before counts in it (``rules.tally``)."""
+        """Set a budget. What its window already holds counts (``rules.rebuild_totals``)."""
         ...
 
     def remove_budget(self, scope: str, window: str) -> bool:
-        """Remove a budget; whether there was one. What was booked stays booked."""
+        """Remove a budget; return whether there was one. What was booked stays booked."""
         ...
 
     def close(self) -> None:
-        """Let go of files and sockets. Idempotent."""
+        """Close files and sockets. Idempotent."""
         ...
 
 
 class AsyncBackend(Protocol):
-    """The same for one event loop. The docstrings of ``Backend`` hold."""
+    """``Backend`` for one event loop; its docstrings hold."""
 
     async def reserve(  # noqa: D102 - here and below: Backend says it
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation: ...
 
     async def resolve(  # noqa: D102
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt: ...
 
     async def extend(self, id_: str, ttl: int) -> Reservation: ...  # noqa: D102
@@ -132,52 +134,52 @@ class AsyncBackend(Protocol):
 
 @runtime_checkable
 class Journal(Protocol):
-    """The optional ability to remember small records besides money: decisions, outcomes, fingerprints."""
+    """Log of small records besides money: decisions, outcomes, fingerprints."""
 
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
-        """Add a line; ``at`` is seconds since the Unix epoch."""
+        """Append an entry; ``at`` is seconds since the Unix epoch."""
         ...
 
-    def read(self, kind: str, since: float | None = None) -> Iterator[Mark]:
-        """The lines of a kind in the order they were added, from ``since`` on."""
+    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
+        """Stream the entries of a kind in the order they were appended, from ``since`` on."""
         ...
 
 
 @runtime_checkable
-class Journaling(Protocol):
-    """A backend that keeps a journal."""
+class SupportsJournal(Protocol):
+    """Ability of a backend to keep a journal."""
 
     @property
     def journal(self) -> Journal:
-        """The journal of this ledger."""
+        """Journal of this ledger."""
         ...
 
 
-class Archived(NamedTuple):
-    """What was moved. ``path`` is ``None`` where there was nothing to move; ``resumed``: it had been begun before.
+class ArchiveResult(NamedTuple):
+    """Result of an archiving. ``path``: ``None`` if nothing was moved; ``resumed``: an earlier call had begun it.
 
-    ``carried`` counts the rows that now hold the sums of ``rows``; ``kept`` the attempts that are old enough and stay,
-    because they are open, or their cost is an estimate that may still be corrected.
+    ``carried`` counts the rows that now hold the sums of the ``rows`` moved; ``skipped`` the attempts that are old
+    enough but stay, because they are open or their cost is an estimate that may still be corrected.
     """
 
     path: Path | None
     rows: int
     carried: int
     settled_nanousd: NanoUSD
-    kept: int
+    skipped: int
     resumed: bool
 
 
 @runtime_checkable
-class Archiving(Protocol):
-    """The optional ability of a backend to move old rows to a file and leave rows that carry their sums.
+class SupportsArchive(Protocol):
+    """Ability of a backend to move old rows to a file, leaving rows that carry their sums.
 
-    Books are closed first: an attempt that is archived takes no correction any more, so its rows stand still while they
-    are written to a file, flushed, read back and compared. Only then they leave, and in the same transaction rows of
-    kind ``carried`` take over what they added to the sums. Killed anywhere, the next call goes on where it stopped.
+    The ids are closed first: an archived attempt takes no correction any more, so its rows cannot change while they are
+    written to a file, flushed, read back and compared. Only then they are removed, and in the same transaction rows of
+    kind ``carried`` take over their sums. Killed at any point, the next call resumes.
     """
 
-    def archive(self, before: int, path: Path | None, summary: Summary) -> Archived:
+    def archive(self, before: int, path: Path | None, summary: MemoAggregator) -> ArchiveResult:
         """See ``Ledger.archive``; ``before`` is ms."""
         ...
 
@@ -208,7 +210,7 @@ class InThread:
         return await self._run(self._backend.reserve, id_, amount, scopes, ttl, memo, fresh=fresh)
 
     async def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
         return await self._run(self._backend.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
@@ -254,7 +256,7 @@ class InThread:
     @property
     def journal(self) -> Journal | None:
         """The backend's, where it keeps one. Its calls block."""
-        return cast("Journaling", self._backend).journal if isinstance(self._backend, Journaling) else None
+        return cast("SupportsJournal", self._backend).journal if isinstance(self._backend, SupportsJournal) else None
 
 
 class Direct(InThread):

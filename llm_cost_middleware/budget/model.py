@@ -1,6 +1,6 @@
-"""What the ledger talks about: scopes, budgets, reservations, receipts, balances, rows. Values only.
+"""Values of the ledger: scopes, budgets, reservations, receipts, balances, rows.
 
-Times are milliseconds since the Unix epoch inside the room, and seconds (``float``) in the values a caller sees.
+Times are integer milliseconds since the Unix epoch inside this package, and seconds (``float``) in public values.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError
 from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd
 
-State = Literal["pending", "settled", "voided", "lapsed", "refused"]
-Verb = Literal["settle", "void", "lapse", "reconcile", "book"]
-Kind = Literal["reserve", "settle", "void", "lapse", "reconcile", "book", "carried"]
-Status = Literal["reserved", "exact", "estimated", "unconfirmed", "void"]
+ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
+Verb = Literal["settle", "void", "expire", "reconcile", "book"]
+RowKind = Literal["reserve", "settle", "void", "expire", "reconcile", "book", "carried"]
+RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "void"]
 
 GLOBAL = "global"
 LIFETIME = "none"
-"""The window that never ends. Every scope is booked in it, budget or not."""
+"""The window that never ends. Every scope is booked in it, with or without a budget."""
 
 MAX_NANOUSD = 2**53 - 1
-"""The largest amount or limit, about 9.0 million USD: Redis' Lua computes in doubles, and one ledger has one rule."""
+"""Largest amount or limit, about 9.0 million USD. Redis' Lua computes in doubles, and every backend has one rule."""
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
-_SAFE = "-._~@+/:=,"  # readable in a name as it stands; everything else is percent-encoded
+_SAFE = "-._~@+/:=,"  # no space among them: scopes are stored separated by spaces
 _NAME_BYTES = 200
 _ROLLING = re.compile(r"([0-9]{1,9})s\Z")
 _CALENDAR = frozenset({"hour", "day", "week", "month"})
 
 
 def make_scope(kind: str, name: str) -> str:
-    """The scope of a raw name, whatever characters it has: ``make_scope("user", "a b%")`` is ``user:a%20b%25``.
+    """Make a scope from a raw name with any characters: ``make_scope("user", "a b%")`` is ``user:a%20b%25``.
 
     Raises:
         InvalidScopeError: The kind is not ``[a-z][a-z0-9_]*``, or the name is empty or over 200 bytes of UTF-8.
@@ -47,14 +47,14 @@ def make_scope(kind: str, name: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def parse_scope(text: str, *, template: bool = False) -> str:
-    """The canonical form of a scope: ``global`` or ``kind:name``, odd characters of the name percent-encoded.
+    """Return the canonical form of a scope: ``global`` or ``kind:name``, odd characters of the name percent-encoded.
 
     Args:
-        text: The scope. Percent escapes in it are kept, so that a canonical scope reads as itself.
-        template: Allow ``kind:*``, which in a budget gives each name its own.
+        text: The scope. Percent escapes in it are kept, so a canonical scope is returned unchanged.
+        template: Allow ``kind:*``: in a budget it gives each name its own limit.
 
     Raises:
-        InvalidScopeError: Not of this form.
+        InvalidScopeError: The text does not have this form.
     """
     if not isinstance(text, str):
         raise InvalidScopeError(text, "must be a string")
@@ -76,13 +76,14 @@ def parse_scope(text: str, *, template: bool = False) -> str:
 
 
 def parse_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """The canonical scopes of a call: ``global`` first (it is implied), then as given, each once.
+    """Return the canonical scopes of a call: ``global`` first (it is implied), then the others as given, each once.
 
-    A tuple is parsed once and remembered. Raises ``InvalidScopeError``.
+    Raises:
+        InvalidScopeError: One of them cannot be used.
     """
     if isinstance(scopes, str):
         return _parse_scopes((scopes,))
-    try:
+    try:  # tuples go through as they are: the same few combinations come back on every call, and are cached
         return _parse_scopes(scopes if type(scopes) is tuple else tuple(scopes))
     except TypeError:
         raise InvalidScopeError(scopes, "must be an iterable of strings") from None
@@ -110,10 +111,10 @@ def _check_kind(kind: str, text: str) -> None:
 
 
 def parse_window(text: str) -> str:
-    """The canonical form of a window: ``none``, ``hour``, ``day``, ``week``, ``month``, or rolling seconds, ``3600s``.
+    """Return the canonical form of a window: ``none``, ``hour``, ``day``, ``week``, ``month`` or ``3600s`` (rolling).
 
     Raises:
-        ConfigurationError: Not one of these.
+        ConfigurationError: The text is none of these.
     """
     if text == LIFETIME or text in _CALENDAR:
         return text
@@ -126,13 +127,13 @@ def parse_window(text: str) -> str:
 
 
 def rolling_seconds(window: str) -> int | None:
-    """The length of a rolling window in seconds; ``None`` for a calendar window or none."""
+    """Length of a rolling window in seconds; ``None`` for a calendar window and for ``none``."""
     match = _ROLLING.match(window)
     return int(match[1]) if match else None
 
 
 def bounded_nanousd(value: USD | NanoUSD, *, what: str = "amount") -> NanoUSD:
-    """An amount as the ledger takes it: rounded up, within ``MAX_NANOUSD``. Raises ``InvalidAmountError``."""
+    """Return an amount in nano-dollars, rounded up. Raises ``InvalidAmountError`` above ``MAX_NANOUSD``."""
     amount = ceil_nanousd(value, what=what)
     if amount > MAX_NANOUSD:
         raise InvalidAmountError(what, value, f"must be below {NanoUSD(MAX_NANOUSD + 1)}")
@@ -141,7 +142,7 @@ def bounded_nanousd(value: USD | NanoUSD, *, what: str = "amount") -> NanoUSD:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on what one scope may spend in one window. Two budgets are the same one by ``(scope, window)``.
+    """Limit on the spending of one scope in one window, its identity: another limit for the same replaces it.
 
     Args:
         scope: ``global``, ``kind:name``, or ``kind:*``, which gives each name its own budget of this size.
@@ -149,7 +150,8 @@ class Budget:
         window: ``none``, ``hour``, ``day``, ``week``, ``month`` (calendar, in ``timezone``), or rolling seconds
             (``3600s``).
         timezone: An IANA name. Weeks start on Monday.
-        warn_at: The part of the limit at which a settle reports a warning, once a window; ``None`` for never.
+        warn_at: Share of the limit, above 0 and up to 1, from which on a settle reports a warning, once per window;
+            ``None`` for never.
 
     Raises:
         InvalidScopeError, InvalidAmountError, ConfigurationError: A field that cannot be used.
@@ -164,10 +166,10 @@ class Budget:
     warn_nanousd: NanoUSD | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        limit = floor_nanousd(self.limit)
+        limit = floor_nanousd(self.limit)  # down, as amounts go up: rounding must never let a call through
         if limit > MAX_NANOUSD:
             raise InvalidAmountError("limit", self.limit, f"must be below {NanoUSD(MAX_NANOUSD + 1)}")
-        set_ = object.__setattr__
+        set_ = object.__setattr__  # the class is frozen
         set_(self, "scope", parse_scope(self.scope, template=True))
         set_(self, "window", parse_window(self.window))
         set_(self, "limit", limit.usd)
@@ -188,30 +190,30 @@ class Budget:
 
     @property
     def key(self) -> tuple[str, str]:
-        """``(scope, window)``: what a budget is known by."""
+        """The identity of a budget: ``(scope, window)``."""
         return self.scope, self.window
 
 
 class Reservation(NamedTuple):
-    """Money held for a call. ``created_at`` and ``expires_at`` are seconds since the Unix epoch."""
+    """Money held for a call (an authorization). ``created_at`` and ``expires_at`` are seconds since the Unix epoch."""
 
     id: str
     amount_nanousd: NanoUSD
     scopes: tuple[str, ...]
     created_at: float
     expires_at: float
-    state: State
+    state: ReservationState
 
     @property
     def amount(self) -> Decimal:
-        """US dollars."""
+        """``amount_nanousd`` in US dollars."""
         return self.amount_nanousd.usd
 
 
 class Receipt(NamedTuple):
     """Result of a resolution or a booking. The same settle again returns the first receipt, marked ``repeated``.
 
-    ``overrun_nanousd`` is what was spent beyond the reservation; ``late`` says that the lease had ended; ``warnings``
+    ``overrun_nanousd`` is what was spent beyond the reservation; ``late``: the hold had expired before; ``warnings``
     holds the ``(scope, window)`` of every budget whose ``warn_at`` this booking crossed, first in its window.
     ``repeated`` is true if an earlier call booked it, in this process or another: then this call changed nothing.
     """
@@ -221,7 +223,7 @@ class Receipt(NamedTuple):
     amount_nanousd: NanoUSD
     reserved_nanousd: NanoUSD
     overrun_nanousd: NanoUSD
-    status: Status
+    status: RowStatus
     late: bool
     warnings: tuple[tuple[str, str], ...]
     at: float
@@ -229,36 +231,36 @@ class Receipt(NamedTuple):
 
     @property
     def amount(self) -> Decimal:
-        """US dollars."""
+        """``amount_nanousd`` in US dollars."""
         return self.amount_nanousd.usd
 
 
 class Row(NamedTuple):
-    """One line of the ledger: appended, never changed. ``memo`` belongs to the caller.
+    """Row of the ledger: appended, never changed. ``memo`` is opaque to the ledger.
 
-    ``amount_nanousd`` is what the line says was reserved, spent, charged or corrected to (a void says zero);
-    ``at`` is when it was written and ``reserved_at`` whose window the money counts in, both seconds since the epoch. A
-    ``carried`` line has the sum, and the latest times, of lines that were moved to an archive.
+    ``amount_nanousd`` is the amount reserved, spent, charged or corrected to (zero for a void). ``at`` is when the row
+    was written; ``reserved_at`` decides in which window the money counts: both are seconds since the Unix epoch. A
+    ``carried`` row (carried forward) has the sum and the latest times of rows that were moved to an archive.
     """
 
     seq: int
-    kind: Kind
+    kind: RowKind
     id: str
     at: float
     amount_nanousd: NanoUSD
     scopes: tuple[str, ...]
-    status: Status
+    status: RowStatus
     reserved_at: float
     memo: bytes
 
     @property
     def amount(self) -> Decimal:
-        """US dollars."""
+        """``amount_nanousd`` in US dollars."""
         return self.amount_nanousd.usd
 
 
 class Balance(NamedTuple):
-    """Where one scope stands in one window. ``limit`` and ``available`` are ``None`` where there is no budget."""
+    """Balance of one scope in one window. ``limit`` and ``available`` are ``None`` where there is no budget."""
 
     limit_nanousd: NanoUSD | None
     settled_nanousd: NanoUSD

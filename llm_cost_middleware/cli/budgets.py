@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.budget.rules import Standing
+from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.money import NanoUSD, format_usd
 
@@ -65,9 +65,9 @@ def set_budget(
 
 @budgets.command()
 def sweep(context: typer.Context) -> None:
-    """Lapse every reservation whose lease has ended, as on_lapse says."""
+    """Expire every reservation whose time to live is over, as on_expiry says."""
     with open_ledger(*context.obj) as opened:
-        out.print(f"{opened.sweep()} reservations lapsed")
+        out.print(f"{opened.sweep()} reservations expired")
 
 
 @budgets.command()
@@ -109,7 +109,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _balance_row(row: Standing) -> dict[str, str | None]:
+def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
     balance = row.balance
     resets = row.resets_at
 

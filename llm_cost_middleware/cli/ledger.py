@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.budget.backend import Archived
+from llm_cost_middleware.budget.backend import ArchiveResult
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
@@ -85,7 +85,7 @@ def archive(
     _tell(moved)
 
 
-def _tell(moved: Archived) -> None:
+def _tell(moved: ArchiveResult) -> None:
     if moved.path is None:
         out.print("nothing to archive")
     else:
@@ -96,5 +96,5 @@ def _tell(moved: Archived) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if moved.kept:
-        out.print(f"{moved.kept:,} attempts as old stay: open, or not exact (`llm-cost ledger unconfirmed`)")
+    if moved.skipped:
+        out.print(f"{moved.skipped:,} attempts as old stay: open, or not exact (`llm-cost ledger unconfirmed`)")

@@ -51,6 +51,10 @@ def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Ite
         raise typer.Exit(1)
     options = config.ledger
     with Ledger.open(
-        url, tenant=options.tenant, durability=options.durability, lease_s=options.lease_s, on_lapse=options.on_lapse
+        url,
+        tenant=options.tenant,
+        durability=options.durability,
+        hold_ttl_s=options.hold_ttl_s,
+        on_expiry=options.on_expiry,
     ) as ledger:
         yield ledger

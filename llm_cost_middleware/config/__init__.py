@@ -98,8 +98,8 @@ class CostConfig:
         if not isinstance(self.prices, Mapping):
             raise ConfigurationError("must be a table", key="prices")
         put(self, "prices", MappingProxyType(dict(self.prices)))
-        if self.ledger.lease_s <= 0:
-            raise ConfigurationError("must be positive", key="ledger.lease_s")
+        if self.ledger.hold_ttl_s <= 0:
+            raise ConfigurationError("must be positive", key="ledger.hold_ttl_s")
 
     def _read_routing(self) -> RoutingPolicy:
         routing: object = self.routing  # as the caller gave it: a policy, or a table

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
@@ -13,6 +15,7 @@ from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.policy import Tier
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,8 @@ class LedgerConfig:
     url: str = "memory://"
     tenant: str = "default"
     durability: Literal["full", "normal"] = "full"
-    lease_s: float = 900.0
-    on_lapse: Literal["charge", "release"] = "charge"
+    hold_ttl_s: float = 900.0
+    on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
 
 
@@ -84,6 +87,8 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
         raise ConfigurationError(f"must be a table, not {value!r}", key=key)
     assert is_dataclass(kind)  # noqa: S101 - the sections are all defined in this package
     known = {field.name: field for field in fields(kind) if field.init}
+    if kind is LedgerConfig:
+        value = _renamed(value, key)
     hints = get_type_hints(kind)
     for name in value:
         if name not in known:
@@ -98,6 +103,16 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
         return kind(**read)
     except ConfigurationError as error:
         raise error if error.key and "." in error.key else ConfigurationError(str(error), key=key) from None
+
+
+def _renamed(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a table with the present names of its keys; log former ones: a writer of TOML sees no warnings."""
+    found = dict(table)
+    for old in RENAMED.keys() & found.keys():
+        new = new_name(old, found, section=f"{key}.", stacklevel=6)
+        _log.warning("%s.%s is now called %s", key, old, new)
+        found[new] = found.pop(old)
+    return found
 
 
 def read_tiers(value: object) -> tuple[Tier, ...]:

@@ -20,6 +20,6 @@ def read_settings(config: CostConfig) -> Settings:
         calibrated=output.estimate == "calibrated",
         learning=config.routing.kind == "learned" or config.routing.explore > 0,
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
-        lease_s=config.ledger.lease_s,
+        hold_ttl_s=config.ledger.hold_ttl_s,
         timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
     )

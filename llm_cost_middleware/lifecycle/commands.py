@@ -11,8 +11,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallStream
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
-    from llm_cost_middleware.budget.ledger.face import Outcome
+    from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
     from llm_cost_middleware.provider import UsageReading
 
 
@@ -75,7 +74,7 @@ class HandOffStream(NamedTuple):
 
     opened: OpenedStream
     reservation_id: str | None
-    lease_s: float
+    hold_ttl_s: float
     deadline: float = inf
     """Monotonic seconds at which the call has lasted long enough."""
 
@@ -115,7 +114,7 @@ class Settle(LedgerCommand):
 
     reservation_id: str
     amount: NanoUSD
-    status: Outcome
+    status: SettlementStatus
     memo: bytes = b""
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
@@ -142,7 +141,7 @@ class PostUnreserved(LedgerCommand):
     reservation_id: str
     amount: NanoUSD
     scopes: tuple[str, ...]
-    status: Outcome
+    status: SettlementStatus
     memo: bytes = b""
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:

@@ -145,7 +145,7 @@ class CallFlow:
             else:
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s
-                    end = yield HandOffStream(answer, reserved.reservation_id, self.settings.lease_s, deadline)
+                    end = yield HandOffStream(answer, reserved.reservation_id, self.settings.hold_ttl_s, deadline)
                     yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)

@@ -83,7 +83,7 @@ class Reserving:
         scopes = call.scopes_at(quote.target)
         memo = encode_memo(call_id=call.id, attempt=number, target=quote.target)
         try:
-            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._settings.lease_s, memo)
+            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._settings.hold_ttl_s, memo)
         except LedgerUnavailableError as error:
             if not self._settings.allow_unavailable:
                 raise

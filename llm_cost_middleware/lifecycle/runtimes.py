@@ -38,7 +38,7 @@ class RuntimePool:
         self.sync = Runtime(self.ledger, clock, None, self.orphans)
         self._shared = self.sync
         if url.startswith("sqlite:"):
-            over = {name: self._options[name] for name in ("clock", "lease_s", "on_lapse")}
+            over = {name: self._options[name] for name in ("clock", "hold_ttl_s", "on_expiry")}
             self._shared = Runtime(self.ledger, clock, AsyncLedger.over(self.ledger, **over), self.orphans)
         self._is_shared = not self.blocks or self._shared is not self.sync
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

@@ -147,7 +147,7 @@ class Settling:
                 return (yield verb), interruption
             except LedgerError as error:
                 _log.error(
-                    "%s failed; what is reserved will lapse and be charged: %s", type(verb).__name__.lower(), error
+                    "%s failed; what is reserved will expire and be charged: %s", type(verb).__name__.lower(), error
                 )
                 return None, interruption
             except GeneratorExit:

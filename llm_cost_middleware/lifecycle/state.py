@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.budget.ledger.face import Outcome as Status
+from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.metering import PricedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
@@ -41,7 +41,7 @@ class Settings:
     learning: bool = False
     """Decisions carry hashed n-grams of the text, to learn from later."""
     server_tool_allowance: NanoUSD = ZERO
-    lease_s: float = 900.0
+    hold_ttl_s: float = 900.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -109,7 +109,7 @@ class Posting(NamedTuple):
     """The amount to book for an attempt, and the usage and the price that it rests on."""
 
     amount_nanousd: NanoUSD
-    status: Status
+    status: SettlementStatus
     reading: UsageReading | None = None
     priced: PricedCall | None = None
 

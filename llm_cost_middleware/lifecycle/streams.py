@@ -43,7 +43,7 @@ class StreamSettlement:
         self._command, self._clock, self._orphaned, self._resume = command, clock, orphaned, resume
         self._ending = Lock()
         held = command.reservation_id is not None
-        self._renew_at = clock.monotonic() + command.lease_s / 2 if held else inf
+        self._renew_at = clock.monotonic() + command.hold_ttl_s / 2 if held else inf
         self._due = min(self._renew_at, command.deadline)
 
     @property
@@ -78,9 +78,9 @@ class StreamSettlement:
             self._due = inf  # the usage is complete, so the call is paid for: do not time it out
         if now < self._renew_at or command.reservation_id is None:
             return None
-        self._renew_at = now + command.lease_s / 2
+        self._renew_at = now + command.hold_ttl_s / 2
         self._due = min(self._renew_at, command.deadline)
-        return Extend(command.reservation_id, command.lease_s)
+        return Extend(command.reservation_id, command.hold_ttl_s)
 
     def seconds_left(self) -> float:
         """Seconds to the deadline."""

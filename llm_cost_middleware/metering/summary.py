@@ -13,15 +13,15 @@ _NO_MEMO = Memo("", 0, None)
 
 
 class MemoSummary:
-    """``Summary`` of a pipeline's memos: calls and usage by model and price version."""
+    """``MemoAggregator`` of the memos that a pipeline writes: calls and usage by model and price version."""
 
-    def label(self, memo: bytes) -> Hashable:
-        """See ``Summary``."""
+    def group_key(self, memo: bytes) -> Hashable:
+        """See ``MemoAggregator``."""
         read = _read(memo)
         return read.target, read.price_version
 
-    def total(self, memos: Sequence[bytes]) -> bytes:
-        """See ``Summary``."""
+    def combine(self, memos: Sequence[bytes]) -> bytes:
+        """See ``MemoAggregator``."""
         read = [_read(memo) for memo in memos]
         items: dict[tuple[str | None, str], TokenUsage] = {}
         for memo in read:

@@ -1,4 +1,4 @@
-"""The blocking face of an asynchronous backend, so that one suite judges both."""
+"""Blocking façade of an asynchronous backend, so that one suite tests both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llm_cost_middleware.budget.backend import AsyncBackend
 from llm_cost_middleware.budget.model import Row
 
 
-class Blocking:
-    """``Backend`` over an ``AsyncBackend`` on an event loop of its own."""
+class BlockingFacade:
+    """``Backend`` over an ``AsyncBackend``, on an event loop of its own."""
 
     def __init__(self, backend: AsyncBackend) -> None:
         self._backend, self._runner, self._closed = backend, asyncio.Runner(), False
@@ -24,7 +24,7 @@ class Blocking:
         return lambda *args, **kwargs: self._runner.run(verb(*args, **kwargs))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
-        """See ``Backend``; fetched at once."""
+        """See ``Backend``. All rows are fetched at once."""
 
         async def fetch() -> list[Row]:
             return [row async for row in self._backend.rows(since, scope)]

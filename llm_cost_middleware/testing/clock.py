@@ -1,4 +1,4 @@
-"""A clock that is turned by hand."""
+"""Clock that tests advance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class FakeClock:
-    """``Clock`` for tests: time passes when a test says so, and when somebody sleeps.
+    """``Clock`` for tests: time passes in ``advance``, and when code under test sleeps.
 
     Args:
         start: Wall time in seconds since the Unix epoch; by default 2026-01-15 12:00 UTC.
@@ -21,21 +21,21 @@ class FakeClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds since the clock was made."""
+        """Seconds since the clock was created."""
         return self._monotonic
 
     def sleep(self, seconds: float) -> None:
-        """Let the time pass at once; ``slept`` remembers."""
+        """Advance at once, and append to ``slept``."""
         self.slept.append(seconds)
         self.advance(seconds)
 
     async def asleep(self, seconds: float) -> None:
-        """Let the time pass at once, and other tasks run."""
+        """Advance at once, and let other tasks run."""
         self.sleep(seconds)
         await asyncio.sleep(0)
 
     def advance(self, seconds: float) -> None:
-        """Let the time pass."""
+        """Advance wall and monotonic time."""
         self._now += seconds
         self._monotonic += seconds
 

@@ -1,4 +1,4 @@
-"""The conformance suite: what every ledger backend must do, judged by an oracle that reads the storage itself."""
+"""Conformance suite of ledger backends, checked by an oracle that reads the storage itself."""
 
 # ruff: noqa: S101, D102, PLR2004 - what tests are made of: asserts, sentences as names, expected values
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llm_cost_middleware.budget.backend import Backend, Journaling
+from llm_cost_middleware.budget.backend import Backend, SupportsJournal
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Verb
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -23,14 +23,14 @@ TTL = 60_000
 
 
 class LedgerBackendTests:
-    """Subclass it and say how your storage is opened and read; pytest does the rest."""
+    """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:
         """Open the storage; a second call in one test opens the same one again."""
         raise NotImplementedError
 
     def raw_rows(self, backend: Backend) -> Iterable[Row]:
-        """Read every row past the backend, in the order they were written."""
+        """Read every row without the backend, in the order they were written."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -48,8 +48,8 @@ class LedgerBackendTests:
         audit(backend.read(None), list(self.raw_rows(backend)))
 
     def sums(self, backend: Backend, scope: str, window: str = "none") -> tuple[int, int]:
-        figures = backend.read((scope,)).figures
-        return next((line.settled, line.pending) for line in figures if (line.scope, line.window) == (scope, window))
+        totals = backend.read((scope,)).totals
+        return next((line.settled, line.pending) for line in totals if (line.scope, line.window) == (scope, window))
 
     def reserve(
         self, backend: Backend, id_: str, amount: int, scopes: tuple[str, ...] = GLOBAL, ttl: int = TTL
@@ -221,9 +221,9 @@ class LedgerBackendTests:
             assert second == third == first._replace(repeated=True)
         again.close()
 
-    # --- leases ----------------------------------------------------------------------------------------------------
+    # --- expiry ----------------------------------------------------------------------------------------------------
 
-    def test_a_lapsed_lease_is_charged_or_released(self, backend: Backend, clock: FakeClock) -> None:
+    def test_an_expired_hold_is_charged_or_released(self, backend: Backend, clock: FakeClock) -> None:
         self.reserve(backend, "a", 8)
         assert backend.sweep(charge=True, limit=10) == 0
         clock.advance(TTL / 1000)
@@ -234,9 +234,9 @@ class LedgerBackendTests:
         clock.advance(TTL / 1000)
         assert backend.sweep(charge=False, limit=10) == 1
         assert self.sums(backend, "global") == (8, 0)
-        assert [row.status for row in self.raw_rows(backend) if row.kind == "lapse"] == ["unconfirmed"] * 2
+        assert [row.status for row in self.raw_rows(backend) if row.kind == "expire"] == ["unconfirmed"] * 2
 
-    def test_a_sweep_takes_no_more_than_it_was_told(self, backend: Backend, clock: FakeClock) -> None:
+    def test_a_sweep_expires_no_more_than_its_limit(self, backend: Backend, clock: FakeClock) -> None:
         for number in range(5):
             self.reserve(backend, f"a{number}", 1)
         clock.advance(TTL / 1000)
@@ -254,7 +254,7 @@ class LedgerBackendTests:
         backend.resolve("reconcile", "c", 4, status="exact")
         assert self.sums(backend, "global") == (7, 0)
 
-    def test_an_extended_lease_lasts(self, backend: Backend, clock: FakeClock) -> None:
+    def test_an_extended_hold_lasts(self, backend: Backend, clock: FakeClock) -> None:
         self.reserve(backend, "a", 8)
         clock.advance(30)
         longer = backend.extend("a", TTL)
@@ -348,7 +348,7 @@ class LedgerBackendTests:
         backend.set_budget(Budget("global", NanoUSD(10), "month", "Europe/Paris", warn_at=None))
         self.reserve(backend, "a", 6)
         again = self.open(clock)
-        assert again.read(None).book.budgets == backend.read(()).book.budgets
+        assert again.read(None).budget_index.budgets == backend.read(()).budget_index.budgets
         self.refused(again, "b", 5)
         receipt = again.resolve("settle", "a", 2, status="exact")
         assert backend.resolve("settle", "a", 2, status="exact") == receipt._replace(repeated=True)
@@ -357,13 +357,13 @@ class LedgerBackendTests:
         again.close()
 
     def test_a_journal_remembers(self, backend: Backend) -> None:
-        if not isinstance(backend, Journaling) or backend.journal is None:
+        if not isinstance(backend, SupportsJournal) or backend.journal is None:
             pytest.skip("this backend keeps no journal")
         for number in range(3):
             backend.journal.append("decision", f"call-{number}", 100.5 + number, bytes([number]))
         backend.journal.append("outcome", "call-0", 101.0, b"\xff")
-        marks = list(backend.journal.read("decision", 101.5))
-        assert [(mark.id, mark.at, mark.data) for mark in marks] == [
+        entries = list(backend.journal.read("decision", 101.5))
+        assert [(entry.id, entry.at, entry.data) for entry in entries] == [
             ("call-1", 101.5, b"\x01"),
             ("call-2", 102.5, b"\x02"),
         ]
@@ -387,7 +387,7 @@ class LedgerBackendTests:
 
     threads = 16
 
-    def test_one_id_from_many_sides_is_booked_once(self, backend: Backend) -> None:
+    def test_one_id_from_many_threads_is_booked_once(self, backend: Backend) -> None:
         def attempt(_: int) -> tuple[int, bool]:
             self.reserve(backend, "a", 10)
             receipt = backend.resolve("settle", "a", 7, status="exact")

@@ -1,7 +1,7 @@
-"""The oracle: what every scope must carry, summed up from the raw rows alone.
+"""Oracle: the sums that every scope must have, computed from the raw rows alone.
 
-It shares no code with ``budget.rules``: windows are told by the labels of local time, not by their first second, and
-sums are made anew each time.
+It shares no code with ``budget.rules``: windows are compared by labels of local time, not by their first second, and
+sums are computed anew each time.
 """
 
 # ruff: noqa: S101 - asserts are what a test is made of
@@ -17,7 +17,7 @@ from llm_cost_middleware.budget.model import Budget, Row
 
 
 def same_window(budget: Budget | None, then: int, now: int) -> bool:
-    """Whether money of ``then`` counts at ``now`` (both ms) in the window of a budget."""
+    """Return whether money of ``then`` counts at ``now`` (both ms) in the window of a budget."""
     if budget is None or budget.window == "none":
         return True
     if budget.window[-1] == "s" and budget.window[0].isdigit():
@@ -41,10 +41,10 @@ def _label(budget: Budget, at: int) -> tuple[object, ...]:
 
 
 def sums(rows: Iterable[Row], budget: Budget | None, scope: str, now: int) -> tuple[int, int]:
-    """Settled and pending nano-dollars of a scope under a budget at ``now`` (ms), from the rows in their order."""
+    """Return settled and pending nano-dollars of a scope under a budget at ``now`` (ms), from the ordered rows."""
     held: dict[str, int] = {}
     spent: dict[str, int] = {}
-    born: dict[str, int] = {}
+    created: dict[str, int] = {}
     for row in rows:
         if scope not in row.scopes:
             continue
@@ -53,10 +53,10 @@ def sums(rows: Iterable[Row], budget: Budget | None, scope: str, now: int) -> tu
         else:
             held.pop(row.id, None)
             spent[row.id] = row.amount_nanousd
-        born.setdefault(row.id, round((row.reserved_at if row.kind == "carried" else row.at) * 1000))
+        created.setdefault(row.id, round((row.reserved_at if row.kind == "carried" else row.at) * 1000))
     return (
-        sum(amount for id_, amount in spent.items() if same_window(budget, born[id_], now)),
-        sum(amount for id_, amount in held.items() if same_window(budget, born[id_], now)),
+        sum(amount for id_, amount in spent.items() if same_window(budget, created[id_], now)),
+        sum(amount for id_, amount in held.items() if same_window(budget, created[id_], now)),
     )
 
 
@@ -69,21 +69,21 @@ def audit(snapshot: Snapshot, rows: list[Row]) -> None:
     reserved = [row.id for row in rows if row.kind in {"reserve", "book"}]
     assert len(reserved) == len(set(reserved)), "an id was reserved or booked twice"
     booked = set()
-    for figure in snapshot.figures:
-        budget = snapshot.book.of(figure.scope).get(figure.window)
-        want = sums(rows, budget, figure.scope, snapshot.now)
-        got = figure.settled, figure.pending
-        assert got == want, f"{figure.scope} in {figure.window}: {got}, but the rows say {want}"
-        booked.add(figure.scope)
+    for account in snapshot.totals:
+        budget = snapshot.budget_index.for_scope(account.scope).get(account.window)
+        want = sums(rows, budget, account.scope, snapshot.now)
+        got = account.settled, account.pending
+        assert got == want, f"{account.scope} in {account.window}: {got}, but the rows say {want}"
+        booked.add(account.scope)
     missing = {scope for row in rows for scope in row.scopes} - booked
     assert not missing, f"booked, but not in the snapshot: {missing}"
-    lifetime = {figure.scope: figure for figure in snapshot.figures if figure.window == "none"}
-    users = [figure for scope, figure in lifetime.items() if scope.startswith("user:")]
+    lifetime = {account.scope: account for account in snapshot.totals if account.window == "none"}
+    users = [account for scope, account in lifetime.items() if scope.startswith("user:")]
     if (
         users
         and "global" in lifetime
         and all(sum(scope.startswith("user:") for scope in row.scopes) <= 1 for row in rows)
     ):
         top = lifetime["global"]
-        assert top.settled >= sum(figure.settled for figure in users), "users spent more than global"
-        assert top.pending >= sum(figure.pending for figure in users), "users hold more than global"
+        assert top.settled >= sum(account.settled for account in users), "users spent more than global"
+        assert top.pending >= sum(account.pending for account in users), "users hold more than global"

@@ -1,4 +1,4 @@
-"""Random histories against a toy ledger: duplicate, reordered and late messages, clock jumps, crashes between steps."""
+"""Random histories against the reference ledger: duplicate, reordered and late calls, clock jumps, crashes."""
 
 # ruff: noqa: S101, D102 - asserts are what a test is made of; the rules of the machine are named for what they do
 
@@ -16,7 +16,7 @@ from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictE
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.clock import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.testing.toy import Answer, ToyLedger
+from llm_cost_middleware.testing.reference import ReferenceLedger, Verdict
 
 _IDS = st.integers(0, 11).map("call-{}".format)  # few, so that histories meet
 _AMOUNTS = st.integers(0, 60)
@@ -39,7 +39,7 @@ _JUMPS = st.sampled_from([-30.0, -0.25, 45.0, 5400.0])
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One history. What is opened and read comes from ``ledger_state_machine``."""
+    """Machine of one history. ``ledger_state_machine`` gives it what to open and to read."""
 
     open_: Callable[[FakeClock], Backend]
     raw_rows: Callable[[Backend], Iterable[Row]]
@@ -48,15 +48,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.toy = ToyLedger()
+        self.reference = ReferenceLedger()
         self.backend = type(self).open_(self.clock)
 
     @property
     def now(self) -> int:
         return int(self.clock.now() * 1000)
 
-    def agree(self, expected: Answer, call: Callable[[], Any]) -> Any:
-        """Make the call and compare how it ends."""
+    def agree(self, expected: Verdict, call: Callable[[], Any]) -> Any:
+        """Make a call and compare its outcome with the expected one."""
         try:
             got, value = "ok", call()
         except BudgetExceededError as error:
@@ -65,48 +65,48 @@ class LedgerMachine(RuleBasedStateMachine):
             got, value = "conflict", None
         except ReservationNotFoundError:
             got, value = "missing", None
-        assert got == expected, f"the backend says {got}, the toy {expected}"
+        assert got == expected, f"the backend: {got}, the reference: {expected}"
         return value
 
     @rule(pattern=_PATTERNS, window=_WINDOWS, zone=_ZONES, limit=_LIMITS)
     def set_budget(self, pattern: str, window: str, zone: str, limit: int) -> None:
         budget = Budget(pattern, NanoUSD(limit), window, zone)
         self.backend.set_budget(budget)
-        self.toy.budgets[budget.key] = budget
+        self.reference.budgets[budget.key] = budget
 
-    @precondition(lambda self: self.toy.budgets)
+    @precondition(lambda self: self.reference.budgets)
     @rule(data=st.data())
     def remove_budget(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.toy.budgets)))
-        del self.toy.budgets[key]
+        key = data.draw(st.sampled_from(sorted(self.reference.budgets)))
+        del self.reference.budgets[key]
         assert self.backend.remove_budget(*key)
         assert not self.backend.remove_budget(*key)
 
     @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SCOPES, ttl=_TTLS)
     def reserve(self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int) -> None:
-        expected, facts = self.toy.reserve(id_, amount, scopes, ttl, self.now)
+        expected, facts = self.reference.reserve(id_, amount, scopes, ttl, self.now)
         got = self.agree(expected, lambda: self.backend.reserve(id_, amount, scopes, ttl, b"m", fresh=False))
         if isinstance(facts, tuple):
-            figures = got.scope, got.settled * 10**9, got.pending * 10**9, got.requested * 10**9
-            assert figures == (*facts, amount), f"refused with {figures}, the toy with {facts}"
+            totals = got.scope, got.settled * 10**9, got.pending * 10**9, got.requested * 10**9
+            assert totals == (*facts, amount), f"refused with {totals}, the reference with {facts}"
         elif expected == "ok":
-            assert got.state == facts, f"state {got.state}, the toy {facts}"
+            assert got.state == facts, f"state {got.state}, the reference {facts}"
 
-    @precondition(lambda self: self.toy.budgets)
+    @precondition(lambda self: self.reference.budgets)
     @rule(id_=_IDS, scopes=_SCOPES, ttl=_TTLS, beyond=st.integers(0, 1), data=st.data())
-    def reserve_to_the_brim(
+    def reserve_up_to_limit(
         self, id_: str, scopes: tuple[str, ...], ttl: int, beyond: int, data: st.DataObject
     ) -> None:
-        """What is left to the last nano-dollar, or one more: chance alone rarely stands at the edge."""
-        budgets = [(scope, budget) for scope in scopes for budget in self.toy.budgets_of(scope)]
+        """Reserve exactly what is left, or one nano-dollar more: random amounts rarely hit the limit."""
+        budgets = [(scope, budget) for scope in scopes for budget in self.reference.budgets_of(scope)]
         if budgets:
             scope, budget = data.draw(st.sampled_from(budgets))
-            left = budget.limit_nanousd - sum(self.toy.sums(scope, budget, self.now))
+            left = budget.limit_nanousd - sum(self.reference.sums(scope, budget, self.now))
             self.reserve(id_=id_, amount=max(left, 0) + beyond, scopes=scopes, ttl=ttl)
 
     @rule(id_=_IDS, scopes=_SCOPES, amount=_AMOUNTS, spent=_AMOUNTS, charge=st.booleans())
-    def settle_after_the_lease(self, id_: str, scopes: tuple[str, ...], amount: int, spent: int, charge: bool) -> None:
-        """A reservation that lapses and is settled all the same."""
+    def settle_after_expiry(self, id_: str, scopes: tuple[str, ...], amount: int, spent: int, charge: bool) -> None:
+        """Settle a reservation that has expired."""
         self.reserve(id_=id_, amount=amount, scopes=scopes, ttl=1)
         self.clock.advance(1.0)
         self.sweep(charge=charge)
@@ -114,9 +114,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(id_=_IDS, amount=_AMOUNTS, twice=st.booleans())
     def settle(self, id_: str, amount: int, twice: bool) -> None:
-        line = self.toy.lines.get(id_)
-        amount = line.first if twice and line is not None and line.first is not None else amount
-        expected = self.toy.settle(id_, amount)
+        row = self.reference.rows.get(id_)
+        amount = row.first if twice and row is not None and row.first is not None else amount
+        expected = self.reference.settle(id_, amount)
         receipt = self.agree(expected, lambda: self.backend.resolve("settle", id_, amount, status="exact"))
         if expected == "ok":
             assert receipt.amount_nanousd == amount
@@ -125,28 +125,28 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(id_=_IDS)
     def void(self, id_: str) -> None:
-        self.agree(self.toy.void(id_), lambda: self.backend.resolve("void", id_, 0, status="void"))
+        self.agree(self.reference.void(id_), lambda: self.backend.resolve("void", id_, 0, status="void"))
 
     @rule(id_=_IDS, amount=_AMOUNTS)
     def reconcile(self, id_: str, amount: int) -> None:
-        expected = self.toy.reconcile(id_, amount)
+        expected = self.reference.reconcile(id_, amount)
         self.agree(expected, lambda: self.backend.resolve("reconcile", id_, amount, status="exact"))
 
     @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SCOPES)
     def book(self, id_: str, amount: int, scopes: tuple[str, ...]) -> None:
-        expected = self.toy.book(id_, amount, scopes, self.now)
+        expected = self.reference.book(id_, amount, scopes, self.now)
         self.agree(expected, lambda: self.backend.resolve("book", id_, amount, scopes=scopes, status="exact"))
 
     @rule(id_=_IDS, ttl=_TTLS)
     def extend(self, id_: str, ttl: int) -> None:
-        expected = self.toy.extend(id_, self.now + ttl)
+        expected = self.reference.extend(id_, self.now + ttl)
         got = self.agree(expected, lambda: self.backend.extend(id_, ttl))
         if expected == "ok":
-            assert round(got.expires_at * 1000) == self.toy.lines[id_].expires
+            assert round(got.expires_at * 1000) == self.reference.rows[id_].expires
 
     @rule(charge=st.booleans())
     def sweep(self, charge: bool) -> None:
-        expected = self.toy.sweep(self.now, charge=charge)
+        expected = self.reference.sweep(self.now, charge=charge)
         assert self.backend.sweep(charge=charge, limit=1000) == expected
 
     @rule(seconds=_STEPS)
@@ -165,12 +165,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def everything_adds_up(self) -> None:
         snapshot, rows = self.backend.read(None), list(type(self).raw_rows(self.backend))
         audit(snapshot, rows)
-        for figure in snapshot.figures:
-            budget = next((known for known in self.toy.budgets_of(figure.scope) if known.window == figure.window), None)
-            want = self.toy.sums(figure.scope, budget, self.now)
-            got = figure.settled, figure.pending
-            assert got == want, f"{figure.scope} in {figure.window}: {got}, the toy {want}"
-        assert set(snapshot.book.budgets) == set(self.toy.budgets.values())
+        for account in snapshot.totals:
+            budget = next(
+                (known for known in self.reference.budgets_of(account.scope) if known.window == account.window), None
+            )
+            want = self.reference.sums(account.scope, budget, self.now)
+            got = account.settled, account.pending
+            assert got == want, f"{account.scope} in {account.window}: {got}, the reference {want}"
+        assert set(snapshot.budget_index.budgets) == set(self.reference.budgets.values())
 
     def teardown(self) -> None:
         self.backend.close()
@@ -183,11 +185,11 @@ def ledger_state_machine(
     *,
     dispose: Callable[[], None] = lambda: None,
 ) -> type[RuleBasedStateMachine]:
-    """A hypothesis state machine for one kind of backend; its ``TestCase`` is what pytest collects.
+    """Make a hypothesis state machine for one backend; pytest collects its ``TestCase``.
 
     Args:
-        open_: Opens the storage; within one history a second call opens the same one again, as after a crash.
-        raw_rows: Reads the rows past the backend.
+        open_: Opens the storage. In one history a second call opens the same one again, as after a crash.
+        raw_rows: Reads the rows without the backend.
         dispose: Called after each history: the next ``open_`` must find an empty storage.
     """
     members = {"open_": staticmethod(open_), "raw_rows": staticmethod(raw_rows), "dispose": staticmethod(dispose)}

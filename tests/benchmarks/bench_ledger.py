@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -20,12 +21,14 @@ from statistics import median
 
 import redis
 
-from llm_cost_middleware.budget.backends.redis.client import source
+from llm_cost_middleware.budget.backends.redis.client import load_script
 from llm_cost_middleware.budget.backends.sqlite import backend as sql
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.testing.servers import RedisServer, server_binaries
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))  # run as a script, not by pytest
+from redis_servers import RedisServer, server_binaries
 
 SCOPES = ("user:1", "team:a")
 BOUND, ACTUAL = NanoUSD(1000), NanoUSD(700)
@@ -226,7 +229,7 @@ def sqlite(folder):
 def raw_scripts(url):
     """The two scripts of a pair with their arguments made before, from bare redis-py."""
     client = redis.Redis.from_url(url)
-    scripts = {name: client.script_load(source(name)[0]) for name in ("reserve", "resolve")}
+    scripts = {name: client.script_load(load_script(name)[0]) for name in ("reserve", "resolve")}
     tag, mine, numbers = "{llm-cost:default}", os.urandom(6).hex(), count()
     version = client.hget(f"{tag}:budgets", "version")
     fixed = [f"{tag}:{name}" for name in ("budgets", "seq", "rows", "open", "accounts")]

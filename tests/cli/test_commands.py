@@ -65,17 +65,17 @@ def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
 
 def test_budgets_are_shown_set_and_exported(ledger):
     url, settled = ledger
-    standings = {line["scope"]: line for line in json.loads(_run("budgets", "--ledger", url, "--json"))}
-    assert standings["global"]["limit"] == "$5.00"
-    assert standings["user:42"]["window"] == "day"
-    assert standings["user:42"]["resets"]
+    scope_balances = {line["scope"]: line for line in json.loads(_run("budgets", "--ledger", url, "--json"))}
+    assert scope_balances["global"]["limit"] == "$5.00"
+    assert scope_balances["user:42"]["window"] == "day"
+    assert scope_balances["user:42"]["resets"]
     assert "available" in _run("budgets", "--ledger", url)
     assert "$2.50" in _run("budgets", "--ledger", url, "set", "team:a", "2.50", "--window", "month")
     assert "team:a" in _run("budgets", "--ledger", url)
     rows = [json.loads(line) for line in _run("budgets", "--ledger", url, "export", "--json").splitlines()]
     assert sum(round(float(row["amount_usd"]) * 1e9) for row in rows if row["kind"] == "settle") == settled
     assert _run("budgets", "--ledger", url, "export").startswith("seq,at,kind,id")
-    assert "0 reservations lapsed" in _run("budgets", "--ledger", url, "sweep")
+    assert "0 reservations expired" in _run("budgets", "--ledger", url, "sweep")
 
 
 def test_rows_can_be_looked_at_and_corrected(ledger):

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
-from llm_cost_middleware.budget.backends.sqlite.store import Store
+from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.metering import MemoSummary
 
@@ -37,9 +37,9 @@ def main(url, before, step):
 
         setattr(owner, name, marked)
 
-    around(Store, "write")
+    around(LedgerFile, "write")
     around(archive.Archive, "_carry")
-    around(archive, "carried")  # between the statements of one transaction
+    around(archive, "roll_up")  # between the statements of one transaction
     around(archive_file, "_flush")
     around(archive_file, "_line")
     around(os, "fsync")

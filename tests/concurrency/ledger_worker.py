@@ -29,11 +29,11 @@ def main(url, folder, seed, step="", count="0"):
             if left[0] <= 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def inside(self, *arguments, _write=SQLiteBackend._book_entry):
+    def inside(self, *arguments, _write=SQLiteBackend._append_row):
         _write(self, *arguments)
         reached("inside a transaction")
 
-    SQLiteBackend._book_entry = inside  # killed between the statements of one transaction
+    SQLiteBackend._append_row = inside  # killed between the statements of one transaction
     ledger = Ledger.open(url)
     with (
         (Path(folder) / f"bill-{seed}").open("a", buffering=1) as bill,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis_servers import RedisServer
 
 import llm_cost_middleware
 from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
@@ -22,7 +23,6 @@ from llm_cost_middleware.metering import MemoSummary, decode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.testing.servers import RedisServer
 
 WORKER = Path(__file__).with_name("archive_worker.py")
 BORN, BEFORE = 1_760_000_000, 1_761_000_000

@@ -7,13 +7,13 @@ import time
 
 import pytest
 import redis
+from redis_servers import RedisServer
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.testing.servers import RedisServer
 
 
 def wait_until_up(ledger):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _State
+from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import LedgerBackendTests
@@ -11,7 +11,7 @@ from llm_cost_middleware.testing import LedgerBackendTests
 class TestMemory(LedgerBackendTests):
     @pytest.fixture(autouse=True)
     def storage(self):
-        self.state = _State()
+        self.state = _SharedState()
 
     def open(self, clock):
         return MemoryBackend(clock, self.state)

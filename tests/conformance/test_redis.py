@@ -4,13 +4,13 @@ from contextlib import closing
 
 import pytest
 import redis
+from redis_servers import server_binaries
 
 from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend, RedisBackend
-from llm_cost_middleware.budget.backends.redis.dialogue import Script
+from llm_cost_middleware.budget.backends.redis.protocol import Script
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.testing import Blocking, LedgerBackendTests
-from llm_cost_middleware.testing.servers import server_binaries
+from llm_cost_middleware.testing import BlockingFacade, LedgerBackendTests
 
 
 @pytest.mark.parametrize("server", sorted(server_binaries()), indirect=True)
@@ -40,16 +40,16 @@ class TestRedisFromAnEventLoop(TestRedis):
     threads = 1  # one loop
 
     def open(self, clock):
-        return Blocking(AsyncRedisBackend.open(self.url, clock, "default"))
+        return BlockingFacade(AsyncRedisBackend.open(self.url, clock, "default"))
 
 
 class LosesReplies(RedisBackend):
     """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
 
-    def say(self, line):
+    def execute(self, line):
         if isinstance(line, Script) and line.name in {"reserve", "resolve", "extend"}:
-            super().say(line)
-        return super().say(line)
+            super().execute(line)
+        return super().execute(line)
 
 
 class TestRedisWithLostReplies(TestRedis):

@@ -9,7 +9,7 @@ from llm_cost_middleware.budget.backend import InThread
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.testing import Blocking, LedgerBackendTests
+from llm_cost_middleware.testing import BlockingFacade, LedgerBackendTests
 
 
 class TestSQLite(LedgerBackendTests):
@@ -33,4 +33,4 @@ class TestSQLiteFromAnEventLoop(TestSQLite):
     threads = 1  # one loop
 
     def open(self, clock):
-        return Blocking(InThread(super().open(clock)))
+        return BlockingFacade(InThread(super().open(clock)))

@@ -180,7 +180,7 @@ class House:
         assert balance.settled_nanousd >= bill
         if set(self.resolutions) <= {"exact", "void"}:
             assert balance.settled_nanousd == bill
-        rows = [row for row in self.pipeline.ledger.rows() if row.kind in {"settle", "book", "lapse"}]
+        rows = [row for row in self.pipeline.ledger.rows() if row.kind in {"settle", "book", "expire"}]
         assert sum(row.amount_nanousd for row in rows) == balance.settled_nanousd
         records = self.pipeline.records()
         assert [record.cost_nanousd for record in records] == [row.amount_nanousd for row in rows]

@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from llm_cost_middleware import BudgetExceededError, cost_context
-from llm_cost_middleware.budget.backends.sqlite import queue
+from llm_cost_middleware.budget.backends.sqlite import group_commit
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
-from llm_cost_middleware.budget.backends.sqlite.store import Store
+from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.routing.decisions import DecisionLog
 from llm_cost_middleware.simulator import Fault
@@ -129,7 +129,7 @@ def test_a_refused_call_leaves_its_decision(houses):
 def test_nothing_that_blocks_runs_on_the_event_loop(houses, monkeypatch):
     """Neither money nor journal, nor what a dropped stream left behind."""
     threads = {"verb": set(), "mark": set()}
-    write, append = Store.write, SQLiteJournal.append
+    write, append = LedgerFile.write, SQLiteJournal.append
 
     def spied_write(self, step):
         threads["verb"].add(threading.get_ident())
@@ -142,7 +142,7 @@ def test_nothing_that_blocks_runs_on_the_event_loop(houses, monkeypatch):
     house = houses()
 
     async def calls():
-        monkeypatch.setattr(Store, "write", spied_write)
+        monkeypatch.setattr(LedgerFile, "write", spied_write)
         monkeypatch.setattr(SQLiteJournal, "append", spied_append)
         client = house.face.client("openai", house.pipeline)
         create = client.chat.completions.create
@@ -187,7 +187,7 @@ def locked(tmp_path, monkeypatch):
 
     class Lock:
         def __enter__(self):
-            monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
+            monkeypatch.setattr(group_commit, "PATIENCE_S", 0.2)
             self._file = (tmp_path / "ledger.db-queue").open("w")
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -226,8 +226,8 @@ def test_where_it_is_allowed_calls_go_on_without_a_ledger(houses, locked, config
 
 @sqlite
 def test_a_ledger_that_goes_away_during_the_call_costs_nobody_the_answer(houses, locked, caplog):
-    """The reservation lapses and is charged."""
-    house = houses(ledger={"lease_s": 100})
+    """The reservation expires and is charged."""
+    house = houses(ledger={"hold_ttl_s": 100})
     entered = []
 
     def lock(request):

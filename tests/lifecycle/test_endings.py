@@ -293,7 +293,7 @@ def test_an_interrupted_stream_costs_between_the_bill_and_the_reservation(house,
 
 
 def test_a_long_stream_renews_its_lease(houses):
-    house = houses(ledger={"lease_s": 100}, retry={"stream_deadline_s": 10_000})
+    house = houses(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
 
     class Slowly:
         @staticmethod
@@ -314,7 +314,7 @@ def test_a_long_stream_renews_its_lease(houses):
 
 
 def test_a_stream_that_outlived_its_lease_is_settled_late(houses):
-    house = houses(ledger={"lease_s": 100}, retry={"stream_deadline_s": 10_000})
+    house = houses(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
 
     class Paused:
         @staticmethod
@@ -334,6 +334,6 @@ def test_a_stream_that_outlived_its_lease_is_settled_late(houses):
                     assert house.pipeline.ledger.sweep() == 1
 
     house.stream("openai", Paused)
-    assert house.resolutions == (UNCONFIRMED, EXACT)  # the lapse, and the truth
+    assert house.resolutions == (UNCONFIRMED, EXACT)  # the expiry, and the truth
     assert house.balance.settled_nanousd == house.sim.bill.total_nanousd
     assert house.balance.pending_nanousd == 0

@@ -227,7 +227,7 @@ def _described(command):
     if isinstance(command, WriteLog | RunInThread):
         return type(command).__name__
     if isinstance(command, HandOffStream):
-        return f"HandOffStream({command.reservation_id!r}, {command.lease_s})"
+        return f"HandOffStream({command.reservation_id!r}, {command.hold_ttl_s})"
     if isinstance(command, Send):
         attempt = command.attempt
         return f"Send({attempt.number}, {attempt.target}, {attempt.max_tokens}, {attempt.timeout_s})"

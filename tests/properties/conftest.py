@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from llm_cost_middleware.testing.servers import RedisServer, server_binaries
+from redis_servers import RedisServer, server_binaries
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _State
+from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
 from llm_cost_middleware.testing import ledger_state_machine
 
 
@@ -12,13 +12,13 @@ class Storage:
     """One state at a time; reading its deque is reading past the backend."""
 
     def __init__(self):
-        self.state = _State()
+        self.state = _SharedState()
 
     def open(self, clock):
         return MemoryBackend(clock, self.state)
 
     def dispose(self):
-        self.state = _State()
+        self.state = _SharedState()
 
 
 storage = Storage()

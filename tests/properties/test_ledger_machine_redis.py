@@ -6,12 +6,12 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
+from redis_servers import server_binaries
 
 from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend, RedisBackend
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.testing import Blocking, ledger_state_machine
-from llm_cost_middleware.testing.servers import server_binaries
+from llm_cost_middleware.testing import BlockingFacade, ledger_state_machine
 
 HISTORIES = settings(max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -48,7 +48,7 @@ def test_random_histories_agree_with_the_toy(redis_servers, name, face):
         if face == "blocking":
             opened.append(RedisBackend.open(server.url, clock, "default"))
         else:
-            opened.append(Blocking(AsyncRedisBackend.open(server.url, clock, "default")))
+            opened.append(BlockingFacade(AsyncRedisBackend.open(server.url, clock, "default")))
         return opened[-1]
 
     def dispose():

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from llm_cost_middleware.budget.backends import memory
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _State
+from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.testing import ledger_state_machine
 
@@ -48,8 +48,8 @@ class WindowOffByOne(MemoryBackend):
 class OneNanoTooMany(MemoryBackend):
     """The limit is passed by one."""
 
-    def _route(self, scopes, now):
-        route = super()._route(scopes, now)
+    def _posting_route(self, scopes, now):
+        route = super()._posting_route(scopes, now)
         limits = tuple((cell, limit + 1, charge) for cell, limit, charge in route.limits)
         self._routes[scopes] = route._replace(limits=limits)
         return self._routes[scopes]
@@ -80,18 +80,18 @@ class ForgetfulRefusal(MemoryBackend):
             raise
 
 
-class FreeLapse(MemoryBackend):
-    """A lease that ends is released, whatever was asked for."""
+class FreeExpiry(MemoryBackend):
+    """An expired hold is released, whatever was asked for."""
 
     def sweep(self, *, charge, limit):
         return super().sweep(charge=False, limit=limit)
 
 
 class LateSettleOnTop(MemoryBackend):
-    """A late settle is added to what the lapse had charged."""
+    """A late settle is added to what the expiry had charged."""
 
     def _resolve(self, record, verb, amount, *rest):
-        if record.state == "lapsed" and verb == "settle":
+        if record.state == "expired" and verb == "settle":
             record.charged = 0
         return super()._resolve(record, verb, amount, *rest)
 
@@ -127,18 +127,18 @@ class CrashForgets(MemoryBackend):
 
 
 FAULTS = [
-    DoubleSettle, LostVoid, WindowOffByOne, OneNanoTooMany, LeakyRefusal, ForgetfulRefusal, FreeLapse, LateSettleOnTop,
+    DoubleSettle, LostVoid, WindowOffByOne, OneNanoTooMany, LeakyRefusal, ForgetfulRefusal, FreeExpiry, LateSettleOnTop,
     LosesARow, BudgetStartsEmpty, CrashForgets,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("faulty", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(faulty):
-    states = [_State()]
+    states = [_SharedState()]
     machine = ledger_state_machine(
         lambda clock: faulty(clock, states[-1]),
         lambda backend: memory.MemoryBackend.rows(backend, None, None),
-        dispose=lambda: states.append(_State()),
+        dispose=lambda: states.append(_SharedState()),
     )
     hunt = settings(
         max_examples=2000,

@@ -24,7 +24,7 @@ def test_the_defaults_reach_both_providers_and_limit_nothing():
 
 def test_sections_are_read_from_mappings():
     config = CostConfig(
-        ledger={"url": "sqlite:///x.db", "lease_s": 60},
+        ledger={"url": "sqlite:///x.db", "hold_ttl_s": 60},
         budgets=[{"scope": "user:*", "limit": 5, "window": "day"}, Budget("global", "25")],
         tiers=[{"name": "only", "models": ["openai/gpt-5-mini"]}],
         routing={"text_threshold": 5},
@@ -33,7 +33,7 @@ def test_sections_are_read_from_mappings():
         retry={"max_attempts": 2},
         cache={"mode": "off"},
     )
-    assert config.ledger.lease_s == 60
+    assert config.ledger.hold_ttl_s == 60
     assert config.budgets[0].limit == Decimal(5)
     assert config.tiers[0].models == (Target("openai", "gpt-5-mini"),)
     assert config.providers["openai"].api_key_env == "OPENAI_API_KEY"
@@ -69,9 +69,9 @@ def test_a_misspelt_key_is_named_with_the_nearest_right_one(mapping, key, neares
         ({"mode": "enforced"}, "mode"),
         ({"update_prices": "yes"}, "update_prices"),
         ({"ledger": {"url": 5}}, "ledger.url"),
-        ({"ledger": {"on_lapse": "forget"}}, "ledger.on_lapse.*'charge', 'release'"),
-        ({"ledger": {"lease_s": True}}, "ledger.lease_s"),
-        ({"ledger": {"lease_s": 0}}, "ledger.lease_s"),
+        ({"ledger": {"on_expiry": "forget"}}, "ledger.on_expiry.*'charge', 'release'"),
+        ({"ledger": {"hold_ttl_s": True}}, "ledger.hold_ttl_s"),
+        ({"ledger": {"hold_ttl_s": 0}}, "ledger.hold_ttl_s"),
         ({"ledger": "memory://"}, "ledger: must be a table"),
         ({"budgets": {"scope": "global", "limit": 1}}, "budgets: must be a list"),
         ({"budgets": [{"limit": 1}]}, r"budgets\[0\]: needs scope"),
@@ -149,3 +149,27 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
         CostConfig.from_toml(path, env={})
     with pytest.raises(ConfigurationError, match="cannot read"):
         CostConfig.from_toml(tmp_path / "absent.toml", env={})
+
+
+@pytest.mark.parametrize("source", ["mapping", "toml", "environment"])
+def test_former_names_of_the_ledgers_options_are_taken_with_a_warning(source, tmp_path, caplog):
+    former, present = {"lease_s": 60, "on_lapse": "release"}, ("ledger.lease_s", "ledger.on_lapse")
+    (tmp_path / "llm-cost.toml").write_text('[ledger]\nlease_s = 60\non_lapse = "release"\n')
+    (tmp_path / "empty.toml").touch()
+    env = {"LLM_COST_LEDGER__LEASE_S": "60", "LLM_COST_LEDGER__ON_LAPSE": "release"}
+    read = {
+        "mapping": lambda: CostConfig(ledger=former),
+        "toml": lambda: CostConfig.from_toml(tmp_path / "llm-cost.toml", env={}),
+        "environment": lambda: CostConfig.from_toml(tmp_path / "empty.toml", env=env),
+    }
+    with pytest.warns(DeprecationWarning, match="is now called (hold_ttl_s|on_expiry)") as caught:
+        config = read[source]()
+    assert (config.ledger.hold_ttl_s, config.ledger.on_expiry) == (60, "release")
+    assert {str(warning.message).partition(" ")[0] for warning in caught} == set(present)
+    assert all(name in caplog.text for name in present)
+    assert former == {"lease_s": 60, "on_lapse": "release"}, "the caller's mapping is theirs"
+
+
+def test_an_option_under_both_names_is_refused():
+    with pytest.raises(ConfigurationError, match=r"ledger\.lease_s.*hold_ttl_s"):
+        CostConfig(ledger={"lease_s": 60, "hold_ttl_s": 60})

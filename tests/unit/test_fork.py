@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from llm_cost_middleware.budget.ledger import draw_id
+from llm_cost_middleware.budget.ledger import unique_id
 from llm_cost_middleware.fork import ForkSafeLock
 
 
@@ -65,4 +65,4 @@ def test_a_child_takes_a_lock_that_a_thread_of_its_parent_holds():
 
 @needs_fork
 def test_a_child_draws_no_id_of_its_parent():
-    assert in_child(lambda: draw_id().partition("-")[0]) != repr(draw_id().partition("-")[0])
+    assert in_child(lambda: unique_id().partition("-")[0]) != repr(unique_id().partition("-")[0])

@@ -1,1 +1,1 @@
-"""The storages: one process (``memory``), one machine (``sqlite``), many machines (``redis``). Blind to each other."""
+"""Storages: for one process (``memory``), one machine (``sqlite``), several machines (``redis``)."""

@@ -1,7 +1,7 @@
-"""The ledger of one process: dictionaries under one lock. Forgets when the process ends.
+"""Ledger of one process: dictionaries under one lock, gone when the process ends.
 
-The hot path is a reserve and a settle in a few microseconds: the scopes of a call are resolved once to the cells they
-are booked in, and a reservation keeps its cells, so that settling is two additions a scope.
+A reserve and a settle take a few microseconds: the scopes of a call are resolved once to the cells they are booked in,
+and a reservation keeps its cells, so that settling is two additions per scope.
 """
 
 from __future__ import annotations
@@ -13,21 +13,30 @@ from itertools import count, islice
 from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
-from llm_cost_middleware.budget.backend import Mark, Snapshot
-from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, Status, Verb, rolling_seconds
+from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
+from llm_cost_middleware.budget.model import (
+    LIFETIME,
+    Budget,
+    Receipt,
+    Reservation,
+    Row,
+    RowStatus,
+    Verb,
+    rolling_seconds,
+)
 from llm_cost_middleware.budget.rules import (
-    Book,
-    Charge,
-    Figures,
-    Record,
-    Refusal,
+    AccountPosting,
+    AccountTotals,
+    BudgetIndex,
+    BudgetRefusal,
+    ReservationRecord,
     apply,
     as_nanousd,
     check_replay,
-    covers,
     known_scopes,
-    locate,
     resolve,
+    scope_matches,
+    window_at,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
@@ -35,14 +44,14 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 
 KEEP = 100_000
-"""How many rows, journal lines and resolved ids a ledger in memory remembers. Sums are never forgotten."""
+"""Rows, journal entries and resolved ids that are kept, each. Sums are kept for ever."""
 
-_CELLS = 128  # of an account: two rolling windows; older stretches of time are over
+_CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
 _NEVER = 2**63
 
 
 class _Cell:
-    """The sums of one account in one stretch of time."""
+    """Sums of one account in one stretch of time."""
 
     __slots__ = ("account", "index", "pending", "settled")
 
@@ -52,78 +61,78 @@ class _Cell:
 
 
 class _Account:
-    """One scope in one window: its cells, from what sum on a settle must look for a warning, where it last warned."""
+    """One scope in one window: its cells, the settled sum from which on a warning is due, the cell that last warned."""
 
-    __slots__ = ("cells", "key", "look", "warned")
+    __slots__ = ("cells", "key", "warn_threshold", "warned")
 
     def __init__(self, key: tuple[str, str]) -> None:
-        self.key, self.look, self.warned = key, _NEVER, -1
+        self.key, self.warn_threshold, self.warned = key, _NEVER, -1
         self.cells: dict[int, _Cell] = {}
 
     def cell(self, index: int) -> _Cell:
         return self.cells.get(index) or self.cells.setdefault(index, _Cell(self, index))
 
-    def counted(self, charge: Charge) -> tuple[int, int]:
-        """Settled and pending in the window of a charge."""
-        if not charge.rolling:
-            cell = self.cells.get(charge.cell)
+    def counted(self, posting: AccountPosting) -> tuple[int, int]:
+        """Return settled and pending in the window of a posting."""
+        if not posting.rolling:
+            cell = self.cells.get(posting.cell)
             return (cell.settled, cell.pending) if cell else (0, 0)
-        counted = [cell for index, cell in self.cells.items() if index >= charge.lo]
+        counted = [cell for index, cell in self.cells.items() if index >= posting.first_cell]
         return sum(cell.settled for cell in counted), sum(cell.pending for cell in counted)
 
 
 @dataclass(slots=True)
-class _Held(Record):
-    """A record with the cells it is booked in, or with the refusal it met."""
+class _MemoryReservation(ReservationRecord):
+    """Record with the cells it is booked in, or with its refusal."""
 
     cells: tuple[_Cell, ...] = ()
-    refusal: Refusal | None = None
+    refusal: BudgetRefusal | None = None
 
 
-class _Route(NamedTuple):
-    """The cells of some scopes while their windows last, and which of them have a limit."""
+class _PostingRoute(NamedTuple):
+    """Cells of some scopes while their windows last, and those among them that have a limit."""
 
     start: int
     until: int
     cells: tuple[_Cell, ...]
-    limits: tuple[tuple[_Cell, int, Charge], ...]
+    limits: tuple[tuple[_Cell, int, AccountPosting], ...]
 
 
-class _State:
-    """What all ledgers opened on one name share."""
+class _SharedState:
+    """State shared by all ledgers opened on one name."""
 
     lock = ForkSafeLock()
 
     def __init__(self) -> None:
-        self.book = Book()
+        self.budget_index = BudgetIndex()
         self.seq = count(1)
-        self.open: dict[str, _Held] = {}
-        self.closed: dict[str, _Held] = {}
+        self.open: dict[str, _MemoryReservation] = {}  # apart from `closed`: a sweep looks at these alone
+        self.closed: dict[str, _MemoryReservation] = {}
         self.order: deque[str] = deque()  # of `closed`, oldest first
         self.rows: deque[tuple[int, str, str, int, int, tuple[str, ...], str, int, bytes]] = deque(maxlen=KEEP)
         self.accounts: dict[tuple[str, str], _Account] = {}
-        self.routes: dict[tuple[str, ...], _Route] = {}
+        self.routes: dict[tuple[str, ...], _PostingRoute] = {}
         self.journal = MemoryJournal()
         self.users: WeakSet[MemoryBackend] = WeakSet()
 
 
 class _Registry:
-    """The named states of this process, each while a ledger uses it."""
+    """Named states of this process. A name ends with its last ledger."""
 
     lock = ForkSafeLock()
 
     def __init__(self) -> None:
-        self.states: WeakValueDictionary[str, _State] = WeakValueDictionary()
+        self.states: WeakValueDictionary[str, _SharedState] = WeakValueDictionary()
 
 
 _registry = _Registry()
 
 
 class MemoryBackend:
-    """``Backend`` in memory. Those opened on one name in one process share one state, while any of them lives."""
+    """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
-    def __init__(self, clock: Clock, state: _State | None = None) -> None:
-        state = state or _State()
+    def __init__(self, clock: Clock, state: _SharedState | None = None) -> None:
+        state = state or _SharedState()
         self._state, self._now = state, clock.now
         state.users.add(self)
         # bound once: these objects are shared for the life of the state; its lock is not, a fork renews it
@@ -131,16 +140,16 @@ class MemoryBackend:
 
     @classmethod
     def named(cls, name: str, clock: Clock) -> MemoryBackend:
-        """A backend on the state of this name."""
+        """Return a backend on the state of this name."""
         with _registry.lock:
             state = _registry.states.get(name)
             if state is None:
-                state = _registry.states[name] = _State()
+                state = _registry.states[name] = _SharedState()
             return cls(clock, state)
 
     @property
     def journal(self) -> MemoryJournal:
-        """Bounded: it keeps the last ``KEEP`` lines."""
+        """The journal; it keeps the last ``KEEP`` entries."""
         return self._state.journal
 
     def reserve(
@@ -156,22 +165,24 @@ class MemoryBackend:
                 return known.reservation()
             route = self._routes.get(scopes)
             if route is None or not route.start <= now < route.until:
-                route = self._route(scopes, now)
-            for cell, limit, charge in route.limits:
-                settled, pending = cell.account.counted(charge) if charge.rolling else (cell.settled, cell.pending)
+                route = self._posting_route(scopes, now)
+            # Every limit is checked before anything is changed: all scopes or none.
+            for cell, limit, posting in route.limits:
+                settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
                 if settled + pending + amount > limit:
-                    refusal = Refusal(charge.scope, charge.window, limit, settled, pending, amount, charge.resets)
+                    account = posting.scope, posting.window, limit
+                    refusal = BudgetRefusal(*account, settled, pending, amount, posting.resets)
                     if not fresh:
-                        self._close(_Held(id_, scopes, amount, now, now, "refused", refusal=refusal))
+                        self._close(_MemoryReservation(id_, scopes, amount, now, now, "refused", refusal=refusal))
                     raise refusal.error()
             for cell in route.cells:
                 cell.pending += amount
-            self._open[id_] = _Held(id_, scopes, amount, now, now + ttl, cells=route.cells)
+            self._open[id_] = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells)
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
         return Reservation(id_, as_nanousd(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
         now = int(self._now() * 1000)
@@ -181,39 +192,44 @@ class MemoryBackend:
                 if record is not None:
                     check_replay(record, amount, scopes, booked=True)
                     return record.replay(verb)
-                record = _Held(id_, scopes, 0, now, now, verb="book", cells=self._route(scopes, now).cells)
+                cells = self._posting_route(scopes, now).cells
+                record = _MemoryReservation(id_, scopes, 0, now, now, verb="book", cells=cells)
                 self._open[id_] = record
             elif record is None:
                 raise ReservationNotFoundError(id_)
             return self._resolve(record, verb, amount, status, now, memo)
 
-    def _resolve(self, record: _Held, verb: Verb, amount: int, status: Status, now: int, memo: bytes) -> Receipt:
-        move = resolve(record, verb, amount)
-        if move is None:
+    def _resolve(
+        self, record: _MemoryReservation, verb: Verb, amount: int, status: RowStatus, now: int, memo: bytes
+    ) -> Receipt:
+        transition = resolve(record, verb, amount)
+        if transition is None:
             return record.replay(verb)
-        pending, settled = move.pending, move.settled
+        pending, settled = transition.pending, transition.settled
         warn = False
         for cell in record.cells:
             cell.pending += pending
             cell.settled += settled
-            warn |= cell.settled >= cell.account.look
+            warn |= cell.settled >= cell.account.warn_threshold
         if record.state == "pending":
             del self._open[record.id]
             self._close(record)
-        apply(record, verb, move, amount, status, now)
+        apply(record, verb, transition, amount, status, now)
         self._rows.append((next(self._seq), verb, record.id, now, amount, record.scopes, status, record.created, memo))
-        warnings = self._warnings(record) if warn and verb not in {"void", "lapse"} else ()
+        warnings = self._warnings(record) if warn and verb not in {"void", "expire"} else ()
         if verb == "reconcile":
             return record.correction()._replace(warnings=warnings)
         record.warnings = warnings
         return record.receipt()
 
-    def _warnings(self, record: _Held) -> tuple[tuple[str, str], ...]:
+    def _warnings(self, record: _MemoryReservation) -> tuple[tuple[str, str], ...]:
         crossed = []
-        for charge in self._state.book.plan(record.scopes, record.created).charges:
-            account = self._account(charge.scope, charge.window)
-            if charge.warn is not None and account.warned < charge.lo and account.counted(charge)[0] >= charge.warn:
-                account.warned = charge.cell
+        for posting in self._state.budget_index.posting_plan(record.scopes, record.created).postings:
+            account = self._account(posting.scope, posting.window)
+            if posting.warn is None or account.warned >= posting.first_cell:
+                continue  # a warning comes once per window
+            if account.counted(posting)[0] >= posting.warn:
+                account.warned = posting.cell
                 crossed.append(account.key)
         return tuple(crossed)
 
@@ -231,9 +247,9 @@ class MemoryBackend:
         """See ``Backend``."""
         now = int(self._now() * 1000)
         with self._state.lock:
-            over = list(islice((held for held in self._open.values() if held.expires <= now), limit))
-            for held in over:
-                self._resolve(held, "lapse", held.amount if charge else 0, "unconfirmed", now, b"")
+            over = list(islice((record for record in self._open.values() if record.expires <= now), limit))
+            for record in over:
+                self._resolve(record, "expire", record.amount if charge else 0, "unconfirmed", now, b"")
             for account in self._state.accounts.values():
                 if len(account.cells) > _CELLS:
                     for index in sorted(account.cells)[:-_CELLS]:
@@ -246,16 +262,17 @@ class MemoryBackend:
         state = self._state
         with self._state.lock:
             if scopes is None:
-                scopes = known_scopes(state.book, (scope for scope, window in state.accounts if window == LIFETIME))
-            figures = []
-            for charge in state.book.plan(scopes, now).charges:
-                account = state.accounts.get((charge.scope, charge.window))
-                settled, pending = account.counted(charge) if account else (0, 0)
-                figures.append(Figures(charge.scope, charge.window, settled, pending))
-            return Snapshot(state.book, now, tuple(figures))
+                booked = (scope for scope, window in state.accounts if window == LIFETIME)
+                scopes = known_scopes(state.budget_index, booked)
+            totals = []
+            for posting in state.budget_index.posting_plan(scopes, now).postings:
+                account = state.accounts.get((posting.scope, posting.window))
+                settled, pending = account.counted(posting) if account else (0, 0)
+                totals.append(AccountTotals(posting.scope, posting.window, settled, pending))
+            return Snapshot(state.budget_index, now, tuple(totals))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
-        """See ``Backend``. Of the last ``KEEP``."""
+        """See ``Backend``. Only the last ``KEEP`` rows are there."""
         with self._state.lock:
             rows = list(self._rows)
         for seq, kind, id_, at, amount, scopes, status, created, memo in rows:
@@ -263,34 +280,35 @@ class MemoryBackend:
                 yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, memo)  # type: ignore[arg-type]  # written by the verbs above
 
     def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``. What was booked is known for the last ``KEEP`` resolved ids."""
+        """See ``Backend``. It counts what is open and the last ``KEEP`` resolved ids."""
         with self._state.lock:
-            budgets = {known.key: known for known in self._state.book.budgets}
+            budgets = {known.key: known for known in self._state.budget_index.budgets}
             before = budgets.get(budget.key)
             budgets[budget.key] = budget
-            self._rebind(budgets.values(), None if before and before.timezone == budget.timezone else budget.key)
+            moved = before is None or before.timezone != budget.timezone  # its windows begin at other times
+            self._replace_budgets(budgets.values(), budget.key if moved else None)
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
         with self._state.lock:
-            budgets = {known.key: known for known in self._state.book.budgets}
+            budgets = {known.key: known for known in self._state.budget_index.budgets}
             found = budgets.pop((scope, window), None)
             if found is not None:
-                self._rebind(budgets.values(), found.key)
+                self._replace_budgets(budgets.values(), found.key)
         return found is not None
 
     def close(self) -> None:
-        """Let go of the name; the state ends with its last ledger."""
+        """See ``Backend``. The state of a name ends with its last ledger."""
         with _registry.lock:
             self._state.users.discard(self)
             if not self._state.users:
                 for name in [name for name, state in _registry.states.items() if state is self._state]:
                     del _registry.states[name]
 
-    def _find(self, id_: str) -> _Held | None:
+    def _find(self, id_: str) -> _MemoryReservation | None:
         return self._open.get(id_) or self._state.closed.get(id_)
 
-    def _close(self, record: _Held) -> None:
+    def _close(self, record: _MemoryReservation) -> None:
         state = self._state
         state.closed[record.id] = record
         state.order.append(record.id)
@@ -302,73 +320,74 @@ class MemoryBackend:
         account = self._state.accounts.get(key)
         if account is None:
             account = self._state.accounts[key] = _Account(key)
-            self._tune(account)
+            self._set_warn_threshold(account)
         return account
 
-    def _tune(self, account: _Account) -> None:
-        """A rolling account always looks, because its sum stands in several cells."""
-        budget = self._state.book.of(account.key[0]).get(account.key[1])
+    def _set_warn_threshold(self, account: _Account) -> None:
+        """Set the sum that a settle compares one cell with; 0 for a rolling account, whose sum is in several cells."""
+        budget = self._state.budget_index.for_scope(account.key[0]).get(account.key[1])
         warn = budget.warn_nanousd if budget else None
-        account.look = _NEVER if warn is None else warn if rolling_seconds(account.key[1]) is None else 0
+        account.warn_threshold = _NEVER if warn is None else warn if rolling_seconds(account.key[1]) is None else 0
 
-    def _route(self, scopes: tuple[str, ...], now: int) -> _Route:
-        plan = self._state.book.plan(scopes, now)
-        cells = [self._account(charge.scope, charge.window).cell(charge.cell) for charge in plan.charges]
+    def _posting_route(self, scopes: tuple[str, ...], now: int) -> _PostingRoute:
+        plan = self._state.budget_index.posting_plan(scopes, now)
+        cells = [self._account(posting.scope, posting.window).cell(posting.cell) for posting in plan.postings]
         limits = [
-            (cell, charge.limit, charge)
-            for cell, charge in zip(cells, plan.charges, strict=True)
-            if charge.limit is not None
+            (cell, posting.limit, posting)
+            for cell, posting in zip(cells, plan.postings, strict=True)
+            if posting.limit is not None
         ]
         if len(self._routes) > KEEP:
             self._routes.clear()
-        route = self._routes[scopes] = _Route(plan.start, plan.until, tuple(cells), tuple(limits))
+        route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits))
         return route
 
-    def _rebind(self, budgets: Iterable[Budget], changed: tuple[str, str] | None) -> None:
-        """Put a new book in force; where a window is new or gone, book anew what was booked under it."""
+    def _replace_budgets(self, budgets: Iterable[Budget], changed: tuple[str, str] | None) -> None:
+        """Put other budgets in force; where a window is new or gone, book again what was booked under it."""
         state = self._state
-        state.book = Book(budgets)
+        state.budget_index = BudgetIndex(budgets)
         state.routes.clear()
         if changed is not None and changed[1] != LIFETIME:
             self._refill(*changed)
         for account in state.accounts.values():
-            self._tune(account)
+            self._set_warn_threshold(account)
 
     def _refill(self, pattern: str, window: str) -> None:
-        accounts, book = self._state.accounts, self._state.book
-        stale = {key: accounts.pop(key) for key in list(accounts) if key[1] == window and covers(pattern, key[0])}
+        accounts, index = self._state.accounts, self._state.budget_index
+        changed = [key for key in accounts if key[1] == window and scope_matches(pattern, key[0])]
+        stale = {key: accounts.pop(key) for key in changed}
         for record in (*self._open.values(), *self._state.closed.values()):
             if record.refusal is not None:
                 continue
             cells = [cell for cell in record.cells if cell.account.key not in stale]
             for scope in record.scopes:
-                budget = book.of(scope).get(window) if covers(pattern, scope) else None
+                budget = index.for_scope(scope).get(window) if scope_matches(pattern, scope) else None
                 if budget is not None:
-                    cell = self._account(scope, window).cell(locate(window, budget.timezone, record.created).cell)
+                    cell = self._account(scope, window).cell(window_at(window, budget.timezone, record.created).cell)
                     cell.settled += record.charged
                     cell.pending += record.amount if record.state == "pending" else 0
                     cells.append(cell)
             record.cells = tuple(cells)
         for key, account in stale.items():
             if key in accounts:
-                accounts[key].warned = account.warned
+                accounts[key].warned = account.warned  # or a raised limit would warn twice in one window
 
 
 class MemoryJournal:
-    """``Journal`` in memory: the last ``KEEP`` lines."""
+    """``Journal`` in memory: the last ``KEEP`` entries."""
 
     _lock = ForkSafeLock()
 
     def __init__(self) -> None:
-        self._marks: deque[Mark] = deque(maxlen=KEEP)
+        self._entries: deque[JournalEntry] = deque(maxlen=KEEP)
 
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """See ``Journal``."""
         with self._lock:
-            self._marks.append(Mark(kind, id_, at, data))
+            self._entries.append(JournalEntry(kind, id_, at, data))
 
-    def read(self, kind: str, since: float | None = None) -> Iterator[Mark]:
+    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
         """See ``Journal``."""
         with self._lock:
-            marks = list(self._marks)
-        return (mark for mark in marks if mark.kind == kind and (since is None or mark.at >= since))
+            entries = list(self._entries)
+        return (entry for entry in entries if entry.kind == kind and (since is None or entry.at >= since))

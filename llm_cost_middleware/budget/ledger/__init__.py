@@ -1,11 +1,10 @@
-"""The façades: ``Ledger`` and ``AsyncLedger`` over one contract, and ``hold()``, which settles on every way out.
+"""Façades: ``Ledger`` and ``AsyncLedger`` over one contract, and ``hold()``, which settles on every exit.
 
-Here values are read and checked, ids are drawn and leases are swept; what money may do is in ``rules``, and where it is
-kept in a backend.
+They check public values, make ids and sweep expired holds. ``rules`` decides what money may do; a backend keeps it.
 """
 
 from llm_cost_middleware.budget.ledger.aio import AsyncHold, AsyncLedger
+from llm_cost_middleware.budget.ledger.arguments import Durability, OnExpiry, SettlementStatus, unique_id
 from llm_cost_middleware.budget.ledger.blocking import Hold, Ledger
-from llm_cost_middleware.budget.ledger.face import Durability, OnLapse, Outcome, draw_id
 
-__all__ = ["AsyncHold", "AsyncLedger", "Durability", "Hold", "Ledger", "OnLapse", "Outcome", "draw_id"]
+__all__ = ["AsyncHold", "AsyncLedger", "Durability", "Hold", "Ledger", "OnExpiry", "SettlementStatus", "unique_id"]

@@ -1,4 +1,4 @@
-"""The façade for one event loop."""
+"""Façade for one event loop."""
 
 # ruff: noqa: A002 - ``id`` is the word of the domain, on objects that do not need the builtin
 
@@ -12,19 +12,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import AsyncBackend, InThread, Journal, Journaling
-from llm_cost_middleware.budget.ledger.blocking import Ledger
-from llm_cost_middleware.budget.ledger.face import (
+from llm_cost_middleware.budget.backend import AsyncBackend, InThread, Journal, SupportsJournal
+from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
-    Face,
-    OnLapse,
-    Outcome,
-    milliseconds,
-    nano,
-    outcome,
-    since_ms,
+    LedgerArguments,
+    OnExpiry,
+    SettlementStatus,
+    accept_renamed,
+    check_status,
+    to_epoch_ms,
+    to_ms,
+    to_nanousd,
 )
+from llm_cost_middleware.budget.ledger.blocking import Ledger
 from llm_cost_middleware.budget.ledger.schemes import SCHEMES, read_options
 from llm_cost_middleware.budget.model import (
     Balance,
@@ -41,22 +42,23 @@ from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
 
 
-class AsyncLedger(Face):
-    """``Ledger`` for one event loop, verb for verb; on one URL the two share one state."""
+class AsyncLedger(LedgerArguments):
+    """``Ledger`` for one event loop, verb for verb. On one URL the two share one state."""
 
     def __init__(
         self,
         backend: AsyncBackend,
         *,
         clock: Clock | None = None,
-        lease_s: float = 900,
-        on_lapse: OnLapse = "charge",
+        hold_ttl_s: float = 900,
+        on_expiry: OnExpiry = "charge",
         url: str = "",
     ) -> None:
-        super().__init__(clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+        super().__init__(clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
         self._backend = backend
 
     @classmethod
+    @accept_renamed
     def open(
         cls,
         url: str,
@@ -64,36 +66,36 @@ class AsyncLedger(Face):
         clock: Clock | None = None,
         tenant: str = "default",
         durability: Durability = "full",
-        lease_s: float = 900,
-        on_lapse: OnLapse = "charge",
+        hold_ttl_s: float = 900,
+        on_expiry: OnExpiry = "charge",
     ) -> Self:
-        """As ``Ledger.open``; a plain call, not awaited."""
+        """Open a ledger, as ``Ledger.open``; a plain call, not awaited."""
         scheme, options = read_options(url, clock, tenant, durability)
-        return cls(SCHEMES[scheme][1](options), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+        return cls(SCHEMES[scheme][1](options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
 
     @classmethod
     def over(
-        cls, ledger: Ledger, *, clock: Clock | None = None, lease_s: float = 900, on_lapse: OnLapse = "charge"
+        cls, ledger: Ledger, *, clock: Clock | None = None, hold_ttl_s: float = 900, on_expiry: OnExpiry = "charge"
     ) -> Self:
         """The very ledger for any number of event loops: each verb runs in a worker thread. Closing it closes both."""
-        return cls(InThread(ledger.backend), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=ledger.url)
+        return cls(InThread(ledger.backend), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=ledger.url)
 
     @property
     def journal(self) -> Journal | None:
-        """Where small records besides money are kept; ``None`` where the backend keeps none. Its calls may block."""
-        return self._backend.journal if isinstance(self._backend, Journaling) else None
+        """Journal of the backend; ``None`` if it keeps none. Its calls may block."""
+        return self._backend.journal if isinstance(self._backend, SupportsJournal) else None
 
     async def set_budget(self, budget: Budget) -> None:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         await self._backend.set_budget(budget)
 
     async def remove_budget(self, scope: str, window: str = "none") -> bool:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         return await self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
 
     async def budgets(self) -> tuple[Budget, ...]:
-        """As in ``Ledger``."""
-        return (await self._backend.read(())).book.budgets
+        """See ``Ledger``."""
+        return (await self._backend.read(())).budget_index.budgets
 
     async def reserve(
         self,
@@ -104,29 +106,31 @@ class AsyncLedger(Face):
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Reservation:
-        """As in ``Ledger``. Cancelled under way, it gives back what it may have reserved, but for a caller's own id."""
-        claim = self._claim(amount, scopes, id, ttl, memo)
-        if self._due():
-            await self._backend.sweep(charge=self._charge, limit=SWEEP)
+        """See ``Ledger``. If cancelled, it voids what it may have reserved, unless the id is the caller's."""
+        arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
+        if self._sweep_due():
+            await self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         try:
-            return await self._backend.reserve(*claim, fresh=id is None)
+            return await self._backend.reserve(*arguments, fresh=id is None)
         except asyncio.CancelledError:
             if id is None:
                 with suppress(LedgerError):
-                    await self.void(claim[0])
+                    await self.void(arguments[0])
             raise
 
-    async def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
-        """As in ``Ledger``."""
-        return await self._backend.resolve("settle", id, nano(actual), status=outcome(status), memo=memo)
+    async def settle(
+        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+    ) -> Receipt:
+        """See ``Ledger``."""
+        return await self._backend.resolve("settle", id, to_nanousd(actual), status=check_status(status), memo=memo)
 
     async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         return await self._backend.resolve("void", id, 0, status="void", memo=memo)
 
     async def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
-        """As in ``Ledger``."""
-        return await self._backend.resolve("reconcile", id, nano(actual), status="exact", memo=memo)
+        """See ``Ledger``."""
+        return await self._backend.resolve("reconcile", id, to_nanousd(actual), status="exact", memo=memo)
 
     async def book(
         self,
@@ -135,42 +139,42 @@ class AsyncLedger(Face):
         *,
         id: str | None = None,
         memo: bytes = b"",
-        status: Outcome = "exact",
+        status: SettlementStatus = "exact",
     ) -> Receipt:
-        """As in ``Ledger``."""
-        id_, nano, paid, _, memo = self._claim(amount, scopes, id, None, memo)
-        return await self._backend.resolve("book", id_, nano, scopes=paid, status=outcome(status), memo=memo)
+        """See ``Ledger``."""
+        id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
+        return await self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
     async def extend(self, id: str, ttl: float) -> Reservation:
-        """As in ``Ledger``."""
-        return await self._backend.extend(id, milliseconds(ttl, "ttl"))
+        """See ``Ledger``."""
+        return await self._backend.extend(id, to_ms(ttl, "ttl"))
 
     async def balance(self, scope: str, window: str | None = None) -> Balance:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         return rules.balance(*await self._backend.read((parse_scope(scope),)), parse_scope(scope), window)
 
-    async def balances(self) -> tuple[rules.Standing, ...]:
-        """As in ``Ledger``."""
-        return rules.standings(*await self._backend.read(None))
+    async def balances(self) -> tuple[rules.ScopeBalance, ...]:
+        """See ``Ledger``."""
+        return rules.scope_balances(*await self._backend.read(None))
 
     async def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         return rules.available(*await self._backend.read(parse_scopes(scopes)))
 
     async def headroom(self, scopes: Iterable[str] = ()) -> rules.Headroom | None:
-        """As in ``Ledger``."""
+        """See ``Ledger``."""
         return rules.headroom(*await self._backend.read(parse_scopes(scopes)))
 
     async def sweep(self) -> int:
-        """As in ``Ledger``."""
-        swept = step = await self._backend.sweep(charge=self._charge, limit=SWEEP)
+        """See ``Ledger``."""
+        swept = step = await self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         while step == SWEEP:
-            swept += (step := await self._backend.sweep(charge=self._charge, limit=SWEEP))
+            swept += (step := await self._backend.sweep(charge=self._charge_expired, limit=SWEEP))
         return swept
 
     def rows(self, since: datetime | float | None = None, scope: str | None = None) -> AsyncIterator[Row]:
-        """As in ``Ledger``, an async iterator."""
-        return self._backend.rows(since_ms(since), None if scope is None else parse_scope(scope))
+        """See ``Ledger``; an async iterator."""
+        return self._backend.rows(to_epoch_ms(since), None if scope is None else parse_scope(scope))
 
     def hold(
         self,
@@ -181,11 +185,11 @@ class AsyncLedger(Face):
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> AsyncHold:
-        """``async with ledger.hold("0.05", ["user:42"]) as hold: ... await hold.settle(cost)``."""
+        """Reserve for a block: ``async with ledger.hold("0.05", ["user:42"]) as hold: ... await hold.settle(cost)``."""
         return AsyncHold(self, (amount, scopes), {"id": id, "ttl": ttl, "memo": memo})
 
     async def aclose(self) -> None:
-        """Let go of files and sockets. Idempotent."""
+        """Close files and sockets. Idempotent."""
         await self._backend.close()
 
     async def __aenter__(self) -> Self:
@@ -208,25 +212,25 @@ class AsyncHold:
 
     @property
     def id(self) -> str:
-        """Of the reservation."""
+        """Id of the reservation."""
         return self.reservation.id
 
     async def __aenter__(self) -> Self:
         self.reservation = await self._ledger.reserve(*self._arguments, **self._options)
         return self
 
-    async def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
-        """As ``Ledger.settle``."""
+    async def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact") -> Receipt:
+        """See ``Ledger.settle``."""
         self.receipt = await self._ledger.settle(self.id, actual, memo=memo, status=status)
         return self.receipt
 
     async def void(self, *, memo: bytes = b"") -> Receipt:
-        """As ``Ledger.void``."""
+        """See ``Ledger.void``."""
         self.receipt = await self._ledger.void(self.id, memo=memo)
         return self.receipt
 
     async def extend(self, ttl: float) -> Reservation:
-        """As ``Ledger.extend``."""
+        """See ``Ledger.extend``."""
         self.reservation = await self._ledger.extend(self.id, ttl)
         return self.reservation
 
@@ -239,4 +243,4 @@ class AsyncHold:
             except LedgerError as failure:
                 if error is None:
                     raise
-                error.add_note(f"and its reservation {self.id} was left to its lease: {failure}")
+                error.add_note(f"and its reservation {self.id} was left to expire: {failure}")

@@ -1,4 +1,4 @@
-"""The blocking façade."""
+"""Blocking façade."""
 
 # ruff: noqa: A002 - ``id`` is the word of the domain, on objects that do not need the builtin
 
@@ -11,17 +11,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import Archived, Archiving, Backend, Journal, Journaling
-from llm_cost_middleware.budget.ledger.face import (
+from llm_cost_middleware.budget.backend import ArchiveResult, Backend, Journal, SupportsArchive, SupportsJournal
+from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
-    Face,
-    OnLapse,
-    Outcome,
-    milliseconds,
-    nano,
-    outcome,
-    since_ms,
+    LedgerArguments,
+    OnExpiry,
+    SettlementStatus,
+    accept_renamed,
+    check_status,
+    to_epoch_ms,
+    to_ms,
+    to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.schemes import SCHEMES, read_options
 from llm_cost_middleware.budget.model import (
@@ -39,11 +40,11 @@ from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
 
 
-class Ledger(Face):
-    """A ledger of budgets, reservations and what they became. Safe from any thread.
+class Ledger(LedgerArguments):
+    """Ledger of budgets, reservations and their resolutions. Thread-safe.
 
-    Amounts are US dollars (or ``NanoUSD``). Every verb is one atomic step and done when it returns; an id makes it
-    repeatable. Every verb may raise ``LedgerUnavailableError``, and then nothing was written.
+    Amounts are US dollars (or ``NanoUSD``). Every verb is one atomic step, complete when it returns; an id makes it
+    repeatable. Every verb may raise ``LedgerUnavailableError``; then nothing was written.
     """
 
     def __init__(
@@ -51,14 +52,15 @@ class Ledger(Face):
         backend: Backend,
         *,
         clock: Clock | None = None,
-        lease_s: float = 900,
-        on_lapse: OnLapse = "charge",
+        hold_ttl_s: float = 900,
+        on_expiry: OnExpiry = "charge",
         url: str = "",
     ) -> None:
-        super().__init__(clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+        super().__init__(clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
         self._backend = backend
 
     @classmethod
+    @accept_renamed
     def open(
         cls,
         url: str,
@@ -66,8 +68,8 @@ class Ledger(Face):
         clock: Clock | None = None,
         tenant: str = "default",
         durability: Durability = "full",
-        lease_s: float = 900,
-        on_lapse: OnLapse = "charge",
+        hold_ttl_s: float = 900,
+        on_expiry: OnExpiry = "charge",
     ) -> Self:
         """Open a ledger.
 
@@ -75,11 +77,11 @@ class Ledger(Face):
             url: ``memory://`` (its own), ``memory://name`` (shared by the ledgers of one process opened on the name,
                 until the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
                 ``redis://user:password@host:port/db`` (also ``rediss://``, ``unix://``, ``redis+cluster://``).
-            clock: Where the time comes from; the machine's, or the Redis server's, when ``None``.
-            tenant: Ledgers of different tenants in one storage see nothing of each other.
+            clock: Source of time; the machine's, or the Redis server's, when ``None``.
+            tenant: Ledgers of different tenants in one storage are separate.
             durability: ``full``: a verb that returned survives a power cut. ``normal`` (SQLite): it survives a crash.
-            lease_s: How long a reservation lasts unless settled or extended.
-            on_lapse: What becomes of the money of a lease that ended: ``charge`` it, unconfirmed, or ``release`` it.
+            hold_ttl_s: Seconds until a reservation expires unless it is settled or extended.
+            on_expiry: What happens to the money of an expired hold: ``charge`` it, ``unconfirmed``, or ``release`` it.
 
         Raises:
             ConfigurationError: An unknown scheme or option.
@@ -87,29 +89,29 @@ class Ledger(Face):
             LedgerVersionError: It was written by a newer version.
         """
         scheme, options = read_options(url, clock, tenant, durability)
-        return cls(SCHEMES[scheme][0](options), clock=clock, lease_s=lease_s, on_lapse=on_lapse, url=url)
+        return cls(SCHEMES[scheme][0](options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
 
     @property
     def backend(self) -> Backend:
-        """The storage."""
+        """Storage of the ledger."""
         return self._backend
 
     @property
     def journal(self) -> Journal | None:
-        """Where small records besides money are kept; ``None`` where the backend keeps none. Its calls may block."""
-        return self._backend.journal if isinstance(self._backend, Journaling) else None
+        """Journal of the backend; ``None`` if it keeps none. Its calls may block."""
+        return self._backend.journal if isinstance(self._backend, SupportsJournal) else None
 
     def set_budget(self, budget: Budget) -> None:
-        """Set the budget of its scope and window. What its window already holds counts."""
+        """Set the budget of a scope and window. What the window already holds counts."""
         self._backend.set_budget(budget)
 
     def remove_budget(self, scope: str, window: str = "none") -> bool:
-        """Remove a budget; whether there was one."""
+        """Remove a budget; return whether there was one."""
         return self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
 
     def budgets(self) -> tuple[Budget, ...]:
-        """Every budget, by scope and window, templates as they are."""
-        return self._backend.read(()).book.budgets
+        """Return every budget, ordered by scope and window; templates are not expanded."""
+        return self._backend.read(()).budget_index.budgets
 
     def reserve(
         self,
@@ -120,40 +122,42 @@ class Ledger(Face):
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Reservation:
-        """Hold money for a call, in every scope or in none.
+        """Hold money for a call, in every scope or in none (authorize).
 
         Args:
-            amount: The most the call can cost, US dollars.
-            scopes: Who pays: ``user:42``, ``team:a``; ``global`` is implied. A scope without a budget has no limit.
-            id: The caller's own, which makes the call repeatable; drawn when ``None``.
-            ttl: The lease in seconds; the ledger's when ``None``.
-            memo: Kept with the row, for the caller.
+            amount: Most that the call can cost, US dollars.
+            scopes: Scopes that pay: ``user:42``, ``team:a``; ``global`` is implied. One without a budget has no limit.
+            id: The caller's own id, which makes the call repeatable; made when ``None``.
+            ttl: Seconds until it expires; ``hold_ttl_s`` when ``None``.
+            memo: Opaque; kept with the row.
 
         Raises:
-            BudgetExceededError: The first scope without room, with all its figures. The id stays refused.
+            BudgetExceededError: Names the first scope without room and its sums. The id stays refused.
             ReservationConflictError: The id was used with another amount or other scopes.
         """
-        claim = self._claim(amount, scopes, id, ttl, memo)
-        if self._due():
-            self._backend.sweep(charge=self._charge, limit=SWEEP)
-        return self._backend.reserve(*claim, fresh=id is None)
+        arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
+        if self._sweep_due():
+            self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
+        return self._backend.reserve(*arguments, fresh=id is None)
 
-    def settle(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
-        """Book what a call cost, more than was reserved included.
+    def settle(
+        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+    ) -> Receipt:
+        """Book what a call cost, even more than was reserved (capture).
 
         Raises:
             ReservationNotFoundError: No such id.
             ReservationConflictError: It was settled at another amount, or voided.
         """
-        return self._backend.resolve("settle", id, nano(actual), status=outcome(status), memo=memo)
+        return self._backend.resolve("settle", id, to_nanousd(actual), status=check_status(status), memo=memo)
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
-        """Give the money back: for a call that surely was not billed. Raises as ``settle``."""
+        """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
         return self._backend.resolve("void", id, 0, status="void", memo=memo)
 
     def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
-        """Correct what a resolved id cost, by a new row. Raises as ``settle``, and a conflict while it is pending."""
-        return self._backend.resolve("reconcile", id, nano(actual), status="exact", memo=memo)
+        """Correct what a resolved id cost, by a new row. Raises as ``settle``; a conflict while it is pending."""
+        return self._backend.resolve("reconcile", id, to_nanousd(actual), status="exact", memo=memo)
 
     def book(
         self,
@@ -162,67 +166,69 @@ class Ledger(Face):
         *,
         id: str | None = None,
         memo: bytes = b"",
-        status: Outcome = "exact",
+        status: SettlementStatus = "exact",
     ) -> Receipt:
-        """Book what was spent without a reservation, past any limit: the money is gone.
+        """Book money that was spent without a reservation, past any limit.
 
         Raises:
             ReservationConflictError: The id was used for something else.
         """
-        id_, nano, paid, _, memo = self._claim(amount, scopes, id, None, memo)
-        return self._backend.resolve("book", id_, nano, scopes=paid, status=outcome(status), memo=memo)
+        id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
+        return self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
     def extend(self, id: str, ttl: float) -> Reservation:
-        """Let the lease end ``ttl`` seconds from now, or later if it did. Raises as ``settle``."""
-        return self._backend.extend(id, milliseconds(ttl, "ttl"))
+        """Let it expire ``ttl`` seconds from now, never earlier than before. Raises as ``settle``."""
+        return self._backend.extend(id, to_ms(ttl, "ttl"))
 
     def balance(self, scope: str, window: str | None = None) -> Balance:
-        """Where a scope stands; the window is needed where it has budgets in several. Raises ``ConfigurationError``."""
+        """Return the balance of a scope. Raises ``ConfigurationError`` if it has several budgets and none is named."""
         return rules.balance(*self._backend.read((parse_scope(scope),)), parse_scope(scope), window)
 
-    def balances(self) -> tuple[rules.Standing, ...]:
-        """Every scope in every window that has a budget, the rest by what they spent in all: one moment's picture."""
-        return rules.standings(*self._backend.read(None))
+    def balances(self) -> tuple[rules.ScopeBalance, ...]:
+        """Return the balance of every budget, and of scopes without one their lifetime sums, all at one moment."""
+        return rules.scope_balances(*self._backend.read(None))
 
     def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
-        """The least that the budgets of these scopes have left; negative after an overrun, ``None`` without a limit."""
+        """Return the least that these scopes have left; negative after an overrun, ``None`` without a limit."""
         return rules.available(*self._backend.read(parse_scopes(scopes)))
 
     def headroom(self, scopes: Iterable[str] = ()) -> rules.Headroom | None:
-        """What the budgets of these scopes leave, as money and as a share of the limit; ``None`` without a limit."""
+        """Return what these scopes have left, as money and as a share of the limit; ``None`` without a limit."""
         return rules.headroom(*self._backend.read(parse_scopes(scopes)))
 
     def sweep(self) -> int:
-        """Lapse every reservation whose lease has ended; how many."""
-        swept = step = self._backend.sweep(charge=self._charge, limit=SWEEP)
+        """Expire every reservation that is due; return how many."""
+        swept = step = self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         while step == SWEEP:
-            swept += (step := self._backend.sweep(charge=self._charge, limit=SWEEP))
+            swept += (step := self._backend.sweep(charge=self._charge_expired, limit=SWEEP))
         return swept
 
     def rows(self, since: datetime | float | None = None, scope: str | None = None) -> Iterator[Row]:
-        """The rows in the order they were written, streamed: from a time (seconds since the epoch) on, of one scope."""
-        return self._backend.rows(since_ms(since), None if scope is None else parse_scope(scope))
+        """Stream the rows in the order they were written, from a time (seconds since the epoch) on, of one scope."""
+        return self._backend.rows(to_epoch_ms(since), None if scope is None else parse_scope(scope))
 
-    def archive(self, before: datetime | float, summary: rules.Summary, to: Path | str | None = None) -> Archived:
-        """Move the rows of attempts that were over before a time to a file; rows that carry their sums stay.
+    def archive(
+        self, before: datetime | float, summary: rules.MemoAggregator, to: Path | str | None = None
+    ) -> ArchiveResult:
+        """Move the rows of attempts that were resolved before a time to a file; rows that carry their sums stay.
 
-        No balance changes, and no budget, set later, counts too little. What is open stays, and what is not ``exact``,
-        until it is reconciled. What is archived takes no correction any more; its ids stay known. The file is a JSON
-        object a line. Killed at any moment, call it again: it first finishes what was begun, and says ``resumed``.
+        No balance changes, and a budget that is set later counts no less. Open attempts stay, and those that are not
+        ``exact``, until they are reconciled. An archived attempt takes no correction any more; its id stays known. The
+        file has one JSON object per line. If it was killed, call it again: it completes what was begun (``resumed``).
 
         Args:
             before: Seconds since the epoch, or a ``datetime`` with a time zone.
-            summary: What the memos of the rows add up to (``metering.MemoSummary`` for those of a pipeline).
+            summary: Adds up the memos of the rows (``metering.MemoSummary`` for those of a pipeline).
             to: The file, which must not exist; beside the ledger and numbered when ``None``.
 
         Raises:
-            ConfigurationError: The storage of this ledger cannot (only SQLite can), or the file exists.
-            LedgerError: The file did not read back as written, or was changed before its rows had left the ledger.
+            ConfigurationError: The storage has no archive (only SQLite has), or the file exists.
+            LedgerError: The file did not read back as written, or was changed before its rows were removed.
         """
-        if not isinstance(self._backend, Archiving):
+        if not isinstance(self._backend, SupportsArchive):
             scheme = self.url.partition(":")[0] or type(self._backend).__name__
             raise ConfigurationError(f"a {scheme} ledger has no archive; a sqlite one has", key="ledger.url")
-        return self._backend.archive(since_ms(before) or 0, None if to is None else Path(to), summary)
+        return self._backend.archive(to_epoch_ms(before) or 0, None if to is None else Path(to), summary)
 
     def hold(
         self,
@@ -233,11 +239,14 @@ class Ledger(Face):
         ttl: float | None = None,
         memo: bytes = b"",
     ) -> Hold:
-        """``with ledger.hold("0.05", ["user:42"]) as hold: ... hold.settle(cost)``. Raises as ``reserve``, on entry."""
+        """Reserve for a block: ``with ledger.hold("0.05", ["user:42"]) as hold: ... hold.settle(cost)``.
+
+        Entering it raises as ``reserve``.
+        """
         return Hold(self, (amount, scopes), {"id": id, "ttl": ttl, "memo": memo})
 
     def close(self) -> None:
-        """Let go of files and sockets. Idempotent."""
+        """Close files and sockets. Idempotent."""
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -248,10 +257,10 @@ class Ledger(Face):
 
 
 class Hold:
-    """A reservation for the length of a block. Left without a settle or void, it is booked in full, ``unconfirmed``.
+    """Reservation for a block. Left without a settle or void, it is booked in full, ``unconfirmed``.
 
-    That holds for an exception too: a call that failed may have been billed. If the ledger cannot be reached on the way
-    out of an exception, that exception goes on, noted, and the lease books the money.
+    So too on an exception: a call that failed may have been billed. If the ledger then cannot be reached, the exception
+    gets a note and is raised on, and the hold is left to expire.
     """
 
     __slots__ = ("_arguments", "_ledger", "_options", "receipt", "reservation")
@@ -264,25 +273,25 @@ class Hold:
 
     @property
     def id(self) -> str:
-        """Of the reservation."""
+        """Id of the reservation."""
         return self.reservation.id
 
     def __enter__(self) -> Self:
         self.reservation = self._ledger.reserve(*self._arguments, **self._options)
         return self
 
-    def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: Outcome = "exact") -> Receipt:
-        """As ``Ledger.settle``."""
+    def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact") -> Receipt:
+        """See ``Ledger.settle``."""
         self.receipt = self._ledger.settle(self.id, actual, memo=memo, status=status)
         return self.receipt
 
     def void(self, *, memo: bytes = b"") -> Receipt:
-        """As ``Ledger.void``."""
+        """See ``Ledger.void``."""
         self.receipt = self._ledger.void(self.id, memo=memo)
         return self.receipt
 
     def extend(self, ttl: float) -> Reservation:
-        """As ``Ledger.extend``."""
+        """See ``Ledger.extend``."""
         self.reservation = self._ledger.extend(self.id, ttl)
         return self.reservation
 
@@ -295,4 +304,4 @@ class Hold:
             except LedgerError as failure:
                 if error is None:
                     raise
-                error.add_note(f"and its reservation {self.id} was left to its lease: {failure}")
+                error.add_note(f"and its reservation {self.id} was left to expire: {failure}")

@@ -1,4 +1,4 @@
-"""From a URL to a backend. A new one is a line in ``SCHEMES``."""
+"""Backends by the scheme of a URL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llm_cost_middleware.budget.backend import AsyncBackend, Backend, Direct, InThread
-from llm_cost_middleware.budget.ledger.face import Durability, machine
+from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 
@@ -15,7 +15,7 @@ _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
 class Options(NamedTuple):
-    """What a ledger is opened with; ``rest`` is the URL after its scheme."""
+    """Options of a ledger; ``rest`` is the URL after its scheme."""
 
     url: str
     rest: str
@@ -27,8 +27,8 @@ class Options(NamedTuple):
 def _memory(options: Options) -> Backend:
     from llm_cost_middleware.budget.backends.memory import MemoryBackend
 
-    clock = options.clock or machine
-    if not options.rest:  # nameless: a ledger of its own, that nobody else can mean
+    clock = options.clock or MACHINE_CLOCK
+    if not options.rest:  # without a name: nobody else can open the same
         return MemoryBackend(clock)
     return MemoryBackend.named(f"{options.tenant}/{options.rest}", clock)
 
@@ -40,7 +40,9 @@ def _amemory(options: Options) -> AsyncBackend:
 def _sqlite(options: Options) -> Backend:
     from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 
-    return SQLiteBackend.open(options.url, options.clock or machine, options.tenant, full=options.durability == "full")
+    return SQLiteBackend.open(
+        options.url, options.clock or MACHINE_CLOCK, options.tenant, full=options.durability == "full"
+    )
 
 
 def _asqlite(options: Options) -> AsyncBackend:

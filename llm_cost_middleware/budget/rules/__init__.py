@@ -1,56 +1,73 @@
-"""The rules of the ledger, pure: which window, who is charged, what a reservation may become, where a scope stands.
+"""Pure rules of the ledger: windows, accounts, state transitions of a reservation, balances.
 
-No clock is read and no lock is taken here: ``now`` and the state are arguments. The Redis scripts say the same in Lua;
-the conformance suite and the state machine hold the two equal.
+They read no clock and take no lock: ``now`` and the state are arguments. The Redis scripts repeat the arithmetic of
+accounts in Lua; the conformance suite and the state machine prove that the two agree.
 """
 
-from llm_cost_middleware.budget.rules.accounts import Book, Charge, Entry, Plan, covers, horizon, known_scopes, tally
-from llm_cost_middleware.budget.rules.carrying import DAY, QUARTER, Line, Summary, carried
-from llm_cost_middleware.budget.rules.resolution import Move, Record, apply, as_nanousd, check_replay, receipt, resolve
-from llm_cost_middleware.budget.rules.standing import (
-    Figures,
+from llm_cost_middleware.budget.rules.accounts import (
+    AccountPosting,
+    BudgetIndex,
+    EntryDelta,
+    PostingPlan,
+    backfill_start,
+    known_scopes,
+    rebuild_totals,
+    scope_matches,
+)
+from llm_cost_middleware.budget.rules.balances import (
+    AccountTotals,
+    BudgetRefusal,
     Headroom,
-    Refusal,
-    Standing,
+    ScopeBalance,
     available,
     balance,
     headroom,
-    moment,
-    standings,
+    scope_balances,
+    to_datetime,
 )
-from llm_cost_middleware.budget.rules.windows import FOREVER, Span, locate
+from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
+from llm_cost_middleware.budget.rules.transitions import (
+    ReservationRecord,
+    Transition,
+    apply,
+    as_nanousd,
+    check_replay,
+    receipt,
+    resolve,
+)
+from llm_cost_middleware.budget.rules.windows import FOREVER, WindowSpan, window_at
 
 __all__ = [
     "DAY",
     "FOREVER",
     "QUARTER",
-    "Book",
-    "Charge",
-    "Entry",
-    "Figures",
+    "AccountPosting",
+    "AccountTotals",
+    "ArchivedRow",
+    "BudgetIndex",
+    "BudgetRefusal",
+    "EntryDelta",
     "Headroom",
-    "Line",
-    "Move",
-    "Plan",
-    "Record",
-    "Refusal",
-    "Span",
-    "Standing",
-    "Summary",
+    "MemoAggregator",
+    "PostingPlan",
+    "ReservationRecord",
+    "ScopeBalance",
+    "Transition",
+    "WindowSpan",
     "apply",
     "as_nanousd",
     "available",
+    "backfill_start",
     "balance",
-    "carried",
     "check_replay",
-    "covers",
     "headroom",
-    "horizon",
     "known_scopes",
-    "locate",
-    "moment",
+    "rebuild_totals",
     "receipt",
     "resolve",
-    "standings",
-    "tally",
+    "roll_up",
+    "scope_balances",
+    "scope_matches",
+    "to_datetime",
+    "window_at",
 ]

@@ -1,4 +1,4 @@
-"""Who is charged: from scopes and a moment to accounts, and from rows to what the accounts of a new budget carry."""
+"""Accounts: which ones a call is booked in, and what those of a new budget start with."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from itertools import chain
 from typing import NamedTuple
 
 from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds
-from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, locate
+from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, window_at
 
 
-class Charge(NamedTuple):
-    """One account that a call is booked in, at one moment. ``limit`` is ``None`` where the scope has no budget."""
+class AccountPosting(NamedTuple):
+    """One account that a call is booked in at a given time. ``limit`` is ``None`` where the scope has no budget.
+
+    An account is one scope in one window; its sums are kept by cells of time. ``first_cell`` to ``cell`` count now.
+    """
 
     scope: str
     window: str
     cell: int
-    lo: int
+    first_cell: int
     limit: int | None
     warn: int | None
-    resets: int | None  # when the window is surely over, ms; None for never
+    resets: int | None  # when nothing booked now counts any more, ms; None for never
 
     @property
     def rolling(self) -> bool:
-        """Whether more than one cell counts."""
-        return self.lo != self.cell
+        """True if more than one cell counts."""
+        return self.first_cell != self.cell
 
 
-class Plan(NamedTuple):
-    """Every account a call is booked in, right from ``start`` to before ``until`` (ms)."""
+class PostingPlan(NamedTuple):
+    """Every account that a call is booked in; valid from ``start`` to before ``until`` (ms)."""
 
     start: int
     until: int
-    charges: tuple[Charge, ...]
+    postings: tuple[AccountPosting, ...]
 
 
-class Book:
-    """The budgets of a ledger, compiled: from scopes and a moment to the accounts a call is booked in.
-
-    Pure but for a memory of its last answers. Not changed after construction: other budgets are another book.
-    """
+class BudgetIndex:
+    """Budgets of a ledger, indexed by scope. Immutable, but for a cache of plans: other budgets make another index."""
 
     __slots__ = ("_by_scope", "_plans", "budgets")
 
@@ -48,48 +48,49 @@ class Book:
         self._by_scope: dict[str, dict[str, Budget]] = {}
         for budget in self.budgets:
             self._by_scope.setdefault(budget.scope, {})[budget.window] = budget
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[str, ...], PostingPlan] = {}
 
-    def of(self, scope: str) -> Mapping[str, Budget]:
-        """The budgets that apply to a scope, by window: its own over its kind's template."""
+    def for_scope(self, scope: str) -> Mapping[str, Budget]:
+        """Return the budgets that apply to a scope, by window. Its own one precedes the template of its kind."""
         template = self._by_scope.get(f"{scope.partition(':')[0]}:*", {})
         return {**template, **self._by_scope.get(scope, {})}
 
-    def plan(self, scopes: tuple[str, ...], now: int) -> Plan:
-        """The accounts that a call with these scopes is booked in when it is reserved at ``now`` (ms)."""
+    def posting_plan(self, scopes: tuple[str, ...], now: int) -> PostingPlan:
+        """Return the accounts of a call with these scopes that is reserved at ``now`` (ms)."""
         plan = self._plans.get(scopes)
         if plan is None or not plan.start <= now < plan.until:
-            if len(self._plans) > 10_000:  # noqa: PLR2004 - a bound on memory, not a rule
+            if len(self._plans) > 10_000:  # noqa: PLR2004 - bounds memory
                 self._plans.clear()
             plan = self._plans[scopes] = self._plan(scopes, now)
         return plan
 
-    def _plan(self, scopes: tuple[str, ...], now: int) -> Plan:
-        start, until, charges = -FOREVER, FOREVER, []
+    def _plan(self, scopes: tuple[str, ...], now: int) -> PostingPlan:
+        start, until, postings = -FOREVER, FOREVER, []
         for scope in scopes:
-            budgets = self.of(scope)
+            budgets = self.for_scope(scope)
+            # LIFETIME always: it lists every scope ever booked, and a later budget without a window needs no backfill.
             for window in sorted({LIFETIME, *budgets}):
                 budget = budgets.get(window)
-                span = locate(window, budget.timezone if budget else "UTC", now)
+                span = window_at(window, budget.timezone if budget else "UTC", now)
                 start, until = max(start, span.start), min(until, span.until)
                 seconds = rolling_seconds(window)
                 resets = None if window == LIFETIME else span.until
-                if seconds:  # the newest slot drops out when the window has passed over all of it
+                if seconds:  # the newest slot leaves when the window has passed over the whole of it
                     slot = -(-seconds * 1000 // SLOTS)
                     resets = (span.cell + 1) * slot + seconds * 1000
                 limit, warn = (budget.limit_nanousd, budget.warn_nanousd) if budget else (None, None)
-                charges.append(Charge(scope, window, span.cell, span.lo, limit, warn, resets))
-        return Plan(start, until, tuple(charges))
+                postings.append(AccountPosting(scope, window, span.cell, span.first_cell, limit, warn, resets))
+        return PostingPlan(start, until, tuple(postings))
 
 
-def known_scopes(book: Book, booked: Iterable[str]) -> tuple[str, ...]:
-    """Every scope that was booked or has a budget of its own."""
-    own = (budget.scope for budget in book.budgets if not budget.scope.endswith(":*"))
+def known_scopes(index: BudgetIndex, booked: Iterable[str]) -> tuple[str, ...]:
+    """Return every scope that was booked or has a budget of its own (templates excluded)."""
+    own = (budget.scope for budget in index.budgets if not budget.scope.endswith(":*"))
     return tuple(dict.fromkeys(chain(own, booked)))
 
 
-class Entry(NamedTuple):
-    """What a row does to the sums of its scopes; enough to fill the accounts of a new budget from the rows."""
+class EntryDelta(NamedTuple):
+    """Change that one row made to the sums of its scopes. ``created``: when its hold was made, ms."""
 
     scopes: tuple[str, ...]
     created: int
@@ -97,28 +98,33 @@ class Entry(NamedTuple):
     pending: int
 
 
-def covers(pattern: str, scope: str) -> bool:
-    """Whether a budget's scope, which may be a template, applies to a call's scope."""
+def scope_matches(pattern: str, scope: str) -> bool:
+    """Return whether a budget's scope, which may be a template, applies to a call's scope."""
     return scope.startswith(pattern[:-1]) if pattern.endswith(":*") else scope == pattern
 
 
-def horizon(window: str, timezone: str, now: int) -> int:
-    """From when on (ms) bookings are counted into a budget that is new: its window and the one before."""
+def backfill_start(window: str, timezone: str, now: int) -> int:
+    """Return from which time on (ms) the rows are counted into a new budget: its window and the one before.
+
+    The window before is needed too: the clocks of other processes may lag behind this one's.
+    """
     seconds = rolling_seconds(window)
-    return (
-        now - 2 * seconds * 1000 if seconds else locate(window, timezone, locate(window, timezone, now).start - 1).start
-    )
+    if seconds:
+        return now - 2 * seconds * 1000
+    return window_at(window, timezone, window_at(window, timezone, now).start - 1).start
 
 
-def tally(entries: Iterable[Entry], pattern: str, window: str, book: Book) -> dict[str, dict[int, list[int]]]:
-    """What the accounts of a new or changed budget carry: ``scope → cell → [settled, pending]``, from the rows."""
+def rebuild_totals(
+    entries: Iterable[EntryDelta], pattern: str, window: str, index: BudgetIndex
+) -> dict[str, dict[int, list[int]]]:
+    """Compute the sums of a new or changed budget from the rows: ``scope → cell → [settled, pending]``."""
     accounts: dict[str, dict[int, list[int]]] = {}
     for scopes, created, settled, pending in entries:
         for scope in scopes:
-            budget = book.of(scope).get(window) if covers(pattern, scope) else None
+            budget = index.for_scope(scope).get(window) if scope_matches(pattern, scope) else None
             if budget is not None:
                 cells = accounts.setdefault(scope, {})
-                cell = cells.setdefault(locate(window, budget.timezone, created).cell, [0, 0])
+                cell = cells.setdefault(window_at(window, budget.timezone, created).cell, [0, 0])
                 cell[0] += settled
                 cell[1] += pending
     return accounts

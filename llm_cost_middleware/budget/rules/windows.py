@@ -1,4 +1,4 @@
-"""Which stretch of time a moment falls in: calendar windows in a named time zone, rolling windows in sixtieths."""
+"""Windows of time: calendar ones in a named time zone, rolling ones counted in sixtieths."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ FOREVER = 2**53 - 1
 """A time after all others, in milliseconds, exact in a double."""
 
 SLOTS = 60
-"""A rolling window is counted in sixtieths; one that is partly inside counts in full."""
+"""Slots of a rolling window. A slot that is partly inside counts in full: the window is never too short."""
 
 
-class Span(NamedTuple):
-    """A window at one moment: money of ``cell`` and of later cells down to ``lo`` counts in it.
+class WindowSpan(NamedTuple):
+    """Cells of time that count in a window, valid from ``start`` to before ``until`` (ms).
 
-    Valid from ``start`` to before ``until`` (ms). A calendar window counts one cell, named by its first second; a
-    rolling one counts every slot from ``lo`` on, those of a clock that ran ahead included.
+    A calendar window counts one cell, numbered by its first second. A rolling window counts every slot from
+    ``first_cell`` on, later ones than ``cell`` included: another machine's clock may run ahead.
     """
 
     cell: int
-    lo: int
+    first_cell: int
     start: int
     until: int
 
 
-def locate(window: str, timezone: str, now: int) -> Span:
-    """The span of a window that ``now`` (ms) falls in."""
+def window_at(window: str, timezone: str, now: int) -> WindowSpan:
+    """Return the cells of a window at ``now`` (ms)."""
     if window == LIFETIME:
-        return Span(0, 0, -FOREVER, FOREVER)
+        return WindowSpan(0, 0, -FOREVER, FOREVER)
     seconds = rolling_seconds(window)
     if seconds is not None:
         slot = -(-seconds * 1000 // SLOTS)
         cell = now // slot
-        lo = (now - seconds * 1000) // slot
-        # what counts changes when a slot begins and when one drops out
-        until = min((cell + 1) * slot, (lo + 1) * slot + seconds * 1000)
-        return Span(cell, lo, max(cell * slot, lo * slot + seconds * 1000), until)
+        first_cell = (now - seconds * 1000) // slot
+        # the counted slots change when one begins and when one leaves
+        until = min((cell + 1) * slot, (first_cell + 1) * slot + seconds * 1000)
+        return WindowSpan(cell, first_cell, max(cell * slot, first_cell * slot + seconds * 1000), until)
     start, until = _calendar(window, timezone, now // 1000)
-    return Span(start, start, start * 1000, until * 1000)
+    return WindowSpan(start, start, start * 1000, until * 1000)
 
 
 def _calendar(window: str, timezone: str, second: int) -> tuple[int, int]:
-    """First second of the calendar window around ``second``, and of the next. Days may have 23 or 25 hours."""
+    """Return the first second of the calendar window around ``second`` and of the next; days have 23 to 25 hours."""
     zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
     local = datetime.fromtimestamp(second, zone)
     if window == "hour":
+        # By the offset, not by local fields: the hour that a change of the clock repeats is two windows.
         offset = int((local.utcoffset() or timedelta()).total_seconds())
         start = second - (second + offset) % 3600
         return start, start + 3600

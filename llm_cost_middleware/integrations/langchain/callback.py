@@ -2,7 +2,7 @@
 
 A handler can refuse a call before a byte is sent, and book what it cost. It cannot choose the model or the output cap,
 it sees no retry inside the SDK, and it is not told of every end: a call that is cancelled, and a stream that is kept
-and not read, leave a start without an end. Their money stays reserved until the lease ends, and is then charged. And
+and not read, leave a start without an end. Their money stays reserved until it expires, and is then charged. And
 ``with_retry`` of a model that is not guarded asks again after a veto, to be refused again. Guard a model wherever you
 can; this is for the rest.
 """
@@ -125,7 +125,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         with self._lock:
             _claimed[claim] = call_id
             self._open[run_id] = _Open(model.provider, held)
-            if len(self._open) > _OPEN:  # a start whose end never came: its lease ends it in the ledger
+            if len(self._open) > _OPEN:  # a start whose end never came: it expires in the ledger
                 lost, _ = self._open.popitem(last=False)
                 _claimed.pop((id(self.pipeline), lost), None)
 
@@ -186,7 +186,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         try:
             end(what)
         except Exception:  # noqa: BLE001 - the answer was paid for: booking it must not take it from the caller
-            _log.exception("a call could not be booked; its reservation will lapse and be charged")
+            _log.exception("a call could not be booked; its reservation will expire and be charged")
 
 
 class Tracking:

@@ -57,14 +57,14 @@ def test_after_kill_9_in_a_call_the_ledger_still_covers_the_bill(tmp_path, provi
 
     with Ledger.open(url, clock=FakeClock(time.time() + 100_000)) as ledger:
         open_before = ledger.balance("global").pending_nanousd
-        lapsed = ledger.sweep()
+        expired = ledger.sweep()
         balance, rows = ledger.balance("global"), list(ledger.rows())
         audit(ledger.backend.read(None), rows)
     bill = {line.request_id: line for line in sim.lines}
 
     assert balance.pending_nanousd == 0
-    assert (open_before > 0) == (lapsed > 0)
-    assert lapsed <= 4  # each process that was killed was in one call
+    assert (open_before > 0) == (expired > 0)
+    assert expired <= 4  # each process that was killed was in one call
     booked = [row for row in rows if row.kind != "reserve" and row.status != "void"]
     assert balance.settled_nanousd == sum(row.amount_nanousd for row in booked)
     assert max(Counter(row.id for row in booked).values()) == 1  # none twice
@@ -80,6 +80,6 @@ def test_after_kill_9_in_a_call_the_ledger_still_covers_the_bill(tmp_path, provi
     # what was billed and has no exact row is covered by what was charged for the calls that were cut off
     unmatched = [line.cost_nanousd for name, line in bill.items() if name not in exact]
     cut_off = [row.amount_nanousd for row in booked if row.status != "exact"]
-    assert len(unmatched) <= len(cut_off) == lapsed
+    assert len(unmatched) <= len(cut_off) == expired
     assert sum(unmatched) <= sum(cut_off)
     assert balance.settled_nanousd >= sim.total_nanousd

@@ -140,7 +140,7 @@ def test_a_start_whose_end_never_comes_is_ended_by_its_lease(house, claude, sim)
     from llm_cost_middleware.testing.clock import FakeClock
 
     clock = FakeClock()
-    config = CostConfig(budgets=[{"scope": "global", "limit": "5"}], ledger={"lease_s": 60})
+    config = CostConfig(budgets=[{"scope": "global", "limit": "5"}], ledger={"hold_ttl_s": 60})
     with CostPipeline(config, clock=clock) as pipeline:
         sim.latency_s = 60
 

@@ -199,7 +199,7 @@ def test_with_nothing_to_move_no_file_is_made(ledger, clock, tmp_path):
     ledger.settle(ledger.reserve("0.01").id, "0.01", status="estimated")
     clock.advance(DAY)
     moved = ledger.archive(clock.now(), MemoSummary())
-    assert (moved.path, moved.rows, moved.kept) == (None, 0, 2)
+    assert (moved.path, moved.rows, moved.skipped) == (None, 0, 2)
     assert not list(tmp_path.glob("*.jsonl*"))
 
 

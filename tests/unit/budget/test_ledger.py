@@ -113,7 +113,7 @@ def test_a_hold_that_cannot_be_settled_lets_the_first_error_through(ledger, monk
     with pytest.raises(ValueError, match="first") as caught, ledger.hold("0.10"):
         monkeypatch.setattr(ledger._backend, "resolve", lost)
         raise ValueError("first")
-    assert "left to its lease" in caught.value.__notes__[0]
+    assert "left to expire" in caught.value.__notes__[0]
     monkeypatch.undo()
     with pytest.raises(LedgerUnavailableError), ledger.hold("0.10"):
         monkeypatch.setattr(ledger._backend, "resolve", lost)
@@ -176,7 +176,7 @@ def test_a_memory_ledger_forgets_when_the_last_one_is_gone_and_tenants_share_not
 
 
 def test_leases_are_swept_along_the_way(clock):
-    ledger = Ledger.open("memory://sweeping", clock=clock, lease_s=600)
+    ledger = Ledger.open("memory://sweeping", clock=clock, hold_ttl_s=600)
     ledger.reserve("0.10")
     clock.advance(601)
     ledger.reserve("0.20")
@@ -185,7 +185,7 @@ def test_leases_are_swept_along_the_way(clock):
 
 
 def test_released_leases_make_room_at_once(clock):
-    ledger = Ledger.open("memory://releasing", clock=clock, lease_s=600, on_lapse="release")
+    ledger = Ledger.open("memory://releasing", clock=clock, hold_ttl_s=600, on_expiry="release")
     ledger.set_budget(Budget("global", "0.10"))
     ledger.reserve("0.10")
     clock.advance(601)
@@ -235,8 +235,8 @@ def test_bad_input_is_a_clear_error_and_changes_nothing(ledger, call, error):
     [
         ("postgres://x", {}), ("ledger.db", {}), ("sqlite://", {}), ("sqlite:///:memory:", {}),
         ("sqlite://relative", {}),
-        ("memory://", {"tenant": "a b"}), ("memory://", {"durability": "some"}), ("memory://", {"on_lapse": "forget"}),
-        ("memory://", {"lease_s": 0}),
+        ("memory://", {"tenant": "a b"}), ("memory://", {"durability": "some"}), ("memory://", {"on_expiry": "forget"}),
+        ("memory://", {"hold_ttl_s": 0}),
     ],
 )  # fmt: skip
 def test_a_ledger_that_cannot_be_opened_says_why(url, options):
@@ -247,14 +247,26 @@ def test_a_ledger_that_cannot_be_opened_says_why(url, options):
 def test_a_forked_child_draws_other_ids():
     import os
 
-    from llm_cost_middleware.budget.ledger import draw_id
+    from llm_cost_middleware.budget.ledger import unique_id
 
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, draw_id().encode())
+        os.write(writing, unique_id().encode())
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(reading, 100).decode().partition("-")[0] != draw_id().partition("-")[0]
+    assert os.read(reading, 100).decode().partition("-")[0] != unique_id().partition("-")[0]
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize("face", [Ledger, AsyncLedger])
+def test_open_takes_the_former_names_of_its_options_with_a_warning(face, clock):
+    with pytest.warns(DeprecationWarning, match="lease_s is now called hold_ttl_s") as caught:
+        ledger = face.open("memory://", clock=clock, lease_s=60)
+    assert caught[0].filename == __file__, "it points at the caller"
+    assert ledger._hold_ttl == 60_000
+    with pytest.raises(ConfigurationError, match="former name"):
+        face.open("memory://", clock=clock, lease_s=60, hold_ttl_s=60)
+    with pytest.raises(TypeError):
+        face.open("memory://", clock=clock, lease=60)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import llm_cost_middleware
-from llm_cost_middleware.budget.backends.sqlite import queue
-from llm_cost_middleware.budget.backends.sqlite.file import sections
+from llm_cost_middleware.budget.backends.sqlite import group_commit
+from llm_cost_middleware.budget.backends.sqlite.connection import migrations
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError
@@ -24,7 +24,7 @@ from llm_cost_middleware.testing.oracle import audit
 
 def test_a_database_of_version_one_is_brought_forward_with_its_money(tmp_path):
     with closing(sqlite3.connect(tmp_path / "old.db")) as db:
-        db.executescript(f"{sections()[0]}; PRAGMA user_version = 1;")
+        db.executescript(f"{migrations()[0]}; PRAGMA user_version = 1;")
         db.executescript(
             "INSERT INTO tenant (id, name) VALUES (1, 'default');"
             "INSERT INTO account VALUES (1, 1, 'global', 'none', -1);"
@@ -46,7 +46,7 @@ def test_a_newer_database_is_left_alone(tmp_path):
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(LedgerVersionError) as caught:
         Ledger.open(f"sqlite:///{tmp_path}/new.db")
-    assert (caught.value.found, caught.value.supported) == (99, len(sections()))
+    assert (caught.value.found, caught.value.supported) == (99, len(migrations()))
 
 
 def test_the_database_of_another_program_is_left_alone(tmp_path):
@@ -75,7 +75,7 @@ def test_rows_cannot_be_changed_or_deleted(tmp_path):
 def test_a_full_disk_leaves_nothing_half_written_and_heals(tmp_path):
     with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger:
         ledger.set_budget(Budget("user:*", "5", "day"))
-        writer = ledger._backend._store._writing
+        writer = ledger._backend._file._writing
         pages = writer.execute("PRAGMA page_count").fetchone()[0]
         writer.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(LedgerUnavailableError, match="full"):
@@ -141,14 +141,14 @@ def test_a_read_only_file_is_a_clear_error(tmp_path):
 
 def test_a_queue_that_does_not_move_is_given_up(tmp_path, monkeypatch):
     with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger:
-        monkeypatch.setattr(queue, "PATIENCE_S", 0.2)
-        stuck = queue.Gate(tmp_path / "l.db-queue")
-        stuck.enter(wait=True)
+        monkeypatch.setattr(group_commit, "PATIENCE_S", 0.2)
+        stuck = group_commit.FileLock(tmp_path / "l.db-queue")
+        stuck.acquire(wait=True)
         with pytest.raises(LedgerUnavailableError, match="queue"):
             ledger.reserve("1")
         monkeypatch.undo()
         assert ledger.balance("global").pending == 0
-        stuck.leave()
+        stuck.release()
         ledger.settle(ledger.reserve("1").id, "0.5")
         assert ledger.balance("global").settled == Decimal("0.5")
         stuck.close()

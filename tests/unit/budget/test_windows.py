@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.budget.rules import locate
+from llm_cost_middleware.budget.rules import window_at
 from llm_cost_middleware.testing.oracle import same_window
 
 ZONES = [
@@ -32,17 +32,17 @@ def utc(ms):
 
 @given(MOMENTS, st.sampled_from(ZONES), WINDOWS)
 def test_a_window_holds_its_moment_and_ends_where_the_next_begins(now, zone, window):
-    span = locate(window, zone, now)
+    span = window_at(window, zone, now)
     assert span.start <= now < span.until
     if window != "hour":  # an hour may be cut short by a change of the clocks
-        assert locate(window, zone, span.until).start == span.until
-        assert locate(window, zone, span.start) == span == locate(window, zone, span.until - 1)
+        assert window_at(window, zone, span.until).start == span.until
+        assert window_at(window, zone, span.start) == span == window_at(window, zone, span.until - 1)
 
 
 @given(MOMENTS, st.integers(0, 40 * 86_400_000), st.sampled_from(ZONES), WINDOWS)
 def test_two_moments_share_a_window_when_their_local_time_says_so(now, later, zone, window):
     other = now + later
-    shared = locate(window, zone, now).cell == locate(window, zone, other).cell
+    shared = window_at(window, zone, now).cell == window_at(window, zone, other).cell
     assert shared == same_window(Budget("global", 1, window, zone), now, other)
 
 
@@ -59,7 +59,7 @@ def test_two_moments_share_a_window_when_their_local_time_says_so(now, later, zo
     ],
 )  # fmt: skip
 def test_known_windows(window, zone, moment, start, until):
-    span = locate(window, zone, at(moment, zone))
+    span = window_at(window, zone, at(moment, zone))
     assert (utc(span.start), utc(span.until)) == (f"{start}:00+00:00", f"{until}:00+00:00")
 
 
@@ -67,7 +67,7 @@ def test_known_windows(window, zone, moment, start, until):
 def test_a_rolling_window_counts_all_of_its_length_and_at_most_a_sixtieth_more(seconds, now, lengths):
     length = seconds * 1000
     then = now - int(lengths * length)
-    counted = locate(f"{seconds}s", "UTC", then).cell >= locate(f"{seconds}s", "UTC", now).lo
+    counted = window_at(f"{seconds}s", "UTC", then).cell >= window_at(f"{seconds}s", "UTC", now).first_cell
     slot = -(-length // 60)
     if now - then <= length:
         assert counted
@@ -77,8 +77,8 @@ def test_a_rolling_window_counts_all_of_its_length_and_at_most_a_sixtieth_more(s
 
 @given(st.integers(1, 10**6), MOMENTS)
 def test_a_rolling_span_is_valid_until_what_counts_changes(seconds, now):
-    span = locate(f"{seconds}s", "UTC", now)
+    span = window_at(f"{seconds}s", "UTC", now)
     assert span.start <= now < span.until
     for moment in (span.start, span.until - 1):
-        other = locate(f"{seconds}s", "UTC", moment)
-        assert (other.cell, other.lo) == (span.cell, span.lo)
+        other = window_at(f"{seconds}s", "UTC", moment)
+        assert (other.cell, other.first_cell) == (span.cell, span.first_cell)

@@ -1,8 +1,8 @@
-"""The ledger of many machines, on Redis 6.2 or later or Valkey: one script a verb, one hash tag a tenant.
+"""Ledger of several machines, on Redis 6.2 or Valkey: a script per verb, a hash tag per tenant.
 
-Durability is the server's: with ``appendonly yes`` and ``appendfsync always`` what returned is on disk; ``everysec``
-may lose the last second before the machine crashes, no append-only file what came since the last snapshot, and
-asynchronous fail-over what was not replicated. Set ``maxmemory-policy noeviction``: an evicted key is a forgotten debt.
+Durability is the server's. With ``appendonly yes`` and ``appendfsync always`` a verb that returned is on disk. With
+``everysec`` a crash of the machine may lose the last second; without an append-only file, everything since the last
+snapshot; a fail-over, what was not replicated yet. Set ``maxmemory-policy noeviction``: an evicted key is a lost debt.
 """
 
 from llm_cost_middleware.budget.backends.redis.client import AsyncRedisBackend, RedisBackend

@@ -1,4 +1,4 @@
-"""The two drivers of a dialogue, over redis-py: one for threads, one for an event loop."""
+"""Two drivers of ``RedisProtocol`` over redis-py: one for threads, one for an event loop."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from importlib.resources import files
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from llm_cost_middleware.budget.backend import Mark, Snapshot
-from llm_cost_middleware.budget.backends.redis import records
-from llm_cost_middleware.budget.backends.redis.dialogue import Command, Dialogue, Script, Talk
-from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, Status, Verb
+from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
+from llm_cost_middleware.budget.backends.redis import encoding
+from llm_cost_middleware.budget.backends.redis.protocol import Command, CommandFlow, RedisProtocol, Script
+from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 5.0
-_MARKS = 200_000  # lines a journal keeps, about
+_JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs Redis more
 
 
 @cache
-def source(name: str) -> tuple[str, str]:
-    """A script and the SHA-1 that the server knows it by."""
+def load_script(name: str) -> tuple[str, str]:
+    """Return a script and its SHA-1, by which the server caches it."""
     text = files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def redacted(url: str) -> str:
-    """A URL without its password."""
+    """Return a URL without its password and options."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _connect(url: str, *, asynchronous: bool) -> Any:
-    """A client of redis-py that reconnects: every command of a dialogue may be sent twice."""
+    """Make a client of redis-py that reconnects and sends again: every command of the protocol may be sent twice."""
     try:
         from redis.backoff import ExponentialBackoff
         from redis.exceptions import ConnectionError as Lost
@@ -63,7 +63,7 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
 
 
 def _unavailable(url: str, error: Exception) -> Exception:
-    """What redis-py or the system reports, as ours; anything else as it is."""
+    """Return an error of redis-py or the system as ``LedgerUnavailableError``; any other unchanged."""
     from redis.exceptions import RedisError
 
     if isinstance(error, RedisError | OSError):
@@ -71,90 +71,90 @@ def _unavailable(url: str, error: Exception) -> Exception:
     return error
 
 
-def _lost(error: Exception) -> bool:
+def _script_unknown(error: Exception) -> bool:
     from redis.exceptions import NoScriptError
 
     return isinstance(error, NoScriptError)
 
 
 class RedisBackend:
-    """``Backend`` on a server, blocking."""
+    """``Backend`` on a Redis server."""
 
-    def __init__(self, client: Any, dialogue: Dialogue) -> None:
-        self._client, self._dialogue = client, dialogue
-        self._drive(dialogue.greet())
+    def __init__(self, client: Any, protocol: RedisProtocol) -> None:
+        self._client, self._protocol = client, protocol
+        self._drive(protocol.initialise())
         self.journal = RedisJournal(self)
 
     @classmethod
     def open(cls, url: str, clock: Clock | None, tenant: str) -> RedisBackend:
         """Connect to the server of a URL. Raises as ``Ledger.open``."""
-        return cls(_connect(url, asynchronous=False), Dialogue(redacted(url), clock, tenant))
+        return cls(_connect(url, asynchronous=False), RedisProtocol(redacted(url), clock, tenant))
 
-    def _drive(self, talk: Talk[T]) -> T:
+    def _drive(self, flow: CommandFlow[T]) -> T:
         reply: Any = None
         while True:
             try:
-                line = talk.send(reply)
+                command = flow.send(reply)
             except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the dialogue returned
-            reply = self.say(line)
+                return end.value  # type: ignore[no-any-return]  # what the flow returned
+            reply = self.execute(command)
 
-    def say(self, line: Script | Command) -> Any:
-        """Run one command; a script that the server has lost is sent in full."""
+    def execute(self, command: Script | Command) -> Any:
+        """Run one command. A script that is not in the server's cache is sent in full."""
         try:
-            if isinstance(line, Command):
-                return self._client.execute_command(*line.words)
-            text, digest = source(line.name)
+            if isinstance(command, Command):
+                return self._client.execute_command(*command.words)
+            text, digest = load_script(command.name)
             try:
-                return self._client.evalsha(digest, len(line.keys), *line.keys, *line.args)
+                return self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
             except Exception as error:
-                if not _lost(error):
+                if not _script_unknown(error):
                     raise
-            return self._client.eval(text, len(line.keys), *line.keys, *line.args)
+            return self._client.eval(text, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self._dialogue.url, error) from error
+            raise _unavailable(self._protocol.url, error) from error
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
-        return self._drive(self._dialogue.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
+        return self._drive(self._protocol.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
-        return self._drive(self._dialogue.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
+        return self._drive(self._protocol.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
 
     def extend(self, id_: str, ttl: int) -> Reservation:
         """See ``Backend``."""
-        return self._drive(self._dialogue.extend(id_, ttl))
+        return self._drive(self._protocol.extend(id_, ttl))
 
     def sweep(self, *, charge: bool, limit: int) -> int:
         """See ``Backend``."""
-        return self._drive(self._dialogue.sweep(charge=charge, limit=limit))
+        return self._drive(self._protocol.sweep(charge=charge, limit=limit))
 
     def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
         """See ``Backend``."""
-        return self._drive(self._dialogue.read(scopes))
+        return self._drive(self._protocol.read(scopes))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
         last = 0
-        while block := self._drive(self._dialogue.block(last)):
+        while block := self._drive(self._protocol.read_block(last)):
             for stream_id, fields in block:
-                row = records.row(stream_id, fields)
+                row = encoding.read_row(stream_id, fields)
                 last = row.seq
-                if self._dialogue.row_wanted(row, since, scope):
+                if self._protocol.row_wanted(row, since, scope):
                     yield row
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
-        self._drive(self._dialogue.set_budget(budget))
+        self._drive(self._protocol.set_budget(budget))
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-        return self._drive(self._dialogue.remove_budget(scope, window))
+        return self._drive(self._protocol.remove_budget(scope, window))
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -162,90 +162,90 @@ class RedisBackend:
 
 
 class AsyncRedisBackend:
-    """``AsyncBackend`` on a server: for the event loop it is first used on."""
+    """``AsyncBackend`` on a Redis server, for the event loop it is first used on."""
 
     journal = None
 
-    def __init__(self, client: Any, dialogue: Dialogue) -> None:
-        self._client, self._dialogue, self._greeted = client, dialogue, False
+    def __init__(self, client: Any, protocol: RedisProtocol) -> None:
+        self._client, self._protocol, self._initialised = client, protocol, False
 
     @classmethod
     def open(cls, url: str, clock: Clock | None, tenant: str) -> AsyncRedisBackend:
-        """A client for the server of a URL; it connects with the first verb."""
-        return cls(_connect(url, asynchronous=True), Dialogue(redacted(url), clock, tenant))
+        """Make a client for the server of a URL. It connects with its first verb."""
+        return cls(_connect(url, asynchronous=True), RedisProtocol(redacted(url), clock, tenant))
 
-    async def _drive(self, talk: Talk[T]) -> T:
-        if not self._greeted:
-            self._greeted = True
+    async def _drive(self, flow: CommandFlow[T]) -> T:
+        if not self._initialised:
+            self._initialised = True
             try:
-                await self._drive(self._dialogue.greet())
+                await self._drive(self._protocol.initialise())
             except BaseException:
-                self._greeted = False
+                self._initialised = False
                 raise
         reply: Any = None
         while True:
             try:
-                line = talk.send(reply)
+                command = flow.send(reply)
             except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the dialogue returned
-            reply = await self.say(line)
+                return end.value  # type: ignore[no-any-return]  # what the flow returned
+            reply = await self.execute(command)
 
-    async def say(self, line: Script | Command) -> Any:
+    async def execute(self, command: Script | Command) -> Any:
         """As ``RedisBackend.say``."""
         try:
-            if isinstance(line, Command):
-                return await self._client.execute_command(*line.words)
-            text, digest = source(line.name)
+            if isinstance(command, Command):
+                return await self._client.execute_command(*command.words)
+            text, digest = load_script(command.name)
             try:
-                return await self._client.evalsha(digest, len(line.keys), *line.keys, *line.args)
+                return await self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
             except Exception as error:
-                if not _lost(error):
+                if not _script_unknown(error):
                     raise
-            return await self._client.eval(text, len(line.keys), *line.keys, *line.args)
+            return await self._client.eval(text, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self._dialogue.url, error) from error
+            raise _unavailable(self._protocol.url, error) from error
 
     async def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
+        return await self._drive(self._protocol.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
 
     async def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
+        return await self._drive(self._protocol.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
 
     async def extend(self, id_: str, ttl: int) -> Reservation:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.extend(id_, ttl))
+        return await self._drive(self._protocol.extend(id_, ttl))
 
     async def sweep(self, *, charge: bool, limit: int) -> int:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.sweep(charge=charge, limit=limit))
+        return await self._drive(self._protocol.sweep(charge=charge, limit=limit))
 
     async def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.read(scopes))
+        return await self._drive(self._protocol.read(scopes))
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""
         last = 0
-        while block := await self._drive(self._dialogue.block(last)):
+        while block := await self._drive(self._protocol.read_block(last)):
             for stream_id, fields in block:
-                row = records.row(stream_id, fields)
+                row = encoding.read_row(stream_id, fields)
                 last = row.seq
-                if self._dialogue.row_wanted(row, since, scope):
+                if self._protocol.row_wanted(row, since, scope):
                     yield row
 
     async def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
-        await self._drive(self._dialogue.set_budget(budget))
+        await self._drive(self._protocol.set_budget(budget))
 
     async def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-        return await self._drive(self._dialogue.remove_budget(scope, window))
+        return await self._drive(self._protocol.remove_budget(scope, window))
 
     async def close(self) -> None:
         """See ``Backend``."""
@@ -253,25 +253,25 @@ class AsyncRedisBackend:
 
 
 class RedisJournal:
-    """``Journal`` on a server: a stream a kind, the last 200,000 lines of it or so."""
+    """``Journal`` on a Redis server: one stream per kind, trimmed to about 200,000 entries."""
 
     def __init__(self, backend: RedisBackend) -> None:
         self._backend = backend
 
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """See ``Journal``."""
-        words = "XADD", self._key(kind), "MAXLEN", "~", _MARKS, "*", "id", id_, "at", repr(at), "data", data
-        self._backend.say(Command(words))
+        words = "XADD", self._key(kind), "MAXLEN", "~", _JOURNAL_LENGTH, "*", "id", id_, "at", repr(at), "data", data
+        self._backend.execute(Command(words))
 
-    def read(self, kind: str, since: float | None = None) -> Iterator[Mark]:
+    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
         """See ``Journal``."""
         start = "-"
-        while block := self._backend.say(Command(("XRANGE", self._key(kind), start, "+", "COUNT", 500))):
+        while block := self._backend.execute(Command(("XRANGE", self._key(kind), start, "+", "COUNT", 500))):
             for stream_id, fields in block:
                 start = f"({stream_id.decode()}"
                 at = float(fields[b"at"])
                 if since is None or at >= since:
-                    yield Mark(kind, fields[b"id"].decode(), at, fields[b"data"])
+                    yield JournalEntry(kind, fields[b"id"].decode(), at, fields[b"data"])
 
     def _key(self, kind: str) -> str:
-        return self._backend._dialogue._key(f"marks:{kind}")  # noqa: SLF001 - one client in two classes
+        return self._backend._protocol._key(f"marks:{kind}")  # noqa: SLF001 - one client in two classes

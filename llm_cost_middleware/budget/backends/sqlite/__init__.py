@@ -1,4 +1,4 @@
-"""The ledger of one machine: a SQLite file in WAL mode, several processes, a fair queue in front of its write lock."""
+"""Ledger of one machine: a SQLite file in WAL mode for several processes, with a fair queue before its write lock."""
 
 from llm_cost_middleware.budget.backends.sqlite.backend import SQLiteBackend
 

@@ -1,6 +1,6 @@
-"""The file of an archive: a JSON object a line, first a header, then the rows in their order, last their sums.
+"""Archive file: one JSON object per line: a header, the rows in their order, their sums.
 
-It is whole or it is not there: written beside its name, flushed to the disk, read back row by row, then renamed.
+It is complete or absent: written under another name, flushed to the disk, read back row by row, then renamed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from llm_cost_middleware.budget.rules import Line
+from llm_cost_middleware.budget.rules import ArchivedRow
 from llm_cost_middleware.errors import LedgerError
 
 if sys.platform == "darwin":
@@ -26,24 +26,24 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Written(NamedTuple):
-    """What a file holds. ``settled`` is nano-dollars."""
+    """Checksum and sums of a file. ``settled`` is nano-dollars."""
 
     sha256: str
     rows: int
     settled: int
 
 
-def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]) -> Written:
+def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[ArchivedRow]]) -> Written:
     """Write an archive, durably.
 
     Args:
-        path: Where. What is there may only be this very archive, from an attempt that was cut short.
+        path: Where. A file there must be this archive, left by an attempt that was cut short.
         header: The first line.
-        rows: The rows, each time from the start: they are compared with what is read back.
+        rows: Yields the rows, from the start at each call: they are compared with what is read back.
 
     Raises:
-        LedgerError: Another file is there, or what is read back is not what was written.
-        OSError: It cannot be written.
+        LedgerError: Another file is there, or the file does not read back as written.
+        OSError: The file cannot be written.
     """
     part = part_of(path)
     header = {"archive": _VERSION, **header}
@@ -66,7 +66,7 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]
     finally:
         with suppress(OSError):
             part.unlink()
-    if sys.platform != "win32":  # the name must last as long as the content
+    if sys.platform != "win32":  # flush the directory too: else a power cut may lose the new name
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -76,15 +76,15 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Line]]
 
 
 def part_of(path: Path) -> Path:
-    """Where an archive stands until it is whole."""
+    """Return the path of an archive that is not complete yet."""
     return path.with_name(f"{path.name}.part")
 
 
-def read(path: Path) -> Iterator[Line]:
-    """The rows of an archive.
+def read(path: Path) -> Iterator[ArchivedRow]:
+    """Read the rows of an archive.
 
     Raises:
-        LedgerError: It is none, or not whole.
+        LedgerError: The file is no archive, or not complete.
     """
     count = settled = 0
     with path.open("rb") as file:
@@ -94,16 +94,16 @@ def read(path: Path) -> Iterator[Line]:
             fields = _parse(text)
             if fields == {"rows": count, "settled": settled} and not file.readline():
                 return
-            if fields.keys() != set(Line._fields):
+            if fields.keys() != set(ArchivedRow._fields):
                 break
-            line = Line(**{**fields, "memo": fields["memo"].encode(errors="surrogateescape")})
+            line = ArchivedRow(**{**fields, "memo": fields["memo"].encode(errors="surrogateescape")})
             count, settled = count + 1, settled + line.settled
             yield line
     raise LedgerError(f"{path} is not whole")
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""The verbs in SQL. What to decide is in ``rules``; a step reads, decides, then writes, in one transaction."""
+"""Ledger verbs in SQL. ``rules`` decides; a step reads, decides and writes in one transaction."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import Archived, Snapshot
+from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
-from llm_cost_middleware.budget.backends.sqlite.store import Store
-from llm_cost_middleware.budget.model import LIFETIME, Budget, Kind, Receipt, Reservation, Row, Status, Verb
+from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     DAY,
-    Book,
-    Charge,
-    Entry,
-    Figures,
-    Record,
-    Refusal,
-    Summary,
+    AccountPosting,
+    AccountTotals,
+    BudgetIndex,
+    BudgetRefusal,
+    EntryDelta,
+    MemoAggregator,
+    ReservationRecord,
     apply,
+    backfill_start,
     check_replay,
-    covers,
-    horizon,
     known_scopes,
+    rebuild_totals,
     resolve,
-    tally,
+    scope_matches,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
 
-_BLOCK = 500  # rows fetched at once
+_BLOCK = 500  # rows fetched at once: memory stays flat while a caller streams
 
 _VERSION = "SELECT version FROM tenant WHERE id = ?"
 _SUMS = "SELECT settled, pending FROM cell WHERE account = ? AND cell = ?"
@@ -61,29 +61,29 @@ _APPEND = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_OVER = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
+_EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
 class SQLiteBackend:
     """``Backend`` in a SQLite file."""
 
-    def __init__(self, store: Store, clock: Clock, tenant: str) -> None:
-        self._store, self._now = store, clock.now
-        self._book, self._version = Book(), -1
+    def __init__(self, file: LedgerFile, clock: Clock, tenant: str) -> None:
+        self._file, self._now = file, clock.now
+        self._book, self._version = BudgetIndex(), -1
         self._accounts: dict[tuple[str, str], int] = {}
         self._closed = False
-        store.on_rollback(self)
+        file.on_rollback(self)
         self._name = tenant
-        self._tenant: int = store.write(partial(_tenant_id, tenant))
-        self.journal = SQLiteJournal(store, self._tenant)
+        self._tenant: int = file.write(partial(_tenant_id, tenant))
+        self.journal = SQLiteJournal(file, self._tenant)
 
     @classmethod
     def open(cls, url: str, clock: Clock, tenant: str, *, full: bool) -> SQLiteBackend:
-        """Open the file of a URL, made if it is missing. Raises as ``Ledger.open``."""
-        return cls(Store.of(url, full=full), clock, tenant)
+        """Open the file of a URL; create it if it is missing. Raises as ``Ledger.open``."""
+        return cls(LedgerFile.of(url, full=full), clock, tenant)
 
-    def forget(self) -> None:
-        """Drop what was remembered of a transaction that was undone."""
+    def drop_cache(self) -> None:
+        """Forget what was read in a transaction that was rolled back."""
         self._version = -1
         self._accounts = {}
 
@@ -94,33 +94,33 @@ class SQLiteBackend:
 
         def step(db: sqlite3.Connection) -> Reservation:
             now = int(self._now() * 1000)
-            book = self._current(db)
+            index = self._current(db)
             if not fresh and (known := self._find(db, id_)) is not None:
                 record, refusal = known
                 check_replay(record, amount, scopes)
                 if refusal is not None:
                     raise refusal.error()
                 return record.reservation()
-            charges = book.plan(scopes, now).charges
+            postings = index.posting_plan(scopes, now).postings
             joined = " ".join(scopes)
-            for charge in charges:
-                if charge.limit is not None:
-                    settled, pending = self._counted(db, charge)
-                    if settled + pending + amount > charge.limit:
-                        refusal = Refusal(
-                            charge.scope, charge.window, charge.limit, settled, pending, amount, charge.resets
+            for posting in postings:
+                if posting.limit is not None:
+                    settled, pending = self._counted(db, posting)
+                    if settled + pending + amount > posting.limit:
+                        refusal = BudgetRefusal(
+                            posting.scope, posting.window, posting.limit, settled, pending, amount, posting.resets
                         )
                         if not fresh:
                             db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal)))
                         raise refusal.error()
             db.execute(_RESERVE, (self._tenant, id_, joined, amount, now, now + ttl))
-            self._book_entry(db, "reserve", id_, now, amount, joined, "reserved", now, 0, amount, memo, charges)
+            self._append_row(db, "reserve", id_, now, amount, joined, "reserved", now, 0, amount, memo, postings)
             return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
-        return self._store.write(step)
+        return self._file.write(step)
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: Status, memo: bytes = b""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
 
@@ -132,26 +132,33 @@ class SQLiteBackend:
                     check_replay(known[0], amount, scopes, booked=True)
                     return known[0].replay(verb)
                 db.execute(_RESERVE, (self._tenant, id_, " ".join(scopes), 0, now, now))
-                known = Record(id_, scopes, 0, now, now, verb="book"), None
+                known = ReservationRecord(id_, scopes, 0, now, now, verb="book"), None
             if known is None:
                 raise ReservationNotFoundError(id_)
             return self._resolve(db, known[0], verb, amount, status, now, memo)
 
-        return self._store.write(step)
+        return self._file.write(step)
 
     def _resolve(
-        self, db: sqlite3.Connection, record: Record, verb: Verb, amount: int, status: Status, now: int, memo: bytes
+        self,
+        db: sqlite3.Connection,
+        record: ReservationRecord,
+        verb: Verb,
+        amount: int,
+        status: RowStatus,
+        now: int,
+        memo: bytes,
     ) -> Receipt:
-        move = resolve(record, verb, amount)
-        if move is None:
+        transition = resolve(record, verb, amount)
+        if transition is None:
             return record.replay(verb)
-        charges = self._current(db).plan(record.scopes, record.created).charges
-        self._book_entry(
+        postings = self._current(db).posting_plan(record.scopes, record.created).postings
+        self._append_row(
             db, verb, record.id, now, amount, " ".join(record.scopes), status, record.created,
-            move.settled, move.pending, memo, charges,
+            transition.settled, transition.pending, memo, postings,
         )  # fmt: skip
-        apply(record, verb, move, amount, status, now)
-        warnings = self._warnings(db, charges) if verb not in {"void", "lapse"} else ()
+        apply(record, verb, transition, amount, status, now)
+        warnings = self._warnings(db, postings) if verb not in {"void", "expire"} else ()
         if verb != "reconcile":
             record.warnings = warnings
         changed = (
@@ -161,26 +168,26 @@ class SQLiteBackend:
         db.execute(_RESOLVE, changed)
         return record.correction()._replace(warnings=warnings) if verb == "reconcile" else record.receipt()
 
-    def _book_entry(
-        self, db: sqlite3.Connection, kind: Kind, id_: str, at: int, amount: int, scopes: str, status: Status,
-        created: int, settled: int, pending: int, memo: bytes, charges: tuple[Charge, ...],
+    def _append_row(
+        self, db: sqlite3.Connection, kind: RowKind, id_: str, at: int, amount: int, scopes: str, status: RowStatus,
+        created: int, settled: int, pending: int, memo: bytes, postings: tuple[AccountPosting, ...],
     ) -> None:  # fmt: skip
-        """Append a row and add what it changes to the sums: the two never part."""
-        for charge in charges:
-            db.execute(_ADD, (self._account(db, charge.scope, charge.window), charge.cell, settled, pending))
+        """Append a row and add its change to the sums, in one transaction."""
+        for posting in postings:
+            db.execute(_ADD, (self._account(db, posting.scope, posting.window), posting.cell, settled, pending))
         db.execute(_APPEND, (self._tenant, kind, id_, at, amount, scopes, status, created, settled, pending, memo))
 
-    def _warnings(self, db: sqlite3.Connection, charges: tuple[Charge, ...]) -> tuple[tuple[str, str], ...]:
+    def _warnings(self, db: sqlite3.Connection, postings: tuple[AccountPosting, ...]) -> tuple[tuple[str, str], ...]:
         crossed = []
-        for charge in charges:
-            if charge.warn is None or self._counted(db, charge)[0] < charge.warn:
+        for posting in postings:
+            if posting.warn is None or self._counted(db, posting)[0] < posting.warn:
                 continue
-            account = self._account(db, charge.scope, charge.window)
+            account = self._account(db, posting.scope, posting.window)
             marked = db.execute(
-                "UPDATE account SET warned = ? WHERE id = ? AND warned < ?", (charge.cell, account, charge.lo)
+                "UPDATE account SET warned = ? WHERE id = ? AND warned < ?", (posting.cell, account, posting.first_cell)
             )
             if marked.rowcount:
-                crossed.append((charge.scope, charge.window))
+                crossed.append((posting.scope, posting.window))
         return tuple(crossed)
 
     def extend(self, id_: str, ttl: int) -> Reservation:
@@ -197,45 +204,47 @@ class SQLiteBackend:
             )
             return record.reservation()
 
-        return self._store.write(step)
+        return self._file.write(step)
 
     def sweep(self, *, charge: bool, limit: int) -> int:
-        """See ``Backend``. Looks before it writes: nothing to sweep costs no transaction."""
-        with self._store.reading() as db:
-            if db.execute(_OVER, (self._tenant, int(self._now() * 1000), 1)).fetchone() is None:
+        """See ``Backend``. Reads first: when nothing has expired, it costs no write transaction."""
+        with self._file.reading() as db:
+            if db.execute(_EXPIRED, (self._tenant, int(self._now() * 1000), 1)).fetchone() is None:
                 return 0
 
         def step(db: sqlite3.Connection) -> int:
             now = int(self._now() * 1000)
-            over = db.execute(_OVER, (self._tenant, now, limit)).fetchall()
+            over = db.execute(_EXPIRED, (self._tenant, now, limit)).fetchall()
             for (id_,) in over:
                 known = self._find(db, id_)
                 if known is not None:
-                    self._resolve(db, known[0], "lapse", known[0].amount if charge else 0, "unconfirmed", now, b"")
+                    self._resolve(db, known[0], "expire", known[0].amount if charge else 0, "unconfirmed", now, b"")
             return len(over)
 
-        return self._store.write(step)
+        return self._file.write(step)
 
     def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
         """See ``Backend``."""
         now = int(self._now() * 1000)
-        with self._store.reading() as db:
-            book = self._load(db)
+        with self._file.reading() as db:
+            index = self._load(db)
             if scopes is None:
                 booked = db.execute(
                     "SELECT scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, LIFETIME)
                 )
-                scopes = known_scopes(book, (scope for (scope,) in booked.fetchall()))
-            figures = []
-            for charge in book.plan(scopes, now).charges:
-                key = self._tenant, charge.scope, charge.window
+                scopes = known_scopes(index, (scope for (scope,) in booked.fetchall()))
+            totals = []
+            for posting in index.posting_plan(scopes, now).postings:
+                key = self._tenant, posting.scope, posting.window
                 account = db.execute(
                     "SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key
                 ).fetchone()
-                figures.append(
-                    Figures(charge.scope, charge.window, *(_sums(db, account[0], charge) if account else (0, 0)))
+                totals.append(
+                    AccountTotals(
+                        posting.scope, posting.window, *(_sums(db, account[0], posting) if account else (0, 0))
+                    )
                 )
-        return Snapshot(book, now, tuple(figures))
+        return Snapshot(index, now, tuple(totals))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
@@ -248,10 +257,11 @@ class SQLiteBackend:
             where += " AND instr(' ' || scopes || ' ', ?) > 0"
             filters.append(f" {scope} ")  # type: ignore[arg-type]  # one parameter list, two types
         query = (
-            "SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM entry"  # noqa: S608 - fixed text
+            # Rows are never changed: those written before version 4 of the schema say lapse.
+            "SELECT seq, replace(kind, 'lapse', 'expire'), id, at, amount, scopes, status, created, memo FROM entry"  # noqa: S608 - fixed text
             f" WHERE {where} ORDER BY seq LIMIT {_BLOCK}"
         )
-        with self._store.snapshot() as db:
+        with self._file.snapshot() as db:
             while True:
                 block = db.execute(query, (self._tenant, seq, *filters)).fetchall()
                 for seq, kind, id_, at, amount, joined, status, created, memo in block:
@@ -262,13 +272,13 @@ class SQLiteBackend:
                 if len(block) < _BLOCK:
                     return
 
-    def archive(self, before: int, path: Path | None, summary: Summary) -> Archived:
-        """See ``Archiving``."""
+    def archive(self, before: int, path: Path | None, summary: MemoAggregator) -> ArchiveResult:
+        """See ``SupportsArchive``."""
         now = int(self._now() * 1000)
-        with self._store.reading() as db:
+        with self._file.reading() as db:
             windows = {(budget.window, budget.timezone) for budget in self._load(db).budgets} | {("month", "UTC")}
-        recent = min(horizon(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
-        return Archive(self._store, self._tenant, self._name, recent, summary).run(min(before, now), path)
+        recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
+        return Archive(self._file, self._tenant, self._name, recent, summary).run(min(before, now), path)
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
@@ -283,9 +293,9 @@ class SQLiteBackend:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (self._tenant, *budget.key, budget.limit_nanousd, budget.timezone, warn_at),
             )
-            self._amended(db, None if before and before.timezone == budget.timezone else budget)
+            self._budgets_changed(db, None if before and before.timezone == budget.timezone else budget)
 
-        self._store.write(step)
+        self._file.write(step)
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
@@ -297,15 +307,15 @@ class SQLiteBackend:
             db.execute(
                 "DELETE FROM budget WHERE tenant = ? AND scope = ? AND window = ?", (self._tenant, scope, window)
             )
-            self._amended(db, before)
+            self._budgets_changed(db, before)
             return True
 
-        return self._store.write(step)
+        return self._file.write(step)
 
-    def _amended(self, db: sqlite3.Connection, changed: Budget | None) -> None:
-        """Let every process know, and fill the accounts of a window that is new, moved or no longer its own."""
+    def _budgets_changed(self, db: sqlite3.Connection, changed: Budget | None) -> None:
+        """Tell every process by a new version, and rebuild the accounts of a window that is new, moved or removed."""
         db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
-        book = self._current(db)
+        index = self._current(db)
         if changed is None or changed.window == LIFETIME:
             return
         pattern, window = changed.key
@@ -313,14 +323,16 @@ class SQLiteBackend:
             "SELECT id, scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, window)
         ).fetchall()
         db.executemany(
-            "DELETE FROM cell WHERE account = ?", [(id_,) for id_, scope in accounts if covers(pattern, scope)]
+            "DELETE FROM cell WHERE account = ?", [(id_,) for id_, scope in accounts if scope_matches(pattern, scope)]
         )
-        since = horizon(window, changed.timezone, int(self._now() * 1000))
+        since = backfill_start(window, changed.timezone, int(self._now() * 1000))
         entries = db.execute(
             "SELECT scopes, created, settled, pending FROM entry WHERE tenant = ? AND created >= ?",
             (self._tenant, since),
         )
-        filled = tally((Entry(tuple(joined.split(" ")), *rest) for joined, *rest in entries), pattern, window, book)
+        filled = rebuild_totals(
+            (EntryDelta(tuple(joined.split(" ")), *rest) for joined, *rest in entries), pattern, window, index
+        )
         for scope, cells in filled.items():
             account = self._account(db, scope, window)
             db.executemany(_ADD, [(account, cell, settled, pending) for cell, (settled, pending) in cells.items()])
@@ -329,20 +341,20 @@ class SQLiteBackend:
         """See ``Backend``."""
         if not self._closed:
             self._closed = True
-            self._store.close()
+            self._file.close()
 
-    def _current(self, db: sqlite3.Connection) -> Book:
-        """The budgets as they are in this transaction."""
+    def _current(self, db: sqlite3.Connection) -> BudgetIndex:
+        """Return the budgets as they are in this transaction, read again only if their version changed."""
         (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
         if version != self._version:
             self._book, self._version = self._load(db), version
         return self._book
 
-    def _load(self, db: sqlite3.Connection) -> Book:
+    def _load(self, db: sqlite3.Connection) -> BudgetIndex:
         rows = db.execute(
             "SELECT scope, limit_nanousd, window, timezone, warn_at FROM budget WHERE tenant = ?", (self._tenant,)
         )
-        return Book(
+        return BudgetIndex(
             Budget(scope, NanoUSD(limit), window, timezone, None if warn_at is None else float(warn_at))
             for scope, limit, window, timezone, warn_at in rows.fetchall()
         )
@@ -356,25 +368,25 @@ class SQLiteBackend:
             account = self._accounts[scope, window] = int(row[0])
         return account
 
-    def _counted(self, db: sqlite3.Connection, charge: Charge) -> tuple[int, int]:
-        return _sums(db, self._account(db, charge.scope, charge.window), charge)
+    def _counted(self, db: sqlite3.Connection, posting: AccountPosting) -> tuple[int, int]:
+        return _sums(db, self._account(db, posting.scope, posting.window), posting)
 
-    def _find(self, db: sqlite3.Connection, id_: str) -> tuple[Record, Refusal | None] | None:
+    def _find(self, db: sqlite3.Connection, id_: str) -> tuple[ReservationRecord, BudgetRefusal | None] | None:
         row = db.execute(_RESERVATION, (self._tenant, id_)).fetchone()
         if row is None:
             return None
         refusal = row[14]
         crossed = tuple((scope, window) for scope, window in json.loads(row[13])) if row[13] else ()
         facts: list[Any] = [*row[2:10], bool(row[10]), row[11], row[12], crossed, bool(row[15])]
-        record = Record(row[0], tuple(row[1].split(" ")), *facts)
-        return record, Refusal(*json.loads(refusal)) if refusal else None
+        record = ReservationRecord(row[0], tuple(row[1].split(" ")), *facts)
+        return record, BudgetRefusal(*json.loads(refusal)) if refusal else None
 
 
-def _sums(db: sqlite3.Connection, account: int, charge: Charge) -> tuple[int, int]:
-    if charge.rolling:
-        row = db.execute(_ROLLING_SUMS, (account, charge.lo)).fetchone()
+def _sums(db: sqlite3.Connection, account: int, posting: AccountPosting) -> tuple[int, int]:
+    if posting.rolling:
+        row = db.execute(_ROLLING_SUMS, (account, posting.first_cell)).fetchone()
     else:
-        row = db.execute(_SUMS, (account, charge.cell)).fetchone()
+        row = db.execute(_SUMS, (account, posting.cell)).fetchone()
     return row or (0, 0)
 
 

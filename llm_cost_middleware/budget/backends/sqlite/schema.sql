@@ -108,3 +108,8 @@ WHEN NOT EXISTS (
     WHERE reservation.tenant = old.tenant AND reservation.id = old.id AND archive.state = 'written'
 )
 BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+-- version 4
+-- The end of a hold is called expiry. Rows of the ledger are never changed: reading maps their old word (backend.py).
+UPDATE reservation SET state = 'expired' WHERE state = 'lapsed';
+UPDATE reservation SET verb = 'expire' WHERE verb = 'lapse';

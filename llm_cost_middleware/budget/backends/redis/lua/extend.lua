@@ -1,4 +1,4 @@
--- Lengthen the lease of a pending reservation, never shorten it.
+-- Let a pending reservation expire later, never earlier.
 --
 -- KEYS  1 open  2 reservation        ARGV  1 now in ms, or ''  2 id  3 ttl in ms
 -- Reply the record, empty for none; the caller sees from its state whether it was extended.

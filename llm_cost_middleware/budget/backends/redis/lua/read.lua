@@ -15,9 +15,9 @@ end
 local reply = {'sums', now}
 for index = 2, #KEYS do
     local at = 5 + (index - 2) * 2
-    local cell, lo = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local cell, first = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local settled, pending = '0', '0'
-    if cell == lo then
+    if cell == first then
         local sums = redis.call('HMGET', KEYS[index], ARGV[at] .. ':s', ARGV[at] .. ':p')
         settled, pending = sums[1] or '0', sums[2] or '0'
     else
@@ -25,7 +25,7 @@ for index = 2, #KEYS do
         local fields = redis.call('HGETALL', KEYS[index])
         for field = 1, #fields, 2 do
             local number, kind = string.match(fields[field], '^(%-?%d+):([sp])$')
-            if number and tonumber(number) >= lo then
+            if number and tonumber(number) >= first then
                 counted[kind] = counted[kind] + fields[field + 1]
             end
         end

@@ -23,9 +23,9 @@ local amount = tonumber(ARGV[6])
 local old = {}
 for index = 7, #KEYS do
     local at = 11 + (index - 7) * 4
-    local cell, lo, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local cell, first, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     local settled, pending = 0, 0
-    if cell == lo then
+    if cell == first then
         local sums = redis.call('HMGET', KEYS[index], ARGV[at + 1] .. ':s', ARGV[at + 1] .. ':p')
         settled, pending = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
     else
@@ -33,13 +33,13 @@ for index = 7, #KEYS do
         for field = 1, #fields, 2 do
             local number, kind = string.match(fields[field], '^(%-?%d+):([sp])$')
             number = tonumber(number)
-            if number and number >= lo then
+            if number and number >= first then
                 if kind == 's' then
                     settled = settled + fields[field + 1]
                 else
                     pending = pending + fields[field + 1]
                 end
-            elseif number and number < 2 * lo - cell then  -- a whole window before the window
+            elseif number and number < 2 * first - cell then  -- a whole window before the window
                 old[#old + 1] = {KEYS[index], fields[field]}
             end
         end

@@ -16,6 +16,9 @@ end
 
 local verb = ARGV[7]
 local seen = redis.call('HMGET', KEYS[6], 'state', 'charged', 'reconciled', 'expires', 'created')
+if seen[1] == 'lapsed' then  -- the word of schema 1; the caller reads it as expired too
+    seen[1] = 'expired'
+end
 if (seen[1] or '') ~= ARGV[4] or (seen[1] and ((seen[2] or '0') ~= ARGV[5] or (seen[3] or '0') ~= ARGV[6]
         or seen[5] ~= ARGV[16])) then
     return {'known', redis.call('HGETALL', KEYS[6])}
@@ -30,13 +33,13 @@ end
 
 local created = ARGV[16] == '' and now or ARGV[16]
 local reply = {'done', now, 0}
-if verb ~= 'book' and (seen[1] == 'lapsed' or now >= tonumber(seen[4])) then
+if verb ~= 'book' and (seen[1] == 'expired' or now >= tonumber(seen[4])) then
     reply[3] = 1
 end
 
 for index = 7, #KEYS do
     local at = 20 + (index - 7) * 4
-    local cell, lo, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local cell, first, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     if ARGV[14] ~= '0' then
         redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])
     end
@@ -44,18 +47,18 @@ for index = 7, #KEYS do
     if verb == 'book' then
         redis.call('SADD', KEYS[5], ARGV[at])
     end
-    if warn and verb ~= 'void' and verb ~= 'lapse' then
-        if cell ~= lo then
+    if warn and verb ~= 'void' and verb ~= 'expire' then
+        if cell ~= first then
             settled = 0
             local fields = redis.call('HGETALL', KEYS[index])
             for field = 1, #fields, 2 do
                 local number = tonumber(string.match(fields[field], '^(%-?%d+):s$'))
-                if number and number >= lo then
+                if number and number >= first then
                     settled = settled + fields[field + 1]
                 end
             end
         end
-        if settled >= warn and tonumber(redis.call('HGET', KEYS[index], 'warned') or -1) < lo then
+        if settled >= warn and tonumber(redis.call('HGET', KEYS[index], 'warned') or -1) < first then
             redis.call('HSET', KEYS[index], 'warned', ARGV[at + 1])
             reply[#reply + 1] = ARGV[at]
         end

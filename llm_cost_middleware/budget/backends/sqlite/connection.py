@@ -1,4 +1,4 @@
-"""Opening a ledger file: pragmas, schema and its forward migration, one way to say what went wrong."""
+"""Connections to a ledger file: pragmas, schema migration, translation of errors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, LedgerVersionError
 
-_BUSY_MS = 5_000  # a back-stop against programs that do not queue; ours never contend
+_BUSY_MS = 5_000  # for programs that do not queue, such as the sqlite3 shell; ledgers never contend here
 
 
-def sections() -> list[str]:
-    """The schema's sections: the n-th brings a database from version n to n + 1."""
+def migrations() -> list[str]:
+    """Return the steps of the schema: the n-th, counted from 0, brings a database from version n to n + 1."""
     text = files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
     return re.split(r"^-- version \d+\n", text, flags=re.MULTILINE)[1:]
 
 
 def path_of(url: str) -> Path:
-    """The file of ``sqlite:///relative`` or ``sqlite:////absolute``. Raises ``ConfigurationError``."""
+    """Return the file of ``sqlite:///relative`` or ``sqlite:////absolute``. Raises ``ConfigurationError``."""
     rest = url.removeprefix("sqlite://")
     if not rest.startswith("/") or len(rest) == 1 or rest == "/:memory:":
         raise ConfigurationError(
@@ -32,8 +32,8 @@ def path_of(url: str) -> Path:
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """What SQLite or the system reports, as ``LedgerUnavailableError``."""
+def translate_errors(url: str) -> Iterator[None]:
+    """Raise errors of SQLite and of the system as ``LedgerUnavailableError``."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -41,7 +41,7 @@ def translated(url: str) -> Iterator[None]:
 
 
 def connect(path: Path, *, full: bool) -> sqlite3.Connection:
-    """A connection in autocommit mode, usable from any one thread at a time."""
+    """Open a connection in autocommit mode, for use by any one thread at a time."""
     connection = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
@@ -50,16 +50,17 @@ def connect(path: Path, *, full: bool) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection, url: str) -> None:
-    """Bring the database to WAL mode and to this version. The caller holds the queue.
+def migrate(connection: sqlite3.Connection, url: str) -> None:
+    """Bring the database to WAL mode and to this version. The caller holds the queue lock.
 
     Raises:
         LedgerVersionError: It is newer.
         LedgerUnavailableError: It cannot be in WAL mode, as on a network file system.
     """
-    found, steps = connection.execute("PRAGMA user_version").fetchone()[0], sections()
+    found, steps = connection.execute("PRAGMA user_version").fetchone()[0], migrations()
     if found > len(steps):
         raise LedgerVersionError(url, found, len(steps))
+    # WAL: readers never wait for the writer. Network file systems lack the shared memory that it needs.
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal" and connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise LedgerUnavailableError(url, f"its file system allows no write-ahead log (journal mode {mode})")

@@ -1,21 +1,21 @@
-"""What a reservation may become, and what a repeated id gets."""
+"""State transitions of a reservation, and the replay of an id that is used again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.model import Receipt, Reservation, State, Status, Verb
+from llm_cost_middleware.budget.model import Receipt, Reservation, ReservationState, RowStatus, Verb
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.money import ZERO, NanoUSD
 
 
 @dataclass(slots=True)
-class Record:
-    """What a backend keeps of one id: the state of a reservation, and what it was first resolved with.
+class ReservationRecord:
+    """State of one id as backends keep it. Amounts in nano-dollars, times in ms.
 
-    ``charged`` is what its scopes carry for it now; ``actual``, ``status``, ``late``, ``resolved`` and ``warnings`` are
-    those of the first resolution, so that a repeated settle gets its first receipt even after a correction.
+    ``charged`` is what its scopes carry for it now. ``actual``, ``status``, ``late``, ``resolved`` and ``warnings``
+    belong to the first resolution, so that a repeated settle returns its first receipt even after a correction.
     """
 
     id: str
@@ -23,11 +23,11 @@ class Record:
     amount: int
     created: int
     expires: int
-    state: State = "pending"
+    state: ReservationState = "pending"
     charged: int = 0
     verb: Verb = "settle"
     actual: int = 0
-    status: Status = "reserved"
+    status: RowStatus = "reserved"
     late: bool = False
     resolved: int = 0
     reconciled: int = 0
@@ -35,28 +35,28 @@ class Record:
     archived: bool = False
 
     def reservation(self) -> Reservation:
-        """As its caller sees it."""
+        """Return it as the public value."""
         created, expires = self.created / 1000, self.expires / 1000
         return Reservation(self.id, as_nanousd(self.amount), self.scopes, created, expires, self.state)
 
     def extend(self, until: int) -> None:
-        """Lengthen the lease, never shorten it. Raises ``ReservationConflictError`` unless it is pending."""
+        """Let it expire later, never earlier. Raises ``ReservationConflictError`` unless it is pending."""
         if self.state != "pending":
             raise ReservationConflictError(self.id, f"cannot be extended, it is {self.state}")
         self.expires = max(self.expires, until)
 
     def receipt(self) -> Receipt:
-        """Of its first resolution."""
+        """Return the receipt of the first resolution."""
         return receipt(
             self.id, self.verb, self.actual, self.amount, self.status, self.late, self.warnings, self.resolved
         )
 
     def correction(self) -> Receipt:
-        """Of its last reconciliation."""
+        """Return the receipt of the last reconciliation."""
         return receipt(self.id, "reconcile", self.charged, self.amount, "exact", self.late, (), self.reconciled)
 
     def replay(self, verb: Verb) -> Receipt:
-        """Receipt of a resolution that an earlier call made."""
+        """Return the receipt of a resolution that an earlier call made."""
         return (self.correction() if verb == "reconcile" else self.receipt())._replace(repeated=True)
 
 
@@ -65,62 +65,62 @@ def receipt(
     verb: Verb,
     amount: int,
     reserved: int,
-    status: Status,
+    status: RowStatus,
     late: bool,
     warnings: tuple[tuple[str, str], ...],
     at: int,
 ) -> Receipt:
-    """A receipt from a record's integers. What was booked without a reservation overran nothing."""
+    """Make a receipt from integers. A booking without a reservation has no overrun."""
     over = NanoUSD(amount - reserved) if verb != "book" and amount > reserved else ZERO
     return Receipt(id_, verb, as_nanousd(amount), as_nanousd(reserved), over, status, late, warnings, at / 1000)
 
 
 def as_nanousd(amount: int) -> NanoUSD:
-    """An amount as a caller sees it; on the hot path it mostly is one already."""
+    """Return an amount as ``NanoUSD``; on the hot path it mostly is one already."""
     return amount if type(amount) is NanoUSD else NanoUSD(amount)
 
 
-class Move(NamedTuple):
-    """What a resolution changes: the state, what is charged from now on, and the sums of every account."""
+class Transition(NamedTuple):
+    """Change of a reservation: its new state and ``charged``, and what is added to the sums of every account."""
 
-    state: State
+    state: ReservationState
     charged: int
     pending: int
     settled: int
 
 
-def resolve(record: Record, verb: Verb, amount: int) -> Move | None:
-    """What becomes of a reservation; ``None`` when this very resolution was made before.
+def resolve(record: ReservationRecord, verb: Verb, amount: int) -> Transition | None:
+    """Decide what a verb does to a reservation; ``None`` if an earlier call made the same resolution (a replay).
 
     ======== ============================= =================== ============== ===========
-    state    settle(a)                     void                lapse(a)       reconcile(a)
+    state    settle(a)                     void                expire(a)      reconcile(a)
     ======== ============================= =================== ============== ===========
-    pending  settled at a                  voided              lapsed at a    conflict
+    pending  settled at a                  voided              expired at a   conflict
     settled  again with the same a: replay conflict            nothing        settled at a
-    lapsed   settled at a (late)           voided (late)       nothing        settled at a
+    expired  settled at a (late)           voided (late)       nothing        settled at a
     voided   conflict                      replay              nothing        settled at a
     refused  conflict                      conflict            nothing        conflict
     ======== ============================= =================== ============== ===========
 
-    A reservation resolves at most once, as in payments; a lapse is a guess and gives way to the answer, because the
-    money is spent whether or not the lease had ended. What was archived is closed: a new reconcile is a conflict.
+    A reservation resolves at most once, as in payments; an expiry is a guess and gives way to the answer, because the
+    money is spent whether or not the hold had expired. An archived id is closed: a new reconcile is a conflict.
 
     Raises:
-        ReservationConflictError: Another resolution was made before.
+        ReservationConflictError: It was resolved otherwise before.
     """
     state = record.state
-    if verb == "lapse":
-        return Move("lapsed", amount, -record.amount, amount) if state == "pending" else None
+    if verb == "expire":
+        return Transition("expired", amount, -record.amount, amount) if state == "pending" else None
     if state == "refused":
         raise ReservationConflictError(record.id, "was refused; nothing was reserved")
     if verb == "reconcile":
         return _reconcile(record, amount)
     if state == "pending":
-        return (
-            Move("voided", 0, -record.amount, 0) if verb == "void" else Move("settled", amount, -record.amount, amount)
-        )
-    if state == "lapsed":
-        return Move("voided" if verb == "void" else "settled", amount, 0, amount - record.charged)
+        if verb == "void":
+            return Transition("voided", 0, -record.amount, 0)
+        return Transition("settled", amount, -record.amount, amount)
+    if state == "expired":
+        return Transition("voided" if verb == "void" else "settled", amount, 0, amount - record.charged)
     if state == "voided" and verb == "void":
         return None
     if state == "settled" and verb == "settle" and record.actual == amount:
@@ -129,19 +129,21 @@ def resolve(record: Record, verb: Verb, amount: int) -> Move | None:
     raise ReservationConflictError(record.id, f"was already {detail}")
 
 
-def _reconcile(record: Record, amount: int) -> Move | None:
+def _reconcile(record: ReservationRecord, amount: int) -> Transition | None:
     if record.state == "pending":
         raise ReservationConflictError(record.id, "is still pending; settle it")
     if record.reconciled and record.charged == amount:
         return None
     if record.archived:
         raise ReservationConflictError(record.id, "was archived; book a difference under an id of its own")
-    return Move("settled", amount, 0, amount - record.charged)
+    return Transition("settled", amount, 0, amount - record.charged)
 
 
-def apply(record: Record, verb: Verb, move: Move, amount: int, status: Status, now: int) -> None:
-    """Write a move into its record."""
-    late = record.state == "lapsed" or (verb != "book" and now >= record.expires)
+def apply(
+    record: ReservationRecord, verb: Verb, transition: Transition, amount: int, status: RowStatus, now: int
+) -> None:
+    """Write a transition into its record."""
+    late = record.state == "expired" or (verb != "book" and now >= record.expires)
     if verb == "reconcile":
         record.reconciled = now
         if record.state != "settled":
@@ -149,11 +151,11 @@ def apply(record: Record, verb: Verb, move: Move, amount: int, status: Status, n
             record.warnings = ()
     else:
         record.verb, record.actual, record.status, record.late, record.resolved = verb, amount, status, late, now
-    record.state, record.charged = move.state, move.charged
+    record.state, record.charged = transition.state, transition.charged
 
 
-def check_replay(record: Record, amount: int, scopes: tuple[str, ...], *, booked: bool = False) -> None:
-    """Refuse an id that is used again for something else.
+def check_replay(record: ReservationRecord, amount: int, scopes: tuple[str, ...], *, booked: bool = False) -> None:
+    """Check that an id which is used again means the same as before.
 
     Raises:
         ReservationConflictError: Another amount, other scopes, or a booking where a reservation was made.

@@ -1,10 +1,10 @@
-"""The queue in front of SQLite's write lock: fair between processes, grouped within one.
+"""Queue before SQLite's write lock: fair between processes, and one transaction for many callers of a process.
 
 SQLite's own busy handler polls, and starves: of 8 writers one gets 0.1 % of the fastest's share, and after five seconds
 some fail. Here a process waits for its turn on a lock file (``flock``, served roughly in order of arrival), and every
-call that arrives in a process while a transaction is being committed rides in the next one (group commit). A lone
-caller commits on its own thread and never pays for a hand-over; only a turn that has to be waited for is waited for on
-a thread of its own, so that the wait can be bounded.
+call that arrives in a process while a transaction is being committed joins the next one (group commit). A lone caller
+commits on its own thread and pays for no hand-over. A turn that must be waited for is waited for on a separate thread,
+because ``flock`` has no timeout.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ T = TypeVar("T")
 Step = Callable[[sqlite3.Connection], T]
 
 PATIENCE_S = 30.0
-"""How long a call may stand in the queue before it gives up."""
+"""Seconds that a call may wait in the queue."""
 
 _BATCH = 256
 
 
-class Gate:
-    """A turn among processes: an exclusive ``flock`` on a side file. The system lets go of it when a process dies."""
+class FileLock:
+    """Lock between processes: an exclusive ``flock`` on a side file. The system releases it when a process dies."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
-    def enter(self, *, wait: bool) -> bool:
-        """Take the turn; without waiting, whether it was free. On Windows there is SQLite's busy handler alone."""
+    def acquire(self, *, wait: bool) -> bool:
+        """Acquire it; without ``wait``, return whether it was free. A no-op on Windows: SQLite's own lock must do."""
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,38 +48,38 @@ class Gate:
                 return False
         return True
 
-    def leave(self) -> None:
-        """Give the turn to the next."""
+    def release(self) -> None:
+        """Release it to the next process."""
         if sys.platform != "win32":
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close the file. In a forked child this leaves the parent's turn alone."""
+        """Close the file. In a forked child this does not release the parent's lock."""
         os.close(self._fd)
 
 
 class _Job:
-    """One step that waits to be committed. ``leads`` says that its caller was woken to lead."""
+    """Step that waits to be committed. ``is_leader``: its caller was woken to commit the next batch."""
 
-    __slots__ = ("_bell", "done", "error", "leads", "result", "step")
+    __slots__ = ("_event", "done", "error", "is_leader", "result", "step")
 
     def __init__(self, step: Step[Any]) -> None:
         self.step = step
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = self.leads = False
-        self._bell = Lock()
-        self._bell.acquire()
+        self.done = self.is_leader = False
+        self._event = Lock()  # a held lock is the cheapest event there is
+        self._event.acquire()
 
-    def ring(self) -> None:
-        with suppress(RuntimeError):  # rung before
-            self._bell.release()
+    def notify(self) -> None:
+        with suppress(RuntimeError):  # notified before
+            self._event.release()
 
     def wait(self, seconds: float) -> bool:
-        return self._bell.acquire(timeout=seconds)
+        return self._event.acquire(timeout=seconds)
 
 
-class Writer:
+class GroupCommitWriter:
     """Runs steps in write transactions, each committed when its call returns.
 
     A step reads, decides and then writes: what it raises of ours (a refusal) leaves a transaction that may be
@@ -90,36 +90,37 @@ class Writer:
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
-        still: Lock,
-        gate: Gate,
+        maintenance_lock: Lock,
+        queue_lock: FileLock,
         url: str,
-        forget: Callable[[], None],
+        drop_caches: Callable[[], None],
     ) -> None:
-        self._connection, self._still, self._gate, self._url, self._forget = connect, still, gate, url, forget
+        self._connection, self._url, self._drop_caches = connect, url, drop_caches
+        self._maintenance_lock, self._queue_lock = maintenance_lock, queue_lock
         self._mutex = Lock()
         self._waiting: deque[_Job] = deque()
-        self._led = False
-        self._turns = Semaphore(0)
+        self._has_leader = False
+        self._turns_wanted = Semaphore(0)
         self._thread: Thread | None = None
 
     def run(self, step: Step[T]) -> T:
-        """Run a step and return its result once it is committed.
+        """Run a step; return its result once it is committed.
 
         Raises:
-            LedgerUnavailableError: It could not be committed, or its turn did not come in ``PATIENCE_S``.
+            LedgerUnavailableError: It could not be committed, or waited longer than ``PATIENCE_S``.
         """
         job = _Job(step)
         with self._mutex:
             self._waiting.append(job)
-            lead, self._led = not self._led, True
+            lead, self._has_leader = not self._has_leader, True
         try:
             while not job.done:
                 if lead:
                     self._lead()
                 elif not job.wait(PATIENCE_S) and self._withdraw(job):
                     job.error, job.done = _stuck(self._url), True
-                lead, job.leads = job.leads, False
-        except BaseException:
+                lead, job.is_leader = job.is_leader, False
+        except BaseException:  # say a KeyboardInterrupt: nobody waits for this job any more
             self._withdraw(job)
             raise
         if job.error is not None:
@@ -128,83 +129,83 @@ class Writer:
 
     def _lead(self) -> None:
         try:
-            entered = self._gate.enter(wait=False)
+            is_ours = self._queue_lock.acquire(wait=False)
         except OSError as error:
             self._abandon(error)
             return
-        if entered:
-            self._serve()
+        if is_ours:
+            self._commit_turn()
             return
         if self._thread is None:
             self._thread = Thread(target=self._wait_for_turns, name="llm-cost-ledger-queue", daemon=True)
             self._thread.start()
-        self._turns.release()
+        self._turns_wanted.release()
 
     def _wait_for_turns(self) -> None:
         while True:
-            self._turns.acquire()
+            self._turns_wanted.acquire()
             try:
-                self._gate.enter(wait=True)
+                self._queue_lock.acquire(wait=True)
             except OSError as error:
                 self._abandon(error)
             else:
-                with suppress(OSError):  # the gate was closed meanwhile
-                    self._serve()
+                with suppress(OSError):  # the lock file was closed in the meantime
+                    self._commit_turn()
 
-    def _serve(self) -> None:
-        """Commit what waits, in the turn that was taken; then wake the next to lead."""
+    def _commit_turn(self) -> None:
+        """Commit what waits, holding the queue lock; then release it and wake the next leader."""
         with self._mutex:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
         try:
-            self._commit(batch)
+            self._commit_batch(batch)
         finally:
-            self._gate.leave()
+            self._queue_lock.release()
             with self._mutex:
-                self._promote()
+                self._promote_next()
             for job in batch:
                 if not job.done:
                     job.error, job.done = LedgerUnavailableError(self._url, "interrupted"), True
-                job.ring()
+                job.notify()
 
     def _abandon(self, error: OSError) -> None:
-        """The ledger was closed under its callers: tell all who wait, at once."""
+        """Fail everyone who waits, at once: the ledger was closed under them."""
         with self._mutex:
             batch = list(self._waiting)
             self._waiting.clear()
-            self._led = False
+            self._has_leader = False
         self._fail(batch, error)
         for job in batch:
-            job.ring()
+            job.notify()
 
-    def _promote(self) -> None:
-        """Hand the lead to whoever has waited longest. The mutex is held."""
-        self._led = bool(self._waiting)
-        if self._led:
-            self._waiting[0].leads = True
-            self._waiting[0].ring()
+    def _promote_next(self) -> None:
+        """Make the job that has waited longest the leader. The caller holds the mutex."""
+        self._has_leader = bool(self._waiting)
+        if self._has_leader:
+            self._waiting[0].is_leader = True
+            self._waiting[0].notify()
 
     def _withdraw(self, job: _Job) -> bool:
-        """Take a job out of the queue, and the lead from it; whether it still stood there."""
+        """Remove a job from the queue, passing its leadership on; return whether it was still there."""
         with self._mutex:
             try:
                 self._waiting.remove(job)
             except ValueError:
                 return False
-            if job.leads:
-                self._promote()
+            if job.is_leader:
+                self._promote_next()
             return True
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _commit_batch(self, batch: list[_Job]) -> None:
         if not batch:
             return
         try:
-            with self._still:
+            with self._maintenance_lock:
                 self._transact(batch)
         except _StepError as failed:
             if len(batch) == 1:
                 self._fail(batch, failed.error)
-            for job in batch if len(batch) > 1 else ():
-                self._commit([job])
+            for job in batch if len(batch) > 1 else ():  # one by one, so that only the step at fault fails
+                self._commit_batch([job])
         except (sqlite3.Error, OSError) as error:
             self._fail(batch, error)
 
@@ -216,13 +217,13 @@ class Writer:
                 job.error = None
                 try:
                     job.result = job.step(connection)
-                except LLMCostError as error:
+                except LLMCostError as error:  # a refusal is a result: the others still commit
                     job.error = error
                 except Exception as error:
                     raise _StepError(error) from error
             connection.execute("COMMIT")
         except BaseException:
-            self._forget()
+            self._drop_caches()
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
@@ -244,7 +245,7 @@ def _stuck(url: str) -> LedgerUnavailableError:
 
 
 class _StepError(Exception):
-    """Carries what a step raised past the rollback."""
+    """Error of one step, carried past the rollback of its batch."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

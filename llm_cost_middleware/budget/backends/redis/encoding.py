@@ -1,0 +1,95 @@
+"""Encoding of values in Redis: records as hashes, budgets as JSON, rows as stream entries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llm_cost_middleware.budget.model import Budget, Row
+from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, EntryDelta, ReservationRecord
+from llm_cost_middleware.money import NanoUSD
+
+Fields = Mapping[bytes, bytes]
+_SCHEMA_1 = {"lapse": "expire", "lapsed": "expired"}  # old words: rows are never changed, and old hashes stay
+
+
+def hash_fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the reply of ``HGETALL`` from inside a script as a mapping."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None]:
+    """Read a reservation's hash: its record, and its refusal if it was refused."""
+
+    def number(name: bytes) -> int:
+        return int(fields.get(name, b"0"))
+
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    scopes = tuple(text["scopes"].split(" "))
+    warnings = tuple(parse_account(name) for name in text.get("warnings", "").split(",") if name)
+    facts: dict[str, Any] = {
+        name: _SCHEMA_1.get(text[name], text[name]) for name in ("state", "verb", "status") if name in text
+    }
+    found = ReservationRecord(
+        text["id"], scopes, number(b"amount"), number(b"created"), number(b"expires"),
+        charged=number(b"charged"), actual=number(b"actual"), late=number(b"late") == 1, resolved=number(b"resolved"),
+        reconciled=number(b"reconciled"), warnings=warnings, **facts,
+    )  # fmt: skip
+    if "refusal" not in text:
+        return found, None
+    scope, window, limit, settled, pending = text["refusal"].split(" ")
+    return found, BudgetRefusal(scope, window, int(limit), int(settled), int(pending), found.amount, None)
+
+
+def account_name(scope: str, window: str) -> str:
+    """Return the name of an account, also the field of a budget. A scope has no spaces."""
+    return f"{scope} {window}"
+
+
+def parse_account(name: str) -> tuple[str, str]:
+    """Return scope and window of an account's name."""
+    scope, _, window = name.partition(" ")
+    return scope, window
+
+
+def encode_budget(budget: Budget) -> str:
+    """Return a budget's value in the hash of budgets."""
+    return json.dumps([budget.limit_nanousd, budget.timezone, budget.warn_at])
+
+
+def read_budgets(fields: Fields) -> BudgetIndex:
+    """Read the hash of budgets."""
+    budgets = []
+    for name, value in fields.items():
+        scope, window = parse_account(name.decode())
+        if window:  # else one of the hash's own: version, schema
+            limit, timezone, warn_at = json.loads(value)
+            budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at))
+    return BudgetIndex(budgets)
+
+
+def read_row(stream_id: bytes, fields: Fields) -> Row:
+    """Read a row from an entry of the stream."""
+    text = {
+        name: fields[name].decode() for name in (b"kind", b"id", b"at", b"amount", b"scopes", b"status", b"created")
+    }
+    kind = _SCHEMA_1.get(text[b"kind"], text[b"kind"])
+    return Row(
+        row_number(stream_id), kind, text[b"id"], int(text[b"at"]) / 1000, NanoUSD(text[b"amount"]),  # type: ignore[arg-type]  # written by the scripts
+        tuple(text[b"scopes"].split(" ")), text[b"status"], int(text[b"created"]) / 1000, fields[b"memo"],  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def row_number(stream_id: bytes) -> int:
+    """Return the sequence number of a row."""
+    return int(stream_id.partition(b"-")[0])
+
+
+def read_deltas(stream: Iterable[tuple[bytes, Fields]], since: int) -> Iterable[EntryDelta]:
+    """Read the changes that rows made to the sums, of holds made from ``since`` (ms) on."""
+    for _, fields in stream:
+        created = int(fields[b"created"])
+        if created >= since:
+            scopes = tuple(fields[b"scopes"].decode().split(" "))
+            yield EntryDelta(scopes, created, int(fields[b"settled"]), int(fields[b"pending"]))

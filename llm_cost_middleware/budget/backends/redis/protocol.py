@@ -1,0 +1,390 @@
+"""Redis protocol of each ledger verb, as generators that yield commands and receive replies. No I/O.
+
+Two drivers in ``client`` run them, one blocking, one asynchronous. The posting plan of a call (accounts and cells) is
+made here, because Lua knows no time zones. The script checks it against the server's time and the version of the
+budgets; the reply to a stale plan brings what is missing, and the plan is made again. ``rules`` decides here what a
+resolution does; the script writes it only if the reservation is unchanged, else the record comes back and is decided
+again (optimistic concurrency). So a command whose reply was lost can be sent again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+from llm_cost_middleware.budget.backend import Snapshot
+from llm_cost_middleware.budget.backends.redis import encoding
+from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.rules import (
+    AccountPosting,
+    AccountTotals,
+    BudgetIndex,
+    BudgetRefusal,
+    PostingPlan,
+    ReservationRecord,
+    apply,
+    backfill_start,
+    check_replay,
+    known_scopes,
+    rebuild_totals,
+    resolve,
+    scope_matches,
+)
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError, ReservationNotFoundError
+
+SCHEMA = 2
+_MAX_REMEMBERED = 50_000  # reservations of this process: their settle needs no read, one round trip
+_MAX_STALE = 50  # consecutive "stale" replies before giving up
+_BLOCK = 500
+
+
+class Script(NamedTuple):
+    """Script of ``lua/`` to run."""
+
+    name: str
+    keys: list[str]
+    args: list[Any]
+
+
+class Command(NamedTuple):
+    """Plain command to run."""
+
+    words: tuple[Any, ...]
+
+
+class _ScriptArguments(NamedTuple):
+    """Keys of a plan's accounts, and the arguments of ``reserve`` (limits) and ``resolve`` (warns) for each."""
+
+    plan: PostingPlan
+    keys: list[str]
+    limits: list[Any]
+    warns: list[Any]
+
+
+T = TypeVar("T")
+CommandFlow = Generator[Script | Command, Any, T]
+
+
+class RedisProtocol:
+    """Ledger verbs of one tenant on one server."""
+
+    def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
+        self.url = url
+        self._clock = clock
+        self._tag = f"{{llm-cost:{tenant}}}"
+        self._known = (
+            "",
+            BudgetIndex(),
+        )  # version and budgets in one value: no thread sees one without the other
+        self._server_ms = 0  # the server's time in its last reply
+        self._recent: OrderedDict[str, ReservationRecord] = OrderedDict()
+        self._plans: dict[tuple[str, ...], _ScriptArguments] = {}
+        self._common_keys = [self._key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
+
+    def initialise(self) -> CommandFlow[None]:
+        """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
+        yield Command(("HSETNX", self._key("budgets"), "schema", SCHEMA))
+        yield Command(("HSETNX", self._key("budgets"), "version", 1))
+        found = int((yield Command(("HGET", self._key("budgets"), "schema"))))
+        if found > SCHEMA:
+            raise LedgerVersionError(self.url, found, SCHEMA)
+        if found < SCHEMA:  # all that it has is readable; from here on older versions would misread what is written
+            yield Command(("HSET", self._key("budgets"), "schema", SCHEMA))
+
+    def reserve(
+        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
+    ) -> CommandFlow[Reservation]:
+        """See ``Backend``."""
+        joined, amount = " ".join(scopes), int(amount)  # redis-py writes a subclass of int by its repr
+        for _ in range(_MAX_STALE):
+            version, index = self._known
+            plan = index.posting_plan(scopes, self._now())
+            args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, int(fresh)]
+            laid = self._script_arguments(scopes, plan)
+            answer, *facts = yield Script("reserve", self._keys(id_, laid), args + laid.limits)
+            if answer == b"held":
+                now = self._note_server_time(facts[0])
+                record = ReservationRecord(id_, scopes, amount, now, now + ttl)
+                self._remember(record)
+                return record.reservation()
+            if answer == b"refused":
+                now, position, settled, pending = facts
+                self._note_server_time(now)
+                posting = plan.postings[position]
+                held = int(settled), int(pending)
+                raise BudgetRefusal(
+                    posting.scope, posting.window, posting.limit or 0, *held, amount, posting.resets
+                ).error()
+            if answer == b"known":
+                record, refusal = encoding.read_record(encoding.hash_fields(facts[0]))
+                check_replay(record, amount, scopes)
+                if refusal is not None:
+                    raise self._with_reset(refusal, record).error()
+                return record.reservation()
+            self._refresh_budgets(*facts)
+        raise self._stale_too_often()
+
+    def resolve(
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
+    ) -> CommandFlow[Receipt]:
+        """See ``Backend``."""
+        record = self._recent.pop(id_, None)
+        if record is None and verb != "book":
+            record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
+        return (yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo))
+
+    def _resolve(
+        self,
+        verb: Verb,
+        id_: str,
+        record: ReservationRecord | None,
+        amount: int,
+        scopes: tuple[str, ...],
+        status: RowStatus,
+        memo: bytes,
+    ) -> CommandFlow[Receipt]:
+        writer, ours = os.urandom(8).hex(), False  # if its reply is lost, redis-py sends the script again
+        for _ in range(_MAX_STALE):
+            if record is None and verb != "book":
+                raise ReservationNotFoundError(id_)
+            if record is not None and verb == "book":
+                check_replay(record, amount, scopes, booked=True)
+                return record.replay(verb)._replace(repeated=not ours)
+            target = record or ReservationRecord(id_, scopes, 0, self._now(), self._now(), verb="book")
+            transition = resolve(target, verb, amount)
+            if transition is None:
+                return target.replay(verb)._replace(repeated=not ours)
+            version, index = self._known
+            plan = index.posting_plan(target.scopes, target.created)
+            seen = (record.state, record.charged, record.reconciled) if record else ("", 0, 0)
+            args = [
+                self._time(), version, id_, *seen, verb, amount, status, memo, transition.state, transition.charged,
+                transition.settled, transition.pending, " ".join(target.scopes), record.created if record else "",
+                plan.start, plan.until, writer,
+            ]  # fmt: skip
+            laid = self._script_arguments(target.scopes, plan)
+            answer, *facts = yield Script("resolve", self._keys(id_, laid), args + laid.warns)
+            if answer == b"done":
+                now, _, *names = facts
+                return self._resolved(target, verb, transition, amount, status, self._note_server_time(now), names)
+            if answer == b"known":
+                fields = encoding.hash_fields(facts[0])
+                record, ours = self._record(fields), fields.get(b"writer") == writer.encode()
+            else:
+                self._refresh_budgets(*facts)
+        raise self._stale_too_often()
+
+    def _resolved(
+        self,
+        record: ReservationRecord,
+        verb: Verb,
+        transition: Any,
+        amount: int,
+        status: RowStatus,
+        now: int,
+        names: list[bytes],
+    ) -> Receipt:
+        if verb == "book":
+            record = replace(record, created=now, expires=now)
+        warnings = tuple(encoding.parse_account(name.decode()) for name in names)
+        apply(record, verb, transition, amount, status, now)
+        if verb == "reconcile":
+            return record.correction()._replace(warnings=warnings)
+        record.warnings = warnings
+        return record.receipt()
+
+    def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
+        """See ``Backend``."""
+        record = self._record(
+            (yield Script("extend", [self._key("open"), self._key(f"r:{id_}")], [self._time(), id_, ttl]))
+        )
+        if record is None:
+            raise ReservationNotFoundError(id_)
+        record.extend(record.expires)
+        if id_ in self._recent:
+            self._recent[id_].expires = record.expires
+        return record.reservation()
+
+    def sweep(self, *, charge: bool, limit: int) -> CommandFlow[int]:
+        """See ``Backend``."""
+        now = self._time()
+        if now == "":
+            seconds, micros = yield Command(("TIME",))
+            now = self._note_server_time(int(seconds) * 1000 + int(micros) // 1000)
+        over = yield Command(("ZRANGEBYSCORE", self._key("open"), "-inf", now, "LIMIT", 0, limit))
+        swept = 0
+        for name in over:
+            id_ = name.decode()
+            self._recent.pop(id_, None)
+            record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
+            if record is not None and record.state == "pending":
+                amount = record.amount if charge else 0
+                # a replay: somebody else resolved it in the meantime
+                swept += not (yield from self._resolve("expire", id_, record, amount, (), "unconfirmed", b"")).repeated
+        return swept
+
+    def read(self, scopes: tuple[str, ...] | None) -> CommandFlow[Snapshot]:
+        """See ``Backend``."""
+        booked: list[str] = []
+        if scopes is None:
+            names = yield Command(("SMEMBERS", self._key("accounts")))
+            accounts = [encoding.parse_account(name.decode()) for name in names]
+            booked = sorted(scope for scope, window in accounts if window == LIFETIME)
+        for _ in range(_MAX_STALE):
+            version, index = self._known
+            plan = index.posting_plan(known_scopes(index, booked) if scopes is None else scopes, self._now())
+            args: list[Any] = [self._time(), version, plan.start, plan.until]
+            for posting in plan.postings:
+                args += posting.cell, posting.first_cell
+            keys = [self._key("budgets"), *(self._key(f"a:{_account(posting)}") for posting in plan.postings)]
+            answer, now, *sums = yield Script("read", keys, args)
+            if answer == b"sums":
+                totals = tuple(
+                    AccountTotals(posting.scope, posting.window, int(settled), int(pending))
+                    for posting, settled, pending in zip(plan.postings, sums[::2], sums[1::2], strict=True)
+                )
+                return Snapshot(index, self._note_server_time(now), totals)
+            self._refresh_budgets(now, *sums)
+        raise self._stale_too_often()
+
+    def read_block(self, after: int) -> CommandFlow[list[tuple[bytes, dict[bytes, bytes]]]]:
+        """Read the next rows of the stream."""
+        found: list[tuple[bytes, dict[bytes, bytes]]]
+        found = yield Command(("XRANGE", self._key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
+        return found
+
+    def set_budget(self, budget: Budget) -> CommandFlow[None]:
+        """See ``Backend``."""
+        yield from self._amend(budget.key, budget)
+
+    def remove_budget(self, scope: str, window: str) -> CommandFlow[bool]:
+        """See ``Backend``."""
+        return (yield from self._amend((scope, window), None))
+
+    def _amend(self, key: tuple[str, str], budget: Budget | None) -> CommandFlow[bool]:
+        """Set or remove a budget; return whether it changed. Rows are counted without a lock, then the newer ones."""
+        stream: list[tuple[bytes, dict[bytes, bytes]]] = []
+        for _ in range(1000):
+            fields = yield Command(("HGETALL", self._key("budgets")))
+            self._refresh_budgets(0, [part for pair in fields.items() for part in pair])
+            version, index = self._known
+            budgets = {known.key: known for known in index.budgets}
+            before = budgets.pop(key, None)
+            if before == budget:
+                return False
+            if budget is not None:
+                budgets[key] = budget
+            changed = budget or before
+            args: list[Any]
+            keys, args = [self._key("budgets"), self._key("seq"), self._key("accounts")], [version, ""]
+            args += encoding.account_name(*key), "" if budget is None else encoding.encode_budget(budget)
+            moved = before is None or budget is None or before.timezone != budget.timezone
+            if changed is not None and moved and key[1] != LIFETIME:
+                last = encoding.row_number(stream[-1][0]) if stream else 0
+                while block := (yield from self.read_block(last)):
+                    stream += block
+                    last = encoding.row_number(block[-1][0])
+                args[1] = str(last)
+                names, cells = yield from self._refilled(changed, BudgetIndex(budgets.values()), stream)
+                for name in names:
+                    keys.append(self._key(f"a:{name}"))
+                    flat = [part for field in cells.get(name, {}).items() for part in field]
+                    args += name, len(flat), *flat
+            answer, *_ = yield Script("amend", keys, args)
+            if answer == b"done":
+                return True
+        raise self._stale_too_often()
+
+    def _refilled(
+        self, changed: Budget, index: BudgetIndex, stream: list[tuple[bytes, dict[bytes, bytes]]]
+    ) -> CommandFlow[tuple[list[str], dict[str, dict[str, int]]]]:
+        """Compute the accounts to rewrite under a changed budget, and their sums."""
+        pattern, window = changed.key
+        since = backfill_start(window, changed.timezone, self._now())
+        cells: dict[str, dict[str, int]] = {}
+        for scope, sums in rebuild_totals(encoding.read_deltas(stream, since), pattern, window, index).items():
+            fields: dict[str, int] = {}
+            cells[encoding.account_name(scope, window)] = fields
+            for cell, (settled, pending) in sums.items():
+                fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
+        accounts = yield Command(("SMEMBERS", self._key("accounts")))
+        stale = [
+            name.decode() for name in accounts
+            for scope, its_window in [encoding.parse_account(name.decode())]
+            if its_window == window and scope_matches(pattern, scope)
+        ]  # fmt: skip
+        return list(dict.fromkeys([*stale, *cells])), cells
+
+    def row_wanted(self, row: Row, since: int | None, scope: str | None) -> bool:
+        """Return whether a row passes the filters of ``rows``."""
+        return (since is None or row.at * 1000 >= since) and (scope is None or scope in row.scopes)
+
+    def _key(self, name: str) -> str:
+        return f"{self._tag}:{name}"
+
+    def _keys(self, id_: str, laid: _ScriptArguments) -> list[str]:
+        return [*self._common_keys, f"{self._tag}:r:{id_}", *laid.keys]
+
+    def _script_arguments(self, scopes: tuple[str, ...], plan: PostingPlan) -> _ScriptArguments:
+        """Return a plan as script arguments; the last one of each combination of scopes is cached."""
+        laid = self._plans.get(scopes)
+        if laid is None or laid.plan is not plan:
+            if len(self._plans) > _MAX_REMEMBERED:
+                self._plans.clear()
+            laid = _ScriptArguments(plan, [], [], [])
+            for posting in plan.postings:
+                laid.keys.append(self._key(f"a:{_account(posting)}"))
+                place = _account(posting), posting.cell, posting.first_cell
+                laid.limits.extend((*place, "" if posting.limit is None else int(posting.limit)))
+                laid.warns.extend((*place, "" if posting.warn is None else int(posting.warn)))
+            self._plans[scopes] = laid
+        return laid
+
+    def _time(self) -> int | str:
+        """Return the injected clock's time, ms, or an empty string: then the script asks the server."""
+        return "" if self._clock is None else int(self._clock.now() * 1000)
+
+    def _now(self) -> int:
+        """Return the time, ms, to plan for: an estimate unless a clock was injected; the script checks it."""
+        return self._server_ms if self._clock is None else int(self._clock.now() * 1000)
+
+    def _note_server_time(self, now: int) -> int:
+        self._server_ms = now
+        return now
+
+    def _refresh_budgets(self, now: int, flat: list[bytes]) -> None:
+        """Take budgets and time from the reply to a stale plan."""
+        fields = encoding.hash_fields(flat)
+        if b"version" not in fields:
+            raise LedgerUnavailableError(self.url, "its keys are gone: was the server flushed, or does it evict?")
+        if now:
+            self._note_server_time(now)
+        version = fields[b"version"].decode()
+        if version != self._known[0]:
+            self._known = version, encoding.read_budgets(fields)
+
+    def _record(self, fields: Any) -> ReservationRecord | None:
+        found = fields if isinstance(fields, dict) else encoding.hash_fields(fields)
+        return encoding.read_record(found)[0] if found else None
+
+    def _remember(self, record: ReservationRecord) -> None:
+        self._recent[record.id] = record
+        if len(self._recent) > _MAX_REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _with_reset(self, refusal: BudgetRefusal, record: ReservationRecord) -> BudgetRefusal:
+        """Return a refusal with the end of its window, which is not stored."""
+        postings = self._known[1].posting_plan(record.scopes, record.created).postings
+        resets = {(posting.scope, posting.window): posting.resets for posting in postings}
+        return refusal._replace(resets=resets.get((refusal.scope, refusal.window)))
+
+    def _stale_too_often(self) -> LedgerUnavailableError:
+        return LedgerUnavailableError(self.url, "its budgets or its clock change faster than a call can follow")
+
+
+def _account(posting: AccountPosting) -> str:
+    return encoding.account_name(posting.scope, posting.window)

@@ -1,0 +1,158 @@
+"""Arguments of the façades: public values to the integers of a backend, ids, and when a sweep is due."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from functools import wraps
+from itertools import count
+from typing import Literal, ParamSpec, TypeVar
+
+from llm_cost_middleware.budget.model import MAX_NANOUSD, RowStatus, bounded_nanousd, parse_scopes
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.fork import after_fork_in_child
+from llm_cost_middleware.money import USD, NanoUSD
+
+Durability = Literal["full", "normal"]
+OnExpiry = Literal["charge", "release"]
+SettlementStatus = Literal["exact", "estimated", "unconfirmed"]
+
+SWEEP = 256
+"""Reservations expired in one step: it bounds how long a caller waits for housekeeping."""
+
+RENAMED = {"lease_s": "hold_ttl_s", "on_lapse": "on_expiry"}
+"""Former names of options, accepted with a ``DeprecationWarning``."""
+
+_ID_BYTES = 200
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _MachineClock:
+    """Machine's time, for a ledger opened without a clock (``system_clock`` may not be imported from here)."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+    asleep = staticmethod(asyncio.sleep)
+
+
+MACHINE_CLOCK: Clock = _MachineClock()
+
+
+class LedgerArguments:
+    """Base of both façades: keeps the options, converts arguments, decides when a sweep is due."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        hold_ttl_s: float = 900,
+        on_expiry: OnExpiry = "charge",
+        url: str = "",
+    ) -> None:
+        if on_expiry not in {"charge", "release"}:
+            raise ConfigurationError(f"{on_expiry!r} is neither 'charge' nor 'release'", key="ledger.on_expiry")
+        self.url = url
+        self._hold_ttl = to_ms(hold_ttl_s, "hold_ttl_s")
+        self._charge_expired = on_expiry == "charge"
+        self._monotonic = (clock or MACHINE_CLOCK).monotonic
+        # A release makes room, so every reserve sweeps first. A charge makes none, so now and then is enough.
+        self._sweep_every = min(60.0, hold_ttl_s / 4) if self._charge_expired else 0.0
+        self._sweep_at = 0.0
+
+    def _sweep_due(self) -> bool:
+        now = self._monotonic()
+        if now < self._sweep_at:
+            return False
+        self._sweep_at = now + self._sweep_every
+        return True
+
+    def _reserve_arguments(
+        self, amount: USD | NanoUSD, scopes: Iterable[str], id_: str | None, ttl: float | None, memo: bytes
+    ) -> tuple[str, int, tuple[str, ...], int, bytes]:
+        return (
+            unique_id() if id_ is None else check_id(id_),
+            to_nanousd(amount),
+            parse_scopes(scopes),
+            self._hold_ttl if ttl is None else to_ms(ttl, "ttl"),
+            memo,
+        )
+
+
+def accept_renamed(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a function take options under their former names too (``RENAMED``)."""
+
+    @wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        for old in RENAMED.keys() & kwargs.keys():
+            kwargs[new_name(old, kwargs)] = kwargs.pop(old)
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
+def new_name(old: str, options: Collection[str], *, section: str = "", stacklevel: int = 3) -> str:
+    """Return the present name of an option, with a warning.
+
+    Raises:
+        ConfigurationError: The option is given under both names.
+    """
+    new = RENAMED[old]
+    if new in options:
+        raise ConfigurationError(f"is the former name of {new}: give one of the two", key=section + old)
+    warnings.warn(f"{section}{old} is now called {new}", DeprecationWarning, stacklevel=stacklevel)
+    return new
+
+
+_prefix = os.urandom(6).hex()
+_numbers = count(1)
+
+
+def unique_id() -> str:
+    """Make an id that no other process makes: twelve random hex digits per process, and a number."""
+    return f"{_prefix}-{next(_numbers):x}"
+
+
+@after_fork_in_child
+def _redraw() -> None:
+    global _prefix  # noqa: PLW0603 - a fork must not draw its parent's ids
+    _prefix = os.urandom(6).hex()
+
+
+def check_id(id_: str) -> str:
+    """Return a caller's id if it can be used. Raises ``ConfigurationError``."""
+    if type(id_) is str and id_.isascii() and 0 < len(id_) <= _ID_BYTES:
+        return id_
+    if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= _ID_BYTES:
+        raise ConfigurationError(f"{id_!r} is not a string of 1 to {_ID_BYTES} bytes", key="id")
+    return id_
+
+
+def to_nanousd(amount: USD | NanoUSD) -> int:
+    """Return an amount in nano-dollars. Raises ``InvalidAmountError``."""
+    return amount if type(amount) is NanoUSD and 0 <= amount <= MAX_NANOUSD else bounded_nanousd(amount)
+
+
+def check_status(status: SettlementStatus) -> RowStatus:
+    """Return a status if a caller may give it. Raises ``ConfigurationError``."""
+    if status not in {"exact", "estimated", "unconfirmed"}:
+        raise ConfigurationError(f"{status!r} is none of exact, estimated, unconfirmed", key="status")
+    return status
+
+
+def to_ms(seconds: float, what: str) -> int:
+    """Return a length of time in ms, at least 1. Raises ``ConfigurationError``."""
+    if not 0 < seconds < 10**9:
+        raise ConfigurationError(f"{seconds!r} is not a positive number of seconds", key=what)
+    return max(1, int(seconds * 1000))
+
+
+def to_epoch_ms(when: datetime | float | None) -> int | None:
+    """Return a time in ms since the Unix epoch."""
+    return None if when is None else int((when.timestamp() if isinstance(when, datetime) else when) * 1000)

@@ -1,0 +1,128 @@
+"""Balances of scopes, what is left under their budgets, and the refusal of a reservation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from llm_cost_middleware.budget.model import LIFETIME, Balance, Budget, parse_window
+from llm_cost_middleware.budget.rules.accounts import BudgetIndex
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.money import NanoUSD
+
+
+class BudgetRefusal(NamedTuple):
+    """Reason of a refusal: the first account without room. Amounts in nano-dollars, ``resets`` in ms."""
+
+    scope: str
+    window: str
+    limit: int
+    settled: int
+    pending: int
+    requested: int
+    resets: int | None
+
+    def error(self) -> BudgetExceededError:
+        """Return it as the public exception."""
+        return BudgetExceededError(
+            NanoUSD(self.settled).usd,
+            NanoUSD(self.limit).usd,
+            scope=self.scope,
+            settled=NanoUSD(self.settled).usd,
+            pending=NanoUSD(self.pending).usd,
+            requested=NanoUSD(self.requested).usd,
+            resets_at=to_datetime(self.resets),
+        )
+
+
+def to_datetime(ms: int | None) -> datetime | None:
+    """Return a time in ms as a UTC ``datetime``."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+class AccountTotals(NamedTuple):
+    """Sums of one account in its window now, nano-dollars."""
+
+    scope: str
+    window: str
+    settled: int
+    pending: int
+
+
+class ScopeBalance(NamedTuple):
+    """Balance of a scope under one budget; ``budget`` is ``None`` for a scope without one."""
+
+    scope: str
+    budget: Budget | None
+    balance: Balance
+    resets_at: datetime | None
+
+
+def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> tuple[ScopeBalance, ...]:
+    """Return the balance under every budget; of a scope without one, its lifetime sums."""
+    balances = []
+    for scope, window, settled, pending in totals:
+        budgets = index.for_scope(scope)
+        budget = budgets.get(window)
+        if budget is None and (budgets or window != LIFETIME):
+            continue
+        posting = next(posting for posting in index.posting_plan((scope,), now).postings if posting.window == window)
+        limit = budget.limit_nanousd if budget else None
+        balances.append(
+            ScopeBalance(scope, budget, Balance(limit, NanoUSD(settled), NanoUSD(pending)), to_datetime(posting.resets))
+        )
+    return tuple(
+        sorted(balances, key=lambda one: (one.scope != "global", one.scope, one.budget.window if one.budget else ""))
+    )
+
+
+def balance(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals], scope: str, window: str | None) -> Balance:
+    """Return the balance of a scope: under its only budget, or in the window asked for; unlimited without a budget.
+
+    Raises:
+        ConfigurationError: The scope has budgets in several windows and none is named, or none in the named one.
+    """
+    budgets = index.for_scope(scope)
+    if window is None and len(budgets) > 1:
+        raise ConfigurationError(
+            f"{scope} has budgets in several windows ({', '.join(sorted(budgets))}): name one", key="window"
+        )
+    wanted = parse_window(window) if window is not None else next(iter(budgets), LIFETIME)
+    for account in totals:
+        if (account.scope, account.window) == (scope, wanted):
+            budget = budgets.get(wanted)
+            return Balance(budget.limit_nanousd if budget else None, NanoUSD(account.settled), NanoUSD(account.pending))
+    raise ConfigurationError(f"{scope} has no budget in the window {wanted!r}", key="window")
+
+
+class Headroom(NamedTuple):
+    """What is left under the budgets of some scopes."""
+
+    available_nanousd: NanoUSD
+    """Least amount that any of them has left; negative after an overrun."""
+    share: float
+    """Least share of its limit that any of them has left, 0 to 1."""
+
+
+def headroom(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> Headroom | None:
+    """Return what is left under the budgets of these accounts; ``None`` where no budget limits them."""
+    left = [
+        (budget.limit_nanousd - settled - pending, budget.limit_nanousd)
+        for scope, window, settled, pending in totals
+        if (budget := index.for_scope(scope).get(window)) is not None
+    ]
+    if not left:
+        return None
+    share = min(max(rest, 0) / limit if limit else 0.0 for rest, limit in left)
+    return Headroom(NanoUSD(min(rest for rest, _ in left)), share)
+
+
+def available(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> NanoUSD | None:
+    """Return the least that any budget of these accounts has left; ``None`` where no budget limits them."""
+    left = [
+        budget.limit_nanousd - settled - pending
+        for scope, window, settled, pending in totals
+        if (budget := index.for_scope(scope).get(window)) is not None
+    ]
+    return NanoUSD(min(left)) if left else None

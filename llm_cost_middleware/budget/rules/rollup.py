@@ -1,0 +1,78 @@
+"""Sums of archived rows: the ``carried`` rows that replace them, grouped by scopes, time and memo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from llm_cost_middleware.errors import LedgerError
+
+QUARTER, DAY = 15 * 60_000, 24 * 3_600_000
+"""Lengths of time in ms. Calendar windows of every time zone begin at a quarter of an hour: none cuts a bucket."""
+
+
+class ArchivedRow(NamedTuple):
+    """Row with every stored column. Times are milliseconds, amounts nano-dollars. The archive file has these keys."""
+
+    seq: int
+    kind: str
+    id: str
+    at: int
+    amount: int
+    scopes: str
+    status: str
+    created: int
+    settled: int
+    pending: int
+    memo: bytes
+
+
+class MemoAggregator(Protocol):
+    """How memos are added up, given by the code that writes them: the ledger cannot read them."""
+
+    def group_key(self, memo: bytes) -> Hashable:
+        """Return the key of a memo's group: memos of one group are added up."""
+        ...
+
+    def combine(self, memos: Sequence[bytes]) -> bytes:
+        """Return one memo for several of one group."""
+        ...
+
+
+def roll_up(
+    ids: Iterable[Sequence[ArchivedRow]],
+    summary: MemoAggregator,
+    bucket_ms: Callable[[int], int],
+    name: Callable[[ArchivedRow], str],
+) -> list[ArchivedRow]:
+    """Compute the rows that replace all rows of some resolved ids.
+
+    Args:
+        ids: The rows of each id, in their order.
+        summary: Adds up the memos.
+        bucket_ms: Maps the time a hold was made at to the length of time, in ms, that one row may stand for.
+        name: Makes the id of a replacing row from the last row that it replaces.
+
+    Raises:
+        LedgerError: The rows of an id do not add up.
+    """
+    groups: dict[Hashable, list[tuple[ArchivedRow, int, bytes]]] = {}
+    for lines in ids:
+        last, charged = lines[-1], sum(line.settled for line in lines)
+        if sum(line.pending for line in lines) or (charged != last.amount):
+            raise LedgerError(f"the rows of {last.id!r} do not add up to what its last one says; nothing was moved")
+        if last.kind == "void":
+            continue  # it added nothing to any sum
+        # An expiry and a correction by hand have no memo: take the one before them.
+        memo = next((line.memo for line in reversed(lines) if line.memo), b"")
+        width = bucket_ms(last.created)
+        key = last.scopes, last.created // width, last.at // width, summary.group_key(memo)
+        groups.setdefault(key, []).append((last, charged, memo))
+    return [
+        ArchivedRow(
+            0, "carried", name(max(last for last, _, _ in group)), max(last.at for last, _, _ in group),
+            amount := sum(charged for _, charged, _ in group), group[0][0].scopes, "exact",
+            max(last.created for last, _, _ in group), amount, 0, summary.combine([memo for _, _, memo in group]),
+        )
+        for group in groups.values()
+    ]  # fmt: skip

@@ -1,0 +1,125 @@
+"""Reference ledger: the rules again, written as plainly as possible, slow, without any storage.
+
+It keeps one row per id and computes every sum on request. It uses nothing of ``budget.rules``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.testing.oracle import same_window
+
+Verdict = Literal["ok", "refused", "conflict", "missing"]
+
+
+@dataclass
+class ReferenceRow:
+    """State of one id."""
+
+    scopes: tuple[str, ...]
+    amount: int
+    created: int
+    expires: int
+    state: str = "pending"
+    spent: int = 0
+    first: int | None = None
+    booked: bool = False
+
+
+@dataclass
+class ReferenceLedger:
+    """Budgets and rows. Warnings are left out: the conformance suite tests them."""
+
+    budgets: dict[tuple[str, str], Budget] = field(default_factory=dict)
+    rows: dict[str, ReferenceRow] = field(default_factory=dict)
+
+    def budgets_of(self, scope: str) -> list[Budget]:
+        """Return the budgets that apply, by window; a name's own precedes its kind's."""
+        found = {}
+        for (pattern, window), budget in self.budgets.items():
+            template = pattern.endswith(":*") and scope.startswith(pattern[:-1])
+            if pattern == scope or (template and (scope, window) not in self.budgets):
+                found[window] = budget
+        return [found[window] for window in sorted(found)]
+
+    def sums(self, scope: str, budget: Budget | None, now: int) -> tuple[int, int]:
+        """Return settled and pending nano-dollars."""
+        counted = [row for row in self.rows.values() if scope in row.scopes and same_window(budget, row.created, now)]
+        return (
+            sum(row.spent for row in counted),
+            sum(row.amount for row in counted if row.state == "pending"),
+        )
+
+    def reserve(self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, now: int) -> tuple[Verdict, object]:
+        """Return ``ok`` with the state, ``refused`` with the figures, or ``conflict``."""
+        row = self.rows.get(id_)
+        if row is not None:
+            if row.booked or (row.amount, row.scopes) != (amount, scopes):
+                return "conflict", None
+            return ("refused", None) if row.state == "refused" else ("ok", row.state)
+        for scope in scopes:
+            for budget in self.budgets_of(scope):
+                settled, pending = self.sums(scope, budget, now)
+                if settled + pending + amount > budget.limit_nanousd:
+                    self.rows[id_] = ReferenceRow(scopes, amount, now, now, "refused")
+                    return "refused", (scope, settled, pending)
+        self.rows[id_] = ReferenceRow(scopes, amount, now, now + ttl)
+        return "ok", "pending"
+
+    def settle(self, id_: str, amount: int) -> Verdict:
+        """Settle once, from pending or expired; the same settle again is ``ok``."""
+        row = self.rows.get(id_)
+        if row is None:
+            return "missing"
+        if row.state in {"pending", "expired"}:
+            row.state, row.spent, row.first = "settled", amount, amount
+            return "ok"
+        return "ok" if row.state == "settled" and row.first == amount else "conflict"
+
+    def void(self, id_: str) -> Verdict:
+        """Void once, from pending or expired."""
+        row = self.rows.get(id_)
+        if row is None:
+            return "missing"
+        if row.state in {"pending", "expired"}:
+            row.state, row.spent = "voided", 0
+        return "ok" if row.state == "voided" else "conflict"
+
+    def reconcile(self, id_: str, amount: int) -> Verdict:
+        """Correct anything that is resolved."""
+        row = self.rows.get(id_)
+        if row is None:
+            return "missing"
+        if row.state in {"pending", "refused"}:
+            return "conflict"
+        if row.state != "settled":
+            row.state, row.first = "settled", amount
+        row.spent = amount
+        return "ok"
+
+    def book(self, id_: str, amount: int, scopes: tuple[str, ...], now: int) -> Verdict:
+        """Book past any limit."""
+        row = self.rows.get(id_)
+        if row is not None:
+            return "ok" if row.booked and (row.first, row.scopes) == (amount, scopes) else "conflict"
+        self.rows[id_] = ReferenceRow(scopes, 0, now, now, "settled", amount, amount, booked=True)
+        return "ok"
+
+    def extend(self, id_: str, until: int) -> Verdict:
+        """Extend what is pending, never shorten it."""
+        row = self.rows.get(id_)
+        if row is None:
+            return "missing"
+        if row.state != "pending":
+            return "conflict"
+        row.expires = max(row.expires, until)
+        return "ok"
+
+    def sweep(self, now: int, *, charge: bool) -> int:
+        """Expire everything that is due; return how many."""
+        over = [row for row in self.rows.values() if row.state == "pending" and row.expires <= now]
+        for row in over:
+            row.state, row.spent = "expired", row.amount if charge else 0
+        return len(over)
