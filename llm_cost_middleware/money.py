@@ -86,8 +86,13 @@ def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
 
 
 def ceil_picousd(pico: int) -> NanoUSD:
-    """Integer pico-dollars to nano-dollars, rounded up: the one rounding of a response's cost."""
+    """Convert integer pico-dollars to nano-dollars, rounded up: the one rounding of a response's cost."""
     return NanoUSD(-(-pico // _PICO_PER_NANO))
+
+
+def floor_picousd(pico: int) -> NanoUSD:
+    """Convert integer pico-dollars to nano-dollars, rounded down: for savings, which must not be reported too high."""
+    return NanoUSD(pico // _PICO_PER_NANO)
 
 
 def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:

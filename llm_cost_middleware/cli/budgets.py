@@ -13,12 +13,10 @@ from rich.table import Table
 
 from llm_cost_middleware.budget.model import Budget, Row
 from llm_cost_middleware.budget.rules import ScopeBalance
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, open_ledger, out
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 budgets = typer.Typer(help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False)
-
-_JSON = typer.Option("--json", help="Print JSON.")
 
 
 @budgets.callback(invoke_without_command=True)
@@ -27,7 +25,7 @@ def show(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
-    as_json: Annotated[bool, _JSON] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show every scope and where it stands."""
     context.obj = (config, ledger)  # the options stand before the subcommand, which reads them from here
@@ -79,13 +77,11 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
 ) -> None:
     """Print the append-only rows of the ledger: CSV, or JSON lines."""
-    # Typer parses a date without a zone; the option is in UTC, not in the zone of the machine.
-    moment = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else None
     with open_ledger(*context.obj) as opened:
         writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
         if writer is not None:
             writer.writeheader()
-        for row in opened.rows(moment, scope):
+        for row in opened.rows(as_utc(since) if since else None, scope):
             record = _row(row)
             if writer is None:
                 print(json.dumps(record))  # noqa: T201 - this is the output

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, err, open_ledger, out
 from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.prompt_cache.cache_report import PrefixReport, report_prefixes
 from llm_cost_middleware.prompt_cache.trace import KIND, Trace
@@ -21,10 +21,10 @@ def cache(
     since: Annotated[datetime | None, typer.Option(help="Only calls from this UTC time on.")] = None,
     limit: Annotated[int, typer.Option(help="So many prefixes, the largest first.")] = 20,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show hit rate, money saved and wasted for each prefix, and name what broke it."""
-    moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
+    moment = as_utc(since).timestamp() if since else None
     with open_ledger(config, ledger) as opened:
         if opened.journal is None:
             err.print("This ledger's storage keeps no journal, so nothing is known of prefixes.")

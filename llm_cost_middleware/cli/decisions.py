@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, as_utc, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.routing.decisions import ENOUGH_FEEDBACK, DecisionLog, Gauge, Logged
@@ -44,7 +44,7 @@ def decisions(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Export every decision found as JSON lines.")] = False,
 ) -> None:
     """Show, filter and explain routing decisions."""
-    moment = since.replace(tzinfo=since.tzinfo or UTC).timestamp() if since is not None else None
+    moment = as_utc(since).timestamp() if since else None
     with open_log(log, config, ledger, moment) as entries:
         # Filtered while reading: a log may hold millions of decisions, of which a few are wanted.
         found = [entry for entry in entries if _wanted(entry, call, site, model, policy, outcome)]

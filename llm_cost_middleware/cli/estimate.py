@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, err, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, err, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
@@ -53,7 +53,7 @@ def estimate(
     allowance: Annotated[str, typer.Option(help="US dollars to allow for each use of a server tool.")] = "0.05",
     *,
     batch: Annotated[bool, typer.Option("--batch", help="They will be sent as a batch.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what the requests of a file would cost: at most, and by an answer of the expected length."""
     catalogue, now = open_catalogue(config), SystemClock().now()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.budget.backend import ArchiveResult
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, as_utc, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
 
@@ -72,7 +72,7 @@ def archive(
 
     What is open or not exact stays. Interrupted, run it again: nothing is lost, nothing counted twice.
     """
-    moment = before.replace(tzinfo=before.tzinfo or UTC)
+    moment = as_utc(before)
     with open_ledger(config, url) as opened:
         moved = opened.archive(moment, MemoSummary(), to)
         # An interrupted archive is finished first, by its own date; only then is this command's date applied.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +23,16 @@ LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="The ledger, such as sqlite:///llm-cost.db, instead of the configured.")
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 _FILE = "sqlite:///"
 out = Console()
 err = Console(stderr=True)  # progress and hints: what a command prints on ``out`` can be piped
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return a date option as a UTC time: Typer parses it without a zone, and the machine's zone is not meant."""
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
 def load_config(path: Path | None) -> CostConfig:

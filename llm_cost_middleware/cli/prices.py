@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, as_utc, load_config, out
 from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -38,11 +38,11 @@ def prices(
     config: ConfigOption = None,
     at: Annotated[datetime | None, typer.Option(help="A day, UTC. Today without it.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what models charge, in US dollars a million tokens; one model with every way it can be served."""
     catalogue = open_catalogue(config)
-    moment = SystemClock().now() if at is None else at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+    moment = as_utc(at).timestamp() if at else SystemClock().now()
     exact = _named(catalogue, model) if model else None
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]

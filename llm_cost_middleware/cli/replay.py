@@ -15,7 +15,7 @@ from rich.table import Table
 
 from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, out
 from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.routing.decisions import Gauge
@@ -32,7 +32,7 @@ def replay(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Replay the decision log under another policy: bill and quality, by call site, with intervals. No call is made."""
     tried = read_routing(policy)

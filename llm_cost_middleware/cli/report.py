@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, open_ledger, out
 from llm_cost_middleware.cli.totals import Totals, of_rows, table_of
 from llm_cost_middleware.money import NanoUSD, format_usd
 
@@ -26,13 +26,12 @@ def report(
     since: Annotated[datetime | None, typer.Option(help="Only what was booked from this UTC time on.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """What was spent, by model."""
-    moment = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else None
     with open_ledger(config, ledger) as opened:
-        totals = of_rows(opened.rows(moment, scope))
+        totals = of_rows(opened.rows(as_utc(since) if since else None, scope))
     lines = [_line(name, totals) for name in sorted(totals, key=lambda name: -totals[name].cost_nanousd)]
     if as_json:
         out.print_json(json.dumps(lines))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD, floor_picousd
 from llm_cost_middleware.request import CacheDirectives
 from llm_cost_middleware.usage import TokenUsage
 
@@ -46,7 +46,11 @@ class CachePrices:
         pico = usage.cache_read * (self.uncached - self.read) - sum(
             tokens * (self.write.get(ttl, self.uncached) - self.uncached) for tokens, ttl in written
         )
-        return NanoUSD(pico // 1_000)  # rounded down: a saving must not be reported that was not made
+        return floor_picousd(pico)
+
+    def read_saving(self, tokens: int) -> NanoUSD:
+        """Return the saving of reading tokens from the cache."""
+        return floor_picousd(tokens * (self.uncached - self.read))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import floor_picousd
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
@@ -89,7 +89,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
     layout, prices = case.layout, case.prices
     hit = case.known.deepest_warm(layout, case.target, case.now)
     warm = 0 if hit is None else int(layout.boundaries[hit].end * case.density)
-    saving = NanoUSD(warm * (prices.uncached - prices.read) // 1_000)
+    saving = prices.read_saving(warm)
     return CachePlan(
         cache_key=cache_key(layout, case.known, case.now),
         retention="24h" if case.policy.ttl == "1h" and "24h" in case.ability.ttls else None,
@@ -117,10 +117,8 @@ def _marked(case: _PlanInput) -> CachePlan:
         marks=tuple(CacheBreakpoint(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),
         cache_key=key,
         explicit=breakpoints,
-        expected_saving_nanousd=NanoUSD(choice.expected_value_picousd // 1_000),
-        expected_now_nanousd=NanoUSD(
-            (choice.read * (prices.uncached - prices.read) - choice.write_risk_picousd) // 1_000
-        ),
+        expected_saving_nanousd=floor_picousd(choice.expected_value_picousd),
+        expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_risk_picousd),
         reason=_reason(choice),
         warm=choice.read,
         wait_for=layout.boundaries[waits.at].fingerprint if waits else None,

@@ -184,7 +184,7 @@ class PrefixStatistics:
             density = self._density.get(target, layout.tokens_per_byte)
             warm = self.deepest_warm(layout, target, now)
             tokens = 0 if warm is None else int(layout.boundaries[warm].end * density)
-            savings[target] = NanoUSD(tokens * (prices.uncached - prices.read) // 1_000)
+            savings[target] = prices.read_saving(tokens)
         return savings
 
     def deepest_warm(self, layout: PromptLayout, target: Target | None, now: float) -> int | None:

@@ -117,7 +117,7 @@ class Tracer:
             call_id: Id of the call.
         """
         prices = plan.prices
-        saved = usage.cache_read * (prices.uncached - prices.read) // 1_000 if prices else 0
+        saved = prices.read_saving(usage.cache_read) if prices else 0
         params = tuple((name, _fingerprint(repr(request.params[name]))) for name in _PARAMS if name in request.params)
         return Trace(
             at,

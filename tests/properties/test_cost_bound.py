@@ -31,7 +31,7 @@ hostile = st.one_of(
 def _bound(provider, body):
     rules = get_provider(provider)
     request = rules.read_request(body, "messages" if provider == "anthropic" else "chat.completions")
-    rates = CATALOGUE.dearest(provider, request.model)
+    rates = CATALOGUE.upper_bound_rates(provider, request.model)
     limits = CATALOGUE.limits(provider, request.model)._replace(context_window=None)
     return request, bound(request, rules, rates, max_tokens=10, limits=limits)
 

@@ -72,7 +72,7 @@ def test_the_dearest_rates_are_never_below_those_of_any_terms_they_stand_for(cho
     how = {name: value for name, value in how.items() if name in ("service_tier", "geo")}
     if how.get("service_tier") not in (None, "default", "priority"):
         return
-    dearest = CATALOGUE.dearest(*choice, at=at.timestamp())
+    dearest = CATALOGUE.upper_bound_rates(*choice, at=at.timestamp())
     assert dearest.picousd(usage) >= _rates(choice, at, how).picousd(usage)
 
 
