@@ -171,3 +171,7 @@ class Provider:
     """The most tokens that a message adds beyond its text."""
     tokens_for_tools: int
     """The most tokens that the presence of tools adds beyond their definitions."""
+    marked_write_ttls: tuple[str, ...] = ()
+    """Lifetimes of cache writes that only marks cause; empty if the provider writes its cache by itself."""
+    tool_fees_in_usage: bool = False
+    """Fees of the provider's own tools are a bucket of the usage: its calls are not charged once more."""

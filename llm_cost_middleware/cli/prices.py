@@ -18,7 +18,7 @@ from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Level, Rates
-from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.system_clock import SystemClock
 
 _PER_MTOK = Decimal(10**6)
@@ -106,13 +106,15 @@ def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
     def write(pico: int) -> str | None:
         return usd(pico) if pico > level.uncached_input else None
 
+    # A level has a rate for every lifetime, also for those that the provider does not offer.
+    ttls = get_provider(rates.provider).marked_write_ttls or ("30m",)
     searches = level.web_searches or rates.fees.get("web_search_call")
     return {
         "input": usd(level.uncached_input),
         "cache_read": usd(level.cache_read),
-        "cache_write_5m": write(level.cache_write_5m) if rates.provider == "anthropic" else None,
-        "cache_write_1h": write(level.cache_write_1h) if rates.provider == "anthropic" else None,
-        "cache_write_30m": write(level.cache_write_30m) if rates.provider == "openai" else None,
+        "cache_write_5m": write(level.cache_write_5m) if "5m" in ttls else None,
+        "cache_write_1h": write(level.cache_write_1h) if "1h" in ttls else None,
+        "cache_write_30m": write(level.cache_write_30m) if "30m" in ttls else None,
         "output": usd(level.output),
         "audio_input": usd(level.audio_input),
         "audio_output": usd(level.audio_output),

@@ -125,18 +125,16 @@ def build_cached_messages(system_prompt: str, user_input: str, *, model: str | N
         model: The model, if known: no mark below its minimum length (it would have no effect), and none for a model
             of OpenAI, whose cache is automatic: there the prompt becomes a system message.
     """
-    if model is not None and provider_of(model) == "openai":
-        return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]
+    marked = model is None
+    provider = None if model is None else provider_of(model)
+    if model is not None and provider is not None:
+        ability = get_provider(provider).cache_ability(model)
+        if ability.style != "marks":
+            return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]
+        marked = len(system_prompt.encode("utf-8", "surrogatepass")) >= ability.min_tokens * _BYTES_PER_TOKEN
     # In the user message, not in ``system``: the pattern builds messages alone, and any prefix can be cached.
     prefix: dict[str, Any] = {"type": "text", "text": system_prompt}
-    if model is None or _cacheable(system_prompt, model):
+    if marked:
         prefix["cache_control"] = {"type": "ephemeral"}
     blocks = [prefix] if system_prompt else []  # the Messages API refuses empty text blocks
     return [{"role": "user", "content": [*blocks, {"type": "text", "text": user_input}]}]
-
-
-def _cacheable(text: str, model: str) -> bool:
-    ability = get_provider("anthropic").cache_ability(model)
-    return (
-        ability.style == "marks" and len(text.encode("utf-8", "surrogatepass")) >= ability.min_tokens * _BYTES_PER_TOKEN
-    )

@@ -204,11 +204,11 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
 
 def _writes(request: CallRequest, provider: Provider, size: InputSize, *, planned: bool) -> tuple[str, ...]:
     """Return the lifetimes of cache writes that the request can be billed for."""
-    if provider.name == "anthropic":
-        # Only marks cause writes, and a plan or a server tool may add marks of either lifetime.
+    if provider.marked_write_ttls:
+        # A plan or a server tool may add marks of any lifetime.
         if planned or request.server_tools:
-            return ("5m", "1h")
-        return tuple(ttl for ttl in ("5m", "1h") if ttl in size.marks)
+            return provider.marked_write_ttls
+        return tuple(ttl for ttl in provider.marked_write_ttls if ttl in size.marks)
     # Writes are automatic from GPT-5.6 on; before that, a write costs the same as plain input.
     return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)
 

@@ -76,7 +76,7 @@ def test_lines_total_and_models_agree(sim, claude, gpt, user):
     assert (sim.bill.total_nanousd, sim.requests, sim.request_count) == (0, (), 0)
 
 
-def test_hostile_tokens_are_the_worst_known_per_byte(user):
+def test_worst_case_tokens_are_the_most_known_per_byte(user):
     import anthropic
     import openai
 

@@ -129,7 +129,7 @@ def test_a_simulator_of_its_own_process_is_read_and_scripted_from_here(user):
         assert caught.value.response.headers["retry-after"] == "3"
         reply = gpt.chat.completions.create(model=MINI, messages=user("x"), max_completion_tokens=30)
         assert sim.lines[1].request_id == reply.id
-        # Claude: 11 bytes are 19 hostile tokens, 26 with the frame, at 1; 20 at 5. GPT: 7 at 0.25, 30 at 2.
+        # Claude: 11 bytes are 19 worst-case tokens, 26 with the frame, at 1; 20 at 5. GPT: 7 at 0.25, 30 at 2.
         assert sim.total_nanousd == 26_000 + 100_000 + 1_750 + 60_000
         assert [request["status"] for request in sim.requests] == [200, 429, 200]
         assert "secret-key" not in json.dumps(sim.requests)

@@ -22,4 +22,6 @@ PROVIDER = Provider(
     tokens_per_byte=2.0,
     tokens_per_message=16,
     tokens_for_tools=600,
+    marked_write_ttls=("5m", "1h"),
+    tool_fees_in_usage=True,
 )
