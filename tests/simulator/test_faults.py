@@ -142,7 +142,7 @@ def test_a_cut_stream_is_billed_for_input_and_what_was_produced(sim, chat, clean
         chunks = list(stream)
         assert len(chunks) == 6
     else:
-        with pytest.raises(httpx.ReadError):
+        with pytest.raises((openai.APIConnectionError, httpx.ReadError)):  # openai 3 wraps it, openai 2 does not
             chunks.extend(stream)
     (line,) = sim.bill.lines
     assert (line.outcome, line.tokens.input, line.tokens.output) == ("cut", 9, 20)
@@ -220,7 +220,7 @@ def test_a_client_that_leaves_before_a_json_answer_pays_for_all_of_it(sim, say):
 
 def test_a_stalled_stream_keeps_the_connection_open(sim, chat):
     sim.script(Fault.stall(after=2))
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises((openai.APITimeoutError, httpx.ReadTimeout)):
         list(chat(stream=True, timeout=1))
     assert sim.bill.lines[0].outcome == "cut"
 
