@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llm_cost_middleware.request import Endpoint
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from llm_cost_middleware.sdk_clients.batches import Batches
 
 Body = dict[str, Any]
+_UNKNOWN = "nobody knows here what it costs; watch it in the provider's usage, or give the project a spend limit"
 
 
 class BatchRequests(NamedTuple):
@@ -60,7 +63,37 @@ class Api:
     methods: Mapping[str, tuple[str, ...]]
     """Governed methods, by the dotted path of their resource: they take ``extra``."""
     ungoverned: Mapping[str, str]
-    """Beginnings of other paths that are billed, and what to do instead of calling them."""
+    """Other paths that are billed, as ``matches`` reads them, and what to do instead of calling them."""
+    free: Mapping[str, tuple[str, ...]]
+    """Why a call costs nothing, and the paths of such calls; ``ungoverned`` comes first."""
     injected_chunks: Callable[[Body], Callable[[Any], bool] | None]
     """For a streaming body: recognises the chunks that its caller did not ask for; ``None``: they get them all."""
     batches: BatchApi
+
+    def canonical(self, path: str) -> str:
+        """A path as the resources write it, from any spelling: absolute, with a query, or without its first slash."""
+        bare = path.partition("?")[0]
+        if "://" in bare:
+            bare = "/" + bare.partition("://")[2].partition("/")[2]
+        bare = bare if bare.startswith("/") else f"/{bare}"
+        # one SDK has the version in its paths, the other in its base URL, and a gateway may add a beginning of its own
+        _, version, rest = bare.partition("/v1/")
+        root = "/v1/" if next(iter(self.endpoints)).startswith("/v1/") else "/"
+        return root + rest if version else bare
+
+    def advice_for(self, path: str) -> str | None:
+        """What to do instead of a ``POST`` that is not governed; ``None`` where it costs nothing.
+
+        A path that no pattern knows may be billed: it is new in the SDK, or somebody else's.
+        """
+        for pattern, advice in self.ungoverned.items():
+            if matches(pattern, path):
+                return advice
+        known = any(matches(pattern, path) for patterns in self.free.values() for pattern in patterns)
+        return None if known else _UNKNOWN
+
+
+@lru_cache(maxsize=1024)
+def matches(pattern: str, path: str) -> bool:
+    """Whether ``path`` is of ``pattern``, in which ``*`` stands for one segment and ``**`` for any number of them."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*\*", ".+").replace(r"\*", "[^/]+"), path) is not None

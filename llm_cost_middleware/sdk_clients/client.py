@@ -87,23 +87,13 @@ class ClientWrapper(NamedTuple):
     def _copied(self, make: Any, **options: Any) -> Any:
         return self.wrap(make(**options))
 
-    def _bare(self, path: str) -> str:
-        """A path as the resources write it, from any spelling: absolute, or without its first slash."""
-        bare = path.partition("?")[0]
-        if "://" in bare:
-            bare = "/" + bare.partition("://")[2].partition("/")[2]
-        bare = bare if bare.startswith("/") else f"/{bare}"
-        known = (*self.api.endpoints, *self.api.ungoverned)
-        return next((bare[bare.index(end) :] for end in known if "/v1" + end in bare), bare)
-
     def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
         options = arguments.get("options") or {}
-        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self._bare(path))
+        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self.api.canonical(path))
         if endpoint is None:
-            for beginning, advice in self.api.ungoverned.items():
-                if bare.startswith(beginning):
-                    self.pipeline.ungoverned(f"POST {bare}", advice)
+            if (advice := self.api.advice_for(bare)) is not None:
+                self.pipeline.ungoverned(f"POST {bare}", advice)
             return None
         if (options.get("headers") or {}).get(RAW_RESPONSE) == "stream":
             self.pipeline.ungoverned(
@@ -119,7 +109,7 @@ class ClientWrapper(NamedTuple):
         )  # fmt: skip
 
     def _makes_batch(self, path: str) -> bool:
-        return path not in self.api.endpoints and self._bare(path) == self.api.batches.path
+        return path not in self.api.endpoints and self.api.canonical(path) == self.api.batches.path
 
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         if self._makes_batch(path):

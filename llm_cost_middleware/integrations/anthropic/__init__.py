@@ -28,8 +28,9 @@ def wrap_anthropic(
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
     and all of them through ``with_raw_response`` and on copies made by ``with_options``; ``messages.batches.create``
     reserves the sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
-    ``with_streaming_response``, ``completions``, ``beta.sessions``, and clients of Bedrock, Vertex and Foundry.
-    Everything else passes through untouched.
+    ``with_streaming_response``, what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so
+    on, by the table in ``paths``), posts to a path that no table knows, and clients of Bedrock, Vertex and Foundry.
+    What costs nothing passes through untouched.
 
     The SDK's own retries are off for governed calls. A call says more about itself with
     ``extra={"llm_cost": {"user": "42"}}``, which every governed method takes, or inside ``cost_context(...)``; nothing

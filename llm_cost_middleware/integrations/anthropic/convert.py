@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_cost_middleware.integrations.anthropic.batches import MessageBatches
+from llm_cost_middleware.integrations.anthropic.paths import FREE, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 
 API = Api(
@@ -15,10 +16,8 @@ API = Api(
         "beta.messages": ("create", "stream", "parse", "tool_runner"),
         "beta.messages.batches": ("create",),
     },
-    ungoverned={
-        "/v1/complete": "use messages.create",
-        "/v1/sessions": "sessions run model calls of their own; give the workspace a spend limit",
-    },
+    ungoverned=UNGOVERNED,
+    free=FREE,
     injected_chunks=lambda _: None,
     batches=MessageBatches(),
 )

@@ -27,7 +27,7 @@ from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.integrations.langchain.convert import Home, make_home, read_call
 from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
 from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
-from llm_cost_middleware.integrations.langchain.names import Named, model_of
+from llm_cost_middleware.integrations.langchain.names import DECISIONS, Named, model_of
 from llm_cost_middleware.integrations.langchain.structured import note_bill
 from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
 from llm_cost_middleware.lifecycle.external import ExternalCall
@@ -128,6 +128,16 @@ class CostCallbackHandler(BaseCallbackHandler):
             if len(self._open) > _OPEN:  # a start whose end never came: it expires in the ledger
                 lost, _ = self._open.popitem(last=False)
                 _claimed.pop((id(self.pipeline), lost), None)
+
+    def on_chain_start(
+        self, serialized: Mapping[str, Any], inputs: Any, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Decision models are not governed: they answer as a chain does whose run is of the type ``llm``."""
+        del serialized, inputs
+        if kwargs.get("run_type") == "llm":
+            said = metadata or {}
+            name = f"{said.get('ls_provider', 'a decision model')}/{said.get('ls_model_name', '')}"
+            self.pipeline.ungoverned(name, DECISIONS)
 
     def on_llm_start(self, serialized: Mapping[str, Any], prompts: Sequence[str], **kwargs: Any) -> None:
         """Completions of the old kind are not governed."""

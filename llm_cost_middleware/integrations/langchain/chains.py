@@ -22,6 +22,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from llm_cost_middleware.errors import NoModelFoundError
 from llm_cost_middleware.integrations.langchain.errors import unless_refused
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
+from llm_cost_middleware.integrations.langchain.names import DECISIONS
 from llm_cost_middleware.integrations.langchain.targets import provider_of
 from llm_cost_middleware.pipeline import CostPipeline
 
@@ -112,6 +113,9 @@ class _Search:
             self._hidden(thing, path, "completions of the old kind are not governed")
             return thing
         if isinstance(thing, Runnable):
+            if any(kind.__module__ == "langchain_core.decisions.base" for kind in type(thing).__mro__):
+                self._hidden(thing, path, DECISIONS)  # not every LangChain has this class
+                return thing
             return self._runnable(thing, path)
         if isinstance(thing, Mapping):
             new = {key: self.rewrite(value, f"{path}[{key!r}]") for key, value in thing.items()}

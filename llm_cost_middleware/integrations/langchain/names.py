@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.routing.router import provider_of
 
+DECISIONS = "decision models are not governed; ask a chat model for a structured output"
 _DECORATION = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic\.|openai\.)|-v\d+(?::\d+)?$")
 """Bedrock's region, vendor and revision around a model's own name."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 
 from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
 
@@ -17,8 +18,9 @@ def note_bill(error: BaseException, target: Target) -> None:
     """Note on an error that belongs to an answer which was served what was billed for it, and who answered.
 
     LangChain leaves the response on the error when an answer that came could not be parsed; the OpenAI SDK leaves the
-    completion on its own length and content-filter errors.
+    completion on its own length and content-filter errors; a refusal carries the message that was refused.
     """
+    raw = getattr(error, "raw_message", None)
     body = getattr(error, "completion", None)
     response = getattr(error, "response", None)
     if body is None and response is not None and getattr(response, "is_success", False):
@@ -26,9 +28,10 @@ def note_bill(error: BaseException, target: Target) -> None:
             body = response.json()
         except ValueError:  # no JSON: whatever this was, it tells no usage
             return
-    if body is not None:
+    if body is not None or isinstance(raw, AIMessage):
         try:
-            reading = get_provider(target.provider).read_usage(body)
+            rules = get_provider(target.provider)
+            reading = rules.read_usage(body) if body is not None else read_message(target.provider, raw)
         except UnreadableUsageError:
             return
         if reading.items:

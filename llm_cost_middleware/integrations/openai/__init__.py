@@ -26,9 +26,10 @@ def wrap_openai(client: Client, pipeline: CostPipeline | CostConfig | None = Non
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
     all of them through ``with_raw_response`` and on copies made by ``with_options``; ``batches.create`` reserves the
     sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
-    ``with_streaming_response``, ``embeddings``, ``completions``, ``images``, ``audio``, ``videos``,
-    ``beta.threads``, ``responses.compact``, ``fine_tuning``, and clients of Azure and Bedrock. Everything else passes
-    through untouched; websockets (``realtime.connect``, ``responses.connect``) and ``request`` by hand are not seen.
+    ``with_streaming_response``, what else is billed (``embeddings``, ``images``, ``decisions``, ``live``,
+    ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a path that no table knows,
+    and clients of Azure and Bedrock. What costs nothing passes through untouched; websockets (``realtime.connect``,
+    ``responses.connect``, ``live``) and ``request`` by hand are not seen.
 
     The SDK's own retries are off for governed calls. Usage is asked for in every chat stream; the chunk that carries it
     reaches only callers who asked for it themselves. A call says more about itself with

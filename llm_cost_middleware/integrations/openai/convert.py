@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_cost_middleware.integrations.openai.batches import FileBatches
+from llm_cost_middleware.integrations.openai.paths import FREE, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
 
@@ -31,17 +32,8 @@ API = Api(
         "responses": ("create", "stream", "parse"),
         "batches": ("create",),
     },
-    ungoverned={
-        "/embeddings": "embeddings cost little and have no output to bound; watch them in the provider's usage",
-        "/completions": "use chat.completions.create",
-        "/images": "image prices are not governed; use responses.create with an image tool",
-        "/audio": "audio prices are not governed; use chat.completions.create with audio",
-        "/videos": "video prices are not governed",
-        "/realtime": "realtime sessions bill as they run; give the project a spend limit",
-        "/responses/compact": "use responses.create",
-        "/threads": "use responses.create",
-        "/fine_tuning/jobs": "training is billed by the job; give the project a spend limit",
-    },
+    ungoverned=UNGOVERNED,
+    free=FREE,
     injected_chunks=injected_chunks,
     batches=FileBatches(),
 )

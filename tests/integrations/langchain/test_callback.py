@@ -13,9 +13,9 @@ from langchain_core.callbacks import CallbackManager
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tracers.context import _configure_hooks
 
-from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
+from llm_cost_middleware.errors import BudgetExceededError, NoModelFoundError, UnsupportedRequestError
 from llm_cost_middleware.events import Reserved, Ungoverned
-from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost_tracking, guard
+from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost_tracking, guard, instrument
 from llm_cost_middleware.integrations.langchain.names import model_of
 from llm_cost_middleware.simulator import Fault
 
@@ -186,6 +186,50 @@ def test_old_completions_and_unknown_models_are_treated_as_configured(house, cla
                 start()
         assert len(books.books.of(Ungoverned)) == (0 if refused else 3)
         handler.on_llm_error(ValueError(), run_id=uuid4())  # an end without a start is nobody's business
+
+
+@pytest.fixture
+def decision_model():
+    decisions = pytest.importorskip("langchain_core.decisions", reason="this LangChain has no decision models")
+
+    class Decide(decisions.BaseDecisionModel):
+        model: str = "decide-1"
+
+        @property
+        def _provider(self):
+            return "somebody"
+
+        def _classify(self, state, questions):
+            return decisions.ClassifierResponse(model=self.model, answers={})
+
+    return Decide()
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_decision_model_is_no_chat_model_and_yet_reported(way, house, decision_model):
+    request = {"state": "x", "questions": {}}
+
+    def ask(handler):
+        config = {"callbacks": [handler]}
+        if way == "invoke":
+            return decision_model.invoke(request, config)
+        return asyncio.run(decision_model.ainvoke(request, config))
+
+    books = house()
+    ask(CostCallbackHandler(books.pipeline))
+    assert [event.what for event in books.books.of(Ungoverned)] == ["somebody/decide-1"]
+    with pytest.raises(UnsupportedRequestError, match="somebody/decide-1"):
+        ask(CostCallbackHandler(house(on_ungoverned="deny").pipeline))
+
+
+def test_a_decision_model_in_a_chain_is_found_and_not_guarded(house, decision_model, claude):
+    _, found = instrument(decision_model | (lambda _: "hi") | claude(), house().pipeline, explain=True)
+    assert [(one.what.rpartition(".")[2], one.guarded) for one in found] == [
+        ("Decide", False),
+        (f"ChatAnthropic({HAIKU})", True),
+    ]
+    with pytest.raises(NoModelFoundError, match="decision models are not governed"):
+        instrument(decision_model | (lambda _: "hi"), house().pipeline)
 
 
 @pytest.mark.parametrize(

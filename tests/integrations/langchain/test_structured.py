@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from langchain_anthropic import ChatAnthropic
+from langchain_core import exceptions
 from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel
 
-from llm_cost_middleware.integrations.langchain import guard
+from llm_cost_middleware.integrations.langchain import CostCallbackHandler, guard
 from llm_cost_middleware.simulator import Answer, ToolCall
 
 HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
@@ -82,4 +84,30 @@ async def test_an_error_without_an_answer_is_not_a_failed_parse(house, claude, s
     with pytest.raises(Exception, match="400"):
         chain.invoke("Where?")
     assert sim.request_count == 1
+    books.check()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_is_raised_after_an_answer_and_booked_at_what_that_cost(stream, house, sim):
+    if not hasattr(exceptions, "ModelRefusalError"):
+        pytest.skip("this LangChain has no ModelRefusalError")
+
+    class Refusing(ChatAnthropic):
+        def _generate(self, *args, **kwargs):
+            result = super()._generate(*args, **kwargs)
+            answer = result.generations[0].message
+            answer.response_metadata |= result.llm_output  # as LangChain finishes it before a parser sees it
+            raise exceptions.ModelRefusalError(raw_message=answer)
+
+        def _stream(self, *args, **kwargs):
+            chunks = []
+            for chunk in super()._stream(*args, **kwargs):
+                chunks.append(chunk.message)
+                yield chunk
+            raise exceptions.ModelRefusalError(raw_message=sum(chunks[1:], start=chunks[0]))
+
+    model, books = Refusing(model=HAIKU, api_key="k", base_url=sim.anthropic_url), house()
+    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+    with pytest.raises(exceptions.ModelRefusalError):
+        list(model.stream("hi", config)) if stream else model.invoke("hi", config)
     books.check()

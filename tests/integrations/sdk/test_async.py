@@ -13,8 +13,12 @@ import pytest
 
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.provider import FailureKind
+from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.simulator import Fault
 
+BROKEN = (httpx.HTTPError, httpx2.HTTPError, openai.APIConnectionError)
+"""What a stream that breaks raises: openai dresses the transport's error since 3.0, anthropic and older ones do not."""
 ASK = [{"role": "user", "content": "Count to forty."}]
 
 
@@ -113,8 +117,9 @@ async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(doo
 @every_door
 async def test_a_cut_stream_is_booked_as_an_estimate(door, books, async_clients):
     books.sim.script(Fault.cut(after=4))
-    with pytest.raises((httpx.HTTPError, httpx2.HTTPError)):
+    with pytest.raises(BROKEN) as caught:
         await _exhaust(await door(books.wrap(async_clients), stream=True))
+    assert classify_error(caught.value).kind == FailureKind.INTERRUPTED_STREAM
     books.cover()
 
 

@@ -20,8 +20,12 @@ from llm_cost_middleware.errors import (
 )
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.provider import FailureKind
+from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.simulator import Fault
 
+BROKEN = (httpx.HTTPError, httpx2.HTTPError, openai.APIConnectionError)
+"""What a stream that breaks raises: openai dresses the transport's error since 3.0, anthropic and older ones do not."""
 ASK = [{"role": "user", "content": "Count to forty."}]
 
 
@@ -119,8 +123,9 @@ def test_a_stream_that_is_cut_is_booked_as_an_estimate(door, clean, books, clien
     if clean:
         list(stream)
     else:
-        with pytest.raises((httpx.HTTPError, httpx2.HTTPError)):
+        with pytest.raises(BROKEN) as caught:
             list(stream)
+        assert classify_error(caught.value).kind == FailureKind.INTERRUPTED_STREAM
     books.cover()
 
 
