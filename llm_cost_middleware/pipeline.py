@@ -14,7 +14,7 @@ from typing import Any, Self
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.config.candidates import Candidates
+from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import read_settings
 from llm_cost_middleware.errors import (
     ConfigurationError,
@@ -107,7 +107,7 @@ class CostPipeline:
 
     def _make_flow(self, rng: Random, observers: Sequence[Observer], new_id: Callable[[], str]) -> CallFlow:
         config, clock, catalogue = self.config, self.clock, self.catalogue
-        settings, candidates = read_settings(config), Candidates(config, catalogue, clock).for_providers
+        settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
         decisions = DecisionRecorder(self._runtimes.journal, clock)
         cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
         stages = Stages(

@@ -17,7 +17,7 @@ from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
+from llm_cost_middleware.pricing.tokenizer import count_tokens
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.system_clock import SystemClock
@@ -126,11 +126,11 @@ def _expected(
 ) -> NanoUSD:
     request = line.request
     size = measure(request)
-    counted = count_openai_tokens(request, request.model) if line.provider == "openai" else None
+    limits = catalogue.limits(line.provider, request.model)
+    counted = count_tokens(request, limits.encoding)
     likely = counted if counted is not None else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
-    media = catalogue.limits(line.provider, request.model).image_tokens or 0
     # Never above the bound, or an estimate could exceed the most that the request can cost.
-    likely = min(likely + len(size.images) * media, most.input_tokens)
+    likely = min(likely + len(size.images) * (limits.image_tokens or 0), most.input_tokens)
     usage = TokenUsage(uncached_input=likely, output=min(answer, most.max_tokens) * request.choices)
     tier = request.params.get("service_tier")
     rates = catalogue.rates(line.provider, request.model, at=now, service_tier=tier, batch=batch)

@@ -16,7 +16,7 @@ _HOSTS = 256
 _CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
 
 
-class Candidates:
+class ConfiguredModels:
     """Models of a configuration's tiers. Prices are looked up once per day.
 
     Args:

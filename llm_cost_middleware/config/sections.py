@@ -63,10 +63,6 @@ class OutputConfig:
 DEFAULT_PROVIDERS: Mapping[str, ProviderConfig] = {
     name: ProviderConfig(api_key_env=f"{name.upper()}_API_KEY") for name in NAMES
 }
-DEFAULT_TIERS: tuple[Tier, ...] = (
-    Tier("small", (Target("anthropic", "claude-haiku-4-5-20251001"), Target("openai", "gpt-5-mini"))),
-    Tier("large", (Target("anthropic", "claude-sonnet-4-6"), Target("openai", "gpt-5.1"))),
-)
 
 
 def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None = None) -> _T:
@@ -151,6 +147,14 @@ def _read_tier(value: object, key: str) -> Tier:
     if not isinstance(models, list | tuple) or not models:
         raise ConfigurationError("needs a list of models", key=f"{key}.models")
     return Tier(name, tuple(read_target(model, f"{key}.models") for model in models))
+
+
+DEFAULT_TIERS = read_tiers(
+    [
+        {"name": "small", "models": ["anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"]},
+        {"name": "large", "models": ["anthropic/claude-sonnet-4-6", "openai/gpt-5.1"]},
+    ]
+)
 
 
 def _required(field: Field[object]) -> bool:

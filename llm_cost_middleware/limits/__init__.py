@@ -31,6 +31,10 @@ class ModelLimits(NamedTuple):
     """Shortest prompt prefix that is cached, for providers where it depends on the model."""
 
 
+PROVIDERS = tuple(sorted(file.name[:-5] for file in files(__package__).iterdir() if file.name.endswith(".toml")))
+"""Providers with a file: the ones whose prices are read."""
+
+
 @cache
 def find_limits(provider: str, model: str) -> ModelLimits:
     """Return the limits of a model: each from the longest name in the provider's file that begins the model's name."""

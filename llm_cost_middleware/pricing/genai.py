@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llm_cost_middleware.limits import PROVIDERS
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
 
 _log = logging.getLogger(__name__)
-PROVIDERS = ("anthropic", "openai")
 
 _TAIL = re.compile(r"(?:[-@.:]?\d{2,}|[-@](?:latest|preview|exp|v\d+(?::\d+)?))*")
 """Suffixes after which a name still means the same model: a date, a version, ``latest``, ``preview``."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.pricing.bound import (
     PROVIDER_TOOL_TOKENS,
     REQUEST_OVERHEAD,
@@ -34,17 +33,21 @@ _TOOL_INSTRUCTIONS = 600
 """Hidden instructions of a request with tools: 500 were measured."""
 
 
-def count_openai_tokens(request: CallRequest, model: str) -> int | None:
-    """Count the input tokens of a request for an OpenAI model: text exactly, overhead at its maximum.
+def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
+    """Count the input tokens of a request by a public vocabulary: text exactly, overhead at its maximum.
 
     Takes about 80 µs per KB of text, and a second on the first use of a vocabulary: above 50 KB, off the event loop.
+
+    Args:
+        request: The request.
+        encoding: ``ModelLimits.encoding`` of the model.
 
     Returns:
         The count, never below what is billed; ``None`` if the model's vocabulary is not public or not installed, or
         the request has content that is not text.
     """
-    encoding = _encoding(find_limits("openai", model).encoding)
-    if encoding is None or request.stored_context or request.server_tools:
+    vocabulary = _vocabulary(encoding)
+    if vocabulary is None or request.stored_context or request.server_tools:
         return None
     texts: list[str] = []
     blocks = calls = 0
@@ -56,26 +59,26 @@ def count_openai_tokens(request: CallRequest, model: str) -> int | None:
             texts.append(part.text)
             calls += part.kind in ("tool_use", "tool_result")
     count = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
-    count += sum(_count(encoding, text) for text in texts)
+    count += sum(_count(vocabulary, text) for text in texts)
     definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
     if definitions:
         count += _TOOL_INSTRUCTIONS + TOOL_OVERHEAD * len(definitions)
-        count += TOOL_EXPANSION * sum(_count(encoding, text) for text in definitions)
+        count += TOOL_EXPANSION * sum(_count(vocabulary, text) for text in definitions)
     return count + int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
 
 
-def warm_up(model: str) -> bool:
-    """Load a model's vocabulary ahead of its first use. Return whether there is one."""
-    return _encoding(find_limits("openai", model).encoding) is not None
+def warm_up(encoding: str | None) -> bool:
+    """Load a vocabulary ahead of its first use. Return whether it is installed."""
+    return _vocabulary(encoding) is not None
 
 
-def _count(encoding: Encoding, text: str) -> int:
+def _count(vocabulary: Encoding, text: str) -> int:
     # A caller's text may contain "<|endoftext|>"; ``encode`` would raise for it.
-    return len(encoding.encode_ordinary(text))
+    return len(vocabulary.encode_ordinary(text))
 
 
 @cache
-def _encoding(name: str | None) -> Encoding | None:
+def _vocabulary(name: str | None) -> Encoding | None:
     """Return the tokenizer of a vocabulary; ``None`` if tiktoken or the vocabulary is not installed."""
     folder = _folder()
     if name is None or folder is None or find_spec("tiktoken") is None:

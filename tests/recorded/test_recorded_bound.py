@@ -7,10 +7,11 @@ from statistics import median, quantiles
 
 import pytest
 
+from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.metering import price_usage
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import count_openai_tokens
+from llm_cost_middleware.pricing.tokenizer import count_tokens
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
 
@@ -84,7 +85,7 @@ def test_the_exact_count_of_openai_is_never_below_the_bill(billed):
     for exchange, request, reading, _ in billed:
         if exchange.provider != "openai":
             continue
-        counted = count_openai_tokens(request, request.model)
+        counted = count_tokens(request, find_limits("openai", request.model).encoding)
         if counted is None:
             continue
         actual = reading.usage.input_tokens

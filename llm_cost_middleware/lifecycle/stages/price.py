@@ -15,7 +15,7 @@ from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import count_openai_tokens, warm_up
+from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Target
@@ -107,12 +107,12 @@ class PriceStage:
         """A function that counts the input exactly, where that is possible offline and was not done yet."""
         if quote.encoding is None or quote.encoding in token_counts:
             return None
-        return partial(self._count, call.request, quote.target.model)
+        return partial(self._count, call.request, quote.encoding)
 
-    def _count(self, request: CallRequest, model: str) -> int | None:
+    def _count(self, request: CallRequest, encoding: str) -> int | None:
         with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
-            warm_up(model)
-        return count_openai_tokens(request, model)
+            warm_up(encoding)
+        return count_tokens(request, encoding)
 
     def cap_to(
         self,

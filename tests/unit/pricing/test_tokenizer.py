@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from llm_cost_middleware.pricing.tokenizer import _encoding, count_openai_tokens, warm_up
+from llm_cost_middleware.limits import find_limits
+from llm_cost_middleware.pricing.tokenizer import _vocabulary, count_tokens, warm_up
 from llm_cost_middleware.providers.openai.request import read_request
 
 
@@ -21,40 +22,40 @@ def request(content, **more):
 def test_text_is_counted_exactly_and_framing_at_its_most():
     tiktoken = pytest.importorskip("tiktoken")
     words = "The quick brown fox. 敏捷的棕色狐狸 🦊 " * 50
-    encoding = _encoding("o200k_base")
+    encoding = _vocabulary("o200k_base")
     assert isinstance(encoding, tiktoken.Encoding)
-    assert count_openai_tokens(request(words), "gpt-5") == len(encoding.encode_ordinary(words)) + 64 + 8
+    assert count_tokens(request(words), "o200k_base") == len(encoding.encode_ordinary(words)) + 64 + 8
     assert encoding.encode_ordinary("hello world") == [24912, 2375], "the published ids of o200k_base"
 
 
 @pytest.mark.parametrize(
-    ("content", "model"),
+    ("content", "provider", "model"),
     [
-        ("hi", "gpt-6-sol"),
-        ("hi", "claude-opus-5"),
-        ([{"type": "image_url", "image_url": {"url": "https://x/y.png"}}], "gpt-5"),
+        ("hi", "openai", "gpt-6-sol"),
+        ("hi", "anthropic", "claude-opus-5"),
+        ([{"type": "image_url", "image_url": {"url": "https://x/y.png"}}], "openai", "gpt-5"),
     ],
 )
-def test_what_cannot_be_counted_is_none(content, model):
-    assert count_openai_tokens(request(content), model) is None
+def test_what_cannot_be_counted_is_none(content, provider, model):
+    assert count_tokens(request(content), find_limits(provider, model).encoding) is None
 
 
 def test_special_tokens_in_a_prompt_are_text():
-    assert count_openai_tokens(request("<|endoftext|>" * 10), "gpt-4o") > 72 + 10
+    assert count_tokens(request("<|endoftext|>" * 10), "o200k_base") > 72 + 10
 
 
 def test_counting_neither_downloads_nor_imports_litellm(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the network was asked for")
 
-    _encoding.cache_clear()
+    _vocabulary.cache_clear()
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert warm_up("gpt-4o")
-    assert warm_up("gpt-4")
+    assert warm_up("o200k_base")
+    assert warm_up("cl100k_base")
     script = (
         "import sys, os; before = dict(os.environ);"
         "from llm_cost_middleware.pricing.tokenizer import warm_up;"
-        "assert warm_up('gpt-4o'); assert 'litellm' not in sys.modules; assert dict(os.environ) == before"
+        "assert warm_up('o200k_base'); assert 'litellm' not in sys.modules; assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
