@@ -149,6 +149,7 @@ def _read_tier(value: object, key: str) -> Tier:
     return Tier(name, tuple(read_target(model, f"{key}.models") for model in models))
 
 
+# Behind the readers, because it uses them: the defaults are checked on the same path as a file.
 DEFAULT_TIERS = read_tiers(
     [
         {"name": "small", "models": ["anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"]},

@@ -119,6 +119,7 @@ def price_usage(
             return PricedCall(ZERO, (), model, "exact", (*reading.notes, why), version)
         reasons = (*reading.notes, reading.error) if reading.error else reading.notes
         return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
+    # An unpriced item makes the whole unknown: a partial sum would look like the cost.
     bill = _BillBuilder(list(reading.notes))
     # The provider's own tools run several turns inside one answer and report their sum: the sum may exceed the
     # long-context threshold although no single turn did.

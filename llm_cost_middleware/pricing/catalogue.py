@@ -14,6 +14,7 @@ from typing import Any
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.pricing.compose import (
+    NEWEST,
     PricedModel,
     Terms,
     change_moments,
@@ -25,8 +26,6 @@ from llm_cost_middleware.pricing.genai import GenaiPrices, installed_version, na
 from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY
-
-_NEWEST = float("inf")
 
 
 class Catalogue:
@@ -99,7 +98,7 @@ class Catalogue:
         """
         # Rates change only at ``breaks``: the index of the period is the key, so a lookup costs one bisection.
         priced = self._priced.get((provider, model)) or self._price_model(provider, model)
-        when = _NEWEST if at is None else at
+        when = NEWEST if at is None else at
         key = (bisect_right(priced.breaks, when), service_tier, speed, geo, batch)
         found = priced.compiled.get(key)
         if found is None:
@@ -122,7 +121,7 @@ class Catalogue:
             PriceNotFoundError: No source has the model.
         """
         priced = self._priced.get((provider, model)) or self._price_model(provider, model)
-        when = _NEWEST if at is None else at
+        when = NEWEST if at is None else at
         tier = speed = geo = None
         if params:
             tier, speed, geo = (

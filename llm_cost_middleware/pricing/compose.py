@@ -21,7 +21,8 @@ from llm_cost_middleware.pricing.genai import Listing, Variant
 from llm_cost_middleware.pricing.overlay import PriceBlock, merge_cards
 from llm_cost_middleware.pricing.rates import Level, Rates
 
-_NEWEST = float("inf")
+NEWEST = float("inf")
+"""Moment that stands for the newest price."""
 _FEES = {"web_search_call": "web_searches_kcount", "file_search_call": "storage_searches_kcount"}
 _Key = tuple[int, str | None, str | None, str | None, bool]
 
@@ -99,7 +100,7 @@ def change_moments(listing: Listing | None, blocks: Iterable[PriceBlock]) -> tup
 
 
 def _active(priced: PricedModel, at: float, when: tuple[str, str] | None) -> Iterable[PriceBlock]:
-    return (b for b in priced.blocks if b.when == when and b.start <= at and (at < b.end or b.end == _NEWEST))
+    return (b for b in priced.blocks if b.when == when and b.start <= at and (at < b.end or b.end == NEWEST))
 
 
 def _standard(priced: PricedModel, at: float) -> Card:

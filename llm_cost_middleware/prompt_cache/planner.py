@@ -112,6 +112,7 @@ def _marked(case: _PlanInput) -> CachePlan:
     if breakpoints and (callers or "prompt_cache_options" in layout.params):
         return CachePlan(cache_key=key, reason="the caller set breakpoints", at=case.now, prices=prices)
     choice = _choice(case, candidates, ability.max_marks - callers)
+    # The deepest pending prefix is the one to wait for: its entry covers every shorter prefix.
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
         marks=tuple(CacheBreakpoint(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),

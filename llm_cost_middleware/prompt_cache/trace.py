@@ -153,6 +153,7 @@ class Tracer:
         attached = part.kind not in ("text", "tool_use", "tool_result", "thinking", "other")
         text = f"{part.text}\0{sorted(part.detail.items())}" if attached else part.text
         digest = _fingerprint(text)
+        # No shape behind the first answer: texts differ there anyway, so that equal shapes would mean nothing.
         return Segment(place, part.kind, digest, self._shape(digest, text) if stable else "", len(text.encode()))
 
     def _shape(self, digest: str, text: str) -> str:

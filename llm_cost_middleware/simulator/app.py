@@ -79,6 +79,7 @@ class HttpFrontend:
         try:
             if fault is not None and fault.kind == "status":
                 raise fault.refusal(provider)
+            # Unbilled: the connection is lost before the provider did any work, so nothing is answered or cached.
             if fault is not None and fault.kind in {"hang", "reset"} and not fault.billed:
                 return await self._drop(request, exchange, fault)
             key = authenticate(provider, exchange.headers)
@@ -101,6 +102,7 @@ class HttpFrontend:
             if reading.request.stream:
                 return await self._stream(dialect, request, exchange, served, fault)
         except (asyncio.CancelledError, ConnectionError):
+            # The client left. A JSON answer was produced in full all the same; of a stream, what was sent so far.
             if served.entry.outcome == "open":
                 whole = None if not reading.request.stream else served.entry.produced
                 served.close("disconnected", whole)
@@ -270,5 +272,6 @@ def hard_close(request: web.Request) -> None:
         return
     sock = transport.get_extra_info("socket")
     if sock is not None:
+        # A linger time of zero turns the close into a reset: the client sees a broken connection, not an end.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

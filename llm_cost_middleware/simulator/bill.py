@@ -111,6 +111,7 @@ def cost_nanousd(model: SimModel, tokens: Tokens, *, tier: str = "standard", geo
         + tokens.write_1h * card.write_1h
         + tokens.output * card.output
     )
+    # A ratio of integers: 1.1 as a float would be off by a nano-dollar here and there.
     times, over = _GEO if geo == "us" else (1, 1)
     return -(-pico * times // (over * _PICO_PER_NANO)) + tokens.searches * model.web_search_nanousd
 

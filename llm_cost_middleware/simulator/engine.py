@@ -56,6 +56,7 @@ class ServingEngine:
         """
         if not isinstance(body, dict):
             raise default_refusal(dialect.provider, 400)
+        # The checks assume the right shapes; any other shape is the plain 400 that the provider answers.
         try:
             return dialect.read(body, headers, self.rules[dialect.provider], index)
         except (AttributeError, KeyError, TypeError) as error:
@@ -75,6 +76,7 @@ class ServingEngine:
         """
         if tier is not None:
             reading = replace(reading, tier=tier)
+        # Read now, written by ``started``: as at the providers, two requests at once do not read each other's entries.
         now = self.clock.now()
         plan = self._plan(reading, key, now)
         request, model = reading.request, reading.model
@@ -111,7 +113,7 @@ class ServingEngine:
         except Exception as error:
             refusal = default_refusal(reading.model.provider, 500)
             refusal.body["error"]["message"] = f"the simulator's responder raised {error!r}"
-            refusal.headers = {"x-should-retry": "false"}
+            refusal.headers = {"x-should-retry": "false"}  # a bug in a test's responder must show at once
             raise refusal from error
         if reading.request.thinking and not answer.thinking:
             answer = replace(answer, thinking=_THOUGHT)

@@ -35,6 +35,7 @@ class SimulatorProcess:
         Raises:
             RuntimeError: It ended before it listened.
         """
+        # Its standard input is a pipe from here: it closes with this process, also when this one is killed.
         self._process = subprocess.Popen(  # noqa: S603 - our own module, arguments from the test
             self._command,
             stdin=subprocess.PIPE,

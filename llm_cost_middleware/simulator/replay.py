@@ -72,6 +72,7 @@ class Replay:
 def _add_turns(digest: blake2b, added: Iterable[Turn]) -> None:
     for turn in added:
         text = turn.text.strip()
+        # Without the system prompt: an application may change it, and hosts place it differently.
         if turn.kind != "system" and text:
             digest.update(f"{turn.kind}\x00{text}\x00".encode("utf-8", "surrogatepass"))
 

@@ -176,6 +176,8 @@ class Simulator:
     async def _listen(self, ready: threading.Event) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
         app = application(self._frontend, lambda app: add_admin(app, self))
+        # handler_cancellation: without it aiohttp does not tell a handler that its client left, and a cut stream would
+        # be billed in full.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         try:

@@ -49,6 +49,7 @@ def plan_steps(
     edge, before = MINIMUM, 0
     for block in blocks:
         done = 0
+        # Text can be cut at any token; a block whose tokens do not follow from its bytes (an image) only as a whole.
         exact = block.tokens - block.lead == rule.size(len(block.data) - block.salt)
         while edge <= before + block.tokens and edge < total:
             inside = max(edge - before - block.lead, 0)
