@@ -24,6 +24,9 @@ from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
 _SUCCESS = range(200, 300)
 _MAX_CHAIN = 8  # a chain may be a cycle; SDK, host and transport together make five links
+_SERVER_ERRORS = 500
+_REAL = frozenset({"httpx.HTTPStatusError", "httpx2.HTTPStatusError"})
+"""Raised for a status that was received, also where LiteLLM raises a class of its own that derives from it."""
 _HEADERS = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id", "date"})
 _RAW_HEADERS = {name.encode(): name for name in _HEADERS}
 _PROVIDER_BY_PACKAGE = {f"{prefix}{name}": name for name in NAMES for prefix in ("", "langchain_")}
@@ -101,6 +104,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
     """
     names: tuple[str, ...] = ()
     status: int | None = None
+    confirmed = False
     error = _NO_ERROR
     seen: dict[str, str] = {}
     streamed = False
@@ -120,11 +124,15 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         own_status = _status_of(link, response)
         if rewritten:
             status = status if own_status is None else own_status  # the deeper link is nearer to the provider
+            confirmed = confirmed or not _REAL.isdisjoint(own)
         elif own_status is not None or meaningful or error[0] or error[1]:
-            status = own_status  # a failed connection has none, whatever status a host invents for it
+            # a failed connection has none, whatever status a host invents for it
+            status, confirmed = own_status, True
             if own_status is not None or link.__cause__ is None:
                 break
         link = _next(link, context=rewritten or not meaningful)
+    if status is not None and status >= _SERVER_ERRORS and not (confirmed or error[0] or error[1]):
+        status = None  # LiteLLM writes 500 for an answer it cannot use, too: it may have been billed
     return FailureFacts(
         provider=provider,
         status=status,

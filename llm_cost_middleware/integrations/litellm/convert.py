@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
@@ -82,9 +82,11 @@ class RouterCall(NamedTuple):
         """What an answer says of its bill."""
         return self.priced(read_answer(answer, attempt.target.provider, self.endpoint))
 
-    def read_chunks(self, attempt: Attempt, stream: Any) -> UsageReading:
-        """What the chunks of a chat stream have said so far."""
-        return FREE if is_cached(stream) else self.priced(read_chunks(stream.chunks, attempt.target.provider))
+    def read_chunks(self, attempt: Attempt, stream: Any, chunks: Sequence[Any] | None) -> UsageReading:
+        """What a chat stream has said so far, by these chunks or by its own."""
+        if is_cached(stream):
+            return FREE
+        return self.priced(read_chunks(stream.chunks if chunks is None else chunks, attempt.target.provider))
 
     def priced(self, reading: UsageReading) -> UsageReading:
         """A reading that is priced as the group is: by the group's own price where it has one."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_cost_middleware.integrations.litellm.convert import GOVERNED, RouterCall
-from llm_cost_middleware.integrations.litellm.once import Underway, send_once
 from llm_cost_middleware.integrations.litellm.streams import ChatStream, EventStream, result
 from llm_cost_middleware.integrations.litellm.usage import extra
+from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import UsageReading
@@ -30,12 +30,12 @@ class Flight:
 
     call: RouterCall
     held: ExternalCall
-    underway: Underway | None = None
+    underway: SingleSend | None = None
     """Set when it leaves for the provider."""
 
     def leave(self) -> None:
         """It leaves now, from this task: once."""
-        self.underway = send_once()
+        self.underway = begin_single_send()
 
     def watch(self, response: Any) -> Watched:
         """Its stream, read as it passes."""

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.integrations.litellm.entry_points import all_deployments, named_deployments
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.request import Target
@@ -67,7 +68,7 @@ class Deployment(NamedTuple):
 
 
 class Groups:
-    """The groups of a router, read when first asked for and again when its ``model_list`` has changed.
+    """The groups of a router, read when first asked for and again when its deployments have changed.
 
     Args:
         router: A ``litellm.Router``.
@@ -93,23 +94,23 @@ class Groups:
         """
         groups = self._groups
         if model not in groups:
-            entries = [_deployment(entry) for entry in self.router.get_model_list(model_name=model) or ()]
+            entries = [_deployment(entry) for entry in named_deployments(self.router, model)]
             groups[model] = self._group(model, entries)
         return groups[model]
 
     def refresh(self) -> None:
-        """Read the router's ``model_list`` again where it has changed."""
+        """Read the router's deployments again where it has changed."""
         if not self._is_read():
             with self._reading:
                 if not self._is_read():
                     self._read()
 
     def _is_read(self) -> bool:
-        entries = self.router.model_list
+        entries = all_deployments(self.router)
         return len(entries) == len(self._seen) and all(map(is_, entries, self._seen))
 
     def _read(self) -> None:
-        self._entries = entries = list(self.router.model_list)
+        self._entries = entries = list(all_deployments(self.router))
         deployments = [_deployment(entry) for entry in entries]
         self._enter_prices(deployments)
         serving: dict[Target, str] = {}

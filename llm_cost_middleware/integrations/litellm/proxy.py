@@ -26,6 +26,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from llm_cost_middleware.context import METADATA_KEY, cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.convert import GOVERNED, RESENDING, RouterCall, read_call
+from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
 from llm_cost_middleware.integrations.litellm.flights import Flight, Flights
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
@@ -117,7 +118,7 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             self._groups = Groups(llm_router, self.pipeline.catalogue)
         self._groups.refresh()
         model = str(data.get("model") or "")
-        entries = llm_router.get_model_list(model_name=model) or ()
+        entries = named_deployments(llm_router, model)
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
         group = None if routed else self._groups.find(model)
         if not routed and group is None:

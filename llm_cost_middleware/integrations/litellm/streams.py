@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any, Self
 
-from llm_cost_middleware.errors import UnreadableUsageError
+from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
+
+from llm_cost_middleware.errors import MissingExtraError, UnreadableUsageError
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.usage import (
     FREE,
-    came_unreadable,
     extra,
     is_cached,
     never_zero,
     read_chunks,
 )
+from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
@@ -112,20 +115,6 @@ def _ended_early(stream: Any) -> bool:
     return chat is not None and not read_chunks(chat.chunks, "openai").complete
 
 
-class TellingWhatCame:
-    """Lets an error out of a block with what is to be booked for it, where an answer had arrived."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        """Nothing is to be done until an error comes."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Add the reading to the error; it goes on its way."""
-        if isinstance(error, Exception) and (reading := came_unreadable(error)) is not None:
-            error.llm_cost_reading = reading  # type: ignore[attr-defined]  # read by the lifecycle
-
-
 def _event(event: Any) -> Any:
     """LiteLLM's events name their type by an enumeration; a reader wants the text."""
     if isinstance(event, bytes | str | dict):
@@ -135,12 +124,66 @@ def _event(event: Any) -> Any:
     return {"type": getattr(kind, "value", kind), "response": get("response"), "error": get("error")}
 
 
-def result(call: RouterCall, attempt: Attempt, answer: Any) -> CallResult | ChatStream | EventStream:
-    """What an attempt brought: an answer with its usage, or an open stream."""
+def result(
+    call: RouterCall, attempt: Attempt, answer: Any, chunks: Sequence[Any] | None = None
+) -> CallResult | ChatStream | EventStream:
+    """What an attempt brought: an answer with its usage, or an open stream.
+
+    Args:
+        call: The call.
+        attempt: The attempt.
+        answer: What LiteLLM returned.
+        chunks: The chunks of a chat stream, where the stream itself may not keep them.
+    """
     if not call.request.stream:
         return CallResult(answer, call.read(attempt, answer), read_said=read_said)
     if call.endpoint == "chat.completions":
         asked = bool((call.arguments.get("stream_options") or {}).get("include_usage"))
-        return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream), keep_usage=asked)
+        return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream, chunks), keep_usage=asked)
     reader = MessagesReader() if call.endpoint == "messages" else ResponsesReader()
     return EventStream(answer, reader, call.priced)
+
+
+class GovernedStreamWrapper(CustomStreamWrapper):  # type: ignore[misc]  # LiteLLM is not typed
+    """LiteLLM's stream class, so that code which asks for it is content; it settles however it is left."""
+
+    def __init__(self, inner: CustomStreamWrapper, governed: Any) -> None:
+        self.__dict__.update(vars(inner))
+        self.completion_stream = self._governed = governed
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._governed)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._governed)
+
+    def close(self) -> None:
+        """Walk away: close the connection and settle."""
+        self._governed.close()
+
+    async def aclose(self) -> None:
+        """Walk away: close the connection and settle."""
+        await self._governed.aclose()
+
+
+def deliver(answer: Any, sent: list[Any]) -> Any:
+    """What the caller gets: a stream that LiteLLM's own class is asked of keeps it."""
+    if isinstance(answer, GovernedStream | AsyncGovernedStream) and isinstance(sent[0], CustomStreamWrapper):
+        return GovernedStreamWrapper(sent[0], answer)
+    return answer
+
+
+def require_fastapi() -> None:
+    """LiteLLM imports it only after the request was sent and billed.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if find_spec("fastapi") is None:
+        raise MissingExtraError("a stream of anthropic_messages through LiteLLM", "proxy")

@@ -57,18 +57,6 @@ def never_zero(reading: UsageReading) -> UsageReading:
     return reading._replace(items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
 
 
-def came_unreadable(error: BaseException) -> UsageReading | None:
-    """What to book for an answer that arrived, and that LiteLLM failed to read; ``None`` for any other error.
-
-    LiteLLM calls such an error a failed connection; what went wrong stands behind it.
-    """
-    behind = error.__cause__ or error.__context__
-    wrong = behind if type(error).__name__ == "APIConnectionError" else error
-    if isinstance(wrong, KeyError | TypeError | ValueError | AttributeError | IndexError):
-        return UsageReading(notes=(f"an answer that LiteLLM could not read: {type(wrong).__name__}",))
-    return None
-
-
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
     """The chunks of a chat stream, as LiteLLM keeps them: those with usage came with it from the provider."""
     usages = [usage for chunk in chunks if (usage := extra(chunk, "usage")) is not None]

@@ -1,0 +1,42 @@
+"""What is read off a router: through the entry points that LiteLLM documents to stay, or by their old names before.
+
+``registry()`` and ``settings()`` are there from 1.110 on, where the old names warn and are announced to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import litellm
+
+FACADE = hasattr(litellm.Router, "registry")
+"""A router is a facade over another core, as from 1.110 on."""
+
+
+def all_deployments(router: Any) -> Sequence[Any]:
+    """The live list: an entry is another object once it has been changed through LiteLLM."""
+    found: Sequence[Any] = router.registry().all() if FACADE else router.model_list
+    return found
+
+
+def named_deployments(router: Any, model: str) -> Sequence[Any]:
+    """The deployments that a name reaches as a group, an alias or a wildcard; none where it is not known."""
+    found = router.registry().deployments(model) if FACADE else router.get_model_list(model_name=model)
+    return found or ()
+
+
+def default_parameters(router: Any) -> Mapping[str, Any]:
+    """What LiteLLM adds to the arguments of every call that lacks them."""
+    found = router.settings().default_litellm_params if FACADE else router.default_litellm_params
+    return found or {}
+
+
+def has_own_timeout(router: Any) -> bool:
+    """Whether a router was given a timeout of its own, which then holds for each of its attempts."""
+    return router.timeout not in (None, litellm.request_timeout) or router.stream_timeout is not None
+
+
+def retire(router: Any) -> None:
+    """Take a router out of LiteLLM's global lists. It keeps serving calls."""
+    (router.retire if FACADE else router.discard)()
