@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
+from llm_cost_middleware.host import attach_billed_usage
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.usage import never_zero
 from llm_cost_middleware.provider import UsageReading
@@ -60,8 +61,8 @@ class Exchange:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Add the reading to the error; it goes on its way."""
-        if isinstance(error, Exception) and (reading := self._reading(error)) is not None:
-            error.llm_cost_reading = reading  # type: ignore[attr-defined]  # read by the lifecycle
+        if isinstance(error, Exception):
+            attach_billed_usage(error, self._reading(error))
 
     def _reading(self, error: Exception) -> UsageReading | None:
         behind = list(_chain(error))

@@ -99,11 +99,11 @@ def test_attributes_are_those_of_the_router_that_is_held(books, plain):
     del router.mine
     assert not hasattr(plain, "mine")
     assert not hasattr(router, "mine")
-    assert {"completion", "pipeline", "get_model_list", "num_retries"} <= set(dir(router))
+    assert {"completion", "pipeline", "get_model_list", "aembedding"} <= set(dir(router))
     assert (router.pipeline, router.routed) == (books.pipeline, "smart")
 
 
-@pytest.mark.parametrize("name", ["completion", "chat", "aresponses", "get_model_names"])
+@pytest.mark.parametrize("name", ["completion", "chat", "aresponses", "aembedding"])
 def test_what_a_test_replaces_is_there_again_afterwards(name, books):
     router = books.router([books.deployment("mini", MINI)])
     with mock.patch.object(router, name, new="replaced"):

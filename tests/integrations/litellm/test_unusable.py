@@ -20,7 +20,7 @@ CLAUDE = {
 }  # fmt: skip
 MODELS = {"gpt-5-mini": 1000 * 250 + 50 * 2_000, "claude-haiku-4-5-20251001": 1000 * 1_000 + 50 * 5_000}
 """Each with what 1000 tokens of input and 50 of output cost, in nano-dollars."""
-NONSENSE = {"list": [], "null": None, "html": "<html>busy</html>", "cut": '{"id": "c", "usage": {"prompt_tok'}
+NONSENSE = {"list": [], "null": "null", "html": "<html>busy</html>", "cut": '{"id": "c", "usage": {"prompt_tok'}
 
 
 def chat(router, model):
