@@ -11,6 +11,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
+from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
@@ -68,6 +69,7 @@ class CostPipeline:
         rng: Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer.
         new_id: Makes call ids; ones that no other process draws, if ``None``. An id must never repeat.
+        ledger: A ledger or a backend to use instead of the configured URL. Its opener closes it, not the pipeline.
 
     Raises:
         ConfigurationError: A URL or a budget that cannot be used.
@@ -82,18 +84,12 @@ class CostPipeline:
         rng: Random | None = None,
         observers: Sequence[Observer] = (),
         new_id: Callable[[], str] | None = None,
+        ledger: Ledger | Backend | None = None,
     ) -> None:
         self.config = config = config if config is not None else CostConfig()
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._runtimes = RuntimePool(
-            config.ledger.url,
-            self.clock,
-            tenant=config.ledger.tenant,
-            durability=config.ledger.durability,
-            hold_ttl_s=config.ledger.hold_ttl_s,
-            on_expiry=config.ledger.on_expiry,
-        )
+        self._runtimes = RuntimePool(_open_ledger(config, self.clock, ledger), self.clock, owned=ledger is None)
         for budget in config.budgets:
             self._runtimes.ledger.set_budget(budget)
         self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
@@ -356,7 +352,7 @@ class CostPipeline:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._runtimes.orphans.settle()
         self._save_learned()
-        self._runtimes.ledger.close()
+        self._runtimes.close()
 
     def _save_learned(self) -> None:
         if (learned := self._stages.cache.take_learned()) is not None:
@@ -385,6 +381,18 @@ class CostPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _open_ledger(config: CostConfig, clock: Clock, given: Ledger | Backend | None) -> Ledger:
+    if isinstance(given, Ledger):
+        return given
+    options = config.ledger
+    if given is not None:
+        return Ledger(given, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry)
+    return Ledger.open(
+        options.url, clock=clock, tenant=options.tenant, durability=options.durability,
+        hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry,
+    )  # fmt: skip
 
 
 _default: list[CostPipeline] = []

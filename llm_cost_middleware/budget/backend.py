@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import AccountTotals, BudgetIndex, MemoAggregator
@@ -44,6 +45,11 @@ class JournalEntry(NamedTuple):
 
 class Backend(Protocol):
     """Storage of a ledger, called from any thread."""
+
+    @property
+    def blocks(self) -> bool:
+        """True if a verb may wait for a disk or a network; false if it lives and ends in this process' memory."""
+        ...
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
@@ -155,6 +161,15 @@ class SupportsJournal(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsAsync(Protocol):
+    """Ability of a backend to serve event loops without threads."""
+
+    def asynchronous(self) -> AsyncBackend:
+        """Make a client of the same storage for one event loop."""
+        ...
+
+
 class ArchiveResult(NamedTuple):
     """Result of an archiving. ``path``: ``None`` if nothing was moved; ``resumed``: an earlier call had begun it.
 
@@ -184,83 +199,64 @@ class SupportsArchive(Protocol):
         ...
 
 
-class InThread:
-    """The async face of a blocking backend: each verb in a worker thread, so that the loop never waits for a disk."""
+def _asynchronous(
+    verb: Callable[Concatenate[Backend, P], T],
+) -> Callable[Concatenate[AsyncAdapter, P], Coroutine[Any, Any, T]]:
+    """Make the asynchronous twin of a verb of ``Backend``."""
+    name = verb.__name__
+
+    async def twin(self: AsyncAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(getattr(self.backend, name), *args, **kwargs)
+
+    twin.__name__, twin.__doc__ = name, f"See ``Backend.{name}``."
+    return twin
+
+
+class AsyncAdapter:
+    """``AsyncBackend`` over a ``Backend``: each verb in a worker thread if it blocks, else called in place."""
 
     def __init__(self, backend: Backend, *, workers: int = 32) -> None:
-        self._backend, self._workers = backend, workers
+        self.backend, self._workers = backend, workers
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call without blocking the event loop."""
+        if not self.backend.blocks:
+            return call(*args, **kwargs)
         if self._pool is None or self._pid != os.getpid():  # threads do not survive a fork
             self._pool, self._pid = ThreadPoolExecutor(self._workers, thread_name_prefix="llm-cost-ledger"), os.getpid()
         future = asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
         try:
             return await asyncio.shield(future)
-        except asyncio.CancelledError:  # the verb is under way and cannot be recalled: leave when its outcome is known
+        except asyncio.CancelledError:  # a verb under way cannot be recalled: leave when its outcome is known
             await asyncio.wait([future])
             future.exception()
             raise
 
-    async def reserve(
-        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
-    ) -> Reservation:
-        """See ``Backend``."""
-        return await self._run(self._backend.reserve, id_, amount, scopes, ttl, memo, fresh=fresh)
-
-    async def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
-        """See ``Backend``."""
-        return await self._run(self._backend.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
-
-    async def extend(self, id_: str, ttl: int) -> Reservation:
-        """See ``Backend``."""
-        return await self._run(self._backend.extend, id_, ttl)
-
-    async def sweep(self, *, charge: bool, limit: int) -> int:
-        """See ``Backend``."""
-        return await self._run(self._backend.sweep, charge=charge, limit=limit)
-
-    async def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
-        """See ``Backend``."""
-        return await self._run(self._backend.read, scopes)
+    reserve = _asynchronous(Backend.reserve)
+    resolve = _asynchronous(Backend.resolve)
+    extend = _asynchronous(Backend.extend)
+    sweep = _asynchronous(Backend.sweep)
+    read = _asynchronous(Backend.read)
+    set_budget = _asynchronous(Backend.set_budget)
+    remove_budget = _asynchronous(Backend.remove_budget)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
-        """See ``Backend``. Fetched in blocks."""
-        rows, end = self._backend.rows(since, scope), object()
-
-        def block() -> list[Row]:
-            return [row for _ in range(500) if (row := next(rows, end)) is not end]  # type: ignore[misc]  # a sentinel
-
-        while lines := await self._run(block):
-            for row in lines:
+        """See ``Backend``. Fetched in blocks: a hop to a thread costs more than a row."""
+        rows = self.backend.rows(since, scope)
+        while block := await self.run(lambda: list(islice(rows, 500))):
+            for row in block:
                 yield row
-
-    async def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``."""
-        await self._run(self._backend.set_budget, budget)
-
-    async def remove_budget(self, scope: str, window: str) -> bool:
-        """See ``Backend``."""
-        return await self._run(self._backend.remove_budget, scope, window)
 
     async def close(self) -> None:
         """See ``Backend``."""
-        await self._run(self._backend.close)
+        await self.run(self.backend.close)
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
 
     @property
     def journal(self) -> Journal | None:
-        """The backend's, where it keeps one. Its calls block."""
-        return cast("SupportsJournal", self._backend).journal if isinstance(self._backend, SupportsJournal) else None
-
-
-class Direct(InThread):
-    """The async face of a backend that never blocks: called in place."""
-
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return call(*args, **kwargs)
+        """Journal of the backend, if it keeps one. Its calls may block."""
+        return self.backend.journal if isinstance(self.backend, SupportsJournal) else None

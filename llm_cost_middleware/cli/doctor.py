@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from llm_cost_middleware.budget.ledger import is_memory
 from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
@@ -59,7 +60,7 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     found = []
     if not config.budgets:
         found.append((_LOOK, "budgets", "none: everything is booked, nothing is ever refused"))
-    if config.ledger.url.startswith("memory:"):
+    if is_memory(config.ledger.url):
         found.append((_LOOK, "ledger", "memory: one process, forgotten when it ends; sqlite:///llm-cost.db keeps it"))
     if config.ledger.on_unavailable == "allow":
         found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))

@@ -51,18 +51,15 @@ def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Ite
         raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")
     config = CostConfig() if url is not None else load_config(path)
     url = url if url is not None else config.ledger.url
-    if url.startswith("memory:"):
-        err.print(
-            f"The configured ledger is {url}: it lives and ends inside the process that uses it, so there is "
-            "nothing to read here. Set url in \\[ledger], for example to sqlite:///llm-cost.db."
-        )
-        raise typer.Exit(1)
     options = config.ledger
     with Ledger.open(
-        url,
-        tenant=options.tenant,
-        durability=options.durability,
-        hold_ttl_s=options.hold_ttl_s,
+        url, tenant=options.tenant, durability=options.durability, hold_ttl_s=options.hold_ttl_s,
         on_expiry=options.on_expiry,
-    ) as ledger:
+    ) as ledger:  # fmt: skip
+        if not ledger.blocks:
+            err.print(
+                f"The configured ledger is {url}: it lives and ends inside the process that uses it, so there is "
+                "nothing to read here. Set url in \\[ledger], for example to sqlite:///llm-cost.db."
+            )
+            raise typer.Exit(1)
         yield ledger

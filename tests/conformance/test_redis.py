@@ -23,7 +23,7 @@ class TestRedis(LedgerBackendTests):
             client.flushall()
 
     def open(self, clock):
-        return RedisBackend.open(self.url, clock, "default")
+        return RedisBackend(self.url, clock, "default")
 
     def raw_rows(self, backend):
         with closing(redis.Redis.from_url(self.url)) as client:
@@ -40,7 +40,7 @@ class TestRedisFromAnEventLoop(TestRedis):
     threads = 1  # one loop
 
     def open(self, clock):
-        return BlockingFacade(AsyncRedisBackend.open(self.url, clock, "default"))
+        return BlockingFacade(AsyncRedisBackend(self.url, clock, "default"))
 
 
 class LosesReplies(RedisBackend):
@@ -54,4 +54,4 @@ class LosesReplies(RedisBackend):
 
 class TestRedisWithLostReplies(TestRedis):
     def open(self, clock):
-        return LosesReplies.open(self.url, clock, "default")
+        return LosesReplies(self.url, clock, "default")

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from llm_cost_middleware.budget.backend import InThread
+from llm_cost_middleware.budget.backend import AsyncAdapter
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
@@ -33,4 +33,4 @@ class TestSQLiteFromAnEventLoop(TestSQLite):
     threads = 1  # one loop
 
     def open(self, clock):
-        return BlockingFacade(InThread(super().open(clock)))
+        return BlockingFacade(AsyncAdapter(super().open(clock)))

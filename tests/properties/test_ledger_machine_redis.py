@@ -38,7 +38,7 @@ def raw_rows(client):
 
 @pytest.mark.parametrize("face", ["blocking", "async"])
 @pytest.mark.parametrize("name", sorted(server_binaries()))
-def test_random_histories_agree_with_the_toy(redis_servers, name, face):
+def test_random_histories_agree_with_the_reference(redis_servers, name, face):
     server = redis_servers[name]
     client = redis.Redis.from_url(server.url)
 
@@ -46,9 +46,9 @@ def test_random_histories_agree_with_the_toy(redis_servers, name, face):
 
     def open_(clock):
         if face == "blocking":
-            opened.append(RedisBackend.open(server.url, clock, "default"))
+            opened.append(RedisBackend(server.url, clock, "default"))
         else:
-            opened.append(BlockingFacade(AsyncRedisBackend.open(server.url, clock, "default")))
+            opened.append(BlockingFacade(AsyncRedisBackend(server.url, clock, "default")))
         return opened[-1]
 
     def dispose():

@@ -131,6 +131,8 @@ _registry = _Registry()
 class MemoryBackend:
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
+    blocks = False
+
     def __init__(self, clock: Clock, state: _SharedState | None = None) -> None:
         state = state or _SharedState()
         self._state, self._now = state, clock.now

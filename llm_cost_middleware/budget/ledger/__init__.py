@@ -6,5 +6,9 @@ They check public values, make ids and sweep expired holds. ``rules`` decides wh
 from llm_cost_middleware.budget.ledger.aio import AsyncHold, AsyncLedger
 from llm_cost_middleware.budget.ledger.arguments import Durability, OnExpiry, SettlementStatus, unique_id
 from llm_cost_middleware.budget.ledger.blocking import Hold, Ledger
+from llm_cost_middleware.budget.ledger.schemes import LedgerOptions, is_memory
 
-__all__ = ["AsyncHold", "AsyncLedger", "Durability", "Hold", "Ledger", "OnExpiry", "SettlementStatus", "unique_id"]
+__all__ = [
+    "AsyncHold", "AsyncLedger", "Durability", "Hold", "Ledger", "LedgerOptions", "OnExpiry", "SettlementStatus",
+    "is_memory", "unique_id",
+]  # fmt: skip

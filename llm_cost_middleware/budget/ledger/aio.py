@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import AsyncBackend, InThread, Journal, SupportsJournal
+from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Journal, SupportsAsync, SupportsJournal
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
@@ -26,7 +26,7 @@ from llm_cost_middleware.budget.ledger.arguments import (
     to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.blocking import Ledger
-from llm_cost_middleware.budget.ledger.schemes import SCHEMES, read_options
+from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
     Balance,
     Budget,
@@ -71,14 +71,21 @@ class AsyncLedger(LedgerArguments):
     ) -> Self:
         """Open a ledger, as ``Ledger.open``; a plain call, not awaited."""
         scheme, options = read_options(url, clock, tenant, durability)
-        return cls(SCHEMES[scheme][1](options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        return cls(scheme.aopen(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
 
     @classmethod
-    def over(
-        cls, ledger: Ledger, *, clock: Clock | None = None, hold_ttl_s: float = 900, on_expiry: OnExpiry = "charge"
-    ) -> Self:
-        """The very ledger for any number of event loops: each verb runs in a worker thread. Closing it closes both."""
-        return cls(InThread(ledger.backend), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=ledger.url)
+    def over(cls, ledger: Ledger) -> Self:
+        """Return the same ledger for event loops.
+
+        A storage that ``SupportsAsync`` gives a client of its own, for the running event loop. Any other is shared by
+        all loops, its verbs run in worker threads, and closing it closes ``ledger``.
+        """
+        backend = ledger.backend
+        return cls(
+            backend.asynchronous() if isinstance(backend, SupportsAsync) else AsyncAdapter(backend), **ledger.options
+        )
+
+    register = staticmethod(register)
 
     @property
     def journal(self) -> Journal | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import wraps
 from itertools import count
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from llm_cost_middleware.budget.model import MAX_NANOUSD, RowStatus, bounded_nanousd, parse_scopes
 from llm_cost_middleware.clock import Clock
@@ -59,6 +59,7 @@ class LedgerArguments:
         if on_expiry not in {"charge", "release"}:
             raise ConfigurationError(f"{on_expiry!r} is neither 'charge' nor 'release'", key="ledger.on_expiry")
         self.url = url
+        self.options: dict[str, Any] = {"clock": clock, "hold_ttl_s": hold_ttl_s, "on_expiry": on_expiry, "url": url}
         self._hold_ttl = to_ms(hold_ttl_s, "hold_ttl_s")
         self._charge_expired = on_expiry == "charge"
         self._monotonic = (clock or MACHINE_CLOCK).monotonic

@@ -24,7 +24,7 @@ from llm_cost_middleware.budget.ledger.arguments import (
     to_ms,
     to_nanousd,
 )
-from llm_cost_middleware.budget.ledger.schemes import SCHEMES, read_options
+from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
     Balance,
     Budget,
@@ -89,12 +89,19 @@ class Ledger(LedgerArguments):
             LedgerVersionError: It was written by a newer version.
         """
         scheme, options = read_options(url, clock, tenant, durability)
-        return cls(SCHEMES[scheme][0](options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        return cls(scheme.open(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+
+    register = staticmethod(register)
 
     @property
     def backend(self) -> Backend:
         """Storage of the ledger."""
         return self._backend
+
+    @property
+    def blocks(self) -> bool:
+        """True if a verb may wait for a disk or a network; false if the ledger lives and ends in this process."""
+        return self._backend.blocks
 
     @property
     def journal(self) -> Journal | None:

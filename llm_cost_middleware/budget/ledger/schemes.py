@@ -1,4 +1,4 @@
-"""Backends by the scheme of a URL."""
+"""Backends by the scheme of a URL, and the registration of others."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.backend import AsyncBackend, Backend, Direct, InThread
+from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Backend
 from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
 
 
-class Options(NamedTuple):
-    """Options of a ledger; ``rest`` is the URL after its scheme."""
+class LedgerOptions(NamedTuple):
+    """Options of a ledger, checked; ``rest`` is the URL after its scheme."""
 
     url: str
     rest: str
@@ -24,7 +25,27 @@ class Options(NamedTuple):
     durability: Durability
 
 
-def _memory(options: Options) -> Backend:
+BackendFactory = Callable[[LedgerOptions], Backend]
+AsyncBackendFactory = Callable[[LedgerOptions], AsyncBackend]
+
+
+class Scheme(NamedTuple):
+    """Factories of a scheme. Without an asynchronous one, ``AsyncAdapter`` serves event loops."""
+
+    make: BackendFactory
+    amake: AsyncBackendFactory | None = None
+
+    def open(self, options: LedgerOptions) -> Backend:
+        """Make a backend."""
+        return self.make(options)
+
+    def aopen(self, options: LedgerOptions) -> AsyncBackend:
+        """Make a backend for one event loop."""
+        return self.amake(options) if self.amake is not None else AsyncAdapter(self.make(options))
+
+
+# Each factory imports its own module: no driver is loaded for a ledger that is not used.
+def _memory(options: LedgerOptions) -> Backend:
     from llm_cost_middleware.budget.backends.memory import MemoryBackend
 
     clock = options.clock or MACHINE_CLOCK
@@ -33,55 +54,67 @@ def _memory(options: Options) -> Backend:
     return MemoryBackend.named(f"{options.tenant}/{options.rest}", clock)
 
 
-def _amemory(options: Options) -> AsyncBackend:
-    return Direct(_memory(options))
-
-
-def _sqlite(options: Options) -> Backend:
+def _sqlite(options: LedgerOptions) -> Backend:
     from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 
-    return SQLiteBackend.open(
-        options.url, options.clock or MACHINE_CLOCK, options.tenant, full=options.durability == "full"
-    )
+    full = options.durability == "full"
+    return SQLiteBackend.open(options.url, options.clock or MACHINE_CLOCK, options.tenant, full=full)
 
 
-def _asqlite(options: Options) -> AsyncBackend:
-    return InThread(_sqlite(options))
-
-
-def _redis(options: Options) -> Backend:
+def _redis(options: LedgerOptions) -> Backend:
     from llm_cost_middleware.budget.backends.redis import RedisBackend
 
-    return RedisBackend.open(options.url, options.clock, options.tenant)
+    return RedisBackend(options.url, options.clock, options.tenant)
 
 
-def _aredis(options: Options) -> AsyncBackend:
+def _aredis(options: LedgerOptions) -> AsyncBackend:
     from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend
 
-    return AsyncRedisBackend.open(options.url, options.clock, options.tenant)
+    return AsyncRedisBackend(options.url, options.clock, options.tenant)
 
 
-SCHEMES: dict[str, tuple[Callable[[Options], Backend], Callable[[Options], AsyncBackend]]] = {
-    "memory": (_memory, _amemory),
-    "sqlite": (_sqlite, _asqlite),
-    "redis": (_redis, _aredis),
-    "rediss": (_redis, _aredis),
-    "redis+cluster": (_redis, _aredis),
-    "unix": (_redis, _aredis),
+_BUILT_IN = {
+    "memory": Scheme(_memory),
+    "sqlite": Scheme(_sqlite),
+    **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), Scheme(_redis, _aredis)),
 }
+_schemes = dict(_BUILT_IN)
 
 
-def read_options(url: str, clock: Clock | None, tenant: str, durability: Durability) -> tuple[str, Options]:
+def register(scheme: str, factory: BackendFactory, async_factory: AsyncBackendFactory | None = None) -> None:
+    """Let ``open`` take the URLs of a scheme, for ``Ledger`` and ``AsyncLedger``. A second registration replaces it.
+
+    Args:
+        scheme: What stands before ``://``, in lower case.
+        factory: Makes a backend from the checked options.
+        async_factory: Makes one for an event loop; without it the verbs of ``factory``'s run in worker threads.
+
+    Raises:
+        ConfigurationError: The scheme is malformed or one of the package's own.
+    """
+    if not _SCHEME.match(scheme) or scheme in _BUILT_IN:
+        raise ConfigurationError(f"{scheme!r} is no scheme of a URL, or one of this package", key="scheme")
+    _schemes[scheme] = Scheme(factory, async_factory)
+
+
+def is_memory(url: str) -> bool:
+    """Return whether a URL names a ledger in memory, without opening it."""
+    return url.partition("://")[0] == "memory"
+
+
+def read_options(url: str, clock: Clock | None, tenant: str, durability: Durability) -> tuple[Scheme, LedgerOptions]:
     """Check the options of ``open``. Raises ``ConfigurationError``."""
-    scheme, found, rest = url.partition("://")
-    if not found or scheme not in SCHEMES:
+    name, found, rest = url.partition("://")
+    if not found or name not in _schemes:
+        others = "".join(f", {other}://" for other in _schemes.keys() - _BUILT_IN.keys())
         raise ConfigurationError(
-            f"{url.partition('@')[0]!r} is none of memory://, sqlite:///path, redis://host:port/db", key="ledger.url"
+            f"{url.partition('@')[0]!r} is none of memory://, sqlite:///path, redis://host:port/db{others}",
+            key="ledger.url",
         )
-    if "?" in rest and scheme in {"memory", "sqlite"}:
-        raise ConfigurationError(f"{url!r} has options; {scheme}:// takes none", key="ledger.url")
+    if "?" in rest and name in {"memory", "sqlite"}:
+        raise ConfigurationError(f"{url!r} has options; {name}:// takes none", key="ledger.url")
     if not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
     if durability not in {"full", "normal"}:
         raise ConfigurationError(f"{durability!r} is neither 'full' nor 'normal'", key="ledger.durability")
-    return scheme, Options(url, rest, clock, tenant, durability)
+    return _schemes[name], LedgerOptions(url, rest, clock, tenant, durability)

@@ -47,7 +47,7 @@ class Flights:
 
     def __init__(self, pipeline: CostPipeline) -> None:
         self._pipeline = pipeline
-        self._blocking = not pipeline.config.ledger.url.startswith("memory:")
+        self._blocking = pipeline.ledger.blocks
         self._flights: dict[str, Flight] = {}
         self._costs: OrderedDict[str, str] = OrderedDict()
 

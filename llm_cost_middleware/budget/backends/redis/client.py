@@ -78,17 +78,20 @@ def _script_unknown(error: Exception) -> bool:
 
 
 class RedisBackend:
-    """``Backend`` on a Redis server."""
+    """``Backend`` on the Redis server of a URL. Connects at once; raises as ``Ledger.open``."""
 
-    def __init__(self, client: Any, protocol: RedisProtocol) -> None:
-        self._client, self._protocol = client, protocol
-        self._drive(protocol.initialise())
+    blocks = True
+
+    def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
+        self._address = url, clock, tenant
+        self._client = _connect(url, asynchronous=False)
+        self._protocol = RedisProtocol(redacted(url), clock, tenant)
+        self._drive(self._protocol.initialise())
         self.journal = RedisJournal(self)
 
-    @classmethod
-    def open(cls, url: str, clock: Clock | None, tenant: str) -> RedisBackend:
-        """Connect to the server of a URL. Raises as ``Ledger.open``."""
-        return cls(_connect(url, asynchronous=False), RedisProtocol(redacted(url), clock, tenant))
+    def asynchronous(self) -> AsyncRedisBackend:
+        """See ``SupportsAsync``."""
+        return AsyncRedisBackend(*self._address)
 
     def _drive(self, flow: CommandFlow[T]) -> T:
         reply: Any = None
@@ -162,17 +165,11 @@ class RedisBackend:
 
 
 class AsyncRedisBackend:
-    """``AsyncBackend`` on a Redis server, for the event loop it is first used on."""
+    """``AsyncBackend`` on the Redis server of a URL, for one event loop. Connects with its first verb."""
 
-    journal = None
-
-    def __init__(self, client: Any, protocol: RedisProtocol) -> None:
-        self._client, self._protocol, self._initialised = client, protocol, False
-
-    @classmethod
-    def open(cls, url: str, clock: Clock | None, tenant: str) -> AsyncRedisBackend:
-        """Make a client for the server of a URL. It connects with its first verb."""
-        return cls(_connect(url, asynchronous=True), RedisProtocol(redacted(url), clock, tenant))
+    def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
+        self._client = _connect(url, asynchronous=True)
+        self._protocol, self._initialised = RedisProtocol(redacted(url), clock, tenant), False
 
     async def _drive(self, flow: CommandFlow[T]) -> T:
         if not self._initialised:

@@ -67,6 +67,8 @@ _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AN
 class SQLiteBackend:
     """``Backend`` in a SQLite file."""
 
+    blocks = True
+
     def __init__(self, file: LedgerFile, clock: Clock, tenant: str) -> None:
         self._file, self._now = file, clock.now
         self._book, self._version = BudgetIndex(), -1

@@ -1,0 +1,30 @@
+"""The blocking and the asynchronous façade take the same arguments."""
+
+from inspect import get_annotations, signature
+
+import pytest
+
+from llm_cost_middleware.budget.backend import AsyncBackend, Backend
+from llm_cost_middleware.budget.ledger import AsyncHold, AsyncLedger, Hold, Ledger
+
+BLOCKING_ONLY = {"archive", "backend", "blocks", "close", "__enter__", "__exit__", "options"}
+ASYNC_ONLY = {"over", "aclose", "__aenter__", "__aexit__"}
+
+
+def twins(kind):
+    """Every method and property of a class that is not private, by name."""
+    return {name for name in dir(kind) if not name.startswith("_")} | {"__init__"}
+
+
+@pytest.mark.parametrize(("one", "other"), [(Ledger, AsyncLedger), (Hold, AsyncHold), (Backend, AsyncBackend)])
+def test_both_faces_have_the_same_signatures(one, other):
+    assert twins(one) - BLOCKING_ONLY == twins(other) - ASYNC_ONLY - BLOCKING_ONLY
+    for name in twins(one) - BLOCKING_ONLY:
+        first, second = getattr(one, name), getattr(other, name)
+        if not callable(first):
+            continue
+        shapes = [
+            (str(signature(verb).parameters).replace("Async", ""), str(get_annotations(verb).get("return")))
+            for verb in (first, second)
+        ]
+        assert shapes[0] == (shapes[1][0], shapes[1][1].replace("Async", "")), name
