@@ -1,4 +1,4 @@
-"""The clock contract. Everything that needs time is handed one of these; only ``system_clock`` reads the real time."""
+"""Clock protocol. Time is injected everywhere; only ``system_clock`` reads the real time."""
 
 from __future__ import annotations
 

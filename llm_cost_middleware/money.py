@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperati
 from llm_cost_middleware.errors import InvalidAmountError
 
 USD = Decimal | str | int | float
-"""What a caller may write for an amount of US dollars. A float is read by its shortest text, ``Decimal(repr(x))``."""
+"""Accepted types for an amount of US dollars. A float is read by its shortest text, ``Decimal(repr(x))``."""
 
 _PICO_PER_NANO = 1_000
 _NANO = Decimal("1e-9")
@@ -76,12 +76,12 @@ def floor_nanousd(value: USD | NanoUSD, *, what: str = "limit") -> NanoUSD:
 
 
 def add_usd(total: Decimal, amount: Decimal) -> Decimal:
-    """Return the sum of two dollar amounts, exactly, whatever the caller's decimal context says."""
+    """Return the sum of two dollar amounts, exactly, independent of the caller's decimal context."""
     return _WIDE.add(total, amount)
 
 
 def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
-    """Return a share of a dollar amount, likewise."""
+    """Return a share of a dollar amount, likewise independent of the decimal context."""
     return _WIDE.multiply(amount, factor)
 
 

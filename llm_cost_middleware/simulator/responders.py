@@ -21,7 +21,7 @@ def echo(request: SimRequest) -> Answer:
 def fill(request: SimRequest) -> Answer:
     """Use exactly the output limit that was sent, in every choice; 256 tokens where none was sent.
 
-    The text is as long as the limit says up to 64 KiB; beyond that only the count is.
+    The text is as long as the limit up to 64 KiB; beyond that only the count is.
     """
     tokens = 256 if request.max_tokens is None else request.max_tokens
     size = min(4 * tokens, _FILL_BYTES)
@@ -48,8 +48,8 @@ def auto(request: SimRequest) -> Answer:
 def _pick(request: SimRequest, *, forced: bool) -> ToolSpec:
     if forced:
         return next((tool for tool in request.tools if tool.name == request.tool_choice), request.tools[0])
-    said = request.last_user_text
-    return next((tool for tool in request.tools if tool.name in said), request.tools[0])
+    text = request.last_user_text
+    return next((tool for tool in request.tools if tool.name in text), request.tools[0])
 
 
 def _arguments(schema: Mapping[str, Any], request: SimRequest) -> Mapping[str, Any]:

@@ -23,8 +23,8 @@ class Simulator:
     """Loopback Anthropic and OpenAI provider; a context manager for synchronous and asynchronous tests alike.
 
     Args:
-        responder: What the model says; `responders.echo` by default. May be replaced at any time.
-        worst_case_tokenizer: Count tokens as badly as real tokenizers have been seen to.
+        responder: Makes the model's answers; `responders.echo` by default. May be replaced at any time.
+        worst_case_tokenizer: Count tokens at the highest density measured with real tokenizers.
         latency_s: Real seconds before every answer, so that concurrent calls overlap.
         keep_bodies: Keep the parsed body of every request in `requests`.
         keep: How many requests to remember; all by default.
