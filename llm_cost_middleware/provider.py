@@ -149,6 +149,13 @@ class Provider:
     """A provider's rules, gathered."""
 
     name: str
+    """As in ``NAMES``, in ``provider/model`` and in scopes."""
+    model_prefixes: tuple[str, ...]
+    """How the ids of its models begin: where a bare id belongs."""
+    endpoints: tuple[Endpoint, ...]
+    """The shapes of its request bodies; the first is the one to write where nothing else decides."""
+    write_prompt: Callable[[str, str], dict[str, Any]]
+    """A body of the first endpoint for a system prompt, which may be empty, and a user's text."""
     read_usage: Callable[[Any], UsageReading]
     """A raw JSON object, raw SSE text or bytes, or an SDK object, of any endpoint, to a reading. Never raises anything
     but ``UnreadableUsageError``."""
@@ -165,13 +172,16 @@ class Provider:
     """The cache rules of a model; style ``none`` where it has no cache."""
     cache_fields: CacheFields
     """The request fields that steer the cache; the ones of other providers are foreign to this one."""
+    default_write_ttl: str
+    """The lifetime of a cache write that is reported without one."""
+    billable_cache_writes: Callable[[CallRequest, frozenset[str], bool], tuple[str, ...]]
+    """The lifetimes of cache writes that a request can be billed for. Given: the request, the lifetimes of the marks
+    that its caller set, and whether a cache plan may add more."""
     tokens_per_byte: float
     """The most tokens that one UTF-8 byte of text can become."""
     tokens_per_message: int
     """The most tokens that a message adds beyond its text."""
     tokens_for_tools: int
     """The most tokens that the presence of tools adds beyond their definitions."""
-    marked_write_ttls: tuple[str, ...] = ()
-    """Lifetimes of cache writes that only marks cause; empty if the provider writes its cache by itself."""
-    tool_fees_in_usage: bool = False
-    """Fees of the provider's own tools are a bucket of the usage: its calls are not charged once more."""
+    charges_tool_calls: bool
+    """Fees of its server tools are charged per call; otherwise the usage counts what costs extra."""

@@ -114,3 +114,16 @@ async def async_clients(sim):
         openai.AsyncOpenAI(base_url=sim.openai_url, api_key="k") as gpt,
     ):
         yield {"anthropic": claude, "openai": gpt}
+
+
+@pytest.fixture
+def toy_provider(monkeypatch):
+    """The name of a provider that is registered for one test, from a package outside the tree."""
+    from llm_cost_middleware import providers
+
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "toy_provider"))
+    providers.register("toy", "toy_provider")
+    yield "toy"
+    providers._PACKAGES.pop("toy")
+    for cached in (providers.get_provider, providers.foreign_cache_fields):
+        cached.cache_clear()

@@ -14,15 +14,14 @@ from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.providers import NAMES
 
 _GOOD, _LOOK, _BAD = "[green]ok[/]", "[yellow]look[/]", "[red]no[/]"
 _PACKAGES = (
-    ("anthropic", "wrap_anthropic"),
-    ("openai", "wrap_openai"),
+    *((name, f"wrap_{name}") for name in NAMES),
     ("langchain-core", "guard, instrument, CostCallbackHandler"),
     ("langchain", "CostMiddleware"),
-    ("langchain-anthropic", "guard"),
-    ("langchain-openai", "guard"),
+    *((f"langchain-{name}", "guard") for name in NAMES),
     ("litellm", "CostAwareRouter"),
     ("redis", "ledgers on redis://"),
     ("genai-prices", "prices"),

@@ -18,7 +18,7 @@ from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.tokenizer import count_tokens
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.usage import TokenUsage
@@ -105,9 +105,15 @@ def _requests(file: Path) -> Iterator[_RequestLine]:
 def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
     named, slash, bare = str(body["model"]).partition("/")
     model = bare if slash else named
-    provider = named if slash else "anthropic" if model.startswith("claude") else "openai"
-    endpoint = "messages" if provider == "anthropic" else "responses" if "input" in body else "chat.completions"
-    return provider, get_provider(provider).read_request({**body, "model": model}, endpoint)
+    provider = named if slash else provider_of(model.removeprefix("ft:")) or _of_chats()
+    rules = get_provider(provider)
+    endpoint = "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
+    return provider, rules.read_request({**body, "model": model}, endpoint)
+
+
+def _of_chats() -> str:
+    """Return the provider whose chats most servers speak: where a model of an unknown name belongs."""
+    return next(name for name in NAMES if "chat.completions" in get_provider(name).endpoints)
 
 
 def _most(catalogue: Catalogue, line: _RequestLine, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:

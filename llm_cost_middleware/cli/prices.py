@@ -106,15 +106,15 @@ def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
     def write(pico: int) -> str | None:
         return usd(pico) if pico > level.uncached_input else None
 
-    # A level has a rate for every lifetime, also for those that the provider does not offer.
-    ttls = get_provider(rates.provider).marked_write_ttls or ("30m",)
+    # A level has a rate for every lifetime, also for those that the model does not offer.
+    lifetimes = get_provider(rates.provider).cache_ability(rates.model).ttls
     searches = level.web_searches or rates.fees.get("web_search_call")
     return {
         "input": usd(level.uncached_input),
         "cache_read": usd(level.cache_read),
-        "cache_write_5m": write(level.cache_write_5m) if "5m" in ttls else None,
-        "cache_write_1h": write(level.cache_write_1h) if "1h" in ttls else None,
-        "cache_write_30m": write(level.cache_write_30m) if "30m" in ttls else None,
+        "cache_write_5m": write(level.cache_write_5m) if "5m" in lifetimes else None,
+        "cache_write_1h": write(level.cache_write_1h) if "1h" in lifetimes else None,
+        "cache_write_30m": write(level.cache_write_30m) if "30m" in lifetimes else None,
         "output": usd(level.output),
         "audio_input": usd(level.audio_input),
         "audio_output": usd(level.audio_output),

@@ -18,11 +18,11 @@ from typing import Any, Literal, get_args
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
-    DEFAULT_PROVIDERS,
     DEFAULT_TIERS,
     LedgerConfig,
     OutputConfig,
     ProviderConfig,
+    default_providers,
     read_section,
     read_tiers,
 )
@@ -72,7 +72,7 @@ class CostConfig:
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     budgets: tuple[Budget, ...] = ()
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
-    providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(dict(DEFAULT_PROVIDERS)))
+    providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(default_providers()))
     routing: RoutingPolicy = field(default_factory=RoutingPolicy)
     output: OutputConfig = field(default_factory=OutputConfig)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -202,6 +202,6 @@ def _read_providers(value: object) -> Mapping[str, ProviderConfig]:
     return MappingProxyType(
         {
             name: read_section(ProviderConfig, value.get(name, {}), f"providers.{name}", defaults=default)
-            for name, default in DEFAULT_PROVIDERS.items()
+            for name, default in default_providers().items()
         }
     )

@@ -60,9 +60,9 @@ class OutputConfig:
         parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
 
 
-DEFAULT_PROVIDERS: Mapping[str, ProviderConfig] = {
-    name: ProviderConfig(api_key_env=f"{name.upper()}_API_KEY") for name in NAMES
-}
+def default_providers() -> dict[str, ProviderConfig]:
+    """The access to every provider, registered ones included."""
+    return {name: ProviderConfig(api_key_env=f"{name.upper()}_API_KEY") for name in NAMES}
 
 
 def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None = None) -> _T:

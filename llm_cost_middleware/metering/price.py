@@ -132,7 +132,7 @@ def price_usage(
             bill.add(item, rates, name, looped=looped)
     except (PriceNotFoundError, UnreadableUsageError) as error:
         return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
-    if reading.tool_calls and not provider.tool_fees_in_usage:
+    if reading.tool_calls and provider.charges_tool_calls:
         bill.add_fees(reading.tool_calls, rates, model or "")
     # The provider bills the tokens it made, not those that arrived: a cut answer may cost more than it reported.
     if not reading.complete:

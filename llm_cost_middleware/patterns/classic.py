@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 from llm_cost_middleware.routing.policy import RoutingPolicy, threshold_tier
-from llm_cost_middleware.routing.router import provider_of
 from llm_cost_middleware.system_clock import SystemClock
 
 T = TypeVar("T")
@@ -123,7 +122,7 @@ def build_cached_messages(system_prompt: str, user_input: str, *, model: str | N
         system_prompt: The stable prefix.
         user_input: The varying part.
         model: The model, if known: no mark below its minimum length (it would have no effect), and none for a model
-            of OpenAI, whose cache is automatic: there the prompt becomes a system message.
+            of a provider without the Messages API: there the prompt becomes a system message.
     """
     marked = model is None
     provider = None if model is None else provider_of(model)

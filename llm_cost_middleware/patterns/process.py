@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.host import Governed, ainvoke, invoke
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.said import read_said
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Endpoint
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.outcomes import AUTOMATIC, PARSE_FAILED
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -118,7 +120,7 @@ class PatternCall:
         *,
         is_async: bool = False,
     ) -> None:
-        self._api = _find_api(client)
+        self._rules = _provider_of(client)
         if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
             wanted = "an asynchronous" if is_async else "a synchronous"
             raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
@@ -126,15 +128,14 @@ class PatternCall:
             raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
         # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
-        self._create = attrgetter(self._api.endpoint)(client.with_options(max_retries=0)).create
-        self._rules = get_provider(self._api.provider)
+        self._create = attrgetter(self._rules.endpoints[0])(client.with_options(max_retries=0)).create
         self._system, self._item_count = system_prompt, item_count
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(config)
-        self.providers = frozenset((self._api.provider,))
+        self.providers = frozenset((self._rules.name,))
 
     def request(self, text: str) -> CallRequest:
         """Return the provider-neutral request of one call."""
-        request = self._rules.read_request(self._api.body(self._system, text), self._api.endpoint)
+        request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
         return request._replace(context=current_context()._replace(item_count=self._item_count))
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
@@ -153,26 +154,20 @@ class PatternCall:
 
     def send(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call."""
-        body = self._api.body(self._system, text)
-
-        def create(attempt: Attempt) -> CallResult:
-            return self._read(self._create(**self._render(body, attempt)))
-
-        # ``call``, not ``run``: the result needs the decision and the records, not only the response.
-        answer = self.pipeline.call(self.request(text), create, providers=self.providers, accept=accept)
-        assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
-        return answer
+        outcome: CallOutcome = invoke(self.pipeline, self._prompt(text), self._send_once, accept=accept)
+        return outcome
 
     async def asend(self, text: str, accept: Check | None = None) -> CallOutcome:
         """Make one call with an asynchronous client."""
-        body = self._api.body(self._system, text)
+        outcome: CallOutcome = await ainvoke(self.pipeline, self._prompt(text), self._send_once, accept=accept)
+        return outcome
 
-        async def create(attempt: Attempt) -> CallResult:
-            return self._read(await self._create(**self._render(body, attempt)))
+    def _prompt(self, text: str) -> _Prompt:
+        body = self._rules.write_prompt(self._system, text)
+        return _Prompt(self._rules, body, self.request(text), self.providers)
 
-        answer = await self.pipeline.acall(self.request(text), create, providers=self.providers, accept=accept)
-        assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
-        return answer
+    def _send_once(self, rendered: dict[str, Any]) -> Any:
+        return self._create(**rendered)
 
     def result(self, answer: CallOutcome, parse_result: Callable[[Any], Any] | None) -> Result:
         """Return the caller's result of an answer."""
@@ -185,43 +180,39 @@ class PatternCall:
             raise
         return Result(text, value, answer.response, answer.decision, answer.records[-1])
 
-    def _render(self, body: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-        return {**self._rules.write_request(body, attempt, self._api.endpoint), "timeout": attempt.timeout_s}
 
-    def _read(self, response: Any) -> CallResult:
-        return CallResult(response, self._rules.read_usage(response), read_said=read_said)
+class _Prompt(NamedTuple):
+    """One call of ``process``, as a ``HostCall``."""
 
+    rules: Provider
+    body: Mapping[str, Any]
+    request: CallRequest
+    providers: frozenset[str]
 
-class _ClientApi(NamedTuple):
-    """Endpoint and body of one provider."""
+    def render(self, attempt: Attempt) -> dict[str, Any]:
+        """The arguments of the SDK's ``create``."""
+        body = self.rules.write_request(self.body, attempt, self.rules.endpoints[0])
+        return {**body, "timeout": attempt.timeout_s}
 
-    provider: str
-    endpoint: Endpoint
-    body: Callable[[str, str], dict[str, Any]]
+    def read(self, attempt: Attempt, raw: Any) -> CallResult:
+        """The answer with its usage."""
+        del attempt
+        return CallResult(raw, self.rules.read_usage(raw), read_said=read_said)
 
+    def billed_usage(self, attempt: Attempt, error: Exception) -> None:
+        """``None``: nothing of the answer is parsed while it is sent."""
 
-def _messages_body(system: str, text: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
-    return {"system": [{"type": "text", "text": system}], **body} if system else body
-
-
-def _chat_body(system: str, text: str) -> dict[str, Any]:
-    prefix = [{"role": "system", "content": system}] if system else []
-    return {"messages": [*prefix, {"role": "user", "content": text}]}
-
-
-_CLIENT_APIS = {
-    "anthropic": _ClientApi("anthropic", "messages", _messages_body),
-    "openai": _ClientApi("openai", "chat.completions", _chat_body),
-}
+    def deliver(self, answer: Governed) -> CallOutcome:
+        """The whole outcome: the result needs the decision and the records, not only the response."""
+        assert isinstance(answer, CallOutcome)  # noqa: S101 - nothing was streamed
+        return answer
 
 
-def _find_api(client: Any) -> _ClientApi:
-    # By the module of a base class, so that neither SDK is imported to recognise the other's client.
+def _provider_of(client: Any) -> Provider:
     for kind in type(client).__mro__:
-        name = kind.__module__.partition(".")[0]
+        name = kind.__module__.partition(".")[0]  # SDKs are called as their providers
         if name in NAMES:
-            return _CLIENT_APIS[name]
+            return get_provider(name)
     raise ConfigurationError(
         f"expected a client of {' or '.join(NAMES)}, not {type(client).__qualname__}", key="client"
     )

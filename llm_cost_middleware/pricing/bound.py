@@ -189,7 +189,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         max_tokens = limits.default_output
     audio_out = bool(params) and "audio" in (params.get("modalities") or ())
     output = rates.output_max_picousd(input_tokens, audio=audio_out) * runs
-    writes = _writes(request, provider, size, planned=cache_writes)
+    writes = provider.billable_cache_writes(request, size.marks, cache_writes)
     fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
     if "prediction_bytes" in params:
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
@@ -200,17 +200,6 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         doubts.append("server tools add input that a request cannot bound")
     amount = ceil_picousd(fixed + output * max_tokens)
     return Bound(amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output)
-
-
-def _writes(request: CallRequest, provider: Provider, size: InputSize, *, planned: bool) -> tuple[str, ...]:
-    """Return the lifetimes of cache writes that the request can be billed for."""
-    if provider.marked_write_ttls:
-        # A plan or a server tool may add marks of any lifetime.
-        if planned or request.server_tools:
-            return provider.marked_write_ttls
-        return tuple(ttl for ttl in provider.marked_write_ttls if ttl in size.marks)
-    # Writes are automatic from GPT-5.6 on; before that, a write costs the same as plain input.
-    return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)
 
 
 def _is_pro(request: CallRequest) -> bool:

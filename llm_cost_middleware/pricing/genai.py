@@ -15,7 +15,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_cost_middleware.limits import PROVIDERS
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class GenaiPrices:
 
     def __init__(self, *, update: bool | str = False) -> None:
         snapshot, self.version = _bundled() if not update else _published(update)
-        self._providers = {p.id: p for p in snapshot.providers if p.id in PROVIDERS}
+        self._providers = {p.id: p for p in snapshot.providers}
 
     def names(self, provider: str) -> tuple[str, ...]:
         """Return the ids of the models priced in tokens, without ids that mean another model."""
@@ -118,8 +117,7 @@ def _published(update: bool | str) -> tuple[DataSnapshot, str]:
     if snapshot is None:
         return _bundled()
     # A digest in the version, because two fetches on two days may differ under one package version.
-    mine = [provider for provider in snapshot.providers if provider.id in PROVIDERS]
-    digest = hashlib.sha256(repr([(p.id, p.models) for p in mine]).encode()).hexdigest()
+    digest = hashlib.sha256(repr([(p.id, p.models) for p in snapshot.providers]).encode()).hexdigest()
     return snapshot, f"{installed_version()}~{digest[:8]}"
 
 

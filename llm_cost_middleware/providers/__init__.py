@@ -1,6 +1,15 @@
 """The providers, one package each. Nothing here knows a host or an SDK.
 
-A new provider is one package that fills in a ``Provider``, and one line in ``NAMES``.
+To add a provider:
+
+1. Write a package beside these whose ``PROVIDER`` is a ``Provider``; it has no default for anything.
+2. Add a line to ``_PACKAGES``. A provider in a distribution of its own calls ``register`` instead.
+3. Give its models limits (``limits/NAME.toml``) and prices: from genai-prices, which is asked for every provider with
+   limits, from ``pricing/overlay.toml``, or as ``[prices]`` of a configuration. A call of a model without a price is
+   refused.
+
+``tests/unit/providers/test_contract.py`` fails for a package without a line, a line without a package, and a provider
+that does not read what it writes; ``tests/integrations/test_toy_provider.py`` is the whole of it, a page long.
 """
 
 from __future__ import annotations
@@ -14,7 +23,27 @@ from llm_cost_middleware.cache_marks import CacheFields, strip_cache_fields
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Provider
 
-NAMES = ("anthropic", "openai")
+_PACKAGES = {
+    "anthropic": f"{__name__}.anthropic",
+    "openai": f"{__name__}.openai",
+}
+NAMES = _PACKAGES.keys()
+"""The names of the providers, a live view: those here first, then the registered ones."""
+
+
+def register(name: str, package: str) -> None:
+    """Add a provider from another distribution, before the first configuration is read.
+
+    Args:
+        name: Its name.
+        package: A module with the provider as ``PROVIDER``; it is imported when the provider is first needed.
+
+    Raises:
+        ConfigurationError: There is one of this name.
+    """
+    if _PACKAGES.setdefault(name, package) != package:
+        raise ConfigurationError(f"there is a provider {name!r} already: {_PACKAGES[name]}")
+    foreign_cache_fields.cache_clear()
 
 
 @cache
@@ -22,8 +51,13 @@ def get_provider(name: str) -> Provider:
     """The rules of a provider by its name. Raises ``ConfigurationError`` for a name that is not one of ``NAMES``."""
     if name not in NAMES:
         raise ConfigurationError(f"unknown provider {name!r}; known are {', '.join(NAMES)}")
-    provider: Provider = import_module(f"{__name__}.{name}").PROVIDER
+    provider: Provider = import_module(_PACKAGES[name]).PROVIDER
     return provider
+
+
+def provider_of(model: str) -> str | None:
+    """The provider of a bare model id, by its prefix; ``None`` where the prefix decides nothing."""
+    return next((name for name in NAMES if model.startswith(get_provider(name).model_prefixes)), None)
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
+from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.cascade import pays
 from llm_cost_middleware.routing.complexity import clip, grams, shape
@@ -20,9 +21,6 @@ from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.sites import call_site
 
 NO_AFFINITY: Mapping[Target, int] = {}
-_PREFIXES = {
-    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "o1": "openai", "o3": "openai", "o4": "openai",
-}  # fmt: skip
 
 
 class RoutingContext(NamedTuple):
@@ -139,17 +137,12 @@ def downgrade(decision: RoutingDecision) -> tuple[Target, ...]:
     return tuple(dict.fromkeys(c.target for c in cheaper))
 
 
-def provider_of(model: str) -> str | None:
-    """The provider of a bare model id, by its prefix; ``None`` where the prefix says nothing."""
-    return next((provider for prefix, provider in _PREFIXES.items() if model.startswith(prefix)), None)
-
-
 def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> Target | None:
     name = request.context.force_model
     if not name:
         return None
     provider, slash, model = name.partition("/")
-    if slash and provider in ("anthropic", "openai"):
+    if slash and provider in NAMES:
         return Target(provider, model)
     known = next((c.target for c in candidates if c.target.model == name), None)
     return known or Target(provider_of(name) or request.provider, name)
@@ -248,4 +241,4 @@ def _decision(
     )
 
 
-__all__ = ["Candidate", "RoutingContext", "RoutingDecision", "decide", "downgrade", "fallbacks", "provider_of"]
+__all__ = ["Candidate", "RoutingContext", "RoutingDecision", "decide", "downgrade", "fallbacks"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import Endpoint
-from llm_cost_middleware.routing.router import provider_of
 
 DECISIONS = "decision models are not governed; ask a chat model for a structured output"
 _DECORATION = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic\.|openai\.)|-v\d+(?::\d+)?$")
@@ -40,4 +40,4 @@ def _named(name: str) -> Named | None:
     provider = provider_of(bare)
     if provider is None:
         return None
-    return Named(provider, bare, "messages" if provider == "anthropic" else "chat.completions")
+    return Named(provider, bare, get_provider(provider).endpoints[0])

@@ -91,14 +91,14 @@ def _tokens(provider: str, usage: Mapping[str, Any], said: Mapping[str, Any]) ->
     read, written = _pick(inward, "cache_read"), _pick(inward, "cache_creation")
     audio, sound = inward.get("audio") or 0, outward.get("audio") or 0
     short, long = inward.get("ephemeral_5m_input_tokens") or 0, inward.get("ephemeral_1h_input_tokens") or 0
-    claude = provider == "anthropic"
     output = usage.get("output_tokens", 0) - sound
+    unnamed = get_provider(provider).default_write_ttl
     return TokenUsage(
         uncached_input=max(usage["input_tokens"] - read - written - short - long - audio, 0),
         cache_read=read,
-        cache_write_5m=short + (written if claude else 0),
-        cache_write_1h=long,
-        cache_write_30m=0 if claude else written,
+        cache_write_5m=short + (written if unnamed == "5m" else 0),
+        cache_write_1h=long + (written if unnamed == "1h" else 0),
+        cache_write_30m=written if unnamed == "30m" else 0,
         output=output,
         reasoning=min(_pick(outward, "reasoning"), output),
         audio_input=audio,

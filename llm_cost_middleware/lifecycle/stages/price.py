@@ -17,9 +17,9 @@ from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
 from llm_cost_middleware.provider import UsageReading
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import CallRequest, Target
-from llm_cost_middleware.routing.router import Candidate, provider_of
+from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
 _LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
@@ -83,7 +83,7 @@ class PriceStage:
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
             input_tokens=input_tokens, exact=exact,
-            cache_writes=call.layout is not None or target.provider != "anthropic",  # OpenAI writes unasked
+            cache_writes=call.layout is not None,
         )  # fmt: skip
         ceiling = request.context.max_cost_nanousd
         refusal = None

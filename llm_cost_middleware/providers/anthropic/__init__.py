@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from llm_cost_middleware.provider import Provider
-from llm_cost_middleware.providers.anthropic.cache import cache_ability
+from llm_cost_middleware.providers.anthropic.cache import billable_cache_writes, cache_ability
 from llm_cost_middleware.providers.anthropic.errors import ERROR_RULES, read_error
 from llm_cost_middleware.providers.anthropic.request import read_request
 from llm_cost_middleware.providers.anthropic.usage import StreamReader, read_usage
-from llm_cost_middleware.providers.anthropic.write import CACHE_FIELDS, write_request
+from llm_cost_middleware.providers.anthropic.write import CACHE_FIELDS, write_prompt, write_request
 
 PROVIDER = Provider(
     name="anthropic",
+    model_prefixes=("claude",),
+    endpoints=("messages",),
+    write_prompt=write_prompt,
     read_usage=read_usage,
     read_request=read_request,
     write_request=write_request,
@@ -19,9 +22,10 @@ PROVIDER = Provider(
     error_rules=ERROR_RULES,
     cache_ability=cache_ability,
     cache_fields=CACHE_FIELDS,
+    default_write_ttl="5m",
+    billable_cache_writes=billable_cache_writes,
     tokens_per_byte=2.0,
     tokens_per_message=16,
     tokens_for_tools=600,
-    marked_write_ttls=("5m", "1h"),
-    tool_fees_in_usage=True,
+    charges_tool_calls=False,  # web searches are counted by the usage
 )

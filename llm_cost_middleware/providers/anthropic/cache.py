@@ -10,6 +10,7 @@ from functools import cache
 
 from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.provider import CacheAbility
+from llm_cost_middleware.request import CallRequest
 
 _TTLS = ("5m", "1h")
 _UNKNOWN_MINIMUM = 1024
@@ -28,3 +29,10 @@ def cache_ability(model: str) -> CacheAbility:
         ttls=_TTLS,
         writes_are_paid=True,
     )
+
+
+def billable_cache_writes(request: CallRequest, marks: frozenset[str], planned: bool) -> tuple[str, ...]:
+    """The lifetimes of writes to be billed: only marks cause them, and a plan or a server tool may add any."""
+    if planned or request.server_tools:
+        return _TTLS
+    return tuple(ttl for ttl in _TTLS if ttl in marks)

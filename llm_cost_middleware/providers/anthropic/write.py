@@ -73,3 +73,9 @@ def _mark_chat(out: dict[str, Any], position: BlockRef, ttl: str) -> None:
         own_child(own_child(out, "messages"), at)[CACHE_FIELDS.block] = CACHE_FIELDS.mark(ttl)
     else:
         mark_message(out, "messages", at, position.block, CACHE_FIELDS, ttl)
+
+
+def write_prompt(system: str, text: str) -> dict[str, Any]:
+    """A body of ``messages``."""
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
+    return {"system": [{"type": "text", "text": system}], **body} if system else body

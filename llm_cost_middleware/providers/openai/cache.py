@@ -11,6 +11,7 @@ import re
 from functools import cache
 
 from llm_cost_middleware.provider import CacheAbility
+from llm_cost_middleware.request import CallRequest
 
 _NONE = CacheAbility(style="none")
 _AUTOMATIC = CacheAbility(style="prefix", min_tokens=1024, step_tokens=128)
@@ -38,3 +39,12 @@ def cache_ability(model: str) -> CacheAbility:
     """
     name = model.removeprefix("ft:")
     return next((ability for pattern, ability in _RULES if pattern.match(name)), _NONE)
+
+
+def billable_cache_writes(request: CallRequest, marks: frozenset[str], planned: bool) -> tuple[str, ...]:
+    """The lifetimes of writes to be billed: from GPT-5.6 on models write unasked, before that a write is plain input.
+
+    Only a request with cache options can ask for the longer one.
+    """
+    del marks, planned
+    return ("30m", "12h") if request.params.get("prompt_cache_options") else ("30m",)

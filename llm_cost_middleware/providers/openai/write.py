@@ -80,3 +80,9 @@ def _mark_items(out: dict[str, Any], directives: CacheDirectives) -> None:
             at = position.message + (systems if position.section == "messages" else -instructed)
             if at >= 0:
                 mark_message(out, "input", at, position.block, CACHE_FIELDS, ttl, text_type="input_text")
+
+
+def write_prompt(system: str, text: str) -> dict[str, Any]:
+    """A body of ``chat.completions``."""
+    prefix = [{"role": "system", "content": system}] if system else []
+    return {"messages": [*prefix, {"role": "user", "content": text}]}

@@ -1,0 +1,12 @@
+"""Platforms: a provider's models under other prices, names, errors and limits, one package each.
+
+A platform (Azure, Bedrock, Vertex) sends the requests of a provider to another house. It reads and writes bodies as
+that provider does and may import it; what differs it states itself:
+
+- the names of models and deployments, and the provider's model behind each;
+- prices, where the platform sets its own, and the regions they hold in;
+- the class of its SDK's clients, its error codes, and whether a refused request was billed;
+- its limits: output caps, cache abilities, batch and stream support.
+
+Until a platform has its package here, hosts report its clients as not governed.
+"""
