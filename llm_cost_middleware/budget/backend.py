@@ -216,6 +216,7 @@ class AsyncAdapter:
     """``AsyncBackend`` over a ``Backend``: each verb in a worker thread if it blocks, else called in place."""
 
     def __init__(self, backend: Backend, *, workers: int = 32) -> None:
+        # Many, because SQLite commits all that wait in one transaction: more callers at once, fewer transactions.
         self.backend, self._workers = backend, workers
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
@@ -228,7 +229,7 @@ class AsyncAdapter:
             self._pool, self._pid = ThreadPoolExecutor(self._workers, thread_name_prefix="llm-cost-ledger"), os.getpid()
         future = asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(future)  # cancelling the task must not cancel a verb that has begun
         except asyncio.CancelledError:  # a verb under way cannot be recalled: leave when its outcome is known
             await asyncio.wait([future])
             future.exception()

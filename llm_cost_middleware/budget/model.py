@@ -31,7 +31,7 @@ MAX_NANOUSD = 2**53 - 1
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
 _SAFE = "-._~@+/:=,"  # no space among them: scopes are stored separated by spaces
-_NAME_BYTES = 200
+_NAME_BYTES = 200  # scopes are parts of keys in every storage
 _ROLLING = re.compile(r"([0-9]{1,9})s\Z")
 _CALENDAR = frozenset({"hour", "day", "week", "month"})
 
@@ -45,6 +45,7 @@ def make_scope(kind: str, name: str) -> str:
     return _scope(kind, name, f"{kind}:{name}")
 
 
+# Cached, as the few scopes of an application come back on every call.
 @lru_cache(maxsize=16_384)
 def parse_scope(text: str, *, template: bool = False) -> str:
     """Return the canonical form of a scope: ``global`` or ``kind:name``, odd characters of the name percent-encoded.
@@ -69,7 +70,7 @@ def parse_scope(text: str, *, template: bool = False) -> str:
         _check_kind(kind, text)
         return text
     try:
-        raw = unquote_to_bytes(name).decode()
+        raw = unquote_to_bytes(name).decode()  # decoded and encoded again: two spellings of a name are one scope
     except UnicodeError:
         raise InvalidScopeError(text, "the name is not UTF-8") from None
     return _scope(kind, raw, text)
@@ -175,7 +176,7 @@ class Budget:
         set_(self, "limit", limit.usd)
         set_(self, "limit_nanousd", limit)
         set_(self, "warn_nanousd", self._warning(limit))
-        if self.timezone != "UTC":
+        if self.timezone != "UTC":  # UTC works without a time zone database, which Windows does not have
             try:
                 ZoneInfo(self.timezone)
             except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
@@ -186,6 +187,7 @@ class Budget:
             return None
         if isinstance(self.warn_at, bool) or not isinstance(self.warn_at, int | float) or not 0 < self.warn_at <= 1:
             raise ConfigurationError(f"{self.warn_at!r} is not above 0 and at most 1", key="warn_at")
+        # repr: 0.8 means 0.8, not the double nearest to it
         return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
 
     @property

@@ -19,7 +19,7 @@ class BlockingFacade:
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._backend, name)
-        if not inspect.iscoroutinefunction(verb):
+        if not inspect.iscoroutinefunction(verb):  # the journal, which blocks anyway
             return verb
         return lambda *args, **kwargs: self._runner.run(verb(*args, **kwargs))
 

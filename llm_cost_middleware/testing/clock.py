@@ -32,6 +32,7 @@ class FakeClock:
     async def asleep(self, seconds: float) -> None:
         """Advance at once, and let other tasks run."""
         self.sleep(seconds)
+        # Else a loop of sleeping tasks would never let another one run.
         await asyncio.sleep(0)
 
     def advance(self, seconds: float) -> None:

@@ -325,7 +325,7 @@ class LedgerBackendTests:
         assert again == (() if window == "none" else (("user:a", window),))
 
     def test_rows_stream_in_order_and_filtered(self, backend: Backend, clock: FakeClock) -> None:
-        for number in range(520):  # more than any block
+        for number in range(520):  # more than a backend reads at once
             backend.resolve(
                 "book", f"a{number}", number, scopes=USER_A if number % 2 else GLOBAL, status="exact", memo=b"\0m"
             )

@@ -66,6 +66,7 @@ def audit(snapshot: Snapshot, rows: list[Row]) -> None:
     Raises:
         AssertionError: They differ, an id was charged twice, or ``global`` carries less than its disjoint parts.
     """
+    # An id has one reserve or one booking, whatever was sent twice.
     reserved = [row.id for row in rows if row.kind in {"reserve", "book"}]
     assert len(reserved) == len(set(reserved)), "an id was reserved or booked twice"
     booked = set()
@@ -75,6 +76,7 @@ def audit(snapshot: Snapshot, rows: list[Row]) -> None:
         got = account.settled, account.pending
         assert got == want, f"{account.scope} in {account.window}: {got}, but the rows say {want}"
         booked.add(account.scope)
+    # A sum that is not listed could be wrong unseen.
     missing = {scope for row in rows for scope in row.scopes} - booked
     assert not missing, f"booked, but not in the snapshot: {missing}"
     lifetime = {account.scope: account for account in snapshot.totals if account.window == "none"}

@@ -163,6 +163,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_adds_up(self) -> None:
+        # After every step, so that a failure is shrunk to the step that caused it.
         snapshot, rows = self.backend.read(None), list(type(self).raw_rows(self.backend))
         audit(snapshot, rows)
         for account in snapshot.totals:

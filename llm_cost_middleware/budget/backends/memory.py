@@ -23,7 +23,7 @@ from llm_cost_middleware.budget.model import (
     RowStatus,
     Verb,
     rolling_seconds,
-)
+)  # fmt: skip
 from llm_cost_middleware.budget.rules import (
     AccountPosting,
     AccountTotals,
@@ -37,7 +37,7 @@ from llm_cost_middleware.budget.rules import (
     resolve,
     scope_matches,
     window_at,
-)
+)  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -109,6 +109,7 @@ class _SharedState:
         self.open: dict[str, _MemoryReservation] = {}  # apart from `closed`: a sweep looks at these alone
         self.closed: dict[str, _MemoryReservation] = {}
         self.order: deque[str] = deque()  # of `closed`, oldest first
+        # Tuples, not ``Row``: they are made on every call and rarely read.
         self.rows: deque[tuple[int, str, str, int, int, tuple[str, ...], str, int, bytes]] = deque(maxlen=KEEP)
         self.accounts: dict[tuple[str, str], _Account] = {}
         self.routes: dict[tuple[str, ...], _PostingRoute] = {}
@@ -276,7 +277,7 @@ class MemoryBackend:
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``. Only the last ``KEEP`` rows are there."""
         with self._state.lock:
-            rows = list(self._rows)
+            rows = list(self._rows)  # copied under the lock: the caller may read slowly
         for seq, kind, id_, at, amount, scopes, status, created, memo in rows:
             if (since is None or at >= since) and (scope is None or scope in scopes):
                 yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, memo)  # type: ignore[arg-type]  # written by the verbs above
@@ -339,7 +340,7 @@ class MemoryBackend:
             for cell, posting in zip(cells, plan.postings, strict=True)
             if posting.limit is not None
         ]
-        if len(self._routes) > KEEP:
+        if len(self._routes) > KEEP:  # scopes with ever new names must not fill the memory
             self._routes.clear()
         route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits))
         return route

@@ -115,12 +115,12 @@ class AsyncLedger(LedgerArguments):
     ) -> Reservation:
         """See ``Ledger``. If cancelled, it voids what it may have reserved, unless the id is the caller's."""
         arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
-        if self._sweep_due():
+        if self._sweep_due():  # before the reserve, because what it releases makes room
             await self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         try:
             return await self._backend.reserve(*arguments, fresh=id is None)
         except asyncio.CancelledError:
-            if id is None:
+            if id is None:  # nobody else knows this id: else the money would stay held until it expires
                 with suppress(LedgerError):
                     await self.void(arguments[0])
             raise
@@ -245,9 +245,10 @@ class AsyncHold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.receipt is None:
-            try:
+            try:  # not void: the call may have been sent, and billed
                 await self.settle(self.reservation.amount_nanousd, status="unconfirmed")
             except LedgerError as failure:
                 if error is None:
                     raise
+                # The caller's own exception matters more than this one.
                 error.add_note(f"and its reservation {self.id} was left to expire: {failure}")

@@ -143,7 +143,7 @@ class Ledger(LedgerArguments):
             ReservationConflictError: The id was used with another amount or other scopes.
         """
         arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
-        if self._sweep_due():
+        if self._sweep_due():  # before the reserve, because what it releases makes room
             self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         return self._backend.reserve(*arguments, fresh=id is None)
 
@@ -205,6 +205,7 @@ class Ledger(LedgerArguments):
 
     def sweep(self) -> int:
         """Expire every reservation that is due; return how many."""
+        # In steps, so that other callers get their turn in between.
         swept = step = self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         while step == SWEEP:
             swept += (step := self._backend.sweep(charge=self._charge_expired, limit=SWEEP))
@@ -306,9 +307,10 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.receipt is None:
-            try:
+            try:  # not void: the call may have been sent, and billed
                 self.settle(self.reservation.amount_nanousd, status="unconfirmed")
             except LedgerError as failure:
                 if error is None:
                     raise
+                # The caller's own exception matters more than this one.
                 error.add_note(f"and its reservation {self.id} was left to expire: {failure}")

@@ -48,6 +48,7 @@ class BudgetIndex:
         self._by_scope: dict[str, dict[str, Budget]] = {}
         for budget in self.budgets:
             self._by_scope.setdefault(budget.scope, {})[budget.window] = budget
+        # The same scopes come back on every call, and their plan holds until a window turns.
         self._plans: dict[tuple[str, ...], PostingPlan] = {}
 
     def for_scope(self, scope: str) -> Mapping[str, Budget]:
@@ -68,6 +69,7 @@ class BudgetIndex:
         start, until, postings = -FOREVER, FOREVER, []
         for scope in scopes:
             budgets = self.for_scope(scope)
+            # Sorted: every storage checks the accounts in one order, and names the same one in a refusal.
             # LIFETIME always: it lists every scope ever booked, and a later budget without a window needs no backfill.
             for window in sorted({LIFETIME, *budgets}):
                 budget = budgets.get(window)

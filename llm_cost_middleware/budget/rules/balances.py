@@ -66,7 +66,7 @@ def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]
         budgets = index.for_scope(scope)
         budget = budgets.get(window)
         if budget is None and (budgets or window != LIFETIME):
-            continue
+            continue  # it is booked, but no limit is measured by it
         posting = next(posting for posting in index.posting_plan((scope,), now).postings if posting.window == window)
         limit = budget.limit_nanousd if budget else None
         balances.append(
@@ -114,6 +114,7 @@ def headroom(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> 
     ]
     if not left:
         return None
+    # A limit of zero leaves a share of zero, however little was spent.
     share = min(max(rest, 0) / limit if limit else 0.0 for rest, limit in left)
     return Headroom(NanoUSD(min(rest for rest, _ in left)), share)
 

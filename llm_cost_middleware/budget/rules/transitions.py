@@ -110,6 +110,7 @@ def resolve(record: ReservationRecord, verb: Verb, amount: int) -> Transition | 
     """
     state = record.state
     if verb == "expire":
+        # Not pending: it was resolved between the search for what is due and this step.
         return Transition("expired", amount, -record.amount, amount) if state == "pending" else None
     if state == "refused":
         raise ReservationConflictError(record.id, "was refused; nothing was reserved")
@@ -132,6 +133,7 @@ def resolve(record: ReservationRecord, verb: Verb, amount: int) -> Transition | 
 def _reconcile(record: ReservationRecord, amount: int) -> Transition | None:
     if record.state == "pending":
         raise ReservationConflictError(record.id, "is still pending; settle it")
+    # Before the check for archived ids: a correction stays repeatable after its rows were archived.
     if record.reconciled and record.charged == amount:
         return None
     if record.archived:
@@ -143,10 +145,11 @@ def apply(
     record: ReservationRecord, verb: Verb, transition: Transition, amount: int, status: RowStatus, now: int
 ) -> None:
     """Write a transition into its record."""
+    # By time, not by state alone: a settle after the end is late whether or not a sweep came first.
     late = record.state == "expired" or (verb != "book" and now >= record.expires)
     if verb == "reconcile":
         record.reconciled = now
-        if record.state != "settled":
+        if record.state != "settled":  # voided or expired: the correction becomes its first resolution
             record.verb, record.actual, record.status, record.late, record.resolved = verb, amount, status, late, now
             record.warnings = ()
     else:
@@ -164,6 +167,7 @@ def check_replay(record: ReservationRecord, amount: int, scopes: tuple[str, ...]
         raise ReservationConflictError(record.id, "a booking and a reservation cannot share an id")
     if record.scopes != scopes:
         raise ReservationConflictError(record.id, "was used with other scopes")
+    # A booking reserved nothing: what it stands for is the amount it was booked at.
     before = record.actual if booked else record.amount
     if before != amount:
         raise ReservationConflictError(record.id, f"was used with another amount, {NanoUSD(before)}")

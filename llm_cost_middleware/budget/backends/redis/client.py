@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.redis import encoding
 from llm_cost_middleware.budget.backends.redis.protocol import Command, CommandFlow, RedisProtocol, Script
-from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0  # a caller is waiting for the answer to a reserve
 _JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs Redis more
 
 
@@ -32,6 +33,7 @@ def load_script(name: str) -> tuple[str, str]:
 def redacted(url: str) -> str:
     """Return a URL without its password and options."""
     parts = urlsplit(url)
+    # Options may hold a password as well.
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
@@ -54,6 +56,7 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
     try:
         if url.startswith("redis+cluster://"):
             return RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
+        # Rides out a lost connection or a short fail-over; sending twice is safe, see ``protocol``.
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), 6)
         return Redis.from_url(url, retry=retry, retry_on_error=[Lost, TooLate], **options)
     except (ValueError, TypeError) as error:
@@ -77,6 +80,30 @@ def _script_unknown(error: Exception) -> bool:
     return isinstance(error, NoScriptError)
 
 
+def _blocking(
+    verb: Callable[Concatenate[RedisProtocol, P], CommandFlow[T]],
+) -> Callable[Concatenate[RedisBackend, P], T]:
+    """Make the blocking form of a verb of ``RedisProtocol``."""
+
+    def run(self: RedisBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.drive(verb(self.protocol, *args, **kwargs))
+
+    run.__name__, run.__doc__ = verb.__name__, f"See ``Backend.{verb.__name__}``."
+    return run
+
+
+def _asynchronous(
+    verb: Callable[Concatenate[RedisProtocol, P], CommandFlow[T]],
+) -> Callable[Concatenate[AsyncRedisBackend, P], Coroutine[Any, Any, T]]:
+    """Make the asynchronous form of a verb of ``RedisProtocol``."""
+
+    async def run(self: AsyncRedisBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.drive(verb(self.protocol, *args, **kwargs))
+
+    run.__name__, run.__doc__ = verb.__name__, f"See ``Backend.{verb.__name__}``."
+    return run
+
+
 class RedisBackend:
     """``Backend`` on the Redis server of a URL. Connects at once; raises as ``Ledger.open``."""
 
@@ -85,15 +112,16 @@ class RedisBackend:
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
         self._client = _connect(url, asynchronous=False)
-        self._protocol = RedisProtocol(redacted(url), clock, tenant)
-        self._drive(self._protocol.initialise())
+        self.protocol = RedisProtocol(redacted(url), clock, tenant)
+        self.drive(self.protocol.initialise())
         self.journal = RedisJournal(self)
 
     def asynchronous(self) -> AsyncRedisBackend:
         """See ``SupportsAsync``."""
         return AsyncRedisBackend(*self._address)
 
-    def _drive(self, flow: CommandFlow[T]) -> T:
+    def drive(self, flow: CommandFlow[T]) -> T:
+        """Run the commands of a flow."""
         reply: Any = None
         while True:
             try:
@@ -108,56 +136,32 @@ class RedisBackend:
             if isinstance(command, Command):
                 return self._client.execute_command(*command.words)
             text, digest = load_script(command.name)
-            try:
+            try:  # by its hash, which saves sending the text; a restarted server knows none
                 return self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
             except Exception as error:
                 if not _script_unknown(error):
                     raise
             return self._client.eval(text, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self._protocol.url, error) from error
+            raise _unavailable(self.protocol.url, error) from error
 
-    def reserve(
-        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
-    ) -> Reservation:
-        """See ``Backend``."""
-        return self._drive(self._protocol.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
-
-    def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
-        """See ``Backend``."""
-        return self._drive(self._protocol.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
-
-    def extend(self, id_: str, ttl: int) -> Reservation:
-        """See ``Backend``."""
-        return self._drive(self._protocol.extend(id_, ttl))
-
-    def sweep(self, *, charge: bool, limit: int) -> int:
-        """See ``Backend``."""
-        return self._drive(self._protocol.sweep(charge=charge, limit=limit))
-
-    def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
-        """See ``Backend``."""
-        return self._drive(self._protocol.read(scopes))
+    reserve = _blocking(RedisProtocol.reserve)
+    resolve = _blocking(RedisProtocol.resolve)
+    extend = _blocking(RedisProtocol.extend)
+    sweep = _blocking(RedisProtocol.sweep)
+    read = _blocking(RedisProtocol.read)
+    set_budget = _blocking(RedisProtocol.set_budget)
+    remove_budget = _blocking(RedisProtocol.remove_budget)
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
         last = 0
-        while block := self._drive(self._protocol.read_block(last)):
+        while block := self.drive(self.protocol.read_block(last)):
             for stream_id, fields in block:
                 row = encoding.read_row(stream_id, fields)
                 last = row.seq
-                if self._protocol.row_wanted(row, since, scope):
+                if self.protocol.row_wanted(row, since, scope):
                     yield row
-
-    def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``."""
-        self._drive(self._protocol.set_budget(budget))
-
-    def remove_budget(self, scope: str, window: str) -> bool:
-        """See ``Backend``."""
-        return self._drive(self._protocol.remove_budget(scope, window))
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -169,13 +173,14 @@ class AsyncRedisBackend:
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._client = _connect(url, asynchronous=True)
-        self._protocol, self._initialised = RedisProtocol(redacted(url), clock, tenant), False
+        self.protocol, self._initialised = RedisProtocol(redacted(url), clock, tenant), False
 
-    async def _drive(self, flow: CommandFlow[T]) -> T:
+    async def drive(self, flow: CommandFlow[T]) -> T:
+        """Run the commands of a flow."""
         if not self._initialised:
-            self._initialised = True
+            self._initialised = True  # first: the flow below comes through here too
             try:
-                await self._drive(self._protocol.initialise())
+                await self.drive(self.protocol.initialise())
             except BaseException:
                 self._initialised = False
                 raise
@@ -185,10 +190,9 @@ class AsyncRedisBackend:
                 command = flow.send(reply)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
-            reply = await self.execute(command)
+            reply = await self._execute(command)
 
-    async def execute(self, command: Script | Command) -> Any:
-        """As ``RedisBackend.say``."""
+    async def _execute(self, command: Script | Command) -> Any:
         try:
             if isinstance(command, Command):
                 return await self._client.execute_command(*command.words)
@@ -200,49 +204,25 @@ class AsyncRedisBackend:
                     raise
             return await self._client.eval(text, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self._protocol.url, error) from error
+            raise _unavailable(self.protocol.url, error) from error
 
-    async def reserve(
-        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
-    ) -> Reservation:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.reserve(id_, amount, scopes, ttl, memo, fresh=fresh))
-
-    async def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
-
-    async def extend(self, id_: str, ttl: int) -> Reservation:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.extend(id_, ttl))
-
-    async def sweep(self, *, charge: bool, limit: int) -> int:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.sweep(charge=charge, limit=limit))
-
-    async def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.read(scopes))
+    reserve = _asynchronous(RedisProtocol.reserve)
+    resolve = _asynchronous(RedisProtocol.resolve)
+    extend = _asynchronous(RedisProtocol.extend)
+    sweep = _asynchronous(RedisProtocol.sweep)
+    read = _asynchronous(RedisProtocol.read)
+    set_budget = _asynchronous(RedisProtocol.set_budget)
+    remove_budget = _asynchronous(RedisProtocol.remove_budget)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""
         last = 0
-        while block := await self._drive(self._protocol.read_block(last)):
+        while block := await self.drive(self.protocol.read_block(last)):
             for stream_id, fields in block:
                 row = encoding.read_row(stream_id, fields)
                 last = row.seq
-                if self._protocol.row_wanted(row, since, scope):
+                if self.protocol.row_wanted(row, since, scope):
                     yield row
-
-    async def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``."""
-        await self._drive(self._protocol.set_budget(budget))
-
-    async def remove_budget(self, scope: str, window: str) -> bool:
-        """See ``Backend``."""
-        return await self._drive(self._protocol.remove_budget(scope, window))
 
     async def close(self) -> None:
         """See ``Backend``."""
@@ -271,4 +251,4 @@ class RedisJournal:
                     yield JournalEntry(kind, fields[b"id"].decode(), at, fields[b"data"])
 
     def _key(self, kind: str) -> str:
-        return self._backend._protocol._key(f"marks:{kind}")  # noqa: SLF001 - one client in two classes
+        return self._backend.protocol.key(f"marks:{kind}")

@@ -38,6 +38,7 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
     )  # fmt: skip
     if "refusal" not in text:
         return found, None
+    # The end of the window is not stored: it follows from the budget (``RedisProtocol._with_reset``).
     scope, window, limit, settled, pending = text["refusal"].split(" ")
     return found, BudgetRefusal(scope, window, int(limit), int(settled), int(pending), found.amount, None)
 

@@ -32,7 +32,7 @@ from llm_cost_middleware.budget.rules import (
     rebuild_totals,
     resolve,
     scope_matches,
-)
+)  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError, ReservationNotFoundError
 
@@ -83,17 +83,17 @@ class RedisProtocol:
         self._server_ms = 0  # the server's time in its last reply
         self._recent: OrderedDict[str, ReservationRecord] = OrderedDict()
         self._plans: dict[tuple[str, ...], _ScriptArguments] = {}
-        self._common_keys = [self._key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
+        self._common_keys = [self.key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
 
     def initialise(self) -> CommandFlow[None]:
         """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
-        yield Command(("HSETNX", self._key("budgets"), "schema", SCHEMA))
-        yield Command(("HSETNX", self._key("budgets"), "version", 1))
-        found = int((yield Command(("HGET", self._key("budgets"), "schema"))))
+        yield Command(("HSETNX", self.key("budgets"), "schema", SCHEMA))
+        yield Command(("HSETNX", self.key("budgets"), "version", 1))
+        found = int((yield Command(("HGET", self.key("budgets"), "schema"))))
         if found > SCHEMA:
             raise LedgerVersionError(self.url, found, SCHEMA)
         if found < SCHEMA:  # all that it has is readable; from here on older versions would misread what is written
-            yield Command(("HSET", self._key("budgets"), "schema", SCHEMA))
+            yield Command(("HSET", self.key("budgets"), "schema", SCHEMA))
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
@@ -134,7 +134,7 @@ class RedisProtocol:
         """See ``Backend``."""
         record = self._recent.pop(id_, None)
         if record is None and verb != "book":
-            record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
+            record = self._record((yield Command(("HGETALL", self.key(f"r:{id_}")))))
         return (yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo))
 
     def _resolve(
@@ -200,7 +200,7 @@ class RedisProtocol:
     def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
         """See ``Backend``."""
         record = self._record(
-            (yield Script("extend", [self._key("open"), self._key(f"r:{id_}")], [self._time(), id_, ttl]))
+            (yield Script("extend", [self.key("open"), self.key(f"r:{id_}")], [self._time(), id_, ttl]))
         )
         if record is None:
             raise ReservationNotFoundError(id_)
@@ -215,12 +215,13 @@ class RedisProtocol:
         if now == "":
             seconds, micros = yield Command(("TIME",))
             now = self._note_server_time(int(seconds) * 1000 + int(micros) // 1000)
-        over = yield Command(("ZRANGEBYSCORE", self._key("open"), "-inf", now, "LIMIT", 0, limit))
+        # One by one, not in a script: ``rules`` decides each, as for every other verb.
+        over = yield Command(("ZRANGEBYSCORE", self.key("open"), "-inf", now, "LIMIT", 0, limit))
         swept = 0
         for name in over:
             id_ = name.decode()
-            self._recent.pop(id_, None)
-            record = self._record((yield Command(("HGETALL", self._key(f"r:{id_}")))))
+            self._recent.pop(id_, None)  # another process may have resolved it
+            record = self._record((yield Command(("HGETALL", self.key(f"r:{id_}")))))
             if record is not None and record.state == "pending":
                 amount = record.amount if charge else 0
                 # a replay: somebody else resolved it in the meantime
@@ -231,7 +232,7 @@ class RedisProtocol:
         """See ``Backend``."""
         booked: list[str] = []
         if scopes is None:
-            names = yield Command(("SMEMBERS", self._key("accounts")))
+            names = yield Command(("SMEMBERS", self.key("accounts")))
             accounts = [encoding.parse_account(name.decode()) for name in names]
             booked = sorted(scope for scope, window in accounts if window == LIFETIME)
         for _ in range(_MAX_STALE):
@@ -240,7 +241,7 @@ class RedisProtocol:
             args: list[Any] = [self._time(), version, plan.start, plan.until]
             for posting in plan.postings:
                 args += posting.cell, posting.first_cell
-            keys = [self._key("budgets"), *(self._key(f"a:{_account(posting)}") for posting in plan.postings)]
+            keys = [self.key("budgets"), *(self.key(f"a:{_account(posting)}") for posting in plan.postings)]
             answer, now, *sums = yield Script("read", keys, args)
             if answer == b"sums":
                 totals = tuple(
@@ -254,7 +255,7 @@ class RedisProtocol:
     def read_block(self, after: int) -> CommandFlow[list[tuple[bytes, dict[bytes, bytes]]]]:
         """Read the next rows of the stream."""
         found: list[tuple[bytes, dict[bytes, bytes]]]
-        found = yield Command(("XRANGE", self._key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
+        found = yield Command(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
         return found
 
     def set_budget(self, budget: Budget) -> CommandFlow[None]:
@@ -268,8 +269,8 @@ class RedisProtocol:
     def _amend(self, key: tuple[str, str], budget: Budget | None) -> CommandFlow[bool]:
         """Set or remove a budget; return whether it changed. Rows are counted without a lock, then the newer ones."""
         stream: list[tuple[bytes, dict[bytes, bytes]]] = []
-        for _ in range(1000):
-            fields = yield Command(("HGETALL", self._key("budgets")))
+        for _ in range(1000):  # other processes append rows while these are counted
+            fields = yield Command(("HGETALL", self.key("budgets")))
             self._refresh_budgets(0, [part for pair in fields.items() for part in pair])
             version, index = self._known
             budgets = {known.key: known for known in index.budgets}
@@ -280,7 +281,7 @@ class RedisProtocol:
                 budgets[key] = budget
             changed = budget or before
             args: list[Any]
-            keys, args = [self._key("budgets"), self._key("seq"), self._key("accounts")], [version, ""]
+            keys, args = [self.key("budgets"), self.key("seq"), self.key("accounts")], [version, ""]
             args += encoding.account_name(*key), "" if budget is None else encoding.encode_budget(budget)
             moved = before is None or budget is None or before.timezone != budget.timezone
             if changed is not None and moved and key[1] != LIFETIME:
@@ -291,7 +292,7 @@ class RedisProtocol:
                 args[1] = str(last)
                 names, cells = yield from self._refilled(changed, BudgetIndex(budgets.values()), stream)
                 for name in names:
-                    keys.append(self._key(f"a:{name}"))
+                    keys.append(self.key(f"a:{name}"))
                     flat = [part for field in cells.get(name, {}).items() for part in field]
                     args += name, len(flat), *flat
             answer, *_ = yield Script("amend", keys, args)
@@ -311,7 +312,7 @@ class RedisProtocol:
             cells[encoding.account_name(scope, window)] = fields
             for cell, (settled, pending) in sums.items():
                 fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
-        accounts = yield Command(("SMEMBERS", self._key("accounts")))
+        accounts = yield Command(("SMEMBERS", self.key("accounts")))
         stale = [
             name.decode() for name in accounts
             for scope, its_window in [encoding.parse_account(name.decode())]
@@ -323,7 +324,8 @@ class RedisProtocol:
         """Return whether a row passes the filters of ``rows``."""
         return (since is None or row.at * 1000 >= since) and (scope is None or scope in row.scopes)
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """Return the key of a name of this tenant; the braces put all of them into one slot of a cluster."""
         return f"{self._tag}:{name}"
 
     def _keys(self, id_: str, laid: _ScriptArguments) -> list[str]:
@@ -337,7 +339,7 @@ class RedisProtocol:
                 self._plans.clear()
             laid = _ScriptArguments(plan, [], [], [])
             for posting in plan.postings:
-                laid.keys.append(self._key(f"a:{_account(posting)}"))
+                laid.keys.append(self.key(f"a:{_account(posting)}"))
                 place = _account(posting), posting.cell, posting.first_cell
                 laid.limits.extend((*place, "" if posting.limit is None else int(posting.limit)))
                 laid.warns.extend((*place, "" if posting.warn is None else int(posting.warn)))
@@ -359,7 +361,7 @@ class RedisProtocol:
     def _refresh_budgets(self, now: int, flat: list[bytes]) -> None:
         """Take budgets and time from the reply to a stale plan."""
         fields = encoding.hash_fields(flat)
-        if b"version" not in fields:
+        if b"version" not in fields:  # without this check, lost budgets would look like no budgets
             raise LedgerUnavailableError(self.url, "its keys are gone: was the server flushed, or does it evict?")
         if now:
             self._note_server_time(now)

@@ -44,7 +44,7 @@ _CARRY = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_LATEST = 2**62
+_LATEST = 2**62  # above every row number
 
 
 class _ArchiveRecord(NamedTuple):
@@ -159,12 +159,14 @@ class Archive:
     def _carry(self, record: _ArchiveRecord, ids: list[list[ArchivedRow]], db: sqlite3.Connection) -> None:
         sums = roll_up(ids, self._summary, self._bucket_ms, lambda last: f"archive-{record.number}-{last.seq}")
         seqs = [(line.seq,) for lines in ids for line in lines]
+        # The count proves that no row left in another way since the file was written.
         if seqs and db.executemany("DELETE FROM entry WHERE seq = ?", seqs).rowcount != len(seqs):
             raise sqlite3.IntegrityError("rows that were to be archived are gone")
         db.executemany(_CARRY, [(self._tenant, *line[1:]) for line in sums])
         db.execute("UPDATE archive SET carried = carried + ? WHERE id = ?", (len(sums), record.number))
 
     def _bucket_ms(self, created: int) -> int:
+        # Finer where windows may still count the rows: a bucket must not straddle the start of one.
         return QUARTER if created >= self._recent else DAY
 
     def _lines(self, record: _ArchiveRecord, *, backwards: bool = False) -> Iterator[ArchivedRow]:

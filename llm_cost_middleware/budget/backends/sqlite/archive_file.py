@@ -52,6 +52,7 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Archiv
             count = settled = 0
             file.write(_line(header))
             for line in rows():
+                # surrogateescape: memos are any bytes, JSON is text
                 file.write(_line(line._asdict() | {"memo": line.memo.decode(errors="surrogateescape")}))
                 count, settled = count + 1, settled + line.settled
             file.write(_line({"rows": count, "settled": settled}))

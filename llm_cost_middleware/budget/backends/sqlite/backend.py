@@ -30,7 +30,7 @@ from llm_cost_middleware.budget.rules import (
     rebuild_totals,
     resolve,
     scope_matches,
-)
+)  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -185,6 +185,7 @@ class SQLiteBackend:
             if posting.warn is None or self._counted(db, posting)[0] < posting.warn:
                 continue
             account = self._account(db, posting.scope, posting.window)
+            # The row count tells whether this process was the first to cross: one of them warns.
             marked = db.execute(
                 "UPDATE account SET warned = ? WHERE id = ? AND warned < ?", (posting.cell, account, posting.first_cell)
             )
@@ -229,7 +230,7 @@ class SQLiteBackend:
         """See ``Backend``."""
         now = int(self._now() * 1000)
         with self._file.reading() as db:
-            index = self._load(db)
+            index = self._load(db)  # not ``_current``: that cache belongs to the writer
             if scopes is None:
                 booked = db.execute(
                     "SELECT scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, LIFETIME)
@@ -263,6 +264,7 @@ class SQLiteBackend:
             "SELECT seq, replace(kind, 'lapse', 'expire'), id, at, amount, scopes, status, created, memo FROM entry"  # noqa: S608 - fixed text
             f" WHERE {where} ORDER BY seq LIMIT {_BLOCK}"
         )
+        # A snapshot of its own: a caller who reads slowly must not hold up ``read``.
         with self._file.snapshot() as db:
             while True:
                 block = db.execute(query, (self._tenant, seq, *filters)).fetchall()
@@ -279,6 +281,8 @@ class SQLiteBackend:
         now = int(self._now() * 1000)
         with self._file.reading() as db:
             windows = {(budget.window, budget.timezone) for budget in self._load(db).budgets} | {("month", "UTC")}
+        # The month, because a budget that is set later must find its rows; a day less, because no bucket of a day may
+        # reach into a window that still counts.
         recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
         return Archive(self._file, self._tenant, self._name, recent, summary).run(min(before, now), path)
 
@@ -365,6 +369,7 @@ class SQLiteBackend:
         account = self._accounts.get((scope, window))
         if account is None:
             key = self._tenant, scope, window
+            # IGNORE: another process may have made it.
             db.execute("INSERT OR IGNORE INTO account (tenant, scope, window) VALUES (?, ?, ?)", key)
             row = db.execute("SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key).fetchone()
             account = self._accounts[scope, window] = int(row[0])
@@ -385,11 +390,8 @@ class SQLiteBackend:
 
 
 def _sums(db: sqlite3.Connection, account: int, posting: AccountPosting) -> tuple[int, int]:
-    if posting.rolling:
-        row = db.execute(_ROLLING_SUMS, (account, posting.first_cell)).fetchone()
-    else:
-        row = db.execute(_SUMS, (account, posting.cell)).fetchone()
-    return row or (0, 0)
+    query, cell = (_ROLLING_SUMS, posting.first_cell) if posting.rolling else (_SUMS, posting.cell)
+    return db.execute(query, (account, cell)).fetchone() or (0, 0)
 
 
 def _tenant_id(name: str, db: sqlite3.Connection) -> int:

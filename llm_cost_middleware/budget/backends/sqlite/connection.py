@@ -42,8 +42,10 @@ def translate_errors(url: str) -> Iterator[None]:
 
 def connect(path: Path, *, full: bool) -> sqlite3.Connection:
     """Open a connection in autocommit mode, for use by any one thread at a time."""
+    # Autocommit, because sqlite3's own BEGIN is deferred: two readers that turn into writers would fail as locked.
     connection = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    # NORMAL survives a crash of the process, but not a power cut.
     connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
     if full:
         connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the platter
@@ -72,7 +74,7 @@ def migrate(connection: sqlite3.Connection, url: str) -> None:
     script = "".join(
         f"{step};\nPRAGMA user_version = {number};\n" for number, step in enumerate(steps, 1) if number > found
     )
-    try:
+    try:  # in one transaction: a crash leaves the old version whole
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}COMMIT;")
     except sqlite3.Error:
         if connection.in_transaction:

@@ -30,13 +30,14 @@ Step = Callable[[sqlite3.Connection], T]
 PATIENCE_S = 30.0
 """Seconds that a call may wait in the queue."""
 
-_BATCH = 256
+_BATCH = 256  # bounds how long one process keeps the others waiting
 
 
 class FileLock:
     """Lock between processes: an exclusive ``flock`` on a side file. The system releases it when a process dies."""
 
     def __init__(self, path: Path) -> None:
+        # CLOEXEC: a program that is started from here must not keep the lock.
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def acquire(self, *, wait: bool) -> bool:
@@ -137,6 +138,7 @@ class GroupCommitWriter:
             self._commit_turn()
             return
         if self._thread is None:
+            # A daemon: it may be waiting in flock when the process ends.
             self._thread = Thread(target=self._wait_for_turns, name="llm-cost-ledger-queue", daemon=True)
             self._thread.start()
         self._turns_wanted.release()
@@ -214,7 +216,7 @@ class GroupCommitWriter:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
-                job.error = None
+                job.error = None  # of an earlier try that was rolled back
                 try:
                     job.result = job.step(connection)
                 except LLMCostError as error:  # a refusal is a result: the others still commit
@@ -223,7 +225,7 @@ class GroupCommitWriter:
                     raise _StepError(error) from error
             connection.execute("COMMIT")
         except BaseException:
-            self._drop_caches()
+            self._drop_caches()  # they were filled from rows that are not there any more
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")

@@ -142,6 +142,7 @@ class LedgerFile:
         self._start()
 
 
+# By durability too: its pragma is set per connection.
 _registry: WeakValueDictionary[tuple[Path, bool], LedgerFile] = WeakValueDictionary()
 _registry_lock = Lock()
 _disconnected: list[LedgerFile] = []
