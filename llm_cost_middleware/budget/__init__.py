@@ -7,4 +7,8 @@ This package knows money, scopes and time. It never sees a model, a token or a p
 ``backend``  contract of a storage: six verbs, and optional abilities
 ``backends`` the storages: memory, SQLite, Redis
 ``ledger``   the façades ``Ledger`` and ``AsyncLedger``, and ``hold()``
+
+To add a storage: write the verbs of ``backend.Backend`` (``backends/memory.py`` is the shortest), prove the class with
+``testing.LedgerBackendTests``, and give it the scheme of a URL: a row in ``ledger/schemes.py``, or ``Ledger.register``
+from outside the package.
 """

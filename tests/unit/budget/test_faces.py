@@ -1,11 +1,14 @@
 """The blocking and the asynchronous façade take the same arguments."""
 
 from inspect import get_annotations, signature
+from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
+from llm_cost_middleware.budget import backends
 from llm_cost_middleware.budget.backend import AsyncBackend, Backend
-from llm_cost_middleware.budget.ledger import AsyncHold, AsyncLedger, Hold, Ledger
+from llm_cost_middleware.budget.ledger import AsyncHold, AsyncLedger, Hold, Ledger, schemes
 
 BLOCKING_ONLY = {"archive", "backend", "blocks", "close", "__enter__", "__exit__", "options"}
 ASYNC_ONLY = {"over", "aclose", "__aenter__", "__aexit__"}
@@ -28,3 +31,11 @@ def test_both_faces_have_the_same_signatures(one, other):
             for verb in (first, second)
         ]
         assert shapes[0] == (shapes[1][0], shapes[1][1].replace("Async", "")), name
+
+
+def test_every_backend_has_a_scheme_and_runs_the_conformance_suite():
+    """A storage that is forgotten in either place fails here."""
+    names = {module.name for module in iter_modules(backends.__path__)}
+    assert names <= {*schemes._BUILT_IN}
+    tests = Path(__file__).parents[2] / "conformance"
+    assert names == {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} - {"out_of_tree"}

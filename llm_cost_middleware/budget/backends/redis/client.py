@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.protocol import Command, CommandFlow, RedisProtocol, Script
+from llm_cost_middleware.budget.backends.redis.protocol import CommandFlow, RedisCommand, RedisProtocol, RedisScript
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
@@ -130,10 +130,10 @@ class RedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = self.execute(command)
 
-    def execute(self, command: Script | Command) -> Any:
+    def execute(self, command: RedisScript | RedisCommand) -> Any:
         """Run one command. A script that is not in the server's cache is sent in full."""
         try:
-            if isinstance(command, Command):
+            if isinstance(command, RedisCommand):
                 return self._client.execute_command(*command.words)
             text, digest = load_script(command.name)
             try:  # by its hash, which saves sending the text; a restarted server knows none
@@ -192,9 +192,9 @@ class AsyncRedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = await self._execute(command)
 
-    async def _execute(self, command: Script | Command) -> Any:
+    async def _execute(self, command: RedisScript | RedisCommand) -> Any:
         try:
-            if isinstance(command, Command):
+            if isinstance(command, RedisCommand):
                 return await self._client.execute_command(*command.words)
             text, digest = load_script(command.name)
             try:
@@ -238,12 +238,12 @@ class RedisJournal:
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """See ``Journal``."""
         words = "XADD", self._key(kind), "MAXLEN", "~", _JOURNAL_LENGTH, "*", "id", id_, "at", repr(at), "data", data
-        self._backend.execute(Command(words))
+        self._backend.execute(RedisCommand(words))
 
     def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
         """See ``Journal``."""
         start = "-"
-        while block := self._backend.execute(Command(("XRANGE", self._key(kind), start, "+", "COUNT", 500))):
+        while block := self._backend.execute(RedisCommand(("XRANGE", self._key(kind), start, "+", "COUNT", 500))):
             for stream_id, fields in block:
                 start = f"({stream_id.decode()}"
                 at = float(fields[b"at"])

@@ -42,7 +42,7 @@ _MAX_STALE = 50  # consecutive "stale" replies before giving up
 _BLOCK = 500
 
 
-class Script(NamedTuple):
+class RedisScript(NamedTuple):
     """Script of ``lua/`` to run."""
 
     name: str
@@ -50,7 +50,7 @@ class Script(NamedTuple):
     args: list[Any]
 
 
-class Command(NamedTuple):
+class RedisCommand(NamedTuple):
     """Plain command to run."""
 
     words: tuple[Any, ...]
@@ -66,7 +66,7 @@ class _ScriptArguments(NamedTuple):
 
 
 T = TypeVar("T")
-CommandFlow = Generator[Script | Command, Any, T]
+CommandFlow = Generator[RedisScript | RedisCommand, Any, T]
 
 
 class RedisProtocol:
@@ -87,13 +87,13 @@ class RedisProtocol:
 
     def initialise(self) -> CommandFlow[None]:
         """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
-        yield Command(("HSETNX", self.key("budgets"), "schema", SCHEMA))
-        yield Command(("HSETNX", self.key("budgets"), "version", 1))
-        found = int((yield Command(("HGET", self.key("budgets"), "schema"))))
+        yield RedisCommand(("HSETNX", self.key("budgets"), "schema", SCHEMA))
+        yield RedisCommand(("HSETNX", self.key("budgets"), "version", 1))
+        found = int((yield RedisCommand(("HGET", self.key("budgets"), "schema"))))
         if found > SCHEMA:
             raise LedgerVersionError(self.url, found, SCHEMA)
         if found < SCHEMA:  # all that it has is readable; from here on older versions would misread what is written
-            yield Command(("HSET", self.key("budgets"), "schema", SCHEMA))
+            yield RedisCommand(("HSET", self.key("budgets"), "schema", SCHEMA))
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
@@ -105,7 +105,7 @@ class RedisProtocol:
             plan = index.posting_plan(scopes, self._now())
             args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, int(fresh)]
             laid = self._script_arguments(scopes, plan)
-            answer, *facts = yield Script("reserve", self._keys(id_, laid), args + laid.limits)
+            answer, *facts = yield RedisScript("reserve", self._keys(id_, laid), args + laid.limits)
             if answer == b"held":
                 now = self._note_server_time(facts[0])
                 record = ReservationRecord(id_, scopes, amount, now, now + ttl)
@@ -134,7 +134,7 @@ class RedisProtocol:
         """See ``Backend``."""
         record = self._recent.pop(id_, None)
         if record is None and verb != "book":
-            record = self._record((yield Command(("HGETALL", self.key(f"r:{id_}")))))
+            record = self._record((yield RedisCommand(("HGETALL", self.key(f"r:{id_}")))))
         return (yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo))
 
     def _resolve(
@@ -167,7 +167,7 @@ class RedisProtocol:
                 plan.start, plan.until, writer,
             ]  # fmt: skip
             laid = self._script_arguments(target.scopes, plan)
-            answer, *facts = yield Script("resolve", self._keys(id_, laid), args + laid.warns)
+            answer, *facts = yield RedisScript("resolve", self._keys(id_, laid), args + laid.warns)
             if answer == b"done":
                 now, _, *names = facts
                 return self._resolved(target, verb, transition, amount, status, self._note_server_time(now), names)
@@ -200,7 +200,7 @@ class RedisProtocol:
     def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
         """See ``Backend``."""
         record = self._record(
-            (yield Script("extend", [self.key("open"), self.key(f"r:{id_}")], [self._time(), id_, ttl]))
+            (yield RedisScript("extend", [self.key("open"), self.key(f"r:{id_}")], [self._time(), id_, ttl]))
         )
         if record is None:
             raise ReservationNotFoundError(id_)
@@ -213,15 +213,15 @@ class RedisProtocol:
         """See ``Backend``."""
         now = self._time()
         if now == "":
-            seconds, micros = yield Command(("TIME",))
+            seconds, micros = yield RedisCommand(("TIME",))
             now = self._note_server_time(int(seconds) * 1000 + int(micros) // 1000)
         # One by one, not in a script: ``rules`` decides each, as for every other verb.
-        over = yield Command(("ZRANGEBYSCORE", self.key("open"), "-inf", now, "LIMIT", 0, limit))
+        over = yield RedisCommand(("ZRANGEBYSCORE", self.key("open"), "-inf", now, "LIMIT", 0, limit))
         swept = 0
         for name in over:
             id_ = name.decode()
             self._recent.pop(id_, None)  # another process may have resolved it
-            record = self._record((yield Command(("HGETALL", self.key(f"r:{id_}")))))
+            record = self._record((yield RedisCommand(("HGETALL", self.key(f"r:{id_}")))))
             if record is not None and record.state == "pending":
                 amount = record.amount if charge else 0
                 # a replay: somebody else resolved it in the meantime
@@ -232,7 +232,7 @@ class RedisProtocol:
         """See ``Backend``."""
         booked: list[str] = []
         if scopes is None:
-            names = yield Command(("SMEMBERS", self.key("accounts")))
+            names = yield RedisCommand(("SMEMBERS", self.key("accounts")))
             accounts = [encoding.parse_account(name.decode()) for name in names]
             booked = sorted(scope for scope, window in accounts if window == LIFETIME)
         for _ in range(_MAX_STALE):
@@ -242,7 +242,7 @@ class RedisProtocol:
             for posting in plan.postings:
                 args += posting.cell, posting.first_cell
             keys = [self.key("budgets"), *(self.key(f"a:{_account(posting)}") for posting in plan.postings)]
-            answer, now, *sums = yield Script("read", keys, args)
+            answer, now, *sums = yield RedisScript("read", keys, args)
             if answer == b"sums":
                 totals = tuple(
                     AccountTotals(posting.scope, posting.window, int(settled), int(pending))
@@ -255,7 +255,7 @@ class RedisProtocol:
     def read_block(self, after: int) -> CommandFlow[list[tuple[bytes, dict[bytes, bytes]]]]:
         """Read the next rows of the stream."""
         found: list[tuple[bytes, dict[bytes, bytes]]]
-        found = yield Command(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
+        found = yield RedisCommand(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
         return found
 
     def set_budget(self, budget: Budget) -> CommandFlow[None]:
@@ -270,7 +270,7 @@ class RedisProtocol:
         """Set or remove a budget; return whether it changed. Rows are counted without a lock, then the newer ones."""
         stream: list[tuple[bytes, dict[bytes, bytes]]] = []
         for _ in range(1000):  # other processes append rows while these are counted
-            fields = yield Command(("HGETALL", self.key("budgets")))
+            fields = yield RedisCommand(("HGETALL", self.key("budgets")))
             self._refresh_budgets(0, [part for pair in fields.items() for part in pair])
             version, index = self._known
             budgets = {known.key: known for known in index.budgets}
@@ -295,7 +295,7 @@ class RedisProtocol:
                     keys.append(self.key(f"a:{name}"))
                     flat = [part for field in cells.get(name, {}).items() for part in field]
                     args += name, len(flat), *flat
-            answer, *_ = yield Script("amend", keys, args)
+            answer, *_ = yield RedisScript("amend", keys, args)
             if answer == b"done":
                 return True
         raise self._stale_too_often()
@@ -312,7 +312,7 @@ class RedisProtocol:
             cells[encoding.account_name(scope, window)] = fields
             for cell, (settled, pending) in sums.items():
                 fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
-        accounts = yield Command(("SMEMBERS", self.key("accounts")))
+        accounts = yield RedisCommand(("SMEMBERS", self.key("accounts")))
         stale = [
             name.decode() for name in accounts
             for scope, its_window in [encoding.parse_account(name.decode())]
