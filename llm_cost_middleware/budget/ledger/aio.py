@@ -70,8 +70,8 @@ class AsyncLedger(LedgerArguments):
         on_expiry: OnExpiry = "charge",
     ) -> Self:
         """Open a ledger, as ``Ledger.open``; a plain call, not awaited."""
-        scheme, options = read_options(url, clock, tenant, durability)
-        return cls(scheme.aopen(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        (_, factory), options = read_options(url, clock, tenant, durability)
+        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
 
     @classmethod
     def over(cls, ledger: Ledger) -> Self:

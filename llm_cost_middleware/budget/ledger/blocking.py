@@ -88,8 +88,8 @@ class Ledger(LedgerArguments):
             LedgerUnavailableError: The storage does not answer or cannot be written.
             LedgerVersionError: It was written by a newer version.
         """
-        scheme, options = read_options(url, clock, tenant, durability)
-        return cls(scheme.open(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        (factory, _), options = read_options(url, clock, tenant, durability)
+        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
 
     register = staticmethod(register)
 

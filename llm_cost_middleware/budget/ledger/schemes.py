@@ -29,19 +29,11 @@ BackendFactory = Callable[[LedgerOptions], Backend]
 AsyncBackendFactory = Callable[[LedgerOptions], AsyncBackend]
 
 
-class Scheme(NamedTuple):
-    """Factories of a scheme. Without an asynchronous one, ``AsyncAdapter`` serves event loops."""
+Scheme = tuple[BackendFactory, AsyncBackendFactory]
 
-    make: BackendFactory
-    amake: AsyncBackendFactory | None = None
 
-    def open(self, options: LedgerOptions) -> Backend:
-        """Make a backend."""
-        return self.make(options)
-
-    def aopen(self, options: LedgerOptions) -> AsyncBackend:
-        """Make a backend for one event loop."""
-        return self.amake(options) if self.amake is not None else AsyncAdapter(self.make(options))
+def _scheme(factory: BackendFactory, async_factory: AsyncBackendFactory | None = None) -> Scheme:
+    return factory, async_factory or (lambda options: AsyncAdapter(factory(options)))
 
 
 # Each factory imports its own module: no driver is loaded for a ledger that is not used.
@@ -74,9 +66,9 @@ def _aredis(options: LedgerOptions) -> AsyncBackend:
 
 
 _BUILT_IN = {
-    "memory": Scheme(_memory),
-    "sqlite": Scheme(_sqlite),
-    **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), Scheme(_redis, _aredis)),
+    "memory": _scheme(_memory),
+    "sqlite": _scheme(_sqlite),
+    **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), _scheme(_redis, _aredis)),
 }
 _schemes = dict(_BUILT_IN)
 
@@ -94,7 +86,7 @@ def register(scheme: str, factory: BackendFactory, async_factory: AsyncBackendFa
     """
     if not _SCHEME.match(scheme) or scheme in _BUILT_IN:
         raise ConfigurationError(f"{scheme!r} is no scheme of a URL, or one of this package", key="scheme")
-    _schemes[scheme] = Scheme(factory, async_factory)
+    _schemes[scheme] = _scheme(factory, async_factory)
 
 
 def is_memory(url: str) -> bool:

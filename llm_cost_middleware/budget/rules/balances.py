@@ -119,11 +119,7 @@ def headroom(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> 
     return Headroom(NanoUSD(min(rest for rest, _ in left)), share)
 
 
-def available(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> NanoUSD | None:
+def available(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> NanoUSD | None:
     """Return the least that any budget of these accounts has left; ``None`` where no budget limits them."""
-    left = [
-        budget.limit_nanousd - settled - pending
-        for scope, window, settled, pending in totals
-        if (budget := index.for_scope(scope).get(window)) is not None
-    ]
-    return NanoUSD(min(left)) if left else None
+    room = headroom(index, now, totals)
+    return None if room is None else room.available_nanousd
