@@ -16,7 +16,7 @@ from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
-from llm_cost_middleware.config.settings import read_settings
+from llm_cost_middleware.config.settings import open_ledger, read_settings
 from llm_cost_middleware.errors import (
     ConfigurationError,
     LedgerError,
@@ -89,7 +89,9 @@ class CostPipeline:
         self.config = config = config if config is not None else CostConfig()
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._runtimes = RuntimePool(_open_ledger(config, self.clock, ledger), self.clock, owned=ledger is None)
+        self._runtimes = RuntimePool(
+            open_ledger(config.ledger, clock=self.clock, given=ledger), self.clock, owned=ledger is None
+        )
         for budget in config.budgets:
             self._runtimes.ledger.set_budget(budget)
         self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
@@ -381,18 +383,6 @@ class CostPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _open_ledger(config: CostConfig, clock: Clock, given: Ledger | Backend | None) -> Ledger:
-    if isinstance(given, Ledger):
-        return given
-    options = config.ledger
-    if given is not None:
-        return Ledger(given, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry)
-    return Ledger.open(
-        options.url, clock=clock, tenant=options.tenant, durability=options.durability,
-        hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry,
-    )  # fmt: skip
 
 
 _default: list[CostPipeline] = []

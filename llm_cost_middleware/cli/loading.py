@@ -13,6 +13,8 @@ from rich.console import Console
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
+from llm_cost_middleware.config.sections import LedgerConfig
+from llm_cost_middleware.config.settings import open_ledger as connect
 from llm_cost_middleware.errors import ConfigurationError
 
 ConfigOption = Annotated[
@@ -49,17 +51,11 @@ def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Ite
     # SQLite creates missing files: without this test a mistyped path would show an empty ledger.
     if url is not None and not new and url.startswith(_FILE) and not Path(url.removeprefix(_FILE)).exists():
         raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")
-    config = CostConfig() if url is not None else load_config(path)
-    url = url if url is not None else config.ledger.url
-    options = config.ledger
-    with Ledger.open(
-        url, tenant=options.tenant, durability=options.durability, hold_ttl_s=options.hold_ttl_s,
-        on_expiry=options.on_expiry,
-    ) as ledger:  # fmt: skip
+    with connect(load_config(path).ledger if url is None else LedgerConfig(url)) as ledger:
         if not ledger.blocks:
             err.print(
-                f"The configured ledger is {url}: it lives and ends inside the process that uses it, so there is "
-                "nothing to read here. Set url in \\[ledger], for example to sqlite:///llm-cost.db."
+                f"The configured ledger is {ledger.url}: it lives and ends inside the process that uses it, so there "
+                "is nothing to read here. Set url in \\[ledger], for example to sqlite:///llm-cost.db."
             )
             raise typer.Exit(1)
         yield ledger

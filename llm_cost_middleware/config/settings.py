@@ -1,8 +1,13 @@
-"""Settings of the call lifecycle, read from a configuration."""
+"""Settings of the call lifecycle and the ledger, made from a configuration."""
 
 from __future__ import annotations
 
+from llm_cost_middleware.budget.backend import Backend
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sections import LedgerConfig
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.lifecycle.state import Settings
 from llm_cost_middleware.money import ceil_nanousd
 
@@ -23,3 +28,22 @@ def read_settings(config: CostConfig) -> Settings:
         hold_ttl_s=config.ledger.hold_ttl_s,
         timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
     )
+
+
+def open_ledger(options: LedgerConfig, *, clock: Clock | None = None, given: Ledger | Backend | None = None) -> Ledger:
+    """Open the configured ledger; or return a given one, or one over a given backend.
+
+    Raises:
+        ConfigurationError: What is given is neither, or the URL cannot be used.
+        LedgerUnavailableError: The storage cannot be opened.
+    """
+    if isinstance(given, Ledger):
+        return given
+    if given is None:
+        return Ledger.open(
+            options.url, clock=clock, tenant=options.tenant, durability=options.durability,
+            hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry,
+        )  # fmt: skip
+    if not isinstance(getattr(given, "blocks", None), bool):  # an AsyncLedger, say
+        raise ConfigurationError(f"{given!r} is neither a backend nor a Ledger; pass Ledger.open(url)", key="ledger")
+    return Ledger(given, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry)

@@ -236,3 +236,5 @@ def test_a_pipeline_takes_a_backend_or_a_ledger_and_leaves_it_open(wrapped):
     assert not list(backend.read((LIFETIME,)).budget_index.budgets)
     asyncio.run(pipeline.aclose())
     assert not backend.closed
+    with pytest.raises(ConfigurationError, match=r"neither a backend nor a Ledger"):
+        CostPipeline(ledger=AsyncLedger.open("memory://"))
