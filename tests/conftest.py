@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
 ROOT = Path(__file__).resolve().parent.parent
+REAPER = Path(__file__).with_name("reaper.py")
+KEEPERS = b"resource_tracker"  # of multiprocessing: they end with the process that they keep house for
 
 
 def _data_folder() -> Path:
@@ -26,6 +34,54 @@ def pytest_configure():
 
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reaper(tmp_path_factory, request):
+    """Mark everything that this run starts, so that nothing outlives it, whatever ends it.
+
+    Fixtures stop their servers; a signal runs no fixture, and ``kill -9`` no handler. So the mark stands in the
+    environment that children inherit, and a process in a session of its own waits for this one to end.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    reaper = runpy.run_path(str(REAPER))
+    mark, folder = f"{os.getpid()}-{time.time_ns()}", str(tmp_path_factory.getbasetemp().resolve())
+    unmarked = {name: value for name, value in os.environ.items() if name != reaper["VARIABLE"]}
+    os.environ[reaper["VARIABLE"]] = mark
+    waiting = subprocess.Popen(
+        [sys.executable, "-IS", str(REAPER), str(os.getpid()), mark, folder],
+        # neither a signal to the group of this run nor the reaper of a run around this one may end it too early
+        env=unmarked, cwd="/", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    # A fork has the environment that this process began with, which is not marked: the kernel ends it with this thread.
+    prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
+    os.register_at_fork(after_in_child=lambda: prctl(pr_set_pdeathsig, signal.SIGKILL))
+    yield
+    request.config.started = lambda: reaper["belonging"](mark, folder)
+    request.config.reaper = waiting  # a handle that is dropped would be warned of
+
+
+def pytest_sessionfinish(session):
+    """A run whose tests are done leaves nothing for the reaper: a server that still runs is a fixture's fault."""
+    started = getattr(session.config, "started", set)
+    until = time.monotonic() + 5  # what was asked to end may still be about it
+    while left := {pid: line for pid in started() - {os.getpid()} if (line := _command_line(pid))}:
+        if time.monotonic() > until:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print("", *(f"still runs: {pid} {line}" for pid, line in left.items()), sep="\n")
+            break
+        time.sleep(0.05)
+
+
+def _command_line(pid):
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return "" if KEEPERS in line else line.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def pytest_collection_modifyitems(config, items):
