@@ -12,7 +12,7 @@ LLMCostError
 ├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
 ├── BudgetExceededError                    the money is not there
 ├── CircuitOpenError                       the breaker of a deployment is open
-├── MissingExtraError (ImportError)        an optional dependency is not installed
+├── MissingExtraError (ImportError)        a dependency is not installed
 └── LedgerError
     ├── LedgerUnavailableError             the storage does not answer, or cannot be written
     ├── LedgerVersionError                 the storage was written by a newer version
@@ -160,11 +160,19 @@ class CircuitOpenError(LLMCostError):
 
 
 class MissingExtraError(LLMCostError, ImportError):
-    """An optional dependency is not installed. The message is the command that installs it."""
+    """A dependency is not installed. The message holds the command that installs it.
 
-    def __init__(self, feature: str, extra: str) -> None:
-        self.feature, self.extra = feature, extra
-        super().__init__(f"{feature} needs an extra: pip install 'llm-cost-middleware[{extra}]'")
+    Args:
+        feature: What needs it.
+        extra: The extra that brings it; ``None`` where every installation has it.
+        package: The package that was looked for, by the name it is imported by.
+    """
+
+    def __init__(self, feature: str, extra: str | None, package: str = "") -> None:
+        self.feature, self.extra, self.package = feature, extra, package
+        wanted = f"llm-cost-middleware[{extra}]" if extra else "llm-cost-middleware"
+        lacking = f"the package {package}" if package else "an extra"
+        super().__init__(f"{feature} needs {lacking}: pip install '{wanted}'")
 
 
 class LedgerError(LLMCostError):

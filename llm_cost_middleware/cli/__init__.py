@@ -8,12 +8,18 @@ import sys
 def main() -> None:
     """Run ``llm-cost``. An error of the package ends it with one line on standard error and exit code 2."""
     # Imported here: ``import llm_cost_middleware.cli`` alone must work without the packages of the command line.
-    from rich.console import Console
-    from rich.markup import escape
+    from llm_cost_middleware.errors import LLMCostError, MissingExtraError
+    from llm_cost_middleware.extras import needed_for
 
-    from llm_cost_middleware.cli.app import app
-    from llm_cost_middleware.errors import LLMCostError
+    try:
+        with needed_for("llm-cost"):
+            from rich.console import Console
+            from rich.markup import escape
 
+            from llm_cost_middleware.cli.app import app
+    except MissingExtraError as error:  # nothing is there to print it in colour with
+        sys.stderr.write(f"llm-cost: {error}\n")
+        sys.exit(2)
     try:
         app()
     except (LLMCostError, OSError) as error:  # a file that a person named may be anything but there

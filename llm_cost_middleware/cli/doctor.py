@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from llm_cost_middleware.budget.ledger import is_memory
-from llm_cost_middleware.cli.loading import ConfigOption, load_config, out
+from llm_cost_middleware.cli.doors import try_doors
+from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -24,7 +28,6 @@ _PACKAGES = (
     *((f"langchain-{name}", "guard") for name in NAMES),
     ("litellm", "CostAwareRouter"),
     ("redis", "ledgers on redis://"),
-    ("genai-prices", "prices"),
 )
 
 
@@ -33,7 +36,7 @@ def doctor(
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
-    """Say what in this environment is not governed, which hidden retries are on, which keys are missing."""
+    """Try what is installed and configured; say what is not governed, which hidden retries are on, which keys miss."""
     table = Table("", "what", "finding", title="llm-cost doctor", title_justify="left", show_lines=False)
     findings = [*_configuration(config), *_packages(), *_surroundings()]
     for finding in findings:
@@ -43,16 +46,35 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _configuration(path: object) -> list[tuple[str, str, str]]:
+def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
     try:
-        config = load_config(path)  # type: ignore[arg-type] # typer hands over a Path
+        config = load_config(path)
     except ConfigurationError as error:
         return [(_LOOK, "configuration", str(error)), *_money(CostConfig()), *_keys(CostConfig())]
     return [
         (_GOOD, "configuration", f"mode {config.mode}, ledger {config.ledger.url}"),
+        *_ledger(path, config),
         *_money(config),
         *_keys(config),
     ]
+
+
+def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]:
+    """Whether the ledger opens; a SQLite file that is not there is not made."""
+    url = config.ledger.url
+    if url.startswith("memory:"):
+        return []  # ``_money`` has its say
+    shown = escape(url.rpartition("@")[2])
+    file = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not file.exists():
+        if os.access(file.absolute().parent, os.W_OK):
+            return [(_GOOD, "ledger", f"{shown}: made by the first call")]
+        return [(_BAD, "ledger", f"{shown}: is not there, and its folder cannot be written")]
+    try:
+        with open_ledger(path, None):
+            return [(_GOOD, "ledger", f"{shown}: opens")]
+    except (LLMCostError, OSError) as error:
+        return [(_BAD, "ledger", escape(str(error)))]
 
 
 def _money(config: CostConfig) -> list[tuple[str, str, str]]:
@@ -86,12 +108,19 @@ def _keys(config: CostConfig) -> list[tuple[str, str, str]]:
 
 
 def _packages() -> list[tuple[str, str, str]]:
-    found = []
+    """What each package is for, tried: that it is installed does not say that its door opens."""
+    found, installed = [], {}
+    for package, _ in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    shut = try_doors(tuple(installed))
     for package, use in _PACKAGES:
-        try:
-            found.append((_GOOD, package, f"{version(package)}: {use}"))
-        except PackageNotFoundError:
+        if package not in installed:
             found.append((_LOOK, package, f"not installed: no {use}"))
+        elif shut[package]:
+            found.append((_BAD, package, escape(f"{installed[package]}: no {use}: {shut[package]}")))
+        else:
+            found.append((_GOOD, package, f"{installed[package]}: {use}"))
     return found
 
 

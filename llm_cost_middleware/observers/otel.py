@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from llm_cost_middleware.errors import MissingExtraError
 from llm_cost_middleware.events import Event, Failed, Refused, Reserved, Retried, Settled, Voided
+from llm_cost_middleware.extras import needed_for
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -36,10 +36,8 @@ class OpenTelemetryObserver:
     def __init__(
         self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
-        try:
+        with needed_for("OpenTelemetryObserver"):
             from opentelemetry import metrics, trace
-        except ImportError:
-            raise MissingExtraError("OpenTelemetry", "otel") from None
         self._trace = trace
         self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
@@ -195,8 +196,9 @@ def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
     if not show:
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with needed_for("a progress bar"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:

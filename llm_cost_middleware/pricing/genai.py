@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 
 if TYPE_CHECKING:
@@ -98,15 +99,17 @@ def installed_version() -> str:
 
 
 def _bundled() -> tuple[DataSnapshot, str]:
-    from genai_prices.data import providers
-    from genai_prices.data_snapshot import DataSnapshot
+    with needed_for("a price"):
+        from genai_prices.data import providers
+        from genai_prices.data_snapshot import DataSnapshot
 
     return DataSnapshot(providers=providers, from_auto_update=False), installed_version()
 
 
 def _published(update: bool | str) -> tuple[DataSnapshot, str]:
     """Fetch the snapshot that the project publishes today; the bundled one if that fails."""
-    from genai_prices import UpdatePrices
+    with needed_for("a price"):
+        from genai_prices import UpdatePrices
 
     updater = UpdatePrices() if isinstance(update, bool) else UpdatePrices(url=update)
     try:

@@ -13,7 +13,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.complexity import GRAM_BITS
 from llm_cost_middleware.routing.labels import Label
@@ -166,14 +166,10 @@ def _normalised(counts: Matrix, rarity: Vector) -> Matrix:
 
 def _extra() -> tuple[Any, Any]:
     """Numpy and scipy.sparse, which come with scikit-learn."""
-    try:
+    with needed_for("fitting a routing policy"):
         return import_module("numpy"), import_module("scipy.sparse")
-    except ImportError:
-        raise MissingExtraError("fitting a routing policy", "learn") from None
 
 
 def _ridge() -> Any:
-    try:
+    with needed_for("fitting a routing policy"):
         return import_module("sklearn.linear_model").Ridge
-    except ImportError:
-        raise MissingExtraError("fitting a routing policy", "learn") from None

@@ -13,7 +13,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.money import USD, ceil_nanousd
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.complexity import clip, grams, shape
@@ -199,11 +200,9 @@ def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str,
 
 def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
-        try:
+        with needed_for("reading parquet"):
             import pyarrow.parquet as pq
             from pyarrow.lib import ArrowException
-        except ImportError:
-            raise MissingExtraError("reading parquet", "learn") from None
         try:
             table = pq.ParquetFile(path)
         except ArrowException as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -32,4 +33,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    with needed_for(name):
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.pipeline import CostPipeline
 
 SendCall = Callable[[list[dict[str, Any]], dict[str, Any]], None]
@@ -15,10 +15,8 @@ SendCall = Callable[[list[dict[str, Any]], dict[str, Any]], None]
 
 def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
     """Return a function that calls ``prompt | ChatAnthropic``, instrumented."""
-    try:
+    with needed_for("the demo's LangChain chain"):
         from langchain_anthropic import ChatAnthropic
-    except ImportError:
-        raise MissingExtraError("the demo's LangChain chain", "demo") from None
     from langchain_core.messages import convert_to_messages
     from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 
@@ -42,7 +40,8 @@ def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
 def router_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
     """Return a function that calls a cost-aware ``litellm.Router`` over the tiers of both providers."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
-    import litellm
+    with needed_for("the demo's router"):
+        import litellm
 
     from llm_cost_middleware.integrations.litellm import CostAwareRouter, router_config
 

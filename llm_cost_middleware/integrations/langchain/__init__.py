@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from llm_cost_middleware.extras import needed_for
+
 if TYPE_CHECKING:
     from llm_cost_middleware.integrations.langchain.agents import CostMiddleware
     from llm_cost_middleware.integrations.langchain.batches import batch_progress
@@ -48,4 +50,5 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    with needed_for(name):
+        return getattr(import_module(f"{__name__}.{home}"), name)

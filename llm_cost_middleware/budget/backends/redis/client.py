@@ -14,7 +14,8 @@ from llm_cost_middleware.budget.backends.redis import encoding
 from llm_cost_middleware.budget.backends.redis.protocol import CommandFlow, RedisCommand, RedisProtocol, RedisScript
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
+from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
+from llm_cost_middleware.extras import needed_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def redacted(url: str) -> str:
 
 def _connect(url: str, *, asynchronous: bool) -> Any:
     """Make a client of redis-py that reconnects and sends again: every command of the protocol may be sent twice."""
-    try:
+    with needed_for("a ledger on Redis"):
         from redis.backoff import ExponentialBackoff
         from redis.exceptions import ConnectionError as Lost
         from redis.exceptions import TimeoutError as TooLate
@@ -50,8 +51,6 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
         else:
             from redis import Redis, RedisCluster  # type: ignore[assignment]  # the same names, blocking
             from redis.retry import Retry  # type: ignore[assignment]
-    except ImportError:
-        raise MissingExtraError("a ledger on Redis", "redis") from None
     options: dict[str, Any] = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
     try:
         if url.startswith("redis+cluster://"):

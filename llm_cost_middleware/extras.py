@@ -1,0 +1,37 @@
+"""Where an optional dependency enters: one place that turns its absence into a sentence with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llm_cost_middleware.errors import MissingExtraError
+
+EXTRA_OF = {
+    "aiohttp": None, "anthropic": None, "genai_prices": None, "langchain_core": None, "litellm": None, "openai": None,
+    "rich": None, "typer": None,
+    "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
+    "langchain_litellm": "langchain", "langchain_openai": "langchain",
+    "fastapi": "proxy", "redis": "redis", "opentelemetry": "otel", "numpy": "learn", "pyarrow": "learn",
+    "scipy": "learn", "sklearn": "learn", "hypothesis": "tools", "pytest": "tools",
+}  # fmt: skip
+"""The extra that brings a package, by the name it is imported by; ``None`` where every installation has it."""
+
+
+@contextmanager
+def needed_for(feature: str) -> Iterator[None]:
+    """Import what ``feature`` needs inside this.
+
+    A package that is installed but fails at import is another matter: its own error passes through, for "install it"
+    would be the wrong advice.
+
+    Raises:
+        MissingExtraError: A package that an extra of ``EXTRA_OF`` brings is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        # a module that is missing from a package that is there names the module: no extra would bring it
+        if error.name not in EXTRA_OF:
+            raise
+        raise MissingExtraError(feature, EXTRA_OF[error.name], error.name) from None
