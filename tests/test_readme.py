@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def test_two_commands_do_everything():
     assert demo.endswith("llm-cost demo")
     assert tests.endswith("pytest -q")
     assert "\n" not in demo + tests
+
+
+def test_every_extra_is_in_the_table():
+    project = README.with_name("pyproject.toml")
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = TEXT.split("## Install it")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([a-z]+)`", row)} == extras.keys()
 
 
 def test_every_python_block_parses():
