@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import reaper
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
 ROOT = Path(__file__).resolve().parent.parent
-REAPER = Path(__file__).with_name("reaper.py")
 KEEPERS = b"resource_tracker"  # of multiprocessing: they end with the process that they keep house for
 
 
@@ -46,12 +45,11 @@ def _reaper(tmp_path_factory, request):
     if sys.platform != "linux":
         yield
         return
-    reaper = runpy.run_path(str(REAPER))
     mark, folder = f"{os.getpid()}-{time.time_ns()}", str(tmp_path_factory.getbasetemp().resolve())
-    unmarked = {name: value for name, value in os.environ.items() if name != reaper["VARIABLE"]}
-    os.environ[reaper["VARIABLE"]] = mark
+    unmarked = {name: value for name, value in os.environ.items() if name != reaper.VARIABLE}
+    os.environ[reaper.VARIABLE] = mark
     waiting = subprocess.Popen(
-        [sys.executable, "-IS", str(REAPER), str(os.getpid()), mark, folder],
+        [sys.executable, "-IS", reaper.__file__, str(os.getpid()), mark, folder],
         # neither a signal to the group of this run nor the reaper of a run around this one may end it too early
         env=unmarked, cwd="/", start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -60,7 +58,7 @@ def _reaper(tmp_path_factory, request):
     prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
     os.register_at_fork(after_in_child=lambda: prctl(pr_set_pdeathsig, signal.SIGKILL))
     yield
-    request.config.started = lambda: reaper["belonging"](mark, folder)
+    request.config.started = lambda: reaper.belonging(mark, folder)
     request.config.reaper = waiting  # a handle that is dropped would be warned of
 
 

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
-from llm_cost_middleware.testing.servers import server_binaries
+from redis_servers import server_binaries
 
 TESTS = Path(__file__).resolve().parent
 HOLD_OPEN = TESTS / "concurrency/calls/hold_open.py"

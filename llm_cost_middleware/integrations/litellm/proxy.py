@@ -21,7 +21,10 @@ from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
-from litellm.integrations.custom_logger import CustomLogger
+from llm_cost_middleware.extras import needed_for
+
+with needed_for("the callback of the LiteLLM proxy"):  # looked for before the modules that import it in their turn
+    from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.context import METADATA_KEY, cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError

@@ -11,8 +11,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from redis_servers import RedisServer, server_binaries
+
 from llm_cost_middleware.simulator.process import SimulatorProcess
-from llm_cost_middleware.testing.servers import RedisServer, server_binaries
 
 CONCURRENCY = Path(__file__).resolve().parents[1]
 PROXY = Path(sys.executable).with_name("litellm")
