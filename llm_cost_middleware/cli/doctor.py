@@ -62,7 +62,7 @@ def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
 def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]:
     """Whether the ledger opens; a SQLite file that is not there is not made."""
     url = config.ledger.url
-    if url.startswith("memory:"):
+    if is_memory(url):
         return []  # ``_money`` has its say
     shown = escape(url.rpartition("@")[2])
     file = Path(url.removeprefix("sqlite:///"))
