@@ -77,7 +77,7 @@ def test_a_promise_that_cannot_be_kept_is_refused(labels, models):
 
 def test_without_the_extra_the_error_says_how_to_get_it(labels, models, monkeypatch):
     def absent(name):
-        raise ImportError(name)
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
 
     monkeypatch.setattr(fitting, "import_module", absent)
     with pytest.raises(MissingExtraError, match=r"llm-cost-middleware\[learn\]"):
