@@ -66,7 +66,10 @@ class Voided(Event):
     reservation_id: str
     attempt: int
     model: str
+    kind: str
+    """Why it failed, as one of the few values of ``FailureKind``."""
     reason: str
+    """Why it failed, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Events to OpenTelemetry: a span and three metrics an attempt, by the GenAI semantic conventions.
+"""Events to OpenTelemetry: a span and three metrics per attempt, by the GenAI semantic conventions.
 
 Only the API is used: spans and metrics go wherever the application's own SDK sends them. Names are those of
 https://opentelemetry.io/docs/specs/semconv/gen-ai/; what has none there stands under ``llm_cost.``. No text of a prompt
@@ -57,7 +57,7 @@ class OpenTelemetryObserver:
         elif isinstance(event, Settled):
             self._settled(event)
         elif isinstance(event, Voided):
-            self._span(event.call_id, event.attempt, event.model, event.at, {}, error=event.reason)
+            self._span(event.call_id, event.attempt, event.model, event.at, {}, error=(event.kind, event.reason))
         elif isinstance(event, Retried):
             self._retried.add(1, {**_who(event.model), "error.type": event.kind})
         elif isinstance(event, Refused):
@@ -88,12 +88,19 @@ class OpenTelemetryObserver:
         self._span(event.call_id, event.attempt, event.model, event.at, attributes)
 
     def _span(
-        self, call_id: str, attempt: int, model: str, at: float, attributes: dict[str, Any], *, error: str | None = None
+        self,
+        call_id: str,
+        attempt: int,
+        model: str,
+        at: float,
+        attributes: dict[str, Any],
+        *,
+        error: tuple[str, str] | None = None,
     ) -> None:
         begun = self._open.pop((call_id, attempt), None)
         started = begun.at if begun is not None else at
         who = _who(model)
-        self._duration.record(max(at - started, 0.0), {**who, **({"error.type": error} if error else {})})
+        self._duration.record(max(at - started, 0.0), {**who, **({"error.type": error[0]} if error else {})})
         span = self._tracer.start_span(
             f"chat {who['gen_ai.request.model']}",
             kind=self._trace.SpanKind.CLIENT,
@@ -105,8 +112,11 @@ class OpenTelemetryObserver:
             if begun.max_tokens is not None:
                 span.set_attribute("gen_ai.request.max_tokens", begun.max_tokens)
         if error is not None:
-            span.set_attribute("error.type", error)
-            span.set_status(self._trace.StatusCode.ERROR, error)
+            kind, reason = error
+            span.set_attribute(
+                "error.type", kind
+            )  # few values, as the conventions ask
+            span.set_status(self._trace.StatusCode.ERROR, reason)
         span.end(end_time=int(at * _NANOSECONDS))
 
 

@@ -192,9 +192,10 @@ class CallRecorder:
         attempt, reservation_id = reserved.attempt, reserved.reservation_id or ""
         self.emit(
             Voided(
-                attempt.call_id, self._clock.now(), reservation_id, attempt.number, str(attempt.target), failure.reason
+                attempt.call_id, self._clock.now(), reservation_id, attempt.number, str(attempt.target), failure.kind,
+                failure.reason,
             )
-        )
+        )  # fmt: skip
 
     def retried(self, reserved: ReservedAttempt, failure: Failure, delay_s: float, following: Target) -> None:
         """An attempt failed, and another follows."""

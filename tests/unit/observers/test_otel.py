@@ -28,7 +28,8 @@ def test_every_attempt_is_a_span_with_its_tokens_and_its_cost(sim, clients):
 
     failed, answered = exporter.get_finished_spans()
     assert failed.name == answered.name == "chat claude-haiku-4-5-20251001"
-    assert failed.attributes["error.type"]
+    assert failed.attributes["error.type"] == "overloaded"
+    assert "529" in failed.status.description
     assert answered.attributes["gen_ai.provider.name"] == "anthropic"
     assert answered.attributes["gen_ai.usage.input_tokens"] == result.record.input_tokens
     assert answered.attributes["gen_ai.response.id"] == result.response.id
@@ -43,6 +44,21 @@ def test_every_attempt_is_a_span_with_its_tokens_and_its_cost(sim, clients):
     points = metrics["gen_ai.client.token.usage"].data.data_points
     assert {point.attributes["gen_ai.token.type"] for point in points} == {"input", "output"}
     assert metrics["llm_cost.retried"].data.data_points[0].value == 1
+
+
+def test_errors_are_told_apart_by_their_kind_on_metrics_too(sim, clients):
+    """``error.type`` has few values, whatever the provider's sentences say: a metric has one series for each."""
+    reader = InMemoryMetricReader()
+    observer = OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]))
+    pipeline = CostPipeline(CostConfig(), observers=[observer], clock=FakeClock())
+    for status in (529, 503, 502, 500):
+        sim.script(Fault.status(status, provider="anthropic"))
+        process(f"question {status}", pipeline, CostTracker(), client=clients["anthropic"])
+    scopes = reader.get_metrics_data().resource_metrics[0].scope_metrics
+    metrics = {metric.name: metric for scope in scopes for metric in scope.metrics}
+    points = metrics["gen_ai.client.operation.duration"].data.data_points
+    kinds = {point.attributes["error.type"] for point in points if "error.type" in point.attributes}
+    assert kinds == {"overloaded", "server_error"}
 
 
 def test_an_observer_that_fails_is_logged_and_breaks_nothing(clients, caplog):
