@@ -12,8 +12,9 @@ from typing import Any, Protocol, TypeVar
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.provider import StreamReader, UsageReading
+from llm_cost_middleware.provider import StreamReader
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
+from llm_cost_middleware.usage import UsageReport, attach_usage
 
 Rendered = TypeVar("Rendered")
 Raw = TypeVar("Raw")
@@ -43,7 +44,7 @@ class HostCall(Protocol[Rendered_co, Raw_contra]):
         """What came back: an answer with its usage, or an open stream."""
         ...
 
-    def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReading | None:
+    def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
         """The usage of an answer that arrived although sending raised, such as one that did not parse.
 
         ``None``: no answer is known to have arrived.
@@ -117,10 +118,10 @@ async def ainvoke(
     return call.deliver(answer)
 
 
-def attach_billed_usage(error: BaseException, usage: UsageReading | None) -> None:
+def attach_billed_usage(error: BaseException, usage: UsageReport | None) -> None:
     """Leave the usage of an answer on the error that came instead of it, where the lifecycle looks for it."""
     if usage is not None:
-        error.llm_cost_reading = usage  # type: ignore[attr-defined]  # errors of hosts take any attribute
+        attach_usage(error, usage)
 
 
 class ObservedStream:
@@ -166,12 +167,12 @@ class ObservedStream:
         if self._on_end is not None:
             self._on_end()
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """The usage that the chunks so far report. An unreadable count is noted: it must not break the stream."""
         try:
             return self._observer.reading()
         except UnreadableUsageError as error:
-            return UsageReading(notes=(str(error),))
+            return UsageReport(notes=(str(error),))
 
     def close(self) -> None:
         """Close the connection."""

@@ -47,12 +47,12 @@ from llm_cost_middleware.lifecycle.stages.route import RouteStage
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decisions import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.usage import UsageReport
 
 __all__ = ["BATCH_LIFETIME_S", "CostPipeline"]
 _log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ class CostPipeline:
 
     def book(
         self,
-        usage: UsageReading | NanoUSD,
+        usage: UsageReport | NanoUSD,
         target: Target,
         context: CallContext,
         *,
@@ -277,7 +277,7 @@ class CostPipeline:
         Raises:
             LedgerError: It could not be booked.
         """
-        if isinstance(usage, UsageReading):
+        if isinstance(usage, UsageReport):
             self._clerk.book(usage, target, context, booking_id=id, estimated=estimated)
         else:
             self._clerk.book_amount(usage, target.model, context, booking_id=id)
@@ -293,7 +293,7 @@ class CostPipeline:
         """
         return self._clerk.reserve_batch(provider, requests, context)
 
-    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReading) -> None:
+    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
         """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
         self._clerk.settle_batch(provider, reservation_id, usage)
 

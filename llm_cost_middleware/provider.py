@@ -12,57 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.cache_marks import CacheFields
 from llm_cost_middleware.request import Attempt, CallRequest, Endpoint
-from llm_cost_middleware.usage import TokenUsage
-
-
-class BilledItem(NamedTuple):
-    """One item on the provider's bill: a response has one, or several where it compacted, advised or fell back."""
-
-    usage: TokenUsage
-    model: str | None = None
-    """The model that this item is billed at, as the response names it; ``None``: the response's own."""
-    kind: str = "message"
-
-
-class UsageReading(NamedTuple):
-    """What a response says of its own bill. No items and no error means unknown, never zero."""
-
-    items: tuple[BilledItem, ...] = ()
-    model: str | None = None
-    """The model that answered, as the response names it."""
-    response_id: str | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-    geo: str | None = None
-    batch: bool = False
-    complete: bool = False
-    """The provider finished the answer and reported its final usage."""
-    finish_reason: str | None = None
-    error: str | None = None
-    """An error in the response's place (or at its end), in the provider's words."""
-    free: bool = False
-    """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
-    tool_calls: Mapping[str, int] | None = None
-    """Provider-side tool calls that carry a fee of their own, by the provider's item type."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the answer ends where its output cap, or the context window, cut it off."""
-        return self.finish_reason in _CUT_OFF
-
-    @property
-    def usage(self) -> TokenUsage:
-        """All items together: for reports, not for pricing."""
-        if len(self.items) == 1:
-            return self.items[0].usage
-        total = TokenUsage()
-        for item in self.items:
-            total = total + item.usage
-        return total
-
-
-_CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
+from llm_cost_middleware.usage import UsageReport
 
 
 class FailureKind(StrEnum):
@@ -139,7 +89,7 @@ class StreamReader(Protocol):
         """Take note of one event: parsed, as an SDK object, or raw in pieces cut anywhere. Never raises."""
         ...
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """The usage that the events so far report. Raises ``UnreadableUsageError`` for a count that is none."""
         ...
 
@@ -156,7 +106,7 @@ class Provider:
     """The shapes of its request bodies; the first is the one to write where nothing else decides."""
     write_prompt: Callable[[str, str], dict[str, Any]]
     """A body of the first endpoint for a system prompt, which may be empty, and a user's text."""
-    read_usage: Callable[[Any], UsageReading]
+    read_usage: Callable[[Any], UsageReport]
     """A raw JSON object, raw SSE text or bytes, or an SDK object, of any endpoint, to a reading. Never raises anything
     but ``UnreadableUsageError``."""
     read_request: Callable[[Mapping[str, Any], str], CallRequest]

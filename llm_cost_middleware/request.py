@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from llm_cost_middleware.provider import UsageReading
+from llm_cost_middleware.usage import UsageReport
 
 Endpoint = Literal["messages", "chat.completions", "responses"]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -181,7 +180,7 @@ class CallResult(NamedTuple):
     """An answer: the host's own object, and what could be read of its usage."""
 
     response: Any
-    reading: UsageReading
+    reading: UsageReport
     text: str | None = None
     """What it says, for checks that decide on an escalation; ``None`` where the host does not tell."""
     read_said: Callable[[Any], Said] | None = None
@@ -206,7 +205,7 @@ class CallStream(Protocol):
         """The chunks, for an asynchronous caller."""
         ...
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the chunks seen so far say of the usage; ``complete`` is true once the provider closed the answer."""
         ...
 

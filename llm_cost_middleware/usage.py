@@ -1,8 +1,10 @@
-"""Token usage in disjoint buckets, so that a cost is a plain sum of products."""
+"""Usage: tokens in disjoint buckets, so that a cost is a plain sum of products, and what a response reports of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,72 @@ class TokenUsage:
 _NAMES = tuple(field.name for field in fields(TokenUsage))
 
 NO_USAGE = TokenUsage()
+
+
+class BilledItem(NamedTuple):
+    """One item on the provider's bill: a response has one, or several where it compacted, advised or fell back."""
+
+    usage: TokenUsage
+    model: str | None = None
+    """The model that this item is billed at, as the response names it; ``None``: the response's own."""
+    kind: str = "message"
+
+
+class UsageReport(NamedTuple):
+    """What a response says of its own bill. No items and no error means unknown, never zero."""
+
+    items: tuple[BilledItem, ...] = ()
+    model: str | None = None
+    """The model that answered, as the response names it."""
+    response_id: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    geo: str | None = None
+    batch: bool = False
+    complete: bool = False
+    """The provider finished the answer and reported its final usage."""
+    finish_reason: str | None = None
+    error: str | None = None
+    """An error in the response's place (or at its end), in the provider's words."""
+    free: bool = False
+    """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
+    tool_calls: Mapping[str, int] | None = None
+    """Provider-side tool calls that carry a fee of their own, by the provider's item type."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer ends where its output cap, or the context window, cut it off."""
+        return self.finish_reason in _CUT_OFF
+
+    @property
+    def usage(self) -> TokenUsage:
+        """All items together: for reports, not for pricing."""
+        if len(self.items) == 1:
+            return self.items[0].usage
+        total = TokenUsage()
+        for item in self.items:
+            total = total + item.usage
+        return total
+
+
+_CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
+
+
+_ATTACHED = "_llm_cost_usage"
+
+
+def attach_usage(error: BaseException, usage: UsageReport) -> None:
+    """Attach to an exception the usage of the answer that it stands for: a host could not parse what was billed.
+
+    Called by a host's ``send``; the call is then booked at this usage. An exception that takes no attributes is left
+    as it is, and the call is booked at its reservation.
+    """
+    if hasattr(error, "__dict__"):
+        vars(error)[_ATTACHED] = usage
+
+
+def attached_usage(error: BaseException) -> UsageReport | None:
+    """The usage attached to an exception; ``None`` without one."""
+    usage = getattr(error, _ATTACHED, None)
+    return usage if isinstance(usage, UsageReport) else None

@@ -10,8 +10,8 @@ What a new host must do:
    its cap, its timeout, its cache plan, written on copies; foreign cache marks left out; every retry of the SDK and of
    the host switched off.
 4. Return ``CallResult(response, reading)``, or a ``CallStream`` whose ``reading()`` is right at any moment; ask for the
-   usage of streams where it must be asked for. Where an error belongs to an answer that was billed, set
-   ``error.llm_cost_reading``.
+   usage of streams where it must be asked for. Where an error belongs to an answer that was billed, give it
+   to ``usage.attach_usage``.
 5. Name in ``providers`` what ``send`` can really reach.
 6. Report what cannot be governed through ``pipeline.ungoverned``; where a listener can only veto and meter, use
    ``pipeline.authorize`` and end what it returns.

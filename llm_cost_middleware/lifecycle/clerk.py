@@ -18,9 +18,8 @@ from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.state import Posting
 from llm_cost_middleware.metering import PricedCall, encode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallContext, CallRequest, Target
-from llm_cost_middleware.usage import NO_USAGE
+from llm_cost_middleware.usage import NO_USAGE, UsageReport
 
 _log = logging.getLogger(__name__)
 BATCH_LIFETIME_S = 48 * 3_600
@@ -34,7 +33,7 @@ class Clerk:
         self._flow, self._stages, self._ledger, self._clock = flow, flow.stages, ledger, clock
 
     def book(
-        self, reading: UsageReading, target: Target, context: CallContext, *, booking_id: str, estimated: bool
+        self, reading: UsageReport, target: Target, context: CallContext, *, booking_id: str, estimated: bool
     ) -> None:
         """Book an answer at its cost. Raises ``LedgerError``; an answer without a known cost is logged instead."""
         priced = self._stages.price.price(reading, target.provider, target.model)
@@ -83,7 +82,7 @@ class Clerk:
         self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
         return reservation_id
 
-    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReading) -> None:
+    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> None:
         """Book the cost of a batch. What cannot be booked is logged: its reservation expires and is charged."""
         priced = self._stages.price.price(reading, provider)
         if priced.cost_nanousd is None:

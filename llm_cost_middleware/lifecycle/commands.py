@@ -12,7 +12,7 @@ from llm_cost_middleware.request import Attempt, CallStream
 
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
-    from llm_cost_middleware.provider import UsageReading
+    from llm_cost_middleware.usage import UsageReport
 
 
 class OpenedStream(NamedTuple):
@@ -64,7 +64,7 @@ class WriteLog(NamedTuple):
 class StreamEnd(NamedTuple):
     """How a stream was left, and the usage it had reported until then."""
 
-    reading: UsageReading
+    reading: UsageReport
     error: BaseException | None = None
     """What ended it; ``GeneratorExit`` where the caller walked away, ``None`` where it ran out."""
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from llm_cost_middleware.lifecycle.drivers import Flow, Runtime, drive
 from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.usage import UsageReport
 
 
 class ExternalCall:
@@ -18,14 +18,14 @@ class ExternalCall:
     def __init__(self, flow: Flow, runtime: Runtime, attempt: Attempt) -> None:
         self._flow, self._runtime, self.attempt = flow, runtime, attempt
 
-    def settle(self, reading: UsageReading) -> None:
+    def settle(self, reading: UsageReport) -> None:
         """Book the cost; where the usage is not reported, the amount that was set aside."""
         drive(self._flow, self._runtime, None, value=CallResult(None, reading))
 
     def fail(self, error: BaseException) -> None:
         """Give the money back where the error shows that nothing was billed; else book it."""
         if isinstance(error, GeneratorExit):  # a stream that was left: it would close the flow before it has settled
-            self.settle(UsageReading())
+            self.settle(UsageReport())
             return
         with suppress(BaseException):  # the error itself comes back: it is the caller's to raise
             drive(self._flow, self._runtime, None, error=error)

@@ -12,9 +12,10 @@ from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import encode_memo
-from llm_cost_middleware.provider import Failure, UsageReading
+from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.routing.outcomes import PARSE_FAILED, TRUNCATED
+from llm_cost_middleware.usage import attached_usage
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Settling:
             return None, 0
         stages, target = self._stages, reserved.target
         failure = stages.health.classify(error, target)
-        reading: UsageReading | None = getattr(error, "llm_cost_reading", None)
+        reading = attached_usage(error)
         if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
             yield from self.post(call, report, reserved, stages.price.posting(reserved, reading), retry_tokens)
             if reading.error is None:

@@ -20,11 +20,10 @@ from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import Attempt, CallRequest, Target
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class Posting(NamedTuple):
 
     amount_nanousd: NanoUSD
     status: SettlementStatus
-    reading: UsageReading | None = None
+    reading: UsageReport | None = None
     priced: PricedCall | None = None
 
 

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.metering.price import PricedCall, price_usage
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import EMPTY, Target
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 _VERSION = 1
 _TERMS = ("service_tier", "speed", "geo", "batch", "tool_calls")
@@ -59,7 +58,7 @@ def encode_memo(
     attempt: int,
     target: Target | None,
     priced: PricedCall | None = None,
-    reading: UsageReading | None = None,
+    reading: UsageReport | None = None,
 ) -> bytes:
     """Return the memo of a row as compact JSON, versioned."""
     # Written by hand, because every call writes two: ``json.dumps`` of the same content costs 67,000 instructions more
@@ -114,7 +113,7 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
     """Return the price of a row's usage by another catalogue, at the time it was booked."""
     if memo.target is None:
         return PricedCall(None, (), None, "unknown", ("the row names no model",), catalogue.version)
-    reading = UsageReading(
+    reading = UsageReport(
         items=tuple(BilledItem(item.usage, item.model, item.kind) for item in memo.items),
         complete=True,
         response_id=memo.response_id,

@@ -16,9 +16,9 @@ from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.provider import BilledItem, Provider, UsageReading
+from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.usage import NO_USAGE, TokenUsage
+from llm_cost_middleware.usage import NO_USAGE, BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import getter
 
 PriceStatus = Literal["exact", "estimated", "unknown"]
@@ -95,7 +95,7 @@ def price_response(
 
 
 def price_usage(
-    reading: UsageReading,
+    reading: UsageReport,
     provider: Provider,
     catalogue: Catalogue,
     *,
@@ -225,7 +225,7 @@ class SeenResponses:
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._keep = keep
 
-    def first(self, reading: UsageReading) -> bool:
+    def first(self, reading: UsageReport) -> bool:
         """Return whether this bill is new. Reports without a bill or an id are always new, and not remembered."""
         name = reading.response_id
         if name is None or not reading.items:
@@ -238,7 +238,7 @@ class SeenResponses:
         return True
 
 
-def max_cost_of_interrupted(reading: UsageReading, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
+def max_cost_of_interrupted(reading: UsageReport, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
     """Return the most a cut stream can have cost: its reported input with an answer of ``max_tokens``.
 
     Never more than the reserved amount, and all of it if not even the input is known.

@@ -113,9 +113,7 @@ class OpenTelemetryObserver:
                 span.set_attribute("gen_ai.request.max_tokens", begun.max_tokens)
         if error is not None:
             kind, reason = error
-            span.set_attribute(
-                "error.type", kind
-            )  # few values, as the conventions ask
+            span.set_attribute("error.type", kind)  # few values, as the conventions ask
             span.set_status(self._trace.StatusCode.ERROR, reason)
         span.end(end_time=int(at * _NANOSECONDS))
 

@@ -13,9 +13,9 @@ from typing import Any
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnreadableUsageError, UnsupportedRequestError
 from llm_cost_middleware.pipeline import BATCH_LIFETIME_S, CostPipeline
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
+from llm_cost_middleware.usage import UsageReport
 
 _KIND = "batch"
 _OVER = frozenset({"failed", "expired", "cancelled"})
@@ -77,20 +77,20 @@ class Batches:
         if batch.output_file_id:
             self._remember(batch.output_file_id, known)
         elif batch.status in _OVER:
-            self._pipeline.settle_batch(self._provider, known, UsageReading(free=True, complete=True, batch=True))
+            self._pipeline.settle_batch(self._provider, known, UsageReport(free=True, complete=True, batch=True))
 
-    def on_results_read(self, key: str, reading: UsageReading) -> None:
+    def on_results_read(self, key: str, reading: UsageReport) -> None:
         """Settle a batch whose results were read to their end. ``key``: the batch, or the file of its results."""
         known = self._find(key)
         if known is not None:
             self._pipeline.settle_batch(self._provider, known, reading)
 
-    def read(self, lines: Any) -> UsageReading:
+    def read(self, lines: Any) -> UsageReport:
         """Result lines, or their text, as one reading."""
         try:
             return self._rules.read_usage(lines)
         except UnreadableUsageError as error:
-            return UsageReading(notes=(str(error),))
+            return UsageReport(notes=(str(error),))
 
     # --- remembered ------------------------------------------------------------------------------------------------
 

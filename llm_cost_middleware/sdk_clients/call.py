@@ -9,13 +9,13 @@ from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage
 from llm_cost_middleware.lifecycle import CallOutcome
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult, Endpoint, Said
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
+from llm_cost_middleware.usage import UsageReport
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
@@ -119,11 +119,11 @@ class SdkCall:
         outer = rewrap_stream(inner, answer)
         return rewrap_response(response, outer) if self._raw else outer
 
-    def _usage(self, answer: Any) -> UsageReading:
+    def _usage(self, answer: Any) -> UsageReport:
         try:
             return self._rules.read_usage(answer.http_response.content if self._raw else fields_of(answer))
         except UnreadableUsageError as error:
-            return UsageReading(notes=(str(error),))
+            return UsageReport(notes=(str(error),))
 
     def _billing(self, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A parser that leaves on its error the usage of the answer it could not parse: that answer was billed."""

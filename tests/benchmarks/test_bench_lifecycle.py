@@ -5,10 +5,9 @@ import time
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline, CostRecord, CostTracker
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallResult
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 BOTH = frozenset({"anthropic", "openai"})
 SHORT = {"model": "smart", "messages": [{"role": "user", "content": "x" * 500}]}
@@ -19,7 +18,7 @@ LONG = {
         for turn in range(40)
     ],
 }
-READING = UsageReading(
+READING = UsageReport(
     items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), model="gpt-5-mini-2025-08-07",
     complete=True, response_id="chatcmpl-1", finish_reason="stop", service_tier="default",
 )  # fmt: skip

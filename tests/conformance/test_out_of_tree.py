@@ -14,10 +14,9 @@ from llm_cost_middleware.budget.backend import AsyncAdapter, Snapshot
 from llm_cost_middleware.budget.model import LIFETIME, Row
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import BlockingFacade, LedgerBackendTests
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 
 class Shelf:
@@ -173,7 +172,7 @@ class TestOutOfTreeFromAnEventLoop(TestOutOfTree):
 
 SHELVES = {}
 REQUEST = CallRequest("anthropic", "claude-haiku-4-5", (Message("user", (Part("text", "hi"),)),), max_tokens=10)
-READING = UsageReading((BilledItem(TokenUsage(uncached_input=3, output=7)),), "claude-haiku-4-5", complete=True)
+READING = UsageReport((BilledItem(TokenUsage(uncached_input=3, output=7)),), "claude-haiku-4-5", complete=True)
 COST = 3 * 1_000 + 7 * 5_000  # nano-dollars
 
 

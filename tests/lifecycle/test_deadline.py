@@ -7,14 +7,13 @@ import asyncio
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, Message, Part
 from llm_cost_middleware.testing import FakeClock
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 MODEL = "claude-haiku-4-5-20251001"
 REQUEST = CallRequest("anthropic", MODEL, (Message("user", (Part("text", "Count."),)),), stream=True, pinned=True)
-DONE = UsageReading(items=(BilledItem(TokenUsage(uncached_input=9, output=3)),), model=MODEL, complete=True)
+DONE = UsageReport(items=(BilledItem(TokenUsage(uncached_input=9, output=3)),), model=MODEL, complete=True)
 ANTHROPIC = frozenset({"anthropic"})
 
 
@@ -35,7 +34,7 @@ class Drip:
         await asyncio.Event().wait()
 
     def reading(self):
-        return DONE if self.told >= self._done_after else UsageReading()
+        return DONE if self.told >= self._done_after else UsageReport()
 
     def close(self):
         self.closed = True

@@ -6,9 +6,8 @@ import pytest
 
 from llm_cost_middleware import BudgetExceededError
 from llm_cost_middleware.errors import PriceNotFoundError
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 BIG = {"text_threshold": 1}
 """Every call belongs to the large tier."""
@@ -195,7 +194,7 @@ def _unpriced(house):
 
     def send(attempt):
         sent.append(attempt)
-        reading = UsageReading(
+        reading = UsageReport(
             items=(BilledItem(TokenUsage(uncached_input=10, output=5)),), model="gpt-99-next", complete=True
         )
         return CallResult("an answer", reading)

@@ -8,16 +8,15 @@ import threading
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # a fork beside threads: that is what is tried here
 ]
 REQUEST = CallRequest("anthropic", "claude-haiku-4-5", (Message("user", (Part("text", "hi"),)),), max_tokens=10)
-READING = UsageReading((BilledItem(TokenUsage(uncached_input=3, output=7)),), "claude-haiku-4-5", complete=True)
+READING = UsageReport((BilledItem(TokenUsage(uncached_input=3, output=7)),), "claude-haiku-4-5", complete=True)
 FORKS, PATIENCE_S = 20, 30
 
 

@@ -161,7 +161,6 @@ def test_a_target_that_keeps_failing_is_not_cut_off(houses):
 
 
 def _reading():
-    from llm_cost_middleware.provider import BilledItem, UsageReading
-    from llm_cost_middleware.usage import TokenUsage
+    from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
-    return UsageReading(items=(BilledItem(TokenUsage(uncached_input=10, output=5)),), complete=True)
+    return UsageReport(items=(BilledItem(TokenUsage(uncached_input=10, output=5)),), complete=True)

@@ -156,18 +156,16 @@ def test_a_second_attempt_that_does_not_fit_is_refused_and_says_what_the_first_m
 
 
 def test_an_answer_that_was_billed_and_cannot_be_read_is_booked_at_what_it_cost(houses):
-    from llm_cost_middleware.provider import BilledItem, UsageReading
     from llm_cost_middleware.request import CallRequest, Message, Part
-    from llm_cost_middleware.usage import TokenUsage
+    from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, attach_usage
 
     house = houses()
     request = CallRequest("openai", "gpt-5-mini", (Message("user", (Part("text", "hi"),)),), pinned=True)
 
     def send(_):
         error = ValueError("no JSON in it")
-        error.llm_cost_reading = UsageReading(
-            items=(BilledItem(TokenUsage(uncached_input=10, output=5)),), model="gpt-5-mini", complete=True
-        )
+        items = (BilledItem(TokenUsage(uncached_input=10, output=5)),)
+        attach_usage(error, UsageReport(items, model="gpt-5-mini", complete=True))
         raise error
 
     async def asend(attempt):

@@ -17,17 +17,16 @@ from llm_cost_middleware.budget.ledger import AsyncLedger
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.lifecycle import Runtime, adrive, drive
 from llm_cost_middleware.lifecycle.commands import HandOffStream, RunInThread, Send, WriteLog
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import FakeClock
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 BOTH = frozenset({"anthropic", "openai"})
 
 
 def _said(tokens=50, *, model=None, complete=True, finish="stop"):
     usage = TokenUsage(uncached_input=120, output=tokens)
-    return UsageReading(
+    return UsageReport(
         items=(BilledItem(usage),), model=model, complete=complete, finish_reason=finish, response_id="r1"
     )
 
@@ -79,7 +78,7 @@ def _half():
 
 
 def _dead():
-    return Stream("", _lost("openai"), UsageReading())
+    return Stream("", _lost("openai"), UsageReport())
 
 
 class Scenario(NamedTuple):
@@ -104,7 +103,7 @@ def ok(_):
 
 
 def silent(_):
-    return CallResult("an answer", UsageReading())
+    return CallResult("an answer", UsageReport())
 
 
 def fails(status, **headers):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from llm_cost_middleware.cache_marks import CacheFields
-from llm_cost_middleware.provider import BilledItem, CacheAbility, ErrorRule, FailureKind, Provider, UsageReading
+from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider
 from llm_cost_middleware.request import CallRequest, Message, Part
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 
 def read_request(body, endpoint="chat.completions"):
@@ -30,14 +30,14 @@ def read_usage(response):
     answer = json.loads(response) if isinstance(response, str | bytes) else response
     meter = answer.get("meter")
     if meter is None:
-        return UsageReading(error=json.dumps(answer.get("fault")), free="fault" in answer)
+        return UsageReport(error=json.dumps(answer.get("fault")), free="fault" in answer)
     usage = TokenUsage(uncached_input=meter["in"], output=meter["out"])
-    return UsageReading((BilledItem(usage),), model=answer["model"], complete=True, finish_reason="stop")
+    return UsageReport((BilledItem(usage),), model=answer["model"], complete=True, finish_reason="stop")
 
 
 class StreamReader:
     def __init__(self):
-        self._last = UsageReading()
+        self._last = UsageReport()
 
     def feed(self, event):
         if "meter" in event:

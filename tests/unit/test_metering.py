@@ -20,10 +20,9 @@ from llm_cost_middleware.metering import (
 )
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 NOV = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 CATALOGUE = Catalogue()
@@ -64,10 +63,10 @@ def test_shares_of_items_sum_to_the_whole_after_its_one_rounding():
 
 
 def test_the_model_of_the_response_is_priced_not_the_one_that_was_asked_for():
-    reading = UsageReading(items=(BilledItem(TokenUsage(output=1_000)),), model="gpt-5-mini-2025-08-07", complete=True)
+    reading = UsageReport(items=(BilledItem(TokenUsage(output=1_000)),), model="gpt-5-mini-2025-08-07", complete=True)
     priced = price_usage(reading, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
     assert (priced.model, priced.cost_nanousd) == ("gpt-5-mini-2025-08-07", 2_000_000)
-    nameless = UsageReading(items=(BilledItem(TokenUsage(output=1_000)),), complete=True)
+    nameless = UsageReport(items=(BilledItem(TokenUsage(output=1_000)),), complete=True)
     asked = price_usage(nameless, get_provider("openai"), CATALOGUE, at=NOV, requested_model="gpt-5-pro")
     assert asked.cost_nanousd == 120_000_000
     assert price_usage(nameless, get_provider("openai"), CATALOGUE, at=NOV).status == "unknown"
@@ -140,10 +139,10 @@ def test_a_cut_stream_is_an_estimate_of_what_was_reported():
 
 def test_what_a_cut_stream_can_have_cost_lies_between_its_input_and_the_reservation():
     rates = CATALOGUE.rates("anthropic", "claude-sonnet-4-6", at=NOV)
-    reading = UsageReading(items=(BilledItem(TokenUsage(uncached_input=1_000, output=2)),))
+    reading = UsageReport(items=(BilledItem(TokenUsage(uncached_input=1_000, output=2)),))
     assert max_cost_of_interrupted(reading, rates, 100, NanoUSD(10**9)) == 3_000_000 + 1_500_000
     assert max_cost_of_interrupted(reading, rates, 100, NanoUSD(5)) == 5
-    assert max_cost_of_interrupted(UsageReading(), rates, 100, NanoUSD(77)) == 77
+    assert max_cost_of_interrupted(UsageReport(), rates, 100, NanoUSD(77)) == 77
 
 
 def test_a_loop_of_internal_turns_is_not_priced_as_a_long_context():
@@ -208,7 +207,7 @@ def test_a_background_response_is_counted_once_however_often_it_is_retrieved():
     for name in "abc":
         assert seen.first(read(gpt({"input_tokens": 1, "output_tokens": 1}, id=name)))
     assert seen.first(done), "only the latest ids are kept"
-    assert seen.first(UsageReading(items=(BilledItem(TokenUsage()),)))
+    assert seen.first(UsageReport(items=(BilledItem(TokenUsage()),)))
 
 
 def test_a_memo_survives_its_journey_and_can_be_priced_again():

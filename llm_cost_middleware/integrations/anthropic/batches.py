@@ -8,10 +8,10 @@ from typing import Any
 
 from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.host import ObservedStream
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.sdk_clients.api import BatchRequests, Body
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.bodies import plain_body
+from llm_cost_middleware.usage import BilledItem, UsageReport
 
 _RESULTS = re.compile(r"/v1/messages/batches/([^/?]+)/results")
 
@@ -60,9 +60,9 @@ class _Results:
     def feed(self, line: Any) -> None:
         self._items.extend(self._batches.read([line]).items)
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         items = tuple(self._items)
-        return UsageReading(items=items, batch=True, complete=True, free=not items)
+        return UsageReport(items=items, batch=True, complete=True, free=not items)
 
     def settle(self) -> None:
         self._batches.on_results_read(self._id, self.reading())

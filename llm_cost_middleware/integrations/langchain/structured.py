@@ -12,6 +12,7 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Target
+from llm_cost_middleware.usage import attach_usage
 
 
 def note_bill(error: BaseException, target: Target) -> None:
@@ -35,7 +36,8 @@ def note_bill(error: BaseException, target: Target) -> None:
         except UnreadableUsageError:
             return
         if reading.items:
-            vars(error).update(llm_cost_reading=reading, llm_cost_target=str(target))
+            attach_usage(error, reading)
+            vars(error)["llm_cost_target"] = str(target)
 
 
 def wanted_class(arguments: Mapping[str, Any]) -> Any:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 RAW = "llm_cost_raw"
 """Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
@@ -24,7 +23,7 @@ _FEES = frozenset({"web_search_call", "file_search_call", "code_interpreter_call
 _IDS = ("msg_", "resp_", "chatcmpl")
 
 
-def read_result(provider: str, result: Any) -> UsageReading:
+def read_result(provider: str, result: Any) -> UsageReport:
     """What a ``ChatResult`` says of its bill."""
     output, generation = result.llm_output or {}, result.generations[0]
     message = generation.message
@@ -42,7 +41,7 @@ def read_result(provider: str, result: Any) -> UsageReading:
     return get_provider(provider).read_usage(body)
 
 
-def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = None) -> UsageReading:
+def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = None) -> UsageReport:
     """What a finished message says of its bill.
 
     Args:
@@ -62,12 +61,12 @@ def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = 
 
 def _reading(
     provider: str, usage: Mapping[str, Any], said: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
-) -> UsageReading:
+) -> UsageReport:
     free = usage.get("total_cost") == 0  # LangChain's mark of an answer out of its own cache
     counted = bool(usage.get("input_tokens")) and not free  # a gateway's zeros are no bill: nothing is free to read
     finish = said.get("finish_reason") or said.get("stop_reason") or _status(said)
     own_id = str(message_id)
-    return UsageReading(
+    return UsageReport(
         items=(BilledItem(_tokens(provider, usage, said)),) if counted else (),
         model=said.get("model_name") or said.get("model"),
         response_id=said.get("id") or (own_id if own_id.startswith(_IDS) else None),
@@ -170,10 +169,10 @@ class MeteredStream:
         if self._stamp is not None:
             said[STAMP], self._stamp, self._id = self._stamp, None, message.id
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What was seen so far."""
         if self._raw is not None:
-            reading: UsageReading = self._raw.reading()
+            reading: UsageReport = self._raw.reading()
             if reading.items or not self._usage:
                 return reading
         return _reading(self._provider, self._usage, self._said, self._id, self._fees)

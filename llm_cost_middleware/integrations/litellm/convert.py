@@ -15,10 +15,10 @@ from llm_cost_middleware.prompt_cache.breakpoints import (
     render_openai_responses,
     strip_foreign_marks,
 )
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, Target
 from llm_cost_middleware.sdk_clients.bodies import plain
+from llm_cost_middleware.usage import UsageReport
 
 _SHAPES: Mapping[Endpoint, str] = {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
 _CAPS: Mapping[Endpoint, str] = {"responses": "max_output_tokens", "messages": "max_tokens"}
@@ -78,17 +78,17 @@ class RouterCall(NamedTuple):
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}
         return {**sent, **self.switches}
 
-    def read(self, attempt: Attempt, answer: Any) -> UsageReading:
+    def read(self, attempt: Attempt, answer: Any) -> UsageReport:
         """What an answer says of its bill."""
         return self.priced(read_answer(answer, attempt.target.provider, self.endpoint))
 
-    def read_chunks(self, attempt: Attempt, stream: Any, chunks: Sequence[Any] | None) -> UsageReading:
+    def read_chunks(self, attempt: Attempt, stream: Any, chunks: Sequence[Any] | None) -> UsageReport:
         """What a chat stream has said so far, by these chunks or by its own."""
         if is_cached(stream):
             return FREE
         return self.priced(read_chunks(stream.chunks if chunks is None else chunks, attempt.target.provider))
 
-    def priced(self, reading: UsageReading) -> UsageReading:
+    def priced(self, reading: UsageReport) -> UsageReport:
         """A reading that is priced as the group is: by the group's own price where it has one."""
         if self.group is None or not self.group.alias:
             return reading

@@ -13,13 +13,13 @@ from typing import Any, Self
 from llm_cost_middleware.host import attach_billed_usage
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.usage import never_zero
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt
+from llm_cost_middleware.usage import UsageReport
 
 _LINKS = 8
 _OK = 200
-_UNSENT = UsageReading(free=True, complete=True, notes=("nothing was sent: LiteLLM lacks a package",))
+_UNSENT = UsageReport(free=True, complete=True, notes=("nothing was sent: LiteLLM lacks a package",))
 
 
 class Exchange:
@@ -64,7 +64,7 @@ class Exchange:
         if isinstance(error, Exception):
             attach_billed_usage(error, self._reading(error))
 
-    def _reading(self, error: Exception) -> UsageReading | None:
+    def _reading(self, error: Exception) -> UsageReport | None:
         behind = list(_chain(error))
         # that nothing was shown proves nothing by itself: LiteLLM shows little of the other endpoints
         lacking = any(isinstance(link, ImportError) for link in behind)
@@ -76,7 +76,7 @@ class Exchange:
                 return reading
         return None
 
-    def _read(self, text: str) -> UsageReading | None:
+    def _read(self, text: str) -> UsageReport | None:
         try:
             body = json.loads(text)
             reading = never_zero(get_provider(self._attempt.target.provider).read_usage(body))

@@ -15,13 +15,13 @@ from llm_cost_middleware.integrations.litellm.usage import extra
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.usage import UsageReport
 
 _log = logging.getLogger(__name__)
 _METADATA = ("metadata", "litellm_metadata")
 _REMEMBERED = 10_000
-NOTHING_LEFT = UsageReading(free=True, complete=True, notes=("nothing was sent",))
+NOTHING_LEFT = UsageReport(free=True, complete=True, notes=("nothing was sent",))
 
 
 @dataclass(slots=True, eq=False)
@@ -68,9 +68,9 @@ class Flights:
             flight.underway.over = True
         return flight
 
-    async def settle(self, flight: Flight, reading: UsageReading) -> None:
+    async def settle(self, flight: Flight, reading: UsageReport) -> None:
         """Book an answer; one that did not end is booked at its reservation."""
-        known = reading if reading.complete or reading.free else UsageReading(notes=reading.notes)
+        known = reading if reading.complete or reading.free else UsageReport(notes=reading.notes)
         await self._run(lambda: flight.held.settle(known))
 
     async def fail(self, flight: Flight, error: BaseException) -> None:
@@ -80,9 +80,9 @@ class Flights:
         else:
             await self._run(lambda: flight.held.fail(error))
 
-    def abandon(self, flight: Flight, reading: UsageReading) -> None:
+    def abandon(self, flight: Flight, reading: UsageReport) -> None:
         """Settle without awaiting: the task is being cancelled, and every await in it would be, too."""
-        known = reading if reading.complete else UsageReading(notes=("the client went away",))
+        known = reading if reading.complete else UsageReport(notes=("the client went away",))
         if self._blocking:
             asyncio.get_running_loop().run_in_executor(None, flight.held.settle, known)
         else:
@@ -138,7 +138,7 @@ class Watched:
             if usage is None or asked:
                 yield chunk
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the stream has said so far."""
         if self._watching:
             from llm_cost_middleware.integrations.litellm.usage import read_chunks

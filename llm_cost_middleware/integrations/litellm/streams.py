@@ -18,11 +18,11 @@ from llm_cost_middleware.integrations.litellm.usage import (
     read_chunks,
 )
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
 from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult
+from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import getter
 
 
@@ -37,7 +37,7 @@ class ChatStream:
 
     __slots__ = ("_keep_usage", "_reading", "stream")
 
-    def __init__(self, stream: Any, reading: Callable[[Any], UsageReading], *, keep_usage: bool) -> None:
+    def __init__(self, stream: Any, reading: Callable[[Any], UsageReport], *, keep_usage: bool) -> None:
         self.stream, self._reading, self._keep_usage = stream, reading, keep_usage
 
     def __iter__(self) -> Iterator[Any]:
@@ -52,7 +52,7 @@ class ChatStream:
             if keep or extra(chunk, "usage") is None:
                 yield chunk
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the chunks seen so far say of the usage."""
         return self._reading(self.stream)
 
@@ -72,7 +72,7 @@ class EventStream:
 
     __slots__ = ("_reader", "_seen", "stream")
 
-    def __init__(self, stream: Any, reader: Any, seen: Callable[[UsageReading], UsageReading]) -> None:
+    def __init__(self, stream: Any, reader: Any, seen: Callable[[UsageReport], UsageReport]) -> None:
         self.stream, self._reader, self._seen = stream, reader, seen
 
     def __iter__(self) -> Iterator[Any]:
@@ -87,7 +87,7 @@ class EventStream:
             feed(_event(event))
             yield event
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the events seen so far say of the usage."""
         if is_cached(self.stream):
             return FREE
@@ -95,7 +95,7 @@ class EventStream:
             reading = never_zero(self._seen(self._reader.reading()))
             return reading._replace(complete=False) if _ended_early(self.stream) else reading
         except UnreadableUsageError as error:
-            return UsageReading(notes=(str(error),))
+            return UsageReport(notes=(str(error),))
 
     def close(self) -> None:
         """Close the stream."""

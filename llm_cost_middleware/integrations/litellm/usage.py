@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
+from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import getter, mapping
 
-FREE = UsageReading(free=True, complete=True, notes=("answered from LiteLLM's cache",))
+FREE = UsageReport(free=True, complete=True, notes=("answered from LiteLLM's cache",))
 
 
 def is_cached(answer: Any) -> bool:
@@ -28,17 +28,17 @@ def is_cached(answer: Any) -> bool:
     return streaming and getattr(answer, "custom_llm_provider", None) == "cached_response"
 
 
-def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
+def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     """A whole answer, of any of the three endpoints. What cannot be read is told in ``notes``; it is never zero."""
     if is_cached(answer):
         return FREE
     try:
         return never_zero(_read_answer(fields_of(answer), provider, endpoint))
     except UnreadableUsageError as error:
-        return UsageReading(notes=(str(error),))
+        return UsageReport(notes=(str(error),))
 
 
-def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading:
+def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     get = getter(answer)
     usage = get("usage")
     if endpoint == "messages":  # Anthropic's form, whoever answered
@@ -50,19 +50,19 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReading
     return get_provider(provider).read_usage(answer)
 
 
-def never_zero(reading: UsageReading) -> UsageReading:
+def never_zero(reading: UsageReport) -> UsageReport:
     """No request has no input: LiteLLM writes zeros where the provider sent no usage."""
     if not reading.items or reading.usage.input_tokens:
         return reading
     return reading._replace(items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
 
 
-def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
+def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
     """The chunks of a chat stream, as LiteLLM keeps them: those with usage came with it from the provider."""
     usages = [usage for chunk in chunks if (usage := extra(chunk, "usage")) is not None]
     finish = next((reason for chunk in reversed(chunks) if (reason := _finish(chunk))), None)
     if not usages:
-        return UsageReading(finish_reason=finish, notes=("the stream carries no usage of the provider",))
+        return UsageReport(finish_reason=finish, notes=("the stream carries no usage of the provider",))
     last = chunks[-1]
     try:
         if provider == "anthropic":
@@ -75,7 +75,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReading:
                 {"id": last.id, "model": last.model, "usage": mapping(usages[-1]), "service_tier": tier}
             )
     except UnreadableUsageError as error:
-        return UsageReading(notes=(str(error),))
+        return UsageReport(notes=(str(error),))
     return never_zero(reading._replace(complete=finish is not None, finish_reason=finish))
 
 
@@ -108,7 +108,7 @@ def extra(chunk: Any, name: str) -> Any:
     return fields[name] if name in fields else (chunk.__pydantic_extra__ or {}).get(name)
 
 
-def _claude(answer_id: Any, model: Any, usage: Mapping[str, Any], finish: Any) -> UsageReading:
+def _claude(answer_id: Any, model: Any, usage: Mapping[str, Any], finish: Any) -> UsageReport:
     body = {"type": "message", "id": answer_id, "model": model, "usage": usage, "stop_reason": finish}
     return get_provider("anthropic").read_usage(body)
 

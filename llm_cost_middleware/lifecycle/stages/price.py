@@ -16,11 +16,10 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import CallRequest, Target
 from llm_cost_middleware.routing.router import Candidate
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 _LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
 
@@ -144,7 +143,7 @@ class PriceStage:
 
     # --- after an attempt ------------------------------------------------------------------------------------------
 
-    def posting(self, reserved: ReservedAttempt, reading: UsageReading) -> Posting:
+    def posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
         target = reserved.target
         priced = price_usage(
@@ -154,13 +153,13 @@ class PriceStage:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
         return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
 
-    def price(self, reading: UsageReading, provider: str, requested_model: str | None = None) -> PricedCall:
+    def price(self, reading: UsageReport, provider: str, requested_model: str | None = None) -> PricedCall:
         """The cost of an answer for which nothing was reserved."""
         return price_usage(
             reading, get_provider(provider), self._catalogue, at=self._clock.now(), requested_model=requested_model
         )
 
-    def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReading) -> Posting:
+    def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""
         quote, rates = reserved.quote, reserved.quote.rates
         if reading.service_tier is not None:

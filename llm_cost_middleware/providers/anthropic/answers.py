@@ -15,30 +15,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.provider import BilledItem, UsageReading
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import count, getter, mapping, text
 
 _NAME = "anthropic"
 _ERROR = "error"
 
 
-def read_answer(response: Any) -> UsageReading:
+def read_answer(response: Any) -> UsageReport:
     """One whole answer, as JSON or as the SDK's object. Raises ``UnreadableUsageError``."""
     get = getter(response)
     kind = get("type")
     error = get("error")
     if kind == _ERROR or (error is not None and get("usage") is None):
-        return UsageReading(error=describe(error), free=True)
+        return UsageReport(error=describe(error), free=True)
     if get("result") is not None and get("custom_id") is not None:
         return read_batch((response,))
     if kind == "message_batch":
-        return UsageReading(notes=("a batch's status carries no usage: its results do",))
+        return UsageReport(notes=("a batch's status carries no usage: its results do",))
     usage = mapping(get("usage"))
     if not usage:
         if type(get("input_tokens")) is int and get("id") is None:
-            return UsageReading(free=True, complete=True, notes=("a count of tokens is not billed",))
-        return UsageReading(model=text(get("model")), notes=("the response carries no usage",))
+            return UsageReport(free=True, complete=True, notes=("a count of tokens is not billed",))
+        return UsageReport(model=text(get("model")), notes=("the response carries no usage",))
     finish = text(get("stop_reason"))
     return bill(
         usage,
@@ -59,11 +58,11 @@ def bill(
     complete: bool,
     looped: Mapping[str, int] | None,
     error: str | None = None,
-) -> UsageReading:
+) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
     items, notes = _items(usage)
     tier = text(usage.get("service_tier"))
-    return UsageReading(
+    return UsageReport(
         items=items,
         model=model,
         response_id=response_id,
@@ -154,16 +153,16 @@ def server_loop(content: Any, usage: Mapping[str, Any]) -> Mapping[str, int] | N
     return calls or None
 
 
-def read_batch(lines: Iterable[Any]) -> UsageReading:
+def read_batch(lines: Iterable[Any]) -> UsageReport:
     """Result lines of a message batch: every succeeded one is an item at its own model."""
     items: list[BilledItem] = []
     errors: list[str] = []
     notes: list[str] = []
-    last = UsageReading()
+    last = UsageReport()
     for line in lines:
         get = getter(line)
         if get("result") is None and get("custom_id") is None:
-            return UsageReading(notes=("a list that is no batch's results",))
+            return UsageReport(notes=("a list that is no batch's results",))
         result = getter(get("result"))
         if result("type") != "succeeded":
             errors.append(describe(getter(result("error"))("error") or result("error") or result("type")))
@@ -171,7 +170,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReading:
         last = read_answer(result("message"))
         items.extend(BilledItem(i.usage, model=i.model or last.model, kind=i.kind) for i in last.items)
         notes.extend(last.notes)
-    return UsageReading(
+    return UsageReport(
         items=tuple(items),
         model=last.model,
         response_id=last.response_id,

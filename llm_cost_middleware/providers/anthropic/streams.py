@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.anthropic.answers import bill, describe, server_loop
+from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import SSEDecoder, getter, mapping, text
 
 _DULL = (
@@ -65,15 +65,15 @@ class StreamReader:
         elif getter(get("content_block"))("type") == "server_tool_use":
             self._runs += 1
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
         if self._sse is not None:
             for parsed in self._sse.tail():
                 self.feed(parsed)
         if self._start is None and not self._delta:
             if self._error:
-                return UsageReading(error=self._error, free=True)
-            return UsageReading(notes=("the stream carries no usage",))
+                return UsageReport(error=self._error, free=True)
+            return UsageReport(notes=("the stream carries no usage",))
         merged = {**(self._start or {}), **self._delta}
         complete = bool(self._finish or self._stopped) and bool(self._delta)
         looped = server_loop(None, merged) or ({"server_tool_use": self._runs} if self._runs else None)

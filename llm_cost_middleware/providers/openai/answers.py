@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.provider import BilledItem, UsageReading
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import count, getter, mapping, text
 
 _NAME = "openai"
@@ -23,19 +22,19 @@ _UNFINISHED = frozenset({"queued", "in_progress"})
 _FREE_COUNTS = frozenset({"response.input_tokens"})
 
 
-def read_answer(response: Any) -> UsageReading:
+def read_answer(response: Any) -> UsageReport:
     """One whole answer, as JSON or as the SDK's object. Raises ``UnreadableUsageError``."""
     get = getter(response)
     kind, error, usage = get("object"), get("error"), mapping(get("usage"))
     if get("custom_id") is not None and (get("response") is not None or error is not None):
         return read_batch((response,))
     if kind == "batch":
-        return UsageReading(notes=("a batch's status carries no bill: its results do",))
+        return UsageReport(notes=("a batch's status carries no bill: its results do",))
     if error is not None and not usage:
         # A failed response may have been billed; an error in a response's place never is.
-        return UsageReading(error=describe(error), free=kind is None, model=text(get("model")), response_id=_id(get))
+        return UsageReport(error=describe(error), free=kind is None, model=text(get("model")), response_id=_id(get))
     if type(kind) is str and kind in _FREE_COUNTS:
-        return UsageReading(free=True, complete=True, notes=("a count of tokens is not billed",))
+        return UsageReport(free=True, complete=True, notes=("a count of tokens is not billed",))
     if not usage:
         return _without_usage(get)
     choices = get("choices")
@@ -51,11 +50,11 @@ def read_answer(response: Any) -> UsageReading:
     )
 
 
-def _without_usage(get: Any) -> UsageReading:
+def _without_usage(get: Any) -> UsageReport:
     status = get("status")
     unfinished = type(status) is str and status in _UNFINISHED
     note = f"the response is {status}: its usage comes with the retrieved one" if unfinished else "no usage in it"
-    return UsageReading(
+    return UsageReport(
         model=text(get("model")),
         response_id=_id(get),
         service_tier=text(get("service_tier")),
@@ -73,10 +72,10 @@ def bill(
     finish: str | None,
     error: str | None,
     tool_calls: Mapping[str, int] | None,
-) -> UsageReading:
+) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
     bucketed, notes = _bucket(usage)
-    return UsageReading(
+    return UsageReport(
         items=(BilledItem(bucketed),),
         model=model,
         response_id=response_id,
@@ -127,19 +126,19 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
     ), notes
 
 
-def read_batch(lines: Iterable[Any]) -> UsageReading:
+def read_batch(lines: Iterable[Any]) -> UsageReport:
     """Result lines of a batch: every answered one is an item at its own model."""
     items: list[BilledItem] = []
     errors: list[str] = []
     notes: list[str] = []
     calls: dict[str, int] = {}
-    last = UsageReading()
+    last = UsageReport()
     for line in lines:
         get = getter(line)
         if get("response") is None and get("custom_id") is None:
-            return UsageReading(notes=("a list that is no batch's results",))
+            return UsageReport(notes=("a list that is no batch's results",))
         body = getter(get("response"))("body")
-        one = read_answer(body) if body is not None else UsageReading(error=describe(get("error")))
+        one = read_answer(body) if body is not None else UsageReport(error=describe(get("error")))
         if one.error:
             errors.append(one.error)
         if one.items:
@@ -148,7 +147,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReading:
             for kind, uses in (one.tool_calls or {}).items():
                 calls[kind] = calls.get(kind, 0) + uses
         notes.extend(one.notes)
-    return UsageReading(
+    return UsageReport(
         items=tuple(items),
         model=last.model,
         response_id=last.response_id,

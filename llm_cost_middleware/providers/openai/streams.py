@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.openai.answers import bill, describe, read_answer
+from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import SSEDecoder, getter, mapping, text
 
 _DULL = tuple(
@@ -87,7 +87,7 @@ class StreamReader:
         if error is not None:
             self._error = describe(error)
 
-    def reading(self) -> UsageReading:
+    def reading(self) -> UsageReport:
         """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
         if self._sse is not None:
             for parsed in self._sse.tail():
@@ -107,7 +107,7 @@ class StreamReader:
             )
         silent = self._id is None and self._model is None
         note = "the stream ended before its usage came" if self._finish is None else _NO_STREAM_USAGE
-        return UsageReading(
+        return UsageReport(
             model=self._model,
             response_id=self._id,
             finish_reason=self._finish or self._status,

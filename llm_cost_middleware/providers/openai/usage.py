@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_cost_middleware.provider import UsageReading
 from llm_cost_middleware.providers.openai.answers import read_answer, read_batch
 from llm_cost_middleware.providers.openai.streams import StreamReader
+from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import looks_like_sse, parse
 
 _NAME = "openai"
 
 
-def read_usage(response: Any) -> UsageReading:
+def read_usage(response: Any) -> UsageReport:
     """What a response says of its own bill.
 
     Args:

@@ -27,11 +27,10 @@ from llm_cost_middleware.errors import (
 from llm_cost_middleware.metering import MemoSummary, encode_memo
 from llm_cost_middleware.metering.memo import decode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.provider import BilledItem, UsageReading
 from llm_cost_middleware.request import Target
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 DAY = 86_400
 START = datetime(2026, 1, 15, 9, 30, tzinfo=UTC).timestamp()
@@ -53,7 +52,7 @@ def ledger(tmp_path, clock, monkeypatch):
 def memo(target, tokens=None):
     reading = None
     if tokens is not None:
-        reading = UsageReading(items=(BilledItem(TokenUsage(uncached_input=tokens, output=tokens + 1)),), complete=True)
+        reading = UsageReport(items=(BilledItem(TokenUsage(uncached_input=tokens, output=tokens + 1)),), complete=True)
     return encode_memo(call_id="c", attempt=1, target=target, reading=reading)
 
 

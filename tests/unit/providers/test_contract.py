@@ -11,10 +11,10 @@ import pytest
 from llm_cost_middleware import providers
 from llm_cost_middleware.cache_marks import CacheFields
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider, UsageReading
+from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider, provider_of, register
 from llm_cost_middleware.request import Attempt, BlockRef, CacheBreakpoint, CacheDirectives, Target
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 MODELS = {"anthropic": "claude-sonnet-4-6", "openai": "gpt-5.6-sol", "toy": "toy-small"}
 
@@ -102,7 +102,7 @@ FORGOTTEN = {
     },
     "a lifetime that can be booked": {"default_write_ttl": "1w"},
     "that nothing seen is nothing billed": {
-        "new_stream_reader": type("R", (), {"reading": lambda _: UsageReading(({},))}),
+        "new_stream_reader": type("R", (), {"reading": lambda _: UsageReport(({},))}),
     },
 }
 
