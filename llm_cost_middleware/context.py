@@ -1,7 +1,7 @@
 """What the application says about its calls: scopes, tags, call site, a forced model.
 
-Said once for a block of code with ``cost_context``, or for one call in the host's own metadata under ``llm_cost``. Both
-read the same keys; what a call says itself wins. None of it reaches a provider.
+Given for a block of code with ``cost_context``, or for one call in the host's own metadata under ``llm_cost``. Both
+take the same keys; those of the call win. None of it reaches a provider.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from llm_cost_middleware.lifecycle.stages.route import RouteStage
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, Target
+from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decisions import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
@@ -259,7 +259,7 @@ class CostPipeline:
     def book(
         self,
         usage: UsageReport | NanoUSD,
-        target: Target,
+        target: ModelRef,
         context: CallContext,
         *,
         id: str,  # noqa: A002 - the word of the domain

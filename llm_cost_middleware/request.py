@@ -26,12 +26,12 @@ class Part(NamedTuple):
     kind: PartKind
     text: str = ""
     """The text that is tokenised: the text itself, a tool call's JSON, a tool result's text."""
-    mark: str | None = None
-    """The TTL of a cache mark that the caller set on this block: ``5m``, ``1h``, ``30m``; ``None`` without one."""
-    detail: Mapping[str, Any] = EMPTY
+    cache_ttl: str | None = None
+    """The lifetime of a cache mark that the caller set on this block: ``5m``, ``1h``, ``30m``; ``None`` without one."""
+    media: Mapping[str, Any] = EMPTY
     """What a bound needs of a block that is not text, where known: ``width``, ``height``, ``pages``, ``bytes``,
     ``detail``, ``url``, ``seconds``."""
-    inner: tuple[Part, ...] = ()
+    nested: tuple[Part, ...] = ()
     """Blocks inside this one that are not text (an image in a tool result)."""
 
 
@@ -47,7 +47,7 @@ class Tool(NamedTuple):
 
     name: str
     text: str
-    mark: str | None = None
+    cache_ttl: str | None = None
 
 
 class ServerTool(NamedTuple):
@@ -89,24 +89,24 @@ class CallRequest(NamedTuple):
     tools: tuple[Tool, ...] = ()
     endpoint: Endpoint = "messages"
     max_tokens: int | None = None
-    """The cap that the caller set himself. A value that a host or a model profile filled in counts as none."""
-    choices: int = 1
+    """The cap that the caller set. A value that a host or a model profile filled in counts as none."""
+    choice_count: int = 1
     """``n``: how many answers are asked for and billed."""
     stream: bool = False
     output_schema: str = ""
     """A structured-output schema as JSON text; it is billed as input."""
     server_tools: tuple[ServerTool, ...] = ()
-    stored_context: bool = False
+    has_server_side_context: bool = False
     """The request refers to context that it does not carry (``previous_response_id``, a file id, a container)."""
     params: Mapping[str, Any] = EMPTY
     """What else decides price, capability or cache validity: ``service_tier``, ``speed``, ``inference_geo``,
     ``thinking``, ``reasoning_effort``, ``tool_choice``, ``batch``, ``prompt_cache_key``, ``cache_control`` …"""
     context: CallContext = NO_CONTEXT
-    pinned: bool = False
+    model_pinned: bool = False
     """The caller chose the model for this call explicitly; it is governed, but not routed."""
 
 
-class Target(NamedTuple):
+class ModelRef(NamedTuple):
     """A model at its provider."""
 
     provider: str
@@ -158,18 +158,18 @@ class Attempt(NamedTuple):
     call_id: str
     number: int
     """1 for the first attempt of the call."""
-    target: Target
+    target: ModelRef
     max_tokens: int | None
     """The output cap to send: the one that was reserved. ``None``: send the request's own (observe mode)."""
     cache_plan: CacheDirectives | None
     """How to mark it for the target's prompt cache; ``None``: not at all."""
     timeout_s: float | None
-    choices: int = 1
+    choice_count: int = 1
     """How many answers are asked for and billed."""
 
 
-class Said(NamedTuple):
-    """What an answer says, read only where a check or learning asks for it."""
+class AnswerContent(NamedTuple):
+    """The content of an answer, read only where a check or learning asks for it."""
 
     text: str = ""
     tool_calls: tuple[tuple[str, Any], ...] = ()
@@ -182,16 +182,16 @@ class CallResult(NamedTuple):
     response: Any
     reading: UsageReport
     text: str | None = None
-    """What it says, for checks that decide on an escalation; ``None`` where the host does not tell."""
-    read_said: Callable[[Any], Said] | None = None
-    """Reads ``response`` when a check asks what it says; ``None`` where there is only ``text``, or nothing."""
+    """Its text, for checks that decide on an escalation; ``None`` where the host does not provide it."""
+    read_content: Callable[[Any], AnswerContent] | None = None
+    """Lazily extracts text and tool calls from ``response``; ``None`` if the host cannot."""
 
     @property
-    def said(self) -> Said | None:
-        """What it says; ``None`` where the host does not tell."""
-        if self.read_said is not None:
-            return self.read_said(self.response)
-        return None if self.text is None else Said(self.text)
+    def content(self) -> AnswerContent | None:
+        """Its text and tool calls; ``None`` where the host cannot extract them."""
+        if self.read_content is not None:
+            return self.read_content(self.response)
+        return None if self.text is None else AnswerContent(self.text)
 
 
 class CallStream(Protocol):

@@ -137,7 +137,7 @@ def _expected(
     likely = counted if counted is not None else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
     # Never above the bound, or an estimate could exceed the most that the request can cost.
     likely = min(likely + len(size.images) * (limits.image_tokens or 0), most.input_tokens)
-    usage = TokenUsage(uncached_input=likely, output=min(answer, most.max_tokens) * request.choices)
+    usage = TokenUsage(uncached_input=likely, output=min(answer, most.max_tokens) * request.choice_count)
     tier = request.params.get("service_tier")
     rates = catalogue.rates(line.provider, request.model, at=now, service_tier=tier, batch=batch)
     return min(rates.cost(usage), most.amount_nanousd)

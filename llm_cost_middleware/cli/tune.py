@@ -15,7 +15,7 @@ from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.labels import Label, labels_from_log, read_labels
 from llm_cost_middleware.routing.learned import LearnedPolicy
@@ -80,7 +80,7 @@ def _config_or_default() -> CostConfig:
         return CostConfig()
 
 
-def _target(name: str | None, settings: CostConfig, tier: int) -> Target:
+def _target(name: str | None, settings: CostConfig, tier: int) -> ModelRef:
     if name is None:
         if tier >= len(settings.tiers):
             raise ConfigurationError("there is only one tier: name both models", key="--strong")
@@ -88,10 +88,10 @@ def _target(name: str | None, settings: CostConfig, tier: int) -> Target:
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         raise ConfigurationError(f"{name!r} is not provider/model", key="--strong" if tier else "--weak")
-    return Target(provider, model)
+    return ModelRef(provider, model)
 
 
-def _from_log(entries: list[Logged], measure: Gauge | None, pair: tuple[Target, Target]) -> list[Label]:
+def _from_log(entries: list[Logged], measure: Gauge | None, pair: tuple[ModelRef, ModelRef]) -> list[Label]:
     found = labels_from_log(entries, *pair, measure)
     err.print(measured_by(found.gauge, entries), highlight=False)
     for reason, calls in found.left_out.items():

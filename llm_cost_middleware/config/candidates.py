@@ -8,7 +8,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.router import Candidate
 
 _DAY_S = 86_400
@@ -48,7 +48,7 @@ class ConfiguredModels:
             known = self._of_day[providers] = (day, made)
         return known[1]
 
-    def _make(self, target: Target, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
+    def _make(self, target: ModelRef, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
         limits = self._catalogue.limits(target.provider, target.model)
         unavailable = self._out_of_reach(target, providers)
         prices = (0, 0)
@@ -59,7 +59,7 @@ class ConfiguredModels:
             unavailable = str(error)
         return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
 
-    def _out_of_reach(self, target: Target, providers: frozenset[str] | None) -> str | None:
+    def _out_of_reach(self, target: ModelRef, providers: frozenset[str] | None) -> str | None:
         if providers is not None:
             reached = target.provider in providers or str(target) in providers
             return None if reached else "cannot be reached from here"

@@ -11,7 +11,7 @@ from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
 
 _T = TypeVar("_T")
@@ -123,14 +123,14 @@ def read_tiers(value: object) -> tuple[Tier, ...]:
     return tiers
 
 
-def read_target(value: object, key: str) -> Target:
+def read_target(value: object, key: str) -> ModelRef:
     """Read ``provider/model``. Raises ``ConfigurationError``."""
-    if isinstance(value, Target):
+    if isinstance(value, ModelRef):
         return value
     provider, slash, model = value.partition("/") if isinstance(value, str) else ("", "", "")
     if not slash or not model or provider not in NAMES:
         raise ConfigurationError(f"{value!r} must be PROVIDER/MODEL with a provider of {', '.join(NAMES)}", key=key)
-    return Target(provider, model)
+    return ModelRef(provider, model)
 
 
 def _read_tier(value: object, key: str) -> Tier:

@@ -18,7 +18,7 @@ from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.state import Posting
 from llm_cost_middleware.metering import PricedCall, encode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import CallContext, CallRequest, Target
+from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
 from llm_cost_middleware.usage import NO_USAGE, UsageReport
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Clerk:
         self._flow, self._stages, self._ledger, self._clock = flow, flow.stages, ledger, clock
 
     def book(
-        self, reading: UsageReport, target: Target, context: CallContext, *, booking_id: str, estimated: bool
+        self, reading: UsageReport, target: ModelRef, context: CallContext, *, booking_id: str, estimated: bool
     ) -> None:
         """Book an answer at its cost. Raises ``LedgerError``; an answer without a known cost is logged instead."""
         priced = self._stages.price.price(reading, target.provider, target.model)
@@ -51,9 +51,9 @@ class Clerk:
     def book_amount(self, amount: NanoUSD, model: str, context: CallContext, *, booking_id: str) -> None:
         """Book an amount that a host names for a model without a price here. Raises ``LedgerError``."""
         memo = encode_memo(call_id=booking_id, attempt=1, target=None)
-        self._book(Posting(amount, "estimated"), Target("", model), context.scopes, memo, booking_id)
+        self._book(Posting(amount, "estimated"), ModelRef("", model), context.scopes, memo, booking_id)
 
-    def _book(self, posting: Posting, target: Target, scopes: tuple[str, ...], memo: bytes, booking_id: str) -> None:
+    def _book(self, posting: Posting, target: ModelRef, scopes: tuple[str, ...], memo: bytes, booking_id: str) -> None:
         receipt = self._ledger.book(posting.amount_nanousd, scopes, id=booking_id, memo=memo, status=posting.status)
         if not receipt.repeated:
             reading = posting.reading
@@ -77,7 +77,7 @@ class Clerk:
         models = sorted({f"model:{request.model}" for request in batch})
         scopes = (*context.scopes, f"provider:{provider}", *(models if len(models) == 1 else ()))
         reservation_id = f"batch.{os.urandom(8).hex()}"
-        target = Target(provider, batch[0].model if batch else "")
+        target = ModelRef(provider, batch[0].model if batch else "")
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
         self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
         return reservation_id
@@ -100,7 +100,7 @@ class Clerk:
 
     def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
         """Give the money back where a batch was surely not created; else its reservation expires and is charged."""
-        if self._stages.health.classify(error, Target(provider, "")).billed == "no":
+        if self._stages.health.classify(error, ModelRef(provider, "")).billed == "no":
             memo = encode_memo(call_id=reservation_id, attempt=1, target=None)
             self._ledger.void(reservation_id, memo=memo)
 
@@ -112,6 +112,6 @@ class Clerk:
             items = [item for item in priced.items if item.model == model]
             self._stages.record.keep(
                 posting._replace(amount_nanousd=NanoUSD(sum(item.cost_nanousd for item in items))),
-                Target(provider, model), call_id=reservation_id, at=at, requested_model=model,
+                ModelRef(provider, model), call_id=reservation_id, at=at, requested_model=model,
                 usage=sum((item.usage for item in items), NO_USAGE),
             )  # fmt: skip

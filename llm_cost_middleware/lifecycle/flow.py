@@ -23,7 +23,7 @@ from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.outcomes import failures
 
 _log = logging.getLogger(__name__)
@@ -164,16 +164,16 @@ class CallFlow:
         answer: CallResult,
         results: list[CallResult],
         accept: Callable[[CallResult], bool] | None,
-    ) -> CallResult | Target:
+    ) -> CallResult | ModelRef:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
         route = self.stages.route
-        if self.settings.learning and (said := answer.said) is not None:
+        if self.settings.learning and (said := answer.content) is not None:
             report.quality_signals += failures(call.request, said)
-        if call.request.pinned or self.settings.observe or (accept is None and not route.has_cascades):
+        if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer
         results.append(answer)
         verdict = route.review_answer(call, reserved, results, accept)
-        if isinstance(verdict, Target):
+        if isinstance(verdict, ModelRef):
             report.escalated = True
             report.tried_targets.append(reserved.target)  # where money is short no step down leads back to it
             self.stages.record.escalated(reserved, verdict)

@@ -16,7 +16,7 @@ from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Reserving:
         self._stages, self._settings, self._clock = stages, settings, clock
 
     def admit_and_reserve(
-        self, call: RoutedCall, report: CallReport, target: Target, number: int
+        self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
     ) -> Steps[ReservedAttempt]:
         """Admit the attempt and set its money aside. In observe mode a misfit is only reported."""
         stages, observe = self._stages, self._settings.observe
@@ -54,7 +54,7 @@ class Reserving:
             # an observer sends the call as it is, whether it could be made to fit or not
             return self._unreserved(call, quote, number) if fitting is None or observe else fitting
 
-    def _wait_for_breaker(self, call: RoutedCall, target: Target, admission: Admission) -> Steps[Target]:
+    def _wait_for_breaker(self, call: RoutedCall, target: ModelRef, admission: Admission) -> Steps[ModelRef]:
         """Wait until the circuit breaker admits an attempt; where the circuit is open, choose another model."""
         health = self._stages.health
         while admission.action == "wait":
@@ -67,7 +67,7 @@ class Reserving:
                 return other
         raise CircuitOpenError(str(target), admission.retry_after)
 
-    def _wait_for_cache_write(self, call: RoutedCall, target: Target) -> Steps[None]:
+    def _wait_for_cache_write(self, call: RoutedCall, target: ModelRef) -> Steps[None]:
         """With ``warm_first``: wait while another call writes the prefix that this one could read."""
         for _ in range(_WARM_POLLS):
             if not self._stages.cache.must_wait(call, target):
@@ -106,7 +106,7 @@ class Reserving:
         cache_plan = stages.cache.plan(call, target) if call.layout is not None else None
         cap = request.max_tokens if self._settings.observe else quote.max_tokens
         timeout_s = stages.health.timeout_s(call, target, now)
-        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choices)
+        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choice_count)
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and stages.record.has_listeners:
             stages.record.reserved(reserved)

@@ -13,7 +13,7 @@ from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.outcomes import PARSE_FAILED, TRUNCATED
 from llm_cost_middleware.usage import attached_usage
 
@@ -33,7 +33,7 @@ class Settling:
         reserved: ReservedAttempt,
         error: BaseException,
         retry_tokens: int,
-    ) -> Steps[tuple[Target | None, int]]:
+    ) -> Steps[tuple[ModelRef | None, int]]:
         """Resolve a failed attempt.
 
         Returns:

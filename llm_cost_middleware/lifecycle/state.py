@@ -20,7 +20,7 @@ from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.request import Attempt, CallRequest, Target
+from llm_cost_middleware.request import Attempt, CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
@@ -50,7 +50,7 @@ class RoutedCall(NamedTuple):
     id: str
     request: CallRequest
     decision: RoutingDecision
-    target: Target
+    target: ModelRef
     """Where the first attempt goes: the decision's choice, or in observe mode the caller's own model."""
     layout: PromptLayout | None
     """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
@@ -59,20 +59,20 @@ class RoutedCall(NamedTuple):
     sent_externally: bool = False
     """The caller sends the request itself: never reroute, re-cap or retry it."""
 
-    def scopes_at(self, target: Target) -> tuple[str, ...]:
+    def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
         return (*self.request.context.scopes, *_scopes_of(target))
 
 
 @lru_cache(maxsize=256)
-def _scopes_of(target: Target) -> tuple[str, str]:
+def _scopes_of(target: ModelRef) -> tuple[str, str]:
     return f"provider:{target.provider}", f"model:{target.model}"
 
 
 class Quote(NamedTuple):
     """The most that one attempt at one target can cost, and the output cap that makes it so."""
 
-    target: Target
+    target: ModelRef
     amount_nanousd: NanoUSD
     max_tokens: int
     injected: bool
@@ -99,7 +99,7 @@ class ReservedAttempt(NamedTuple):
     """The plan behind the attempt's cache directives."""
 
     @property
-    def target(self) -> Target:
+    def target(self) -> ModelRef:
         """The model it is sent to."""
         return self.attempt.target
 
@@ -125,7 +125,7 @@ class CallOutcome(NamedTuple):
 class CacheTrace(NamedTuple):
     """An answered attempt whose cache use is worth a line in the journal."""
 
-    target: Target
+    target: ModelRef
     plan: CachePlan
     usage: TokenUsage
     at: float
@@ -144,7 +144,7 @@ class CallReport:
         """Reservations tried; numbers their ids."""
         self.token_counts: dict[str | None, int | None] = {}
         """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
-        self.tried_targets: list[Target] = []
+        self.tried_targets: list[ModelRef] = []
         """The models that failed, or whose answer was rejected."""
         self.records: list[CostRecord] = []
         """One record for each attempt that was booked."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.metering.price import PricedCall, price_usage
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import EMPTY, Target
+from llm_cost_middleware.request import EMPTY, ModelRef
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 _VERSION = 1
@@ -40,7 +40,7 @@ class Memo:
 
     call_id: str
     attempt: int
-    target: Target | None
+    target: ModelRef | None
     status: str = ""
     price_version: str = ""
     response_id: str | None = None
@@ -56,7 +56,7 @@ def encode_memo(
     *,
     call_id: str,
     attempt: int,
-    target: Target | None,
+    target: ModelRef | None,
     priced: PricedCall | None = None,
     reading: UsageReport | None = None,
 ) -> bytes:
@@ -97,7 +97,7 @@ def decode_memo(memo: bytes) -> Memo:
         return Memo(
             call_id=data["call"],
             attempt=data["n"],
-            target=Target(*target) if target else None,
+            target=ModelRef(*target) if target else None,
             status=data.get("st", ""),
             price_version=data.get("pv", ""),
             response_id=data.get("rid"),
@@ -123,7 +123,7 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
 
 
 @lru_cache(maxsize=256)
-def _at(target: Target) -> str:
+def _at(target: ModelRef) -> str:
     return f"[{_quote(target.provider)},{_quote(target.model)}]"
 
 

@@ -11,7 +11,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.providers import get_provider, provider_of
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 from llm_cost_middleware.routing.policy import RoutingPolicy, threshold_tier
@@ -100,7 +100,7 @@ class _Attempts:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self._policy = policy or replace(RetryPolicy.classic(), max_attempts=max_retries)
         self._state = RetryState(self._policy)
-        self._target = Target("", "")
+        self._target = ModelRef("", "")
         self._rng = SystemRandom()
         self._count = 0
         self._started = self.clock.monotonic()

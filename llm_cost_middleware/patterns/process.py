@@ -15,7 +15,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.providers.said import read_said
+from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.outcomes import AUTOMATIC, PARSE_FAILED
@@ -145,7 +145,7 @@ class PatternCall:
 
         def is_acceptable(result: CallResult) -> bool:
             try:
-                value = read_said(result.response).text if parse_result is None else parse_result(result.response)
+                value = read_content(result.response).text if parse_result is None else parse_result(result.response)
             except Exception:  # noqa: BLE001 - any error means that the answer cannot be used
                 return False
             return accept(value)
@@ -171,7 +171,7 @@ class PatternCall:
 
     def result(self, answer: CallOutcome, parse_result: Callable[[Any], Any] | None) -> Result:
         """Return the caller's result of an answer."""
-        text = read_said(answer.response).text
+        text = read_content(answer.response).text
         try:
             value = text if parse_result is None else parse_result(answer.response)
         except Exception:
@@ -197,7 +197,7 @@ class _Prompt(NamedTuple):
     def read(self, attempt: Attempt, raw: Any) -> CallResult:
         """The answer with its usage."""
         del attempt
-        return CallResult(raw, self.rules.read_usage(raw), read_said=read_said)
+        return CallResult(raw, self.rules.read_usage(raw), read_content=read_content)
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> None:
         """``None``: nothing of the answer is parsed while it is sent."""

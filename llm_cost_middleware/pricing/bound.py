@@ -96,16 +96,16 @@ def measure(request: CallRequest) -> InputSize:
             body = part.text
             # Inline copy of ``_bytes``: this loop runs once per block of every call.
             text += len(body) if body.isascii() else len(body.encode("utf-8", "surrogatepass"))
-            if part.mark:
-                marks.add(part.mark)
+            if part.cache_ttl:
+                marks.add(part.cache_ttl)
             if part.kind != "text":
                 text, blocks = _beyond_text(part, media, text, blocks)
     schema = request.output_schema
     tools = _bytes(schema) if schema else 0
     for tool in request.tools:
         tools += _bytes(tool.text)
-        if tool.mark:
-            marks.add(tool.mark)
+        if tool.cache_ttl:
+            marks.add(tool.cache_ttl)
     control = request.params.get("cache_control") if request.params else None
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")
@@ -118,10 +118,10 @@ def _beyond_text(part: Part, media: dict[str, list[Part]], text: int, blocks: in
     if part.kind in ("tool_use", "tool_result"):
         blocks += _CALL_BLOCKS
     elif part.kind == "thinking":
-        text += int(part.detail.get("bytes", 0))  # the signature carries the thinking that is not shown
+        text += int(part.media.get("bytes", 0))  # the signature carries the thinking that is not shown
     elif part.kind in _MEDIA:
         media.setdefault(part.kind, []).append(part)
-    for inner in part.inner:
+    for inner in part.nested:
         blocks += 1
         if inner.kind in _MEDIA:
             media.setdefault(inner.kind, []).append(inner)
@@ -169,7 +169,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         doubts.append("the input is an estimate")
     window = limits.context_window
     # Stored context is input that only the provider sees. The window is its one known limit, so it is the bound.
-    if input_tokens is None or request.stored_context:
+    if input_tokens is None or request.has_server_side_context:
         (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
         input_tokens = max(window or 0, input_tokens or 0)
     elif window is not None and not request.server_tools:
@@ -177,7 +177,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     params = request.params
     if "context_management" in params:
         doubts.append("context management may compact, which is billed apart")
-    runs = request.choices
+    runs = request.choice_count
     if params and _is_pro(request):
         doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
         input_tokens += _PRO_INSTRUCTIONS
@@ -224,7 +224,7 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
 
 
 def _image(part: Part, most: int, pixels_per_token: int | None) -> int:
-    width, height = part.detail.get("width"), part.detail.get("height")
+    width, height = part.media.get("width"), part.media.get("height")
     if not pixels_per_token or not width or not height:
         return most
     # The provider pads an image to whole tiles before it counts pixels.
@@ -234,19 +234,19 @@ def _image(part: Part, most: int, pixels_per_token: int | None) -> int:
 
 def _media(size: InputSize, limits: ModelLimits) -> int | None:
     most = limits.image_tokens
-    if most is None and (size.images or any("pages" in part.detail for part in size.documents)):
+    if most is None and (size.images or any("pages" in part.media for part in size.documents)):
         return None
     tokens = sum(_image(part, most or 0, limits.pixels_per_token) for part in size.images)
     for part in size.documents:
-        if "pages" in part.detail:
-            tokens += int(part.detail["pages"]) * (_PAGE_TEXT + (most or 0))
-        elif "text" not in part.detail:
+        if "pages" in part.media:
+            tokens += int(part.media["pages"]) * (_PAGE_TEXT + (most or 0))
+        elif "text" not in part.media:
             return None
     for part in size.audio:
-        if "seconds" in part.detail:
-            tokens += ceil(part.detail["seconds"] * _AUDIO_TOKENS_PER_SECOND)
-        elif "bytes" in part.detail:
-            tokens += int(part.detail["bytes"]) // _BYTES_PER_AUDIO_TOKEN + REQUEST_OVERHEAD
+        if "seconds" in part.media:
+            tokens += ceil(part.media["seconds"] * _AUDIO_TOKENS_PER_SECOND)
+        elif "bytes" in part.media:
+            tokens += int(part.media["bytes"]) // _BYTES_PER_AUDIO_TOKEN + REQUEST_OVERHEAD
         else:
             return None
     return tokens

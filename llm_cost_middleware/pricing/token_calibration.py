@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from math import ceil
 
 from llm_cost_middleware.pricing.bound import InputSize, measure
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import CallRequest, ModelRef
 
 _MAX_RATIOS = 512
 _MAX_KEYS = 256
@@ -31,9 +31,9 @@ class TokenCalibration:
         if not 0 < quantile < 1 or margin < 0 or warm < 1:
             raise ValueError("quantile must be between 0 and 1, margin not negative, warm at least 1")
         self.quantile, self.margin, self.warm = quantile, margin, warm
-        self._seen: OrderedDict[tuple[Target, bool], _Ratios] = OrderedDict()
+        self._seen: OrderedDict[tuple[ModelRef, bool], _Ratios] = OrderedDict()
 
-    def learn(self, target: Target, request: CallRequest, tokens: int) -> None:
+    def learn(self, target: ModelRef, request: CallRequest, tokens: int) -> None:
         """Record the input tokens that a request was billed for."""
         size = measure(request)
         if not _plain(request, size) or tokens <= 0:
@@ -47,7 +47,7 @@ class TokenCalibration:
                 self._seen.popitem(last=False)
         ratios.add(tokens / _weight(size))
 
-    def tokens(self, target: Target, request: CallRequest) -> int | None:
+    def tokens(self, target: ModelRef, request: CallRequest) -> int | None:
         """Return the estimated input tokens of ``request``; ``None`` while too few calls were recorded."""
         size = measure(request)
         ratios = self._seen.get((target, size.tools > 0))
@@ -80,7 +80,8 @@ class _Ratios:
 
 def _plain(request: CallRequest, size: InputSize) -> bool:
     media = size.images or size.documents or size.audio
-    return not (media or request.stored_context or request.server_tools or request.params.get("provider_tools"))
+    tools = request.server_tools or request.params.get("provider_tools")
+    return not (media or request.has_server_side_context or tools)
 
 
 def _weight(size: InputSize) -> int:

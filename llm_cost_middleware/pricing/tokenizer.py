@@ -47,14 +47,14 @@ def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
         the request has content that is not text.
     """
     vocabulary = _vocabulary(encoding)
-    if vocabulary is None or request.stored_context or request.server_tools:
+    if vocabulary is None or request.has_server_side_context or request.server_tools:
         return None
     texts: list[str] = []
     blocks = calls = 0
     for message in request.messages:
         blocks += len(message.parts) or 1
         for part in message.parts:
-            if part.inner or part.kind in ("image", "document", "audio", "thinking"):
+            if part.nested or part.kind in ("image", "document", "audio", "thinking"):
                 return None
             texts.append(part.text)
             calls += part.kind in ("tool_use", "tool_result")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.prompt_cache.trace import Segment, Trace
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
 _COMPARED = 32
 """Number of earlier calls of the same model that are searched for the most similar one."""
@@ -36,7 +36,7 @@ class PrefixReport:
 
     prefix_id: str
     """Fingerprint of tools and system prompt."""
-    target: Target
+    target: ModelRef
     calls: int = 0
     input_tokens: int = 0
     read_tokens: int = 0
@@ -63,8 +63,8 @@ def report_prefixes(traces: Iterable[Trace]) -> list[PrefixReport]:
     Args:
         traces: Traces in chronological order.
     """
-    reports: dict[tuple[str, Target], PrefixReport] = {}
-    recent: dict[Target, deque[Trace]] = {}
+    reports: dict[tuple[str, ModelRef], PrefixReport] = {}
+    recent: dict[ModelRef, deque[Trace]] = {}
     for trace in traces:
         name = prefix_id(trace)
         report = reports.setdefault((name, trace.target), PrefixReport(name, trace.target))

@@ -188,11 +188,11 @@ class _Reader:
         for block, part in enumerate(parts):
             self.number += 1
             self.run.append(part.text)
-            if part.inner or part.kind in _ATTACHED:
-                self._attach(part.kind, part.detail, part.inner)
+            if part.nested or part.kind in _ATTACHED:
+                self._attach(part.kind, part.media, part.nested)
             markable = bool(cut) and _is_markable(part)
-            if part.mark or (markable and (block < cut or block == last)):
-                self._cut(BlockRef(section, at, block), part.mark, markable=markable)
+            if part.cache_ttl or (markable and (block < cut or block == last)):
+                self._cut(BlockRef(section, at, block), part.cache_ttl, markable=markable)
 
     def _later_turns(self, turns: tuple[Message, ...], begin: int, ends: list[int]) -> int | None:
         """Add the messages after the first turn, cut at the ends of the latest turns.
@@ -215,7 +215,7 @@ class _Reader:
                 if mark:
                     self.number = number
                     self._cut(BlockRef("messages", at, number - first), mark, markable=role != "assistant")
-            if at in cut_ends and parts and not parts[-1].mark and _is_markable(parts[-1]):
+            if at in cut_ends and parts and not parts[-1].cache_ttl and _is_markable(parts[-1]):
                 self.number = number
                 self._cut(BlockRef("messages", at, number - first), None)
             if at in before_last and self.boundaries[-1].ref.message == at:
@@ -230,7 +230,7 @@ class _Reader:
             self.size += _ATTACHMENT_BYTES
         for part in inner:
             self.run.append(part.text)
-            self._attach(part.kind, part.detail, part.inner)
+            self._attach(part.kind, part.media, part.nested)
 
     def _salt(self, names: tuple[str, ...]) -> None:
         """Add the parameters whose change invalidates everything from here on."""

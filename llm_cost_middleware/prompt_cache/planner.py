@@ -22,7 +22,7 @@ from llm_cost_middleware.prompt_cache.plan import (
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheAbility
-from llm_cost_middleware.request import BlockRef, CacheBreakpoint, Target
+from llm_cost_middleware.request import BlockRef, CacheBreakpoint, ModelRef
 
 __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
 
@@ -45,7 +45,7 @@ class _PlanInput(NamedTuple):
     known: PrefixStatistics
     policy: CachePolicy
     now: float
-    target: Target | None
+    target: ModelRef | None
     density: float
 
 
@@ -57,7 +57,7 @@ def plan(
     policy: CachePolicy = DEFAULT_POLICY,
     *,
     now: float,
-    target: Target | None = None,
+    target: ModelRef | None = None,
 ) -> CachePlan:
     """Decide the cache marks of one attempt.
 

@@ -20,7 +20,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, LIFETIME_S, CachePlan, CachePrices, ReuseProbability
 from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, PeerGroups, TrialCounts, blend, count_trial
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
 _ANSWER_S = 30.0
@@ -49,7 +49,7 @@ class _PrefixStats:
         self.rate = 0.0
         self.rated_at = 0.0
         self.group: tuple[TrialCounts, ...] = ()
-        self.warm: dict[Target, tuple[float, float]] = {}
+        self.warm: dict[ModelRef, tuple[float, float]] = {}
 
 
 class PrefixStatistics:
@@ -63,7 +63,7 @@ class PrefixStatistics:
         self._max = max_prefixes
         self._records: OrderedDict[bytes, _PrefixStats] = OrderedDict()
         self._peers = PeerGroups()
-        self._density: dict[Target, float] = {}
+        self._density: dict[ModelRef, float] = {}
         self._savings_pool_picousd = 0
         self._input_cost_picousd = 0
 
@@ -90,7 +90,7 @@ class PrefixStatistics:
         )
         return reuse, reuse if seen >= ENOUGH_SEEN else reuse_again
 
-    def warm_until(self, prefix: bytes, target: Target | None, now: float) -> float:
+    def warm_until(self, prefix: bytes, target: ModelRef | None, now: float) -> float:
         """Return when the entry of a prefix expires; 0 if there is none. ``target`` ``None``: at any model."""
         record = self._records.get(prefix)
         if record is None or not record.warm:
@@ -111,7 +111,7 @@ class PrefixStatistics:
         record = self._records.get(prefix)
         return 0.0 if record is None else record.rate * exp((record.rated_at - now) / 60.0)
 
-    def density(self, target: Target | None) -> float | None:
+    def density(self, target: ModelRef | None) -> float | None:
         """Return tokens per byte from this model's own usage; ``None`` until it was seen."""
         return None if target is None else self._density.get(target)
 
@@ -146,7 +146,7 @@ class PrefixStatistics:
         self._savings_pool_picousd -= plan.write_risk_picousd
 
     def observe(
-        self, layout: PromptLayout, target: Target, plan: CachePlan, usage: TokenUsage | None, *, now: float
+        self, layout: PromptLayout, target: ModelRef, plan: CachePlan, usage: TokenUsage | None, *, now: float
     ) -> None:
         """Record the outcome of an attempt.
 
@@ -176,8 +176,8 @@ class PrefixStatistics:
             self._input_cost_picousd += usage.input_tokens * prices.uncached
 
     def affinity(
-        self, layout: PromptLayout, targets: Mapping[Target, CachePrices], *, now: float
-    ) -> Mapping[Target, NanoUSD]:
+        self, layout: PromptLayout, targets: Mapping[ModelRef, CachePrices], *, now: float
+    ) -> Mapping[ModelRef, NanoUSD]:
         """Return the saving on this call from reading what is warm, per model."""
         savings = {}
         for target, prices in targets.items():
@@ -187,7 +187,7 @@ class PrefixStatistics:
             savings[target] = prices.read_saving(tokens)
         return savings
 
-    def deepest_warm(self, layout: PromptLayout, target: Target | None, now: float) -> int | None:
+    def deepest_warm(self, layout: PromptLayout, target: ModelRef | None, now: float) -> int | None:
         """Return the deepest boundary of a request whose prefix is warm."""
         for at in range(len(layout.boundaries) - 1, -1, -1):
             if self.warm_until(layout.boundaries[at].fingerprint, target, now):
@@ -217,7 +217,7 @@ class PrefixStatistics:
                 for group in record.group:
                     group[at + 1] += 1.0
 
-    def _learn_warmth(self, layout: PromptLayout, target: Target, plan: CachePlan, usage: TokenUsage) -> None:
+    def _learn_warmth(self, layout: PromptLayout, target: ModelRef, plan: CachePlan, usage: TokenUsage) -> None:
         """Update cache entries from the reported usage; if it shows no cached tokens, the entry does not exist."""
         marked = dict(_marked(layout, plan))
         if not marked:
@@ -272,7 +272,7 @@ class PrefixStatistics:
             record = loaded._record(bytes.fromhex(key))
             record.seen, record.last, record.hits = seen, last, hits
         loaded._peers.restore(state["stages"])
-        loaded._density = {Target(provider, model): ratio for provider, model, ratio in state["density"]}
+        loaded._density = {ModelRef(provider, model): ratio for provider, model, ratio in state["density"]}
         loaded._savings_pool_picousd, loaded._input_cost_picousd = state["money"]
         return loaded
 

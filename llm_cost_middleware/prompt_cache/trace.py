@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.request import CallRequest, Part, Target
+from llm_cost_middleware.request import CallRequest, ModelRef, Part
 from llm_cost_middleware.usage import TokenUsage
 
 KIND = "cache"
@@ -52,7 +52,7 @@ class Trace:
     """Trace of an answered call."""
 
     at: float
-    target: Target
+    target: ModelRef
     params: tuple[tuple[str, str], ...]
     """Fingerprints of the parameters that invalidate a cache."""
     segments: tuple[Segment, ...]
@@ -85,7 +85,7 @@ class Trace:
         (inputs, read, written), (saved, paid) = value["n"], value["m"]
         return cls(
             at,
-            Target(*value["t"]),
+            ModelRef(*value["t"]),
             tuple((name, mark) for name, mark in value["p"]),
             tuple(Segment(*each) for each in value["s"]),
             inputs,
@@ -104,7 +104,14 @@ class Tracer:
         self._shapes: OrderedDict[str, str] = OrderedDict()
 
     def trace(
-        self, request: CallRequest, target: Target, plan: CachePlan, usage: TokenUsage, *, at: float, call_id: str = ""
+        self,
+        request: CallRequest,
+        target: ModelRef,
+        plan: CachePlan,
+        usage: TokenUsage,
+        *,
+        at: float,
+        call_id: str = "",
     ) -> Trace:
         """Return the trace of an answered call.
 
@@ -151,7 +158,7 @@ class Tracer:
 
     def _segment(self, place: str, part: Part, *, stable: bool) -> Segment:
         attached = part.kind not in ("text", "tool_use", "tool_result", "thinking", "other")
-        text = f"{part.text}\0{sorted(part.detail.items())}" if attached else part.text
+        text = f"{part.text}\0{sorted(part.media.items())}" if attached else part.text
         digest = _fingerprint(text)
         # No shape behind the first answer: texts differ there anyway, so that equal shapes would mean nothing.
         return Segment(place, part.kind, digest, self._shape(digest, text) if stable else "", len(text.encode()))

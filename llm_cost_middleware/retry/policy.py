@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Failure, FailureKind
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.breaker import ADMITTED, TIMEOUT_WEIGHT, Admission, CircuitBreaker
 from llm_cost_middleware.retry.quota import SUCCESS_REFUND, THROTTLED, THROTTLED_COST, RetryQuota, token_cost
 
@@ -120,7 +120,7 @@ class RetryDecision(NamedTuple):
     action: Literal["retry", "fallback", "raise"]
     delay_s: float
     """Seconds to sleep before it."""
-    target: Target | None
+    target: ModelRef | None
     """Where the next attempt goes; ``None`` when the error is raised."""
     reason: str
     """One sentence for people."""
@@ -134,7 +134,7 @@ class FailedAttempt(NamedTuple):
     """One failed attempt of a call."""
 
     failure: Failure
-    target: Target
+    target: ModelRef
     """Where it was sent."""
     attempt: int
     """Its number, 1 for the first."""
@@ -142,7 +142,7 @@ class FailedAttempt(NamedTuple):
     """Seconds since the call began."""
     now: float
     """Monotonic seconds."""
-    fallbacks: Sequence[Target] = ()
+    fallbacks: Sequence[ModelRef] = ()
     """Other targets in order of preference, untried; after a context overflow only larger windows."""
     delivered: bool = False
     """Whether a part of the answer was already handed on: then nothing may be repeated."""
@@ -163,15 +163,15 @@ class RetryState:
         self._policy = policy
         self._rng = rng or Random()  # noqa: S311  # to spread load, not to keep a secret
         self._quotas: dict[str, RetryQuota] = {}
-        self._breakers: OrderedDict[Target, CircuitBreaker] = OrderedDict()
+        self._breakers: OrderedDict[ModelRef, CircuitBreaker] = OrderedDict()
 
-    def admit(self, target: Target, *, now: float, previous: Admission | None = None) -> Admission:
+    def admit(self, target: ModelRef, *, now: float, previous: Admission | None = None) -> Admission:
         """Ask the breaker before every attempt; after a ``wait``, again with its previous answer."""
         return self._breaker(target).admit(now, previous) if self._policy.breaker else ADMITTED
 
     def succeeded(
         self,
-        target: Target,
+        target: ModelRef,
         *,
         now: float,
         after_retry: bool = False,
@@ -193,7 +193,7 @@ class RetryState:
         if self._policy.breaker:
             self._breaker(target).succeeded(now, started)
 
-    def failed(self, target: Target, failure: Failure, *, now: float, started: float | None = None) -> None:
+    def failed(self, target: ModelRef, failure: Failure, *, now: float, started: float | None = None) -> None:
         """Record a failed attempt; to be called before ``decide``."""
         if not self._policy.breaker or failure.kind in {_K.CANCELLED, _K.UNKNOWN}:
             return
@@ -204,7 +204,7 @@ class RetryState:
         else:
             breaker.succeeded(now, started)
 
-    def seconds_until_probe(self, target: Target, *, now: float) -> float:
+    def seconds_until_probe(self, target: ModelRef, *, now: float) -> float:
         """Seconds until the open breaker of ``target`` admits a call; 0 where it is not open."""
         return self._breaker(target).seconds_until_probe(now) if self._policy.breaker else 0.0
 
@@ -221,7 +221,7 @@ class RetryState:
             quota = self._quotas[provider] = RetryQuota()
         return quota
 
-    def _breaker(self, target: Target) -> CircuitBreaker:
+    def _breaker(self, target: ModelRef) -> CircuitBreaker:
         breaker = self._breakers.get(target)
         if breaker is None:
             policy = self._policy
@@ -293,7 +293,7 @@ def _check_time(policy: RetryPolicy, failed: FailedAttempt, delay: float) -> tup
     return "retryable", ""
 
 
-def _choose_fallback(policy: RetryPolicy, state: RetryState, failed: FailedAttempt) -> Target | None:
+def _choose_fallback(policy: RetryPolicy, state: RetryState, failed: FailedAttempt) -> ModelRef | None:
     """Return the first fallback that may take the call and is not failing itself; another provider's come first."""
     kind, target = failed.failure.kind, failed.target
     if not policy.fallback or kind not in policy.fallback_on:

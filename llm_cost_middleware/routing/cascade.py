@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import CallRequest, CallResult, Said, Target
+from llm_cost_middleware.request import AnswerContent, CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.outcomes import failures
 from llm_cost_middleware.routing.schemas import satisfies
@@ -33,16 +33,16 @@ _ANSWER_LENGTH = 80
 class CascadePlan(NamedTuple):
     """Who is asked, in which order, and what decides."""
 
-    cheap: tuple[Target, ...]
+    cheap: tuple[ModelRef, ...]
     """One model; two where agreement decides."""
-    strong: Target
+    strong: ModelRef
     accept: AcceptBy
 
 
 class Ask(NamedTuple):
     """Ask this model next."""
 
-    target: Target
+    target: ModelRef
     reason: str
 
 
@@ -63,7 +63,7 @@ def plan_cascade(decision: RoutingDecision, accept: AcceptBy) -> CascadePlan | N
     strong = escalation(decision)
     if strong is None:
         return None
-    cheap: tuple[Target, ...] = (decision.target,)
+    cheap: tuple[ModelRef, ...] = (decision.target,)
     if accept == "agreement":
         peers = [c for c in decision.eligible if c.tier == decision.tier and c.target != decision.target]
         if not peers:
@@ -73,7 +73,7 @@ def plan_cascade(decision: RoutingDecision, accept: AcceptBy) -> CascadePlan | N
     return CascadePlan(cheap, strong, accept)
 
 
-def escalation(decision: RoutingDecision) -> Target | None:
+def escalation(decision: RoutingDecision) -> ModelRef | None:
     """The cheapest eligible model of the next tier up that has one: where a call goes whose answer was not accepted."""
     above = [c for c in decision.eligible if c.tier > decision.tier >= 0]
     return min(above, key=lambda c: (c.tier, c.expected_nanousd or 0)).target if above else None
@@ -113,7 +113,7 @@ def judge(
     results: Sequence[CallResult],
     request: CallRequest,
     accept: Callable[[CallResult], bool] | None,
-) -> CallResult | Target | None:
+) -> CallResult | ModelRef | None:
     """Whether the answers so far settle a call.
 
     Args:
@@ -137,7 +137,7 @@ def judge(
     if by == "check":
         check = None if accept is None else lambda _: accept(results[0])
     else:
-        said = [said for result in results if (said := result.said) is not None]
+        said = [said for result in results if (said := result.content) is not None]
         if len(said) < len(results):  # this host does not tell what its answers say
             return None
         texts = [_gist_of(answer) for answer in said]
@@ -146,7 +146,7 @@ def judge(
     return step.target if isinstance(step, Ask) else results[step.answer]
 
 
-def _gist_of(said: Said) -> str:
+def _gist_of(said: AnswerContent) -> str:
     """What two answers are compared by: their tool calls where they make any, else their words."""
     return json.dumps(said.tool_calls, default=str) if said.tool_calls else said.text
 

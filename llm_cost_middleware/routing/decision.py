@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.features import Features
 
 FORMAT = 1
@@ -17,7 +17,7 @@ FORMAT = 1
 class Considered(NamedTuple):
     """One model that was considered for a call."""
 
-    target: Target
+    target: ModelRef
     tier: int
     expected_nanousd: NanoUSD | None
     """What this call would be expected to cost there, a warm cache counted; ``None`` where it is not known."""
@@ -33,7 +33,7 @@ class RoutingDecision(NamedTuple):
     call_id: str
     at: float
     """Seconds since the Unix epoch."""
-    target: Target
+    target: ModelRef
     tier: int
     """The tier's index, cheap to strong; -1 for a model that was forced or pinned."""
     tier_name: str
@@ -131,7 +131,7 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
     return RoutingDecision(
         call_id=data["id"],
         at=float(data["at"]),
-        target=Target(*data["target"]),
+        target=ModelRef(*data["target"]),
         tier=int(data.get("tier", -1)),
         tier_name=data.get("tier_name", ""),
         policy=data.get("policy", "threshold"),
@@ -152,5 +152,5 @@ def _considered(
     provider: str, model: str, tier: int, expected: int | None, rejected: str = "", warm: int = 0, *_: object
 ) -> Considered:
     return Considered(
-        Target(provider, model), tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm)
+        ModelRef(provider, model), tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm)
     )

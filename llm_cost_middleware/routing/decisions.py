@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.outcomes import AUTOMATIC
 
@@ -62,7 +62,7 @@ class Settlement(NamedTuple):
     """What a call came to in the end, over all its attempts."""
 
     call_id: str
-    target: Target
+    target: ModelRef
     cost_nanousd: NanoUSD
     output_tokens: int | None
     at: float
@@ -126,7 +126,7 @@ class Logged(NamedTuple):
             settlement = None
             if data.get("settlement"):
                 target, cost, tokens, at = data["settlement"]
-                settlement = Settlement(decision.call_id, Target(*target), NanoUSD(cost), tokens, at)
+                settlement = Settlement(decision.call_id, ModelRef(*target), NanoUSD(cost), tokens, at)
         except ConfigurationError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -218,7 +218,7 @@ class DecisionLog:
             self._calls[call_id] = logged._replace(outcomes=(*logged.outcomes, entry))
 
     def settled(
-        self, call_id: str, target: Target, cost_nanousd: NanoUSD, output_tokens: int | None, at: float
+        self, call_id: str, target: ModelRef, cost_nanousd: NanoUSD, output_tokens: int | None, at: float
     ) -> None:
         """Log what a call cost in the end, all its attempts together, and which model answered."""
         entry = Settlement(call_id, target, cost_nanousd, output_tokens, at)
@@ -270,7 +270,7 @@ def _settlement(line: Line) -> Settlement:
     try:
         data = json.loads(line.data)
         return Settlement(
-            line.id, Target(*data["target"]), NanoUSD(data["cost_nanousd"]), data["output_tokens"], line.at
+            line.id, ModelRef(*data["target"]), NanoUSD(data["cost_nanousd"]), data["output_tokens"], line.at
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"not a settlement: {error!r}", key=f"journal.{line.id}") from None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD, ceil_picousd
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import Considered
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
@@ -19,7 +19,7 @@ DEFAULT_OUTPUT = 512
 class Candidate(NamedTuple):
     """A model that may be routed to, with its prices of the day. Built once for a configuration and a date."""
 
-    target: Target
+    target: ModelRef
     tier: int
     input_picousd: int
     """Pico-dollars an uncached input token."""
@@ -38,7 +38,7 @@ def consider(
     request: CallRequest,
     features: Features,
     n_tiers: int,
-    affinity: Mapping[Target, int],
+    affinity: Mapping[ModelRef, int],
     outputs: Outputs,
 ) -> list[Considered]:
     """Every candidate with what this call would be expected to cost there, and why it may not take it."""
@@ -64,7 +64,7 @@ def cold_cost(candidate: Candidate, features: Features, request: CallRequest, ou
         output = request.max_tokens
     if candidate.max_output is not None and candidate.max_output < output:
         output = candidate.max_output
-    pico = features.input_tokens * candidate.input_picousd + output * request.choices * candidate.output_picousd
+    pico = features.input_tokens * candidate.input_picousd + output * request.choice_count * candidate.output_picousd
     return ceil_picousd(pico)
 
 
@@ -82,7 +82,7 @@ def _rejection(  # noqa: C901 - a list of reasons
         if need not in candidate.capabilities:
             return f"cannot take {need}"
     if candidate.target.provider != request.provider:
-        if request.stored_context:
+        if request.has_server_side_context:
             return f"the request refers to context stored at {request.provider}"
         if request.server_tools:
             return f"the request uses server tools of {request.provider}"

@@ -85,7 +85,7 @@ def working_text(request: CallRequest) -> str:
 
 def _count_media(part: Part, needs: set[str]) -> int:
     found = 0
-    for kind in (part.kind, *(inner.kind for inner in part.inner)):
+    for kind in (part.kind, *(inner.kind for inner in part.nested)):
         if kind in _MEDIA:
             needs.add(_MEDIA[kind])
             found += 1

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.extras import needed_for
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import GRAM_BITS
 from llm_cost_middleware.routing.labels import Label
 from llm_cost_middleware.routing.learned import LearnedPolicy, SiteTerm
@@ -134,7 +134,7 @@ def cross_scores(design: Design, *, folds: int = 10, seed: int = 0) -> list[floa
     return [float(score) for score in scores]
 
 
-def to_policy(fitted: Fit, design: Design, weak: Target, strong: Target, threshold: float) -> LearnedPolicy:
+def to_policy(fitted: Fit, design: Design, weak: ModelRef, strong: ModelRef, threshold: float) -> LearnedPolicy:
     """The fitted model as a policy that plain Python can run."""
     kept = fitted.rarity > 0
     weights = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import sqrt
 from types import MappingProxyType
 
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
 _MEMORY = 0.1
 """The weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear
@@ -34,7 +34,7 @@ class Mean:
         self.value += (value - self.value) * (1 / calls if calls * _MEMORY < 1 else _MEMORY)
 
 
-Outputs = Mapping[Target | None, Mean]
+Outputs = Mapping[ModelRef | None, Mean]
 """Output tokens by model; under ``None`` those of all models together."""
 
 NO_OUTPUTS: Outputs = MappingProxyType({})
@@ -46,8 +46,8 @@ class _Site:
     __slots__ = ("accepted", "outputs", "seconds", "squared")
 
     def __init__(self) -> None:
-        self.outputs: defaultdict[Target | None, Mean] = defaultdict(Mean)
-        self.seconds: defaultdict[Target, Mean] = defaultdict(Mean)
+        self.outputs: defaultdict[ModelRef | None, Mean] = defaultdict(Mean)
+        self.seconds: defaultdict[ModelRef, Mean] = defaultdict(Mean)
         self.squared, self.accepted = Mean(), Mean()
 
 
@@ -65,7 +65,7 @@ class SiteHistory:
     def observe(
         self,
         site: str,
-        target: Target,
+        target: ModelRef,
         output_tokens: int | None = None,
         *,
         seconds: float | None = None,
@@ -111,7 +111,7 @@ class SiteHistory:
         mean = known.outputs[None].value
         return max(0.0, mean - 2 * sqrt(max(0.0, known.squared.value - mean * mean)))
 
-    def expected_seconds(self, site: str, target: Target) -> float | None:
+    def expected_seconds(self, site: str, target: ModelRef) -> float | None:
         """How long this model takes at this site; ``None`` where nothing is known."""
         known = self._sites.get(site)
         seconds = known.seconds.get(target) if known else None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.money import USD, ceil_nanousd
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decisions import Gauge, Logged
 from llm_cost_middleware.routing.learned import ANY_SITE
@@ -54,8 +54,8 @@ def label_text(
 
 def read_labels(
     path: Path,
-    weak: Target,
-    strong: Target,
+    weak: ModelRef,
+    strong: ModelRef,
     *,
     site_column: str = "site",
     costs: tuple[USD, USD] | None = None,
@@ -109,7 +109,9 @@ class LogLabels(NamedTuple):
     """What their quality is."""
 
 
-def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target, gauge: Gauge | None = None) -> LogLabels:
+def labels_from_log(
+    logged: Iterable[Logged], weak: ModelRef, strong: ModelRef, gauge: Gauge | None = None
+) -> LogLabels:
     """Labels from decisions and outcomes, where each call was answered by one model only.
 
     The answer that is missing is estimated without bias from the propensities that exploration logged (doubly robust:
@@ -158,7 +160,7 @@ def labels_from_log(logged: Iterable[Logged], weak: Target, strong: Target, gaug
     return LogLabels(found, dict(left_out), gauge)
 
 
-def _unusable(entry: Logged, weak: Target, strong: Target, quality: float | None) -> str:
+def _unusable(entry: Logged, weak: ModelRef, strong: ModelRef, quality: float | None) -> str:
     decision = entry.decision
     if decision.target not in (weak, strong):
         return "another model"
@@ -223,7 +225,7 @@ def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
                 yield row
 
 
-def _number(row: Mapping[str, Any], prefix: str, target: Target) -> float | None:
+def _number(row: Mapping[str, Any], prefix: str, target: ModelRef) -> float | None:
     for name in (f"{prefix}{target.model}", f"{prefix}{target}"):
         value = row.get(name)
         if isinstance(value, int | float) and not isnan(value):  # a NaN stands for "not measured"

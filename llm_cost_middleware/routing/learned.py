@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import GRAM_BITS, SHAPE, clip, grams, shape
 
 FORMAT = 1
@@ -51,8 +51,8 @@ class LearnedPolicy:
 
     version: str
     """A digest of everything that decides, so that a decision names the policy that made it."""
-    weak: Target
-    strong: Target
+    weak: ModelRef
+    strong: ModelRef
     threshold: float
     intercept: float
     sites: Mapping[str, SiteTerm]
@@ -95,7 +95,7 @@ class LearnedPolicy:
             score += sum(map(mul, self.shape, shape))
         return Scored(score, self.threshold if term.threshold is None else term.threshold)
 
-    def bound_to(self, tiers: Sequence[tuple[str, Sequence[Target]]]) -> LearnedPolicy:
+    def bound_to(self, tiers: Sequence[tuple[str, Sequence[ModelRef]]]) -> LearnedPolicy:
         """The same policy with its two models found in the configured tiers.
 
         Raises:
@@ -203,7 +203,7 @@ def _document(policy: LearnedPolicy) -> dict[str, Any]:
     }
 
 
-def _tier_of(target: Target, tiers: Iterable[tuple[str, Sequence[Target]]]) -> int:
+def _tier_of(target: ModelRef, tiers: Iterable[tuple[str, Sequence[ModelRef]]]) -> int:
     for index, (_, models) in enumerate(tiers):
         if target in models:
             return index
@@ -235,8 +235,8 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _target(text: str) -> Target:
+def _target(text: str) -> ModelRef:
     provider, slash, model = text.partition("/")
     if not (slash and provider and model):
         raise ValueError(f"{text!r} is not provider/model")
-    return Target(provider, model)
+    return ModelRef(provider, model)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cost_middleware.request import CallRequest, Said
+from llm_cost_middleware.request import AnswerContent, CallRequest
 from llm_cost_middleware.routing.schemas import asks_for_json, fits, satisfies, unwrap
 
 TRUNCATED, PARSE_FAILED, SCHEMA_VIOLATED = "truncated", "parse_failed", "schema_violated"
@@ -35,7 +35,7 @@ _SENTENCE = 16
 "yes" are said over and over and mean something else each time."""
 
 
-def failures(request: CallRequest, said: Said) -> tuple[str, ...]:
+def failures(request: CallRequest, said: AnswerContent) -> tuple[str, ...]:
     """What an answer's content shows: tool calls that do not fit their tools, text that does not fit its schema."""
     if said.tool_calls:
         return () if calls_fit(request, said) else (SCHEMA_VIOLATED,)
@@ -44,7 +44,7 @@ def failures(request: CallRequest, said: Said) -> tuple[str, ...]:
     return ()
 
 
-def calls_fit(request: CallRequest, said: Said) -> bool:
+def calls_fit(request: CallRequest, said: AnswerContent) -> bool:
     """Whether every tool call names a tool of the request and fits its schema, where the request carries it."""
     tools = {tool.name: tool.text for tool in request.tools}
     return all(_call_fits(tools, name, arguments) for name, arguments in said.tool_calls)
@@ -78,7 +78,7 @@ def question(request: CallRequest, site: str) -> int | None:
     role, parts = request.messages[-1]
     if role != "user" or any(part.kind == "tool_result" for part in parts):
         return None
-    asked = tuple((part.kind, part.text, part.detail.get("digest")) for part in parts)
+    asked = tuple((part.kind, part.text, part.media.get("digest")) for part in parts)
     size = sum(len(part.text) for part in parts)
     return hash((asker, site, asked, len(request.messages) if size < _SENTENCE else None))
 

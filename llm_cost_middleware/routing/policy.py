@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.cascade import AcceptBy
 from llm_cost_middleware.routing.features import Features, working_text
 from llm_cost_middleware.routing.learned import LearnedPolicy, Scored
@@ -31,7 +31,7 @@ class Tier(NamedTuple):
     """Models of about the same strength, over all providers. Tiers are listed from cheap to strong."""
 
     name: str
-    models: tuple[Target, ...]
+    models: tuple[ModelRef, ...]
 
 
 class TierChoice(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.providers import NAMES, provider_of
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import pays
 from llm_cost_middleware.routing.complexity import clip, grams, shape
 from llm_cost_middleware.routing.decision import Considered, RoutingDecision
@@ -20,7 +20,7 @@ from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.sites import call_site
 
-NO_AFFINITY: Mapping[Target, int] = {}
+NO_AFFINITY: Mapping[ModelRef, int] = {}
 
 
 class RoutingContext(NamedTuple):
@@ -35,11 +35,11 @@ class RoutingContext(NamedTuple):
     """Nano-dollars left in the tightest budget; ``None`` without a limit."""
     budget_left: float | None = None
     """The share of the tightest budget that is left, 0 to 1."""
-    affinity: Mapping[Target, int] = NO_AFFINITY
+    affinity: Mapping[ModelRef, int] = NO_AFFINITY
     """Nano-dollars that a warm cache is expected to save this call, by model."""
     history: SiteHistory | None = None
     """Output lengths, latencies and acceptance of earlier calls."""
-    sticky: Target | None = None
+    sticky: ModelRef | None = None
     """The model that the conversation has used so far."""
     learning: bool = False
     """Whether the decision carries hashed n-grams of the text, to learn from later."""
@@ -70,8 +70,8 @@ def decide(
     if forced is not None:
         choice = TierChoice(-1, None, f"{request.context.force_model} was forced for this call", policy="force")
         return _decision(policy, choice, forced, (), given, context)
-    if request.pinned:
-        pinned = Target(request.provider, request.model)
+    if request.model_pinned:
+        pinned = ModelRef(request.provider, request.model)
         choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
         return _decision(policy, choice, pinned, (), given, context)
 
@@ -108,7 +108,7 @@ def decide(
     return _decision(own, choice, chosen.target, tuple(considered), given, context)
 
 
-def fallbacks(decision: RoutingDecision) -> tuple[Target, ...]:
+def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
     """The other models that may take the call, best first, for when the chosen one fails.
 
     The same tier before a stronger before a weaker one; inside a tier another provider first (an outage is a
@@ -123,7 +123,7 @@ def fallbacks(decision: RoutingDecision) -> tuple[Target, ...]:
     return tuple(dict.fromkeys(c.target for c in others))
 
 
-def downgrade(decision: RoutingDecision) -> tuple[Target, ...]:
+def downgrade(decision: RoutingDecision) -> tuple[ModelRef, ...]:
     """The cheaper models that may take the call, for when the budget does not fit the chosen one: strongest first."""
     spent = decision.expected_nanousd
     if spent is None:
@@ -137,15 +137,15 @@ def downgrade(decision: RoutingDecision) -> tuple[Target, ...]:
     return tuple(dict.fromkeys(c.target for c in cheaper))
 
 
-def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> Target | None:
+def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef | None:
     name = request.context.force_model
     if not name:
         return None
     provider, slash, model = name.partition("/")
     if slash and provider in NAMES:
-        return Target(provider, model)
+        return ModelRef(provider, model)
     known = next((c.target for c in candidates if c.target.model == name), None)
-    return known or Target(provider_of(name) or request.provider, name)
+    return known or ModelRef(provider_of(name) or request.provider, name)
 
 
 def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | None) -> Considered:
@@ -214,7 +214,7 @@ def _stay_or_switch(best: Considered, current: Considered, short_saving: NanoUSD
 def _decision(
     policy: RoutingPolicy,
     choice: TierChoice,
-    target: Target,
+    target: ModelRef,
     considered: tuple[Considered, ...],
     given: PolicyInput,
     context: RoutingContext,

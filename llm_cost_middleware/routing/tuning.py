@@ -8,7 +8,7 @@ from math import inf, sqrt
 from statistics import NormalDist
 from types import MappingProxyType
 
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.calibration import Calibration, calibrate, gain_over_mixing
 from llm_cost_middleware.routing.fitting import cross_scores, design_of, fit, to_policy
 from llm_cost_middleware.routing.labels import Label
@@ -47,8 +47,8 @@ class Tuning:
 
 def tune(
     labels: Sequence[Label],
-    weak: Target,
-    strong: Target,
+    weak: ModelRef,
+    strong: ModelRef,
     *,
     current: RoutingPolicy,
     quality: float = 0.95,

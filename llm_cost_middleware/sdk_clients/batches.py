@@ -59,7 +59,7 @@ class Batches:
 
     def _request(self, body: Mapping[str, Any], endpoint: Endpoint) -> CallRequest:
         request = self._rules.read_request(body, endpoint)
-        request = request._replace(params={**request.params, "batch": True}, pinned=True, stream=False)
+        request = request._replace(params={**request.params, "batch": True}, model_pinned=True, stream=False)
         if request.max_tokens is None:  # nothing can be written into a file that is uploaded already
             most = self._pipeline.catalogue.limits(self._provider, request.model).max_output
             if most is None:

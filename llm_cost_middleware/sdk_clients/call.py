@@ -10,8 +10,8 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.providers.said import read_said
-from llm_cost_middleware.request import Attempt, CallResult, Endpoint, Said
+from llm_cost_middleware.providers.content import read_content
+from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endpoint
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
@@ -73,7 +73,8 @@ class SdkCall:
         self._reply = Reply(None)
         self._rules = rules = get_provider(api.provider)
         request = rules.read_request(self._body, endpoint)
-        self.request = request._replace(stream=stream, context=read_context(attributes), pinned=request.model != routed)
+        context = read_context(attributes)
+        self.request = request._replace(stream=stream, context=context, model_pinned=request.model != routed)
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
@@ -102,7 +103,7 @@ class SdkCall:
         del attempt  # the client has one provider
         response, stream = raw
         if stream is None:
-            return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_said)
+            return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_content)
         self._reply = raw
         chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
         is_injected = self._api.injected_chunks(self._body)
@@ -138,5 +139,5 @@ class SdkCall:
         return parse
 
 
-def _read_unparsed(response: Any) -> Said:
-    return read_said(response.http_response.json())
+def _read_unparsed(response: Any) -> AnswerContent:
+    return read_content(response.http_response.json())

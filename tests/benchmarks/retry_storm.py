@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 from llm_cost_middleware.provider import Failure, FailureKind
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 
 PROCESSES = 20
@@ -36,7 +36,7 @@ PRICE = 0.01  # US dollars a served request
 FAULT_AT = 60.0
 LENGTH_S = 480.0
 AFTER_S = 120.0  # the part after the fault whose calls are watched for recovery
-TARGET = Target("anthropic", "claude-haiku-4-5-20251001")
+TARGET = ModelRef("anthropic", "claude-haiku-4-5-20251001")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as AnthropicReader
 from llm_cost_middleware.providers.openai.usage import StreamReader as OpenAIReader
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
 pytestmark = [
@@ -150,7 +150,7 @@ def test_the_rest_of_the_hot_path(catalogue, capsys):
         )
     reading = rules.read_usage(BODY)
     priced = price_response("openai", BODY, catalogue=catalogue)
-    target = Target("openai", "gpt-5-mini")
+    target = ModelRef("openai", "gpt-5-mini")
     rows.append(
         ("encode_memo", _us(lambda: encode_memo(call_id="c", attempt=1, target=target, priced=priced, reading=reading)))
     )

@@ -17,7 +17,7 @@ import pytest
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallRequest, Message, Part, Target
+from llm_cost_middleware.request import CallRequest, Message, ModelRef, Part
 from llm_cost_middleware.usage import TokenUsage
 
 FOLDER = Path(__file__).parent / "cache_replay"
@@ -117,7 +117,7 @@ def long_conversation():
 @pytest.fixture
 def warm(replay, long_conversation):
     """How to plan that conversation, by a planner that has seen it grow."""
-    target = Target("anthropic", "claude-sonnet-4-6")
+    target = ModelRef("anthropic", "claude-sonnet-4-6")
     planned = replay.Planned(replay.prices_of(*target), target.model)
     ability, statistics, prices = (
         get_provider("anthropic").cache_ability(target.model),

@@ -10,10 +10,10 @@ from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli.cache import cache
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices
 from llm_cost_middleware.prompt_cache.trace import KIND, Tracer
-from llm_cost_middleware.request import CallRequest, Message, Part, Target
+from llm_cost_middleware.request import CallRequest, Message, ModelRef, Part
 from llm_cost_middleware.usage import TokenUsage
 
-MODEL = Target("anthropic", "claude-sonnet-4-6")
+MODEL = ModelRef("anthropic", "claude-sonnet-4-6")
 PRICES = CachePrices(300_000, {"5m": 3_750_000, "1h": 6_000_000}, 3_000_000)
 
 

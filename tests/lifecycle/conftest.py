@@ -132,7 +132,7 @@ class House:
         """A call through a host that reaches both providers. Returns what ``CostPipeline.call`` does."""
         request = CallRequest(
             "openai", model, (Message("user", (Part("text", text),)),), endpoint="chat.completions",
-            max_tokens=max_tokens, context=read_context(said), pinned=model != "smart",
+            max_tokens=max_tokens, context=read_context(said), model_pinned=model != "smart",
         )  # fmt: skip
 
         def sent(attempt):

@@ -12,7 +12,7 @@ from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 MODEL = "claude-haiku-4-5-20251001"
-REQUEST = CallRequest("anthropic", MODEL, (Message("user", (Part("text", "Count."),)),), stream=True, pinned=True)
+REQUEST = CallRequest("anthropic", MODEL, (Message("user", (Part("text", "Count."),)),), stream=True, model_pinned=True)
 DONE = UsageReport(items=(BilledItem(TokenUsage(uncached_input=9, output=3)),), model=MODEL, complete=True)
 ANTHROPIC = frozenset({"anthropic"})
 

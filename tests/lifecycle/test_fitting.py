@@ -188,7 +188,7 @@ def _unpriced(house):
     """A call of a model that nobody knows a price for, which its provider answers all the same."""
     request = CallRequest(
         "openai", "gpt-99-next", (Message("user", (Part("text", "word " * 400),)),), endpoint="chat.completions",
-        max_tokens=100, pinned=True,
+        max_tokens=100, model_pinned=True,
     )  # fmt: skip
     sent = []
 

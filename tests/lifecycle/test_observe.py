@@ -112,7 +112,7 @@ def test_a_name_that_means_choose_one_is_routed_all_the_same(observing):
 
 
 def test_a_request_that_no_model_of_the_tiers_may_take_is_sent_where_it_was_meant_to_go(observing):
-    audio = Part("audio", detail={"seconds": 3})
+    audio = Part("audio", media={"seconds": 3})
     request = CallRequest(
         "openai", "gpt-audio", (Message("user", (Part("text", "hi"), audio)),), endpoint="chat.completions",
         params={"modalities": ["text"]},

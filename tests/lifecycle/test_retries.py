@@ -160,7 +160,7 @@ def test_an_answer_that_was_billed_and_cannot_be_read_is_booked_at_what_it_cost(
     from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, attach_usage
 
     house = houses()
-    request = CallRequest("openai", "gpt-5-mini", (Message("user", (Part("text", "hi"),)),), pinned=True)
+    request = CallRequest("openai", "gpt-5-mini", (Message("user", (Part("text", "hi"),)),), model_pinned=True)
 
     def send(_):
         error = ValueError("no JSON in it")

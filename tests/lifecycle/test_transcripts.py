@@ -255,7 +255,7 @@ def _play(scenario, url, *, asynchronous):
     )
     request = CallRequest(
         "openai", scenario.model, (Message("user", (Part("text", scenario.text),)),), endpoint="chat.completions",
-        max_tokens=scenario.max_tokens, context=read_context(scenario.said), pinned=scenario.model != "smart",
+        max_tokens=scenario.max_tokens, context=read_context(scenario.said), model_pinned=scenario.model != "smart",
     )  # fmt: skip
 
     def send(attempt):

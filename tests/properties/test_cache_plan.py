@@ -15,7 +15,7 @@ from llm_cost_middleware.prompt_cache.plan import CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider, strip_foreign_cache_fields
-from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.simulator import Answer, SimClock
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
 from llm_cost_middleware.simulator.engine import ServingEngine
@@ -189,7 +189,7 @@ def test_any_plan_is_taken_by_the_provider(endpoint, shape, policy, seed):
     before = copy.deepcopy(body)
     engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
     engine.read(dialect, copy.deepcopy(body), {}, 0)  # the request is one the provider takes as it is
-    provider, target = get_provider(name), Target(name, body["model"])
+    provider, target = get_provider(name), ModelRef(name, body["model"])
     layout = read_layout(provider.read_request(body, endpoint))
     statistics, now = lived_through(layout, target, PRICES[name], seed)
     made = plan(layout, provider.cache_ability(body["model"]), PRICES[name], statistics, policy, now=now, target=target)
@@ -210,14 +210,14 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
     layout = read_layout(get_provider("openai").read_request(body, "chat.completions"))
     ability = get_provider("anthropic").cache_ability("claude-sonnet-4-6")
     made = plan(layout, ability, PRICES["anthropic"], policy=CachePolicy(mode="system"), now=0.0)
-    marked = written(body, made, Target("anthropic", body["model"]), "chat.completions")
+    marked = written(body, made, ModelRef("anthropic", body["model"]), "chat.completions")
     assert strip_foreign_cache_fields(marked, "openai").keys() == body.keys()
     engine = ServingEngine(clock=SimClock(), responder=lambda _: Answer("ok"), worst_case_tokenizer=False, seed=0)
     engine.read(CHAT, strip_foreign_cache_fields(marked, "openai"), {}, 0)
 
 
 def test_the_statistics_never_hold_more_than_they_are_told_to():
-    statistics, target = PrefixStatistics(max_prefixes=64), Target("anthropic", "claude-sonnet-4-6")
+    statistics, target = PrefixStatistics(max_prefixes=64), ModelRef("anthropic", "claude-sonnet-4-6")
     ability = get_provider("anthropic").cache_ability(target.model)
     for at in range(500):
         shape = {"tools": 2, "system": [f"{at}" * 900], "turns": 3, "width": 2, "agent": True, "image": False}

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import CallContext, CallRequest, Message, Part, Target, Tool
+from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
 from llm_cost_middleware.routing.complexity import grams
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide, downgrade, fallbacks
 
-targets = st.builds(Target, st.sampled_from(["anthropic", "openai"]), st.sampled_from(list("abcdef")))
+targets = st.builds(ModelRef, st.sampled_from(["anthropic", "openai"]), st.sampled_from(list("abcdef")))
 candidates = st.builds(
     Candidate,
     targets,

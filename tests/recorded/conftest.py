@@ -89,7 +89,7 @@ def whole_calls(exchanges):
             continue
         provider = get_provider(exchange.provider)
         request = provider.read_request(exchange.request, GOVERNED[exchange.endpoint])
-        if request.server_tools or request.stored_context:
+        if request.server_tools or request.has_server_side_context:
             continue
         reading = provider.read_usage(exchange.response)
         if reading.items:

@@ -13,7 +13,7 @@ from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import count_tokens
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
 pytestmark = pytest.mark.data
 
@@ -77,7 +77,7 @@ def test_no_answer_was_longer_than_the_models_maximum(billed, catalogue):
     for exchange, request, reading, _ in billed:
         limits = catalogue.limits(exchange.provider, request.model)
         assert limits.max_output is not None, request.model
-        assert reading.usage.output_tokens <= limits.max_output * request.choices, exchange.id
+        assert reading.usage.output_tokens <= limits.max_output * request.choice_count, exchange.id
 
 
 def test_the_exact_count_of_openai_is_never_below_the_bill(billed):
@@ -104,7 +104,7 @@ def test_calibrated_estimates_miss_less_often_than_their_quantile_says(billed):
     calibration, loose = TokenCalibration(quantile=0.99), Looseness()
     estimated = missed = 0
     for exchange, request, reading, _ in sorted(billed, key=lambda call: call[0].at or 0):
-        target, actual = Target(exchange.provider, request.model), reading.usage.input_tokens
+        target, actual = ModelRef(exchange.provider, request.model), reading.usage.input_tokens
         if not actual:
             continue
         estimate = calibration.tokens(target, request)

@@ -8,7 +8,7 @@ import pytest
 from llm_cost_middleware import Budget, ConfigurationError, CostConfig
 from llm_cost_middleware.cli.init import template
 from llm_cost_middleware.errors import InvalidAmountError, UnknownKeyError
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
 
 def test_the_template_is_the_defaults():
@@ -35,7 +35,7 @@ def test_sections_are_read_from_mappings():
     )
     assert config.ledger.hold_ttl_s == 60
     assert config.budgets[0].limit == Decimal(5)
-    assert config.tiers[0].models == (Target("openai", "gpt-5-mini"),)
+    assert config.tiers[0].models == (ModelRef("openai", "gpt-5-mini"),)
     assert config.providers["openai"].api_key_env == "OPENAI_API_KEY"
     assert config.routing.text_threshold == 5
     assert config.output.on_insufficient == ("raise",)

@@ -21,7 +21,7 @@ from llm_cost_middleware.metering import (
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 NOV = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
@@ -218,14 +218,14 @@ def test_a_memo_survives_its_journey_and_can_be_priced_again():
     reading = get_provider("anthropic").read_usage(body)
     priced = price_usage(reading, get_provider("anthropic"), CATALOGUE, at=NOV)
     memo = encode_memo(
-        call_id="c1", attempt=2, target=Target("anthropic", "claude-opus-4-8"), priced=priced, reading=reading
+        call_id="c1", attempt=2, target=ModelRef("anthropic", "claude-opus-4-8"), priced=priced, reading=reading
     )
     assert len(memo) < 400
     back = decode_memo(memo)
     assert (back.call_id, back.attempt, back.target, back.response_id) == (
         "c1",
         2,
-        Target("anthropic", "claude-opus-4-8"),
+        ModelRef("anthropic", "claude-opus-4-8"),
         "msg_1",
     )
     assert back.items[0].usage == reading.usage
@@ -235,7 +235,7 @@ def test_a_memo_survives_its_journey_and_can_be_priced_again():
 
 
 def test_a_memo_without_an_answer_is_short():
-    memo = encode_memo(call_id="c1", attempt=1, target=Target("openai", "gpt-5"))
+    memo = encode_memo(call_id="c1", attempt=1, target=ModelRef("openai", "gpt-5"))
     assert memo == b'{"v":1,"call":"c1","n":1,"at":["openai","gpt-5"]}'
     assert reprice(decode_memo(memo), CATALOGUE, at=NOV).status == "unknown"
 

@@ -13,13 +13,13 @@ from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.cli.totals import of_records, table_of
 from llm_cost_middleware.money import NanoUSD, format_usd
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.tracker import CostRecord
 
 _FRAME = 4  # columns around the verdict
 
 
-def saved_by_routing(pipeline: CostPipeline, records: Sequence[CostRecord], baseline: Target) -> int:
+def saved_by_routing(pipeline: CostPipeline, records: Sequence[CostRecord], baseline: ModelRef) -> int:
     """Return the cost of the same tokens at one model less their actual cost, in nano-dollars."""
     saved = 0
     for record in records:
@@ -36,7 +36,7 @@ def show(
     calls: int,
     agreed: int,
     bill_nanousd: NanoUSD | None,
-    baseline: Target,
+    baseline: ModelRef,
 ) -> bool:
     """Print the receipt. Return whether ledger and bill are equal (``True`` without a bill)."""
     records = [record for pipeline in pipelines for record in pipeline.records()]

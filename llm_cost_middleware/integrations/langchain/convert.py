@@ -71,7 +71,8 @@ def read_call(
     plain = _read_arguments(home, arguments) if arguments else home.plain
     return CallRequest(
         plain.provider, plain.model, read_messages(messages), plain.tools, plain.endpoint, plain.max_tokens,
-        plain.choices, stream, plain.output_schema, plain.server_tools, plain.stored_context, plain.params, context,
+        plain.choice_count, stream, plain.output_schema, plain.server_tools, plain.has_server_side_context,
+        plain.params, context,
         pinned or bool(arguments.get("model")),
     )  # fmt: skip
 
@@ -132,7 +133,7 @@ def _result(content: Any) -> Part:
         return Part("tool_result", content)
     parts = [part for block in content if (part := _part(block)) is not None]
     text = "\n".join(part.text for part in parts if part.text)
-    mark = next((part.mark for part in reversed(parts) if part.mark), None)
+    mark = next((part.cache_ttl for part in reversed(parts) if part.cache_ttl), None)
     return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
 
 

@@ -27,7 +27,7 @@ from llm_cost_middleware.integrations.langchain.targets import Targets
 from llm_cost_middleware.integrations.langchain.usage import STAMP, MeteredStream, read_result
 from llm_cost_middleware.lifecycle import RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, Said
+from llm_cost_middleware.request import AnswerContent, Attempt, CallRequest, CallResult
 
 ROUTE = "llm_cost_route"
 """The argument that carries the route from the entry of a call to its sending, past traces and the LLM cache."""
@@ -147,7 +147,7 @@ class Governor:
                 if providers is targets.providers and not targets.bound_home:
                     raise
                 # only this provider understands the call, and no tier names a model of it: the user's own remains
-                request = request._replace(pinned=True)
+                request = request._replace(model_pinned=True)
                 call = self.pipeline.prepare(request, providers=providers, may_block=may_block)
         except LLMCostError as error:
             return Route.made(metadata, request, providers, None, error)
@@ -260,13 +260,13 @@ def _answered(result: ChatResult, attempt: Attempt, targets: Targets, told: Mapp
     message.response_metadata = {**message.response_metadata, STAMP: _stamp(attempt)}
     if provider != targets.home.provider and (kind := wanted_class(told)) is not None:
         message.additional_kwargs.update(parse_answer(kind, message.text))
-    return CallResult(result, reading, read_said=_said)
+    return CallResult(result, reading, read_content=_said)
 
 
-def _said(result: ChatResult) -> Said:
+def _said(result: ChatResult) -> AnswerContent:
     message: Any = result.generations[0].message
     calls = (*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ()))
-    return Said(message.text, tuple((call["name"], call["args"]) for call in calls))
+    return AnswerContent(message.text, tuple((call["name"], call["args"]) for call in calls))
 
 
 def _stamp(attempt: Attempt) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import own_thoughts
 from llm_cost_middleware.providers import foreign_cache_fields
-from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 # arguments that mean the same at both providers, once translated
@@ -88,7 +88,7 @@ def render(
     return rendered, told
 
 
-def _spoken(messages: Sequence[BaseMessage], home: str, target: Target) -> Sequence[BaseMessage]:
+def _spoken(messages: Sequence[BaseMessage], home: str, target: ModelRef) -> Sequence[BaseMessage]:
     """The messages in the words of the target's provider, without what only another model can take back."""
     if target.provider != home:
         messages = [_translate_message(message, target.provider) for message in messages]

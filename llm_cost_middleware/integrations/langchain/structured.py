@@ -11,11 +11,11 @@ from langchain_core.outputs import ChatGenerationChunk
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import attach_usage
 
 
-def note_bill(error: BaseException, target: Target) -> None:
+def note_bill(error: BaseException, target: ModelRef) -> None:
     """Note on an error that belongs to an answer which was served what was billed for it, and who answered.
 
     LangChain leaves the response on the error when an answer that came could not be parsed; the OpenAI SDK leaves the

@@ -13,7 +13,7 @@ from llm_cost_middleware.integrations.langchain.convert import Home, make_home
 from llm_cost_middleware.integrations.langchain.metered import meter
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
@@ -74,7 +74,7 @@ class Targets:
         if provider is None:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
         self._model, self._config, self._lock = model, config, Lock()
-        self._built: dict[Target, Any] = {}
+        self._built: dict[ModelRef, Any] = {}
         self.home: Home = _read_home(model, provider)
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
@@ -98,7 +98,7 @@ class Targets:
     def _key(self, provider: str) -> str | None:
         return os.environ.get(self._config.providers[provider].api_key_env)
 
-    def get(self, target: Target) -> Any:
+    def get(self, target: ModelRef) -> Any:
         """The model object for ``target``."""
         built = self._built.get(target)
         if built is None:
@@ -109,12 +109,12 @@ class Targets:
                     built = self._built[target] = meter(make(target), target.provider)
         return built
 
-    def fit(self, target: Target, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
+    def fit(self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
         """The model object for one request to ``target``."""
         model = self.get(target)
         return fit_thinking(model, messages, arguments) if target.provider == "anthropic" else model
 
-    def _same(self, target: Target) -> Any:
+    def _same(self, target: ModelRef) -> Any:
         """The user's own class and settings with another model name."""
         model = self._model
         fields = type(model).model_fields
@@ -130,7 +130,7 @@ class Targets:
             settings = _fit(target, settings, _profile(target))
         return _construct(plain_class(model), target, settings)
 
-    def _other(self, target: Target) -> Any:
+    def _other(self, target: ModelRef) -> Any:
         """The other provider's class, with the settings that mean the same there."""
         model, home, there = self._model, self.home.provider, target.provider
         settings: dict[str, Any] = {
@@ -171,7 +171,7 @@ def _is_set(model: Any, name: str) -> bool:
     return bool(value) and not (name == "n" and value == 1) and not (name == "service_tier" and value in _USUAL_TIERS)
 
 
-def _fit(target: Target, settings: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+def _fit(target: ModelRef, settings: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what the target model does not take."""
     if profile.get("temperature") is False:
         for name in _SAMPLING:
@@ -202,7 +202,7 @@ def _fit_thinking(thinking: Mapping[str, Any], profile: Mapping[str, Any]) -> Ma
 _THINKING_BUDGET = 4_096
 
 
-def _profile(target: Target) -> Mapping[str, Any]:
+def _profile(target: ModelRef) -> Mapping[str, Any]:
     if target.provider == "anthropic":
         from langchain_anthropic.chat_models import _get_default_model_profile as profile_of
     else:
@@ -221,6 +221,6 @@ def _class_of(provider: str) -> Any:
     return ChatOpenAI
 
 
-def _construct(kind: Any, target: Target, settings: Mapping[str, Any]) -> Any:
+def _construct(kind: Any, target: ModelRef, settings: Mapping[str, Any]) -> Any:
     name = "model" if target.provider == "anthropic" else "model_name"
     return kind(**{**settings, name: target.model, "max_retries": 0, "stream_usage": True})

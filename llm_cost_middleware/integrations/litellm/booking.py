@@ -12,7 +12,7 @@ from llm_cost_middleware.context import METADATA_KEY, current_context, read_cont
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.money import ceil_nanousd
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.wire import getter, mapping
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def book_ungoverned(pipeline: CostPipeline, answer: Any, kwargs: Mapping[str, An
         metadata = kwargs.get("metadata")
         context = read_context(metadata.get(METADATA_KEY)) if isinstance(metadata, Mapping) else current_context()
         amount = ceil_nanousd(Decimal(repr(cost)))
-        target = Target("", str(kwargs.get("model") or ""))
+        target = ModelRef("", str(kwargs.get("model") or ""))
         pipeline.book(amount, target, context, id=f"ungoverned.{os.urandom(8).hex()}")
     except LLMCostError as error:  # the call is done and paid: its answer must not be lost
         _log.error("an ungoverned call was not booked: %s", error)

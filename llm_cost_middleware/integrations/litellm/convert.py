@@ -16,7 +16,7 @@ from llm_cost_middleware.prompt_cache.breakpoints import (
     strip_foreign_marks,
 )
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, Target
+from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, ModelRef
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 
@@ -47,7 +47,7 @@ class RouterCall(NamedTuple):
     request: CallRequest
     group: Group | None
     """The group that was called by its name; ``None`` where the call is routed."""
-    serving: Mapping[Target, str]
+    serving: Mapping[ModelRef, str]
     providers: frozenset[str]
     """What the router can reach: every model it serves, or the provider of the group that was called."""
     own_timeout: bool
@@ -104,14 +104,14 @@ class RouterCall(NamedTuple):
             return render_anthropic(sent, plan) if provider == "anthropic" else sent
         return render_openai_responses(sent, plan) if provider == "openai" else sent
 
-    def _group_of(self, target: Target) -> str:
+    def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:
             return str(self.arguments["model"])
         if target in self.serving:
             return self.serving[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
 
-    def _cap_of(self, target: Target) -> str:
+    def _cap_of(self, target: ModelRef) -> str:
         named = _CAPS.get(self.endpoint)
         if named is not None:
             return named
@@ -165,7 +165,7 @@ def read_call(
         model=target.model if target is not None else request.model,
         stream=bool(arguments.get("stream")),
         context=read_context(said),
-        pinned=target is not None,
+        model_pinned=target is not None,
     )
     timed = own_timeout or any(arguments.get(name) is not None for name in _TIMEOUTS)
     reach = groups.reach if target is None else frozenset((target.provider,))

@@ -16,7 +16,7 @@ from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.entry_points import all_deployments, named_deployments
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
 _PRICES: Mapping[str, str] = {
     "input_cost_per_token": "input_mtok",
@@ -48,7 +48,7 @@ _MTOK = 10**6
 class Group(NamedTuple):
     """A model group that can be governed."""
 
-    target: Target
+    target: ModelRef
     """The model it calls; where it mixes models, the dearest of them."""
     alias: bool
     """Its price is its own: ``target`` names the group, and the model that an answer names does not tell the price."""
@@ -61,7 +61,7 @@ class Deployment(NamedTuple):
     """What matters here of one entry of a ``model_list``."""
 
     group: str
-    target: Target | None
+    target: ModelRef | None
     """``None``: a platform with prices of its own, or a provider that is not known."""
     prices: tuple[tuple[str, str], ...]
     params: Mapping[str, Any]
@@ -81,7 +81,7 @@ class Groups:
         self._seen: list[Any] = []
         self._entries: list[Any] = []
         self._groups: dict[str, Group | None] = {}
-        self.serving: dict[Target, str] = {}
+        self.serving: dict[ModelRef, str] = {}
         """The models that can be routed to, each with the group that serves it; as last read."""
         self.reach: frozenset[str] = frozenset()
         """The same models, by provider and name."""
@@ -113,7 +113,7 @@ class Groups:
         self._entries = entries = list(all_deployments(self.router))
         deployments = [_deployment(entry) for entry in entries]
         self._enter_prices(deployments)
-        serving: dict[Target, str] = {}
+        serving: dict[ModelRef, str] = {}
         for name in dict.fromkeys(deployment.group for deployment in deployments):
             group = self._group_or_none(name, [entry for entry in deployments if entry.group == name])
             if group is not None and not (group.alias or group.mixed or _ADDS & group.defaults.keys()):
@@ -146,7 +146,7 @@ class Groups:
         timeout = any(entry.params.get(key) is not None for entry in entries for key in _TIMEOUTS)
         return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout)
 
-    def _dearest(self, name: str, targets: Sequence[Target]) -> Target:
+    def _dearest(self, name: str, targets: Sequence[ModelRef]) -> ModelRef:
         cards = {target: self._card(target) for target in targets}
         for target, card in cards.items():
             if all(mine >= other for rival in cards.values() for mine, other in zip(card, rival, strict=True)):
@@ -157,7 +157,7 @@ class Groups:
             "its own, or list them in a tier and call the routed name",
         )
 
-    def _card(self, target: Target) -> tuple[float, ...]:
+    def _card(self, target: ModelRef) -> tuple[float, ...]:
         """What a byte of input and a token of output cost at most."""
         levels = self._catalogue.upper_bound_rates(target.provider, target.model).levels
         provider = get_provider(target.provider)
@@ -167,10 +167,10 @@ class Groups:
         )
         return dearest_input * provider.tokens_per_byte, max(level.output for level in levels)
 
-    def _priced(self, target: Target, prices: tuple[tuple[str, str], ...], group: str) -> Target:
-        return Target(target.provider, _alias(target.model, group)) if prices and self._varies(target) else target
+    def _priced(self, target: ModelRef, prices: tuple[tuple[str, str], ...], group: str) -> ModelRef:
+        return ModelRef(target.provider, _alias(target.model, group)) if prices and self._varies(target) else target
 
-    def _varies(self, target: Target) -> bool:
+    def _varies(self, target: ModelRef) -> bool:
         """Whether the deployments of a model differ in price, so that the model's name alone does not tell it."""
         deployments = (_deployment(entry) for entry in self._entries)
         return len({entry.prices for entry in deployments if entry.target == target}) > 1
@@ -192,7 +192,7 @@ def _deployment(entry: Mapping[str, Any]) -> Deployment:
     return Deployment(entry["model_name"], target_of(params), tuple(_own_prices(entry)), params)
 
 
-def target_of(params: Mapping[str, Any]) -> Target | None:
+def target_of(params: Mapping[str, Any]) -> ModelRef | None:
     """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
     from litellm import get_llm_provider
 
@@ -206,7 +206,7 @@ def target_of(params: Mapping[str, Any]) -> Target | None:
         return None
     # "responses/" and "chat_completions/" choose LiteLLM's way to the model; they are no part of its name
     model = model.removeprefix("responses/").removeprefix("chat_completions/")
-    return Target(provider, model) if provider in NAMES else None
+    return ModelRef(provider, model) if provider in NAMES else None
 
 
 def _own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -222,5 +222,5 @@ def _alias(model: str, group: str) -> str:
     return f"{model}@{group}"
 
 
-def _is_alias(target: Target) -> bool:
+def _is_alias(target: ModelRef) -> bool:
     return "@" in target.model

@@ -17,7 +17,7 @@ from llm_cost_middleware.integrations.litellm.convert import GOVERNED
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES
-from llm_cost_middleware.request import Endpoint, Target
+from llm_cost_middleware.request import Endpoint, ModelRef
 
 _log = logging.getLogger(__name__)
 _METADATA = ("metadata", "litellm_metadata")
@@ -59,7 +59,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         provider = kwargs.get("custom_llm_provider") or params.get("custom_llm_provider")
         if provider not in NAMES or any(GOVERNED in found for found in metadata) or kwargs.get("cache_hit"):
             return
-        target = Target(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
+        target = ModelRef(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
         said = next((found[METADATA_KEY] for found in metadata if METADATA_KEY in found), None)
         native = isinstance(answer, dict) and answer.get("type") == "message"
         endpoint: Endpoint = "messages" if native else "chat.completions"

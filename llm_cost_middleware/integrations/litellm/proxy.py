@@ -34,7 +34,7 @@ from llm_cost_middleware.integrations.litellm.flights import Flight, Flights
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Endpoint, Target
+from llm_cost_middleware.request import Endpoint, ModelRef
 
 _log = logging.getLogger(__name__)
 _ENDPOINTS: Mapping[str, Endpoint] = {
@@ -243,7 +243,7 @@ class Classifier:
         return None
 
 
-def _check(target: Target | None, expected: Target) -> None:
+def _check(target: ModelRef | None, expected: ModelRef) -> None:
     if target is not None and target != expected:
         from litellm import BadRequestError
 

@@ -19,8 +19,8 @@ from llm_cost_middleware.integrations.litellm.usage import (
 )
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
+from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
-from llm_cost_middleware.providers.said import read_said
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import getter
@@ -136,7 +136,7 @@ def result(
         chunks: The chunks of a chat stream, where the stream itself may not keep them.
     """
     if not call.request.stream:
-        return CallResult(answer, call.read(attempt, answer), read_said=read_said)
+        return CallResult(answer, call.read(attempt, answer), read_content=read_content)
     if call.endpoint == "chat.completions":
         asked = bool((call.arguments.get("stream_options") or {}).get("include_usage"))
         return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream, chunks), keep_usage=asked)

@@ -13,7 +13,7 @@ from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
@@ -46,22 +46,22 @@ class CacheStage:
         """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
         return read_layout(request) if total_chars >= _CACHE_WORTHY and self._policy.mode != "off" else None
 
-    def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[Target, int]:
+    def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[ModelRef, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
         prices = {c.target: self._prices(c.target, now) for c in candidates if c.unavailable is None}
         with self._lock:
             return self._statistics.affinity(layout, prices, now=now)
 
-    def must_wait(self, call: RoutedCall, target: Target) -> bool:
+    def must_wait(self, call: RoutedCall, target: ModelRef) -> bool:
         """Whether another call is writing the prefix that this one could read in a moment."""
         made = self._plan(call, target, leaves=False)
         return made is not None and made.wait_for is not None
 
-    def plan(self, call: RoutedCall, target: Target) -> CachePlan | None:
+    def plan(self, call: RoutedCall, target: ModelRef) -> CachePlan | None:
         """The marks of an attempt that is about to leave."""
         return self._plan(call, target, leaves=True)
 
-    def _plan(self, call: RoutedCall, target: Target, *, leaves: bool) -> CachePlan | None:
+    def _plan(self, call: RoutedCall, target: ModelRef, *, leaves: bool) -> CachePlan | None:
         if call.layout is None or self._settings.observe:
             return None
         ability = get_provider(target.provider).cache_ability(target.model)
@@ -91,7 +91,7 @@ class CacheStage:
             learned, self._has_learned = self._has_learned, False
             return self._statistics.dump() if learned else None
 
-    def _prices(self, target: Target, now: float) -> CachePrices:
+    def _prices(self, target: ModelRef, now: float) -> CachePrices:
         ability = get_provider(target.provider).cache_ability(target.model)
         level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
         paid = ability.ttls if ability.writes_are_paid else ()

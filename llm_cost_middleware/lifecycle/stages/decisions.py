@@ -16,7 +16,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog, Settlement
 from llm_cost_middleware.routing.outcomes import AUTOMATIC, ESCALATED, PARSE_FAILED, USER_RETRY, Repeats, question
@@ -51,7 +51,7 @@ class DecisionRecorder:
         if records:
             last = records[-1]
             tokens = last.output_tokens if last.usage else None
-            model = Target(last.provider, last.model)
+            model = ModelRef(last.provider, last.model)
             settlement = Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, now)
         with self._lock:
             self._log.append(decision, settlement)

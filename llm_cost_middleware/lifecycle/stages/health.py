@@ -8,7 +8,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.provider import Failure
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.breaker import ADMITTED
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.policy import Admission, FailedAttempt, RetryDecision, RetryPolicy, RetryState, decide
@@ -27,21 +27,21 @@ class HealthStage:
         self.falls_back = policy.fallback and not settings.observe
         """Whether another model may be asked where the chosen one fails."""
 
-    def admit(self, target: Target, previous: Admission | None = None) -> Admission:
+    def admit(self, target: ModelRef, previous: Admission | None = None) -> Admission:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
         if self._settings.observe:
             return ADMITTED
         with self._lock:
             return self._state.admit(target, now=self._clock.monotonic(), previous=previous)
 
-    def timeout_s(self, call: RoutedCall, target: Target, now: float) -> float | None:
+    def timeout_s(self, call: RoutedCall, target: ModelRef, now: float) -> float | None:
         """Seconds that an attempt may take; ``None`` in observe mode, which leaves the caller's own alone."""
         if self._settings.observe:
             return None
         left = max(self._policy.deadline_s - (now - call.started_at), _LEAST_TIMEOUT_S)
         return min(left, self._settings.timeouts.get(target.provider, left))
 
-    def classify(self, error: BaseException, target: Target) -> Failure:
+    def classify(self, error: BaseException, target: ModelRef) -> Failure:
         """The meaning of an exception."""
         return classify_error(error, provider=target.provider, now=self._clock.now())
 
@@ -59,7 +59,7 @@ class HealthStage:
             self._state.failed(reserved.target, failure, now=self._clock.monotonic(), started=reserved.started_at)
 
     def decide_retry(
-        self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure, fallbacks: tuple[Target, ...]
+        self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure, fallbacks: tuple[ModelRef, ...]
     ) -> RetryDecision:
         """Note that an attempt failed, and decide whether to try again, where and when."""
         now = self._clock.monotonic()

@@ -17,7 +17,7 @@ from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
 from llm_cost_middleware.providers import get_provider, provider_of
-from llm_cost_middleware.request import CallRequest, Target
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
@@ -42,7 +42,12 @@ class PriceStage:
     # --- before an attempt -----------------------------------------------------------------------------------------
 
     def quote(
-        self, call: RoutedCall, target: Target, token_counts: Mapping[str | None, int | None], *, cap: int | None = None
+        self,
+        call: RoutedCall,
+        target: ModelRef,
+        token_counts: Mapping[str | None, int | None],
+        *,
+        cap: int | None = None,
     ) -> Quote:
         """The most that one attempt at ``target`` can cost.
 
@@ -91,7 +96,7 @@ class PriceStage:
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal)
 
-    def _estimated_rates(self, target: Target, request: CallRequest, now: float) -> Rates | None:
+    def _estimated_rates(self, target: ModelRef, request: CallRequest, now: float) -> Rates | None:
         """The most expensive configured rates, its own provider's first; ``None`` where no estimate may be made."""
         priced = [candidate for candidate in self._candidates(None) if candidate.output_picousd]
         own = [candidate for candidate in priced if candidate.target.provider == target.provider]
@@ -130,10 +135,10 @@ class PriceStage:
             return None
         return self.quote(call, quote.target, token_counts, cap=cap)
 
-    def named_model(self, request: CallRequest) -> Target | None:
+    def named_model(self, request: CallRequest) -> ModelRef | None:
         """The model that the caller named, where it is a model and not a name for "choose one"."""
-        target = Target(request.provider, request.model)
-        if request.pinned or provider_of(request.model) is not None:
+        target = ModelRef(request.provider, request.model)
+        if request.model_pinned or provider_of(request.model) is not None:
             return target
         try:
             self._catalogue.rates(target.provider, target.model, at=self._clock.now())
@@ -167,11 +172,11 @@ class PriceStage:
                 *quote.target, at=self._clock.now(), service_tier=reading.service_tier, speed=reading.speed,
                 geo=reading.geo,
             )  # fmt: skip
-        most_output = quote.max_tokens * reserved.attempt.choices
+        most_output = quote.max_tokens * reserved.attempt.choice_count
         amount = max_cost_of_interrupted(reading, rates, most_output, quote.amount_nanousd)
         return Posting(amount, "estimated", reading)
 
-    def observe(self, call: RoutedCall, target: Target, usage: TokenUsage) -> None:
+    def observe(self, call: RoutedCall, target: ModelRef, usage: TokenUsage) -> None:
         """Learn from an answer how long the input was."""
         if self._settings.calibrated:
             with self._lock:

@@ -27,7 +27,7 @@ from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, Rese
 from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import TokenUsage
 
@@ -58,7 +58,7 @@ class CallRecorder:
     def keep(
         self,
         posting: Posting,
-        target: Target,
+        target: ModelRef,
         *,
         call_id: str,
         at: float,
@@ -197,7 +197,7 @@ class CallRecorder:
             )
         )  # fmt: skip
 
-    def retried(self, reserved: ReservedAttempt, failure: Failure, delay_s: float, following: Target) -> None:
+    def retried(self, reserved: ReservedAttempt, failure: Failure, delay_s: float, following: ModelRef) -> None:
         """An attempt failed, and another follows."""
         attempt = reserved.attempt
         self.emit(
@@ -207,7 +207,7 @@ class CallRecorder:
             )
         )  # fmt: skip
 
-    def escalated(self, reserved: ReservedAttempt, following: Target) -> None:
+    def escalated(self, reserved: ReservedAttempt, following: ModelRef) -> None:
         """An answer was not accepted, and a stronger model is asked."""
         attempt = reserved.attempt
         now = self._clock.now()

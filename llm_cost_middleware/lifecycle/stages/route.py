@@ -12,7 +12,7 @@ from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.request import CallRequest, CallResult, Target
+from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.cascade import judge
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
@@ -43,7 +43,7 @@ class RouteStage:
         self._settings, self._policy, self._candidates, self._cache = settings, policy, candidates, cache
         self._clock, self._rng = clock, rng
         self._history = SiteHistory()
-        self._last_target: OrderedDict[Hashable, Target] = OrderedDict()
+        self._last_target: OrderedDict[Hashable, ModelRef] = OrderedDict()
         self._unclaimed: dict[str, None] = {}
         policies = (policy, *policy.sites.values())
         self.needs_headroom = policy.explore > 0 or any(each.kind == "rules" for each in policies)
@@ -58,7 +58,7 @@ class RouteStage:
         providers: frozenset[str] | None,
         *,
         headroom: Headroom | None = None,
-        named: Target | None = None,
+        named: ModelRef | None = None,
         sent_externally: bool = False,
     ) -> RoutedCall:
         """Choose the model of a call, and remember it for the next turn of its conversation.
@@ -78,7 +78,7 @@ class RouteStage:
         features, candidates = read_features(request), self._candidates(providers)
         layout = self._cache.layout(request, features.total_chars)
         affinity = NO_AFFINITY
-        if layout is not None and not request.pinned and len(candidates) > 1:
+        if layout is not None and not request.model_pinned and len(candidates) > 1:
             affinity = self._cache.affinity(layout, candidates, now)
         conversation = _conversation(request)
         available, share = (None, None) if headroom is None else headroom
@@ -93,7 +93,7 @@ class RouteStage:
             except NoEligibleModelError:
                 if named is None:
                     raise
-                pinned = request._replace(pinned=True)  # an observer must not stop a call
+                pinned = request._replace(model_pinned=True)  # an observer must not stop a call
                 decision = decide(self._policy, candidates, pinned, features, context)
             self._last_target[conversation] = decision.target
             if last is not None:
@@ -128,7 +128,7 @@ class RouteStage:
         reserved: ReservedAttempt,
         results: Sequence[CallResult],
         accept: Callable[[CallResult], bool] | None,
-    ) -> CallResult | Target:
+    ) -> CallResult | ModelRef:
         """Decide whether the newest of ``results`` stands.
 
         Returns:
@@ -146,20 +146,20 @@ class RouteStage:
                 )
         return verdict
 
-    def observe(self, call: RoutedCall, target: Target, usage: TokenUsage) -> None:
+    def observe(self, call: RoutedCall, target: ModelRef, usage: TokenUsage) -> None:
         """Learn how long the answers of a call site are."""
         with self._lock:
             self._history.observe(call.decision.site, target, usage.output_tokens)
 
 
-def fallbacks_of(call: RoutedCall, target: Target) -> tuple[Target, ...]:
+def fallbacks_of(call: RoutedCall, target: ModelRef) -> tuple[ModelRef, ...]:
     """The other models that may take the call after ``target`` failed."""
-    return () if call.request.pinned else tuple(other for other in fallbacks(call.decision) if other != target)
+    return () if call.request.model_pinned else tuple(other for other in fallbacks(call.decision) if other != target)
 
 
-def downgrades_of(call: RoutedCall, target: Target) -> Iterator[Target]:
+def downgrades_of(call: RoutedCall, target: ModelRef) -> Iterator[ModelRef]:
     """The cheaper models that may take the call, most expensive first."""
-    if not call.request.pinned:
+    if not call.request.model_pinned:
         yield from (other for other in (call.decision.target, *downgrade(call.decision)) if other != target)
 
 

@@ -68,7 +68,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         stream=bool(get("stream")),
         output_schema=_schema(body),
         server_tools=server_tools,
-        stored_context=view.stored or type(get("container")) is str or _continues(get("thread")),
+        has_server_side_context=view.stored or type(get("container")) is str or _continues(get("thread")),
         params=params or EMPTY,
     )
 
@@ -161,7 +161,8 @@ class _View:
             return Part("tool_result", content or "", mark)
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
-        mark = mark or next((part.mark for part in parts if part.mark), None)  # a mark inside counts as one on it
+        # a mark on a block inside counts as one on the result
+        mark = mark or next((part.cache_ttl for part in parts if part.cache_ttl), None)
         return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
 
     def _document(self, block: Mapping[str, Any], mark: str | None) -> Part:

@@ -66,11 +66,11 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         tools=tools,
         endpoint=named,
         max_tokens=limit if type(limit) is int and limit >= 0 else None,
-        choices=choices if type(choices) is int and choices > 1 else 1,
+        choice_count=choices if type(choices) is int and choices > 1 else 1,
         stream=bool(get("stream")),
         output_schema=_schema(body, responses=responses),
         server_tools=server_tools,
-        stored_context=view.stored or (responses and any(get(name) is not None for name in _STORED)),
+        has_server_side_context=view.stored or (responses and any(get(name) is not None for name in _STORED)),
         params=params or EMPTY,
     )
 
@@ -160,7 +160,7 @@ class _View:
             return Part("tool_result", content or "")
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
-        mark = next((part.mark for part in parts if part.mark), None)
+        mark = next((part.cache_ttl for part in parts if part.cache_ttl), None)
         return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
 
     def items(self, body: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -10,7 +10,7 @@ from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CacheP
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import Attempt, Target
+from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
 EPHEMERAL = {"type": "ephemeral"}
@@ -85,7 +85,7 @@ class Planned:
     def __init__(self, prices: CachePrices, model: str, policy: CachePolicy | None = None) -> None:
         self.statistics = PrefixStatistics()
         self._prices, self._policy = prices, policy or CachePolicy()
-        self._provider, self._target = get_provider(self.provider), Target(self.provider, model)
+        self._provider, self._target = get_provider(self.provider), ModelRef(self.provider, model)
         self._open: dict[int, tuple[Any, CachePlan]] = {}
 
     def send(self, number: int, body: Mapping[str, Any], now: float) -> Mapping[str, Any] | None:

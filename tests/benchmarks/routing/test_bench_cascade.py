@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.cascade import Accept, Ask, CascadePlan, next_step
 
 pytestmark = pytest.mark.data
@@ -31,7 +31,7 @@ def run(plan, answers):
 def test_agreement_keeps_the_quality_and_saves_most_of_the_cost(outcomes, data_folder, show, keep_figures, strong):
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_parquet(data_folder / "routing" / "zeroeval_gsm.parquet")
-    targets = tuple(Target("x", model) for model in (*CHEAP, strong))
+    targets = tuple(ModelRef("x", model) for model in (*CHEAP, strong))
     plan = CascadePlan(targets[:2], targets[2], "agreement")
     score = {target: frame[f"score__{target.model}"].to_numpy(float) for target in targets}
     price = {target: frame[f"cost__{target.model}"].to_numpy(float) for target in targets}

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 import numpy as np
 import pytest
 
-from llm_cost_middleware.request import CallRequest, Message, Part, Target
+from llm_cost_middleware.request import CallRequest, Message, ModelRef, Part
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
@@ -16,7 +16,7 @@ from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 pytestmark = [pytest.mark.data, pytest.mark.litellm]
 
 FLEET = [
-    Candidate(Target(provider, model), tier, 10**6, 5 * 10**6, 200_000, 64_000, frozenset())
+    Candidate(ModelRef(provider, model), tier, 10**6, 5 * 10**6, 200_000, 64_000, frozenset())
     for tier, models in enumerate(
         (("anthropic/claude-haiku-4-5", "openai/gpt-5-mini"), ("anthropic/claude-sonnet-4-6", "openai/gpt-5.1"))
     )

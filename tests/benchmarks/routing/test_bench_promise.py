@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.calibration import calibrate
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.data
 QUALITY = CONFIDENCE = 0.95
 SHARES = np.linspace(0, 1, 201)
 PAIRS = ("mmlu", "mmlu-pro", "mix", "gsm8k", "gsm claude")
-WEAK, STRONG = Target("openai", "weak"), Target("openai", "strong")
+WEAK, STRONG = ModelRef("openai", "weak"), ModelRef("openai", "strong")
 
 
 def judged(found, rows, up):

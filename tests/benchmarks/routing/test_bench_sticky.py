@@ -13,7 +13,7 @@ import random
 
 import pytest
 
-from llm_cost_middleware.request import CallContext, CallRequest, Message, Part, Target, Tool
+from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -23,8 +23,8 @@ from llm_cost_middleware.routing.sites import call_site
 pytestmark = pytest.mark.data
 
 FLEET = [
-    Candidate(Target("openai", "gpt-5-mini"), 0, 250_000, 2_000_000, 400_000, 128_000, frozenset({"tools"})),
-    Candidate(Target("openai", "gpt-5.1"), 1, 1_250_000, 10_000_000, 400_000, 128_000, frozenset({"tools"})),
+    Candidate(ModelRef("openai", "gpt-5-mini"), 0, 250_000, 2_000_000, 400_000, 128_000, frozenset({"tools"})),
+    Candidate(ModelRef("openai", "gpt-5.1"), 1, 1_250_000, 10_000_000, 400_000, 128_000, frozenset({"tools"})),
 ]
 RATES = {candidate.target.model: candidate for candidate in FLEET}
 

@@ -27,14 +27,14 @@ from llm_cost_middleware.errors import (
 from llm_cost_middleware.metering import MemoSummary, encode_memo
 from llm_cost_middleware.metering.memo import decode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 DAY = 86_400
 START = datetime(2026, 1, 15, 9, 30, tzinfo=UTC).timestamp()
-MODELS = [Target("anthropic", "claude-haiku-4-5-20251001"), Target("openai", "gpt-5-mini")]
+MODELS = [ModelRef("anthropic", "claude-haiku-4-5-20251001"), ModelRef("openai", "gpt-5-mini")]
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 
 from llm_cost_middleware.pricing.token_calibration import TokenCalibration
 from llm_cost_middleware.providers.openai.request import read_request
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 
-HERE, THERE = Target("openai", "gpt-5"), Target("openai", "gpt-4o")
+HERE, THERE = ModelRef("openai", "gpt-5"), ModelRef("openai", "gpt-4o")
 
 
 def request(size, **more):

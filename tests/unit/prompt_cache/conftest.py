@@ -9,10 +9,10 @@ from llm_cost_middleware.prompt_cache.plan import CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallRequest, Message, Part, Target, Tool
+from llm_cost_middleware.request import CallRequest, Message, ModelRef, Part, Tool
 from llm_cost_middleware.usage import TokenUsage
 
-SONNET = Target("anthropic", "claude-sonnet-4-6")
+SONNET = ModelRef("anthropic", "claude-sonnet-4-6")
 SONNET_PRICES = CachePrices(300_000, {"5m": 3_750_000, "1h": 6_000_000}, 3_000_000)
 
 

@@ -72,7 +72,7 @@ def test_reordered_added_and_changed_tools_are_told_apart(conversation, trace):
 
 def test_a_changed_image_is_named(trace):
     def of(digest):
-        image = Part("image", detail={"bytes": 4_000, "digest": digest})
+        image = Part("image", media={"bytes": 4_000, "digest": digest})
         first = Message("user", (image, Part("text", "describe" * 200)))
         return CallRequest("anthropic", "m", (first, Message("assistant", (Part("text", "a" * 900),))))
 

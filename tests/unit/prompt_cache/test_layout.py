@@ -43,7 +43,7 @@ def test_a_short_request_has_no_layout():
 
 
 def test_an_image_makes_even_a_short_request_worth_a_look():
-    request = CallRequest("anthropic", "m", (Message("user", (Part("image", detail={"bytes": 9}),)),))
+    request = CallRequest("anthropic", "m", (Message("user", (Part("image", media={"bytes": 9}),)),))
     assert len(read_layout(request).boundaries) == 1
 
 

@@ -6,11 +6,11 @@ from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CachePrices
 from llm_cost_middleware.prompt_cache.planner import NO_PLAN, plan
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, Target
+from llm_cost_middleware.request import BlockRef, CallRequest, Message, ModelRef, Part
 
-SOL = Target("openai", "gpt-5.6-sol")
+SOL = ModelRef("openai", "gpt-5.6-sol")
 SOL_PRICES = CachePrices(400_000, {"30m": 5_000_000}, 4_000_000)
-GPT5 = Target("openai", "gpt-5")
+GPT5 = ModelRef("openai", "gpt-5")
 GPT5_PRICES = CachePrices(125_000, {}, 1_250_000)
 
 
@@ -165,7 +165,7 @@ def test_openai_before_5_6_gets_a_key_and_no_marks(conversation, player):
 def test_a_day_of_retention_is_asked_for_only_when_the_policy_says_so(conversation, player):
     request = conversation(1, provider="openai")
     assert player(GPT5, GPT5_PRICES, ttl="1h").call(request).retention == "24h"
-    assert player(Target("openai", "gpt-4o"), GPT5_PRICES, ttl="1h").call(request).retention is None
+    assert player(ModelRef("openai", "gpt-4o"), GPT5_PRICES, ttl="1h").call(request).retention is None
 
 
 def test_the_callers_own_key_stays(conversation, player):

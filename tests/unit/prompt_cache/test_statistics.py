@@ -7,10 +7,10 @@ import pytest
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
-from llm_cost_middleware.request import CacheBreakpoint, Target
+from llm_cost_middleware.request import CacheBreakpoint, ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
-HAIKU = Target("anthropic", "claude-haiku-4-5")
+HAIKU = ModelRef("anthropic", "claude-haiku-4-5")
 
 
 def marked(layout, at, prices, ttl="5m"):

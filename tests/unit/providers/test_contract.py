@@ -13,7 +13,7 @@ from llm_cost_middleware.cache_marks import CacheFields
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider, provider_of, register
-from llm_cost_middleware.request import Attempt, BlockRef, CacheBreakpoint, CacheDirectives, Target
+from llm_cost_middleware.request import Attempt, BlockRef, CacheBreakpoint, CacheDirectives, ModelRef
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 MODELS = {"anthropic": "claude-sonnet-4-6", "openai": "gpt-5.6-sol", "toy": "toy-small"}
@@ -56,13 +56,13 @@ def _check_writing(provider: Provider, model: str) -> None:
         assert provider.billable_cache_writes(asked, frozenset(), True)
         assert set(provider.billable_cache_writes(asked, frozenset(), True)) >= set(ability.ttls)
         marks = tuple(CacheBreakpoint(BlockRef("messages", 0, 0), ttl) for ttl in ability.ttls[:1])
-    attempt = Attempt("c", 1, Target(provider.name, model), 77, CacheDirectives(marks), None)
+    attempt = Attempt("c", 1, ModelRef(provider.name, model), 77, CacheDirectives(marks), None)
     written = provider.write_request(body, attempt, endpoint)
     assert body == before
     read = provider.read_request(written, endpoint)
     assert (read.provider, read.model, read.max_tokens, read.endpoint) == (provider.name, model, 77, endpoint)
     assert [part.text for message in read.messages for part in message.parts] == ["be brief", text]
-    assert read.messages[1].parts[0].mark == (marks[0].ttl if marks else None)
+    assert read.messages[1].parts[0].cache_ttl == (marks[0].ttl if marks else None)
     uncapped = provider.write_request(body, attempt._replace(max_tokens=None, cache_plan=None), endpoint)
     assert uncapped == {**body, "model": model}
 

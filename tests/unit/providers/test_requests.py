@@ -57,9 +57,9 @@ def test_an_anthropic_request_is_seen_whole_and_left_as_it_was():
     assert request.messages[0] == Message("system", (Part("text", "be brief", "1h"),))
     assert request.messages[2].parts[0] == Part("tool_use", 'look {"q":"ä"}')
     result = request.messages[3].parts[0]
-    assert (result.kind, result.text, result.mark) == ("tool_result", "seen", "5m")
-    assert result.inner[0].detail["bytes"] == len(PNG) * 3 // 4
-    assert result.inner[0].detail["digest"]
+    assert (result.kind, result.text, result.cache_ttl) == ("tool_result", "seen", "5m")
+    assert result.nested[0].media["bytes"] == len(PNG) * 3 // 4
+    assert result.nested[0].media["digest"]
     assert request.tools[0] == Tool(
         "look", '{"name":"look","description":"looks","input_schema":{"type":"object"}}', "5m"
     )
@@ -67,7 +67,7 @@ def test_an_anthropic_request_is_seen_whole_and_left_as_it_was():
     assert request.params["provider_tools"] == 1
     assert request.params["service_tier"] == "standard_only"
     assert json.loads(request.output_schema)["type"] == "json_schema"
-    assert (request.max_tokens, request.stream, request.stored_context) == (500, True, False)
+    assert (request.max_tokens, request.stream, request.has_server_side_context) == (500, True, False)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,14 @@ def test_an_anthropic_request_is_seen_whole_and_left_as_it_was():
     ],
 )
 def test_content_that_anthropic_stores_is_stored_context(block):
-    assert read_anthropic({"messages": [{"role": "user", "content": [block]}]}).stored_context
+    assert read_anthropic({"messages": [{"role": "user", "content": [block]}]}).has_server_side_context
 
 
 def test_a_thread_that_is_continued_is_stored_context():
     asked = {"messages": [{"role": "user", "content": "hi"}]}
-    assert not read_anthropic(asked | {"thread": {"type": "create"}}).stored_context
-    assert read_anthropic(asked | {"thread": {"type": "continue", "previous_message_id": "msg_1"}}).stored_context
+    assert not read_anthropic(asked | {"thread": {"type": "create"}}).has_server_side_context
+    continued = {"thread": {"type": "continue", "previous_message_id": "msg_1"}}
+    assert read_anthropic(asked | continued).has_server_side_context
 
 
 def test_documents_of_text_are_text_and_cited_ones_say_so():
@@ -97,7 +98,7 @@ def test_documents_of_text_are_text_and_cited_ones_say_so():
     ]
     request = read_anthropic({"messages": [{"role": "user", "content": blocks}]})
     assert [part.text for part in request.messages[0].parts] == ["Tgrass", "sky", "", ""]
-    assert [set(part.detail) for part in request.messages[0].parts] == [
+    assert [set(part.media) for part in request.messages[0].parts] == [
         {"text"}, {"text"}, {"bytes", "digest"}, {"url"},
     ]  # fmt: skip
     assert request.params["citations"] is True
@@ -106,7 +107,7 @@ def test_documents_of_text_are_text_and_cited_ones_say_so():
 def test_a_signature_counts_although_it_is_not_text():
     block = {"type": "thinking", "thinking": "hm", "signature": "x" * 900}
     part = read_anthropic({"messages": [{"role": "assistant", "content": [block]}]}).messages[0].parts[0]
-    assert (part.text, part.detail["bytes"]) == ("hm", 900)
+    assert (part.text, part.media["bytes"]) == ("hm", 900)
 
 
 def test_a_chat_request_is_seen_whole_and_left_as_it_was():
@@ -140,10 +141,10 @@ def test_a_chat_request_is_seen_whole_and_left_as_it_was():
     assert body == before
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
     assert [part.kind for part in request.messages[1].parts] == ["text", "image", "text"]
-    assert request.messages[1].parts[1].detail == {"detail": "low", "url": True}
+    assert request.messages[1].parts[1].media == {"detail": "low", "url": True}
     assert request.messages[2].parts == (Part("tool_use", 'f {"a":1}'),)
     assert request.messages[3].parts == (Part("tool_result", "done"),)
-    assert (request.max_tokens, request.choices, request.endpoint) == (9, 3, "chat.completions")
+    assert (request.max_tokens, request.choice_count, request.endpoint) == (9, 3, "chat.completions")
     assert request.tools[0].name == "f"
     assert "json_schema" in request.output_schema
     assert request.params["reasoning_effort"] == "low"
@@ -169,7 +170,7 @@ def test_the_responses_api_is_seen_the_same_way():
     assert [tool.name for tool in request.tools] == ["f", ""]
     assert request.server_tools == (ServerTool("web_search"),)
     assert request.params["provider_tools"] == 1
-    assert (request.max_tokens, request.endpoint, request.stored_context) == (77, "responses", False)
+    assert (request.max_tokens, request.endpoint, request.has_server_side_context) == (77, "responses", False)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_the_responses_api_is_seen_the_same_way():
     ],
 )
 def test_context_that_openai_stores_is_stored_context(more):
-    assert read_openai({"model": "gpt-5", "input": "hi"} | more, "responses").stored_context
+    assert read_openai({"model": "gpt-5", "input": "hi"} | more, "responses").has_server_side_context
 
 
 def test_a_prediction_and_a_search_are_noticed():

@@ -10,7 +10,7 @@ from llm_cost_middleware.request import (
     BlockRef,
     CacheBreakpoint,
     CacheDirectives,
-    Target,
+    ModelRef,
 )
 
 CC = {"cache_control": {"type": "ephemeral"}}
@@ -24,7 +24,7 @@ def plan(*marks, **fields):
 
 def write(body, provider, endpoint, made=None, *, cap=None):
     """The body of an attempt at model ``m``, without the model; the given one must stay as it was."""
-    before, target = copy.deepcopy(body), Target(provider, "m")
+    before, target = copy.deepcopy(body), ModelRef(provider, "m")
     attempt = Attempt("call", 1, target, cap, made, None)
     out = get_provider(provider).write_request(body, attempt, endpoint)
     assert body == before

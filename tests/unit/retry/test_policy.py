@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.provider import FailureKind as K
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.classify import RETRYABLE
 from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
 
-HERE = Target("anthropic", "claude-haiku-4-5-20251001")
-SIBLING = Target("anthropic", "claude-sonnet-4-6")
-ABROAD = Target("openai", "gpt-5-mini")
+HERE = ModelRef("anthropic", "claude-haiku-4-5-20251001")
+SIBLING = ModelRef("anthropic", "claude-sonnet-4-6")
+ABROAD = ModelRef("openai", "gpt-5-mini")
 
 
 def failure(kind: K, *, retryable: bool | None = None, retry_after: float | None = None) -> Failure:
@@ -32,7 +32,7 @@ def decided(kind_or_failure, *, policy=None, state=None, **facts):
     return decide(policy, state or RetryState(policy, Random(2)), failed, rng)
 
 
-def broken(state: RetryState, target: Target, now: float) -> None:
+def broken(state: RetryState, target: ModelRef, now: float) -> None:
     for _ in range(10):
         state.failed(target, failure(K.SERVER_ERROR), now=now)
     assert state.admit(target, now=now).rejected
@@ -168,7 +168,7 @@ def test_without_a_breaker_everybody_passes():
 def test_the_state_is_bounded():
     state = RetryState(RetryPolicy(), Random(2))
     for number in range(5_000):
-        state.admit(Target("openai", f"deployment-{number}"), now=1.0)
+        state.admit(ModelRef("openai", f"deployment-{number}"), now=1.0)
     assert len(state._breakers) <= 1_024
 
 

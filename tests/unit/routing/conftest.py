@@ -6,16 +6,16 @@ import random
 
 import pytest
 
-from llm_cost_middleware.request import CallContext, CallRequest, Message, Part, Target, Tool
+from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
 from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 
 ALL = frozenset({"tools", "images", "documents", "audio", "schema"})
-HAIKU = Target("anthropic", "claude-haiku-4-5-20251001")
-MINI = Target("openai", "gpt-5-mini")
-SONNET = Target("anthropic", "claude-sonnet-4-6")
-GPT = Target("openai", "gpt-5.1")
+HAIKU = ModelRef("anthropic", "claude-haiku-4-5-20251001")
+MINI = ModelRef("openai", "gpt-5-mini")
+SONNET = ModelRef("anthropic", "claude-sonnet-4-6")
+GPT = ModelRef("openai", "gpt-5.1")
 PRICES = {HAIKU: (1, 5), MINI: (0.25, 2), SONNET: (3, 15), GPT: (1.25, 10)}  # USD a million tokens
 TIERS = (Tier("small", (HAIKU, MINI)), Tier("large", (SONNET, GPT)))
 

@@ -45,7 +45,7 @@ def test_there_is_no_cascade_without_someone_to_escalate_to_or_agree_with(route,
     assert plan_cascade(route(ask("x" * 10_000)), "check") is None
     alone = [fleet[1], fleet[3]]
     assert plan_cascade(route(ask("x"), candidates=alone), "agreement") is None
-    assert plan_cascade(route(ask("x", pinned=True)), "check") is None
+    assert plan_cascade(route(ask("x", model_pinned=True)), "check") is None
 
 
 def test_escalation_goes_one_tier_up_to_the_cheapest(route, ask, models, fleet, make_candidate):

@@ -30,7 +30,7 @@ def test_text_length_counts_user_and_tool_turns_and_nothing_else(ask):
 def test_needs_are_seen_inside_tool_results_too(ask):
     image = Part("image")
     request = ask(
-        "look", extra=(Part("tool_result", "", inner=(image, image)), Part("document", "pdf")), output_schema="{}"
+        "look", extra=(Part("tool_result", "", nested=(image, image)), Part("document", "pdf")), output_schema="{}"
     )
     features = read_features(request)
     assert features.needs == ("documents", "images", "schema")

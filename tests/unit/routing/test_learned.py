@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.request import Target
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import SHAPE, clip, grams, shape
 from llm_cost_middleware.routing.learned import LearnedPolicy, SiteTerm, digest, pack_weights, unpack_weights
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -129,7 +129,7 @@ def test_a_misspelt_key_in_a_policy_file_names_the_right_one(learned, place, key
 
 def test_a_policy_of_another_pair_is_refused(learned, tiers):
     for pair, what in (
-        ({"weak": Target("openai", "gpt-3")}, "in no tier"),
+        ({"weak": ModelRef("openai", "gpt-3")}, "in no tier"),
         ({"weak": learned.strong, "strong": learned.weak}, "order them otherwise"),
     ):
         with pytest.raises(ConfigurationError, match=what):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from llm_cost_middleware.providers.said import read_said
-from llm_cost_middleware.request import CallContext, CallRequest, Message, Part, Said, Tool
+from llm_cost_middleware.providers.content import read_content
+from llm_cost_middleware.request import AnswerContent, CallContext, CallRequest, Message, Part, Tool
 from llm_cost_middleware.routing.outcomes import SOON_S, Repeats, calls_fit, failures, question
 from llm_cost_middleware.routing.schemas import asks_for_json, fits, satisfies, unwrap
 
@@ -58,13 +58,13 @@ def request(*said, tools=(), schema="", **context):
 )
 def test_a_tool_call_that_does_not_fit_its_tool_is_seen(shape, arguments, well):
     asked = request(("user", "x"), tools=(Tool("weather", compact(TOOLS[shape])),))
-    said = Said("", (("weather", arguments),))
+    said = AnswerContent("", (("weather", arguments),))
     assert calls_fit(asked, said) is well
     assert failures(asked, said) == (() if well else ("schema_violated",))
 
 
 def test_a_call_of_a_tool_that_was_not_offered_is_seen_where_any_was():
-    said = Said("", (("forecast", {}),))
+    said = AnswerContent("", (("forecast", {}),))
     assert failures(request(("user", "x"), tools=(Tool("weather", compact(TOOLS["chat"])),)), said)
     assert not failures(request(("user", "x")), said)  # they may stand in a stored prompt
 
@@ -72,24 +72,24 @@ def test_a_call_of_a_tool_that_was_not_offered_is_seen_where_any_was():
 @pytest.mark.parametrize("held", [{"type": "bash_20250124", "name": "bash"}, {"type": "custom", "name": "free"}])
 def test_a_tool_whose_definition_the_provider_holds_is_not_judged(held):
     asked = request(("user", "x"), tools=(Tool(held["name"], compact(held)),))
-    assert not failures(asked, Said("", ((held["name"], {"anything": 1}),)))
+    assert not failures(asked, AnswerContent("", ((held["name"], {"anything": 1}),)))
 
 
 @pytest.mark.parametrize("shape", FORMATS)
 def test_text_that_does_not_fit_the_schema_it_was_asked_in_is_seen(shape):
     asked = request(("user", "x"), schema=compact(FORMATS[shape]))
-    assert failures(asked, Said('{"city": "Rome"}')) == ()
-    assert failures(asked, Said('{"days": 3}')) == ("parse_failed",)
-    assert failures(asked, Said("Rome")) == ("parse_failed",)
-    assert failures(asked, Said("")) == ("parse_failed",)
+    assert failures(asked, AnswerContent('{"city": "Rome"}')) == ()
+    assert failures(asked, AnswerContent('{"days": 3}')) == ("parse_failed",)
+    assert failures(asked, AnswerContent("Rome")) == ("parse_failed",)
+    assert failures(asked, AnswerContent("")) == ("parse_failed",)
 
 
 def test_plain_text_is_no_failed_parse_and_any_object_is_json():
     assert not asks_for_json("")
-    assert not failures(request(("user", "x"), schema='{"type":"text"}'), Said("hi"))
+    assert not failures(request(("user", "x"), schema='{"type":"text"}'), AnswerContent("hi"))
     loose = request(("user", "x"), schema='{"type":"json_object"}')
-    assert failures(loose, Said("hi")) == ("parse_failed",)
-    assert not failures(loose, Said("{}"))
+    assert failures(loose, AnswerContent("hi")) == ("parse_failed",)
+    assert not failures(loose, AnswerContent("{}"))
 
 
 def test_what_pydantic_writes_is_understood():
@@ -133,12 +133,12 @@ RESPONSES = {
 
 @pytest.mark.parametrize(("response", "arguments"), [(MESSAGE, {"x": 1}), (CHAT, '{"x": 1}'), (RESPONSES, '{"x": 1}')])
 def test_every_shape_of_answer_is_read(response, arguments):
-    assert read_said(response) == Said("a", (("t", arguments),))
+    assert read_content(response) == AnswerContent("a", (("t", arguments),))
 
 
 @pytest.mark.parametrize("odd", [None, {}, {"choices": [{}]}, {"output": "x"}, {"content": None}, 5, "text"])
 def test_what_is_no_answer_says_nothing(odd):
-    assert read_said(odd) == Said()
+    assert read_content(odd) == AnswerContent()
 
 
 # --- a question that comes back

@@ -4,7 +4,7 @@ import pytest
 
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Part, ServerTool, Target
+from llm_cost_middleware.request import ModelRef, Part, ServerTool
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import downgrade, fallbacks, provider_of
@@ -43,12 +43,12 @@ def test_a_warm_cache_is_counted(route, ask, models):
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("openai/gpt-5.1", Target("openai", "gpt-5.1")),
-        ("claude-opus-4-5", Target("anthropic", "claude-opus-4-5")),
-        ("gpt-4o", Target("openai", "gpt-4o")),
-        ("o3-mini", Target("openai", "o3-mini")),
-        ("gpt-5-mini", Target("openai", "gpt-5-mini")),
-        ("my-finetune", Target("anthropic", "my-finetune")),
+        ("openai/gpt-5.1", ModelRef("openai", "gpt-5.1")),
+        ("claude-opus-4-5", ModelRef("anthropic", "claude-opus-4-5")),
+        ("gpt-4o", ModelRef("openai", "gpt-4o")),
+        ("o3-mini", ModelRef("openai", "o3-mini")),
+        ("gpt-5-mini", ModelRef("openai", "gpt-5-mini")),
+        ("my-finetune", ModelRef("anthropic", "my-finetune")),
     ],
 )
 def test_a_forced_model_wins_over_everything_unvalidated(route, ask, name, target):
@@ -60,7 +60,7 @@ def test_a_forced_model_wins_over_everything_unvalidated(route, ask, name, targe
 
 
 def test_a_pinned_model_is_not_routed(route, ask, models):
-    decision = route(ask("x" * 99_999, pinned=True, model="claude-haiku-4-5-20251001"))
+    decision = route(ask("x" * 99_999, model_pinned=True, model="claude-haiku-4-5-20251001"))
     assert (decision.target, decision.policy) == (models["haiku"], "pinned")
     assert fallbacks(decision) == ()
 
@@ -80,7 +80,7 @@ def test_prefixes_name_the_provider():
         ({"output_schema": "{}"}, {"capabilities": frozenset()}, "cannot take schema"),
         ({"max_tokens": 9_000}, {"max_output": 8_192}, "gives at most 8,192 output tokens, 9,000 asked for"),
         ({"text": "x" * 4_000}, {"context_window": 999}, "about 1,000 tokens do not fit its window of 999"),
-        ({"stored_context": True}, {}, "the request refers to context stored at anthropic"),
+        ({"has_server_side_context": True}, {}, "the request refers to context stored at anthropic"),
         ({"server_tools": (ServerTool("web_search"),)}, {}, "the request uses server tools of anthropic"),
     ],
 )

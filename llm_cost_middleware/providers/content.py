@@ -1,14 +1,14 @@
-"""What an answer says, in whichever of the three shapes it came: its text and the tools it calls."""
+"""Text and tool calls of an answer, in whichever of the three shapes it came: its text and the tools it calls."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from llm_cost_middleware.request import Said
+from llm_cost_middleware.request import AnswerContent
 from llm_cost_middleware.wire import getter
 
 
-def read_said(response: Any) -> Said:
+def read_content(response: Any) -> AnswerContent:
     """Read a whole answer of the messages, chat or responses endpoint, as JSON or as an SDK's object; the first choice.
 
     Anything else says nothing.
@@ -21,13 +21,14 @@ def read_said(response: Any) -> Said:
     return _blocks(get("content"))
 
 
-def _chat(message: Any) -> Said:
+def _chat(message: Any) -> AnswerContent:
     get = getter(message)
     functions = [getter(getter(call)("function")) for call in get("tool_calls") or ()]
-    return Said(_text(get("content")), tuple((function("name"), function("arguments")) for function in functions))
+    calls = tuple((function("name"), function("arguments")) for function in functions)
+    return AnswerContent(_text(get("content")), calls)
 
 
-def _responses(output: Any) -> Said:
+def _responses(output: Any) -> AnswerContent:
     texts, calls = [], []
     for item in output if isinstance(output, list) else ():
         get = getter(item)
@@ -35,16 +36,16 @@ def _responses(output: Any) -> Said:
             calls.append((get("name"), get("arguments")))
         elif get("type") == "message":
             texts.append(_text(get("content")))
-    return Said("".join(texts), tuple(calls))
+    return AnswerContent("".join(texts), tuple(calls))
 
 
-def _blocks(content: Any) -> Said:
+def _blocks(content: Any) -> AnswerContent:
     calls = []
     for block in content if isinstance(content, list) else ():
         get = getter(block)
         if get("type") == "tool_use":
             calls.append((get("name"), get("input")))
-    return Said(_text(content), tuple(calls))
+    return AnswerContent(_text(content), tuple(calls))
 
 
 def _text(content: Any) -> str:
