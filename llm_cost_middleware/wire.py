@@ -53,6 +53,15 @@ def count(value: Any, provider: str, what: str) -> int:
     raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
 
 
+def counts(fields: Mapping[str, Any], provider: str, *names: str) -> tuple[int, ...]:
+    """Several token counts of one object, as ``count`` reads each. Raises as it does."""
+    found = []
+    for name in names:
+        value: Any = fields.get(name)
+        found.append(value if type(value) is int and 0 <= value < _BIG else count(value, provider, name))
+    return tuple(found)
+
+
 def text(value: Any) -> str | None:
     """``value`` if it is a non-empty text."""
     return value if isinstance(value, str) and value else None

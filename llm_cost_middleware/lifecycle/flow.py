@@ -63,9 +63,10 @@ class CallFlow:
         stages = self.stages
         named = stages.price.named_model(request) if self.settings.observe else None
         call = stages.route.route(
-            self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally
-        )
-        if stages.record.has_listeners:
+            self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally,
+            events_enabled=stages.record.has_listeners,
+        )  # fmt: skip
+        if call.events_enabled:
             stages.record.routed(call)
         return call
 
@@ -175,7 +176,7 @@ class CallFlow:
         verdict = route.review_answer(call, reserved, results, accept)
         if isinstance(verdict, ModelRef):
             report.escalated = True
-            report.tried_targets.append(reserved.target)  # where money is short no step down leads back to it
+            report.tried_targets.append(reserved.attempt.target)  # where money is short no step down leads back to it
             self.stages.record.escalated(reserved, verdict)
         return verdict
 

@@ -108,7 +108,7 @@ class Reserving:
         timeout_s = stages.health.timeout_s(call, target, now)
         attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choice_count)
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
-        if reservation_id is not None and stages.record.has_listeners:
+        if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved)
         return reserved
 

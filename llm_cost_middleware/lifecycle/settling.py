@@ -41,7 +41,7 @@ class Settling:
         """
         if isinstance(error, GeneratorExit):  # the flow itself is being closed: it may not yield any more
             return None, 0
-        stages, target = self._stages, reserved.target
+        stages, target = self._stages, reserved.attempt.target
         failure = stages.health.classify(error, target)
         reading = attached_usage(error)
         if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
@@ -76,7 +76,7 @@ class Settling:
         stages, reading, error = self._stages, end.reading, end.error
         failure = None
         if error is not None and not reading.complete and not isinstance(error, GeneratorExit):
-            failure = stages.health.classify(error, reserved.target)
+            failure = stages.health.classify(error, reserved.attempt.target)
         if reading.complete or reading.free:
             posting = stages.price.posting(reserved, reading)
         else:
@@ -129,7 +129,7 @@ class Settling:
         if reserved.reservation_id is not None:
             _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id))
         self._stages.cache.observe_result(call, reserved, None)
-        if self._stages.record.has_listeners:
+        if call.events_enabled:
             self._stages.record.voided(reserved, failure)
         if interruption is not None:
             raise interruption

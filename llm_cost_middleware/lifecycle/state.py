@@ -58,6 +58,8 @@ class RoutedCall(NamedTuple):
     """Monotonic seconds."""
     sent_externally: bool = False
     """The caller sends the request itself: never reroute, re-cap or retry it."""
+    events_enabled: bool = True
+    """True if any observer would receive INFO-level events (skips building them otherwise)."""
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
@@ -98,11 +100,6 @@ class ReservedAttempt(NamedTuple):
     plan: CachePlan | None
     """The plan behind the attempt's cache directives."""
 
-    @property
-    def target(self) -> ModelRef:
-        """The model it is sent to."""
-        return self.attempt.target
-
 
 class Posting(NamedTuple):
     """The amount to book for an attempt, and the usage and the price that it rests on."""
@@ -131,26 +128,21 @@ class CacheTrace(NamedTuple):
     at: float
 
 
+@dataclass(slots=True)
 class CallReport:
     """The mutable part of a call: what was tried and booked so far."""
 
-    __slots__ = (
-        "cache_traces", "escalated", "quality_signals", "records", "reservations", "spent_nanousd", "token_counts",
-        "tried_targets",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.reservations = 0
-        """Reservations tried; numbers their ids."""
-        self.token_counts: dict[str | None, int | None] = {}
-        """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
-        self.tried_targets: list[ModelRef] = []
-        """The models that failed, or whose answer was rejected."""
-        self.records: list[CostRecord] = []
-        """One record for each attempt that was booked."""
-        self.spent_nanousd = 0
-        """The sum of the records."""
-        self.quality_signals: tuple[str, ...] = ()
-        """Failure signals found in the last answered attempt (names from ``routing.outcomes``)."""
-        self.escalated = False
-        self.cache_traces: tuple[CacheTrace, ...] = ()
+    reservations: int = 0
+    """Reservations tried; numbers their ids."""
+    token_counts: dict[str | None, int | None] = field(default_factory=dict)
+    """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
+    tried_targets: list[ModelRef] = field(default_factory=list)
+    """The models that failed, or whose answer was rejected."""
+    records: list[CostRecord] = field(default_factory=list)
+    """One record for each attempt that was booked."""
+    spent_nanousd: int = 0
+    """The sum of the records."""
+    quality_signals: tuple[str, ...] = ()
+    """Failure signals found in the last answered attempt (names from ``routing.outcomes``)."""
+    escalated: bool = False
+    cache_traces: tuple[CacheTrace, ...] = ()

@@ -17,7 +17,8 @@ from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
-_CACHE_WORTHY = 1_024  # characters below which no model caches a prefix: skip its layout
+CACHE_WORTHY = 1_024
+"""Characters below which no model caches a prefix."""
 _PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
 
 
@@ -42,9 +43,9 @@ class CacheStage:
         self.warms_first = policy.warm_first and not settings.observe
         """Whether a call waits while another one writes the prefix that both share."""
 
-    def layout(self, request: CallRequest, total_chars: int) -> PromptLayout | None:
-        """How the prompt divides into cacheable sections; ``None`` where no cache would take it."""
-        return read_layout(request) if total_chars >= _CACHE_WORTHY and self._policy.mode != "off" else None
+    def layout(self, request: CallRequest) -> PromptLayout | None:
+        """How the prompt divides into cacheable sections; ``None`` where caches are off."""
+        return read_layout(request) if self._policy.mode != "off" else None
 
     def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[ModelRef, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
@@ -83,7 +84,8 @@ class CacheStage:
         if call.layout is not None and reserved.plan is not None:
             with self._lock:
                 self._has_learned = True
-                self._statistics.observe(call.layout, reserved.target, reserved.plan, usage, now=self._clock.now())
+                target, now = reserved.attempt.target, self._clock.now()
+                self._statistics.observe(call.layout, target, reserved.plan, usage, now=now)
 
     def take_learned(self) -> bytes | None:
         """What was learned since the last time, for the next process; ``None`` where nothing was."""

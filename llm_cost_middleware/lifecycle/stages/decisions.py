@@ -42,7 +42,7 @@ class DecisionRecorder:
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
         if self._journal is not None and reserved.plan is not None:
-            report.cache_traces += (CacheTrace(reserved.target, reserved.plan, usage, self._clock.now()),)
+            report.cache_traces += (CacheTrace(reserved.attempt.target, reserved.plan, usage, self._clock.now()),)
 
     def record(self, call: RoutedCall, report: CallReport) -> None:
         """Write down how a call was routed, and what became of it."""

@@ -49,14 +49,15 @@ class HealthStage:
         """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
         with self._lock:
             self._state.succeeded(
-                reserved.target, now=self._clock.monotonic(), after_retry=reserved.attempt.number > 1,
+                reserved.attempt.target, now=self._clock.monotonic(), after_retry=reserved.attempt.number > 1,
                 retry_tokens=retry_tokens, started=reserved.started_at,
             )  # fmt: skip
 
     def failed(self, reserved: ReservedAttempt, failure: Failure) -> None:
         """Note that an attempt failed with nothing to follow it."""
         with self._lock:
-            self._state.failed(reserved.target, failure, now=self._clock.monotonic(), started=reserved.started_at)
+            now, started = self._clock.monotonic(), reserved.started_at
+            self._state.failed(reserved.attempt.target, failure, now=now, started=started)
 
     def decide_retry(
         self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure, fallbacks: tuple[ModelRef, ...]
@@ -64,7 +65,7 @@ class HealthStage:
         """Note that an attempt failed, and decide whether to try again, where and when."""
         now = self._clock.monotonic()
         with self._lock:
-            self._state.failed(reserved.target, failure, now=now, started=reserved.started_at)
+            self._state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
             elapsed_s = now - call.started_at
-            failed = FailedAttempt(failure, reserved.target, reserved.attempt.number, elapsed_s, now, fallbacks)
+            failed = FailedAttempt(failure, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)
             return decide(self._policy, self._state, failed, self._rng)

@@ -150,7 +150,7 @@ class PriceStage:
 
     def posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
-        target = reserved.target
+        target = reserved.attempt.target
         priced = price_usage(
             reading, get_provider(target.provider), self._catalogue, at=self._clock.now(), requested_model=target.model
         )

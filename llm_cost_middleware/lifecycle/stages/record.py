@@ -173,7 +173,7 @@ class CallRecorder:
         )  # fmt: skip
         report.records.append(record)
         report.spent_nanousd += posting.amount_nanousd
-        if self.has_listeners:
+        if call.events_enabled:
             self.emit(
                 Settled(
                     call.id, now, reserved.reservation_id or "", attempt.number, str(attempt.target),

@@ -10,7 +10,7 @@ from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.cascade import judge
@@ -60,6 +60,7 @@ class RouteStage:
         headroom: Headroom | None = None,
         named: ModelRef | None = None,
         sent_externally: bool = False,
+        events_enabled: bool = True,
     ) -> RoutedCall:
         """Choose the model of a call, and remember it for the next turn of its conversation.
 
@@ -70,13 +71,15 @@ class RouteStage:
             headroom: The money left in the tightest budget, where the policy looks at it.
             named: In observe mode the model that the caller named: the call goes there whatever is decided.
             sent_externally: The caller sends the request itself.
+            events_enabled: Some observer receives ordinary events.
 
         Raises:
             NoEligibleModelError: No model may take it.
         """
         started_at, now = self._clock.monotonic(), self._clock.now()
         features, candidates = read_features(request), self._candidates(providers)
-        layout = self._cache.layout(request, features.total_chars)
+        worthy = features.total_chars >= CACHE_WORTHY  # below it no model caches a prefix: nothing to look for
+        layout = self._cache.layout(request) if worthy else None
         affinity = NO_AFFINITY
         if layout is not None and not request.model_pinned and len(candidates) > 1:
             affinity = self._cache.affinity(layout, candidates, now)
@@ -100,7 +103,8 @@ class RouteStage:
                 self._last_target.move_to_end(conversation)
             elif len(self._last_target) > _CONVERSATIONS:
                 self._last_target.popitem(last=False)
-        return RoutedCall(call_id, request, decision, named or decision.target, layout, started_at, sent_externally)
+        target = named or decision.target
+        return RoutedCall(call_id, request, decision, target, layout, started_at, sent_externally, events_enabled)
 
     def route_dry_run(self, call_id: str, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
         """Choose the model without remembering the choice: for a quote."""
@@ -142,7 +146,7 @@ class RouteStage:
             seconds = self._clock.monotonic() - reserved.started_at
             with self._lock:
                 self._history.observe(
-                    decision.site, reserved.target, seconds=seconds, accepted=isinstance(verdict, CallResult)
+                    decision.site, reserved.attempt.target, seconds=seconds, accepted=isinstance(verdict, CallResult)
                 )
         return verdict
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import count, getter, mapping, text
+from llm_cost_middleware.wire import count, counts, getter, mapping, text
 
 _NAME = "openai"
 _UNFINISHED = frozenset({"queued", "in_progress"})
@@ -92,22 +92,19 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
     """One usage object, of either API, to buckets. The names differ, the meaning does not."""
     chat = "prompt_tokens" in usage
     inputs, outputs = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
-    total_in, total_out = count(usage.get(inputs), _NAME, inputs), count(usage.get(outputs), _NAME, outputs)
+    total_in, total_out = counts(usage, _NAME, inputs, outputs)
     within = mapping(usage.get(f"{inputs}_details"))
     without = mapping(usage.get(f"{outputs}_details"))
-    cached = count(within.get("cached_tokens"), _NAME, "cached_tokens")
-    audio = count(within.get("audio_tokens"), _NAME, "audio_tokens")
+    cached, audio, written = counts(within, _NAME, "cached_tokens", "audio_tokens", "cache_write_tokens")
     audio_cached = 0
     if cached and audio:
         audio_cached = count(mapping(within.get("cached_tokens_details")).get("audio_tokens"), _NAME, "audio_tokens")
         audio_cached = min(audio_cached, cached, audio)
-    written = count(within.get("cache_write_tokens"), _NAME, "cache_write_tokens")
     half_day = 0
     if written:
         by_ttl = mapping(within.get("cache_write_tokens_details"))
         half_day = min(count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
-    audio_out = count(without.get("audio_tokens"), _NAME, "audio_tokens")
-    reasoning = count(without.get("reasoning_tokens"), _NAME, "reasoning_tokens")
+    audio_out, reasoning = counts(without, _NAME, "audio_tokens", "reasoning_tokens")
     plain = total_in - cached - written - (audio - audio_cached)
     output = max(total_out - audio_out, 0)
     notes: tuple[str, ...] = ()
