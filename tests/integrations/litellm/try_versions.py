@@ -26,12 +26,12 @@ ROOT = HERE.parents[2]
 PROMISED = ("1.102.0", "1.108.7", "newest")
 TOOLS = ("hypothesis>=6.100", "pytest>=9.0.3", "pytest-asyncio>=1.3", "pytest-benchmark>=5", "pytest-timeout>=2")
 HOSTS = ("litellm", "openai", "anthropic", "langchain", "langchain-core", "langchain-litellm", "langchain-openai",
-         "langchain-anthropic", "fastapi", "httpx", "httpx2", "pydantic")  # fmt: skip
+         "langchain-anthropic", "genai-prices", "redis", "fastapi", "httpx", "httpx2", "pydantic")  # fmt: skip
 RESOLVED = """
-import importlib.metadata, sys
+import importlib.metadata, platform, sys
 there = {package.name.lower() for package in importlib.metadata.distributions()}
 print(*(f"{name} {importlib.metadata.version(name)}" if name in there else f"no {name}" for name in sys.argv[1:]),
-      sep=", ", flush=True)
+      "python " + platform.python_version(), sep=", ", flush=True)
 """
 SHORT = (
     "tests/integrations/litellm/test_race.py::test_fifty_threads_send_exactly_the_five_that_fit",
