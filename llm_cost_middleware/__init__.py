@@ -1,7 +1,50 @@
 """Route, cap, retry, cache and book every Claude and OpenAI call, in one line around what you already have.
 
 Everything named here is loaded on first use: importing the package loads no host, no SDK and no database driver. Hosts
-have their own doors: ``llm_cost_middleware.integrations.langchain``, ``.litellm``, ``.anthropic``, ``.openai``.
+have packages of their own: ``llm_cost_middleware.integrations.langchain``, ``.litellm``, ``.anthropic``, ``.openai``.
+
+Glossary, one meaning per word:
+
+- host: a library whose calls are governed: LangChain, LiteLLM, or an SDK
+- provider: a company whose models are called, and the rules of its API
+- platform: another company that serves a provider's models, under its own names and prices
+- pipeline: the object that governs calls; it owns the ledger, the tracker and what was learned
+- observer: a function that receives every event
+- call: one question of the application; it ends in one answer or one error
+- attempt: one request of a call to one target; a call that is retried has several
+- target: the provider and the model that an attempt goes to
+- routed name: a model name, ``smart`` by default, that asks for a model to be chosen
+- pinned: the caller chose the model: never routed to another one
+- ungoverned: sent without a reservation because no path of the package covers it
+- call site: the place in an application that makes a call; policies are learned per site
+- tier: a group of models of similar strength; routing chooses one, from cheap to strong
+- policy: the rule that chooses a tier from the features of a call
+- decision: the chosen target, the alternatives and the reason, as one logged value
+- propensity: the probability with which a decision chose its tier
+- cascade: a cheap model is asked first, a stronger one only if the answer is not accepted
+- quality signal: a sign that an answer was good or bad, observed or given as feedback
+- bound: the most that a request can cost, computed from the request alone
+- quote: the bound of one attempt and the output cap that must be sent for it to hold
+- usage reading: the billed items that a response reports; none means unknown, never zero
+- rates: the prices of a model at one moment, per kind of token
+- scope: whose spending is counted, such as ``global`` or ``user:42``
+- window: the period in which a budget counts: a calendar period or a rolling one
+- budget: a limit on the spending of one scope in one window
+- ledger: the record of all reservations and bookings, and the verbs on it
+- backend: the storage behind a ledger
+- hold: a reservation of money, made before an attempt is sent, until it is settled, voided or expired
+- settle: to replace a hold by the cost of the answer
+- void: to release a hold because nothing was billed
+- expire: to end a hold whose lifetime is over: charged or released, as ``on_expiry`` states
+- receipt: the result of a settle, a void or a booking
+- unconfirmed: booked at the reserved amount because the outcome of the attempt is unknown
+- memo: the metadata of a row in the ledger, opaque to it
+- journal: lines that a backend keeps for others, such as the log of decisions
+- cache breakpoint: the end of a prompt prefix that the provider is asked to cache
+- affinity: the expected saving of a model whose cache is warm, counted when routing
+- failure kind: the classified reason of a failure, on which retrying and booking depend
+- retry quota: tokens that each retry takes and each success returns, so that retries cannot pile up
+- circuit breaker: stops sending to a target that keeps failing, and lets calls through again slowly
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Rules of the house that no linter knows."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llm_cost_middleware"
+FRONT = PACKAGE / "__init__.py"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -28,6 +30,21 @@ def test_there_is_no_room_for_leftovers():
 
 def test_every_module_says_what_it_is_for():
     assert not [_relative(path) for path in FILES if not path.read_text().lstrip().startswith(('"""', 'r"""'))]
+
+
+def test_the_glossary_is_short_and_its_words_are_used():
+    entries = re.findall(r"^- ([a-z ]+): (.+)$", ast.get_docstring(ast.parse(FRONT.read_text())), re.MULTILINE)
+    words = [word for word, _ in entries]
+    assert 20 <= len(words) == len(set(words)) <= 40
+    text = " ".join(path.read_text() for path in FILES if path != FRONT)
+    plain = re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)).lower()  # CircuitBreaker, circuit_breaker
+    assert not [word for word in words if f" {word} " not in plain and f" {word}s " not in plain]
+
+
+def test_every_test_that_a_docstring_names_exists():
+    named = {name for path in FILES for name in re.findall(r"``(tests/[\w/.]+)``", path.read_text())}
+    assert len(named) >= 8
+    assert not [name for name in named if not (ROOT / name.replace("NAME", "openai")).exists()]
 
 
 def test_money_is_never_a_float():

@@ -2,8 +2,17 @@
 
 A rule is looked up for every class of an exception's MRO, so that an unlisted subclass is read as its nearest listed
 base. Most classes of the SDKs stand for a status, and the status and the provider's code show more than the class:
-their rules are not decisive, and apply only when nothing else does. A test walks every exception class of the
-installed SDKs and hosts and fails on one without a rule of its own or of a base that means something.
+their rules are not decisive, and apply only when nothing else does.
+
+To add an error rule:
+
+- For a code or a message of a provider: a row in ``ERROR_RULES`` of ``providers/NAME/errors.py``, above every more
+  general row, and a case in ``tests/unit/providers/test_NAME_errors.py``, which fails for a row without a case and for
+  one that an earlier row hides.
+- For an exception class: a row here. ``tests/unit/retry/test_exception_classes.py`` walks every class of the installed
+  SDKs and hosts, and fails for one without a rule of its own or of a base that means something.
+- For a kind of failure: a member of ``FailureKind`` and a rule that leads to it; ``tests/unit/retry/test_classify.py``
+  fails for a kind that no rule leads to. Where a retry can help, add it to ``RETRYABLE`` in ``classify``.
 """
 
 from __future__ import annotations

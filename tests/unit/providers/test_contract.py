@@ -78,6 +78,11 @@ def test_every_package_has_its_line_and_every_line_its_package():
     assert packages == {*NAMES}
 
 
+def test_the_errors_of_every_package_have_tests_of_their_own():
+    packages = {path.parent.name for path in Path(providers.__file__).parent.glob("*/__init__.py")}
+    assert packages == {path.name[5:-10] for path in Path(__file__).parent.glob("test_*_errors.py")}
+
+
 def test_nothing_of_a_provider_can_be_left_out():
     assert not [field.name for field in fields(Provider) if field.default is not field.default_factory]
 

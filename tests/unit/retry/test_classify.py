@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from llm_cost_middleware import errors
 from llm_cost_middleware.provider import FailureKind as K
-from llm_cost_middleware.retry.classify import RETRYABLE, classify_error, classify_response
+from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.retry.classify import _BY_STATUS, RETRYABLE, classify_error, classify_response
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
@@ -185,3 +187,9 @@ def test_no_exception_is_too_strange_to_be_classified(body, status, code):
     error = Exception("m")
     error.body, error.status_code, error.code, error.type = body, status, code, body
     classify_error(error)
+
+
+def test_every_kind_of_failure_is_reached_by_a_rule():
+    by_class = {rule.kind for rule in EXCEPTION_RULES.values()}
+    by_code = {rule.kind for name in NAMES for rule in get_provider(name).error_rules}
+    assert by_class | by_code | {*_BY_STATUS.values()} == set(K)
