@@ -1,4 +1,4 @@
-"""What the application says about its calls: scopes, tags, call site, a forced model.
+"""Cost attributes of calls: scopes, tags, call site, a forced model.
 
 Given for a block of code with ``cost_context``, or for one call in the host's own metadata under ``llm_cost``. Both
 take the same keys; those of the call win. None of it reaches a provider.
@@ -17,7 +17,7 @@ from llm_cost_middleware.money import ceil_nanousd
 from llm_cost_middleware.request import NO_CONTEXT, CallContext
 
 METADATA_KEY = "llm_cost"
-"""The key of a host's metadata under which a call says this."""
+"""The key of a host's metadata under which a call carries these attributes."""
 
 _SCOPED = ("user", "team", "key")
 _KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
@@ -31,13 +31,14 @@ def current_context() -> CallContext:
 
 
 @contextmanager
-def cost_context(**said: Any) -> Iterator[CallContext]:
-    """Say something about every call in a block, in this thread or task and those it starts.
+def cost_context(**attributes: Any) -> Iterator[CallContext]:
+    """Attach cost attributes to every call in a block, in this thread or task and those it starts.
 
     Args:
-        **said: ``user``, ``team``, ``key`` (each becomes a budget scope such as ``user:42``), ``tags`` (a list; each
-            becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as written), ``force_model``,
-            ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may reserve at most).
+        **attributes: ``user``, ``team``, ``key`` (each becomes a budget scope such as ``user:42``), ``tags`` (a
+            list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as written),
+            ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may reserve at
+            most).
 
     Yields:
         The context, blocks around this one included.
@@ -45,47 +46,48 @@ def cost_context(**said: Any) -> Iterator[CallContext]:
     Raises:
         UnknownKeyError: A key that does not exist. InvalidScopeError, InvalidAmountError: A value that cannot be used.
     """
-    token = _current.set(read_context(said))
+    token = _current.set(read_context(attributes))
     try:
         yield _current.get()
     finally:
         _current.reset(token)
 
 
-def read_context(said: object) -> CallContext:
-    """The context of one call: what ``said`` (a mapping of the keys above, or ``None``) adds to the running block's.
+def read_context(attributes: object) -> CallContext:
+    """The context of one call: the running block's, with ``attributes`` (a mapping of the keys above, or ``None``).
 
     Raises:
-        ConfigurationError: ``said`` is no mapping, or a value cannot be used. ``UnknownKeyError`` for an unknown key.
+        ConfigurationError: ``attributes`` is no mapping, or a value cannot be used. ``UnknownKeyError`` for a key
+            that does not exist.
     """
     base = _current.get()
-    if not said:
+    if not attributes:
         return base
-    if not isinstance(said, Mapping):
-        raise ConfigurationError(f"must be a mapping, not {said!r}", key=METADATA_KEY)
-    for name in said:
+    if not isinstance(attributes, Mapping):
+        raise ConfigurationError(f"must be a mapping, not {attributes!r}", key=METADATA_KEY)
+    for name in attributes:
         if name not in _KEYS:
             raise UnknownKeyError(f"{METADATA_KEY}.{name}", _KEYS)
-    scopes = [make_scope(kind, str(said[kind])) for kind in _SCOPED if said.get(kind) is not None]
-    tags = _strings(said.get("tags"), "tags")
+    scopes = [make_scope(kind, str(attributes[kind])) for kind in _SCOPED if attributes.get(kind) is not None]
+    tags = _strings(attributes.get("tags"), "tags")
     scopes += [make_scope("tag", tag) for tag in tags]
-    site = str(said.get("site") or "")
+    site = str(attributes.get("site") or "")
     if site:
         scopes.append(make_scope("site", site))
-    scopes += [parse_scope(scope) for scope in _strings(said.get("scopes"), "scopes")]
+    scopes += [parse_scope(scope) for scope in _strings(attributes.get("scopes"), "scopes")]
     kinds = {scope.partition(":")[0] for scope in scopes} - {"tag"}
     kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in scopes)
-    item_count = said.get("item_count", base.item_count)
+    item_count = attributes.get("item_count", base.item_count)
     if type(item_count) is not int or item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
-    max_cost = said.get("max_cost")
+    max_cost = attributes.get("max_cost")
     return base._replace(
         scopes=(*kept, *dict.fromkeys(scopes)),
         tags=tuple(dict.fromkeys((*base.tags, *tags))),
-        site=site or base.site,
-        force_model=said.get("force_model") or base.force_model,
+        call_site=site or base.call_site,
+        forced_model=attributes.get("force_model") or base.forced_model,
         item_count=item_count,
-        conversation=said.get("conversation") or base.conversation,
+        conversation=attributes.get("conversation") or base.conversation,
         max_cost_nanousd=base.max_cost_nanousd if max_cost is None else ceil_nanousd(max_cost, what="max_cost"),
     )
 

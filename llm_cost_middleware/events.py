@@ -94,7 +94,7 @@ class Escalated(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(Event):
+class CallFailed(Event):
     """A call ended in an error."""
 
     attempts: int
@@ -104,7 +104,7 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
+class BudgetRefused(Event):
     """A call did not fit its budget. In observe mode it was sent all the same (``enforced`` is false)."""
 
     model: str
@@ -114,7 +114,7 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Adjusted(Event):
+class RequestAdjusted(Event):
     """A call was changed so that it fits: a cheaper model, or a smaller output cap. In observe mode it was not."""
 
     action: str
@@ -125,7 +125,7 @@ class Adjusted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Capped(Event):
+class OutputCapReached(Event):
     """An answer stopped at an output cap that the caller had not set."""
 
     model: str

@@ -172,7 +172,7 @@ class ObservedStream:
         try:
             return self._observer.reading()
         except UnreadableUsageError as error:
-            return UsageReport(notes=(str(error),))
+            return UsageReport(warnings=(str(error),))
 
     def close(self) -> None:
         """Close the connection."""

@@ -69,11 +69,11 @@ class ErrorRule(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class CacheAbility:
+class CacheCapabilities:
     """What a model's prompt cache can do. Rules of the provider as data; lengths in tokens."""
 
-    style: Literal["none", "marks", "prefix", "prefix+marks"]
-    """``marks``: explicit breakpoints (Anthropic). ``prefix``: automatic (OpenAI). Both from GPT-5.6 on."""
+    style: Literal["none", "explicit", "automatic", "both"]
+    """``explicit``: marks of the caller (Anthropic). ``automatic``: every prefix (OpenAI). ``both`` from GPT-5.6 on."""
     min_tokens: int = 0
     max_marks: int = 0
     lookback_blocks: int | None = None
@@ -118,7 +118,7 @@ class Provider:
     read_error: Callable[[Any], tuple[str, str, str]]
     """An error body (JSON object or text) to (type, code, message), empty where absent."""
     error_rules: tuple[ErrorRule, ...]
-    cache_ability: Callable[[str], CacheAbility]
+    cache_capabilities: Callable[[str], CacheCapabilities]
     """The cache rules of a model; style ``none`` where it has no cache."""
     cache_fields: CacheFields
     """The request fields that steer the cache; the ones of other providers are foreign to this one."""

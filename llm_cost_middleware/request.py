@@ -58,14 +58,14 @@ class ServerTool(NamedTuple):
 
 
 class CallContext(NamedTuple):
-    """What the application says about a call beside the request itself. None of it reaches a provider."""
+    """Attributes that the application gives a call beside the request itself. None of them reaches a provider."""
 
     scopes: tuple[str, ...] = ()
     """Budget scopes such as ``user:42``; ``global`` is implied."""
     tags: tuple[str, ...] = ()
-    site: str = ""
+    call_site: str = ""
     """The call site, where the application names it; otherwise it is derived from the request."""
-    force_model: str | None = None
+    forced_model: str | None = None
     """A model that wins over every policy."""
     item_count: int = 1
     """How many items the prompt batches (the classic rule's second feature)."""

@@ -96,7 +96,7 @@ class BilledItem(NamedTuple):
 
 
 class UsageReport(NamedTuple):
-    """What a response says of its own bill. No items and no error means unknown, never zero."""
+    """The usage that a response reports. No items and no error means unknown, never zero."""
 
     items: tuple[BilledItem, ...] = ()
     model: str | None = None
@@ -111,11 +111,11 @@ class UsageReport(NamedTuple):
     finish_reason: str | None = None
     error: str | None = None
     """An error in the response's place (or at its end), in the provider's words."""
-    free: bool = False
+    unbilled: bool = False
     """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
     tool_calls: Mapping[str, int] | None = None
     """Provider-side tool calls that carry a fee of their own, by the provider's item type."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def truncated(self) -> bool:

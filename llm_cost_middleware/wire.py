@@ -15,11 +15,11 @@ from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
 
-NOTHING: Mapping[str, Any] = {}
+EMPTY_MAPPING: Mapping[str, Any] = {}
 _BIG = 10**15  # no bill counts a quadrillion tokens; larger is garbage, and would only slow the arithmetic
 
 
-def getter(thing: Any) -> Callable[[str], Any]:
+def field_reader(thing: Any) -> Callable[[str], Any]:
     """How to read the fields of ``thing``, a mapping or an object: a function of the name; absent reads as ``None``."""
     if type(thing) is dict or isinstance(thing, Mapping):
         get: Callable[[str], Any] = thing.get
@@ -27,18 +27,18 @@ def getter(thing: Any) -> Callable[[str], Any]:
     return lambda name: getattr(thing, name, None)
 
 
-def mapping(thing: Any) -> Mapping[str, Any]:
+def as_mapping(thing: Any) -> Mapping[str, Any]:
     """A small object as a mapping, one level deep, its unknown extra fields included. Anything else is empty."""
     if type(thing) is dict or isinstance(thing, Mapping):
         return thing
     fields = getattr(thing, "__dict__", None)
     if not isinstance(fields, dict):
-        return NOTHING
+        return EMPTY_MAPPING
     extra = getattr(thing, "model_extra", None)  # pydantic keeps fields that the SDK does not know apart
     return {**fields, **extra} if isinstance(extra, dict) and extra else fields
 
 
-def count(value: Any, provider: str, what: str) -> int:
+def token_count(value: Any, provider: str, what: str) -> int:
     """A token count as a plain integer; ``None`` is zero.
 
     Raises:
@@ -53,16 +53,16 @@ def count(value: Any, provider: str, what: str) -> int:
     raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
 
 
-def counts(fields: Mapping[str, Any], provider: str, *names: str) -> tuple[int, ...]:
+def token_counts(fields: Mapping[str, Any], provider: str, *names: str) -> tuple[int, ...]:
     """Several token counts of one object, as ``count`` reads each. Raises as it does."""
     found = []
     for name in names:
         value: Any = fields.get(name)
-        found.append(value if type(value) is int and 0 <= value < _BIG else count(value, provider, name))
+        found.append(value if type(value) is int and 0 <= value < _BIG else token_count(value, provider, name))
     return tuple(found)
 
 
-def text(value: Any) -> str | None:
+def str_or_none(value: Any) -> str | None:
     """``value`` if it is a non-empty text."""
     return value if isinstance(value, str) and value else None
 
@@ -108,13 +108,13 @@ class SSEDecoder:
     """Server-sent events, fed in pieces cut anywhere, even inside a character.
 
     Args:
-        dull: Beginnings of data that cannot matter; such data is dropped before it is parsed.
+        ignored_prefixes: Beginnings of data that cannot matter; such data is dropped before it is parsed.
     """
 
-    __slots__ = ("_data", "_decode", "_dull", "_rest")
+    __slots__ = ("_data", "_decode", "_ignored_prefixes", "_rest")
 
-    def __init__(self, dull: tuple[str, ...] = ()) -> None:
-        self._dull = dull
+    def __init__(self, ignored_prefixes: tuple[str, ...] = ()) -> None:
+        self._ignored_prefixes = ignored_prefixes
         self._rest = ""
         self._data: list[str] = []
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -127,9 +127,9 @@ class SSEDecoder:
         for line in lines:
             yield from self._line(line.rstrip("\r"))
 
-    def tail(self) -> Iterator[Any]:
+    def flush(self) -> Iterator[Any]:
         """The event that the end of the stream would complete now, if any. Changes nothing."""
-        twin = SSEDecoder(self._dull)
+        twin = SSEDecoder(self._ignored_prefixes)
         twin._data = list(self._data)
         for line in (self._rest.rstrip("\r"), ""):
             yield from twin._line(line)
@@ -144,7 +144,7 @@ class SSEDecoder:
                     return  # cut off or not JSON: it carries no usage
         elif line.startswith("data:"):
             data = line[5:].removeprefix(" ")
-            if data != "[DONE]" and not data.startswith(self._dull):
+            if data != "[DONE]" and not data.startswith(self._ignored_prefixes):
                 self._data.append(data)
 
 
@@ -179,7 +179,7 @@ _JPEG_HEAD = 88_000
 """Characters that hold a JPEG's metadata, at most 64 KB, and the frame header behind it."""
 
 
-def digest(data: str) -> str:
+def fingerprint(data: str) -> str:
     """What tells one attachment from another of the same size: a short fingerprint of its text form."""
     return blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 

@@ -107,7 +107,7 @@ def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
         return usd(pico) if pico > level.uncached_input else None
 
     # A level has a rate for every lifetime, also for those that the model does not offer.
-    lifetimes = get_provider(rates.provider).cache_ability(rates.model).ttls
+    lifetimes = get_provider(rates.provider).cache_capabilities(rates.model).ttls
     searches = level.web_searches or rates.fees.get("web_search_call")
     return {
         "input": usd(level.uncached_input),

@@ -33,7 +33,7 @@ class ExternalCall:
 
 def authorize(flow: CallFlow, runtime: Runtime, request: CallRequest) -> ExternalCall:
     """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
-    pinned = request._replace(model_pinned=True, context=request.context._replace(force_model=None))
+    pinned = request._replace(model_pinned=True, context=request.context._replace(forced_model=None))
     call = flow.stages.route.keep_for_one_run(flow.route(pinned, None, sent_externally=True))
     steps = flow.start(pinned, prepared=call)
     attempt = drive(steps, runtime, None)

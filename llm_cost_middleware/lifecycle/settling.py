@@ -77,7 +77,7 @@ class Settling:
         failure = None
         if error is not None and not reading.complete and not isinstance(error, GeneratorExit):
             failure = stages.health.classify(error, reserved.attempt.target)
-        if reading.complete or reading.free:
+        if reading.complete or reading.unbilled:
             posting = stages.price.posting(reserved, reading)
         else:
             if failure is not None:

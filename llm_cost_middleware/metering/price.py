@@ -19,7 +19,7 @@ from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import NO_USAGE, BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import getter
+from llm_cost_middleware.wire import field_reader
 
 PriceStatus = Literal["exact", "estimated", "unknown"]
 _PICO = Decimal("1e-12")
@@ -114,13 +114,13 @@ def price_usage(
     version = catalogue.version
     model = reading.model or requested_model
     if not reading.items:
-        if reading.free:  # known to cost nothing, as an error does; everything else without items is unknown
+        if reading.unbilled:  # known to cost nothing, as an error does; everything else without items is unknown
             why = f"an error is not billed: {reading.error}" if reading.error else "not billed"
-            return PricedCall(ZERO, (), model, "exact", (*reading.notes, why), version)
-        reasons = (*reading.notes, reading.error) if reading.error else reading.notes
+            return PricedCall(ZERO, (), model, "exact", (*reading.warnings, why), version)
+        reasons = (*reading.warnings, reading.error) if reading.error else reading.warnings
         return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
     # An unpriced item makes the whole unknown: a partial sum would look like the cost.
-    bill = _BillBuilder(list(reading.notes))
+    bill = _BillBuilder(list(reading.warnings))
     # The provider's own tools run several turns inside one answer and report their sum: the sum may exceed the
     # long-context threshold although no single turn did.
     looped = bool(reading.tool_calls) and len(reading.items) == 1 and not reading.batch
@@ -202,7 +202,7 @@ def _packaged() -> Catalogue:
 
 def _created_at(response: Any) -> float | None:
     """Return the creation time in the response, in seconds since the epoch."""
-    get = getter(response)
+    get = field_reader(response)
     for name in ("created", "created_at"):
         value = get(name)
         if type(value) in (int, float):

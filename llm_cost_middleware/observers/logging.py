@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from llm_cost_middleware.events import Adjusted, Capped, Event, Failed, Refused, Retried, ThresholdCrossed
+from llm_cost_middleware.events import (
+    BudgetRefused,
+    CallFailed,
+    Event,
+    OutputCapReached,
+    RequestAdjusted,
+    Retried,
+    ThresholdCrossed,
+)
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 LOGGER = logging.getLogger("llm_cost_middleware")
-_WARNINGS = (Adjusted, Capped, Failed, Refused, Retried, ThresholdCrossed)
+_WARNINGS = (RequestAdjusted, OutputCapReached, CallFailed, BudgetRefused, Retried, ThresholdCrossed)
 """Not ``Ungoverned``: whether that is worth a warning is for ``on_ungoverned`` to say, and the pipeline warns then."""
 
 

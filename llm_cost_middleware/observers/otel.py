@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from llm_cost_middleware.events import Event, Failed, Refused, Reserved, Retried, Settled, Voided
+from llm_cost_middleware.events import BudgetRefused, CallFailed, Event, Reserved, Retried, Settled, Voided
 from llm_cost_middleware.extras import needed_for
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class OpenTelemetryObserver:
             self._span(event.call_id, event.attempt, event.model, event.at, {}, error=(event.kind, event.reason))
         elif isinstance(event, Retried):
             self._retried.add(1, {**_who(event.model), "error.type": event.kind})
-        elif isinstance(event, Refused):
+        elif isinstance(event, BudgetRefused):
             self._refused.add(1, {**_who(event.model), "llm_cost.enforced": event.enforced})
-        elif isinstance(event, Failed):
+        elif isinstance(event, CallFailed):
             self._open.pop((event.call_id, event.attempts), None)
 
     def _settled(self, event: Settled) -> None:

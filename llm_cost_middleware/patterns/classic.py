@@ -127,8 +127,8 @@ def build_cached_messages(system_prompt: str, user_input: str, *, model: str | N
     marked = model is None
     provider = None if model is None else provider_of(model)
     if model is not None and provider is not None:
-        ability = get_provider(provider).cache_ability(model)
-        if ability.style != "marks":
+        ability = get_provider(provider).cache_capabilities(model)
+        if ability.style != "explicit":
             return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user_input}]
         marked = len(system_prompt.encode("utf-8", "surrogatepass")) >= ability.min_tokens * _BYTES_PER_TOKEN
     # In the user message, not in ``system``: the pattern builds messages alone, and any prefix can be cached.

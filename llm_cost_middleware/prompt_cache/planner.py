@@ -21,7 +21,7 @@ from llm_cost_middleware.prompt_cache.plan import (
 )
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
-from llm_cost_middleware.provider import CacheAbility
+from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.request import BlockRef, CacheBreakpoint, ModelRef
 
 __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
@@ -40,7 +40,7 @@ class _PlanInput(NamedTuple):
     """Inputs of a decision."""
 
     layout: PromptLayout
-    ability: CacheAbility
+    ability: CacheCapabilities
     prices: CachePrices
     known: PrefixStatistics
     policy: CachePolicy
@@ -51,7 +51,7 @@ class _PlanInput(NamedTuple):
 
 def plan(
     layout: PromptLayout,
-    ability: CacheAbility,
+    ability: CacheCapabilities,
     prices: CachePrices,
     statistics: PrefixStatistics | None = None,
     policy: CachePolicy = DEFAULT_POLICY,
@@ -81,7 +81,7 @@ def plan(
     if layout.size * density < ability.min_tokens * _LENIENT:
         return NO_PLAN
     case = _PlanInput(layout, ability, prices, known, policy, now, target, density)
-    return _automatic(case) if ability.style == "prefix" else _marked(case)
+    return _automatic(case) if ability.style == "automatic" else _marked(case)
 
 
 def _automatic(case: _PlanInput) -> CachePlan:
@@ -104,7 +104,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
 
 def _marked(case: _PlanInput) -> CachePlan:
     layout, ability, prices = case.layout, case.ability, case.prices
-    breakpoints = ability.style == "prefix+marks"
+    breakpoints = ability.style == "both"
     key = cache_key(layout, case.known, case.now) if breakpoints else None
     candidates = _candidates(case)
     callers = sum(1 for each in candidates if each.mark)
@@ -134,7 +134,7 @@ def _candidates(case: _PlanInput) -> list[CacheCandidate]:
     layout, known, now = case.layout, case.known, case.now
     boundaries, last = layout.boundaries, len(layout.boundaries) - 1
     shortest = case.ability.min_tokens * _LENIENT
-    claude = case.ability.style == "marks"
+    claude = case.ability.style == "explicit"
     automatic = layout.params.get("cache_control") if claude else None
     hit = known.deepest_warm(layout, case.target, now)
     watched = {*tracked_boundaries(layout), *(at for at, each in enumerate(boundaries) if each.mark)}

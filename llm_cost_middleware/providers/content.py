@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_cost_middleware.request import AnswerContent
-from llm_cost_middleware.wire import getter
+from llm_cost_middleware.wire import field_reader
 
 
 def read_content(response: Any) -> AnswerContent:
@@ -13,17 +13,17 @@ def read_content(response: Any) -> AnswerContent:
 
     Anything else says nothing.
     """
-    get = getter(response)
+    get = field_reader(response)
     if choices := get("choices"):
-        return _chat(getter(choices[0])("message"))
+        return _chat(field_reader(choices[0])("message"))
     if output := get("output"):
         return _responses(output)
     return _blocks(get("content"))
 
 
 def _chat(message: Any) -> AnswerContent:
-    get = getter(message)
-    functions = [getter(getter(call)("function")) for call in get("tool_calls") or ()]
+    get = field_reader(message)
+    functions = [field_reader(field_reader(call)("function")) for call in get("tool_calls") or ()]
     calls = tuple((function("name"), function("arguments")) for function in functions)
     return AnswerContent(_text(get("content")), calls)
 
@@ -31,7 +31,7 @@ def _chat(message: Any) -> AnswerContent:
 def _responses(output: Any) -> AnswerContent:
     texts, calls = [], []
     for item in output if isinstance(output, list) else ():
-        get = getter(item)
+        get = field_reader(item)
         if get("type") == "function_call":
             calls.append((get("name"), get("arguments")))
         elif get("type") == "message":
@@ -42,7 +42,7 @@ def _responses(output: Any) -> AnswerContent:
 def _blocks(content: Any) -> AnswerContent:
     calls = []
     for block in content if isinstance(content, list) else ():
-        get = getter(block)
+        get = field_reader(block)
         if get("type") == "tool_use":
             calls.append((get("name"), get("input")))
     return AnswerContent(_text(content), tuple(calls))
@@ -51,5 +51,5 @@ def _blocks(content: Any) -> AnswerContent:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = [getter(part)("text") for part in content] if isinstance(content, list) else []
+    parts = [field_reader(part)("text") for part in content] if isinstance(content, list) else []
     return "".join(part for part in parts if isinstance(part, str))

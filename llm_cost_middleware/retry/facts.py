@@ -240,7 +240,7 @@ def _decode(body: Any, provider: str) -> tuple[Any, bool]:
         return body, False
     if looks_like_sse(body):
         reader = SSEDecoder()
-        events = [*reader.feed(body), *reader.tail()]
+        events = [*reader.feed(body), *reader.flush()]
         broken = [event for event in events if any(get_provider(provider).read_error(event)[:2])]
         return (broken[-1] if broken else ""), len(events) > len(broken)
     try:

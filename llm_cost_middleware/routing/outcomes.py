@@ -73,7 +73,7 @@ def question(request: CallRequest, site: str) -> int | None:
     """
     context = request.context
     asker = context.conversation or next((scope for scope in context.scopes if scope.startswith("user:")), None)
-    if asker is None or context.force_model or not request.messages:
+    if asker is None or context.forced_model or not request.messages:
         return None
     role, parts = request.messages[-1]
     if role != "user" or any(part.kind == "tool_result" for part in parts):

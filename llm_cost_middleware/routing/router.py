@@ -68,7 +68,7 @@ def decide(
     given = PolicyInput(features, request, site, context.budget_left, context.now)
     forced = _forced(request, candidates)
     if forced is not None:
-        choice = TierChoice(-1, None, f"{request.context.force_model} was forced for this call", policy="force")
+        choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
         return _decision(policy, choice, forced, (), given, context)
     if request.model_pinned:
         pinned = ModelRef(request.provider, request.model)
@@ -138,7 +138,7 @@ def downgrade(decision: RoutingDecision) -> tuple[ModelRef, ...]:
 
 
 def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef | None:
-    name = request.context.force_model
+    name = request.context.forced_model
     if not name:
         return None
     provider, slash, model = name.partition("/")

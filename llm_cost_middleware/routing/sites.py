@@ -26,8 +26,8 @@ def call_site(request: CallRequest) -> str:
     the tools, the output schema and the tags. It is not reversible, and nothing of the text is kept to make it.
     """
     context = request.context
-    if context.site:
-        return context.site
+    if context.call_site:
+        return context.call_site
     system = ""
     if request.messages and request.messages[0].role == "system":
         system = "".join(part.text for part in request.messages[0].parts)

@@ -77,7 +77,7 @@ class Batches:
         if batch.output_file_id:
             self._remember(batch.output_file_id, known)
         elif batch.status in _OVER:
-            self._pipeline.settle_batch(self._provider, known, UsageReport(free=True, complete=True, batch=True))
+            self._pipeline.settle_batch(self._provider, known, UsageReport(unbilled=True, complete=True, batch=True))
 
     def on_results_read(self, key: str, reading: UsageReport) -> None:
         """Settle a batch whose results were read to their end. ``key``: the batch, or the file of its results."""
@@ -90,7 +90,7 @@ class Batches:
         try:
             return self._rules.read_usage(lines)
         except UnreadableUsageError as error:
-            return UsageReport(notes=(str(error),))
+            return UsageReport(warnings=(str(error),))
 
     # --- remembered ------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class SdkCall:
         try:
             return self._rules.read_usage(answer.http_response.content if self._raw else fields_of(answer))
         except UnreadableUsageError as error:
-            return UsageReport(notes=(str(error),))
+            return UsageReport(warnings=(str(error),))
 
     def _billing(self, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A parser that leaves on its error the usage of the answer it could not parse: that answer was billed."""

@@ -120,7 +120,7 @@ def warm(replay, long_conversation):
     target = ModelRef("anthropic", "claude-sonnet-4-6")
     planned = replay.Planned(replay.prices_of(*target), target.model)
     ability, statistics, prices = (
-        get_provider("anthropic").cache_ability(target.model),
+        get_provider("anthropic").cache_capabilities(target.model),
         planned.statistics,
         planned._prices,
     )

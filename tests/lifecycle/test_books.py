@@ -88,10 +88,10 @@ def test_a_soft_threshold_is_told_once_a_window(houses):
 def test_a_stop_at_a_cap_that_nobody_asked_for_is_told_and_one_that_was_asked_for_is_not(houses):
     house = houses(output={"default_max_tokens": 40})
     house.call(max_tokens=None, providers=["openai"])
-    (capped,) = house.told("Capped")
+    (capped,) = house.told("OutputCapReached")
     assert (capped.model, capped.max_tokens) == ("openai/gpt-5-mini", 40)
     house.call(max_tokens=40, providers=["openai"])
-    assert len(house.told("Capped")) == 1
+    assert len(house.told("OutputCapReached")) == 1
     house.check()
 
 

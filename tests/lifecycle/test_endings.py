@@ -247,7 +247,7 @@ def test_a_stream(house, provider, ending):
     else:
         house.stream(provider, ending.leave)
     assert house.resolutions == ending.booked, ending.why
-    assert len(house.told("Failed")) == ending.fails
+    assert len(house.told("CallFailed")) == ending.fails
     house.check()
 
 
@@ -257,7 +257,7 @@ def test_observers_are_told_of_a_stream_that_broke_in_the_middle_after_it_was_bo
     with pytest.raises(Exception):  # noqa: B017 - as above
         house.stream(provider, Exhaust)
     *_, settled, failed = house.told()
-    assert (type(settled).__name__, type(failed).__name__) == ("Settled", "Failed")
+    assert (type(settled).__name__, type(failed).__name__) == ("Settled", "CallFailed")
     assert (failed.attempts, failed.model) == (1, settled.model)
     assert failed.reason.endswith("in the middle of its stream")
 

@@ -27,14 +27,14 @@ def test_plain_text_is_counted_where_its_bytes_do_not_fit(houses):
     answer = house.call("words that are plain " * 200, model="gpt-5-mini", max_tokens=1_000)
     assert answer.records[0].reserved_nanousd <= 5_000_000
     assert _cap(house.sim.requests[0]) == 1_000
-    assert house.told("Adjusted", "Refused") == []
+    assert house.told("RequestAdjusted", "BudgetRefused") == []
     house.check()
 
 
 def test_a_cheaper_model_takes_what_does_not_fit_the_chosen_one(houses):
     house = houses(budgets=_budget("0.02"), routing=BIG)
     house.call(max_tokens=1_500, providers=["openai"])
-    (adjusted,) = house.told("Adjusted")
+    (adjusted,) = house.told("RequestAdjusted")
     assert (adjusted.action, adjusted.before, adjusted.after) == ("downgrade", "openai/gpt-5.1", "openai/gpt-5-mini")
     (request,) = house.sim.requests
     assert (request.body["model"], _cap(request)) == ("gpt-5-mini", 1_500)
@@ -58,13 +58,13 @@ def test_the_other_provider_takes_it_too(houses):
 def test_the_output_is_cut_to_what_the_budget_affords_and_the_stop_is_told(houses):
     house = houses(budgets=_budget("0.02"), output={"on_insufficient": ["cap_output", "raise"]})
     house.call(model="gpt-5.1")
-    (adjusted,) = house.told("Adjusted")
+    (adjusted,) = house.told("RequestAdjusted")
     (request,) = house.sim.requests
     (reserved,) = house.told("Reserved")
     assert adjusted.action == "cap_output"
     assert 256 <= _cap(request) == int(adjusted.after) == reserved.max_tokens < int(adjusted.before)
     assert reserved.max_tokens_injected
-    (capped,) = house.told("Capped")  # the answer fills its cap
+    (capped,) = house.told("OutputCapReached")  # the answer fills its cap
     assert capped.max_tokens == _cap(request)
     assert house.pipeline.records()[0].max_tokens_injected
     house.check()
@@ -74,7 +74,7 @@ def test_the_ladder_is_climbed_down_in_its_order(houses):
     """Neither the large nor the small model fits as it is: the small one, cut short."""
     house = houses(budgets=_budget("0.004"), routing=BIG, output={"default_max_tokens": 8_000})
     house.call(providers=["openai"])
-    (adjusted,) = house.told("Adjusted")
+    (adjusted,) = house.told("RequestAdjusted")
     (request,) = house.sim.requests
     assert (adjusted.action, request.body["model"]) == ("cap_output", "gpt-5-mini")
     assert _cap(request) == int(adjusted.after) < 8_000
@@ -88,7 +88,7 @@ def test_what_is_not_allowed_is_not_done(houses):
     assert (caught.value.scope, str(caught.value.budget_limit)) == ("global", "0.020000000")
     assert caught.value.requested > caught.value.budget_limit
     assert not house.sim.requests
-    (refused,) = house.told("Refused")
+    (refused,) = house.told("BudgetRefused")
     assert (refused.enforced, refused.scope, refused.model) == (True, "global", "openai/gpt-5.1")
     house.check()
 
@@ -112,9 +112,9 @@ def test_a_pinned_model_is_never_left(houses):
 def test_a_callers_own_cap_may_be_lowered_and_says_so(houses):
     house = houses(budgets=_budget("0.02"))
     house.ask("openai", model="gpt-5.1", max_completion_tokens=4_000)
-    assert house.told("Adjusted")[0].before == "4000"
+    assert house.told("RequestAdjusted")[0].before == "4000"
     assert _cap(house.sim.requests[0]) < 4_000
-    assert house.told("Capped")
+    assert house.told("OutputCapReached")
     house.check()
 
 

@@ -66,18 +66,18 @@ def test_what_does_not_fit_is_sent_booked_and_reported(observing, provider):
     assert observing.resolutions == ("exact",) * 3
     assert observing.balance.settled_nanousd == observing.sim.bill.total_nanousd
     assert observing.balance.available < 0
-    refusals = observing.told("Refused")
+    refusals = observing.told("BudgetRefused")
     assert [(event.enforced, event.scope) for event in refusals] == [(False, "global")] * 3
-    assert not observing.told("Failed", "Capped")
+    assert not observing.told("CallFailed", "OutputCapReached")
 
 
 def test_what_would_have_been_adjusted_is_said_and_not_done(houses):
     house = houses(mode="observe", budgets=[{"scope": "global", "limit": "0.02"}])
     house.ask("openai", model="gpt-5.1", max_completion_tokens=4_000)
-    (adjusted,) = house.told("Adjusted")
+    (adjusted,) = house.told("RequestAdjusted")
     assert (adjusted.action, adjusted.before, adjusted.enforced) == ("cap_output", "4000", False)
     assert house.sim.requests[0].body["max_completion_tokens"] == 4_000
-    assert not house.told("Refused")
+    assert not house.told("BudgetRefused")
 
 
 def test_the_decision_is_reported_and_the_model_that_was_asked_for_is_kept(houses):
@@ -136,7 +136,7 @@ def test_a_request_that_no_model_of_the_tiers_may_take_is_sent_where_it_was_mean
 def test_a_limit_of_the_call_itself_is_only_reported(houses):
     house = houses(mode="observe")
     house.ask("openai", extra_body={"llm_cost": {"max_cost": "0.0000001"}})
-    (refused,) = house.told("Refused")
+    (refused,) = house.told("BudgetRefused")
     assert (refused.scope, refused.enforced) == ("call", False)
     house.check()
 

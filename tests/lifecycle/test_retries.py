@@ -74,7 +74,7 @@ def test_an_attempt_may_take_no_longer_than_is_left_of_the_deadline(houses):
     (slept,) = house.clock.slept
     assert 55 <= slept <= 70
     assert (first.timeout_s, second.timeout_s) == (90, pytest.approx(100 - slept))
-    (failed,) = house.told("Failed")
+    (failed,) = house.told("CallFailed")
     assert "deadline" in failed.reason
     house.check()
 

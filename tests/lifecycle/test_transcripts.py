@@ -145,22 +145,26 @@ SCENARIOS = {
         ("Routed", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Retried", "Reserved", "Settled"),
     ),
     "faulty": Scenario(
-        (fails(400),), (*HOLD, "Void", "WriteLog"), ("Routed", "Reserved", "Voided", "Failed"),
+        (fails(400),), (*HOLD, "Void", "WriteLog"), ("Routed", "Reserved", "Voided", "CallFailed"),
         raises=openai.APIStatusError,
     ),
     "given up": Scenario(
         (fails(500),) * 3, (*HOLD, "Void", "Sleep", *HOLD, "Void", *HOLD, "Void", "WriteLog"),
-        ("Routed", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Failed"),
+        (
+            "Routed", "Reserved", "Voided", "Retried", "Reserved", "Voided", "Retried", "Reserved", "Voided",
+            "CallFailed",
+        ),
         raises=anthropic.APIStatusError,
     ),
     "cancelled": Scenario(
-        (raising(asyncio.CancelledError()),), (*HOLD, "Settle", "WriteLog"), (*SETTLED, "Failed"),
+        (raising(asyncio.CancelledError()),), (*HOLD, "Settle", "WriteLog"), (*SETTLED, "CallFailed"),
         raises=asyncio.CancelledError,
     ),
     "a stream": Scenario((lambda _: _whole(),), (*HOLD, "HandOffStream", *BOOK), SETTLED),
     "a stream that is closed": Scenario((lambda _: _whole(),), (*HOLD, "HandOffStream", *BOOK), SETTLED, leave=2),
     "a stream that breaks": Scenario(
-        (lambda _: _half(),), (*HOLD, "HandOffStream", *BOOK), (*SETTLED, "Failed"), raises=openai.APIConnectionError
+        (lambda _: _half(),), (*HOLD, "HandOffStream", *BOOK), (*SETTLED, "CallFailed"),
+        raises=openai.APIConnectionError,
     ),
     "a stream that never begins": Scenario(
         (lambda _: _dead(), lambda _: _whole()), (*HOLD, "Settle", "Sleep", *HOLD, "HandOffStream", *BOOK),
@@ -171,27 +175,28 @@ SCENARIOS = {
         text="words that are plain " * 200, max_tokens=1_000, model="gpt-5-mini",
     ),
     "downgraded": Scenario(
-        (ok,), ("Reserve", "RunInThread", "Reserve", *HOLD, *BOOK), ("Routed", "Reserved", "Adjusted", "Settled"),
+        (ok,), ("Reserve", "RunInThread", "Reserve", *HOLD, *BOOK),
+        ("Routed", "Reserved", "RequestAdjusted", "Settled"),
         {**TIGHT, "routing": {"text_threshold": 1}}, max_tokens=1_500,
     ),
     "capped": Scenario(
         (ok,), ("Reserve", "RunInThread", "Reserve", "Available", *HOLD, *BOOK),
-        ("Routed", "Reserved", "Adjusted", "Settled"),
+        ("Routed", "Reserved", "RequestAdjusted", "Settled"),
         {**TIGHT, "output": {"on_insufficient": ["cap_output", "raise"], "default_max_tokens": 50_000}},
     ),
     "refused": Scenario(
-        (), ("Reserve", "RunInThread", "Reserve", "WriteLog"), ("Routed", "Refused"),
+        (), ("Reserve", "RunInThread", "Reserve", "WriteLog"), ("Routed", "BudgetRefused"),
         {"budgets": [{"scope": "global", "limit": "0.000001"}], "output": {"on_insufficient": ["raise"]}},
         raises=Exception,
     ),
     "refused for its own limit": Scenario(
-        (), ("RunInThread", "WriteLog"), ("Routed", "Refused"), {"output": {"on_insufficient": ["raise"]}},
+        (), ("RunInThread", "WriteLog"), ("Routed", "BudgetRefused"), {"output": {"on_insufficient": ["raise"]}},
         said={"max_cost": "0.000001"}, raises=Exception,
     ),
     "observed": Scenario((ok,), (*HOLD, *BOOK), SETTLED, OBSERVE, model="gpt-5-mini"),
     "observed beyond the budget": Scenario(
         (ok,), ("Reserve", "RunInThread", "Available", "Available", "Send", "PostUnreserved", "WriteLog"),
-        ("Routed", "Refused", "Settled", "ThresholdCrossed"),
+        ("Routed", "BudgetRefused", "Settled", "ThresholdCrossed"),
         {**OBSERVE, "budgets": [{"scope": "global", "limit": "0.000001"}]}, model="gpt-5-mini",
     ),
     "routed by what is left": Scenario(

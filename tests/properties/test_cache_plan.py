@@ -167,7 +167,7 @@ def written(body, made, target, endpoint):
 def lived_through(layout, target, prices, seed):
     """Statistics in some state that a pipeline could have brought them to."""
     rng, statistics, now = random.Random(seed), PrefixStatistics(), 0.0
-    ability = get_provider(target.provider).cache_ability(target.model)
+    ability = get_provider(target.provider).cache_capabilities(target.model)
     for _ in range(rng.randrange(6)):
         now += rng.choice([1.0, 40.0, 700.0, 4_000.0])
         made = plan(layout, ability, prices, statistics, now=now, target=target)
@@ -192,7 +192,8 @@ def test_any_plan_is_taken_by_the_provider(endpoint, shape, policy, seed):
     provider, target = get_provider(name), ModelRef(name, body["model"])
     layout = read_layout(provider.read_request(body, endpoint))
     statistics, now = lived_through(layout, target, PRICES[name], seed)
-    made = plan(layout, provider.cache_ability(body["model"]), PRICES[name], statistics, policy, now=now, target=target)
+    able = provider.cache_capabilities(body["model"])
+    made = plan(layout, able, PRICES[name], statistics, policy, now=now, target=target)
     out = written(body, made, target, endpoint)
 
     assert body == before
@@ -208,7 +209,7 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
     """OpenAI-shaped messages with Claude's marks, as a fallback between providers would send them."""
     body = openai_chat(shape)
     layout = read_layout(get_provider("openai").read_request(body, "chat.completions"))
-    ability = get_provider("anthropic").cache_ability("claude-sonnet-4-6")
+    ability = get_provider("anthropic").cache_capabilities("claude-sonnet-4-6")
     made = plan(layout, ability, PRICES["anthropic"], policy=CachePolicy(mode="system"), now=0.0)
     marked = written(body, made, ModelRef("anthropic", body["model"]), "chat.completions")
     assert strip_foreign_cache_fields(marked, "openai").keys() == body.keys()
@@ -218,7 +219,7 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
 
 def test_the_statistics_never_hold_more_than_they_are_told_to():
     statistics, target = PrefixStatistics(max_prefixes=64), ModelRef("anthropic", "claude-sonnet-4-6")
-    ability = get_provider("anthropic").cache_ability(target.model)
+    ability = get_provider("anthropic").cache_capabilities(target.model)
     for at in range(500):
         shape = {"tools": 2, "system": [f"{at}" * 900], "turns": 3, "width": 2, "agent": True, "image": False}
         shape |= {"automatic": None, "text": "x" * 3_000, "long": False, "marks": []}

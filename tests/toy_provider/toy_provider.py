@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from llm_cost_middleware.cache_marks import CacheFields
-from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider
+from llm_cost_middleware.provider import CacheCapabilities, ErrorRule, FailureKind, Provider
 from llm_cost_middleware.request import CallRequest, Message, Part
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
@@ -30,7 +30,7 @@ def read_usage(response):
     answer = json.loads(response) if isinstance(response, str | bytes) else response
     meter = answer.get("meter")
     if meter is None:
-        return UsageReport(error=json.dumps(answer.get("fault")), free="fault" in answer)
+        return UsageReport(error=json.dumps(answer.get("fault")), unbilled="fault" in answer)
     usage = TokenUsage(uncached_input=meter["in"], output=meter["out"])
     return UsageReport((BilledItem(usage),), model=answer["model"], complete=True, finish_reason="stop")
 
@@ -63,7 +63,7 @@ PROVIDER = Provider(
     new_stream_reader=StreamReader,
     read_error=read_error,
     error_rules=(ErrorRule(FailureKind.OVERLOADED, codes=("full",)),),
-    cache_ability=lambda _: CacheAbility("none"),
+    cache_capabilities=lambda _: CacheCapabilities("none"),
     cache_fields=CacheFields("toy_mark", lambda ttl: {"for": ttl}, frozenset({"toy_key"}), lambda _: {}),
     default_write_ttl="5m",
     billable_cache_writes=lambda request, marks, planned: (),

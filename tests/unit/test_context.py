@@ -13,7 +13,7 @@ from llm_cost_middleware.money import NanoUSD
 def test_names_become_scopes_and_odd_characters_are_encoded():
     context = read_context({"user": "a b", "team": "x", "tags": ["search"], "site": "faq", "scopes": ["org:1"]})
     assert context.scopes == ("user:a%20b", "team:x", "tag:search", "site:faq", "org:1")
-    assert (context.tags, context.site) == (("search",), "faq")
+    assert (context.tags, context.call_site) == (("search",), "faq")
 
 
 def test_blocks_nest_and_a_call_wins_over_its_block():
@@ -22,7 +22,7 @@ def test_blocks_nest_and_a_call_wins_over_its_block():
             inner = current_context()
             assert inner.scopes == ("tag:a", "user:2", "tag:b")
             assert inner.tags == ("a", "b")
-            assert inner.force_model == "gpt-5.1"
+            assert inner.forced_model == "gpt-5.1"
             assert inner.max_cost_nanousd == NanoUSD(10_000_000)
             assert read_context({"user": 3}).scopes == ("tag:a", "tag:b", "user:3")
         assert current_context().scopes == ("user:1", "tag:a")

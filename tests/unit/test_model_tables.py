@@ -60,7 +60,7 @@ def test_every_model_of_openai_with_a_price_for_cached_input_has_a_cache_rule(mo
         part in model for part in ("audio", "realtime", "transcribe", "tts", "search", "image", "oss", "-pro")
     )
     if level.cache_read < level.uncached_input and not special:
-        assert get_provider("openai").cache_ability(model).style != "none"
+        assert get_provider("openai").cache_capabilities(model).style != "none"
 
 
 @pytest.mark.parametrize("provider", NAMES)
@@ -82,7 +82,7 @@ def test_every_row_of_limits_is_typed_dated_and_sourced(provider):
 def test_the_default_models_are_priced_limited_cached_and_simulated(target):
     assert PRICES.rates(*target, at=NOW).levels
     assert find_limits(*target).max_output
-    assert get_provider(target.provider).cache_ability(target.model).style != "none"
+    assert get_provider(target.provider).cache_capabilities(target.model).style != "none"
     assert target.model in simulated()
 
 
@@ -96,7 +96,7 @@ def test_the_simulator_agrees_with_prices_and_limits_that_it_does_not_read(name)
     assert model.max_output == limits.max_output
     assert model.window <= limits.context_window  # OpenAI's limit of input is the window less the output
     if name not in ASSUMED_BY_THE_SIMULATOR:
-        assert model.cache_min == get_provider(model.provider).cache_ability(name).min_tokens
+        assert model.cache_min == get_provider(model.provider).cache_capabilities(name).min_tokens
 
 
 def test_an_unknown_model_has_no_limits_but_a_default_cap():

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, mapping, parse, picture_size
+from llm_cost_middleware.wire import SSEDecoder, as_mapping, looks_like_sse, parse, picture_size
 
 
 def test_events_come_whole_however_the_bytes_are_cut():
@@ -23,12 +23,12 @@ def test_events_come_whole_however_the_bytes_are_cut():
 def test_the_tail_of_a_stream_is_read_without_ending_it():
     decoder = SSEDecoder()
     assert list(decoder.feed('data: {"a": 1}')) == []
-    assert list(decoder.tail()) == [{"a": 1}]
+    assert list(decoder.flush()) == [{"a": 1}]
     assert list(decoder.feed("\n\n")) == [{"a": 1}]
 
 
 def test_dull_data_is_dropped_unread():
-    decoder = SSEDecoder(dull=('{"type":"delta"',))
+    decoder = SSEDecoder(ignored_prefixes=('{"type":"delta"',))
     assert list(decoder.feed('data: {"type":"delta" broken\n\ndata: {"type":"end"}\n\n')) == [{"type": "end"}]
 
 
@@ -53,9 +53,9 @@ def test_extra_fields_of_an_object_are_seen_beside_its_own():
             self.known = 1
             self.model_extra = {"unknown": 2}
 
-    assert mapping(Thing())["unknown"] == 2
-    assert mapping(json) is not None
-    assert dict(mapping(3)) == {}
+    assert as_mapping(Thing())["unknown"] == 2
+    assert as_mapping(json) is not None
+    assert dict(as_mapping(3)) == {}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (640, 480), (2_576, 33), (31, 4_096)])

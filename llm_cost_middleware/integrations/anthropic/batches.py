@@ -62,7 +62,7 @@ class _Results:
 
     def reading(self) -> UsageReport:
         items = tuple(self._items)
-        return UsageReport(items=items, batch=True, complete=True, free=not items)
+        return UsageReport(items=items, batch=True, complete=True, unbilled=not items)
 
     def settle(self) -> None:
         self._batches.on_results_read(self._id, self.reading())

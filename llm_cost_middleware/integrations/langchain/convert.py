@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage
 
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import EMPTY, CallContext, CallRequest, Endpoint, Message, Part, PartKind, Role
-from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS, digest
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS, fingerprint
 
 _ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system", "human": "user", "user": "user", "ai": "assistant",
@@ -181,11 +181,11 @@ def _detail(block: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(data, bytes | bytearray):
         return {**detail, "bytes": len(data)}
     if isinstance(data, str):
-        return {**detail, "bytes": len(data) * 3 // 4, "digest": digest(data)}
+        return {**detail, "bytes": len(data) * 3 // 4, "digest": fingerprint(data)}
     url = inner.get("url") or block.get("image_url")
     if isinstance(url, str) and url.startswith("data:"):
         data = url.partition(",")[2]
-        return {**detail, "bytes": len(data) * 3 // 4, "digest": digest(data)}
+        return {**detail, "bytes": len(data) * 3 // 4, "digest": fingerprint(data)}
     return {**detail, "url": True}
 
 

@@ -73,7 +73,7 @@ def _reading(
         service_tier=said.get("service_tier"),
         complete=counted and finish is not None,
         finish_reason=finish,
-        free=free,
+        unbilled=free,
         tool_calls=fees or None,
     )
 

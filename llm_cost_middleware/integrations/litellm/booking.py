@@ -13,14 +13,14 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.money import ceil_nanousd
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.wire import getter, mapping
+from llm_cost_middleware.wire import as_mapping, field_reader
 
 _log = logging.getLogger(__name__)
 
 
 def book_ungoverned(pipeline: CostPipeline, answer: Any, kwargs: Mapping[str, Any]) -> None:
     """Book an answer that is not governed at the price that LiteLLM names for it, where it names one."""
-    cost = mapping(getter(answer)("_hidden_params")).get("response_cost")
+    cost = as_mapping(field_reader(answer)("_hidden_params")).get("response_cost")
     if not isinstance(cost, int | float) or cost <= 0:
         return
     try:

@@ -19,7 +19,7 @@ from llm_cost_middleware.usage import UsageReport
 
 _LINKS = 8
 _OK = 200
-_UNSENT = UsageReport(free=True, complete=True, notes=("nothing was sent: LiteLLM lacks a package",))
+_UNSENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent: LiteLLM lacks a package",))
 
 
 class Exchange:

@@ -21,7 +21,7 @@ from llm_cost_middleware.usage import UsageReport
 _log = logging.getLogger(__name__)
 _METADATA = ("metadata", "litellm_metadata")
 _REMEMBERED = 10_000
-NOTHING_LEFT = UsageReport(free=True, complete=True, notes=("nothing was sent",))
+NOTHING_LEFT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +70,7 @@ class Flights:
 
     async def settle(self, flight: Flight, reading: UsageReport) -> None:
         """Book an answer; one that did not end is booked at its reservation."""
-        known = reading if reading.complete or reading.free else UsageReport(notes=reading.notes)
+        known = reading if reading.complete or reading.unbilled else UsageReport(warnings=reading.warnings)
         await self._run(lambda: flight.held.settle(known))
 
     async def fail(self, flight: Flight, error: BaseException) -> None:
@@ -82,7 +82,7 @@ class Flights:
 
     def abandon(self, flight: Flight, reading: UsageReport) -> None:
         """Settle without awaiting: the task is being cancelled, and every await in it would be, too."""
-        known = reading if reading.complete else UsageReport(notes=("the client went away",))
+        known = reading if reading.complete else UsageReport(warnings=("the client went away",))
         if self._blocking:
             asyncio.get_running_loop().run_in_executor(None, flight.held.settle, known)
         else:

@@ -23,7 +23,7 @@ from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import getter
+from llm_cost_middleware.wire import field_reader
 
 
 class ChatStream:
@@ -95,7 +95,7 @@ class EventStream:
             reading = never_zero(self._seen(self._reader.reading()))
             return reading._replace(complete=False) if _ended_early(self.stream) else reading
         except UnreadableUsageError as error:
-            return UsageReport(notes=(str(error),))
+            return UsageReport(warnings=(str(error),))
 
     def close(self) -> None:
         """Close the stream."""
@@ -119,7 +119,7 @@ def _event(event: Any) -> Any:
     """LiteLLM's events name their type by an enumeration; a reader wants the text."""
     if isinstance(event, bytes | str | dict):
         return event
-    get = getter(event)
+    get = field_reader(event)
     kind = get("type")
     return {"type": getattr(kind, "value", kind), "response": get("response"), "error": get("error")}
 

@@ -14,15 +14,15 @@ from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import getter, mapping
+from llm_cost_middleware.wire import as_mapping, field_reader
 
-FREE = UsageReport(free=True, complete=True, notes=("answered from LiteLLM's cache",))
+FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
 
 
 def is_cached(answer: Any) -> bool:
     """Whether LiteLLM answered from its own cache."""
-    hidden = getter(answer)("_hidden_params")
-    if hidden is not None and mapping(hidden).get("cache_hit"):
+    hidden = field_reader(answer)("_hidden_params")
+    if hidden is not None and as_mapping(hidden).get("cache_hit"):
         return True
     streaming = not hasattr(answer, "__pydantic_extra__")
     return streaming and getattr(answer, "custom_llm_provider", None) == "cached_response"
@@ -35,17 +35,17 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     try:
         return never_zero(_read_answer(fields_of(answer), provider, endpoint))
     except UnreadableUsageError as error:
-        return UsageReport(notes=(str(error),))
+        return UsageReport(warnings=(str(error),))
 
 
 def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
-    get = getter(answer)
+    get = field_reader(answer)
     usage = get("usage")
     if endpoint == "messages":  # Anthropic's form, whoever answered
         return get_provider("anthropic").read_usage(answer)
     if provider == "anthropic" and usage is not None:
         choices = get("choices")
-        finish = getter(choices[0])("finish_reason") if choices else get("status")
+        finish = field_reader(choices[0])("finish_reason") if choices else get("status")
         return _claude(get("id"), get("model"), claude_usage(usage), finish)
     return get_provider(provider).read_usage(answer)
 
@@ -54,7 +54,8 @@ def never_zero(reading: UsageReport) -> UsageReport:
     """No request has no input: LiteLLM writes zeros where the provider sent no usage."""
     if not reading.items or reading.usage.input_tokens:
         return reading
-    return reading._replace(items=(), complete=False, notes=(*reading.notes, "LiteLLM reports zeros: no usage came"))
+    warnings = (*reading.warnings, "LiteLLM reports zeros: no usage came")
+    return reading._replace(items=(), complete=False, warnings=warnings)
 
 
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
@@ -62,7 +63,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
     usages = [usage for chunk in chunks if (usage := extra(chunk, "usage")) is not None]
     finish = next((reason for chunk in reversed(chunks) if (reason := _finish(chunk))), None)
     if not usages:
-        return UsageReport(finish_reason=finish, notes=("the stream carries no usage of the provider",))
+        return UsageReport(finish_reason=finish, warnings=("the stream carries no usage of the provider",))
     last = chunks[-1]
     try:
         if provider == "anthropic":
@@ -72,30 +73,30 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
         else:
             tier = extra(last, "service_tier")
             reading = get_provider(provider).read_usage(
-                {"id": last.id, "model": last.model, "usage": mapping(usages[-1]), "service_tier": tier}
+                {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
             )
     except UnreadableUsageError as error:
-        return UsageReport(notes=(str(error),))
+        return UsageReport(warnings=(str(error),))
     return never_zero(reading._replace(complete=finish is not None, finish_reason=finish))
 
 
 def claude_usage(usage: Any) -> dict[str, Any]:
     """Claude's own usage object out of LiteLLM's, whose input count includes what was cached and written."""
-    get = getter(fields_of(usage))
+    get = field_reader(fields_of(usage))
     responses = get("prompt_tokens") is None
     total = get("input_tokens" if responses else "prompt_tokens") or 0
-    detail = getter(get("input_tokens_details" if responses else "prompt_tokens_details"))
+    detail = field_reader(get("input_tokens_details" if responses else "prompt_tokens_details"))
     read = get("cache_read_input_tokens") or detail("cached_tokens") or 0
     written = get("cache_creation_input_tokens") or detail("cache_creation_tokens") or 0
-    out = getter(get("output_tokens_details" if responses else "completion_tokens_details"))
+    out = field_reader(get("output_tokens_details" if responses else "completion_tokens_details"))
     raw = {
         "input_tokens": max(total - read - written, 0),
         "cache_read_input_tokens": read,
         "cache_creation_input_tokens": written,
-        "cache_creation": dict(mapping(detail("cache_creation_token_details"))),
+        "cache_creation": dict(as_mapping(detail("cache_creation_token_details"))),
         "output_tokens": get("output_tokens" if responses else "completion_tokens") or 0,
         "output_tokens_details": {"thinking_tokens": out("reasoning_tokens")},
-        "server_tool_use": dict(mapping(get("server_tool_use"))),
+        "server_tool_use": dict(as_mapping(get("server_tool_use"))),
     }
     for name in ("iterations", "service_tier", "speed", "inference_geo"):
         raw[name] = get(name)

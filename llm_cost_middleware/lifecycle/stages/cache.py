@@ -65,8 +65,8 @@ class CacheStage:
     def _plan(self, call: RoutedCall, target: ModelRef, *, leaves: bool) -> CachePlan | None:
         if call.layout is None or self._settings.observe:
             return None
-        ability = get_provider(target.provider).cache_ability(target.model)
-        if ability.style == "none" or (call.sent_externally and ability.style == "marks"):
+        ability = get_provider(target.provider).cache_capabilities(target.model)
+        if ability.style == "none" or (call.sent_externally and ability.style == "explicit"):
             return None  # the marks of a request that the caller sends are not ours to set
         now = self._clock.now()
         try:
@@ -94,7 +94,7 @@ class CacheStage:
             return self._statistics.dump() if learned else None
 
     def _prices(self, target: ModelRef, now: float) -> CachePrices:
-        ability = get_provider(target.provider).cache_ability(target.model)
+        ability = get_provider(target.provider).cache_capabilities(target.model)
         level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
         paid = ability.ttls if ability.writes_are_paid else ()
         return CachePrices(

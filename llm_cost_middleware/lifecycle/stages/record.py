@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.events import (
-    Adjusted,
-    Capped,
+    BudgetRefused,
+    CallFailed,
     Escalated,
     Event,
-    Failed,
     Observer,
-    Refused,
+    OutputCapReached,
+    RequestAdjusted,
     Reserved,
     Retried,
     Routed,
@@ -182,7 +182,7 @@ class CallRecorder:
                 )
             )  # fmt: skip
         if quote.injected and reading is not None and reading.truncated:
-            self.emit(Capped(call.id, now, str(attempt.target), quote.max_tokens))
+            self.emit(OutputCapReached(call.id, now, str(attempt.target), quote.max_tokens))
         if receipt is not None:
             for scope, window in receipt.warnings:
                 self.emit(ThresholdCrossed(call.id, now, scope, window))
@@ -215,14 +215,14 @@ class CallRecorder:
 
     def failed(self, reserved: ReservedAttempt, failure: Failure, reason: str) -> None:
         """A call ended in an error."""
-        attempt, why = reserved.attempt, f"{failure.reason}; {reason}"
-        self.emit(Failed(attempt.call_id, self._clock.now(), attempt.number, str(attempt.target), failure.kind, why))
+        attempt, why, now = reserved.attempt, f"{failure.reason}; {reason}", self._clock.now()
+        self.emit(CallFailed(attempt.call_id, now, attempt.number, str(attempt.target), failure.kind, why))
 
     def refused(self, call: RoutedCall, quote: Quote, *, enforced: bool, scope: str | None) -> None:
         """A call did not fit."""
         now, amount = self._clock.now(), quote.amount_nanousd
-        self.emit(Refused(call.id, now, str(quote.target), scope or "", amount, enforced))
+        self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
 
     def adjusted(self, call: RoutedCall, action: str, before: object, after: object, *, enforced: bool) -> None:
         """A call was changed so that it fits."""
-        self.emit(Adjusted(call.id, self._clock.now(), action, str(before), str(after), enforced))
+        self.emit(RequestAdjusted(call.id, self._clock.now(), action, str(before), str(after), enforced))

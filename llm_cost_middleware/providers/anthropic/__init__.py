@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_cost_middleware.provider import Provider
-from llm_cost_middleware.providers.anthropic.cache import billable_cache_writes, cache_ability
+from llm_cost_middleware.providers.anthropic.cache import billable_cache_writes, cache_capabilities
 from llm_cost_middleware.providers.anthropic.errors import ERROR_RULES, read_error
 from llm_cost_middleware.providers.anthropic.request import read_request
 from llm_cost_middleware.providers.anthropic.usage import StreamReader, read_usage
@@ -20,7 +20,7 @@ PROVIDER = Provider(
     new_stream_reader=StreamReader,
     read_error=read_error,
     error_rules=ERROR_RULES,
-    cache_ability=cache_ability,
+    cache_capabilities=cache_capabilities,
     cache_fields=CACHE_FIELDS,
     default_write_ttl="5m",
     billable_cache_writes=billable_cache_writes,

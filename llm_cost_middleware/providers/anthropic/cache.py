@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from llm_cost_middleware.limits import find_limits
-from llm_cost_middleware.provider import CacheAbility
+from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.request import CallRequest
 
 _TTLS = ("5m", "1h")
@@ -17,12 +17,12 @@ _UNKNOWN_MINIMUM = 1024
 
 
 @cache
-def cache_ability(model: str) -> CacheAbility:
+def cache_capabilities(model: str) -> CacheCapabilities:
     """The cache rules of ``model``: every Claude model takes marks; style ``none`` for anything else."""
     if not model.startswith("claude-"):
-        return CacheAbility(style="none")
-    return CacheAbility(
-        style="marks",
+        return CacheCapabilities(style="none")
+    return CacheCapabilities(
+        style="explicit",
         min_tokens=find_limits("anthropic", model).min_cache_tokens or _UNKNOWN_MINIMUM,
         max_marks=4,
         lookback_blocks=20,

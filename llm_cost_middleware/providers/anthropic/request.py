@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import digest, picture_size
+from llm_cost_middleware.wire import fingerprint, picture_size
 
 _PARAMS = (
     "service_tier",
@@ -188,7 +188,7 @@ class _View:
             return EMPTY
         data = source.get("data")
         if isinstance(data, str):
-            return {"bytes": len(data) * 3 // 4, "digest": digest(data)}
+            return {"bytes": len(data) * 3 // 4, "digest": fingerprint(data)}
         if source.get("type") == "file":
             self.stored = True
         return {"url": True}

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_cost_middleware.providers.anthropic.answers import bill, describe, server_loop
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import SSEDecoder, getter, mapping, text
+from llm_cost_middleware.wire import SSEDecoder, as_mapping, field_reader, str_or_none
 
 _DULL = (
     '{"type":"content_block_delta"',
@@ -50,30 +50,30 @@ class StreamReader:
             self._note(kind, event)
 
     def _note(self, kind: str, event: Any) -> None:
-        get = getter(event)
+        get = field_reader(event)
         if kind == "message_start":
-            message = getter(get("message"))
-            self._start = mapping(message("usage"))
-            self._model, self._id = text(message("model")), text(message("id"))
+            message = field_reader(get("message"))
+            self._start = as_mapping(message("usage"))
+            self._model, self._id = str_or_none(message("model")), str_or_none(message("id"))
         elif kind == "message_delta":
-            self._delta.update((k, v) for k, v in mapping(get("usage")).items() if v is not None)
-            self._finish = text(getter(get("delta"))("stop_reason")) or self._finish
+            self._delta.update((k, v) for k, v in as_mapping(get("usage")).items() if v is not None)
+            self._finish = str_or_none(field_reader(get("delta"))("stop_reason")) or self._finish
         elif kind == "message_stop":
             self._stopped = True
         elif kind == _ERROR:
             self._error = describe(get("error"))
-        elif getter(get("content_block"))("type") == "server_tool_use":
+        elif field_reader(get("content_block"))("type") == "server_tool_use":
             self._runs += 1
 
     def reading(self) -> UsageReport:
         """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
         if self._sse is not None:
-            for parsed in self._sse.tail():
+            for parsed in self._sse.flush():
                 self.feed(parsed)
         if self._start is None and not self._delta:
             if self._error:
-                return UsageReport(error=self._error, free=True)
-            return UsageReport(notes=("the stream carries no usage",))
+                return UsageReport(error=self._error, unbilled=True)
+            return UsageReport(warnings=("the stream carries no usage",))
         merged = {**(self._start or {}), **self._delta}
         complete = bool(self._finish or self._stopped) and bool(self._delta)
         looped = server_loop(None, merged) or ({"server_tool_use": self._runs} if self._runs else None)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import count, counts, getter, mapping, text
+from llm_cost_middleware.wire import as_mapping, field_reader, str_or_none, token_count, token_counts
 
 _NAME = "openai"
 _UNFINISHED = frozenset({"queued", "in_progress"})
@@ -24,26 +24,27 @@ _FREE_COUNTS = frozenset({"response.input_tokens"})
 
 def read_answer(response: Any) -> UsageReport:
     """One whole answer, as JSON or as the SDK's object. Raises ``UnreadableUsageError``."""
-    get = getter(response)
-    kind, error, usage = get("object"), get("error"), mapping(get("usage"))
+    get = field_reader(response)
+    kind, error, usage = get("object"), get("error"), as_mapping(get("usage"))
     if get("custom_id") is not None and (get("response") is not None or error is not None):
         return read_batch((response,))
     if kind == "batch":
-        return UsageReport(notes=("a batch's status carries no bill: its results do",))
+        return UsageReport(warnings=("a batch's status carries no bill: its results do",))
     if error is not None and not usage:
         # A failed response may have been billed; an error in a response's place never is.
-        return UsageReport(error=describe(error), free=kind is None, model=text(get("model")), response_id=_id(get))
+        model = str_or_none(get("model"))
+        return UsageReport(error=describe(error), unbilled=kind is None, model=model, response_id=_id(get))
     if type(kind) is str and kind in _FREE_COUNTS:
-        return UsageReport(free=True, complete=True, notes=("a count of tokens is not billed",))
+        return UsageReport(unbilled=True, complete=True, warnings=("a count of tokens is not billed",))
     if not usage:
         return _without_usage(get)
     choices = get("choices")
     finish = _finish(choices) if choices else _status(get)
     return bill(
         usage,
-        model=text(get("model")),
+        model=str_or_none(get("model")),
         response_id=_id(get),
-        service_tier=text(get("service_tier")),
+        service_tier=str_or_none(get("service_tier")),
         finish=finish,
         error=describe(error) if error is not None else None,
         tool_calls=_tool_calls(get("output")),
@@ -55,11 +56,11 @@ def _without_usage(get: Any) -> UsageReport:
     unfinished = type(status) is str and status in _UNFINISHED
     note = f"the response is {status}: its usage comes with the retrieved one" if unfinished else "no usage in it"
     return UsageReport(
-        model=text(get("model")),
+        model=str_or_none(get("model")),
         response_id=_id(get),
-        service_tier=text(get("service_tier")),
-        finish_reason=_finish(get("choices")) or text(status),
-        notes=(note if unfinished else "the response carries no usage",),
+        service_tier=str_or_none(get("service_tier")),
+        finish_reason=_finish(get("choices")) or str_or_none(status),
+        warnings=(note if unfinished else "the response carries no usage",),
     )
 
 
@@ -84,7 +85,7 @@ def bill(
         finish_reason=finish,
         error=error,
         tool_calls=tool_calls,
-        notes=notes,
+        warnings=notes,
     )
 
 
@@ -92,19 +93,20 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
     """One usage object, of either API, to buckets. The names differ, the meaning does not."""
     chat = "prompt_tokens" in usage
     inputs, outputs = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
-    total_in, total_out = counts(usage, _NAME, inputs, outputs)
-    within = mapping(usage.get(f"{inputs}_details"))
-    without = mapping(usage.get(f"{outputs}_details"))
-    cached, audio, written = counts(within, _NAME, "cached_tokens", "audio_tokens", "cache_write_tokens")
+    total_in, total_out = token_counts(usage, _NAME, inputs, outputs)
+    within = as_mapping(usage.get(f"{inputs}_details"))
+    without = as_mapping(usage.get(f"{outputs}_details"))
+    cached, audio, written = token_counts(within, _NAME, "cached_tokens", "audio_tokens", "cache_write_tokens")
     audio_cached = 0
     if cached and audio:
-        audio_cached = count(mapping(within.get("cached_tokens_details")).get("audio_tokens"), _NAME, "audio_tokens")
+        details = as_mapping(within.get("cached_tokens_details"))
+        audio_cached = token_count(details.get("audio_tokens"), _NAME, "audio_tokens")
         audio_cached = min(audio_cached, cached, audio)
     half_day = 0
     if written:
-        by_ttl = mapping(within.get("cache_write_tokens_details"))
-        half_day = min(count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
-    audio_out, reasoning = counts(without, _NAME, "audio_tokens", "reasoning_tokens")
+        by_ttl = as_mapping(within.get("cache_write_tokens_details"))
+        half_day = min(token_count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
+    audio_out, reasoning = token_counts(without, _NAME, "audio_tokens", "reasoning_tokens")
     plain = total_in - cached - written - (audio - audio_cached)
     output = max(total_out - audio_out, 0)
     notes: tuple[str, ...] = ()
@@ -131,10 +133,10 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
     calls: dict[str, int] = {}
     last = UsageReport()
     for line in lines:
-        get = getter(line)
+        get = field_reader(line)
         if get("response") is None and get("custom_id") is None:
-            return UsageReport(notes=("a list that is no batch's results",))
-        body = getter(get("response"))("body")
+            return UsageReport(warnings=("a list that is no batch's results",))
+        body = field_reader(get("response"))("body")
         one = read_answer(body) if body is not None else UsageReport(error=describe(get("error")))
         if one.error:
             errors.append(one.error)
@@ -143,7 +145,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
             items.extend(BilledItem(i.usage, model=one.model, kind=i.kind) for i in one.items)
             for kind, uses in (one.tool_calls or {}).items():
                 calls[kind] = calls.get(kind, 0) + uses
-        notes.extend(one.notes)
+        notes.extend(one.warnings)
     return UsageReport(
         items=tuple(items),
         model=last.model,
@@ -153,21 +155,21 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         complete=True,
         finish_reason=last.finish_reason,
         error="; ".join(dict.fromkeys(errors)) or None,
-        free=bool(errors) and not items,
+        unbilled=bool(errors) and not items,
         tool_calls=calls or None,
-        notes=tuple(dict.fromkeys(notes)),
+        warnings=tuple(dict.fromkeys(notes)),
     )
 
 
 def _id(get: Any) -> str | None:
-    return text(get("id"))
+    return str_or_none(get("id"))
 
 
 def _finish(choices: Any) -> str | None:
     if not isinstance(choices, list | tuple):
         return None
     for choice in choices:
-        reason = text(getter(choice)("finish_reason"))
+        reason = str_or_none(field_reader(choice)("finish_reason"))
         if reason:
             return reason
     return None
@@ -175,7 +177,7 @@ def _finish(choices: Any) -> str | None:
 
 def _status(get: Any) -> str | None:
     """``completed``, ``incomplete`` …: with its reason where there is one."""
-    return text(getter(get("incomplete_details"))("reason")) or text(get("status"))
+    return str_or_none(field_reader(get("incomplete_details"))("reason")) or str_or_none(get("status"))
 
 
 def _tool_calls(output: Any) -> Mapping[str, int] | None:
@@ -184,11 +186,11 @@ def _tool_calls(output: Any) -> Mapping[str, int] | None:
         return None
     calls: dict[str, int] = {}
     for item in output:
-        get = getter(item)
+        get = field_reader(item)
         kind = get("type")
         if type(kind) is not str or kind not in _FEE_TYPES:
             continue
-        if kind == "web_search_call" and (getter(get("action"))("type") or "search") != "search":
+        if kind == "web_search_call" and (field_reader(get("action"))("type") or "search") != "search":
             continue
         calls[kind] = calls.get(kind, 0) + 1
     return calls or None
@@ -209,6 +211,6 @@ _FEE_TYPES = frozenset(
 
 def describe(error: Any) -> str:
     """An error in the provider's own words: its kind and its message."""
-    get = getter(error)
-    kind, message = text(get("code")) or text(get("type")), text(get("message"))
+    get = field_reader(error)
+    kind, message = str_or_none(get("code")) or str_or_none(get("type")), str_or_none(get("message"))
     return ": ".join(part for part in (kind, message) if part) or (error if isinstance(error, str) else "error")

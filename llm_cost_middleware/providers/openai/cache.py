@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from llm_cost_middleware.provider import CacheAbility
+from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.request import CallRequest
 
-_NONE = CacheAbility(style="none")
-_AUTOMATIC = CacheAbility(style="prefix", min_tokens=1024, step_tokens=128)
-_AUTOMATIC_A_DAY = CacheAbility(style="prefix", min_tokens=1024, step_tokens=128, ttls=("24h",))
-_BREAKPOINTS = CacheAbility(style="prefix+marks", min_tokens=1024, max_marks=4, ttls=("30m",), writes_are_paid=True)
+_NONE = CacheCapabilities(style="none")
+_AUTOMATIC = CacheCapabilities(style="automatic", min_tokens=1024, step_tokens=128)
+_AUTOMATIC_A_DAY = CacheCapabilities(style="automatic", min_tokens=1024, step_tokens=128, ttls=("24h",))
+_BREAKPOINTS = CacheCapabilities(style="both", min_tokens=1024, max_marks=4, ttls=("30m",), writes_are_paid=True)
 
 _RULES = tuple(
     (re.compile(pattern), ability)
@@ -31,7 +31,7 @@ _RULES = tuple(
 
 
 @cache
-def cache_ability(model: str) -> CacheAbility:
+def cache_capabilities(model: str) -> CacheCapabilities:
     """The cache rules of ``model``.
 
     ``none`` before GPT-4o and for models without a price for cached input; automatic and free to write up to GPT-5.5;

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import digest
+from llm_cost_middleware.wire import fingerprint
 
 _PARAMS = (
     "service_tier",
@@ -236,7 +236,7 @@ class _View:
 
 
 def _carried(data: Any) -> dict[str, Any]:
-    return {"bytes": len(data) * 3 // 4, "digest": digest(data)} if isinstance(data, str) else {}
+    return {"bytes": len(data) * 3 // 4, "digest": fingerprint(data)} if isinstance(data, str) else {}
 
 
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text"})

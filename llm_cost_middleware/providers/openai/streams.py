@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_cost_middleware.providers.openai.answers import bill, describe, read_answer
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import SSEDecoder, getter, mapping, text
+from llm_cost_middleware.wire import SSEDecoder, as_mapping, field_reader, str_or_none
 
 _DULL = tuple(
     f'{{"type":{space}"response.{kind}'
@@ -51,37 +51,37 @@ class StreamReader:
         if choices is not None or usage is not None:
             self._chunk(event, choices, usage)
         elif kind is None:
-            self._failed(getter(event)("error"))
+            self._failed(field_reader(event)("error"))
         elif type(kind) is str and kind in _TELLING:
             self._event(kind, event)
 
     def _chunk(self, event: Any, choices: Any, usage: Any) -> None:
         if self._model is None:
-            get = getter(event)
-            self._model, self._id = text(get("model")), text(get("id"))
+            get = field_reader(event)
+            self._model, self._id = str_or_none(get("model")), str_or_none(get("id"))
         if usage is not None:
-            self._usage = mapping(usage)
-            self._tier = text(getter(event)("service_tier")) or self._tier
+            self._usage = as_mapping(usage)
+            self._tier = str_or_none(field_reader(event)("service_tier")) or self._tier
         if choices and isinstance(choices, list | tuple):
             choice = choices[0]
             reason = choice.get("finish_reason") if type(choice) is dict else getattr(choice, "finish_reason", None)
             if reason is not None:
-                self._finish = text(reason)
-                self._tier = text(getter(event)("service_tier")) or self._tier
+                self._finish = str_or_none(reason)
+                self._tier = str_or_none(field_reader(event)("service_tier")) or self._tier
 
     def _event(self, kind: str, event: Any) -> None:
         if kind == "error":
-            get = getter(event)
+            get = field_reader(event)
             self._failed(get("error") or event)
             return
-        response = getter(event)("response")
-        get = getter(response)
-        self._model = text(get("model")) or self._model
-        self._id = text(get("id")) or self._id
+        response = field_reader(event)("response")
+        get = field_reader(response)
+        self._model = str_or_none(get("model")) or self._model
+        self._id = str_or_none(get("id")) or self._id
         if kind in _FINAL:
             self._final = response
         else:
-            self._status = text(get("status"))
+            self._status = str_or_none(get("status"))
 
     def _failed(self, error: Any) -> None:
         if error is not None:
@@ -90,7 +90,7 @@ class StreamReader:
     def reading(self) -> UsageReport:
         """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
         if self._sse is not None:
-            for parsed in self._sse.tail():
+            for parsed in self._sse.flush():
                 self.feed(parsed)
         if self._final is not None:
             return read_answer(self._final)
@@ -112,8 +112,8 @@ class StreamReader:
             response_id=self._id,
             finish_reason=self._finish or self._status,
             error=self._error,
-            free=self._error is not None and silent,
-            notes=(note,),
+            unbilled=self._error is not None and silent,
+            warnings=(note,),
         )
 
 

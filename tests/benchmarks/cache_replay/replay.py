@@ -82,7 +82,7 @@ def play(calls: Sequence[Call], rule: Rule, dialect=MESSAGES) -> Outcome:
 def prices_of(provider: str, model: str) -> CachePrices:
     """A model's cache prices, from the package's own catalogue."""
     level = Catalogue().rates(provider, model, at=SimClock().now()).levels[0]
-    lifetimes = get_provider(provider).cache_ability(model).ttls
+    lifetimes = get_provider(provider).cache_capabilities(model).ttls
     write = {ttl: getattr(level, f"cache_write_{ttl}") for ttl in lifetimes}
     return CachePrices(read=level.cache_read, write=write, uncached=level.uncached_input)
 
@@ -96,7 +96,7 @@ def compare(calls: Sequence[Call]) -> dict[str, Outcome]:
         "LangChain": Blind(langchain),
         "LiteLLM": Blind(litellm),
         "planned": Planned(prices, MODEL),
-        "optimum": Optimum(calls, prices, get_provider("anthropic").cache_ability(MODEL).min_tokens),
+        "optimum": Optimum(calls, prices, get_provider("anthropic").cache_capabilities(MODEL).min_tokens),
     }
     return {name: play(calls, rule) for name, rule in rules.items()}
 

@@ -92,7 +92,7 @@ class Planned:
         layout = read_layout(self._provider.read_request(body, self.endpoint))
         made = plan(
             layout,
-            self._provider.cache_ability(self._target.model),
+            self._provider.cache_capabilities(self._target.model),
             self._prices,
             self.statistics,
             self._policy,

@@ -22,7 +22,7 @@ from llm_cost_middleware.errors import (
     PriceNotFoundError,
     UnsupportedRequestError,
 )
-from llm_cost_middleware.events import Refused, Ungoverned
+from llm_cost_middleware.events import BudgetRefused, Ungoverned
 from llm_cost_middleware.integrations.langchain import guard, instrument
 from llm_cost_middleware.simulator import Answer, Fault
 
@@ -81,7 +81,7 @@ def test_waiting_makes_no_money_so_a_refusal_is_not_retried(wrap, house, claude,
         chain = (guarded.bind_tools([weather]) if wrap == "binding" else guarded).with_retry()
     with pytest.raises(BudgetExceededError):
         chain.invoke("hi")
-    assert len(books.books.of(Refused)) == 1
+    assert len(books.books.of(BudgetRefused)) == 1
     books.pipeline.ledger.set_budget(Budget("global", "1"))
     sim.script(Fault.status(500))
     assert chain.invoke("hi").text or wrap == "binding"  # what a retry can help is still retried

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llm_cost_middleware.errors import BudgetExceededError
-from llm_cost_middleware.events import Refused, Reserved
+from llm_cost_middleware.events import BudgetRefused, Reserved
 from llm_cost_middleware.integrations.langchain import guard
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.simulator import fill
@@ -76,7 +76,7 @@ class Decided:
         self._lock, self._calls, self._all = threading.Lock(), 0, threading.Event()
 
     def on_event(self, event):
-        if isinstance(event, Reserved | Refused):
+        if isinstance(event, Reserved | BudgetRefused):
             with self._lock:
                 self._calls += 1
                 if self._calls == CALLS:

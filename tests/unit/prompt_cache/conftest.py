@@ -56,7 +56,7 @@ class Player:
         self.now = 1_000.0
 
     def plan(self, request):
-        ability = get_provider(self.target.provider).cache_ability(self.target.model)
+        ability = get_provider(self.target.provider).cache_capabilities(self.target.model)
         layout = read_layout(request)
         made = plan(layout, ability, self.prices, self.statistics, self.policy, now=self.now, target=self.target)
         return layout, made

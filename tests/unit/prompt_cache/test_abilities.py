@@ -27,8 +27,9 @@ from llm_cost_middleware.providers import get_provider
     ],
 )
 def test_minimum_lengths_of_claude(model, minimum):
-    ability = get_provider("anthropic").cache_ability(model)
-    assert (ability.style, ability.min_tokens, ability.max_marks, ability.lookback_blocks) == ("marks", minimum, 4, 20)
+    ability = get_provider("anthropic").cache_capabilities(model)
+    found = (ability.style, ability.min_tokens, ability.max_marks, ability.lookback_blocks)
+    assert found == ("explicit", minimum, 4, 20)
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,17 @@ def test_minimum_lengths_of_claude(model, minimum):
     [
         ("none", "gpt-3.5-turbo gpt-4 gpt-4-turbo gpt-4o-2024-05-13 o3-pro gpt-5-pro gpt-5.2-pro gpt-5.5-pro"),
         ("none", "gpt-4o-audio-preview gpt-4o-search-preview text-embedding-3-small"),
-        ("prefix", "gpt-4o gpt-4o-mini gpt-4.1-nano o1 o3 o4-mini gpt-5 gpt-5-mini gpt-5.1 gpt-5.4 gpt-5.5"),
-        ("prefix", "ft:gpt-4o-mini-2024-07-18:acme::x"),
-        ("prefix+marks", "gpt-5.6 gpt-5.6-sol gpt-5.6-luna gpt-5.10 gpt-6-astra gpt-6.1-terra gpt-10"),
+        ("automatic", "gpt-4o gpt-4o-mini gpt-4.1-nano o1 o3 o4-mini gpt-5 gpt-5-mini gpt-5.1 gpt-5.4 gpt-5.5"),
+        ("automatic", "ft:gpt-4o-mini-2024-07-18:acme::x"),
+        ("both", "gpt-5.6 gpt-5.6-sol gpt-5.6-luna gpt-5.10 gpt-6-astra gpt-6.1-terra gpt-10"),
     ],
 )
 def test_styles_of_openai(style, models):
-    assert {get_provider("openai").cache_ability(model).style for model in models.split()} == {style}
+    assert {get_provider("openai").cache_capabilities(model).style for model in models.split()} == {style}
 
 
 def test_writes_are_paid_from_5_6_on():
-    ability = get_provider("openai").cache_ability
+    ability = get_provider("openai").cache_capabilities
     assert not ability("gpt-5.5").writes_are_paid
     assert ability("gpt-5.6-sol").writes_are_paid
     assert ability("gpt-5.6-sol").ttls == ("30m",)
@@ -56,8 +57,8 @@ def test_writes_are_paid_from_5_6_on():
     ("model", "offered"), [("gpt-5.1", True), ("gpt-4.1", True), ("gpt-4o", False), ("gpt-5-mini", False)]
 )
 def test_a_day_of_retention_is_offered_by_some(model, offered):
-    assert ("24h" in get_provider("openai").cache_ability(model).ttls) is offered
+    assert ("24h" in get_provider("openai").cache_capabilities(model).ttls) is offered
 
 
 def test_a_model_of_someone_else_has_no_cache():
-    assert get_provider("anthropic").cache_ability("gpt-5").style == "none"
+    assert get_provider("anthropic").cache_capabilities("gpt-5").style == "none"

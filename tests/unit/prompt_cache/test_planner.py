@@ -26,16 +26,16 @@ def test_a_short_question_gets_no_plan(player):
 def test_a_prompt_below_the_models_minimum_gets_no_plan(conversation, prices):
     request = conversation(1, system="S" * 4_000, tools=1, text=100)
     for model, planned in (("claude-sonnet-4-6", True), ("claude-haiku-4-5", False)):
-        ability = get_provider("anthropic").cache_ability(model)
+        ability = get_provider("anthropic").cache_capabilities(model)
         made = plan(read_layout(request), ability, prices, now=0.0)
         assert (made is not NO_PLAN) is planned
 
 
 def test_off_is_off_and_a_model_without_cache_has_no_plan(conversation, prices):
     layout = read_layout(conversation(3))
-    sonnet = get_provider("anthropic").cache_ability("claude-sonnet-4-6")
+    sonnet = get_provider("anthropic").cache_capabilities("claude-sonnet-4-6")
     assert plan(layout, sonnet, prices, policy=CachePolicy(mode="off"), now=0.0) is NO_PLAN
-    assert plan(layout, get_provider("openai").cache_ability("gpt-4"), prices, now=0.0) is NO_PLAN
+    assert plan(layout, get_provider("openai").cache_capabilities("gpt-4"), prices, now=0.0) is NO_PLAN
 
 
 def test_the_classic_mode_marks_the_system_prompt_and_nothing_else(conversation, player):

@@ -91,7 +91,7 @@ def test_a_split_of_cache_writes_that_falls_short_of_the_total_is_filled_up_with
         )
     )
     assert reading.usage.cache_write_5m == 17_269
-    assert "the total is billed" in reading.notes[0]
+    assert "the total is billed" in reading.warnings[0]
 
 
 def test_a_split_beyond_the_total_is_cut_to_the_total():
@@ -105,7 +105,7 @@ def test_a_split_beyond_the_total_is_cut_to_the_total():
 def test_a_response_without_a_split_is_read_as_five_minute_writes_without_a_doubt():
     reading = read_usage(message({"input_tokens": 3, "cache_creation_input_tokens": 90, "output_tokens": 4}))
     assert reading.usage.cache_write_5m == 90
-    assert reading.notes == ()
+    assert reading.warnings == ()
 
 
 def test_iterations_are_the_bill_and_each_is_billed_at_its_own_model():
@@ -156,7 +156,7 @@ def test_a_stream_merges_its_start_with_the_last_cumulative_delta_and_null_says_
 
 def test_a_stream_that_only_says_error_is_free():
     reading = read_usage(sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
-    assert reading.free
+    assert reading.unbilled
     assert reading.items == ()
     assert reading.error == "overloaded_error: Overloaded"
 
@@ -165,7 +165,7 @@ def test_a_stream_that_ends_in_an_error_is_read_for_what_it_reported():
     reading = read_usage(sse(START, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
     assert reading.usage.input_tokens == 114
     assert not reading.complete
-    assert not reading.free
+    assert not reading.unbilled
     assert reading.error
 
 
@@ -188,21 +188,21 @@ def test_raw_chunks_and_parsed_events_read_the_same():
 
 def test_an_error_body_is_free_and_told():
     reading = read_usage({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}})
-    assert reading.free
+    assert reading.unbilled
     assert reading.error == "rate_limit_error: slow down"
 
 
 def test_a_count_of_tokens_is_free():
     reading = read_usage({"input_tokens": 12})
-    assert reading.free
+    assert reading.unbilled
     assert reading.items == ()
 
 
 def test_the_status_of_a_batch_carries_no_bill_and_is_not_free():
     reading = read_usage({"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"})
-    assert not reading.free
+    assert not reading.unbilled
     assert reading.items == ()
-    assert "results" in reading.notes[0]
+    assert "results" in reading.warnings[0]
 
 
 def test_result_lines_of_a_batch_are_items_at_their_own_models_and_failed_ones_are_told():
@@ -223,7 +223,7 @@ def test_result_lines_of_a_batch_are_items_at_their_own_models_and_failed_ones_a
     assert reading.error == "invalid_request_error: no; expired"
     assert read_usage("\n".join(json.dumps(line) for line in lines)) == reading
     assert read_usage(lines[0]).items == reading.items
-    assert read_usage(lines[1]).free
+    assert read_usage(lines[1]).unbilled
 
 
 def test_a_batch_tier_is_a_batch():
@@ -243,7 +243,7 @@ def test_the_openai_compatible_endpoint_is_read_by_its_own_names():
 def test_what_carries_no_usage_is_neither_a_bill_nor_free(nothing):
     reading = read_usage(nothing)
     assert reading.items == ()
-    assert not reading.free or reading.error
+    assert not reading.unbilled or reading.error
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "12", True, float("inf"), 10**40, [], {}])

@@ -11,7 +11,7 @@ import pytest
 from llm_cost_middleware import providers
 from llm_cost_middleware.cache_marks import CacheFields
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.provider import CacheAbility, ErrorRule, FailureKind, Provider
+from llm_cost_middleware.provider import CacheCapabilities, ErrorRule, FailureKind, Provider
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider, provider_of, register
 from llm_cost_middleware.request import Attempt, BlockRef, CacheBreakpoint, CacheDirectives, ModelRef
 from llm_cost_middleware.usage import TokenUsage, UsageReport
@@ -49,10 +49,10 @@ def _check_writing(provider: Provider, model: str) -> None:
     assert [message.role for message in provider.read_request(provider.write_prompt("", text), endpoint).messages] == [
         "user"
     ]
-    ability = provider.cache_ability(model)
-    assert isinstance(ability, CacheAbility)
+    ability = provider.cache_capabilities(model)
+    assert isinstance(ability, CacheCapabilities)
     marks = ()
-    if "marks" in ability.style:
+    if ability.style in {"explicit", "both"}:
         assert provider.billable_cache_writes(asked, frozenset(), True)
         assert set(provider.billable_cache_writes(asked, frozenset(), True)) >= set(ability.ttls)
         marks = tuple(CacheBreakpoint(BlockRef("messages", 0, 0), ttl) for ttl in ability.ttls[:1])
@@ -87,7 +87,7 @@ def test_nothing_of_a_provider_can_be_left_out():
     assert not [field.name for field in fields(Provider) if field.default is not field.default_factory]
 
 
-ABILITY = CacheAbility("marks", min_tokens=1, max_marks=1, ttls=("5m",))
+ABILITY = CacheCapabilities("explicit", min_tokens=1, max_marks=1, ttls=("5m",))
 FORGOTTEN = {
     "the name of its line": {"name": "other"},
     "its models": {"model_prefixes": ()},
@@ -100,8 +100,8 @@ FORGOTTEN = {
     "error rules": {"error_rules": ()},
     "how errors look": {"read_error": lambda _: ("unknown", "", "")},
     "a bound of tokens": {"tokens_per_byte": 0.0},
-    "what a cache write costs": {"cache_ability": lambda _: ABILITY},
-    "to write its marks": {"cache_ability": lambda _: ABILITY, "billable_cache_writes": lambda *_: ("5m",)},
+    "what a cache write costs": {"cache_capabilities": lambda _: ABILITY},
+    "to write its marks": {"cache_capabilities": lambda _: ABILITY, "billable_cache_writes": lambda *_: ("5m",)},
     "cache fields of its own": {
         "cache_fields": CacheFields("cache_control", lambda _: {}, frozenset(), lambda _: {}),
     },

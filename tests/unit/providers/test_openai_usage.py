@@ -99,8 +99,8 @@ def test_a_stream_without_usage_is_unknown_and_says_how_to_ask_for_it():
     reading = read_usage(sse(chunk(), chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])))
     assert reading.items == ()
     assert not reading.complete
-    assert not reading.free
-    assert "include_usage" in reading.notes[0]
+    assert not reading.unbilled
+    assert "include_usage" in reading.warnings[0]
     assert reading.finish_reason == "stop"
 
 
@@ -122,15 +122,15 @@ def test_zeros_after_an_error_in_a_stream_say_nothing():
         )
     )
     assert reading.items == ()
-    assert not reading.free
+    assert not reading.unbilled
     assert reading.error == "server_error: boom"
 
 
 def test_a_background_response_has_no_bill_until_it_is_retrieved():
     pending = read_usage(response(None, status="queued"))
     assert pending.items == ()
-    assert not pending.free
-    assert "retrieved" in pending.notes[0]
+    assert not pending.unbilled
+    assert "retrieved" in pending.warnings[0]
     done = read_usage(response({"input_tokens": 5, "output_tokens": 6}))
     assert done.response_id == pending.response_id
 
@@ -152,9 +152,9 @@ def test_events_of_the_responses_api_end_in_the_whole_response():
 def test_a_failed_response_is_not_taken_for_free_and_an_error_body_is():
     failed = read_usage(response(None, status="failed", error={"code": "server_error", "message": "boom"}))
     assert failed.error == "server_error: boom"
-    assert not failed.free
+    assert not failed.unbilled
     refused = read_usage({"error": {"code": "invalid_api_key", "type": "invalid_request_error", "message": "no"}})
-    assert refused.free
+    assert refused.unbilled
     assert refused.error == "invalid_api_key: no"
 
 
@@ -192,11 +192,11 @@ def test_result_lines_of_a_batch_are_items_at_their_own_models():
 def test_the_status_of_a_batch_is_no_bill_even_where_it_sums_usage():
     reading = read_usage({"id": "batch_1", "object": "batch", "usage": {"input_tokens": 100, "output_tokens": 5}})
     assert reading.items == ()
-    assert not reading.free
+    assert not reading.unbilled
 
 
 def test_a_count_of_input_tokens_is_free():
-    assert read_usage({"object": "response.input_tokens", "input_tokens": 12}).free
+    assert read_usage({"object": "response.input_tokens", "input_tokens": 12}).unbilled
 
 
 def test_parts_beyond_their_whole_are_billed_as_reported_and_told():
@@ -204,7 +204,7 @@ def test_parts_beyond_their_whole_are_billed_as_reported_and_told():
         chat({"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}})
     )
     assert reading.usage == TokenUsage(cache_read=64, output=1)
-    assert reading.notes
+    assert reading.warnings
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "12", True, float("nan"), 10**40, [], {}])
@@ -217,7 +217,7 @@ def test_a_count_that_is_none_raises(count):
 def test_what_carries_no_usage_is_neither_a_bill_nor_free(nothing):
     reading = read_usage(nothing)
     assert reading.items == ()
-    assert not reading.free
+    assert not reading.unbilled
 
 
 def test_the_sdk_object_and_the_json_read_the_same():
@@ -262,4 +262,4 @@ def test_an_error_event_of_the_responses_api_is_told():
     reader.feed({"type": "error", "code": "server_error", "message": "boom"})
     reading = reader.reading()
     assert reading.error == "server_error: boom"
-    assert not reading.free, "it had begun"
+    assert not reading.unbilled, "it had begun"

@@ -59,7 +59,7 @@ def log(tmp_path, route, ask):
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
     lines = []
     for number in range(200):
-        decision = route(ask("x", context={"site": "ab"[number % 2]}), policy, seed=number)._replace(
+        decision = route(ask("x", context={"call_site": "ab"[number % 2]}), policy, seed=number)._replace(
             call_id=f"c{number}"
         )
         lines.append(Logged(decision, (Outcome(f"c{number}", "feedback", float(rng.random() < 0.8), 0.0),)).to_json())

@@ -37,7 +37,7 @@ def log(request):
 
 
 def test_a_decision_survives_its_line(route, ask):
-    decision = route(ask("x" * 700, tools=("t",), context={"site": "s"}), learning=True)
+    decision = route(ask("x" * 700, tools=("t",), context={"call_site": "s"}), learning=True)
     line = decision.to_json()
     assert "\n" not in line
     assert RoutingDecision.from_json(line) == decision

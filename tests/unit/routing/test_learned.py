@@ -38,8 +38,8 @@ def policy(learned, tiers):
 
 
 def test_a_learned_policy_sends_what_it_knows_to_be_hard_upwards(route, ask, models, policy):
-    hard = route(ask("Prove it", context={"site": "maths"}), policy)
-    easy = route(ask("Add it", context={"site": "maths"}), policy)
+    hard = route(ask("Prove it", context={"call_site": "maths"}), policy)
+    easy = route(ask("Add it", context={"call_site": "maths"}), policy)
     assert (hard.target, easy.target) == (models["gpt"], models["mini"])
     assert hard.reason == "expected gain of the stronger model +1.000 ≥ +0.250 at maths"
     assert hard.policy_version.startswith("learned:")
@@ -52,7 +52,7 @@ def test_a_site_has_its_own_bias_and_threshold(learned):
 
 def test_where_it_has_no_labels_it_does_not_judge(route, ask, models, policy, learned):
     assert learned.score("Prove it", "elsewhere") is None
-    decision = route(ask("Prove it", context={"site": "elsewhere"}), policy)
+    decision = route(ask("Prove it", context={"call_site": "elsewhere"}), policy)
     assert (decision.target, decision.policy) == (models["mini"], "default")
 
 

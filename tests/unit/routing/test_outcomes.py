@@ -175,7 +175,7 @@ def test_another_picture_is_another_question():
     "asked",
     [
         request(("user", LONG)),  # nobody says who asks
-        request(("user", LONG), conversation="c", force_model="gpt-5.1"),
+        request(("user", LONG), conversation="c", forced_model="gpt-5.1"),
         request(("user", LONG), ("assistant", "a"), ("tool", Part("tool_result", "r")), conversation="c"),
         request(("user", Part("tool_result", "r"), LONG), conversation="c"),
         request(("user", LONG), ("assistant", "begin"), conversation="c"),

@@ -19,7 +19,7 @@ def log(route, ask):
     rng, entries = random.Random(0), []
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
     for number in range(2_000):
-        request = ask("x" * rng.choice((500, 20_000)), context={"site": rng.choice("ab")})
+        request = ask("x" * rng.choice((500, 20_000)), context={"call_site": rng.choice("ab")})
         decision = route(request, policy, seed=number)._replace(call_id=str(number))
         score = float(rng.random() < QUALITY[decision.tier])
         paid = NanoUSD(2 * decision.expected_nanousd)
@@ -59,12 +59,12 @@ def test_the_policy_that_was_logged_replays_to_the_bill_that_was_paid(route, ask
 
 
 def test_forced_calls_stay_where_they_were(route, ask):
-    forced = Logged(route(ask("x", context={"force_model": "claude-x"})))
+    forced = Logged(route(ask("x", context={"forced_model": "claude-x"})))
     assert replay([forced], RoutingPolicy(floor=1))[-1].moved == 0
 
 
 def test_quality_that_nobody_measured_is_told_as_a_guess(route, ask):
-    decision = route(ask("x", context={"site": "a"}))
+    decision = route(ask("x", context={"call_site": "a"}))
     entries = [Logged(decision._replace(call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)]
     assert replay(entries, RoutingPolicy(floor=1))[-1].unsupported == 1.0
 

@@ -52,7 +52,7 @@ def test_a_warm_cache_is_counted(route, ask, models):
     ],
 )
 def test_a_forced_model_wins_over_everything_unvalidated(route, ask, name, target):
-    request = ask("x" * 99_999, context={"force_model": name, "site": "s"})
+    request = ask("x" * 99_999, context={"forced_model": name, "call_site": "s"})
     decision = route(request, RoutingPolicy(floor=1), candidates=[])
     assert (decision.target, decision.policy, decision.tier) == (target, "force", -1)
     assert name in decision.explain()

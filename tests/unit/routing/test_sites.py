@@ -7,7 +7,7 @@ from llm_cost_middleware.routing.sites import PLAIN, call_site
 
 
 def test_the_callers_own_name_wins(ask):
-    assert call_site(ask(system="You are helpful.", context={"site": "invoices"})) == "invoices"
+    assert call_site(ask(system="You are helpful.", context={"call_site": "invoices"})) == "invoices"
 
 
 def test_a_call_with_nothing_to_tell_it_by_is_plain(ask):

@@ -133,7 +133,7 @@ def logged_calls(route, ask):
     for number in range(3_000):
         hard = number % 4 == 0
         text = f"{HARD if hard else EASY} {rng.random():.6f}"
-        decision = route(ask(text, context={"site": "a"}), policy, seed=number, learning=True)._replace(
+        decision = route(ask(text, context={"call_site": "a"}), policy, seed=number, learning=True)._replace(
             call_id=str(number)
         )
         weak, strong = outcome(rng, hard=hard)
@@ -175,7 +175,7 @@ def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
 def test_the_promise_holds_where_hard_and_easy_prompts_are_two_heaps(route, ask, models, seed, numbered):
     """A number that ends each prompt was seen once in the log and comes again: it moves all scores of live calls."""
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
-    plain = route(ask("x", context={"site": "a"}), policy, learning=True)
+    plain = route(ask("x", context={"call_site": "a"}), policy, learning=True)
 
     def prompts(n, rng):
         for number in range(n):
@@ -216,7 +216,7 @@ def test_calls_that_say_nothing_are_left_out_with_the_reason(route, ask, models)
     plain = route(ask("x"))
     learning = route(ask("x"), learning=True)
     entries = [
-        Logged(route(ask("x", context={"force_model": "claude-x"}))),
+        Logged(route(ask("x", context={"forced_model": "claude-x"}))),
         Logged(plain),
         Logged(plain, (Outcome("call-1", "feedback", 1.0, 0.0),)),
         Logged(learning, (Outcome("call-1", "feedback", 1.0, 0.0),)),
