@@ -25,7 +25,7 @@ Glossary, one meaning per word:
 - quality signal: a sign that an answer was good or bad, observed or given as feedback
 - bound: the most that a request can cost, computed from the request alone
 - quote: the bound of one attempt and the output cap that must be sent for it to hold
-- usage reading: the billed items that a response reports; none means unknown, never zero
+- usage report: the billed items that a response reports; none means unknown, never zero
 - rates: the prices of a model at one moment, per kind of token
 - scope: whose spending is counted, such as ``global`` or ``user:42``
 - window: the period in which a budget counts: a calendar period or a rolling one

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from llm_cost_middleware import CostConfig, CostPipeline, Ledger, TokenUsage, providers
+from llm_cost_middleware.budget.backends.memory import MemoryBackend
+from llm_cost_middleware.budget.ledger import schemes
+from llm_cost_middleware.request import NO_CONTEXT, ModelRef
+from llm_cost_middleware.system_clock import SystemClock
+from llm_cost_middleware.usage import BilledItem, UsageReport
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 
@@ -38,6 +45,24 @@ def test_every_extra_is_in_the_table():
 def test_every_python_block_parses():
     for block in _blocks("python"):
         compile(block, "README.md", "exec")
+
+
+def test_parts_of_ones_own_are_registered_as_written():
+    (block,) = (one for one in _blocks("python") if "register" in one)
+    names = {"CostPipeline": CostPipeline, "Ledger": Ledger, "ModelRef": ModelRef, "providers": providers}
+    names |= {"config": CostConfig(), "on_event": print, "MyBackend": lambda: MemoryBackend(SystemClock())}
+    names |= {"open_my_backend": lambda options: MemoryBackend(options.clock or SystemClock())}
+    names |= {"usage": UsageReport((BilledItem(TokenUsage(uncached_input=8)),)), "context": NO_CONTEXT}
+    try:
+        exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - the example under test
+        with Ledger.open("mydb://somewhere") as ledger:
+            assert not ledger.blocks
+        assert "toy" in providers.NAMES
+        assert names["pipeline"].tracker.total_cost > 0
+    finally:
+        schemes._schemes.pop("mydb", None)
+        providers._PACKAGES.pop("toy", None)
+        providers.foreign_cache_fields.cache_clear()
 
 
 def test_the_first_example_runs_as_written(sim, monkeypatch, capsys):
