@@ -158,9 +158,11 @@ def output_cap_field(body: Mapping[str, Any], endpoint: str, *, chat: str) -> st
     """
     if endpoint == "responses":
         return "max_output_tokens"
-    if endpoint == "messages" or body.get("max_tokens") is not None:
+    if endpoint == "messages":
         return "max_tokens"
-    return "max_completion_tokens" if body.get("max_completion_tokens") is not None else chat
+    if body.get("max_completion_tokens") is not None:
+        return "max_completion_tokens"
+    return "max_tokens" if body.get("max_tokens") is not None else chat
 
 
 def ask_for_usage(out: dict[str, Any], endpoint: str) -> None:

@@ -9,19 +9,12 @@ from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.groups import Group, Groups
 from llm_cost_middleware.integrations.litellm.usage import FREE, is_cached, read_answer, read_chunks
-from llm_cost_middleware.prompt_cache.breakpoints import (
-    render_anthropic,
-    render_openai_chat,
-    render_openai_responses,
-    strip_foreign_marks,
-)
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.provider import Provider
+from llm_cost_middleware.providers import NAMES, get_provider, strip_foreign_cache_fields
 from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, ModelRef
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 
-_SHAPES: Mapping[Endpoint, str] = {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
-_CAPS: Mapping[Endpoint, str] = {"responses": "max_output_tokens", "messages": "max_tokens"}
 _METADATA = ("metadata", "litellm_metadata")
 RESENDING = (
     "fallbacks",
@@ -60,17 +53,13 @@ class RouterCall(NamedTuple):
         Raises:
             UnsupportedRequestError: A model is forced that this router does not serve.
         """
-        target, shape = attempt.target, _SHAPES[self.endpoint]
-        sent = dict(self.arguments)
-        if self.group is None or not self.group.mixed:
-            sent = self._marked(sent, attempt)
-        if target.provider != "anthropic" and shape == "openai":
-            sent = strip_foreign_marks(sent, target.provider)
+        target, rules = attempt.target, get_provider(attempt.target.provider)
+        if self.group is not None and self.group.mixed:  # its deployments do not all understand the same marks
+            attempt = attempt._replace(cache_plan=None)
+        sent = rules.write_request(self.arguments, attempt, self.endpoint)
+        if self.endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
+            sent = strip_foreign_cache_fields(sent, target.provider)
         sent["model"] = self._group_of(target)
-        if attempt.max_tokens is not None:
-            sent[self._cap_of(target)] = attempt.max_tokens
-        if self.endpoint == "chat.completions" and sent.get("stream"):
-            sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
         if not self.own_timeout and attempt.timeout_s is not None:
             sent["timeout"] = attempt.timeout_s
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
@@ -94,32 +83,12 @@ class RouterCall(NamedTuple):
             return reading
         return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
 
-    def _marked(self, sent: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
-        plan, provider = attempt.cache_plan, attempt.target.provider
-        if plan is None:
-            return sent
-        if self.endpoint == "chat.completions":
-            return render_openai_chat(sent, plan, for_provider=provider)
-        if self.endpoint == "messages":
-            return render_anthropic(sent, plan) if provider == "anthropic" else sent
-        return render_openai_responses(sent, plan) if provider == "openai" else sent
-
     def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:
             return str(self.arguments["model"])
         if target in self.serving:
             return self.serving[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
-
-    def _cap_of(self, target: ModelRef) -> str:
-        named = _CAPS.get(self.endpoint)
-        if named is not None:
-            return named
-        if self.arguments.get("max_completion_tokens") is not None:
-            return "max_completion_tokens"
-        if self.arguments.get("max_tokens") is not None or target.provider == "anthropic":
-            return "max_tokens"
-        return "max_completion_tokens"
 
 
 def read_call(
@@ -158,7 +127,7 @@ def read_call(
             value = plain(value)  # noqa: PLW2901 - message objects of LiteLLM to mappings
         sent[name] = value
     body = {**defaults, **{name: value for name, value in sent.items() if value is not None}}
-    request = get_provider(_SHAPES[endpoint]).read_request(body, endpoint)
+    request = _reader_of(endpoint).read_request(body, endpoint)
     target = group.target if group is not None else None
     request = request._replace(
         provider=target.provider if target is not None else request.provider,
@@ -170,3 +139,8 @@ def read_call(
     timed = own_timeout or any(arguments.get(name) is not None for name in _TIMEOUTS)
     reach = groups.reach if target is None else frozenset((target.provider,))
     return RouterCall(endpoint, sent, request, group, groups.serving, reach, timed, switches)
+
+
+def _reader_of(endpoint: Endpoint) -> Provider:
+    """The provider in whose shape the arguments of an endpoint are."""
+    return next(rules for rules in map(get_provider, NAMES) if endpoint in rules.endpoints)
