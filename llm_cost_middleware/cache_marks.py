@@ -68,6 +68,7 @@ def mark_message(
         text_type: The type of the block that a plain text becomes.
     """
     messages = out.get(section) or ()
+    # a plan made for another shape of the conversation must not fail the request
     if not (at < len(messages) and isinstance(messages[at], Mapping)):
         return
     message = messages[at]
@@ -83,7 +84,7 @@ def mark_content(
     """Mark a block of the content under ``key``; a plain text becomes a block first."""
     content = holder.get(key)
     if isinstance(content, str):
-        if content.strip() and block <= 0:
+        if content.strip() and block <= 0:  # providers refuse a mark on blank text
             holder[key] = [{"type": text_type, "text": content, fields.block: fields.mark(ttl)}]
     elif isinstance(content, list | tuple) and content and block < len(content):
         found = content[block]
@@ -125,6 +126,7 @@ def strip_cache_fields(body: Mapping[str, Any], foreign: Iterable[CacheFields]) 
         body: JSON-shaped keyword arguments, in the shape of any provider; they are not changed.
         foreign: The fields that the receiver would refuse.
     """
+    # only blocks and their containers are searched: a key of that name in a tool's schema means something else
     top: frozenset[str] = frozenset().union(*(fields.request for fields in foreign))
     keys = frozenset(fields.block for fields in foreign)
     out = {name: value for name, value in body.items() if name not in top}

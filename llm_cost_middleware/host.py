@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.provider import StreamReader
+from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
 from llm_cost_middleware.usage import UsageReport, attach_usage
 
@@ -81,7 +81,7 @@ def invoke(
     """
 
     def attempt_once(attempt: Attempt) -> CallResult | CallStream:
-        rendered = call.render(attempt)
+        rendered = call.render(attempt)  # outside the ``try``: what fails here was not sent
         try:
             raw = send(rendered)
         except Exception as error:
@@ -89,6 +89,7 @@ def invoke(
             raise
         return call.read(attempt, raw)
 
+    # ``call``, not ``run``: hosts differ in what they deliver of an outcome
     answer = pipeline.call(call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept)
     return call.deliver(answer)
 
@@ -140,7 +141,7 @@ class ObservedStream:
     def __init__(
         self,
         chunks: Any,
-        observer: StreamReader,
+        observer: StreamUsageReader,
         close: Callable[[], Any],
         *,
         is_injected: Callable[[Any], bool] | None = None,
@@ -152,7 +153,7 @@ class ObservedStream:
     def __iter__(self) -> Iterator[Any]:
         feed, is_injected = self._observer.feed, self._is_injected
         for chunk in self._chunks:
-            feed(chunk)
+            feed(chunk)  # before it is handed on: a caller may stop at any chunk
             if is_injected is None or not is_injected(chunk):
                 yield chunk
         if self._on_end is not None:

@@ -82,7 +82,7 @@ class CacheCapabilities:
     step_tokens: int = 1
 
 
-class StreamReader(Protocol):
+class StreamUsageReader(Protocol):
     """The usage of a stream, fed one event at a time."""
 
     def feed(self, event: Any) -> None:
@@ -114,7 +114,7 @@ class Provider:
     write_request: Callable[[Mapping[str, Any], Attempt, Endpoint], dict[str, Any]]
     """A copy of a request body, in the shape of an endpoint, with an attempt's model, output cap, cache marks and
     stream options. Containers that carry no mark are shared with the caller's body, and none of it is changed."""
-    new_stream_reader: Callable[[], StreamReader]
+    new_stream_reader: Callable[[], StreamUsageReader]
     read_error: Callable[[Any], tuple[str, str, str]]
     """An error body (JSON object or text) to (type, code, message), empty where absent."""
     error_rules: tuple[ErrorRule, ...]

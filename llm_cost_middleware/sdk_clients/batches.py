@@ -61,6 +61,7 @@ class Batches:
         request = self._rules.read_request(body, endpoint)
         request = request._replace(params={**request.params, "batch": True}, model_pinned=True, stream=False)
         if request.max_tokens is None:  # nothing can be written into a file that is uploaded already
+            # the provider would answer up to the model's own limit
             most = self._pipeline.catalogue.limits(self._provider, request.model).max_output
             if most is None:
                 raise UnsupportedRequestError("a batched request without an output cap", "set one in every request")
@@ -106,6 +107,7 @@ class Batches:
     def _find(self, key: str) -> str | None:
         with self._lock:
             found = self._known.get(key)
+        # another process may have created the batch
         journal = self._pipeline.ledger.journal
         if found is None and journal is not None:
             since = self._pipeline.clock.now() - BATCH_LIFETIME_S

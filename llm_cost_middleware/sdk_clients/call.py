@@ -48,7 +48,7 @@ class SdkCall:
     """
 
     __slots__ = (
-        "_api", "_body", "_endpoint", "_options", "_raw", "_reply", "_rules", "_stream", "_timeout", "providers",
+        "_api", "_body", "_options", "_raw", "_reply", "_rules", "_stream", "_timeout", "providers",
         "request",
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ class SdkCall:
         timeout: Any,
     ) -> None:
         self.providers = providers
-        self._api, self._endpoint, self._stream, self._timeout = api, endpoint, stream, timeout
+        self._api, self._stream, self._timeout = api, stream, timeout
         self._options = options
         self._body = plain_body(body, options.get("extra_json"))
         attributes = self._body.pop(METADATA_KEY, None)
@@ -80,6 +80,7 @@ class SdkCall:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
         options = {**self._options, "max_retries": 0}  # a hidden retry would spend without a reservation
         options.pop("extra_json", None)  # it is part of the body
+        # a timeout that the caller chose for this call is theirs
         timeout = options.get("timeout", self._timeout)
         if attempt.timeout_s is not None and (timeout is self._timeout or timeout == self._timeout):
             # nobody chose one for this call; the anthropic SDK fills its default in
@@ -87,7 +88,7 @@ class SdkCall:
             options["timeout"] = min(attempt.timeout_s, own)
         if (parser := options.get("post_parser")) is not None:
             options["post_parser"] = self._billing(parser)
-        return {"body": self._rules.write_request(self._body, attempt, self._endpoint), "options": options}
+        return {"body": self._rules.write_request(self._body, attempt, self.request.endpoint), "options": options}
 
     def open(self, response: Any) -> Any:
         """The stream in what ``post`` returned; a coroutine of it for an unparsed response of an asynchronous client.
@@ -104,7 +105,7 @@ class SdkCall:
         response, stream = raw
         if stream is None:
             return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_content)
-        self._reply = raw
+        self._reply = raw  # of the attempt that answered: the caller gets an object of its class
         chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
         is_injected = self._api.injected_chunks(self._body)
         return ObservedStream(chunks, self._rules.new_stream_reader(), stream.close, is_injected=is_injected)

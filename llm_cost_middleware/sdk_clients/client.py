@@ -80,6 +80,7 @@ class ClientWrapper(NamedTuple):
         twin.post, twin.get = functools.partial(post, original), functools.partial(get, original)
         for name in ("copy", "with_options"):
             setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
+        # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
         governed: C = twin
         return governed
@@ -101,7 +102,7 @@ class ClientWrapper(NamedTuple):
             )
             return None
         body = arguments.get("body")
-        if not isinstance(body, Mapping) or has_invalid_cap(body):
+        if not isinstance(body, Mapping) or has_invalid_cap(body):  # bytes or a file cannot be bounded
             return None  # the provider refuses it, for nothing
         return SdkCall(
             self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
@@ -148,7 +149,7 @@ class ClientWrapper(NamedTuple):
         reservation_id = self.batches.reserve(batch.requests, batch.attributes)
         try:
             created = original.post(path, **arguments)
-        except BaseException as error:
+        except BaseException as error:  # a cancelled post may have created it as well: the failure decides
             self.batches.failed(reservation_id, error)
             raise
         self.batches.created(reservation_id, created.id)

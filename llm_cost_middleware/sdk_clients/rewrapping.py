@@ -15,7 +15,7 @@ def rewrap_stream(inner: Any, governed: GovernedStream | AsyncGovernedStream) ->
 
     A copy, so that no cycle of references keeps a dropped stream from being noticed.
     """
-    outer = copy.copy(inner)
+    outer = copy.copy(inner)  # ``isinstance`` checks of the caller hold, and the response stays at hand
     outer._iterator = governed  # noqa: SLF001 - where both SDKs keep what they iterate over
     outer.close = governed.close if isinstance(governed, GovernedStream) else governed.aclose
     return outer

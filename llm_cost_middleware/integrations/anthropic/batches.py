@@ -43,6 +43,7 @@ class MessageBatches:
         if found is None:
             return answer
         results = _Results(batches, found[1])
+        # only lines that the caller reads are seen, so an unfinished reading leaves the money reserved
         lines = answer._iterator  # noqa: SLF001 - where the SDK keeps what it iterates over
         passing = ObservedStream(lines, results, answer.close, on_end=results.settle)
         outer = copy.copy(answer)

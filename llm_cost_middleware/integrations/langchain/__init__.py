@@ -1,4 +1,4 @@
-"""LangChain: ``guard`` a model, ``instrument`` a chain, steer an agent, meter the rest.
+"""LangChain: ``guard`` a model, ``instrument`` a chain, steer an agent, make_single_attempt the rest.
 
 ::
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from llm_cost_middleware.integrations.langchain.agents import CostMiddleware
     from llm_cost_middleware.integrations.langchain.batches import batch_progress
     from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, cost_tracking
-    from llm_cost_middleware.integrations.langchain.chains import Found, instrument
+    from llm_cost_middleware.integrations.langchain.chains import FoundModel, instrument
     from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 
 _HOMES = {
     "batch_progress": "batches",
     "CostCallbackHandler": "callback",
     "CostMiddleware": "agents",
-    "Found": "chains",
+    "FoundModel": "chains",
     "cost_tracking": "callback",
     "guard": "guarded",
     "instrument": "chains",
@@ -37,7 +37,7 @@ _HOMES = {
 __all__ = [
     "CostCallbackHandler",
     "CostMiddleware",
-    "Found",
+    "FoundModel",
     "batch_progress",
     "cost_tracking",
     "guard",

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from langchain_core.runnables import RunnableConfig
 
-    from llm_cost_middleware.integrations.langchain.governor import Governor
+    from llm_cost_middleware.integrations.langchain.runtime import GuardRuntime
     from llm_cost_middleware.request import CallRequest
 
 
 def refuse_what_cannot_fit(
-    governor: Governor, model: Any, inputs: Sequence[Any], config: Any, arguments: Mapping[str, Any]
+    runtime: GuardRuntime, model: Any, inputs: Sequence[Any], config: Any, arguments: Mapping[str, Any]
 ) -> None:
     """Raise before the first call of a batch that is expected to cost more than its budgets have left.
 
@@ -39,9 +39,9 @@ def refuse_what_cannot_fit(
     groups: dict[tuple[frozenset[str], tuple[str, ...]], list[CallRequest]] = {}
     for given, one in zip(inputs, get_config_list(config, len(inputs)), strict=True):
         messages = model._convert_input(given).to_messages()  # noqa: SLF001 - as every entry of a model does
-        request, providers = governor.read(model, messages, arguments, one.get("metadata"), stream=False)
+        request, providers = runtime.read(model, messages, arguments, one.get("metadata"), stream=False)
         groups.setdefault((providers, request.context.scopes), []).append(request)
-    pipeline, expected = governor.pipeline, 0
+    pipeline, expected = runtime.pipeline, 0
     for (providers, scopes), requests in groups.items():
         try:
             quote = pipeline.quote(requests, providers=providers)
@@ -103,7 +103,7 @@ def batch_progress(total: int) -> Iterator[BaseCallbackHandler]:
 
 
 @contextmanager
-def shown(config: Any, total: int, *, show: bool) -> Iterator[list[RunnableConfig]]:
+def with_progress(config: Any, total: int, *, show: bool) -> Iterator[list[RunnableConfig]]:
     """The configurations of a batch of models, with a progress bar among their callbacks where one is wanted."""
     configs = get_config_list(config, total) if total else []
     if not show:

@@ -1,8 +1,8 @@
 """``CostCallbackHandler``: vetoes and books the calls of models that nobody wrapped.
 
 A handler can refuse a call before a byte is sent, and book what it cost. It cannot choose the model or the output cap,
-it sees no retry inside the SDK, and it is not told of every end: a call that is cancelled, and a stream that is kept
-and not read, leave a start without an end. Their money stays reserved until it expires, and is then charged. And
+it sees no retry inside the SDK, and LangChain does not report every end: a call that is cancelled, and a stream that is
+kept and not read, leave a start without an end. Their money stays reserved until it expires, and is then charged. And
 ``with_retry`` of a model that is not guarded asks again after a veto, to be refused again. Guard a model wherever you
 can; this is for the rest.
 """
@@ -24,12 +24,13 @@ from langchain_core.tracers.context import register_configure_hook
 
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
-from llm_cost_middleware.integrations.langchain.convert import Home, make_home, read_call
+from llm_cost_middleware.host import attach_billed_usage
+from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source, read_call
 from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
-from llm_cost_middleware.integrations.langchain.governor import ROUTE, Route
-from llm_cost_middleware.integrations.langchain.names import DECISIONS, Named, model_of
-from llm_cost_middleware.integrations.langchain.structured import note_bill
-from llm_cost_middleware.integrations.langchain.usage import STAMP, read_message
+from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelName, model_of
+from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
+from llm_cost_middleware.integrations.langchain.structured import billed_usage
+from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, read_message
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.tracker import CostRecord, CostTracker
@@ -45,14 +46,14 @@ _log = logging.getLogger(__name__)
 _OPEN, _MODELS = 10_000, 64
 
 
-class _Open(NamedTuple):
-    """A call between its start and its end."""
+class PendingRun(NamedTuple):
+    """A run between its start and its end, with the money set aside for it."""
 
     provider: str
     held: ExternalCall
 
 
-_claimed: dict[tuple[int, UUID], str] = {}
+_claimed_runs: dict[tuple[int, UUID], str] = {}
 """Runs by pipeline that a handler holds money for: two handlers on one run must not book it twice."""
 
 
@@ -77,8 +78,8 @@ class CostCallbackHandler(BaseCallbackHandler):
         """Where it is a set, every call that started under this handler, whoever books it."""
         self.outer: CostCallbackHandler | None = None
         """The handler of the block around this one's, which counts these calls as well."""
-        self._open: OrderedDict[UUID, _Open] = OrderedDict()
-        self._homes: dict[Named, tuple[Mapping[str, Any], Home]] = {}
+        self._open: OrderedDict[UUID, PendingRun] = OrderedDict()
+        self._sources: dict[ModelName, tuple[Mapping[str, Any], SourceModel]] = {}
         self._lock = Lock()
 
     def on_chat_model_start(
@@ -98,21 +99,23 @@ class CostCallbackHandler(BaseCallbackHandler):
             UnsupportedRequestError: The model has no price, and ``on_ungoverned`` is ``deny``.
         """
         del serialized, kwargs
-        told, said = invocation_params or {}, metadata or {}
-        if (route := told.get(ROUTE)) is not None:
-            if isinstance(route, Route) and route.call is not None:
+        call_kwargs, run_metadata = invocation_params or {}, metadata or {}
+        if (route := call_kwargs.get(ROUTE_KEY)) is not None:
+            if isinstance(route, RouteArgument) and route.call is not None:
                 self._count(route.call.id)
             return
         claim = (id(self.pipeline), run_id)
-        if (claimed := _claimed.get(claim)) is not None:  # another handler of this pipeline holds it
+        if (claimed := _claimed_runs.get(claim)) is not None:  # another handler of this pipeline holds it
             self._count(claimed)
             return
-        model = model_of(said, told)
+        model = model_of(run_metadata, call_kwargs)
         if model is None:
-            self.pipeline.ungoverned(str(told.get("_type") or "a chat model"), "no price is known for its provider")
+            self.pipeline.ungoverned(
+                str(call_kwargs.get("_type") or "a chat model"), "no price is known for its provider"
+            )
             return
-        context = read_context(said[METADATA_KEY]) if METADATA_KEY in said else current_context()
-        request = read_call(self._home(model, told), messages[0], {}, context=context, stream=False)
+        context = read_context(run_metadata[METADATA_KEY]) if METADATA_KEY in run_metadata else current_context()
+        request = read_call(self._source(model, call_kwargs), messages[0], {}, context=context, stream=False)
         try:
             held = self.pipeline.authorize(request)
         except BudgetExceededError as error:
@@ -123,11 +126,11 @@ class CostCallbackHandler(BaseCallbackHandler):
         call_id = held.attempt.call_id
         self._count(call_id)
         with self._lock:
-            _claimed[claim] = call_id
-            self._open[run_id] = _Open(model.provider, held)
+            _claimed_runs[claim] = call_id
+            self._open[run_id] = PendingRun(model.provider, held)
             if len(self._open) > _OPEN:  # a start whose end never came: it expires in the ledger
                 lost, _ = self._open.popitem(last=False)
-                _claimed.pop((id(self.pipeline), lost), None)
+                _claimed_runs.pop((id(self.pipeline), lost), None)
 
     def on_chain_start(
         self, serialized: Mapping[str, Any], inputs: Any, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any
@@ -135,8 +138,8 @@ class CostCallbackHandler(BaseCallbackHandler):
         """Decision models are not governed: they answer as a chain does whose run is of the type ``llm``."""
         del serialized, inputs
         if kwargs.get("run_type") == "llm":
-            said = metadata or {}
-            name = f"{said.get('ls_provider', 'a decision model')}/{said.get('ls_model_name', '')}"
+            run_metadata = metadata or {}
+            name = f"{run_metadata.get('ls_provider', 'a decision model')}/{run_metadata.get('ls_model_name', '')}"
             self.pipeline.ungoverned(name, DECISIONS)
 
     def on_llm_start(self, serialized: Mapping[str, Any], prompts: Sequence[str], **kwargs: Any) -> None:
@@ -150,7 +153,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         del kwargs
         message: Any = getattr(response.generations[0][0], "message", None) if response.generations else None
         metadata = getattr(message, "response_metadata", None) or {}
-        stamp = metadata.get(STAMP)
+        stamp = metadata.get(BOOKED_KEY)
         if isinstance(stamp, Mapping):
             self._count(str(stamp.get("call_id")))
         entry = self._take(run_id)
@@ -162,21 +165,21 @@ class CostCallbackHandler(BaseCallbackHandler):
         del kwargs
         entry = self._take(run_id)
         if entry is not None:
-            note_bill(error, entry.held.attempt.target)
+            attach_billed_usage(error, billed_usage(error, entry.held.attempt.target))
             self._quietly(entry.held.fail, error)
 
-    def _home(self, model: Named, told: Mapping[str, Any]) -> Home:
-        """What a model says of itself, read anew where it says something else than in its last call."""
-        known = self._homes.get(model)
-        if known is not None and known[0] == told:
+    def _source(self, model: ModelName, call_kwargs: Mapping[str, Any]) -> SourceModel:
+        """The settings of a model, read anew where they differ from those of its last call."""
+        known = self._sources.get(model)
+        if known is not None and known[0] == call_kwargs:
             return known[1]
-        cap = next((told[name] for name in OUTPUT_CAP_FIELDS if type(told.get(name)) is int), None)
-        home = make_home(model.provider, model.name, model.endpoint, {**told, "model": model.name}, cap)
+        cap = next((call_kwargs[name] for name in OUTPUT_CAP_FIELDS if type(call_kwargs.get(name)) is int), None)
+        source = make_source(model.provider, model.name, model.endpoint, {**call_kwargs, "model": model.name}, cap)
         with suppress(Exception):  # parameters that cannot be copied are read each time
-            if len(self._homes) >= _MODELS:
-                self._homes.clear()
-            self._homes[model] = deepcopy(told), home
-        return home
+            if len(self._sources) >= _MODELS:
+                self._sources.clear()
+            self._sources[model] = deepcopy(call_kwargs), source
+        return source
 
     def _count(self, call_id: str) -> None:
         handler: CostCallbackHandler | None = self
@@ -185,11 +188,11 @@ class CostCallbackHandler(BaseCallbackHandler):
                 handler.call_ids.add(call_id)
             handler = handler.outer
 
-    def _take(self, run_id: UUID) -> _Open | None:
+    def _take(self, run_id: UUID) -> PendingRun | None:
         with self._lock:
             entry = self._open.pop(run_id, None)
             if entry is not None:
-                _claimed.pop((id(self.pipeline), run_id), None)
+                _claimed_runs.pop((id(self.pipeline), run_id), None)
             return entry
 
     def _quietly(self, end: Any, what: Any) -> None:
@@ -200,7 +203,7 @@ class CostCallbackHandler(BaseCallbackHandler):
 
 
 class Tracking:
-    """What a block of code has spent so far, live: the calls that started in it, whoever made them."""
+    """The spending of a block of code so far, live: of every call that started in it."""
 
     def __init__(self, handler: CostCallbackHandler) -> None:
         self._handler = handler

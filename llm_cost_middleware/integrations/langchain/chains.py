@@ -20,7 +20,7 @@ from langchain_core.runnables.configurable import RunnableConfigurableAlternativ
 from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
-from llm_cost_middleware.integrations.langchain.errors import unless_refused
+from llm_cost_middleware.integrations.langchain.errors import except_budget_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
 from llm_cost_middleware.integrations.langchain.targets import provider_of
@@ -37,13 +37,13 @@ _ADVICE = (
 )
 
 
-class Found(NamedTuple):
-    """A place where a model is, or may be."""
+class FoundModel(NamedTuple):
+    """Position of a model in a chain, or of what may hide one."""
 
     path: str
-    """How to get there from the chain, such as ``.last.bound`` or ``.func[model]``."""
+    """Path from the chain, such as ``.last.bound`` or ``.func[model]``."""
     what: str
-    """The model's class and name, or what hides one."""
+    """Class and name of the model, or of what hides one."""
     guarded: bool
     note: str = ""
 
@@ -57,12 +57,12 @@ def instrument(
 @overload
 def instrument(
     chain: Chain, pipeline: CostPipeline | CostConfig | None = None, *, explain: Literal[True]
-) -> tuple[Chain, tuple[Found, ...]]: ...
+) -> tuple[Chain, tuple[FoundModel, ...]]: ...
 
 
 def instrument(
     chain: Chain, pipeline: CostPipeline | CostConfig | None = None, *, explain: bool = False
-) -> Chain | tuple[Chain, tuple[Found, ...]]:
+) -> Chain | tuple[Chain, tuple[FoundModel, ...]]:
     """A copy of ``chain`` with every reachable chat model guarded.
 
     Reached: sequences, bindings, parallels, branches, fallbacks, retries, maps, configurable fields and alternatives,
@@ -94,7 +94,7 @@ class _Search:
 
     def __init__(self, pipeline: CostPipeline | None) -> None:
         self._pipeline = pipeline
-        self.found: list[Found] = []
+        self.found: list[FoundModel] = []
         self._seen: dict[int, tuple[Any, Any]] = {}
 
     def rewrite(self, thing: Any, path: str) -> Any:
@@ -130,10 +130,10 @@ class _Search:
     def _guard(self, model: BaseChatModel, path: str) -> BaseChatModel:
         what = f"{type(model).__name__}({getattr(model, 'model_name', None) or getattr(model, 'model', '')})"
         if is_guarded(model):
-            self.found.append(Found(path, what, guarded=True, note="was guarded before"))
+            self.found.append(FoundModel(path, what, guarded=True, note="was guarded before"))
             return model
         note = "" if provider_of(model) else "metered only"
-        self.found.append(Found(path, what, guarded=True, note=note))
+        self.found.append(FoundModel(path, what, guarded=True, note=note))
         return model if self._pipeline is None else guard(model, self._pipeline)
 
     def _runnable(self, thing: Any, path: str) -> Any:
@@ -151,7 +151,7 @@ class _Search:
         parts = {name: value for name, value in vars(thing).items() if name not in _NOT_PARTS}
         made = self._copied(thing, {name: self.rewrite(value, f"{path}.{name}") for name, value in parts.items()})
         if made is not thing and isinstance(made, RunnableRetry):
-            made.__dict__["retry_exception_types"] = unless_refused(made.retry_exception_types)
+            made.__dict__["retry_exception_types"] = except_budget_refusals(made.retry_exception_types)
         return made
 
     def _copied(self, thing: Any, fields: Mapping[str, Any]) -> Any:
@@ -228,7 +228,7 @@ class _Search:
 
     def _hidden(self, thing: Any, path: str, note: str) -> None:
         what = getattr(thing, "__qualname__", None) or type(thing).__qualname__
-        self.found.append(Found(path, what, guarded=False, note=note))
+        self.found.append(FoundModel(path, what, guarded=False, note=note))
 
 
 def _holds_model(thing: Any) -> bool:

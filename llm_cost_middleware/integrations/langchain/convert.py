@@ -29,8 +29,8 @@ _THOUGHTS: Mapping[str, str] = {"thinking": "thinking", "reasoning": "reasoning"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
-class Home(NamedTuple):
-    """What a guarded model says of itself, read once: how its calls are to be understood."""
+class SourceModel(NamedTuple):
+    """The settings of a guarded model, read once: they decide how its calls are to be understood."""
 
     provider: str
     model: str
@@ -40,17 +40,19 @@ class Home(NamedTuple):
     plain: CallRequest
     """The request of a call without arguments; only messages, context and stream are missing."""
     max_tokens: int | None
-    """The output cap that the user set himself."""
+    """The output cap that its user set. A cap that LangChain filled in from a profile counts as none."""
 
 
-def make_home(provider: str, model: str, endpoint: Endpoint, body: Mapping[str, Any], max_tokens: int | None) -> Home:
+def make_source(
+    provider: str, model: str, endpoint: Endpoint, body: Mapping[str, Any], max_tokens: int | None
+) -> SourceModel:
     """Read a model's settings once."""
-    home = Home(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens)
-    return home._replace(plain=_read_arguments(home, {}))
+    source = SourceModel(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens)
+    return source._replace(plain=_read_arguments(source, {}))
 
 
 def read_call(
-    home: Home,
+    source: SourceModel,
     messages: Sequence[BaseMessage],
     arguments: Mapping[str, Any],
     *,
@@ -61,14 +63,14 @@ def read_call(
     """The neutral view of one call of a chat model.
 
     Args:
-        home: The model's own settings.
+        source: The model's own settings.
         messages: LangChain messages, system messages anywhere among them.
         arguments: The keyword arguments of the call, bound ones included.
-        context: What the application says about it.
+        context: The attributes of the call.
         stream: Whether the answer is streamed.
         pinned: Never route this model; a ``model`` among the arguments pins the call as well.
     """
-    plain = _read_arguments(home, arguments) if arguments else home.plain
+    plain = _read_arguments(source, arguments) if arguments else source.plain
     return CallRequest(
         plain.provider, plain.model, read_messages(messages), plain.tools, plain.endpoint, plain.max_tokens,
         plain.choice_count, stream, plain.output_schema, plain.server_tools, plain.has_server_side_context,
@@ -77,12 +79,12 @@ def read_call(
     )  # fmt: skip
 
 
-def _read_arguments(home: Home, arguments: Mapping[str, Any]) -> CallRequest:
-    body = {**home.body, **arguments, "messages": ()}
+def _read_arguments(source: SourceModel, arguments: Mapping[str, Any]) -> CallRequest:
+    body = {**source.body, **arguments, "messages": ()}
     schema = body.pop("response_format", None)
-    request = get_provider(home.provider).read_request(body, home.endpoint)
+    request = get_provider(source.provider).read_request(body, source.endpoint)
     cap = next((body[name] for name in OUTPUT_CAP_FIELDS if type(body.get(name)) is int), None)
-    request = request._replace(max_tokens=cap if cap is not None else home.max_tokens)
+    request = request._replace(max_tokens=cap if cap is not None else source.max_tokens)
     return request._replace(output_schema=schema_text(schema)) if schema else request
 
 

@@ -1,4 +1,4 @@
-"""Errors as LangChain wants them: a refused budget is also a ``ModelError`` that no retry can help."""
+"""Errors in LangChain's own classes: a refused budget is also a ``ModelError`` that no retry can help."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def budget_error_class() -> type[BudgetExceededError]:
     return type("BudgetExceededError", bases, {"__doc__": BudgetExceededError.__doc__, "__module__": __name__})
 
 
-def unless_refused(kinds: RetryOn) -> RetryOn:
-    """The exceptions that a ``Runnable.with_retry`` retries, without refused budgets: waiting makes no money."""
-    if isinstance(kinds, _UnlessRefused) or not _RETRY_TAKES_FUNCTIONS:
+def except_budget_refusals(kinds: RetryOn) -> RetryOn:
+    """The exceptions that a ``Runnable.with_retry`` retries, without refused budgets: waiting adds no money."""
+    if isinstance(kinds, _ExceptBudgetRefusals) or not _RETRY_TAKES_FUNCTIONS:
         return kinds
-    return _UnlessRefused(kinds)
+    return _ExceptBudgetRefusals(kinds)
 
 
-class _UnlessRefused:
+class _ExceptBudgetRefusals:
     def __init__(self, kinds: RetryOn) -> None:
         self._kinds = kinds
 
@@ -50,3 +50,17 @@ def raise_as_model_error(error: BudgetExceededError) -> NoReturn:
     twin.__dict__.update(error.__dict__)
     twin.args = error.args
     raise twin.with_traceback(error.__traceback__) from None
+
+
+class _RefusalsAsModelErrors:
+    """Context manager: a refused budget leaves the block as LangChain's own kind of error. Keeps no state."""
+
+    def __enter__(self) -> None:
+        """Nothing is to be done until an error comes."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BudgetExceededError):
+            raise_as_model_error(error)
+
+
+refusals_as_model_errors = _RefusalsAsModelErrors()

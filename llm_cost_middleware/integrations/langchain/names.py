@@ -1,4 +1,4 @@
-"""Which model a run is about, from what LangChain's callbacks say of it."""
+"""The model of a run, from the metadata and parameters that LangChain's callbacks carry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECORATION = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic\.|openai\.)|-v\d+(?::\
 """Bedrock's region, vendor and revision around a model's own name."""
 
 
-class Named(NamedTuple):
+class ModelName(NamedTuple):
     """A model whose price may be known."""
 
     provider: str
@@ -23,21 +23,21 @@ class Named(NamedTuple):
     endpoint: Endpoint
 
 
-def model_of(metadata: Mapping[str, Any], told: Mapping[str, Any]) -> Named | None:
+def model_of(metadata: Mapping[str, Any], call_kwargs: Mapping[str, Any]) -> ModelName | None:
     """The model of a run, by its maker's name wherever it is hosted; ``None`` for other makers.
 
     Args:
         metadata: ``ls_provider``, ``ls_model_name``.
-        told: The invocation parameters.
+        call_kwargs: The invocation parameters.
     """
-    name = metadata.get("ls_model_name") or told.get("model") or told.get("model_name")
+    name = metadata.get("ls_model_name") or call_kwargs.get("model") or call_kwargs.get("model_name")
     return _named(name) if isinstance(name, str) else None
 
 
 @lru_cache(maxsize=256)
-def _named(name: str) -> Named | None:
+def _named(name: str) -> ModelName | None:
     bare = _DECORATION.sub("", name.rpartition("/")[2]).replace("@", "-")
     provider = provider_of(bare)
     if provider is None:
         return None
-    return Named(provider, bare, get_provider(provider).endpoints[0])
+    return ModelName(provider, bare, get_provider(provider).endpoints[0])

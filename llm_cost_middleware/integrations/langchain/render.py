@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
-from llm_cost_middleware.integrations.langchain.thinking import own_thoughts
+from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
 from llm_cost_middleware.providers import foreign_cache_fields
 from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -27,9 +27,9 @@ _LOCAL = frozenset({
 _CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 
-def is_portable(arguments: Mapping[str, Any], home: str) -> bool:
+def is_portable(arguments: Mapping[str, Any], source: str) -> bool:
     """Whether a call with these arguments means the same at another provider, so that it may be routed there."""
-    if home == "anthropic" and (arguments.get("stop") or arguments.get("stop_sequences")):
+    if source == "anthropic" and (arguments.get("stop") or arguments.get("stop_sequences")):
         return False  # OpenAI's reasoning models take none
     if any(name not in _PORTABLE and name not in _LOCAL for name in arguments):
         return False
@@ -48,7 +48,7 @@ def _is_plain_tool(tool: Any) -> bool:
 
 
 def render(
-    home: str,
+    source: str,
     messages: Sequence[BaseMessage],
     arguments: Mapping[str, Any],
     attempt: Attempt,
@@ -58,43 +58,43 @@ def render(
     """What to hand to the target model of ``attempt``.
 
     Args:
-        home: The provider in whose words the caller speaks.
+        source: The provider in whose words the caller speaks.
         messages: The caller's messages; they are not changed.
         arguments: The caller's arguments; they are not changed.
         attempt: The target, the output cap, the cache plan and the time there is.
         timeout: The model's own, in seconds or as an object of its SDK, which then stays as it is.
     """
     there = attempt.target.provider
-    told = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
-    if there != home:
-        told = _translate(told, home)
+    call_kwargs = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
+    if there != source:
+        call_kwargs = _translate(call_kwargs, source)
     for foreign in foreign_cache_fields(there):
         for name in foreign.request:
-            told.pop(name, None)
-    if tools := told.get("tools"):
-        told["tools"] = strip_marks(tools, there)
+            call_kwargs.pop(name, None)
+    if tools := call_kwargs.get("tools"):
+        call_kwargs["tools"] = strip_marks(tools, there)
     if there == "openai" and takes_no_stop(attempt.target.model):
-        told.pop("stop", None)
-    rendered = strip_marks(_spoken(messages, home, attempt.target), there)
+        call_kwargs.pop("stop", None)
+    rendered = strip_marks(_messages_for(messages, source, attempt.target), there)
     if attempt.cache_plan is not None:
-        rendered = place_marks(attempt.cache_plan, there, rendered, told)
+        rendered = place_marks(attempt.cache_plan, there, rendered, call_kwargs)
     if attempt.max_tokens is not None:
         for name in OUTPUT_CAP_FIELDS:
-            told.pop(name, None)
-        told[_CAP_NAME] = attempt.max_tokens
+            call_kwargs.pop(name, None)
+        call_kwargs[_CAP_NAME] = attempt.max_tokens
     own = arguments.get("timeout", timeout)
     if attempt.timeout_s is not None and (own is None or isinstance(own, int | float)):
-        told["timeout"] = attempt.timeout_s if own is None else min(own, attempt.timeout_s)
-    return rendered, told
+        call_kwargs["timeout"] = attempt.timeout_s if own is None else min(own, attempt.timeout_s)
+    return rendered, call_kwargs
 
 
-def _spoken(messages: Sequence[BaseMessage], home: str, target: ModelRef) -> Sequence[BaseMessage]:
+def _messages_for(messages: Sequence[BaseMessage], source: str, target: ModelRef) -> Sequence[BaseMessage]:
     """The messages in the words of the target's provider, without what only another model can take back."""
-    if target.provider != home:
+    if target.provider != source:
         messages = [_translate_message(message, target.provider) for message in messages]
     if target.provider == "openai":
         return messages
-    return own_thoughts(messages if home == "anthropic" else _system_first(messages), target.model)
+    return drop_foreign_reasoning(messages if source == "anthropic" else _system_first(messages), target.model)
 
 
 def takes_no_stop(model: str) -> bool:
@@ -108,50 +108,50 @@ _NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_
 # --- across providers ------------------------------------------------------------------------------------------------
 
 
-def _translate(told: dict[str, Any], home: str) -> dict[str, Any]:
-    translated = {name: value for name, value in told.items() if name not in _LOCAL and name != "thinking"}
+def _translate(call_kwargs: dict[str, Any], source: str) -> dict[str, Any]:
+    translated = {name: value for name, value in call_kwargs.items() if name not in _LOCAL and name != "thinking"}
     if "tools" in translated:
-        convert = _to_openai_tool if home == "anthropic" else _to_anthropic_tool
+        convert = _to_openai_tool if source == "anthropic" else _to_anthropic_tool
         translated["tools"] = [convert(tool) for tool in translated["tools"]]
-    return _to_openai(translated) if home == "anthropic" else _to_anthropic(translated)
+    return _to_openai(translated) if source == "anthropic" else _to_anthropic(translated)
 
 
-def _to_openai(told: dict[str, Any]) -> dict[str, Any]:
-    choice = told.pop("tool_choice", None)
+def _to_openai(call_kwargs: dict[str, Any]) -> dict[str, Any]:
+    choice = call_kwargs.pop("tool_choice", None)
     if isinstance(choice, Mapping):
         named = {"type": "function", "function": {"name": choice.get("name")}}
-        told["tool_choice"] = {"auto": "auto", "any": "required", "none": "none"}.get(choice["type"], named)
+        call_kwargs["tool_choice"] = {"auto": "auto", "any": "required", "none": "none"}.get(choice["type"], named)
         if choice.get("disable_parallel_tool_use") is not None:
-            told["parallel_tool_calls"] = not choice["disable_parallel_tool_use"]
-    config = told.pop("output_config", None) or {}
+            call_kwargs["parallel_tool_calls"] = not choice["disable_parallel_tool_use"]
+    config = call_kwargs.pop("output_config", None) or {}
     if form := config.get("format"):
-        told["response_format"] = {
+        call_kwargs["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": form["schema"], "strict": False},
         }
-    effort = told.pop("effort", None) or config.get("effort")
+    effort = call_kwargs.pop("effort", None) or config.get("effort")
     if effort:
-        told["reasoning_effort"] = effort
-    if stop := told.pop("stop_sequences", None):
-        told["stop"] = stop
-    return told
+        call_kwargs["reasoning_effort"] = effort
+    if stop := call_kwargs.pop("stop_sequences", None):
+        call_kwargs["stop"] = stop
+    return call_kwargs
 
 
-def _to_anthropic(told: dict[str, Any]) -> dict[str, Any]:
-    choice, parallel = told.pop("tool_choice", None), told.pop("parallel_tool_calls", None)
-    told.pop("strict", None)
+def _to_anthropic(call_kwargs: dict[str, Any]) -> dict[str, Any]:
+    choice, parallel = call_kwargs.pop("tool_choice", None), call_kwargs.pop("parallel_tool_calls", None)
+    call_kwargs.pop("strict", None)
     if choice is not None:
         if isinstance(choice, Mapping):
             inner = choice.get("function")
             name = (inner if isinstance(inner, Mapping) else choice).get("name")
-            told["tool_choice"] = {"type": "tool", "name": name}
+            call_kwargs["tool_choice"] = {"type": "tool", "name": name}
         else:
-            told["tool_choice"] = {"type": {"required": "any"}.get(choice, choice)}
-    if parallel is not None and told.get("tools"):
-        told["tool_choice"] = {
-            **told.get("tool_choice", {"type": "auto"}), "disable_parallel_tool_use": not parallel,
+            call_kwargs["tool_choice"] = {"type": {"required": "any"}.get(choice, choice)}
+    if parallel is not None and call_kwargs.get("tools"):
+        call_kwargs["tool_choice"] = {
+            **call_kwargs.get("tool_choice", {"type": "auto"}), "disable_parallel_tool_use": not parallel,
         }  # fmt: skip
-    return told  # ChatAnthropic reads ``response_format``, class or mapping, as it is
+    return call_kwargs  # ChatAnthropic reads ``response_format``, class or mapping, as it is
 
 
 def _to_openai_tool(tool: Mapping[str, Any]) -> dict[str, Any]:

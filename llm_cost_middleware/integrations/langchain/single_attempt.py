@@ -1,4 +1,4 @@
-"""Target models: LangChain's own classes, made to send exactly one request and to keep the provider's usage.
+"""ModelRef models: LangChain's own classes, made to send exactly one request and to keep the provider's usage.
 
 Three things differ from the user's class: the SDK does not retry (every hidden attempt would spend without a
 reservation), every event loop has an asynchronous client of its own (a pooled connection of a loop that is gone sends
@@ -14,7 +14,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-from llm_cost_middleware.integrations.langchain.usage import RAW
+from llm_cost_middleware.integrations.langchain.usage import RAW_USAGE_KEY
 
 
 class LoopClients:
@@ -32,6 +32,7 @@ class LoopClients:
         if entry is not None and entry[0] is loop:
             return entry[1]
         with self._lock:
+            # ids of loops are used again, so entries of dead ones must go
             for key in [key for key, (other, _, _) in self._clients.items() if other.is_closed()]:
                 del self._clients[key]  # a loop that was closed without ceremony
             client = self._make()
@@ -49,8 +50,8 @@ class LoopClients:
             await client.close()
 
 
-def meter(model: Any, provider: str) -> Any:
-    """Turn a freshly built chat model into a target, in place. Its SDK must have been built with ``max_retries=0``."""
+def make_single_attempt(model: Any, provider: str) -> Any:
+    """Make a freshly built chat model send single attempts, in place. Its SDK must have been built with no retries."""
     kind, make_client = _KINDS[provider]
     clients = LoopClients(make_client(model))
     object.__setattr__(model, "__class__", kind(type(model)))
@@ -63,7 +64,7 @@ def _anthropic_kind(base: Any) -> Any:
     def keep_event(self: Any, event: Any, **options: Any) -> Any:
         chunk, block = base._make_message_chunk_from_anthropic_event(self, event, **options)  # noqa: SLF001 - the seam
         if chunk is not None and event.type in ("message_start", "message_delta"):
-            chunk.response_metadata[RAW] = event
+            chunk.response_metadata[RAW_USAGE_KEY] = event
         return chunk, block
 
     return type(base)(
@@ -101,7 +102,7 @@ def _openai_kind(base: Any) -> Any:
             event = chunk.get("chunk") or chunk  # the SDK's structured stream wraps it
             choices = event.get("choices")
             if event.get("usage") or (choices and choices[0].get("finish_reason")):
-                made.message.response_metadata[RAW] = event
+                made.message.response_metadata[RAW_USAGE_KEY] = event
         return made
 
     kind = type(base)(

@@ -9,9 +9,9 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.integrations.langchain.convert import Home, make_home
-from llm_cost_middleware.integrations.langchain.metered import meter
+from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
+from llm_cost_middleware.integrations.langchain.single_attempt import make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -26,14 +26,14 @@ _URL_FIELD = {"anthropic": "anthropic_api_url", "openai": "openai_api_base"}
 _TIMEOUT_FIELD = {"anthropic": "default_request_timeout", "openai": "request_timeout"}
 _STOP_FIELD = {"anthropic": "stop_sequences", "openai": "stop"}
 
-# what belongs to the guarded model and its runs, not to the requests of a target
+# fields of the guarded model and its runs, not of the requests of a target
 _OWN = frozenset({
     "callbacks", "tags", "metadata", "cache", "rate_limiter", "verbose", "name", "custom_get_token_ids", "profile",
     "disable_streaming", "streaming", "stream_usage", "max_retries", "max_tokens", "model", "model_name",
     "client", "async_client", "root_client", "root_async_client",
 })  # fmt: skip
-# settings without a meaning at the other provider: who uses one is routed at home
-_HOME_ONLY = (
+# settings without a meaning at another provider: a model that uses one stays at its own
+_PROVIDER_ONLY = (
     "mcp_servers", "container", "context_management", "user_profile_id", "betas", "inference_geo", "n", "logprobs",
     "top_logprobs", "logit_bias", "seed", "presence_penalty", "frequency_penalty", "store", "include", "truncation",
     "extra_body", "use_previous_response_id", "service_tier",
@@ -61,7 +61,7 @@ def plain_class(model: Any) -> Any:
     return type(model) if made is None else made()
 
 
-class Targets:
+class TargetModels:
     """The model objects that a guarded model sends through. Each is built once, on first use; safe between threads.
 
     Args:
@@ -75,14 +75,14 @@ class Targets:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
         self._model, self._config, self._lock = model, config, Lock()
         self._built: dict[ModelRef, Any] = {}
-        self.home: Home = _read_home(model, provider)
+        self.source: SourceModel = _read_source(model, provider)
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
         gateway = getattr(model, _URL_FIELD[provider], None)
         elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[provider]) and not config.providers[provider].base_url
-        self.bound_home = stops or elsewhere or any(_is_set(model, name) for name in _HOME_ONLY)
+        self.pinned_to_provider = stops or elsewhere or any(_is_set(model, name) for name in _PROVIDER_ONLY)
         """Its settings mean nothing elsewhere."""
-        if not self.bound_home:
+        if not self.pinned_to_provider:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
         self.timeout: Any = getattr(model, _TIMEOUT_FIELD[provider])
         """The user's own, in whichever form; ``None`` without one."""
@@ -90,7 +90,7 @@ class Targets:
         """What the model says of itself to LangChain's callbacks, once asked; ``ls_params``: to traces."""
         self.ls_params: Mapping[str, Any] | None = None
         self.providers = frozenset(reachable)
-        self.home_only = frozenset({provider})
+        self.own_provider = frozenset({provider})
 
     def _reaches(self, provider: str) -> bool:
         return bool(self._key(provider)) and find_spec(PACKAGES[provider]) is not None
@@ -105,11 +105,11 @@ class Targets:
             with self._lock:
                 built = self._built.get(target)
                 if built is None:
-                    make = self._same if target.provider == self.home.provider else self._other
-                    built = self._built[target] = meter(make(target), target.provider)
+                    make = self._same if target.provider == self.source.provider else self._other
+                    built = self._built[target] = make_single_attempt(make(target), target.provider)
         return built
 
-    def fit(self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
+    def for_request(self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
         """The model object for one request to ``target``."""
         model = self.get(target)
         return fit_thinking(model, messages, arguments) if target.provider == "anthropic" else model
@@ -126,17 +126,17 @@ class Targets:
         if settings.get("openai_proxy"):  # the transports were made from it
             settings.pop("http_client", None)
             settings.pop("http_async_client", None)
-        if target.model != self.home.model:
+        if target.model != self.source.model:
             settings = _fit(target, settings, _profile(target))
         return _construct(plain_class(model), target, settings)
 
     def _other(self, target: ModelRef) -> Any:
         """The other provider's class, with the settings that mean the same there."""
-        model, home, there = self._model, self.home.provider, target.provider
+        model, source, there = self._model, self.source.provider, target.provider
         settings: dict[str, Any] = {
             name: value for name in ("temperature", "top_p") if (value := getattr(model, name, None)) is not None
         }
-        pairs = ((_TIMEOUT_FIELD[home], _TIMEOUT_FIELD[there]), (_STOP_FIELD[home], _STOP_FIELD[there]))
+        pairs = ((_TIMEOUT_FIELD[source], _TIMEOUT_FIELD[there]), (_STOP_FIELD[source], _STOP_FIELD[there]))
         settings |= {to: value for name, to in pairs if (value := getattr(model, name, None)) is not None}
         if effort := getattr(model, "reasoning_effort", None):
             settings["reasoning_effort"] = effort
@@ -146,7 +146,7 @@ class Targets:
         return _construct(_class_of(there), target, _fit(target, settings, _profile(target)))
 
 
-def _read_home(model: Any, provider: str) -> Home:
+def _read_source(model: Any, provider: str) -> SourceModel:
     name = str(getattr(model, "model_name", None) or model.model)
     body: dict[str, Any] = {"model": name, **(model.model_kwargs or {})}
     body |= {key: value for key in _BODY[provider] if (value := getattr(model, key, None)) is not None}
@@ -159,7 +159,7 @@ def _read_home(model: Any, provider: str) -> Home:
     cap = getattr(model, "max_tokens", None)
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
-    return make_home(provider, name, endpoint, body, next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
+    return make_source(provider, name, endpoint, body, next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
 
 
 _ANTHROPIC_FALLBACK = 4_096

@@ -1,4 +1,4 @@
-"""Extended thinking across models, caps and conversations, so that no request is refused for it.
+"""Extended thinking across models, caps and conversations: no request may be refused because of it.
 
 Anthropic's rules: a thinking budget lies below the output cap; thoughts are signed by the model that had them; with
 thinking on, an assistant turn that a tool still answers must begin with its thoughts (platform.claude.com, "Extended
@@ -16,8 +16,8 @@ _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _LEAST = 1_024
 
 
-def own_thoughts(messages: Sequence[BaseMessage], model: str) -> list[BaseMessage]:
-    """The messages without the thoughts of other models than ``model``. What bears none is passed on as it is."""
+def drop_foreign_reasoning(messages: Sequence[BaseMessage], model: str) -> list[BaseMessage]:
+    """The messages without reasoning blocks of other models than ``model``; unchanged where there are none."""
     return [
         _without_thoughts(message)
         if type(message.content) is list and _thinks_as_another(message, model)  # text alone is no thought
@@ -47,26 +47,26 @@ def _without_thoughts(message: BaseMessage) -> BaseMessage:
     return message.model_copy(update={"content": [block for block in message.content if not _is_thought(block)]})
 
 
-def fit_thinking(model: Any, messages: Sequence[BaseMessage], told: dict[str, Any]) -> Any:
+def fit_thinking(model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[str, Any]) -> Any:
     """The target model, or a copy of it whose thinking fits this request.
 
     Args:
         model: A target; only Anthropic's have ``thinking``.
-        messages: What is sent.
-        told: The arguments that are sent; a ``thinking`` among them is changed in place.
+        messages: The messages to send.
+        call_kwargs: The arguments to send; a ``thinking`` among them is changed in place.
     """
     own = getattr(model, "thinking", None)
-    asked = own if own is not None else told.get("thinking")
+    asked = own if own is not None else call_kwargs.get("thinking")
     if not isinstance(asked, Mapping) or asked.get("type") == "disabled":
         return model
-    fits = _fitted(asked, messages, told.get("max_tokens"))
+    fits = _fitted(asked, messages, call_kwargs.get("max_tokens"))
     if fits is asked:
         return model
-    told.pop("thinking", None)
+    call_kwargs.pop("thinking", None)
     if own is not None:
         return model.model_copy(update={"thinking": fits})
     if fits is not None:
-        told["thinking"] = fits
+        call_kwargs["thinking"] = fits
     return model
 
 

@@ -1,30 +1,31 @@
-"""Usage as LangChain hands it on, to a reading: the provider's own figures where they survived, else LangChain's.
+"""Usage as LangChain reports it, to a reading: the provider's own figures where they survived, else LangChain's.
 
 LangChain's ``usage_metadata`` counts cached tokens inside its input, renames buckets for flex and priority tiers, and
-loses the lifetime of cache writes, the service tier and searches in Anthropic's streams. Target models therefore keep
-the provider's own usage event on the chunk that it became (``metered.py``); where that is missing, what LangChain says
-is converted.
+loses the lifetime of cache writes, the service tier and searches in Anthropic's streams. ModelRef models therefore keep
+the provider's own usage event on the chunk that it became (``single_attempt.py``); where that is missing, LangChain's
+figures are converted.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
-RAW = "llm_cost_raw"
+RAW_USAGE_KEY = "llm_cost_raw"
 """Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
-STAMP = "llm_cost"
-"""What marks an answer as booked, in ``response_metadata``."""
+BOOKED_KEY = "llm_cost"
+"""Where an answer that is booked carries its call, in ``response_metadata``."""
 _TIERS = ("", "flex_", "priority_")
 _FEES = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _IDS = ("msg_", "resp_", "chatcmpl")
 
 
 def read_result(provider: str, result: Any) -> UsageReport:
-    """What a ``ChatResult`` says of its bill."""
+    """The usage of a ``ChatResult``."""
     output, generation = result.llm_output or {}, result.generations[0]
     message = generation.message
     raw = output.get("usage") or output.get("token_usage")
@@ -42,35 +43,35 @@ def read_result(provider: str, result: Any) -> UsageReport:
 
 
 def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = None) -> UsageReport:
-    """What a finished message says of its bill.
+    """The usage of a finished message.
 
     Args:
         provider: Who answered; it decides how long its cache writes live.
         message: An ``AIMessage``, or the sum of its chunks.
         extra: Further metadata, such as ``llm_output``.
     """
-    said = {**(extra or {}), **message.response_metadata}
-    raw = said.get("usage") or said.get("token_usage")
+    metadata = {**(extra or {}), **message.response_metadata}
+    raw = metadata.get("usage") or metadata.get("token_usage")
     usage = message.usage_metadata or {}
     if raw and usage.get("total_cost") != 0:  # an answer in one piece, as the provider counted it
-        model, finish = said.get("model") or said.get("model_name"), said.get("finish_reason")
-        said |= {"usage": raw, "model": model, "content": message.content, "choices": ({"finish_reason": finish},)}
-        return get_provider(provider).read_usage(said)
-    return _reading(provider, usage, said, message.id, _fees(message.content))
+        model, finish = metadata.get("model") or metadata.get("model_name"), metadata.get("finish_reason")
+        metadata |= {"usage": raw, "model": model, "content": message.content, "choices": ({"finish_reason": finish},)}
+        return get_provider(provider).read_usage(metadata)
+    return _reading(provider, usage, metadata, message.id, _fees(message.content))
 
 
 def _reading(
-    provider: str, usage: Mapping[str, Any], said: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
+    provider: str, usage: Mapping[str, Any], metadata: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
 ) -> UsageReport:
     free = usage.get("total_cost") == 0  # LangChain's mark of an answer out of its own cache
     counted = bool(usage.get("input_tokens")) and not free  # a gateway's zeros are no bill: nothing is free to read
-    finish = said.get("finish_reason") or said.get("stop_reason") or _status(said)
+    finish = metadata.get("finish_reason") or metadata.get("stop_reason") or _status(metadata)
     own_id = str(message_id)
     return UsageReport(
-        items=(BilledItem(_tokens(provider, usage, said)),) if counted else (),
-        model=said.get("model_name") or said.get("model"),
-        response_id=said.get("id") or (own_id if own_id.startswith(_IDS) else None),
-        service_tier=said.get("service_tier"),
+        items=(BilledItem(_tokens(provider, usage, metadata)),) if counted else (),
+        model=metadata.get("model_name") or metadata.get("model"),
+        response_id=metadata.get("id") or (own_id if own_id.startswith(_IDS) else None),
+        service_tier=metadata.get("service_tier"),
         complete=counted and finish is not None,
         finish_reason=finish,
         unbilled=free,
@@ -78,13 +79,13 @@ def _reading(
     )
 
 
-def _status(said: Mapping[str, Any]) -> str | None:
-    """The Responses API says how it ended by a status."""
-    incomplete = said.get("incomplete_details")
-    return (incomplete or {}).get("reason") or said.get("status")
+def _status(metadata: Mapping[str, Any]) -> str | None:
+    """How an answer of the Responses API ended: it has a status instead of a finish reason."""
+    incomplete = metadata.get("incomplete_details")
+    return (incomplete or {}).get("reason") or metadata.get("status")
 
 
-def _tokens(provider: str, usage: Mapping[str, Any], said: Mapping[str, Any]) -> TokenUsage:
+def _tokens(provider: str, usage: Mapping[str, Any], metadata: Mapping[str, Any]) -> TokenUsage:
     """LangChain's inclusive counts to disjoint buckets (``cache_creation`` and its split by TTL exclude each other)."""
     inward, outward = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
     read, written = _pick(inward, "cache_read"), _pick(inward, "cache_creation")
@@ -102,7 +103,7 @@ def _tokens(provider: str, usage: Mapping[str, Any], said: Mapping[str, Any]) ->
         reasoning=min(_pick(outward, "reasoning"), output),
         audio_input=audio,
         audio_output=sound,
-        web_searches=(said.get("server_tool_use") or {}).get("web_search_requests") or 0,
+        web_searches=(metadata.get("server_tool_use") or {}).get("web_search_requests") or 0,
     )
 
 
@@ -120,67 +121,50 @@ def _fees(content: Any) -> dict[str, int]:
     return calls
 
 
-class MeteredStream:
-    """The chunks of one attempt on their way to the caller, and the usage that passed by: a ``CallStream``.
+class ChunkObserver:
+    """The usage in the chunks of one attempt, a ``StreamUsageReader``. It marks the first chunk as booked.
 
     Args:
         provider: Who answers.
-        chunks: The open stream of a target model, sync or async.
-        stamp: What the first chunk carries in ``response_metadata["llm_cost"]``.
+        booked: What the first chunk carries under ``BOOKED_KEY``.
     """
 
-    __slots__ = ("_chunks", "_fees", "_id", "_provider", "_raw", "_said", "_stamp", "_usage")
+    __slots__ = ("_booked", "_fees", "_id", "_metadata", "_provider", "_raw", "_usage")
 
-    def __init__(self, provider: str, chunks: Any, stamp: Mapping[str, Any]) -> None:
-        self._provider, self._chunks = provider, chunks
-        self._stamp: Mapping[str, Any] | None = stamp
-        self._raw: Any = None
+    def __init__(self, provider: str, booked: Mapping[str, Any]) -> None:
+        self._provider = provider
+        self._booked: Mapping[str, Any] | None = booked
+        self._raw: StreamUsageReader | None = None
         self._usage: Mapping[str, Any] = {}
-        self._said: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
         self._fees: dict[str, int] = {}
         self._id: object = None
 
-    def __iter__(self) -> Iterator[Any]:
-        for chunk in self._chunks:
-            self._note(chunk)
-            yield chunk
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        async for chunk in self._chunks:
-            self._note(chunk)
-            yield chunk
-
-    def _note(self, chunk: Any) -> None:
+    def feed(self, chunk: Any) -> None:
+        """Take note of a chunk, and take the provider's own event out of it."""
         message = chunk.message
-        said = message.response_metadata
-        if RAW in said:
+        metadata = message.response_metadata
+        if RAW_USAGE_KEY in metadata:
             if self._raw is None:
                 self._raw = get_provider(self._provider).new_stream_reader()
-            self._raw.feed(said.pop(RAW))
+            self._raw.feed(metadata.pop(RAW_USAGE_KEY))
         if message.usage_metadata is not None:
-            self._usage = message.usage_metadata  # cumulative where a server sends it more than once: the last counts
-        if len(said) > 1:
-            self._said.update(said)
+            # cumulative where a server sends it more than once: the last counts
+            self._usage = message.usage_metadata
+        if len(metadata) > 1:
+            self._metadata.update(metadata)
         if chunk.generation_info:
-            self._said.update(chunk.generation_info)
+            self._metadata.update(chunk.generation_info)
         if type(message.content) is list:
             for kind, calls in _fees(message.content).items():
                 self._fees[kind] = self._fees.get(kind, 0) + calls
-        if self._stamp is not None:
-            said[STAMP], self._stamp, self._id = self._stamp, None, message.id
+        if self._booked is not None:
+            metadata[BOOKED_KEY], self._booked, self._id = self._booked, None, message.id
 
     def reading(self) -> UsageReport:
-        """What was seen so far."""
+        """The usage of the chunks so far."""
         if self._raw is not None:
-            reading: UsageReport = self._raw.reading()
+            reading = self._raw.reading()
             if reading.items or not self._usage:
                 return reading
-        return _reading(self._provider, self._usage, self._said, self._id, self._fees)
-
-    def close(self) -> None:
-        """Release the connection."""
-        self._chunks.close()
-
-    async def aclose(self) -> None:
-        """Release the connection."""
-        await self._chunks.aclose()
+        return _reading(self._provider, self._usage, self._metadata, self._id, self._fees)

@@ -36,6 +36,7 @@ class FileBatches:
 
     def observe(self, batches: Batches, path: str, answer: Any) -> Any:
         """Note that a batch ended, or settle the one whose results a file holds."""
+        # raw and streamed responses carry neither attribute, and are left alone
         if (found := _FILE.match(path)) is not None:
             if hasattr(answer, "content"):
                 batches.on_results_read(found[1], batches.read(answer.content))
