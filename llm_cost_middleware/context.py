@@ -60,12 +60,14 @@ def read_context(attributes: object) -> CallContext:
         ConfigurationError: ``attributes`` is no mapping, or a value cannot be used. ``UnknownKeyError`` for a key
             that does not exist.
     """
+    # A copy of the running block: what a call gives wins, and the block stays as it is.
     base = _current.get()
     if not attributes:
         return base
     if not isinstance(attributes, Mapping):
         raise ConfigurationError(f"must be a mapping, not {attributes!r}", key=METADATA_KEY)
     for name in attributes:
+        # Strictly: a misspelt key would leave a call without its budget.
         if name not in _KEYS:
             raise UnknownKeyError(f"{METADATA_KEY}.{name}", _KEYS)
     scopes = [make_scope(kind, str(attributes[kind])) for kind in _SCOPED if attributes.get(kind) is not None]
@@ -75,9 +77,11 @@ def read_context(attributes: object) -> CallContext:
     if site:
         scopes.append(make_scope("site", site))
     scopes += [parse_scope(scope) for scope in _strings(attributes.get("scopes"), "scopes")]
+    # A call has one user, one team, one key: the inner one replaces the outer one. Tags add up.
     kinds = {scope.partition(":")[0] for scope in scopes} - {"tag"}
     kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in scopes)
     item_count = attributes.get("item_count", base.item_count)
+    # Not isinstance: True is an int, and no count.
     if type(item_count) is not int or item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
     max_cost = attributes.get("max_cost")

@@ -9,6 +9,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.usage import TokenUsage
 
 
+# Frozen: observers run one after the other, and none may change what the next one receives.
 @dataclass(frozen=True, slots=True)
 class Event:
     """The common part of every event."""

@@ -92,6 +92,7 @@ class CostPipeline:
         self._runtimes = RuntimePool(
             open_ledger(config.ledger, clock=self.clock, given=ledger), self.clock, owned=ledger is None
         )
+        # Before the first call: a scope without a budget is unlimited.
         for budget in config.budgets:
             self._runtimes.ledger.set_budget(budget)
         self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
@@ -106,6 +107,7 @@ class CostPipeline:
     def _make_flow(self, rng: Random, observers: Sequence[Observer], new_id: Callable[[], str]) -> CallFlow:
         config, clock, catalogue = self.config, self.clock, self.catalogue
         settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
+        # One instance of each: statistics and breakers are of use only where all calls share them.
         decisions = DecisionRecorder(self._runtimes.journal, clock)
         cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
         stages = Stages(
@@ -125,6 +127,7 @@ class CostPipeline:
         Raises:
             ConfigurationError: There is no such file; the message says how to write one.
         """
+        # Two threads may make their first call at once: one ledger, not two.
         with _default_lock:
             if not _default:
                 _default.append(cls(CostConfig.find()))
@@ -183,6 +186,7 @@ class CostPipeline:
         accept: Callable[[CallResult], bool] | None = None,
     ) -> CallOutcome | GovernedStream:
         """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
+        # Here, because a finaliser may not: it can run under any lock.
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
@@ -234,6 +238,7 @@ class CostPipeline:
         """
         route, headroom = self._stages.route, None
         if route.needs_headroom:
+            # The storage would block the event loop; the call itself can wait for it.
             if self._runtimes.blocks and not may_block:
                 return None
             try:
@@ -277,6 +282,7 @@ class CostPipeline:
         Raises:
             LedgerError: It could not be booked.
         """
+        # A host that names an amount has no usage to price it by.
         if isinstance(usage, UsageReport):
             self._clerk.book(usage, target, context, booking_id=id, estimated=estimated)
         else:
@@ -307,6 +313,7 @@ class CostPipeline:
         Raises:
             UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
         """
+        # Refused before anything is sent: an event alone would come too late.
         if self.config.on_ungoverned == "deny":
             raise UnsupportedRequestError(what, advice)
         if self.config.on_ungoverned == "warn":

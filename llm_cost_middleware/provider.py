@@ -33,6 +33,7 @@ class FailureKind(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     REQUEST_TOO_LARGE = "request_too_large"
     CONTENT_POLICY = "content_policy"
+    # 409: the request met another one; it may be sent again as it is.
     CONFLICT = "conflict"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"

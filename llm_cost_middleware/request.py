@@ -17,9 +17,11 @@ from llm_cost_middleware.usage import UsageReport
 Endpoint = Literal["messages", "chat.completions", "responses"]
 Role = Literal["system", "user", "assistant", "tool"]
 PartKind = Literal["text", "image", "document", "audio", "tool_use", "tool_result", "thinking", "other"]
+# Shared as a default, so it must not be writable.
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+# The values of a call are NamedTuples: a dozen are built per call, and a frozen dataclass costs more to build.
 class Part(NamedTuple):
     """One content block, as the provider counts blocks."""
 

@@ -125,6 +125,7 @@ class UsageReport(NamedTuple):
     @property
     def usage(self) -> TokenUsage:
         """All items together: for reports, not for pricing."""
+        # Almost every answer: no sum is built.
         if len(self.items) == 1:
             return self.items[0].usage
         total = TokenUsage()
@@ -145,6 +146,7 @@ def attach_usage(error: BaseException, usage: UsageReport) -> None:
     Called by a host's ``send``; the call is then booked at this usage. An exception that takes no attributes is left
     as it is, and the call is booked at its reservation.
     """
+    # An exception with slots takes no attribute, and must still reach its caller.
     if hasattr(error, "__dict__"):
         vars(error)[_ATTACHED] = usage
 

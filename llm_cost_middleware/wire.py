@@ -31,6 +31,7 @@ def as_mapping(thing: Any) -> Mapping[str, Any]:
     """A small object as a mapping, one level deep, its unknown extra fields included. Anything else is empty."""
     if type(thing) is dict or isinstance(thing, Mapping):
         return thing
+    # Not model_dump: it would copy a whole answer to read three numbers of it.
     fields = getattr(thing, "__dict__", None)
     if not isinstance(fields, dict):
         return EMPTY_MAPPING
@@ -48,6 +49,7 @@ def token_count(value: Any, provider: str, what: str) -> int:
         return value
     if value is None:
         return 0
+    # Some proxies write 12.0.
     if type(value) is float and value.is_integer() and 0 <= value < _BIG:
         return int(value)
     raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
@@ -73,6 +75,7 @@ def parse(raw: str | bytes | bytearray, provider: str) -> Any:
     Raises:
         UnreadableUsageError: It begins like JSON and is not.
     """
+    # Replaced, not refused: a damaged character in a text must not hide the usage behind it.
     body = raw.decode("utf-8", "replace") if isinstance(raw, bytes | bytearray) else raw
     body = body.lstrip("\ufeff \t\r\n")
     if body[:1] not in ("{", "["):
@@ -81,6 +84,7 @@ def parse(raw: str | bytes | bytearray, provider: str) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         lines = _lines(body)
+        # The results of a batch: one JSON object per line.
         if lines is not None:
             return lines
         raise UnreadableUsageError(provider, f"not JSON: {type(error).__name__}") from None
@@ -96,6 +100,7 @@ def _lines(body: str) -> list[Any] | None:
 
 def looks_like_sse(raw: str | bytes | bytearray) -> bool:
     """Whether a text is a stream of server-sent events rather than JSON."""
+    # The beginning is enough, and a stream may be megabytes.
     head = raw[:64].lstrip()
     return (
         head.startswith((b"event:", b"data:", b":", b"id:", b"retry:"))
@@ -123,12 +128,14 @@ class SSEDecoder:
         """The events that ``piece`` completes, parsed. ``[DONE]``, comments and data that is not JSON are dropped."""
         fresh = self._decode(bytes(piece)) if isinstance(piece, bytes | bytearray) else piece
         lines = (self._rest + fresh).split("\n")
+        # The last line may be cut: it waits for the next piece.
         self._rest = lines.pop()
         for line in lines:
             yield from self._line(line.rstrip("\r"))
 
     def flush(self) -> Iterator[Any]:
         """The event that the end of the stream would complete now, if any. Changes nothing."""
+        # On a copy: the stream may still go on.
         twin = SSEDecoder(self._ignored_prefixes)
         twin._data = list(self._data)
         for line in (self._rest.rstrip("\r"), ""):

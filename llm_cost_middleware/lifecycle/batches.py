@@ -37,6 +37,7 @@ def quote_batch(flow: CallFlow, requests: Iterable[CallRequest], providers: froz
     """Quote each request at the model it would be routed to. Nothing is sent, reserved or remembered."""
     models: dict[str, tuple[int, NanoUSD, NanoUSD]] = {}
     for request in requests:
+        # A quote must leave no trace: neither the conversation nor the history may learn from it.
         call = flow.route_dry_run(request, providers)
         quote = flow.stages.price.quote(call, call.target, {})
         calls, bound, expected = models.get(str(quote.target), (0, ZERO, ZERO))

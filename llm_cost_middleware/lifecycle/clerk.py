@@ -41,6 +41,7 @@ class Clerk:
             _log.warning("a call of %s was not booked: %s", target, "; ".join(priced.notes))
             return
         scopes = (*context.scopes, f"provider:{target.provider}", f"model:{target.model}")
+        # A host may fill in counts of its own where the provider sent none: exact prices do not make them exact.
         exact = priced.status == "exact" and not estimated
         self._book(
             Posting(priced.cost_nanousd, "exact" if exact else "estimated", reading, priced),
@@ -75,7 +76,9 @@ class Clerk:
         batch = list(requests)
         quote = quote_batch(self._flow, batch, frozenset((provider,)))
         models = sorted({f"model:{request.model}" for request in batch})
+        # One reservation has one set of scopes: a batch of several models cannot count against the budget of each.
         scopes = (*context.scopes, f"provider:{provider}", *(models if len(models) == 1 else ()))
+        # Drawn, not counted: another process may create a batch at the same moment.
         reservation_id = f"batch.{os.urandom(8).hex()}"
         target = ModelRef(provider, batch[0].model if batch else "")
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)

@@ -80,6 +80,7 @@ def drive(
         finally:
             value = error = None  # the traceback of an error holds this frame: no cycle of references
         try:
+            # Half of all commands, so it is asked first.
             if isinstance(command, LedgerCommand):
                 value = command.apply(runtime.ledger)
             elif isinstance(command, Send):

@@ -37,5 +37,6 @@ def authorize(flow: CallFlow, runtime: Runtime, request: CallRequest) -> Externa
     call = flow.stages.route.keep_for_one_run(flow.route(pinned, None, sent_externally=True))
     steps = flow.start(pinned, prepared=call)
     attempt = drive(steps, runtime, None)
+    # The money is set aside when the first attempt is about to leave.
     assert isinstance(attempt, Attempt)  # noqa: S101 - nothing was sent that could have been answered
     return ExternalCall(steps, runtime, attempt)

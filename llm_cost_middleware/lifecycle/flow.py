@@ -99,6 +99,7 @@ class CallFlow:
             Exception: The error of the last attempt, as the host raised it.
         """
         route = self.stages.route
+        # A host may hand the same call in twice (a retry around it): the second run needs ids of its own.
         if prepared is not None and route.claim(prepared):
             call = prepared
         else:
@@ -144,6 +145,7 @@ class CallFlow:
                     raise
                 cause = error
             else:
+                # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s
                     end = yield HandOffStream(answer, reserved.reservation_id, self.settings.hold_ttl_s, deadline)
@@ -152,6 +154,7 @@ class CallFlow:
                 posting = self.stages.price.posting(reserved, answer.reading)
                 yield from self._settling.post(call, report, reserved, posting, retry_tokens)
                 verdict = self._review(call, report, reserved, answer, results, accept)
+                # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):
                     return verdict.response
                 following = verdict
@@ -168,6 +171,7 @@ class CallFlow:
     ) -> CallResult | ModelRef:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
         route = self.stages.route
+        # Read only where something learns from it: most calls never extract the content of their answer.
         if self.settings.learning and (said := answer.content) is not None:
             report.quality_signals += failures(call.request, said)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):

@@ -42,6 +42,7 @@ class Reserving:
             target = yield from self._wait_for_breaker(call, target, admission)
         if stages.cache.warms_first:
             yield from self._wait_for_cache_write(call, target)
+        # After the waits, which may have chosen another model.
         quote = stages.price.quote(call, target, report.token_counts)
         try:
             return (yield from self._reserve(call, report, quote, number))
@@ -62,6 +63,7 @@ class Reserving:
             admission = health.admit(target, admission)
         if not admission.rejected:
             return target
+        # Only one that is admitted at once: a second queue would add its wait to the first.
         for other in fallbacks_of(call, target) if health.falls_back else ():
             if health.admit(other).action == "admit":
                 return other
@@ -76,6 +78,7 @@ class Reserving:
 
     def _reserve(self, call: RoutedCall, report: CallReport, quote: Quote, number: int) -> Steps[ReservedAttempt]:
         """Set the money of an attempt aside."""
+        # Decided here: the ledger knows no limit of a single call.
         if quote.over_call_limit is not None:
             raise quote.over_call_limit
         report.reservations += 1  # an id once refused stays refused: every try has one of its own
@@ -144,6 +147,8 @@ class Reserving:
             if cheaper in report.tried_targets:
                 continue
             lesser = stages.price.quote(call, cheaper, report.token_counts)
+            # Cheaper by its expected cost is not always cheaper by its bound: another tokenizer, a longer default
+            # answer.
             if lesser.amount_nanousd >= quote.amount_nanousd:
                 continue
             fitting = yield from self._try_reserve(call, report, lesser, number)
@@ -158,6 +163,7 @@ class Reserving:
         self, call: RoutedCall, report: CallReport, quote: Quote, number: int
     ) -> Steps[ReservedAttempt | None]:
         """Try the largest output cap that the budget leaves room for."""
+        # An observer may not take money from calls that are enforced elsewhere, so it looks instead of reserving.
         available = yield from self._available(call.scopes_at(quote.target))
         capped = self._stages.price.cap_to(call, quote, available, report.token_counts)
         if capped is None:

@@ -46,6 +46,7 @@ class RuntimePool:
         """The runtime of the running event loop."""
         if self._shared is not None:
             return self._shared
+        # Connections belong to the event loop that opened them.
         loop = asyncio.get_running_loop()
         with self._lock:
             runtime = self._by_loop.get(loop)

@@ -53,6 +53,7 @@ class Settling:
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
             yield from self.post(call, report, reserved, unconfirmed, retry_tokens)
+        # Never again for this call: not as a fallback, and not as a step down when money is short.
         report.tried_targets.append(target)
         others = fallbacks_of(call, target) if stages.health.falls_back else ()
         decision = stages.health.decide_retry(
@@ -110,12 +111,14 @@ class Settling:
                 usage = reading.usage
             if reading.finish_reason is not None:
                 report.quality_signals = (TRUNCATED,) if reading.truncated else ()
+        # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
             stages.health.succeeded(reserved, retry_tokens)
             stages.route.observe(call, attempt.target, usage)
             if self._settings.calibrated:
                 stages.price.observe(call, attempt.target, usage)
         if reserved.plan is not None:
+            # Also without usage: a planned cache write that nobody can confirm must not count as warm.
             stages.cache.observe_result(call, reserved, usage)
             if usage is not None:
                 stages.decisions.note_cache_trace(report, reserved, usage)

@@ -78,6 +78,7 @@ class StreamSettlement:
             self._due = inf  # the usage is complete, so the call is paid for: do not time it out
         if now < self._renew_at or command.reservation_id is None:
             return None
+        # Half of the time is left for a renewal that fails and is tried again.
         self._renew_at = now + command.hold_ttl_s / 2
         self._due = min(self._renew_at, command.deadline)
         return Extend(command.reservation_id, command.hold_ttl_s)

@@ -27,6 +27,7 @@ class LoggingObserver:
     def on_event(self, event: Event) -> None:
         """Log ``event``."""
         level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
+        # Asked first: describing an event costs more than dropping it.
         if LOGGER.isEnabledFor(level):
             LOGGER.log(level, "%s", describe(event), extra={"llm_cost_event": event})
 

@@ -52,6 +52,7 @@ class OpenTelemetryObserver:
         """Record ``event``."""
         if isinstance(event, Reserved):
             self._open[event.call_id, event.attempt] = event
+            # Attempts that never end, because their stream was lost, must not pile up: the oldest makes room.
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
         elif isinstance(event, Settled):
@@ -98,6 +99,8 @@ class OpenTelemetryObserver:
         error: tuple[str, str] | None = None,
     ) -> None:
         begun = self._open.pop((call_id, attempt), None)
+        # Without a reservation (it did not fit, in observe mode) the start is unknown: an empty span is true, a guess
+        # is not.
         started = begun.at if begun is not None else at
         who = _who(model)
         self._duration.record(max(at - started, 0.0), {**who, **({"error.type": error[0]} if error else {})})

@@ -49,6 +49,7 @@ class CacheStage:
 
     def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[ModelRef, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
+        # A model that cannot be used may have no price to weigh a cache by.
         prices = {c.target: self._prices(c.target, now) for c in candidates if c.unavailable is None}
         with self._lock:
             return self._statistics.affinity(layout, prices, now=now)

@@ -48,6 +48,7 @@ class DecisionRecorder:
         """Write down how a call was routed, and what became of it."""
         now, records, decision = self._clock.now(), report.records, call.decision
         settlement: Settlement | None = None
+        # Without a record nothing was billed: the decision is logged alone.
         if records:
             last = records[-1]
             tokens = last.output_tokens if last.usage else None

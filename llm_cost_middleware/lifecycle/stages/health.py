@@ -65,6 +65,7 @@ class HealthStage:
         """Note that an attempt failed, and decide whether to try again, where and when."""
         now = self._clock.monotonic()
         with self._lock:
+            # First: the decision must see the circuit as this failure leaves it.
             self._state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
             elapsed_s = now - call.started_at
             failed = FailedAttempt(failure, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)

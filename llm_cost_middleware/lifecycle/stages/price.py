@@ -77,9 +77,11 @@ class PriceStage:
             max_tokens = settings.default_max_tokens or limits.default_output
             if request.params:
                 max_tokens += _thinking_budget(request)
+        # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
         input_tokens, exact = token_counts.get(limits.encoding), True
+        # An exact count is better than a calibrated one, so it is asked for first.
         if input_tokens is None and settings.calibrated:
             with self._lock:
                 input_tokens, exact = self._calibration.tokens(target, request), False
@@ -154,6 +156,7 @@ class PriceStage:
         priced = price_usage(
             reading, get_provider(target.provider), self._catalogue, at=self._clock.now(), requested_model=target.model
         )
+        # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
         return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)

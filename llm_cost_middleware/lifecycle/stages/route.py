@@ -86,6 +86,7 @@ class RouteStage:
         conversation = _conversation(request)
         available, share = (None, None) if headroom is None else headroom
         with self._lock:
+            # Chosen under the lock: history and conversation must not change between ranking and remembering.
             last = self._last_target.get(conversation)
 
             context = RoutingContext(
@@ -116,6 +117,8 @@ class RouteStage:
     def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:
         """Note that ``call`` was handed to a host. A call that is dropped unused is forgotten in time."""
         with self._lock:
+            # Ids only: a prepared call may be dropped unused (LangChain answers from its cache), and its prompt with
+            # it.
             self._unclaimed[call.id] = None
             if len(self._unclaimed) > _PREPARED:
                 del self._unclaimed[next(iter(self._unclaimed))]
@@ -143,6 +146,7 @@ class RouteStage:
         if verdict is None:
             return results[-1]
         if len(results) == 1:
+            # The first answer only: later ones are of a stronger model, and no check of a cheap one.
             seconds = self._clock.monotonic() - reserved.started_at
             with self._lock:
                 self._history.observe(
