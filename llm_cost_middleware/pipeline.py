@@ -49,7 +49,7 @@ from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import FEEDBACK
+from llm_cost_middleware.routing.decision_log import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import UsageReport

@@ -83,9 +83,9 @@ DOORS = {
     "_connect('redis://127.0.0.1:1/0', asynchronous=True)",
     "OpenTelemetryObserver()": "from llm_cost_middleware.observers.otel import OpenTelemetryObserver\n"
     "OpenTelemetryObserver()",
-    "tune": "from llm_cost_middleware.routing.fitting import design_of\ndesign_of([])",
-    "tune, its regression": "from llm_cost_middleware.routing.fitting import _ridge\n_ridge()",
-    "labels of parquet": "from llm_cost_middleware.routing.labels import _rows\nimport pathlib\n"
+    "tune": "from llm_cost_middleware.routing.learning.fitting import design_of\ndesign_of([])",
+    "tune, its regression": "from llm_cost_middleware.routing.learning.fitting import _ridge\n_ridge()",
+    "labels of parquet": "from llm_cost_middleware.routing.learning.labels import _rows\nimport pathlib\n"
     "try: next(_rows(pathlib.Path('absent.parquet'), ()))\nexcept FileNotFoundError: pass",
     "progress": "from llm_cost_middleware.patterns.batch import progress_bar\nwith progress_bar(1, show=True): pass",
     "Simulator()": "from llm_cost_middleware.simulator import Simulator\nwith Simulator(): pass",

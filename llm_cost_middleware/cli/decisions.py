@@ -17,11 +17,11 @@ from rich.table import Table
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, as_utc, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
-from llm_cost_middleware.routing.decisions import ENOUGH_FEEDBACK, DecisionLog, Gauge, Logged
-from llm_cost_middleware.routing.outcomes import MEANING
+from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
+from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
-GaugeOption = Annotated[
-    Gauge | None,
+QualityOption = Annotated[
+    QualitySource | None,
     typer.Option("--measure", help="What quality is: what the application said, or that no failure was seen."),
 ]
 
@@ -64,7 +64,7 @@ def decisions(
         out.print("why: llm-cost decisions CALL, or a wider terminal", highlight=False)
 
 
-def _table(found: Sequence[Logged], *, wide: bool) -> Table:
+def _table(found: Sequence[LoggedCall], *, wide: bool) -> Table:
     """Return a table with a row per call; on a narrow terminal without the columns that would be cut."""
     table = Table(title=f"decisions: the last {len(found)}", padding=(0, 1 if wide else 0))
     for name in ("when", "call"):
@@ -98,7 +98,7 @@ def _table(found: Sequence[Logged], *, wide: bool) -> Table:
 @contextmanager
 def open_log(
     log: Path | None, config: Path | None, ledger: str | None, since: float | None = None
-) -> Iterator[Iterator[Logged]]:
+) -> Iterator[Iterator[LoggedCall]]:
     """Yield the decisions for a command: from an exported file, else from the ledger's journal.
 
     Raises:
@@ -115,29 +115,29 @@ def open_log(
         yield DecisionLog(opened.journal).read(since)
 
 
-def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[Logged]:
+def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[LoggedCall]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            entry = Logged.from_json(line)
+            entry = LoggedCall.from_json(line)
         except ConfigurationError as error:
             raise ConfigurationError(str(error), key=f"{log.name} line {number}") from None
         if since is None or entry.decision.at >= since:
             yield entry
 
 
-def measured_by(gauge: Gauge, entries: Sequence[Logged]) -> str:
+def measured_by(source: QualitySource, entries: Sequence[LoggedCall]) -> str:
     """By what quality is measured here, in one sentence."""
-    said = sum(entry.said is not None for entry in entries)
-    if gauge is Gauge.FEEDBACK:
+    said = sum(entry.feedback is not None for entry in entries)
+    if source is QualitySource.FEEDBACK:
         return f"quality is what the application said of {said:,} calls"
-    few = f"; feedback was given on {said:,}, and {ENOUGH_FEEDBACK} are enough to measure by" if said else ""
+    few = f"; feedback was given on {said:,}, and {MIN_FEEDBACK_CALLS} are enough to measure by" if said else ""
     return f"quality is that a finished call shows no visible failure{few}"
 
 
 def _wanted(
-    entry: Logged, call: str | None, site: str | None, model: str | None, policy: str | None, outcome: str | None
+    entry: LoggedCall, call: str | None, site: str | None, model: str | None, policy: str | None, outcome: str | None
 ) -> bool:
     decision = entry.decision
     return (
@@ -149,10 +149,10 @@ def _wanted(
     )
 
 
-def _explain(entry: Logged) -> None:
+def _explain(entry: LoggedCall) -> None:
     out.print(entry.decision.explain(), highlight=False, markup=False)
     for outcome in entry.outcomes:
-        meaning = MEANING.get(outcome.name)
+        meaning = SIGNAL_TEXT.get(outcome.name)
         line = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"
         out.print(line, highlight=False, markup=False)
     features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})

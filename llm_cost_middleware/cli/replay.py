@@ -14,21 +14,21 @@ from rich.progress import track
 from rich.table import Table
 
 from llm_cost_middleware.cli.chart import ChartPoint, chart
-from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
+from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, out
 from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.routing.decisions import Gauge
+from llm_cost_middleware.routing.decision_log import QualitySource
+from llm_cost_middleware.routing.learning.replay import Estimate, ReplayedSite
+from llm_cost_middleware.routing.learning.replay import replay as replay_log
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.replay import Estimate, Replayed
-from llm_cost_middleware.routing.replay import replay as replay_log
 
 
 def replay(
     policy: Annotated[Path, typer.Option("--policy", "-p", help="A configuration whose \\[routing] is to be tried.")],
     log: Annotated[Path | None, typer.Argument(help="An exported log; default: the ledger's own.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a chart of cost and quality by site (SVG).")] = None,
-    measure: GaugeOption = None,
+    measure: QualityOption = None,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
@@ -39,12 +39,12 @@ def replay(
     with open_log(log, config, ledger) as entries:
         # All of it in memory: the measure of quality depends on the whole log, before the first call is replayed.
         logged = list(track(entries, "reading the log", console=err, transient=True))
-    gauge = measure or Gauge.of(logged)
-    rows = replay_log(track(logged, "replaying", console=err, transient=True), tried, gauge)
+    source = measure or QualitySource.of(logged)
+    rows = replay_log(track(logged, "replaying", console=err, transient=True), tried, source)
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
     else:
-        out.print(_table(rows), measured_by(gauge, logged), highlight=False)
+        out.print(_table(rows), measured_by(source, logged), highlight=False)
     if plot is not None:
         plot.write_text(_drawn(rows), encoding="utf-8")
         err.print(f"wrote {plot}")
@@ -67,7 +67,7 @@ def read_routing(path: Path) -> RoutingPolicy:
     )
 
 
-def _table(rows: list[Replayed]) -> Table:
+def _table(rows: list[ReplayedSite]) -> Table:
     table = Table("site", title="replayed: before → after, 95 % intervals")
     for column in ("calls", "moved", "paid", "would be", "saved", "quality", "would be", "guessed"):
         table.add_column(column, justify="right")
@@ -95,7 +95,7 @@ def _quality(estimate: Estimate | None) -> str:
     )
 
 
-def _drawn(rows: list[Replayed]) -> str:
+def _drawn(rows: list[ReplayedSite]) -> str:
     points = []
     for row in rows[:-1] or rows:  # the last row is the total
         if row.quality_before is not None and row.quality_after is not None and row.calls:

@@ -11,16 +11,17 @@ import typer
 from rich.table import Table
 
 from llm_cost_middleware.cli.chart import ChartPoint, chart
-from llm_cost_middleware.cli.decisions import GaugeOption, measured_by, open_log
+from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, load_config, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.decisions import Gauge, Logged
-from llm_cost_middleware.routing.labels import Label, labels_from_log, read_labels
+from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import LearnedPolicy
-from llm_cost_middleware.routing.tuning import Standing, Tuning
-from llm_cost_middleware.routing.tuning import tune as tune_policy
+from llm_cost_middleware.routing.learning.calibration import QualityGuarantee
+from llm_cost_middleware.routing.learning.labels import PairedOutcome, labels_from_log, read_labels
+from llm_cost_middleware.routing.learning.tuning import PolicyScore, TuningResult
+from llm_cost_middleware.routing.learning.tuning import tune as tune_policy
 
 
 def tune(
@@ -39,7 +40,7 @@ def tune(
     output: Annotated[Path, typer.Option("--output", "-o", help="The policy file.")] = Path("llm-cost-policy.json"),
     plot: Annotated[Path | None, typer.Option(help="Write the quality-cost curve (SVG).")] = None,
     log: Annotated[Path | None, typer.Option(help="An exported decision log instead of the ledger's.")] = None,
-    measure: GaugeOption = None,
+    measure: QualityOption = None,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
@@ -57,7 +58,7 @@ def tune(
             labels = _from_log(list(entries), measure, pair)
     with err.status(f"fitting {len(labels):,} labels"):
         found = tune_policy(
-            labels, *pair, current=settings.routing, quality=quality, confidence=confidence, horizon=horizon
+            labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon)
         )
     _show(found)
     if plot is not None and found.calibration is not None:
@@ -91,15 +92,17 @@ def _target(name: str | None, settings: CostConfig, tier: int) -> ModelRef:
     return ModelRef(provider, model)
 
 
-def _from_log(entries: list[Logged], measure: Gauge | None, pair: tuple[ModelRef, ModelRef]) -> list[Label]:
+def _from_log(
+    entries: list[LoggedCall], measure: QualitySource | None, pair: tuple[ModelRef, ModelRef]
+) -> list[PairedOutcome]:
     found = labels_from_log(entries, *pair, measure)
-    err.print(measured_by(found.gauge, entries), highlight=False)
+    err.print(measured_by(found.source, entries), highlight=False)
     for reason, calls in found.left_out.items():
         err.print(f"left out {calls:,} calls: {reason}", highlight=False)
     return found.labels
 
 
-def _show(found: Tuning) -> None:
+def _show(found: TuningResult) -> None:
     calibration = found.calibration
     if calibration is None:
         return
@@ -120,18 +123,18 @@ def _show(found: Tuning) -> None:
                 style="bold" if point is calibration.chosen else None,
             )
     out.print(table)
-    for name, standing in (("configured", found.current), ("tuned", found.tuned)):
-        if standing is not None:
-            out.print(f"{name}: {_standing(standing)}", highlight=False)
+    for name, score in (("configured", found.current), ("tuned", found.tuned)):
+        if score is not None:
+            out.print(f"{name}: {_score_text(score)}", highlight=False)
     if found.saving is not None:
         out.print("saved against the strong model: {:.1%} ({:.1%} to {:.1%})".format(*found.saving), highlight=False)
 
 
-def _standing(at: Standing) -> str:
+def _score_text(at: PolicyScore) -> str:
     return f"{at.quality:.1%} of the strong model's quality (at least {at.quality_low:.1%}), {at.spend:.1%} of its cost"
 
 
-def _curve(found: Tuning) -> str:
+def _curve(found: TuningResult) -> str:
     calibration = found.calibration
     if calibration is None:
         return ""

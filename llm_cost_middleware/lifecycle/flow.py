@@ -24,7 +24,7 @@ from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
-from llm_cost_middleware.routing.outcomes import failures
+from llm_cost_middleware.routing.signals import failure_signals
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class CallFlow:
         route = self.stages.route
         # Read only where something learns from it: most calls never extract the content of their answer.
         if self.settings.learning and (said := answer.content) is not None:
-            report.quality_signals += failures(call.request, said)
+            report.quality_signals += failure_signals(call.request, said)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer
         results.append(answer)

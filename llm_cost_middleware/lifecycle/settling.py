@@ -14,7 +14,7 @@ from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAtt
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.outcomes import PARSE_FAILED, TRUNCATED
+from llm_cost_middleware.routing.signals import PARSE_FAILED, TRUNCATED
 from llm_cost_middleware.usage import attached_usage
 
 _log = logging.getLogger(__name__)

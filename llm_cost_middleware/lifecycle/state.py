@@ -143,6 +143,6 @@ class CallReport:
     spent_nanousd: int = 0
     """The sum of the records."""
     quality_signals: tuple[str, ...] = ()
-    """Failure signals found in the last answered attempt (names from ``routing.outcomes``)."""
+    """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
     escalated: bool = False
     cache_traces: tuple[CacheTrace, ...] = ()

@@ -13,8 +13,10 @@ from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
-from llm_cost_middleware.routing.policy import RoutingPolicy, threshold_tier
+from llm_cost_middleware.retry.decision import FailedAttempt, decide
+from llm_cost_middleware.retry.policy import RetryPolicy
+from llm_cost_middleware.retry.state import RetryState
+from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.system_clock import SystemClock
 
 T = TypeVar("T")
@@ -43,10 +45,8 @@ def select_model(
         return force_model
     tiers = policy.tiers if isinstance(policy, CostConfig) else DEFAULT_TIERS
     rule = policy.routing if isinstance(policy, CostConfig) else policy or RoutingPolicy()
-    tier = threshold_tier(
-        text_length, item_count, text_threshold=rule.text_threshold, item_threshold=rule.item_threshold
-    )
-    return tiers[min(tier, len(tiers) - 1)].models[0].model
+    tier = min(rule.is_large(text_length, item_count), len(tiers) - 1)
+    return tiers[tier].models[0].model
 
 
 def call_with_retry(

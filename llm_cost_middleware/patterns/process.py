@@ -18,7 +18,7 @@ from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.outcomes import AUTOMATIC, PARSE_FAILED
+from llm_cost_middleware.routing.signals import PARSE_FAILED, SIGNAL_SCORES
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
 _PIPELINES = 16
@@ -176,7 +176,7 @@ class PatternCall:
             value = text if parse_result is None else parse_result(answer.response)
         except Exception:
             # The answer is booked already; as a quality signal the failure teaches the router.
-            self.pipeline.feedback(answer.call_id, AUTOMATIC[PARSE_FAILED], name=PARSE_FAILED)
+            self.pipeline.feedback(answer.call_id, SIGNAL_SCORES[PARSE_FAILED], name=PARSE_FAILED)
             raise
         return Result(text, value, answer.response, answer.decision, answer.records[-1])
 

@@ -10,9 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from math import isfinite
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnreadableUsageError
@@ -20,6 +18,7 @@ from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES
 from llm_cost_middleware.retry.request_phase import failed_before_send, failed_while_streaming
+from llm_cost_middleware.retry.response_headers import pick_headers, request_id, retry_after, should_retry
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
 _SUCCESS = range(200, 300)
@@ -27,13 +26,10 @@ _MAX_CHAIN = 8  # a chain may be a cycle; SDK, host and transport together make 
 _SERVER_ERRORS = 500
 _REAL = frozenset({"httpx.HTTPStatusError", "httpx2.HTTPStatusError"})
 """Raised for a status that was received, also where LiteLLM raises a class of its own that derives from it."""
-_HEADERS = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id", "date"})
-_RAW_HEADERS = {name.encode(): name for name in _HEADERS}
 _PROVIDER_BY_PACKAGE = {f"{prefix}{name}": name for name in NAMES for prefix in ("", "langchain_")}
 _TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
 _BREAKS = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT})
 _NO_ERROR = ("", "", "")
-_SHOULD_RETRY = {"true": True, "false": False}
 _JSON = json.JSONDecoder()
 _CODE_IN_TEXT = re.compile(r"\bcode='([a-z_]+)'|^([a-z]+(?:_[a-z]+)+): ")
 """LangChain turns a failed OpenAI response into ``ValueError``: "server_error: …" or "ResponseError(code='…', …)"."""
@@ -79,16 +75,16 @@ def read_response(
     """
     found, answered = _decode(body, provider)
     type_, code, message = get_provider(provider).read_error(found)
-    seen = _pick(headers)
+    picked = pick_headers(headers)
     return FailureFacts(
         provider=provider,
         status=status,
         type=type_,
         code=code,
         message=message,
-        retry_after=_retry_after(seen, now),
-        should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
-        request_id=seen.get("request-id") or seen.get("x-request-id"),
+        retry_after=retry_after(picked, now),
+        should_retry=should_retry(picked),
+        request_id=request_id(picked),
         sent=True,
         answered=status in _SUCCESS and (answered or not (type_ or code)),
     )
@@ -106,7 +102,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
     status: int | None = None
     confirmed = False
     error = _NO_ERROR
-    seen: dict[str, str] = {}
+    picked: dict[str, str] = {}
     streamed = False
     link: BaseException | None = exc
     for _ in range(_MAX_CHAIN):
@@ -117,7 +113,8 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         streamed = streamed or (breaks and failed_while_streaming(link))
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
-        seen = seen or _pick(getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None))
+        headers = getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None)
+        picked = picked or pick_headers(headers)
         found = _error_of(link, provider, attributes=not rewritten)
         if error is _NO_ERROR or ((found[0] or found[1]) and not (error[0] or error[1])):
             error = found
@@ -139,9 +136,9 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         type=error[0],
         code=error[1],
         message=error[2],
-        retry_after=_retry_after(seen, now, exc),
-        should_retry=_SHOULD_RETRY.get(seen.get("x-should-retry", "").strip().lower()),
-        request_id=seen.get("request-id") or seen.get("x-request-id"),
+        retry_after=retry_after(picked, now, exc),
+        should_retry=should_retry(picked),
+        request_id=request_id(picked),
         exception_names=names,
         sent=True if status is not None else False if failed_before_send(exc) else _sent(names),
         answered=streamed or _answered(names, status),
@@ -250,50 +247,6 @@ def _decode(body: Any, provider: str) -> tuple[Any, bool]:
     if parsed is not None:
         return parsed, False
     return (body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")), False
-
-
-def _pick(headers: Any) -> dict[str, str]:
-    """Return the headers that matter, by lower-case name."""
-    if headers is None:
-        return {}
-    raw = getattr(headers, "raw", None)
-    if isinstance(raw, list):  # httpx: looking each name up costs more than one pass over the bytes
-        return {name: value.decode("latin-1") for key, value in raw if (name := _RAW_HEADERS.get(key.lower()))}
-    if not isinstance(headers, Mapping):
-        return {}
-    return {name: str(value) for key, value in headers.items() if (name := str(key).lower()) in _HEADERS}
-
-
-def _retry_after(seen: Mapping[str, str], now: float | None, exc: BaseException | None = None) -> float | None:
-    """Return seconds to wait: from ``retry-after-ms``, ``retry-after`` (seconds or a date), or a router's cooldown."""
-    if (milliseconds := _number(seen.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    value = seen.get("retry-after")
-    if value is None:
-        own = getattr(exc, "retry_after", None) or getattr(exc, "cooldown_time", None)
-        return _number(own)
-    if (seconds := _number(value)) is not None:
-        return seconds
-    until = _date(value)
-    since = _date(seen.get("date")) or now  # the answer's own date: the two clocks may differ
-    return None if until is None or since is None else max(until - since, 0.0)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if isfinite(number) and number >= 0 else None
-
-
-def _date(value: str | None) -> float | None:
-    if not value:
-        return None
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 @lru_cache(maxsize=1024)

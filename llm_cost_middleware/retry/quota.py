@@ -10,7 +10,7 @@ from __future__ import annotations
 from llm_cost_middleware.provider import FailureKind
 
 CAPACITY = 500
-TRANSIENT_COST = 14  # dearer: a target that is down gains nothing from being asked again
+TRANSIENT_COST = 14  # more: a target that is down gains nothing from being asked again
 THROTTLED_COST = 5
 SUCCESS_REFUND = 1
 THROTTLED = frozenset({FailureKind.RATE_LIMITED})

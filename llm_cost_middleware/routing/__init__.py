@@ -1,4 +1,5 @@
-"""Model selection: features → call site → policy → tier → the cheapest eligible model of it, with its reasons.
+"""Model selection: features → call site → policy → tier → its cheapest eligible model, with the reasons.
 
-Pure: the caller hands in what it knows (prices, what is available, what a warm cache is worth, random numbers, now).
+Pure: prices, availability, cache savings, randomness and time are arguments. Policies are learned in ``learning``,
+which nothing here imports.
 """

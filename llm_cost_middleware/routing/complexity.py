@@ -1,7 +1,8 @@
-"""From a text to numbers that a linear model can weigh: hashed word n-grams, and the shape of the text.
+"""Text features for the linear model: hashed word n-grams and text statistics.
 
-No weights are shipped: what makes a prompt hard for one pair of models in one application says nothing of another
-(nothing transferred between public benchmarks). They are learned from an application's own outcomes; see ``learned``.
+No weights are shipped: what makes a prompt hard for one pair of models in one application does not transfer (models
+trained on one public benchmark and tested on another averaged an APGR of 0.51, where 0.5 is chance). They are learned
+from an application's own outcomes; see ``learned``.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from itertools import pairwise
 from math import log1p
 from zlib import crc32
 
-GRAM_BITS = 18
-"""Buckets of the hashed n-grams, as a power of two."""
+# N-grams and not sentence embeddings: those add 0.01 of APGR at a hundred times the time.
 
-_HEAD, _TAIL = 2_000, 1_000  # a task is stated at the start or the end; the middle of a long prompt is its material
+NGRAM_BITS = 18
+"""Binary logarithm of the number of n-gram buckets."""
+
+_HEAD, _TAIL = 2_000, 1_000  # characters; a task is stated at the start or the end of a prompt, material lies between
 _TOKEN = re.compile(rb"[a-z_\x80-\xff]+|[0-9]+|[^\sa-z0-9_\x80-\xff]")  # words, numbers, single signs
-_MASK = (1 << GRAM_BITS) - 1
-_MIX = 0x9E3779B1  # so that the pair "a b" and the word "ab" differ
+_MASK = (1 << NGRAM_BITS) - 1
+_MIX = 0x9E3779B1  # Knuth's multiplicative hash, so that the pair "a b" and the word "ab" differ
 
-SHAPE = (
+STAT_NAMES = (
     "length",
     "words",
     "lines",
@@ -33,18 +36,18 @@ SHAPE = (
     "capitals",
     "foreign",
 )
-"""The names of what ``shape`` returns, in order."""
+"""Names of the statistics that ``text_stats`` returns, in order; keys of policy files."""
 
 
-def clip(text: str) -> str:
-    """The part of a text that is looked at: all of it up to 3,000 characters, else its first 2,000 and last 1,000."""
+def head_and_tail(text: str) -> str:
+    """Return the part of a text that is read: all of it up to 3,000 characters, else its first 2,000 and last 1,000."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
 
 
-def grams(text: str) -> Counter[int]:
-    """How often each bucket occurs in a clipped text: words, numbers, signs, and pairs of neighbours.
+def ngram_hashes(text: str) -> Counter[int]:
+    """Count the buckets of a text: words, numbers, signs, and pairs of neighbours.
 
-    One-way, but no secret: whoever has a word list can look up which words were used, not in which order.
+    The hashes are unsalted, so common words can be recovered with a dictionary, though not their order.
     """
     hashes = [crc32(token) for token in _TOKEN.findall(text.lower().encode("utf-8", "replace"))]
     buckets = [h & _MASK for h in hashes]
@@ -52,8 +55,8 @@ def grams(text: str) -> Counter[int]:
     return Counter(buckets)
 
 
-def shape(text: str) -> tuple[float, ...]:
-    """The shape of a clipped text: logarithms of a few counts, in the order of ``SHAPE``."""
+def text_stats(text: str) -> tuple[float, ...]:
+    """Return logarithms of a few counts of a text, in the order of ``STAT_NAMES``."""
     count = text.count
     size = len(text)
     return (
@@ -66,6 +69,7 @@ def shape(text: str) -> tuple[float, ...]:
         log1p(count("\\") + count("$")),
         log1p(count(";") + count("`") + count("_")),
         log1p(count("?")),
+        # A to J only. Weights in policy files belong to exactly this count: counting A to Z needs a new file format.
         log1p(sum(map(count, "ABCDEFGHIJ"))),
         0.0 if text.isascii() else log1p(len(text.encode("utf-8", "replace")) - size),
     )

@@ -1,30 +1,33 @@
-"""A routing decision as a value: what was chosen, what was not and why, replayable from its one line in the log."""
+"""A routing decision as a value: the chosen model, the others and the reasons; replayable from its line in the log."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.features import Features
 
+AcceptBy = Literal["check", "schema", "agreement"]
+"""How a cheap answer of a cascade is accepted."""
+
+# Version of a decision's line. Lines of older versions stay readable: a missing field has a default.
 FORMAT = 1
-"""The version of a decision's line. Lines of older versions stay readable: what they lack has a default."""
 
 
-class Considered(NamedTuple):
-    """One model that was considered for a call."""
+class EvaluatedCandidate(NamedTuple):
+    """One model with its expected cost for a call, and the reason against it."""
 
     target: ModelRef
     tier: int
     expected_nanousd: NanoUSD | None
-    """What this call would be expected to cost there, a warm cache counted; ``None`` where it is not known."""
+    """Expected cost of this call there, a warm cache counted; ``None`` where unknown."""
     rejected: str = ""
-    """Why it may not take the call; empty where it may."""
-    warm_nanousd: NanoUSD = NanoUSD(0)
-    """What a warm cache there is expected to save."""
+    """Reason why it may not take the call; empty where it may."""
+    cache_saving_nanousd: NanoUSD = NanoUSD(0)
+    """Expected saving of a warm cache there."""
 
 
 class RoutingDecision(NamedTuple):
@@ -44,45 +47,45 @@ class RoutingDecision(NamedTuple):
     reason: str
     score: float | None
     propensity: float
-    """How likely this tier was to be chosen, for off-policy estimates: 1 without exploration."""
+    """Probability with which this tier was chosen, for off-policy estimates; 1 without exploration."""
     site: str
     requested: str
-    """The model that the caller named."""
+    """Model that the caller named."""
     features: Features
-    candidates: tuple[Considered, ...] = ()
-    grams: tuple[int, ...] = ()
-    """Hashed n-grams of the working text, repeated as often as they occur: only where learning is on."""
-    shape: tuple[float, ...] = ()
-    """The shape of the working text (``complexity.SHAPE``): only where learning is on."""
+    candidates: tuple[EvaluatedCandidate, ...] = ()
+    ngrams: tuple[int, ...] = ()
+    """Hashed n-grams of the last user text, repeated as often as they occur; only where learning is on."""
+    text_stats: tuple[float, ...] = ()
+    """Statistics of the last user text (``complexity.STAT_NAMES``); only where learning is on."""
 
     @property
     def expected_nanousd(self) -> NanoUSD | None:
-        """What the call is expected to cost at the chosen model; ``None`` where it is not known."""
+        """Expected cost of the call at the chosen model; ``None`` where unknown."""
         return next((c.expected_nanousd for c in self.candidates if c.target == self.target), None)
 
     @property
-    def eligible(self) -> tuple[Considered, ...]:
+    def eligible(self) -> tuple[EvaluatedCandidate, ...]:
         """The models that may take the call."""
         return tuple(candidate for candidate in self.candidates if not candidate.rejected)
 
     def explain(self) -> str:
         """The decision in one sentence."""
-        told = f"{self.target} ({self.tier_name}): {self.reason}"
+        text = f"{self.target} ({self.tier_name}): {self.reason}"
         cost = self.expected_nanousd
         if cost is not None:
             peers = [
                 c.expected_nanousd for c in self.eligible if c.tier == self.tier and c.expected_nanousd is not None
             ]
             cheapest = f", cheapest of {len(peers)} in its tier" if len(peers) > 1 and cost <= min(peers) else ""
-            told += f"; about {cost} expected{cheapest}"
+            text += f"; about {cost} expected{cheapest}"
         rejected = [f"{c.target} ({c.rejected})" for c in self.candidates if c.rejected]
-        return f"{told}; not {', '.join(rejected)}." if rejected else f"{told}."
+        return f"{text}; not {', '.join(rejected)}." if rejected else f"{text}."
 
     def to_json(self) -> str:
         """The decision as one line of JSON."""
         return json.dumps(
             {
-                "v": FORMAT,
+                "v": FORMAT,  # keys are short and kept over renames: logs outlive the code that wrote them
                 "id": self.call_id,
                 "at": self.at,
                 "target": list(self.target),
@@ -97,10 +100,10 @@ class RoutingDecision(NamedTuple):
                 "requested": self.requested,
                 "features": self.features._asdict(),
                 "candidates": [
-                    [*c.target, c.tier, c.expected_nanousd, c.rejected, c.warm_nanousd] for c in self.candidates
+                    [*c.target, c.tier, c.expected_nanousd, c.rejected, c.cache_saving_nanousd] for c in self.candidates
                 ],
-                "grams": self.grams,
-                "shape": self.shape,
+                "grams": self.ngrams,
+                "shape": self.text_stats,
             },
             ensure_ascii=False,
             separators=(",", ":"),
@@ -142,15 +145,15 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
         site=data.get("site", ""),
         requested=data.get("requested", ""),
         features=Features(**{**_UNKNOWN, **known, "needs": tuple(known.get("needs", ()))}),
-        candidates=tuple(_considered(*entry) for entry in data.get("candidates", ())),
-        grams=tuple(data.get("grams", ())),
-        shape=tuple(data.get("shape", ())),
+        candidates=tuple(_evaluated(*entry) for entry in data.get("candidates", ())),
+        ngrams=tuple(data.get("grams", ())),
+        text_stats=tuple(data.get("shape", ())),
     )
 
 
-def _considered(
+def _evaluated(
     provider: str, model: str, tier: int, expected: int | None, rejected: str = "", warm: int = 0, *_: object
-) -> Considered:
-    return Considered(
+) -> EvaluatedCandidate:
+    return EvaluatedCandidate(
         ModelRef(provider, model), tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm)
     )

@@ -1,4 +1,4 @@
-"""What stands in the way of a model taking a call, and what the call would be expected to cost there."""
+"""Eligibility of models for a call, and the expected cost of the call at each."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD, ceil_picousd
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.routing.decision import Considered
+from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
 DEFAULT_OUTPUT = 512
-"""Output tokens expected of a call at a site without history. The same for every model, so it ranks them by price."""
+"""Output tokens expected at a site without history. The same for every model, so that their prices rank them."""
 
 
 class Candidate(NamedTuple):
-    """A model that may be routed to, with its prices of the day. Built once for a configuration and a date."""
+    """A configured model with its prices of the day. Built once per configuration and date."""
 
     target: ModelRef
     tier: int
     input_picousd: int
-    """Pico-dollars an uncached input token."""
+    """Pico-dollars per uncached input token."""
     output_picousd: int
     context_window: int | None
     max_output: int | None
     capabilities: frozenset[str]
     """Of ``tools``, ``images``, ``documents``, ``audio``, ``schema``."""
     unavailable: str | None = None
-    """Why it cannot be used at all (no key, no price); ``None`` where it can."""
+    """Reason why it cannot be used at all (no key, no price); ``None`` where it can."""
 
 
-def consider(
+def evaluate_candidates(
     candidates: Iterable[Candidate],
     policy: RoutingPolicy,
     request: CallRequest,
@@ -40,26 +40,24 @@ def consider(
     n_tiers: int,
     affinity: Mapping[ModelRef, int],
     outputs: Outputs,
-) -> list[Considered]:
-    """Every candidate with what this call would be expected to cost there, and why it may not take it."""
-    considered = []
+) -> list[EvaluatedCandidate]:
+    """Return every candidate with the expected cost of this call there, and the reason against it."""
+    evaluated = []
     elsewhere = outputs.get(None)
     for candidate in candidates:
         target = candidate.target
         known = outputs.get(target, elsewhere)
-        cold = cold_cost(candidate, features, request, DEFAULT_OUTPUT if known is None else round(known.value))
+        cold = uncached_cost(candidate, features, request, DEFAULT_OUTPUT if known is None else round(known.value))
         rejected = _rejection(candidate, policy, request, features, n_tiers)
-        warm = min(cold, affinity.get(target, 0)) if affinity else 0
-        if warm:
-            entry = Considered(target, candidate.tier, NanoUSD(cold - warm), rejected, NanoUSD(warm))
-        else:
-            entry = Considered(target, candidate.tier, cold, rejected)
-        considered.append(entry)
-    return considered
+        entry = EvaluatedCandidate(target, candidate.tier, cold, rejected)
+        if affinity and (saving := min(cold, affinity.get(target, 0))):
+            entry = entry._replace(expected_nanousd=NanoUSD(cold - saving), cache_saving_nanousd=NanoUSD(saving))
+        evaluated.append(entry)
+    return evaluated
 
 
-def cold_cost(candidate: Candidate, features: Features, request: CallRequest, output: int) -> NanoUSD:
-    """What a call would cost without a warm cache, given the length of its answer, which its caps may shorten."""
+def uncached_cost(candidate: Candidate, features: Features, request: CallRequest, output: int) -> NanoUSD:
+    """Return the cost of a call without a warm cache, for ``output`` tokens or what its caps leave of them."""
     if request.max_tokens is not None and request.max_tokens < output:
         output = request.max_tokens
     if candidate.max_output is not None and candidate.max_output < output:
@@ -71,7 +69,7 @@ def cold_cost(candidate: Candidate, features: Features, request: CallRequest, ou
 def _rejection(  # noqa: C901 - a list of reasons
     candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
 ) -> str:
-    """Why a candidate may not take the call; empty where it may."""
+    """Return the reason why a candidate may not take the call; empty where it may."""
     if candidate.unavailable is not None:
         return candidate.unavailable or "unavailable"
     if policy.floor is not None and candidate.tier < min(policy.floor, n_tiers - 1):
@@ -81,7 +79,7 @@ def _rejection(  # noqa: C901 - a list of reasons
     for need in features.needs:
         if need not in candidate.capabilities:
             return f"cannot take {need}"
-    if candidate.target.provider != request.provider:
+    if candidate.target.provider != request.provider:  # what only the other provider holds or runs cannot be moved
         if request.has_server_side_context:
             return f"the request refers to context stored at {request.provider}"
         if request.server_tools:

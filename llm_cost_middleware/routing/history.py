@@ -1,4 +1,4 @@
-"""What the calls of a site have produced so far: the basis of what the next call is expected to cost."""
+"""History of call sites: output lengths, latencies and acceptance, from which the next call's cost is expected."""
 
 from __future__ import annotations
 
@@ -9,39 +9,35 @@ from types import MappingProxyType
 
 from llm_cost_middleware.request import ModelRef
 
-_MEMORY = 0.1
-"""The weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear
-in tokens, so its expectation needs the expected number."""
-
-_ENOUGH = 5
-"""Calls from which a spread can be told."""
-
-_TARGETS = 64
-"""Models remembered at a site: callers may name any."""
+# Weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear in
+# tokens, so its expectation needs the expected number.
+_SMOOTHING = 0.1
+_MIN_CALLS = 5  # a deviation of fewer is mostly chance
+_TARGETS = 64  # models remembered per site: callers may name any
 
 
 class Mean:
-    """A running mean that forgets old values slowly."""
+    """Running mean that forgets old values slowly (exponential smoothing)."""
 
     __slots__ = ("calls", "value")
 
     def __init__(self) -> None:
         self.calls, self.value = 0, 0.0
 
-    def note(self, value: float) -> None:
-        """Take one value more into it."""
+    def add(self, value: float) -> None:
+        """Add a value."""
         self.calls = calls = self.calls + 1
-        self.value += (value - self.value) * (1 / calls if calls * _MEMORY < 1 else _MEMORY)
+        self.value += (value - self.value) * (1 / calls if calls * _SMOOTHING < 1 else _SMOOTHING)
 
 
 Outputs = Mapping[ModelRef | None, Mean]
-"""Output tokens by model; under ``None`` those of all models together."""
+"""Mean output tokens by model; under ``None`` that of all models together."""
 
 NO_OUTPUTS: Outputs = MappingProxyType({})
 
 
 class _Site:
-    """What is known of one call site."""
+    """Means of one call site."""
 
     __slots__ = ("accepted", "outputs", "seconds", "squared")
 
@@ -71,7 +67,7 @@ class SiteHistory:
         seconds: float | None = None,
         accepted: bool | None = None,
     ) -> None:
-        """Take note of a settled call: what it produced, how long it took, whether a check accepted its answer."""
+        """Record a settled call: its output tokens, its duration, whether a check accepted its answer."""
         known = self._sites.get(site)
         if known is None:
             known = self._sites[site] = _Site()
@@ -84,18 +80,18 @@ class SiteHistory:
             if len(outputs) > _TARGETS and target not in outputs:
                 for other in [other for other in outputs if other is not None]:
                     del outputs[other]
-            outputs[target].note(output_tokens)
-            outputs[None].note(output_tokens)
-            known.squared.note(output_tokens * output_tokens)
+            outputs[target].add(output_tokens)
+            outputs[None].add(output_tokens)
+            known.squared.add(output_tokens * output_tokens)
         if seconds is not None:
             if len(known.seconds) > _TARGETS:
                 known.seconds.clear()
-            known.seconds[target].note(seconds)
+            known.seconds[target].add(seconds)
         if accepted is not None:
-            known.accepted.note(accepted)
+            known.accepted.add(accepted)
 
     def outputs(self, site: str) -> Outputs:
-        """Output tokens expected of each model at this site; empty where nothing is known.
+        """Return the mean output tokens of each model at this site; empty for an unknown site.
 
         Models of a site answer the same task: for a model without calls, the mean of all is a better guess than a
         constant.
@@ -104,20 +100,20 @@ class SiteHistory:
         return known.outputs if known is not None else NO_OUTPUTS
 
     def least_output(self, site: str) -> float:
-        """Output tokens that nearly every call of this site exceeds: two deviations below the mean, 0 where unknown."""
+        """Return output tokens that nearly every call exceeds: two deviations below the mean, 0 where unknown."""
         known = self._sites.get(site)
-        if known is None or known.squared.calls < _ENOUGH:
+        if known is None or known.squared.calls < _MIN_CALLS:
             return 0.0
         mean = known.outputs[None].value
         return max(0.0, mean - 2 * sqrt(max(0.0, known.squared.value - mean * mean)))
 
     def expected_seconds(self, site: str, target: ModelRef) -> float | None:
-        """How long this model takes at this site; ``None`` where nothing is known."""
+        """Return the mean duration of a call to this model at this site; ``None`` where unknown."""
         known = self._sites.get(site)
         seconds = known.seconds.get(target) if known else None
         return seconds.value if seconds else None
 
     def acceptance(self, site: str) -> tuple[float, int]:
-        """The share of cheap answers that were accepted at this site, and of how many it was seen."""
+        """Return the share of cheap answers that were accepted at this site, and the number of calls it rests on."""
         known = self._sites.get(site)
         return (known.accepted.value, known.accepted.calls) if known else (0.0, 0)

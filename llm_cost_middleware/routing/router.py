@@ -1,4 +1,4 @@
-"""From a policy's tier to a model: the cheapest that may take the call, by what this call is expected to cost there."""
+"""Routing of one call: from the tier that a policy chooses to the model with the least expected cost in it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.routing.cascade import pays
-from llm_cost_middleware.routing.complexity import clip, grams, shape
-from llm_cost_middleware.routing.decision import Considered, RoutingDecision
-from llm_cost_middleware.routing.eligibility import Candidate, cold_cost, consider
-from llm_cost_middleware.routing.features import Features, working_text
+from llm_cost_middleware.routing.cascade import is_worthwhile
+from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
+from llm_cost_middleware.routing.eligibility import Candidate, evaluate_candidates, uncached_cost
+from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.history import NO_OUTPUTS, SiteHistory
-from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
+from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
+from llm_cost_middleware.routing.selection import TierChoice, select_tier
 from llm_cost_middleware.routing.sites import call_site
 
 NO_AFFINITY: Mapping[ModelRef, int] = {}
@@ -66,6 +67,7 @@ def decide(
     """
     site = call_site(request)
     given = PolicyInput(features, request, site, context.budget_left, context.now)
+    # forced and pinned models are not checked: the caller may know a model that the configuration does not
     forced = _forced(request, candidates)
     if forced is not None:
         choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
@@ -76,13 +78,13 @@ def decide(
         return _decision(policy, choice, pinned, (), given, context)
 
     history, sticky = context.history, context.sticky
-    own = policy.at(site)
+    own = policy.for_site(site)
     n_tiers = 1 + max([candidate.tier for candidate in candidates], default=0)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    considered = consider(candidates, own, request, features, n_tiers, context.affinity, outputs)
-    eligible = [c for c in considered if not c.rejected]
+    evaluated = evaluate_candidates(candidates, own, request, features, n_tiers, context.affinity, outputs)
+    eligible = [c for c in evaluated if not c.rejected]
     if not eligible:
-        raise NoEligibleModelError({str(c.target): c.rejected for c in considered})
+        raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
     # a random model inside a conversation would throw its warm cache away
     choice = select_tier(own, given, n_tiers, context.rng if sticky is None else None)
     if own.kind == "cascade":
@@ -98,25 +100,25 @@ def decide(
         else:
             least = round(history.least_output(site)) if history else 0
             at_least = [
-                cold_cost(next(c for c in candidates if c.target == considered.target), features, request, least)
-                for considered in (current, chosen)
+                uncached_cost(next(c for c in candidates if c.target == compared.target), features, request, least)
+                for compared in (current, chosen)
             ]
-            chosen, told = _stay_or_switch(chosen, current, NanoUSD(at_least[0] - at_least[1]))
-            reason += told
+            chosen, explanation = _stay_or_switch(chosen, current, NanoUSD(at_least[0] - at_least[1]))
+            reason += explanation
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)
-    return _decision(own, choice, chosen.target, tuple(considered), given, context)
+    return _decision(own, choice, chosen.target, tuple(evaluated), given, context)
 
 
 def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
-    """The other models that may take the call, best first, for when the chosen one fails.
+    """Return the other models that may take the call, best first, for when the chosen one fails.
 
-    The same tier before a stronger before a weaker one; inside a tier another provider first (an outage is a
-    provider's), then by expected cost. Empty for a forced or pinned model.
+    The same tier before a stronger before a weaker one; inside a tier another provider first, because most outages
+    are a provider's, then by expected cost. Empty for a forced or pinned model.
     """
     provider, tier = decision.target.provider, decision.tier
 
-    def order(c: Considered) -> tuple[int, int, bool, int]:
+    def order(c: EvaluatedCandidate) -> tuple[bool, int, bool, int]:
         return c.tier < tier, abs(c.tier - tier), c.target.provider == provider, c.expected_nanousd or 0
 
     others = sorted((c for c in decision.eligible if c.target != decision.target), key=order)
@@ -124,7 +126,7 @@ def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
 
 
 def downgrade(decision: RoutingDecision) -> tuple[ModelRef, ...]:
-    """The cheaper models that may take the call, for when the budget does not fit the chosen one: strongest first."""
+    """Return the cheaper models that may take the call where the budget cannot pay the chosen one, strongest first."""
     spent = decision.expected_nanousd
     if spent is None:
         return ()
@@ -142,69 +144,68 @@ def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef |
     if not name:
         return None
     provider, slash, model = name.partition("/")
-    if slash and provider in NAMES:
+    if slash and provider in NAMES:  # other slashes are part of a model's name
         return ModelRef(provider, model)
     known = next((c.target for c in candidates if c.target.model == name), None)
     return known or ModelRef(provider_of(name) or request.provider, name)
 
 
-def _cheapest(eligible: Sequence[Considered], tier: int, available: NanoUSD | None) -> Considered:
-    """The cheapest of a tier; where it is empty of the next stronger, then of the next weaker.
-
-    What the budget cannot pay counts only where something else fits: otherwise the ledger refuses, with its figures.
-    """
+def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int, available: NanoUSD | None) -> EvaluatedCandidate:
+    """Return the cheapest of a tier; where it is empty of the next stronger, then of the next weaker."""
     if available is not None:
+        # where nothing fits the budget, the ledger refuses the call with its figures
         eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
-    best: Considered | None = None
-    for c in eligible:  # the configured order decides between equals
-        if c.tier == tier and (best is None or (c.expected_nanousd or 0) < (best.expected_nanousd or 0)):
-            best = c
-    if best is not None:
-        return best
-
-    def order(c: Considered) -> tuple[bool, int, int]:
-        return c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0
-
-    return min(eligible, key=order)  # stable, likewise
+    # min() keeps the configured order between equals
+    if of_tier := [c for c in eligible if c.tier == tier]:
+        return min(of_tier, key=lambda c: c.expected_nanousd or 0)
+    return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 
 def _cascade_or_direct(
     policy: RoutingPolicy,
     choice: TierChoice,
-    eligible: Sequence[Considered],
+    eligible: Sequence[EvaluatedCandidate],
     site: str,
     history: SiteHistory | None,
 ) -> TierChoice:
-    """A cascade only where it is expected to pay at this site; else the stronger tier at once."""
+    """Choose a cascade only where it is expected to cost less at this site; else the stronger tier at once."""
     cheap = sorted((c for c in eligible if c.tier == choice.tier), key=lambda c: c.expected_nanousd or 0)
     strong = min(
         (c for c in eligible if c.tier > choice.tier), key=lambda c: (c.tier, c.expected_nanousd), default=None
     )
     asked = cheap[: 2 if policy.accept == "agreement" else 1]
-    if strong is None or not asked or choice.propensity < 1:
+    if strong is None or not asked or choice.propensity < 1:  # an explored tier must stay the one that was drawn
         return choice
     accepted, seen = history.acceptance(site) if history else (0.0, 0)
     seconds = [history.expected_seconds(site, c.target) or 0.0 for c in asked] if history else []
-    worth, saving = pays(
+    worth, saving = is_worthwhile(
         sum(c.expected_nanousd or 0 for c in asked), strong.expected_nanousd or 0, accepted, seen,
         extra_seconds=sum(seconds), second_nanousd=ceil_nanousd(policy.wait_usd_s),
     )  # fmt: skip
     if worth:
         return choice._replace(reason=f"{choice.reason}: expected to save {saving} a call")
-    told = f"asking a cheap model first does not pay at {site}: {accepted:.0%} of {seen} accepted, {saving} a call"
-    return choice._replace(tier=strong.tier, reason=told)
+    reason = f"asking a cheap model first does not pay at {site}: {accepted:.0%} of {seen} accepted, {saving} a call"
+    return choice._replace(tier=strong.tier, reason=reason)
 
 
-def _stay_or_switch(best: Considered, current: Considered, short_saving: NanoUSD) -> tuple[Considered, str]:
-    """Inside a conversation the model changes only when the switch saves more than the warm cache it throws away.
+def _stay_or_switch(
+    best: EvaluatedCandidate, current: EvaluatedCandidate, short_saving: NanoUSD
+) -> tuple[EvaluatedCandidate, str]:
+    """Change the model inside a conversation only when that saves more than the warm cache it discards.
 
-    What it saves must not hang on a long answer: it is the smaller of what is expected and ``short_saving``, what is
-    saved where the answer is as short as this site's answers come.
+    Args:
+        best: The model that routing would choose now.
+        current: The conversation's model.
+        short_saving: Nano-dollars saved where the answer is as short as nearly all of this site's answers.
+
+    Returns:
+        The model to use, and the reason as a clause. The saving counted is the smaller of the expected one and
+        ``short_saving``, because a long answer that does not come would turn the switch into a loss.
     """
-    here = (current.expected_nanousd or 0) + current.warm_nanousd
-    there = (best.expected_nanousd or 0) + best.warm_nanousd
+    here = (current.expected_nanousd or 0) + current.cache_saving_nanousd
+    there = (best.expected_nanousd or 0) + best.cache_saving_nanousd
     saved = NanoUSD(min(here - there, short_saving))
-    lost = NanoUSD(current.warm_nanousd - best.warm_nanousd)
+    lost = NanoUSD(current.cache_saving_nanousd - best.cache_saving_nanousd)
     if saved > lost and saved > 0:
         return best, f"; leaves {current.target}: the switch saves {saved} and loses a warm cache worth {lost}"
     why = f"a switch to {best.target} saves {saved if saved > 0 else 'nothing'}"
@@ -215,12 +216,12 @@ def _decision(
     policy: RoutingPolicy,
     choice: TierChoice,
     target: ModelRef,
-    considered: tuple[Considered, ...],
+    evaluated: tuple[EvaluatedCandidate, ...],
     given: PolicyInput,
     context: RoutingContext,
 ) -> RoutingDecision:
     learning = context.learning
-    text = clip(working_text(given.request)) if learning else ""
+    text = head_and_tail(last_user_text(given.request)) if learning else ""
     return RoutingDecision(
         call_id=context.call_id,
         at=given.now,
@@ -235,9 +236,9 @@ def _decision(
         site=given.site,
         requested=given.request.model,
         features=given.features,
-        candidates=considered,
-        grams=tuple(sorted(grams(text).elements())) if learning else (),
-        shape=shape(text) if learning else (),
+        candidates=evaluated,
+        ngrams=tuple(sorted(ngram_hashes(text).elements())) if learning else (),
+        text_stats=text_stats(text) if learning else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""Declarative rules: a table of conditions and the tier that they lead to. The first that matches decides."""
+"""Declarative rules: conditions and the tier that they lead to. The first rule that matches decides."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ _NUMBERS: dict[str, Callable[[PolicyInput], float | None]] = {
     "tools": lambda s: s.features.tools,
     "media": lambda s: s.features.media,
     "budget_left": lambda s: s.budget_left,
+    # UTC: a rule must decide alike on every machine
     "hour": lambda s: s.now % _DAY // _HOUR,
     "weekday": lambda s: (s.now // _DAY + 3) % 7,  # the epoch was a Thursday; Monday is 0
     "max_tokens": lambda s: s.request.max_tokens,
@@ -58,14 +59,14 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 
 class Condition(NamedTuple):
-    """One condition: what is looked at, how it is compared, with what."""
+    """One condition: a name, a comparison, a value."""
 
     name: str
     how: str
     value: float | str
 
-    def holds(self, given: PolicyInput) -> bool:
-        """Whether it holds; an unknown number satisfies nothing."""
+    def matches(self, given: PolicyInput) -> bool:
+        """Return whether the condition is met; an unknown number meets none."""
         if isinstance(self.value, str):
             return any(fnmatchcase(name, self.value) for name in _NAMES[self.name](given))
         number = _NUMBERS[self.name](given)
@@ -77,7 +78,7 @@ class Condition(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """All conditions together lead to a tier; ``tier`` -1 is the strongest."""
+    """Conditions that together lead to a tier; ``tier`` -1 is the strongest."""
 
     when: tuple[Condition, ...]
     tier: int
@@ -87,11 +88,8 @@ class Rule(NamedTuple):
 
 
 def first_match(rules: Sequence[Rule], given: PolicyInput) -> Rule | None:
-    """The first rule whose conditions all hold, or ``None``."""
-    for rule in rules:
-        if all(condition.holds(given) for condition in rule.when):
-            return rule
-    return None
+    """Return the first rule whose conditions all match, or ``None``."""
+    return next((rule for rule in rules if all(condition.matches(given) for condition in rule.when)), None)
 
 
 def parse_rules(value: object, tiers: Sequence[str], path: str = "rules") -> tuple[Rule, ...]:

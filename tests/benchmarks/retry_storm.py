@@ -25,7 +25,9 @@ from typing import Any
 
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.decision import FailedAttempt, decide
+from llm_cost_middleware.retry.policy import RetryPolicy
+from llm_cost_middleware.retry.state import RetryState
 
 PROCESSES = 20
 RATE = 100.0  # calls a second, all clients together

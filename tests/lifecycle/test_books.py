@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.backends.sqlite import group_commit
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.errors import LedgerUnavailableError
-from llm_cost_middleware.routing.decisions import DecisionLog
+from llm_cost_middleware.routing.decision_log import DecisionLog
 from llm_cost_middleware.simulator import Fault
 
 

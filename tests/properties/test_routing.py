@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
-from llm_cost_middleware.routing.complexity import grams
+from llm_cost_middleware.routing.complexity import ngram_hashes
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -96,10 +96,10 @@ def check(decision, fleet, sticky):
     if sticky in eligible and decision.target != sticky:  # a switch: it saves more than the cache that it throws away
         here, there = eligible[sticky], eligible[decision.target]
         assert here.expected_nanousd > there.expected_nanousd
-        assert here.expected_nanousd + here.warm_nanousd > there.expected_nanousd + there.warm_nanousd
+        assert here.expected_nanousd + here.cache_saving_nanousd > there.expected_nanousd + there.cache_saving_nanousd
 
 
 @given(st.text(max_size=400))
 def test_any_text_has_grams_and_they_are_stable(text):
-    assert grams(text) == grams(text)
-    assert all(0 <= bucket < 1 << 18 and count > 0 for bucket, count in grams(text).items())
+    assert ngram_hashes(text) == ngram_hashes(text)
+    assert all(0 <= bucket < 1 << 18 and count > 0 for bucket, count in ngram_hashes(text).items())

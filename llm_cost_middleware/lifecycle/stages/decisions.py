@@ -18,8 +18,15 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import FEEDBACK, DecisionLog, Settlement
-from llm_cost_middleware.routing.outcomes import AUTOMATIC, ESCALATED, PARSE_FAILED, USER_RETRY, Repeats, question
+from llm_cost_middleware.routing.decision_log import FEEDBACK, DecisionLog, Settlement
+from llm_cost_middleware.routing.signals import (
+    ESCALATED,
+    PARSE_FAILED,
+    SIGNAL_SCORES,
+    USER_RETRY,
+    RepeatDetector,
+    question_key,
+)
 from llm_cost_middleware.usage import TokenUsage
 
 _PREFIXES, _RECENT_S = "prefixes", 86_400.0  # every cache of a day ago is cold
@@ -37,7 +44,7 @@ class DecisionRecorder:
 
     def __init__(self, journal: Journal | None, clock: Clock) -> None:
         self._journal, self._clock = journal, clock
-        self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), Repeats()
+        self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), RepeatDetector()
 
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
@@ -60,17 +67,17 @@ class DecisionRecorder:
                 self._trace(call, trace)
             signals = report.quality_signals
             for name in (*signals, ESCALATED) if report.escalated else signals:
-                self._log.outcome(call.id, name, AUTOMATIC[name], now)
-            if decision.grams:  # learning is on
+                self._log.outcome(call.id, name, SIGNAL_SCORES[name], now)
+            if decision.ngrams:  # learning is on
                 self._notice_repeat(call, report, now)
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""
-        key = question(call.request, call.decision.site)
+        key = question_key(call.request, call.decision.site)
         if key is None:
             return
         if (earlier := self._repeats.earlier(key, call.started_at)) is not None:
-            self._log.outcome(earlier, USER_RETRY, AUTOMATIC[USER_RETRY], now)
+            self._log.outcome(earlier, USER_RETRY, SIGNAL_SCORES[USER_RETRY], now)
         records = report.records
         if records and records[-1].status == "exact" and PARSE_FAILED not in report.quality_signals:
             self._repeats.answered(key, call.id, self._clock.monotonic())

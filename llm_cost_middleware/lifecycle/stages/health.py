@@ -9,9 +9,11 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.retry.breaker import ADMITTED
+from llm_cost_middleware.retry.breaker import ADMITTED, Admission
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.policy import Admission, FailedAttempt, RetryDecision, RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.decision import FailedAttempt, RetryDecision, decide
+from llm_cost_middleware.retry.policy import RetryPolicy
+from llm_cost_middleware.retry.state import RetryState
 
 _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 

@@ -13,7 +13,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
-from llm_cost_middleware.routing.cascade import judge
+from llm_cost_middleware.routing.cascade import review_answer
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -141,8 +141,8 @@ class RouteStage:
         Returns:
             The answer that stands, or the model to ask next.
         """
-        decision, policy = call.decision, self._policy.at(call.decision.site)
-        verdict = judge(decision, policy, results, call.request, accept)
+        decision, policy = call.decision, self._policy.for_site(call.decision.site)
+        verdict = review_answer(decision, policy, results, call.request, accept)
         if verdict is None:
             return results[-1]
         if len(results) == 1:

@@ -51,7 +51,7 @@ class Outcomes:
     """One pair's outcomes as arrays, with labels that carry the task as the call site or nothing."""
 
     def __init__(self, pair, frame, counted):
-        from llm_cost_middleware.routing.labels import Label
+        from llm_cost_middleware.routing.learning.labels import PairedOutcome
 
         self.pair = pair
         both = frame[f"score__{pair.weak}"].notna() & frame[f"score__{pair.strong}"].notna()
@@ -69,7 +69,7 @@ class Outcomes:
         self._facts = list(
             zip(read, self.weak, self.strong, self.weak_cost, self.strong_cost, self.prompts, self.tasks, strict=True)
         )
-        self._label = Label
+        self._label = PairedOutcome
 
     def __len__(self):
         return len(self.prompts)
@@ -88,13 +88,13 @@ class Outcomes:
 def outcomes(data_folder):
     """Load a pair by name; files are read and texts are hashed once."""
     pandas = pytest.importorskip("pandas")
-    from llm_cost_middleware.routing.complexity import clip, grams, shape
+    from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
 
     @cache
     def frame(name):
         table = pandas.read_parquet(data_folder / "routing" / f"{name}.parquet")
-        texts = [clip(text) for text in table["prompt"]]
-        return table, [(grams(text), shape(text)) for text in texts]
+        texts = [head_and_tail(text) for text in table["prompt"]]
+        return table, [(ngram_hashes(text), text_stats(text)) for text in texts]
 
     @cache
     def load(name):
@@ -110,7 +110,7 @@ def out_of_fold(outcomes):
 
     @cache
     def scores(name, *, sites, seed=0):
-        from llm_cost_middleware.routing.fitting import cross_scores, design_of
+        from llm_cost_middleware.routing.learning.fitting import cross_scores, design_of
 
         return cross_scores(design_of(outcomes(name).labels(sites=sites)), folds=5, seed=seed)
 

@@ -6,11 +6,17 @@ wrong ones may do either. Quality is taken as if they always agreed (and were ac
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
-from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.cascade import Accept, Ask, CascadePlan, next_step
+from llm_cost_middleware.provider import UsageReport
+from llm_cost_middleware.request import CallRequest, CallResult, Message, ModelRef, Part
+from llm_cost_middleware.routing.cascade import review_answer
+from llm_cost_middleware.routing.features import read_features
+from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
 
 pytestmark = pytest.mark.data
 
@@ -18,13 +24,29 @@ CHEAP = ("gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307")
 STRONG = ("gpt-4o-2024-08-06", "claude-3-5-sonnet-20241022", "claude-3-opus-20240229")
 
 
-def run(plan, answers):
+POLICY = RoutingPolicy(kind="cascade", accept="agreement")
+REQUEST = CallRequest("x", "smart", (Message("user", (Part("text", "How many?"),)),))
+
+
+def routed(targets):
+    """A decision for the first of two cheap models, with a strong one above them."""
+    fleet = [
+        Candidate(target, tier, price, price, None, None, frozenset())
+        for target, tier, price in zip(targets, (0, 0, 1), (10, 20, 1_000), strict=True)
+    ]
+    return decide(POLICY, fleet, REQUEST, read_features(REQUEST), RoutingContext("c", 0.0, random.Random(0)))
+
+
+def run(decision, answers):
     """Drive the cascade over known answers: who was asked, and whose answer was taken."""
-    given = []
-    while isinstance(step := next_step(plan, [answers[target] for target in given]), Ask):
-        given.append(step.target)
-    assert isinstance(step, Accept)
-    return given, given[step.answer]
+    asked, results = [decision.target], []
+    while True:
+        results.append(CallResult(asked[-1], UsageReport(), answers[asked[-1]]))
+        verdict = review_answer(decision, POLICY, results, REQUEST, None)
+        assert verdict is not None
+        if isinstance(verdict, CallResult):
+            return asked, verdict.response
+        asked.append(verdict)
 
 
 @pytest.mark.parametrize("strong", STRONG)
@@ -32,7 +54,7 @@ def test_agreement_keeps_the_quality_and_saves_most_of_the_cost(outcomes, data_f
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_parquet(data_folder / "routing" / "zeroeval_gsm.parquet")
     targets = tuple(ModelRef("x", model) for model in (*CHEAP, strong))
-    plan = CascadePlan(targets[:2], targets[2], "agreement")
+    decision = routed(targets)
     score = {target: frame[f"score__{target.model}"].to_numpy(float) for target in targets}
     price = {target: frame[f"cost__{target.model}"].to_numpy(float) for target in targets}
     quality, cost = {}, {}
@@ -43,7 +65,7 @@ def test_agreement_keeps_the_quality_and_saves_most_of_the_cost(outcomes, data_f
                 target: "42" if score[target][row] else f"wrong{'' if wrong_agree else number}"
                 for number, target in enumerate(targets)
             }
-            asked, answer = run(plan, answers)
+            asked, answer = run(decision, answers)
             taken.append(score[answer][row])
             paid.append(sum(price[target][row] for target in asked))
         quality[wrong_agree] = float(np.mean(taken) / score[targets[2]].mean())

@@ -44,7 +44,7 @@ def _once(call, text):
 
 
 def test_a_decision_takes_microseconds(outcomes, litellm_score, show, keep_figures):
-    from llm_cost_middleware.routing.fitting import design_of, fit, to_policy
+    from llm_cost_middleware.routing.learning.fitting import design_of, fit, to_policy
 
     rng = random.Random(0)
     texts = [

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.calibration import calibrate
+from llm_cost_middleware.routing.learning.calibration import QualityGuarantee, calibrate
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
 pytestmark = pytest.mark.data
@@ -42,7 +42,7 @@ SHORT = 5_000  # prompts a pair in the short form
 
 def split_once(found, design, seed, most, folds):
     """One random split: quality and saving of the calibrated and the naive threshold, and of every share of calls."""
-    from llm_cost_middleware.routing.fitting import fit
+    from llm_cost_middleware.routing.learning.fitting import fit
 
     rows = np.random.default_rng(seed).permutation(len(found))[:most]
     known, unseen = rows[: len(rows) // 2], rows[len(rows) // 2 :]
@@ -57,7 +57,7 @@ def split_once(found, design, seed, most, folds):
         costs = ((array[picked] * 1e9).round().astype(int).tolist() for array in (found.weak_cost, found.strong_cost))
         return found.weak[picked].tolist(), found.strong[picked].tolist(), *costs
 
-    chosen = calibrate(scores.tolist(), *columns(known), quality=QUALITY, horizon=len(unseen))
+    chosen = calibrate(scores.tolist(), *columns(known), QualityGuarantee(QUALITY, horizon=len(unseen)))
     rank = np.argsort(np.argsort(-later, kind="stable"), kind="stable")
     return (
         judged(found, unseen, later >= chosen.chosen.threshold),
@@ -74,7 +74,7 @@ def least(runs):
 
 
 def test_a_tuned_policy_keeps_its_promise(outcomes, show, keep_figures, soak):
-    from llm_cost_middleware.routing.fitting import design_of
+    from llm_cost_middleware.routing.learning.fitting import design_of
 
     splits, table, kept = (200 if soak else 20), [], {}
     shape = (None, 5) if soak else (SHORT, 3)
@@ -111,7 +111,7 @@ def test_a_tuned_policy_keeps_its_promise(outcomes, show, keep_figures, soak):
 
 
 def test_without_signal_the_policy_stays_and_says_why(outcomes):
-    from llm_cost_middleware.routing.tuning import tune
+    from llm_cost_middleware.routing.learning.tuning import tune
 
     found, accepted = outcomes("gsm8k"), 0
     labels = found.labels(sites=False)
@@ -128,7 +128,7 @@ def test_without_signal_the_policy_stays_and_says_why(outcomes):
 
 
 def test_too_few_labels_are_refused_with_their_number(outcomes):
-    from llm_cost_middleware.routing.tuning import tune
+    from llm_cost_middleware.routing.learning.tuning import tune
 
     tuned = tune(outcomes("mtbench").labels(sites=False), WEAK, STRONG, current=RoutingPolicy())
     assert tuned.policy is None
@@ -136,7 +136,7 @@ def test_too_few_labels_are_refused_with_their_number(outcomes):
 
 
 def test_where_the_cheap_model_is_good_enough_no_router_is_sold(outcomes):
-    from llm_cost_middleware.routing.tuning import tune
+    from llm_cost_middleware.routing.learning.tuning import tune
 
     tuned = tune(outcomes("gsm gpt").labels(sites=False), WEAK, STRONG, current=RoutingPolicy(), folds=5)
     assert tuned.policy is None
@@ -144,7 +144,7 @@ def test_where_the_cheap_model_is_good_enough_no_router_is_sold(outcomes):
 
 
 def test_three_hundred_labels_recover_most_of_the_gain(outcomes, measures, show, keep_figures, soak):
-    from llm_cost_middleware.routing.fitting import cross_scores, design_of, fit
+    from llm_cost_middleware.routing.learning.fitting import cross_scores, design_of, fit
 
     kept, draws = {}, 60 if soak else 12
     for name in ("mix", "mmlu"):

@@ -53,7 +53,7 @@ def test_a_router_that_knows_the_call_site_reaches_its_floor(outcomes, measures,
 def test_fifteen_hundred_labels_of_mmlu_reach_their_floor(outcomes, measures):
     import numpy as np
 
-    from llm_cost_middleware.routing.fitting import design_of, fit
+    from llm_cost_middleware.routing.learning.fitting import design_of, fit
 
     found = outcomes("mmlu")
     design, reached = design_of(found.labels(sites=False)), []

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_cost_middleware.retry.breaker import MAX_OPEN_S, MIN_FAILURES, CircuitBreaker
+from llm_cost_middleware.retry.gate import Gate
 
 LATE = 1.25 * MAX_OPEN_S  # no pause without a word of the provider is longer
 
@@ -278,3 +279,10 @@ def test_processes_do_not_probe_in_step(seed):
         ends.append(it.seconds_until_probe(0.0))
     assert max(ends) - min(ends) > 0.5
     assert len(set(ends)) == 50
+
+
+def test_the_former_name_answers_with_the_former_actions():
+    it = Gate(max_wait_s=0.0, longest_pause_s=60.0, rng=Random(7))
+    assert it.admit(1.0).action == "go"
+    fail(it, 1.0)
+    assert it.admit(1.0).action == "open"

@@ -13,7 +13,9 @@ from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.provider import FailureKind as K
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.classify import RETRYABLE
-from llm_cost_middleware.retry.policy import FailedAttempt, RetryPolicy, RetryState, decide
+from llm_cost_middleware.retry.decision import FailedAttempt, decide
+from llm_cost_middleware.retry.policy import RetryPolicy
+from llm_cost_middleware.retry.state import RetryState
 
 HERE = ModelRef("anthropic", "claude-haiku-4-5-20251001")
 SIBLING = ModelRef("anthropic", "claude-sonnet-4-6")

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware.routing.cascade import Accept, Ask, agree, escalation, next_step, pays, plan_cascade
+from llm_cost_middleware.provider import UsageReport
+from llm_cost_middleware.request import AnswerContent, CallResult
+from llm_cost_middleware.routing.cascade import (
+    answers_agree,
+    cascade_models,
+    escalation,
+    is_worthwhile,
+    review_answer,
+)
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.schemas import satisfies
+from llm_cost_middleware.routing.schemas import text_matches_schema
 
 SCHEMA = """{"type": "object", "required": ["total"], "additionalProperties": false,
  "properties": {"total": {"type": "number"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}}}}"""
@@ -15,37 +23,70 @@ def decision(route, ask):
     return route(ask("x"), RoutingPolicy(kind="cascade", tiers=("small", "large")))
 
 
-def test_the_callers_check_decides(decision, models):
-    plan = plan_cascade(decision, "check")
-    assert next_step(plan, []) == Ask(models["mini"], "a cheap model first")
-    assert next_step(plan, ["fine"], check=lambda text: text == "fine") == Accept(0, "the caller's check accepts it")
-    assert next_step(plan, ["bad"], check=lambda text: text == "fine").target == models["gpt"]
-    assert next_step(plan, ["bad", "good"]).answer == 1
+@pytest.fixture
+def review(decision, ask):
+    """Review texts that came in this order; returns the text that stands, or the model to ask next."""
+
+    def reviewed(*texts, by="check", accept=None, **fields):
+        results = [CallResult(text, UsageReport(), text) for text in texts]
+        policy = RoutingPolicy(kind="cascade", accept=by)
+        verdict = review_answer(decision, policy, results, ask("x", **fields), accept)
+        return verdict.text if isinstance(verdict, CallResult) else verdict
+
+    return reviewed
 
 
-def test_without_a_check_nothing_is_taken_for_accepted(decision, models):
-    assert next_step(plan_cascade(decision, "check"), ["anything"]).target == models["gpt"]
+def fine(result):
+    return result.text == "fine"
 
 
-def test_agreement_asks_another_providers_model(decision, models):
-    plan = plan_cascade(decision, "agreement")
-    assert plan.cheap == (models["mini"], models["haiku"])
-    assert next_step(plan, ["42"]).target == models["haiku"]
-    assert next_step(plan, ["42", " 42."]) == Accept(0, "two models agree")
-    assert next_step(plan, ["42", "41"]).target == models["gpt"]
+def test_the_callers_check_decides(review, models):
+    assert review("fine", accept=fine) == "fine"
+    assert review("bad", accept=fine) == models["gpt"]
+    assert review("bad", "good", accept=fine) == "good"  # the strong model's answer is not checked
 
 
-def test_a_schema_decides(decision, models):
-    plan = plan_cascade(decision, "schema")
-    assert next_step(plan, ['{"total": 3}'], schema=SCHEMA).answer == 0
-    assert next_step(plan, ['{"total": "3"}'], schema=SCHEMA).target == models["gpt"]
+def test_without_a_check_or_a_schema_nothing_is_reviewed(review):
+    assert review("anything") is None
+    assert review("anything", by="schema") is None
+
+
+def test_agreement_asks_another_providers_model(review, decision, models):
+    assert cascade_models(decision, "agreement") == (models["mini"], models["haiku"], models["gpt"])
+    assert review("42", by="agreement") == models["haiku"]
+    assert review("42", " 42.", by="agreement") == "42"
+    assert review("42", "41", by="agreement") == models["gpt"]
+    assert review("42", "41", "43", by="agreement") == "43"
+
+
+def test_a_schema_decides(review, models):
+    schema = {"by": "schema", "output_schema": SCHEMA}
+    assert review('{"total": 3}', **schema) == '{"total": 3}'
+    assert review('{"total": "3"}', **schema) == models["gpt"]
+    assert review('{"total": "3"}', "whatever", **schema) == "whatever"
+
+
+def test_two_answers_that_call_tools_are_compared_by_their_calls(decision, ask, models):
+    def called(city):
+        content = AnswerContent("I shall look.", (("weather", {"city": city}),))
+        return CallResult(None, UsageReport(), read_content=lambda _: content)
+
+    policy = RoutingPolicy(kind="cascade", accept="agreement")
+    same, other = [called("Rome"), called("Rome")], [called("Rome"), called("Oslo")]
+    assert review_answer(decision, policy, same, ask("x"), None) is same[0]
+    assert review_answer(decision, policy, other, ask("x"), None) == models["gpt"]
+
+
+def test_a_host_that_cannot_read_its_answers_leaves_them_unreviewed(decision, ask):
+    policy = RoutingPolicy(kind="cascade", accept="agreement")
+    assert review_answer(decision, policy, [CallResult(None, UsageReport())], ask("x"), None) is None
 
 
 def test_there_is_no_cascade_without_someone_to_escalate_to_or_agree_with(route, ask, fleet):
-    assert plan_cascade(route(ask("x" * 10_000)), "check") is None
+    assert cascade_models(route(ask("x" * 10_000)), "check") == ()
     alone = [fleet[1], fleet[3]]
-    assert plan_cascade(route(ask("x"), candidates=alone), "agreement") is None
-    assert plan_cascade(route(ask("x", model_pinned=True)), "check") is None
+    assert cascade_models(route(ask("x"), candidates=alone), "agreement") == ()
+    assert cascade_models(route(ask("x", model_pinned=True)), "check") == ()
 
 
 def test_escalation_goes_one_tier_up_to_the_cheapest(route, ask, models, fleet, make_candidate):
@@ -66,7 +107,7 @@ def test_escalation_goes_one_tier_up_to_the_cheapest(route, ask, models, fleet, 
     ],
 )
 def test_agreement_looks_at_the_answer_not_at_its_dress(one, other, same):
-    assert agree(one, other) is same
+    assert answers_agree(one, other) is same
 
 
 @pytest.mark.parametrize(
@@ -83,18 +124,18 @@ def test_agreement_looks_at_the_answer_not_at_its_dress(one, other, same):
     ],
 )
 def test_what_fits_a_schema(text, fits):
-    assert satisfies(SCHEMA, text) is fits
+    assert text_matches_schema(SCHEMA, text) is fits
 
 
 def test_without_a_schema_any_json_will_do():
-    assert satisfies("", "[1]")
-    assert not satisfies("", "not json")
+    assert text_matches_schema("", "[1]")
+    assert not text_matches_schema("", "not json")
 
 
 def test_a_cascade_pays_while_enough_is_accepted():
-    assert pays(10, 100, 0.0, 0)[0]  # nothing known yet
-    assert not pays(10, 100, 0.0, 100)[0]
-    assert pays(10, 100, 0.9, 100)[0]
-    assert pays(10, 100, 1.0, 1_000)[1] == pytest.approx(90, abs=1)
-    assert not pays(10, 100, 0.5, 100, extra_seconds=2, second_nanousd=50)[0]
-    assert not pays(100, 100, 1.0, 10**6)[0]
+    assert is_worthwhile(10, 100, 0.0, 0)[0]  # nothing known yet
+    assert not is_worthwhile(10, 100, 0.0, 100)[0]
+    assert is_worthwhile(10, 100, 0.9, 100)[0]
+    assert is_worthwhile(10, 100, 1.0, 1_000)[1] == pytest.approx(90, abs=1)
+    assert not is_worthwhile(10, 100, 0.5, 100, extra_seconds=2, second_nanousd=50)[0]
+    assert not is_worthwhile(100, 100, 1.0, 10**6)[0]

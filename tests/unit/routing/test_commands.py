@@ -16,7 +16,7 @@ from llm_cost_middleware.cli.replay import replay
 from llm_cost_middleware.cli.tune import tune
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.routing.decisions import DecisionLog, Logged, Outcome
+from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, Outcome
 from llm_cost_middleware.routing.learned import LearnedPolicy
 
 CONFIG = """
@@ -62,7 +62,9 @@ def log(tmp_path, route, ask):
         decision = route(ask("x", context={"call_site": "ab"[number % 2]}), policy, seed=number)._replace(
             call_id=f"c{number}"
         )
-        lines.append(Logged(decision, (Outcome(f"c{number}", "feedback", float(rng.random() < 0.8), 0.0),)).to_json())
+        lines.append(
+            LoggedCall(decision, (Outcome(f"c{number}", "feedback", float(rng.random() < 0.8), 0.0),)).to_json()
+        )
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -92,7 +94,7 @@ def test_decisions_are_shown_filtered_and_explained(run, log):
     assert run("decisions", "--log", log, "--site", "a", "--jsonl").count("\n") == 100
     chosen = run("decisions", "--log", log, "--model", "openai/gpt-5.1", "--jsonl").splitlines()
     assert 20 < len(chosen) < 80
-    assert {Logged.from_json(line).decision.target.model for line in chosen} == {"gpt-5.1"}
+    assert {LoggedCall.from_json(line).decision.target.model for line in chosen} == {"gpt-5.1"}
     told = run("decisions", "c17", "--log", log)
     assert "characters < 10,000" in told
     assert "feedback:" in told
@@ -106,7 +108,7 @@ def test_decisions_come_from_the_ledgers_journal(run, tmp_path, route, ask, mode
         kept.append(route(ask("x")))
         kept.settled("call-1", models["mini"], NanoUSD(5_000), 3, 1.0)
     (line,) = run("decisions", "--ledger", url, "--jsonl").splitlines()
-    entry = Logged.from_json(line)
+    entry = LoggedCall.from_json(line)
     assert (entry.decision.call_id, entry.settlement.cost_nanousd) == ("call-1", 5_000)
 
 

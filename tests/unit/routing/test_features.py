@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from llm_cost_middleware.request import CallRequest, Message, Part, ServerTool, Tool
-from llm_cost_middleware.routing.complexity import SHAPE, clip, grams, shape
-from llm_cost_middleware.routing.features import read_features, working_text
+from llm_cost_middleware.routing.complexity import STAT_NAMES, head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.features import last_user_text, read_features
 
 
 def test_text_length_counts_user_and_tool_turns_and_nothing_else(ask):
@@ -46,14 +46,14 @@ def test_foreign_text_is_expected_to_take_more_tokens(ask):
 def test_odd_text_is_read_without_complaint(ask, text):
     request = ask(text)
     assert read_features(request).text_length == len(text)
-    assert len(shape(clip(working_text(request)))) == len(SHAPE)
-    assert sum(grams(text).values()) >= 0
+    assert len(text_stats(head_and_tail(last_user_text(request)))) == len(STAT_NAMES)
+    assert sum(ngram_hashes(text).values()) >= 0
 
 
 def test_a_request_without_messages_is_empty_not_an_error():
     request = CallRequest("openai", "m", ())
     assert read_features(request).text_length == 0
-    assert working_text(request) == ""
+    assert last_user_text(request) == ""
 
 
 def test_the_working_text_is_that_of_the_last_user_turn_that_has_any():
@@ -67,7 +67,7 @@ def test_the_working_text_is_that_of_the_last_user_turn_that_has_any():
             Message("user", (Part("tool_result", "a long result"),)),
         ),
     )
-    assert working_text(request) == "book it\nplease"
+    assert last_user_text(request) == "book it\nplease"
 
 
 def test_server_tools_count_as_tools(ask):
@@ -76,12 +76,12 @@ def test_server_tools_count_as_tools(ask):
 
 def test_clip_keeps_both_ends():
     text = "a" * 5000 + "b" * 5000
-    assert clip(text) == "a" * 2000 + " " + "b" * 1000
-    assert clip("short") == "short"
+    assert head_and_tail(text) == "a" * 2000 + " " + "b" * 1000
+    assert head_and_tail("short") == "short"
 
 
 def test_grams_tell_a_pair_from_a_word_and_count_repeats():
-    assert set(grams("ab")) != set(grams("a b"))
-    assert max(grams("no no no").values()) == 3
-    assert grams("Same Words") == grams("same words")
-    assert all(0 <= bucket < 1 << 18 for bucket in grams("some words, 42 of them!"))
+    assert set(ngram_hashes("ab")) != set(ngram_hashes("a b"))
+    assert max(ngram_hashes("no no no").values()) == 3
+    assert ngram_hashes("Same Words") == ngram_hashes("same words")
+    assert all(0 <= bucket < 1 << 18 for bucket in ngram_hashes("some words, 42 of them!"))

@@ -8,7 +8,7 @@ import pytest
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.complexity import SHAPE, clip, grams, shape
+from llm_cost_middleware.routing.complexity import STAT_NAMES, head_and_tail, ngram_hashes, text_stats
 from llm_cost_middleware.routing.learned import LearnedPolicy, SiteTerm, digest, pack_weights, unpack_weights
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
@@ -16,7 +16,7 @@ from llm_cost_middleware.routing.policy import RoutingPolicy
 @pytest.fixture
 def learned(models):
     """A policy that has learned one thing: proofs are hard."""
-    (bucket,) = set(grams("prove"))
+    (bucket,) = set(ngram_hashes("prove"))
     policy = LearnedPolicy(
         version="",
         weak=models["mini"],
@@ -24,7 +24,7 @@ def learned(models):
         threshold=0.25,
         intercept=0.0,
         sites=MappingProxyType({"maths": SiteTerm(0.0, None, 90), "poems": SiteTerm(-1.0, 0.5, 70)}),
-        shape=(),
+        stat_weights=(),
         weights=MappingProxyType({bucket: (1.0, 1.0)}),
     )
     return replace(policy, version=digest(policy))
@@ -62,11 +62,34 @@ def test_labels_without_sites_cover_every_site(learned):
 
 
 def test_text_and_log_give_the_same_score(learned):
-    shaped = replace(learned, shape=(0.1,) * len(SHAPE))
+    shaped = replace(learned, stat_weights=(0.1,) * len(STAT_NAMES))
     text = "Prove that " * 400
-    kept = clip(text)
-    assert shaped.score_counts(grams(kept), shape(kept), "maths") == shaped.score(text, "maths")
-    assert shaped.score_counts(grams(kept), (), "maths") is None  # an older log has no shape
+    kept = head_and_tail(text)
+    assert shaped.score_counts(ngram_hashes(kept), text_stats(kept), "maths") == shaped.score(text, "maths")
+    assert shaped.score_counts(ngram_hashes(kept), (), "maths") is None  # an older log has no shape
+
+
+FILE = {
+    "format": 1,
+    "weak": "openai/gpt-5-mini",
+    "strong": "openai/gpt-5.1",
+    "fitted": {"labels": 40},
+    "threshold": 0.125,
+    "intercept": -0.25,
+    "sites": {"maths": {"bias": 0.5, "labels": 40}},
+    "shape": {
+        "length": 0.01, "words": 0.02, "lines": 0.03, "digits": 0.04, "operators": 0.05, "brackets": 0.06, "tex": 0.07,
+        "code": 0.08, "questions": 0.09, "capitals": 0.1, "foreign": 0.11,
+    },
+    "grams": "eNqr38HAkL6VgaHFg4GhZy4jg5YxAwODBRw6wCAAr6EG/w==",
+}  # fmt: skip
+
+
+def test_a_file_of_format_1_keeps_its_keys_its_version_and_its_scores():
+    policy = LearnedPolicy.parse(json.dumps(FILE))
+    assert policy.version == "9589ada42a"
+    assert policy.score("Prove the theorem of ABBA, 42?", "maths") == (1.3780160055120367, 0.125)
+    assert json.loads(policy.dump()) == FILE
 
 
 def test_a_policy_file_survives_its_text(learned):

@@ -6,8 +6,9 @@ import pytest
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.routing.features import read_features
-from llm_cost_middleware.routing.policy import RoutingPolicy, select_tier, threshold_tier
+from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
+from llm_cost_middleware.routing.selection import select_tier
 
 
 def choose(policy, request, *, n_tiers=2, seed=0, explore=True, budget_left=None, now=0.0):
@@ -20,7 +21,7 @@ def choose(policy, request, *, n_tiers=2, seed=0, explore=True, budget_left=None
     [(0, 0, 0), (9_999, 29, 0), (10_000, 1, 1), (1, 30, 1), (10_000, 30, 1), (10**7, 10**4, 1)],
 )
 def test_the_classic_rule(length, items, tier):
-    assert threshold_tier(length, items) == tier
+    assert RoutingPolicy().is_large(length, items) == tier
 
 
 def test_the_default_policy_is_the_classic_rule_and_says_what_it_saw(ask):
@@ -79,10 +80,10 @@ def test_sites_have_policies_of_their_own_by_name_or_glob(ask, tiers):
     policy = RoutingPolicy.from_mapping(
         {"text_threshold": 500, "sites": {"legal": {"floor": "large"}, "chat-*": {"text_threshold": 50}}}, tiers
     )
-    assert policy.at("legal").floor == 1
-    assert policy.at("chat-eu").text_threshold == 50
-    assert policy.at("other").text_threshold == 500
-    assert policy.at("legal").text_threshold == 500  # what a site does not say, it inherits
+    assert policy.for_site("legal").floor == 1
+    assert policy.for_site("chat-eu").text_threshold == 50
+    assert policy.for_site("other").text_threshold == 500
+    assert policy.for_site("legal").text_threshold == 500  # what a site does not say, it inherits
 
 
 def test_the_version_names_the_policy_that_decided(tiers):

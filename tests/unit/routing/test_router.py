@@ -186,9 +186,9 @@ def test_there_is_no_exploration_inside_a_conversation(route, ask, models):
 
 
 def test_grams_and_shape_are_kept_only_where_learning_is_on(route, ask):
-    assert route(ask("some words")).grams == route(ask("some words")).shape == ()
+    assert route(ask("some words")).ngrams == route(ask("some words")).text_stats == ()
     learning = route(ask("some words"), learning=True)
-    assert len(learning.grams) == 3
+    assert len(learning.ngrams) == 3
     assert "words" not in learning.to_json().replace('"words"', "")
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.routing.decisions import Logged, Outcome, Settlement
+from llm_cost_middleware.routing.decision_log import LoggedCall, Outcome, Settlement
+from llm_cost_middleware.routing.learning.replay import replay
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.replay import replay
 
 QUALITY = {0: 0.6, 1: 0.9}
 
@@ -24,7 +24,7 @@ def log(route, ask):
         score = float(rng.random() < QUALITY[decision.tier])
         paid = NanoUSD(2 * decision.expected_nanousd)
         entries.append(
-            Logged(
+            LoggedCall(
                 decision,
                 (Outcome(str(number), "feedback", score, 0.0),),
                 Settlement(str(number), decision.target, paid, 1, 0.0),
@@ -52,20 +52,22 @@ def test_costs_of_moved_calls_follow_how_the_site_turned_out(log):
 
 def test_the_policy_that_was_logged_replays_to_the_bill_that_was_paid(route, ask):
     policy = RoutingPolicy(tiers=("small", "large"))
-    entries = [Logged(route(ask("x" * size), policy)._replace(call_id=str(size))) for size in (5, 50_000)]
+    entries = [LoggedCall(route(ask("x" * size), policy)._replace(call_id=str(size))) for size in (5, 50_000)]
     total = replay(entries, policy)[-1]
     assert (total.moved, total.after_nanousd.value) == (0, pytest.approx(total.paid_nanousd))
     assert total.quality_after is None
 
 
 def test_forced_calls_stay_where_they_were(route, ask):
-    forced = Logged(route(ask("x", context={"forced_model": "claude-x"})))
+    forced = LoggedCall(route(ask("x", context={"forced_model": "claude-x"})))
     assert replay([forced], RoutingPolicy(floor=1))[-1].moved == 0
 
 
 def test_quality_that_nobody_measured_is_told_as_a_guess(route, ask):
     decision = route(ask("x", context={"call_site": "a"}))
-    entries = [Logged(decision._replace(call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)]
+    entries = [
+        LoggedCall(decision._replace(call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)
+    ]
     assert replay(entries, RoutingPolicy(floor=1))[-1].unsupported == 1.0
 
 

@@ -1,4 +1,4 @@
-"""What the bill and the measured quality would have been under another policy, from the log alone. No call is made."""
+"""Replay of the log under another policy: its bill and its measured quality, without a call."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import NamedTuple
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest
-from llm_cost_middleware.routing.decision import Considered, RoutingDecision
-from llm_cost_middleware.routing.decisions import Gauge, Logged
-from llm_cost_middleware.routing.policy import RoutingPolicy, TierChoice, select_tier
+from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
+from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
+from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput, Rule
+from llm_cost_middleware.routing.selection import TierChoice, select_tier, within_bounds
 
+# Conditions of rules whose facts the log does not keep. A policy with one of them is refused: taking the condition for
+# unmet would give a figure that looks like an answer.
 UNLOGGED = ("tag", "scope", "provider", "max_tokens", "budget_left")
-"""Conditions of rules that a decision's line does not carry: a policy that asks for them cannot be replayed."""
 
-_PRIOR = 10.0
+_PRIOR = 10.0  # calls that the overall mean counts for at each site, as in ``fitting.SITE_PRIOR``
 _Z = NormalDist().inv_cdf(0.975)
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % interval; ``None`` where nothing supports one."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -33,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedSite:
     """One call site (or all of them) before and after."""
 
     site: str
@@ -41,10 +43,10 @@ class Replayed:
     moved: int
     """Calls that would have gone to another model."""
     paid_nanousd: NanoUSD
-    """What was paid."""
+    """Amount paid."""
     after_nanousd: Estimate
-    """What would have been paid, in nano-dollars. A call that would have moved is taken at its expected cost there, in
-    proportion to how the costs of its site turned out against what was expected of them."""
+    """Estimated amount in nano-dollars. A call that would have moved counts at its expected cost there, times the ratio
+    of actual to expected costs at its site."""
     quality_before: Estimate | None
     quality_after: Estimate | None
     """Doubly robust over the calls with an outcome; ``None`` where no outcome was logged."""
@@ -52,7 +54,7 @@ class Replayed:
     """The share of measured calls whose new tier was never tried at their site: their quality there is a guess."""
 
 
-class _Call(NamedTuple):
+class _ReplayedCall(NamedTuple):
     site: str
     moved: bool
     paid: NanoUSD
@@ -62,20 +64,22 @@ class _Call(NamedTuple):
     supported: bool
 
 
-class _Entry(NamedTuple):
-    logged: Logged
+class _MeasuredCall(NamedTuple):
+    logged: LoggedCall
     quality: float | None
 
 
-def replay(logged: Iterable[Logged], policy: RoutingPolicy, gauge: Gauge | None = None) -> list[Replayed]:
+def replay(
+    logged: Iterable[LoggedCall], policy: RoutingPolicy, source: QualitySource | None = None
+) -> list[ReplayedSite]:
     """Replay a log under a policy: one row for each call site, the largest bill first, and last the total.
 
     Forced and pinned calls stay where they were. Exploration of the new policy is not replayed.
 
     Args:
         logged: The log.
-        policy: What is tried.
-        gauge: By what quality is measured; ``None``: by feedback where there is enough of it.
+        policy: The other policy.
+        source: Source of quality; ``None``: feedback where there is enough of it.
 
     Raises:
         ConfigurationError: The policy has a rule on something that the log does not keep.
@@ -83,11 +87,11 @@ def replay(logged: Iterable[Logged], policy: RoutingPolicy, gauge: Gauge | None 
     for own in (policy, *policy.sites.values()):
         _check_rules(own.rules)
     read = list(logged)
-    quality_of = (Gauge.of(read) if gauge is None else gauge).read
-    entries = [_Entry(entry, quality_of(entry)) for entry in read]
+    quality_of = (QualitySource.of(read) if source is None else source).read
+    entries = [_MeasuredCall(entry, quality_of(entry)) for entry in read]
     ratios, means, tried = _cost_ratios(read), _quality_means(entries), _tried(entries)
     calls = [_replayed(entry, policy, ratios, means, tried) for entry in entries]
-    by_site: dict[str, list[_Call]] = {}
+    by_site: dict[str, list[_ReplayedCall]] = {}
     for call in calls:
         by_site.setdefault(call.site, []).append(call)
     rows = [_summary(site, own) for site, own in by_site.items()]
@@ -96,31 +100,29 @@ def replay(logged: Iterable[Logged], policy: RoutingPolicy, gauge: Gauge | None 
 
 
 def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice:
-    """The tier that a policy would have chosen for a logged decision."""
-    own = policy.at(decision.site)
+    """Return the tier that a policy would have chosen for a logged decision."""
+    own = policy.for_site(decision.site)
     n_tiers = 1 + max((candidate.tier for candidate in decision.candidates), default=0)
     if own.kind == "learned" and own.learned is not None:
-        scored = own.learned.score_counts(Counter(decision.grams), decision.shape, decision.site)
+        scored = own.learned.score_counts(Counter(decision.ngrams), decision.text_stats, decision.site)
         if scored is not None:
-            up = scored.score >= scored.threshold
-            tier = own.learned.strong_tier if up else own.learned.weak_tier
-            tier = min(max(tier, own.floor or 0), n_tiers - 1 if own.ceiling is None else own.ceiling)
-            return TierChoice(tier, scored.score, "replayed", policy="learned")
+            choice = TierChoice(own.learned.tier_of(scored), scored.score, "replayed", policy="learned")
+            return within_bounds(own, choice, n_tiers)
     request = CallRequest("", decision.requested, (), context=CallContext(item_count=decision.features.item_count))
     return select_tier(own, PolicyInput(decision.features, request, decision.site, None, decision.at), n_tiers)
 
 
 def _replayed(
-    entry: _Entry,
+    entry: _MeasuredCall,
     policy: RoutingPolicy,
     ratios: dict[str, float],
     means: dict[tuple[str, int], float],
     tried: set[tuple[str, int]],
-) -> _Call:
+) -> _ReplayedCall:
     decision, quality = entry.logged.decision, entry.quality
     paid = _paid(entry.logged)
     target, tier = decision.target, decision.tier
-    if tier >= 0:
+    if tier >= 0:  # not forced or pinned
         tier = choose_again(decision, policy).tier
         if tier != decision.tier:
             chosen = _cheapest(decision.eligible, tier)
@@ -131,18 +133,18 @@ def _replayed(
         expected = next(c.expected_nanousd for c in decision.candidates if c.target == target)
         after = (expected or 0) * ratios.get(decision.site, 1.0)
     robust = None
-    if quality is not None:
+    if quality is not None:  # doubly robust: the mean, corrected by the outcome where the tier stays the same
         robust = means[decision.site, tier] if (decision.site, tier) in means else means["", -1]
         if tier == decision.tier:
             robust += (quality - robust) / decision.propensity
     supported = tier == decision.tier or (decision.site, tier) in tried
-    return _Call(decision.site, moved, paid, after, quality, robust, supported)
+    return _ReplayedCall(decision.site, moved, paid, after, quality, robust, supported)
 
 
-def _summary(site: str, calls: Sequence[_Call]) -> Replayed:
+def _summary(site: str, calls: Sequence[_ReplayedCall]) -> ReplayedSite:
     measured = [call for call in calls if call.quality is not None and call.robust is not None]
     total = _mean([call.after for call in calls])
-    return Replayed(
+    return ReplayedSite(
         site=site,
         calls=len(calls),
         moved=sum(call.moved for call in calls),
@@ -163,17 +165,17 @@ def _mean(values: Sequence[float]) -> Estimate | None:
     return Estimate(mean, mean - error, mean + error)
 
 
-def _cheapest(eligible: Sequence[Considered], tier: int) -> Considered:
+def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int) -> EvaluatedCandidate:
     return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 
-def _paid(entry: Logged) -> NanoUSD:
+def _paid(entry: LoggedCall) -> NanoUSD:
     nano = entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd
     return NanoUSD(nano or 0)
 
 
-def _cost_ratios(entries: Sequence[Logged]) -> dict[str, float]:
-    """Paid over expected, by site: how far expectations were off there."""
+def _cost_ratios(entries: Sequence[LoggedCall]) -> dict[str, float]:
+    """Return the ratio of paid to expected cost by site."""
     sums: dict[str, list[float]] = {}
     for entry in entries:
         expected = entry.decision.expected_nanousd
@@ -184,8 +186,8 @@ def _cost_ratios(entries: Sequence[Logged]) -> dict[str, float]:
     return {site: paid / expected for site, (paid, expected) in sums.items()}
 
 
-def _quality_means(entries: Sequence[_Entry]) -> dict[tuple[str, int], float]:
-    """Mean quality by (site, tier), drawn towards the mean of all, which stands under ``("", -1)``."""
+def _quality_means(entries: Sequence[_MeasuredCall]) -> dict[tuple[str, int], float]:
+    """Return mean quality by (site, tier), drawn towards the mean of all, which has the key ``("", -1)``."""
     seen: dict[tuple[str, int], list[float]] = {}
     for entry in entries:
         if entry.quality is not None:
@@ -197,7 +199,7 @@ def _quality_means(entries: Sequence[_Entry]) -> dict[tuple[str, int], float]:
     return means | {("", -1): overall}
 
 
-def _tried(entries: Sequence[_Entry]) -> set[tuple[str, int]]:
+def _tried(entries: Sequence[_MeasuredCall]) -> set[tuple[str, int]]:
     return {(e.logged.decision.site, e.logged.decision.tier) for e in entries if e.quality is not None}
 
 

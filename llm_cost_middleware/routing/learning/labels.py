@@ -1,7 +1,7 @@
-"""Labels to learn from: for one prompt, what each of two models made of it and what that cost.
+"""Labels to learn from: quality and cost of a weak and a strong model on the same prompt.
 
-From a file where both models answered the same prompts, or from the application's own log, where only one did: there
-exploration makes up for the answer that is missing.
+They come from a file in which both models answered the same prompts, or from the application's own log, in which only
+one did: there exploration makes up for the missing answer.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.money import USD, ceil_nanousd
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.complexity import clip, grams, shape
-from llm_cost_middleware.routing.decisions import Gauge, Logged
+from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import ANY_SITE
 
+# Calls whose alternative tier had a lower propensity are skipped: divided by it, their estimate is mostly noise.
 MIN_PROPENSITY = 0.005
-"""Logged calls whose other tier was less likely than this say nothing of it that is not drowned in noise."""
 
-_PRIOR = 10.0
+_PRIOR = 10.0  # calls that the overall mean counts for at each site, as in ``fitting.SITE_PRIOR``
 
 
-class Label(NamedTuple):
-    """One prompt's outcome at a weak and a strong model."""
+class PairedOutcome(NamedTuple):
+    """Outcome of a weak and a strong model on one prompt."""
 
-    grams: Mapping[int, int]
-    shape: tuple[float, ...]
-    """Empty where it is not known."""
+    ngrams: Mapping[int, int]
+    text_stats: tuple[float, ...]
+    """Empty where unknown."""
     site: str
     weak: float
-    """Quality in [0, 1]; an unbiased estimate, possibly outside, where the model was not asked."""
+    """Quality in [0, 1]; an unbiased estimate, possibly outside, where the model did not answer."""
     strong: float
     weak_nanousd: int
-    """What the call costs there."""
+    """Cost of the call there."""
     strong_nanousd: int
     text_length: int = 0
     item_count: int = 1
@@ -46,10 +46,12 @@ class Label(NamedTuple):
 
 def label_text(
     text: str, weak: float, strong: float, weak_nanousd: int, strong_nanousd: int, site: str = ANY_SITE
-) -> Label:
-    """A label from a prompt's text, which is read and let go."""
-    kept = clip(text)
-    return Label(grams(kept), shape(kept), site, weak, strong, weak_nanousd, strong_nanousd, len(text))
+) -> PairedOutcome:
+    """Make a label from a prompt's text, which is not kept."""
+    kept = head_and_tail(text)
+    return PairedOutcome(
+        ngram_hashes(kept), text_stats(kept), site, weak, strong, weak_nanousd, strong_nanousd, len(text)
+    )
 
 
 def read_labels(
@@ -59,22 +61,22 @@ def read_labels(
     *,
     site_column: str = "site",
     costs: tuple[USD, USD] | None = None,
-) -> list[Label]:
+) -> list[PairedOutcome]:
     """Read outcomes of two models on the same prompts from a JSONL or parquet file.
 
     Args:
-        path: One row a prompt: ``prompt``, ``score__<model>`` in [0, 1] and, unless ``costs`` says it,
+        path: One row per prompt: ``prompt``, ``score__<model>`` in [0, 1] and, unless ``costs`` is given,
             ``cost__<model>`` in US dollars. Rows where either model has no score are left out.
         weak: The cheaper model; a column may be named by the model alone or by ``provider/model``.
-        strong: The dearer one.
+        strong: The stronger one.
         site_column: The column that names the call site, where there is one.
-        costs: US dollars a call of the weak and the strong model, where the file has none.
+        costs: US dollars per call of the weak and the strong model, where the file has none.
 
     Raises:
         ConfigurationError: A column is missing, a score is no quality, or no row is left.
         MissingExtraError: The file is parquet and the ``learn`` extra is not installed.
     """
-    found: list[Label] = []
+    found: list[PairedOutcome] = []
     columns = ["prompt", site_column]
     columns += [
         f"{kind}__{name}" for kind in ("score", "cost") for pair in (weak, strong) for name in (pair.model, pair)
@@ -100,35 +102,35 @@ def read_labels(
 
 
 class LogLabels(NamedTuple):
-    """What a log has to learn from."""
+    """Labels of a log."""
 
-    labels: list[Label]
+    labels: list[PairedOutcome]
     left_out: dict[str, int]
-    """How many calls could not be used, by reason."""
-    gauge: Gauge
-    """What their quality is."""
+    """Number of calls that could not be used, by reason."""
+    source: QualitySource
+    """Source of their quality."""
 
 
 def labels_from_log(
-    logged: Iterable[Logged], weak: ModelRef, strong: ModelRef, gauge: Gauge | None = None
+    logged: Iterable[LoggedCall], weak: ModelRef, strong: ModelRef, source: QualitySource | None = None
 ) -> LogLabels:
-    """Labels from decisions and outcomes, where each call was answered by one model only.
+    """Make labels from decisions and outcomes, where each call was answered by one model only.
 
     The answer that is missing is estimated without bias from the propensities that exploration logged (doubly robust:
     the site's mean for that model, corrected by what was seen, weighted by how likely it was to be seen).
 
     Args:
-        logged: Decisions with what became of their calls.
+        logged: Decisions joined with their outcomes.
         weak: The cheaper model.
-        strong: The dearer one.
-        gauge: By what quality is measured; ``None``: by feedback where there is enough of it.
+        strong: The stronger one.
+        source: Source of quality; ``None``: feedback where there is enough of it.
     """
     entries = list(logged)
-    gauge = Gauge.of(entries) if gauge is None else gauge
-    usable: list[tuple[Logged, bool, float]] = []
+    source = QualitySource.of(entries) if source is None else source
+    usable: list[tuple[LoggedCall, bool, float]] = []
     left_out: Counter[str] = Counter()
     for entry in entries:
-        quality = gauge.read(entry)
+        quality = source.read(entry)
         reason = _unusable(entry, weak, strong, quality)
         if reason:
             left_out[reason] += 1
@@ -145,9 +147,9 @@ def labels_from_log(
         else:
             weak_score += (quality - weak_score) / decision.propensity
         found.append(
-            Label(
-                grams=Counter(decision.grams),
-                shape=decision.shape,
+            PairedOutcome(
+                ngrams=Counter(decision.ngrams),
+                text_stats=decision.text_stats,
                 site=decision.site,
                 weak=weak_score,
                 strong=strong_score,
@@ -157,23 +159,23 @@ def labels_from_log(
                 item_count=features.item_count,
             )
         )
-    return LogLabels(found, dict(left_out), gauge)
+    return LogLabels(found, dict(left_out), source)
 
 
-def _unusable(entry: Logged, weak: ModelRef, strong: ModelRef, quality: float | None) -> str:
+def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: float | None) -> str:
     decision = entry.decision
     if decision.target not in (weak, strong):
         return "another model"
     if quality is None:
         return "no outcome"
-    if not decision.grams:
+    if not decision.ngrams:
         return "no n-grams (learning was off)"
     if not MIN_PROPENSITY <= decision.propensity <= 1 - MIN_PROPENSITY:
         return "no exploration"
     return ""
 
 
-def _mean_nanousd(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) -> int:
+def _mean_nanousd(usable: Iterable[tuple[LoggedCall, bool, float]], *, arm: bool) -> int:
     paid = [
         int(entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0)
         for entry, was_strong, _ in usable
@@ -182,8 +184,8 @@ def _mean_nanousd(usable: Iterable[tuple[Logged, bool, float]], *, arm: bool) ->
     return sum(paid) // len(paid) if paid else 0
 
 
-def _site_means(usable: Iterable[tuple[Logged, bool, float]]) -> dict[tuple[str, bool], float]:
-    """Mean quality by (site, strong), drawn towards the mean over all sites where calls are few."""
+def _site_means(usable: Iterable[tuple[LoggedCall, bool, float]]) -> dict[tuple[str, bool], float]:
+    """Return mean quality by (site, strong), drawn towards the mean over all sites where calls are few."""
     own: dict[tuple[str, bool], list[float]] = {}
     overall: dict[bool, list[float]] = {False: [], True: []}
     sites = set()
@@ -213,7 +215,7 @@ def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         for batch in table.iter_batches(columns=sorted(wanted)):
             yield from batch.to_pylist()
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:  # what is no text is told as a line that is no JSON
+    with path.open(encoding="utf-8", errors="replace") as lines:  # a line that is no text is then reported as no JSON
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:

@@ -8,8 +8,14 @@ import pytest
 
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import AnswerContent, CallContext, CallRequest, Message, Part, Tool
-from llm_cost_middleware.routing.outcomes import SOON_S, Repeats, calls_fit, failures, question
-from llm_cost_middleware.routing.schemas import asks_for_json, fits, satisfies, unwrap
+from llm_cost_middleware.routing.schemas import asks_for_json, inner_schema, matches_schema, text_matches_schema
+from llm_cost_middleware.routing.signals import (
+    REPEAT_WINDOW_S,
+    RepeatDetector,
+    failure_signals,
+    question_key,
+    tool_calls_match,
+)
 
 ARGUMENTS = {
     "type": "object",
@@ -59,37 +65,37 @@ def request(*said, tools=(), schema="", **context):
 def test_a_tool_call_that_does_not_fit_its_tool_is_seen(shape, arguments, well):
     asked = request(("user", "x"), tools=(Tool("weather", compact(TOOLS[shape])),))
     said = AnswerContent("", (("weather", arguments),))
-    assert calls_fit(asked, said) is well
-    assert failures(asked, said) == (() if well else ("schema_violated",))
+    assert tool_calls_match(asked, said) is well
+    assert failure_signals(asked, said) == (() if well else ("schema_violated",))
 
 
 def test_a_call_of_a_tool_that_was_not_offered_is_seen_where_any_was():
     said = AnswerContent("", (("forecast", {}),))
-    assert failures(request(("user", "x"), tools=(Tool("weather", compact(TOOLS["chat"])),)), said)
-    assert not failures(request(("user", "x")), said)  # they may stand in a stored prompt
+    assert failure_signals(request(("user", "x"), tools=(Tool("weather", compact(TOOLS["chat"])),)), said)
+    assert not failure_signals(request(("user", "x")), said)  # they may stand in a stored prompt
 
 
 @pytest.mark.parametrize("held", [{"type": "bash_20250124", "name": "bash"}, {"type": "custom", "name": "free"}])
 def test_a_tool_whose_definition_the_provider_holds_is_not_judged(held):
     asked = request(("user", "x"), tools=(Tool(held["name"], compact(held)),))
-    assert not failures(asked, AnswerContent("", ((held["name"], {"anything": 1}),)))
+    assert not failure_signals(asked, AnswerContent("", ((held["name"], {"anything": 1}),)))
 
 
 @pytest.mark.parametrize("shape", FORMATS)
 def test_text_that_does_not_fit_the_schema_it_was_asked_in_is_seen(shape):
     asked = request(("user", "x"), schema=compact(FORMATS[shape]))
-    assert failures(asked, AnswerContent('{"city": "Rome"}')) == ()
-    assert failures(asked, AnswerContent('{"days": 3}')) == ("parse_failed",)
-    assert failures(asked, AnswerContent("Rome")) == ("parse_failed",)
-    assert failures(asked, AnswerContent("")) == ("parse_failed",)
+    assert failure_signals(asked, AnswerContent('{"city": "Rome"}')) == ()
+    assert failure_signals(asked, AnswerContent('{"days": 3}')) == ("parse_failed",)
+    assert failure_signals(asked, AnswerContent("Rome")) == ("parse_failed",)
+    assert failure_signals(asked, AnswerContent("")) == ("parse_failed",)
 
 
 def test_plain_text_is_no_failed_parse_and_any_object_is_json():
     assert not asks_for_json("")
-    assert not failures(request(("user", "x"), schema='{"type":"text"}'), AnswerContent("hi"))
+    assert not failure_signals(request(("user", "x"), schema='{"type":"text"}'), AnswerContent("hi"))
     loose = request(("user", "x"), schema='{"type":"json_object"}')
-    assert failures(loose, AnswerContent("hi")) == ("parse_failed",)
-    assert not failures(loose, AnswerContent("{}"))
+    assert failure_signals(loose, AnswerContent("hi")) == ("parse_failed",)
+    assert not failure_signals(loose, AnswerContent("{}"))
 
 
 def test_what_pydantic_writes_is_understood():
@@ -103,19 +109,19 @@ def test_what_pydantic_writes_is_understood():
         legs: list[Leg]
 
     rules = Trip.model_json_schema()
-    assert fits(rules, {"legs": [{"to": "Rome", "via": ["Bern"]}, {"to": "Bari", "via": None}]})
-    assert not fits(rules, {"legs": [{"via": None}]})
-    assert not fits(rules, {"legs": [{"to": "Rome", "via": [1]}]})
-    assert fits({"allOf": [{"required": ["a"]}]}, {"a": 1})
-    assert not fits({"allOf": [{"required": ["a"]}]}, {})
+    assert matches_schema(rules, {"legs": [{"to": "Rome", "via": ["Bern"]}, {"to": "Bari", "via": None}]})
+    assert not matches_schema(rules, {"legs": [{"via": None}]})
+    assert not matches_schema(rules, {"legs": [{"to": "Rome", "via": [1]}]})
+    assert matches_schema({"allOf": [{"required": ["a"]}]}, {"a": 1})
+    assert not matches_schema({"allOf": [{"required": ["a"]}]}, {})
 
 
 def test_a_schema_that_refers_to_itself_ends():
     rules = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
-    assert fits(rules, 1)
-    assert fits({"$ref": "https://elsewhere"}, 1)
-    assert unwrap(None) is None
-    assert not satisfies("{not json", "{}")
+    assert matches_schema(rules, 1)
+    assert matches_schema({"$ref": "https://elsewhere"}, 1)
+    assert inner_schema(None) is None
+    assert not text_matches_schema("{not json", "{}")
 
 
 MESSAGE = {"content": [{"type": "text", "text": "a"}, {"type": "tool_use", "name": "t", "input": {"x": 1}}]}
@@ -147,28 +153,28 @@ LONG = "Which of these two flats should I rent?"
 
 
 def test_the_same_question_of_the_same_person_has_the_same_key():
-    asked = question(request(("user", LONG), conversation="c"), "site")
+    asked = question_key(request(("user", LONG), conversation="c"), "site")
     again = request(("user", LONG), ("assistant", "the first"), ("user", LONG), conversation="c")
-    assert question(again, "site") == asked
-    assert question(request(("user", LONG), scopes=("user:7",)), "site") == question(
+    assert question_key(again, "site") == asked
+    assert question_key(request(("user", LONG), scopes=("user:7",)), "site") == question_key(
         request(("user", LONG), scopes=("tag:x", "user:7")), "site"
     )
-    assert len({asked, question(request(("user", LONG), conversation="d"), "site")}) == 2
-    assert len({asked, question(request(("user", LONG), conversation="c"), "elsewhere")}) == 2
+    assert len({asked, question_key(request(("user", LONG), conversation="d"), "site")}) == 2
+    assert len({asked, question_key(request(("user", LONG), conversation="c"), "elsewhere")}) == 2
 
 
 def test_go_on_is_the_same_question_only_in_the_same_place():
     said = (("user", LONG), ("assistant", "the first"), ("user", "go on"))
-    once = question(request(*said, conversation="c"), "s")
-    assert question(request(*said, conversation="c"), "s") == once
-    assert question(request(*said, ("assistant", "..."), ("user", "go on"), conversation="c"), "s") != once
+    once = question_key(request(*said, conversation="c"), "s")
+    assert question_key(request(*said, conversation="c"), "s") == once
+    assert question_key(request(*said, ("assistant", "..."), ("user", "go on"), conversation="c"), "s") != once
 
 
 def test_another_picture_is_another_question():
     def shown(digest):
         return request(("user", LONG, Part("image", "", None, {"digest": digest})), conversation="c")
 
-    assert question(shown("a"), "s") != question(shown("b"), "s")
+    assert question_key(shown("a"), "s") != question_key(shown("b"), "s")
 
 
 @pytest.mark.parametrize(
@@ -183,22 +189,22 @@ def test_another_picture_is_another_question():
     ],
 )
 def test_what_is_not_a_person_asking_is_no_question(asked):
-    assert question(asked, "s") is None
+    assert question_key(asked, "s") is None
 
 
 def test_a_repeat_counts_after_the_answer_and_for_some_minutes():
-    repeats = Repeats(keep=2)
+    repeats = RepeatDetector(keep=2)
     repeats.answered(1, "first", 100.0)
     assert repeats.earlier(1, 99.0) is None  # both were under way at once
     assert repeats.earlier(1, 100.0) == "first"
-    assert repeats.earlier(1, 100.0 + SOON_S) is None
+    assert repeats.earlier(1, 100.0 + REPEAT_WINDOW_S) is None
     assert repeats.earlier(2, 100.0) is None
     repeats.answered(1, "second", 150.0)
     assert repeats.earlier(1, 151.0) == "second"
 
 
 def test_only_so_many_questions_are_remembered():
-    repeats = Repeats(keep=2)
+    repeats = RepeatDetector(keep=2)
     for key in (1, 2, 1, 3):
         repeats.answered(key, str(key), 0.0)
     assert [repeats.earlier(key, 0.0) for key in (1, 2, 3)] == ["1", None, "3"]

@@ -8,13 +8,14 @@ import pytest
 
 from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.routing import fitting
-from llm_cost_middleware.routing.complexity import grams, shape
-from llm_cost_middleware.routing.decisions import Logged, Outcome, Settlement
-from llm_cost_middleware.routing.labels import label_text, labels_from_log, read_labels
+from llm_cost_middleware.routing.complexity import ngram_hashes, text_stats
+from llm_cost_middleware.routing.decision_log import LoggedCall, Outcome, Settlement
 from llm_cost_middleware.routing.learned import LearnedPolicy
+from llm_cost_middleware.routing.learning import fitting
+from llm_cost_middleware.routing.learning.calibration import QualityGuarantee
+from llm_cost_middleware.routing.learning.labels import label_text, labels_from_log, read_labels
+from llm_cost_middleware.routing.learning.tuning import tune
 from llm_cost_middleware.routing.policy import RoutingPolicy
-from llm_cost_middleware.routing.tuning import tune
 
 pytest.importorskip("sklearn")
 
@@ -70,7 +71,7 @@ def test_a_dearer_model_that_is_no_better_is_refused(labels, models):
 
 
 def test_a_promise_that_cannot_be_kept_is_refused(labels, models):
-    found = tune(labels, models["mini"], models["gpt"], current=RoutingPolicy(), quality=1.0, confidence=0.999)
+    found = tune(labels, models["mini"], models["gpt"], current=RoutingPolicy(), guarantee=QualityGuarantee(1.0, 0.999))
     assert found.policy is None
     assert "no threshold keeps 100%" in found.reason
 
@@ -139,7 +140,7 @@ def logged_calls(route, ask):
         weak, strong = outcome(rng, hard=hard)
         score = strong if decision.tier else weak
         entries.append(
-            Logged(
+            LoggedCall(
                 decision,
                 (Outcome(str(number), "feedback", score, 0.0),),
                 Settlement(str(number), decision.target, NanoUSD(10_000_000 if decision.tier else 1_000_000), 9, 0.0),
@@ -190,12 +191,12 @@ def test_the_promise_holds_where_hard_and_easy_prompts_are_two_heaps(route, ask,
             call_id=str(number),
             target=models["gpt" if up else "mini"],
             propensity=0.25 if up else 0.75,
-            grams=tuple(grams(text).elements()),
-            shape=shape(text),
+            ngrams=tuple(ngram_hashes(text).elements()),
+            text_stats=text_stats(text),
         )
         cost = NanoUSD(30 if up else 10)
         entries.append(
-            Logged(
+            LoggedCall(
                 decision,
                 (Outcome(str(number), "feedback", float(up or not hard), 0.0),),
                 Settlement(str(number), decision.target, cost, 9, 0.0),
@@ -216,10 +217,10 @@ def test_calls_that_say_nothing_are_left_out_with_the_reason(route, ask, models)
     plain = route(ask("x"))
     learning = route(ask("x"), learning=True)
     entries = [
-        Logged(route(ask("x", context={"forced_model": "claude-x"}))),
-        Logged(plain),
-        Logged(plain, (Outcome("call-1", "feedback", 1.0, 0.0),)),
-        Logged(learning, (Outcome("call-1", "feedback", 1.0, 0.0),)),
+        LoggedCall(route(ask("x", context={"forced_model": "claude-x"}))),
+        LoggedCall(plain),
+        LoggedCall(plain, (Outcome("call-1", "feedback", 1.0, 0.0),)),
+        LoggedCall(learning, (Outcome("call-1", "feedback", 1.0, 0.0),)),
     ]
     labels, left_out, _ = labels_from_log(entries, models["mini"], models["gpt"])
     assert labels == []

@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from llm_cost_middleware.routing.calibration import calibrate, gain_over_mixing
+from llm_cost_middleware.routing.learning.calibration import QualityGuarantee, calibrate, gain_over_mixing
 
 
 def world(n, *, signal, seed=0, gap=0.3):
@@ -39,13 +39,19 @@ def test_the_error_bar_costs_and_more_labels_make_it_cheaper():
 
 def test_more_confidence_never_saves_more():
     facts = world(2_000, signal=True)
-    costs = [calibrate(*facts, confidence=confidence).chosen.spend for confidence in (0.5, 0.8, 0.95, 0.999)]
+    costs = [
+        calibrate(*facts, QualityGuarantee(confidence=confidence)).chosen.spend
+        for confidence in (0.5, 0.8, 0.95, 0.999)
+    ]
     assert costs == sorted(costs)
 
 
 def test_the_long_run_is_cheaper_to_promise_than_the_next_calls():
     facts = world(2_000, signal=True)
-    assert calibrate(*facts, horizon=0).chosen.spend <= calibrate(*facts, horizon=100).chosen.spend
+    assert (
+        calibrate(*facts, QualityGuarantee(horizon=0)).chosen.spend
+        <= calibrate(*facts, QualityGuarantee(horizon=100)).chosen.spend
+    )
 
 
 def test_equal_scores_are_never_torn_apart():
@@ -64,7 +70,7 @@ def heaps(noise, *, low=0.3):
 
 @pytest.mark.parametrize("quality", [0.8, 0.9, 0.95])
 def test_a_heap_of_scores_is_not_cut_where_a_gap_is_near(quality):
-    found = calibrate(*heaps(0.1), quality=quality)
+    found = calibrate(*heaps(0.1), QualityGuarantee(quality))
     assert found.chosen.strong_share == 0.4
     assert 0.4 < found.chosen.threshold < 0.9
     assert found.naive.strong_share < 0.4
@@ -101,7 +107,7 @@ def test_the_gain_over_mixing_is_told_from_chance():
 def test_the_promise_is_kept_in_most_fresh_samples():
     kept = 0
     for seed in range(60):
-        found = calibrate(*world(600, signal=True, seed=seed), quality=0.9)
+        found = calibrate(*world(600, signal=True, seed=seed), QualityGuarantee(0.9))
         scores, weak, strong, *_ = world(600, signal=True, seed=1_000 + seed)
         got = [s if score >= found.chosen.threshold else w for score, w, s in zip(scores, weak, strong, strict=True)]
         kept += sum(got) >= 0.9 * sum(strong)

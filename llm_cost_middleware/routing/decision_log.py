@@ -1,10 +1,10 @@
-"""The log of decisions and of what became of them: appended as they happen, joined by call when read."""
+"""Log of routing decisions, quality signals and settlements: appended as they happen, joined by call when read."""
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -12,18 +12,19 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.outcomes import AUTOMATIC
+from llm_cost_middleware.routing.signals import SIGNAL_SCORES
 
 FEEDBACK = "feedback"
-"""The name of an outcome that the application itself gave: it wins over every automatic one."""
+"""Name of an outcome that the application itself gave: it overrides every automatic one."""
 
 
-class Line(Protocol):
-    """One line of a journal."""
+# The ledger's journal fits these protocols. They are stated here because routing does not import the ledger.
+class StoredLine(Protocol):
+    """One line of a log store."""
 
     @property
     def id(self) -> str:
-        """The call."""
+        """Id of the call."""
         ...
 
     @property
@@ -33,24 +34,24 @@ class Line(Protocol):
 
     @property
     def data(self) -> bytes:
-        """What was appended."""
+        """The appended bytes."""
         ...
 
 
-class Journal(Protocol):
-    """Where lines are kept beyond this process: an optional ability of a ledger's storage."""
+class LogStore(Protocol):
+    """Storage of lines beyond this process: an optional ability of a ledger's backend."""
 
     def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
         """Add a line."""
         ...
 
-    def read(self, kind: str, since: float | None = None) -> Iterable[Line]:
-        """The lines of a kind in the order they were added."""
+    def read(self, kind: str, since: float | None = None) -> Iterable[StoredLine]:
+        """Return the lines of a kind in the order they were added."""
         ...
 
 
 class Outcome(NamedTuple):
-    """What became of a call, in one respect: a quality in [0, 1], under the name of who says so."""
+    """One quality signal of a call: a score in [0, 1] under the name of its source."""
 
     call_id: str
     name: str
@@ -59,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What a call came to in the end, over all its attempts."""
+    """Final cost and answering model of a call, over all its attempts."""
 
     call_id: str
     target: ModelRef
@@ -68,8 +69,8 @@ class Settlement(NamedTuple):
     at: float
 
 
-class Logged(NamedTuple):
-    """A decision with everything known of its call."""
+class LoggedCall(NamedTuple):
+    """A decision, joined with the outcomes and the settlement of its call."""
 
     decision: RoutingDecision
     outcomes: tuple[Outcome, ...] = ()
@@ -77,28 +78,28 @@ class Logged(NamedTuple):
 
     @property
     def quality(self) -> float | None:
-        """The newest feedback, else the worst automatic outcome; ``None`` where nothing is known: no praise."""
+        """The newest feedback, else the worst automatic outcome; ``None`` without either: no failure is no praise."""
         given = [outcome.score for outcome in self.outcomes if outcome.name == FEEDBACK]
         if given:
             return given[-1]
         return min((outcome.score for outcome in self.outcomes), default=None)
 
     @property
-    def said(self) -> float | None:
-        """What the application itself says: as ``quality``, without what was seen automatically."""
-        own = self._replace(outcomes=tuple(outcome for outcome in self.outcomes if outcome.name not in AUTOMATIC))
+    def feedback(self) -> float | None:
+        """As ``quality``, of the application's own outcomes only."""
+        own = self._replace(outcomes=tuple(outcome for outcome in self.outcomes if outcome.name not in SIGNAL_SCORES))
         return own.quality
 
     @property
-    def unfailing(self) -> float | None:
-        """Its quality, or 1 where a finished call shows no failure; ``None`` where it is not known to have finished."""
+    def assumed_quality(self) -> float | None:
+        """As ``quality``, but 1 for a finished call without an outcome; ``None`` where it may not have finished."""
         quality = self.quality
         if quality is None and self.settlement is not None and self.settlement.output_tokens is not None:
             return 1.0
         return quality
 
     def to_json(self) -> str:
-        """Decision, outcomes and settlement as one line, to export a log."""
+        """Return decision, outcomes and settlement as one line, to export a log."""
         settled = self.settlement
         return json.dumps(
             {
@@ -113,7 +114,7 @@ class Logged(NamedTuple):
         )
 
     @classmethod
-    def from_json(cls, line: str) -> Logged:
+    def from_json(cls, line: str) -> LoggedCall:
         """Read an exported line, or the bare line of a decision. Raises ``ConfigurationError``."""
         try:
             data = json.loads(line)
@@ -134,51 +135,44 @@ class Logged(NamedTuple):
         return cls(decision, outcomes, settlement)
 
 
-class Gauge(StrEnum):
-    """By what a log measures quality. A mixture of the two would count every failure and only some of the rest."""
+class QualitySource(StrEnum):
+    """Source of a log's quality. A mixture of the two would count every failure and only some of the rest."""
 
     FEEDBACK = "feedback"
-    """What the application says of calls; of the others nothing is known."""
+    """Outcomes given by the application; the quality of other calls is unknown."""
     FAILURES = "failures"
-    """Every finished call is good unless the application says otherwise or a failure was seen."""
+    """Every finished call is good unless the application says otherwise or a failure was observed."""
 
     @classmethod
-    def of(cls, entries: Sequence[Logged]) -> Gauge:
-        """Feedback where there is enough of it, else failures."""
-        return cls.FEEDBACK if sum(entry.said is not None for entry in entries) >= ENOUGH_FEEDBACK else cls.FAILURES
+    def of(cls, entries: Sequence[LoggedCall]) -> QualitySource:
+        """Return feedback where there is enough of it, else failures."""
+        return (
+            cls.FEEDBACK if sum(entry.feedback is not None for entry in entries) >= MIN_FEEDBACK_CALLS else cls.FAILURES
+        )
 
-    @property
-    def read(self) -> Callable[[Logged], float | None]:
-        """The quality of a call; ``None`` where it is not known."""
-        return _said if self is Gauge.FEEDBACK else _unfailing
-
-
-ENOUGH_FEEDBACK = 100
-"""Calls of which the application said something, from which that alone measures quality."""
+    def read(self, entry: LoggedCall) -> float | None:
+        """Return the quality of a call; ``None`` where unknown."""
+        return entry.feedback if self is QualitySource.FEEDBACK else entry.assumed_quality
 
 
-def _said(entry: Logged) -> float | None:
-    return entry.said
-
-
-def _unfailing(entry: Logged) -> float | None:
-    return entry.unfailing
+# Calls with feedback from which feedback alone measures quality; as for labels, the error bars of fewer are too wide.
+MIN_FEEDBACK_CALLS = 100
 
 
 class DecisionLog:
-    """Appends decisions, outcomes and settlements; reads them joined. Its owner holds the lock.
+    """Log of decisions, outcomes and settlements. Its owner holds the lock.
 
     Args:
-        journal: Where lines are kept; ``None``: in this process, bounded.
-        keep: How many calls are remembered without a journal; the oldest are forgotten.
+        journal: Store of the lines; ``None``: this process's memory, bounded.
+        keep: Number of calls kept without a journal; the oldest are dropped.
     """
 
-    def __init__(self, journal: Journal | None = None, keep: int = 10_000) -> None:
+    def __init__(self, journal: LogStore | None = None, keep: int = 10_000) -> None:
         self._journal, self._keep = journal, keep
-        self._calls: OrderedDict[str, Logged] = OrderedDict()
+        self._calls: OrderedDict[str, LoggedCall] = OrderedDict()
 
     def append(self, decision: RoutingDecision, settlement: Settlement | None = None) -> None:
-        """Log a decision, with what its call came to where that is known already.
+        """Log a decision, with the settlement of its call where there is one already.
 
         A later decision of the same call (a fallback was routed anew) takes its place.
         """
@@ -189,22 +183,23 @@ class DecisionLog:
             return
         known = self._calls.get(decision.call_id)
         outcomes, before = (known.outcomes, known.settlement) if known else ((), None)
-        self._calls[decision.call_id] = Logged(decision, outcomes, settlement or before)
+        self._calls[decision.call_id] = LoggedCall(decision, outcomes, settlement or before)
         if len(self._calls) > self._keep:
             self._calls.popitem(last=False)
 
     def outcome(self, call_id: str, name: str, score: float, at: float) -> None:
-        """Log what became of a call.
+        """Log a quality signal of a call.
 
         Args:
-            call_id: The call; unknown ones are kept in a journal and dropped from a bounded memory.
-            name: ``feedback``, or one of ``outcomes.AUTOMATIC``, or a name of the application's own.
+            call_id: The call; an unknown one is stored in a journal and ignored in memory.
+            name: ``feedback``, or one of ``signals.SIGNAL_SCORES``, or a name of the application's own.
             score: Quality, 0 (useless) to 1 (as good as it gets).
             at: Seconds since the Unix epoch.
 
         Raises:
             ConfigurationError: The score is not a number in [0, 1], or the call or the name no text.
         """
+        # True and False would pass as 1 and 0, and hide that a score was meant for something else
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise ConfigurationError(f"must be a quality between 0 and 1, not {score!r}", key="score")
         for key, value in (("call_id", call_id), ("name", name)):
@@ -220,17 +215,17 @@ class DecisionLog:
     def settled(
         self, call_id: str, target: ModelRef, cost_nanousd: NanoUSD, output_tokens: int | None, at: float
     ) -> None:
-        """Log what a call cost in the end, all its attempts together, and which model answered."""
+        """Log the final cost of a call over all its attempts, and the model that answered."""
         entry = Settlement(call_id, target, cost_nanousd, output_tokens, at)
         if self._journal is not None:
             data = {"target": list(target), "cost_nanousd": int(cost_nanousd), "output_tokens": output_tokens}
             self._journal.append("settlement", call_id, at, json.dumps(data).encode())
         elif call_id in self._calls:
             logged = self._calls[call_id]
-            self._calls[call_id] = Logged(logged.decision, logged.outcomes, entry)
+            self._calls[call_id] = LoggedCall(logged.decision, logged.outcomes, entry)
 
-    def read(self, since: float | None = None) -> Iterator[Logged]:
-        """Every decision, in the order it was made, joined with what became of its call.
+    def read(self, since: float | None = None) -> Iterator[LoggedCall]:
+        """Yield every decision in the order it was made, joined with the outcomes and settlement of its call.
 
         Raises:
             ConfigurationError: A line is damaged, or a newer version wrote it.
@@ -247,18 +242,18 @@ class DecisionLog:
 
 def join(
     decisions: Iterable[RoutingDecision], outcomes: Iterable[Outcome] = (), settlements: Iterable[Settlement] = ()
-) -> Iterator[Logged]:
-    """Join decisions with what became of their calls. The last decision and settlement of a call count."""
+) -> Iterator[LoggedCall]:
+    """Join decisions with outcomes and settlements by call. The last decision and settlement of a call count."""
     by_call: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_call.setdefault(outcome.call_id, []).append(outcome)
     settled = {settlement.call_id: settlement for settlement in settlements}
     last = {decision.call_id: decision for decision in decisions}
     for call_id, decision in last.items():
-        yield Logged(decision, tuple(by_call.get(call_id, ())), settled.get(call_id))
+        yield LoggedCall(decision, tuple(by_call.get(call_id, ())), settled.get(call_id))
 
 
-def _outcome(line: Line) -> Outcome:
+def _outcome(line: StoredLine) -> Outcome:
     try:
         data = json.loads(line.data)
         return Outcome(line.id, data["name"], float(data["score"]), line.at)
@@ -266,7 +261,7 @@ def _outcome(line: Line) -> Outcome:
         raise ConfigurationError(f"not an outcome: {error!r}", key=f"journal.{line.id}") from None
 
 
-def _settlement(line: Line) -> Settlement:
+def _settlement(line: StoredLine) -> Settlement:
     try:
         data = json.loads(line.data)
         return Settlement(

@@ -8,7 +8,7 @@ import pytest
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decisions import DecisionLog, Gauge, Logged
+from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, QualitySource
 
 
 class Entry(NamedTuple):
@@ -51,6 +51,21 @@ def test_a_line_of_an_older_version_is_read_with_defaults():
     assert decision.explain() == "openai/gpt-5-mini (): ."
 
 
+LINE = (
+    '{"v":1,"id":"c1","at":1.5,"target":["openai","gpt-5-mini"],"tier":0,"tier_name":"small","policy":"threshold",'
+    '"policy_version":"threshold:1","reason":"short","score":0.1,"propensity":0.9,"site":"s","requested":"auto",'
+    '"features":{"text_length":5,"item_count":1,"total_chars":5,"input_tokens":1,"turns":1,"messages":1,"tools":0,'
+    '"media":0,"needs":[]},"candidates":[["openai","gpt-5-mini",0,120,"",7]],"grams":[3,3,9],"shape":[0.5]}'
+)
+
+
+def test_a_line_of_version_1_keeps_its_keys():
+    decision = RoutingDecision.from_json(LINE)
+    assert (decision.ngrams, decision.text_stats) == ((3, 3, 9), (0.5,))
+    assert decision.candidates[0].cache_saving_nanousd == 7
+    assert decision.to_json() == LINE
+
+
 def test_a_line_with_more_than_is_known_is_read(route, ask):
     data = json.loads(route(ask("x")).to_json())
     data["mood"] = "good"
@@ -86,7 +101,7 @@ def test_decisions_outcomes_and_costs_are_joined(log, route, ask, models):
         1_234,
         17,
     )
-    assert Logged.from_json(entry.to_json()) == entry
+    assert LoggedCall.from_json(entry.to_json()) == entry
 
 
 def test_feedback_wins_over_what_was_seen_and_the_newest_counts(log, route, ask):
@@ -125,9 +140,9 @@ def test_reading_since_a_moment(log, route, ask):
 
 def test_a_bare_decision_line_is_a_log_too(route, ask):
     decision = route(ask("x"))
-    assert Logged.from_json(decision.to_json()) == Logged(decision)
+    assert LoggedCall.from_json(decision.to_json()) == LoggedCall(decision)
     with pytest.raises(ConfigurationError):
-        Logged.from_json('{"decision": {}}')
+        LoggedCall.from_json('{"decision": {}}')
 
 
 # --- by what quality is measured
@@ -147,9 +162,9 @@ def entries(log, route, ask, models):
 
 def test_without_feedback_a_finished_call_that_shows_no_failure_is_a_good_one(entries):
     found = list(entries.read())
-    gauge = Gauge.of(found)
-    assert gauge is Gauge.FAILURES
-    qualities = [gauge.read(entry) for entry in found]
+    source = QualitySource.of(found)
+    assert source is QualitySource.FAILURES
+    qualities = [source.read(entry) for entry in found]
     assert qualities == [float(number % 3 != 0) for number in range(30)] + [None]
 
 
@@ -159,8 +174,8 @@ def test_with_enough_feedback_only_what_was_said_counts(entries, route, ask, mon
         entries.outcome(str(number), "feedback", 0.8, 2.0)
     entries.outcome("3", "tests passed", 0.4, 2.0)
     found = list(entries.read())
-    assert Gauge.of(found) is Gauge.FAILURES
-    monkeypatch.setattr("llm_cost_middleware.routing.decisions.ENOUGH_FEEDBACK", 4)
-    assert Gauge.of(found) is Gauge.FEEDBACK
-    assert [Gauge.FEEDBACK.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.4, None]
-    assert [Gauge.FAILURES.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.0, 1.0]
+    assert QualitySource.of(found) is QualitySource.FAILURES
+    monkeypatch.setattr("llm_cost_middleware.routing.decision_log.MIN_FEEDBACK_CALLS", 4)
+    assert QualitySource.of(found) is QualitySource.FEEDBACK
+    assert [QualitySource.FEEDBACK.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.4, None]
+    assert [QualitySource.FAILURES.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.0, 1.0]

@@ -1,0 +1,102 @@
+"""State of retries in one pipeline: a quota per provider, a circuit breaker per target."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from random import Random
+
+from llm_cost_middleware.provider import Failure, FailureKind
+from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.retry.breaker import ADMITTED, TIMEOUT_WEIGHT, Admission, CircuitBreaker
+from llm_cost_middleware.retry.policy import UNHEALTHY, RetryPolicy
+from llm_cost_middleware.retry.quota import SUCCESS_REFUND, THROTTLED_COST, RetryQuota, token_cost
+
+_TARGETS = 1_024  # breakers kept; the least recently used is dropped
+
+
+class RetryState:
+    """Retry quotas by provider and circuit breakers by target, of one pipeline. Bounded.
+
+    Not thread-safe: the pipeline calls it under its lock. Every attempt that was admitted is followed by one
+    ``succeeded`` or ``failed``. Times are monotonic seconds.
+
+    Args:
+        policy: The limits.
+        rng: Spreads what several processes would otherwise do at the same moment.
+    """
+
+    def __init__(self, policy: RetryPolicy, rng: Random | None = None) -> None:
+        self._policy = policy
+        self._rng = rng or Random()  # noqa: S311  # to spread load, not to keep a secret
+        self._quotas: dict[str, RetryQuota] = {}
+        self._breakers: OrderedDict[ModelRef, CircuitBreaker] = OrderedDict()
+
+    def admit(self, target: ModelRef, *, now: float, previous: Admission | None = None) -> Admission:
+        """Ask the breaker before every attempt; after a ``wait``, again with its previous answer."""
+        return self._breaker(target).admit(now, previous) if self._policy.breaker else ADMITTED
+
+    def succeeded(
+        self,
+        target: ModelRef,
+        *,
+        now: float,
+        after_retry: bool = False,
+        retry_tokens: int = 0,
+        started: float | None = None,
+    ) -> None:
+        """Record an answered attempt.
+
+        Args:
+            target: Where it was sent.
+            now: When the answer was in.
+            after_retry: It was not the first attempt of its call.
+            retry_tokens: What the retry that led to it took from the quota; it is given back.
+            started: When it was sent; an answer to what was sent before a breaker opened does not close it.
+        """
+        if self._policy.quota:
+            refund = retry_tokens or (THROTTLED_COST if after_retry else SUCCESS_REFUND)
+            self._quota(target.provider).refund(refund)
+        if self._policy.breaker:
+            self._breaker(target).succeeded(now, started)
+
+    def failed(self, target: ModelRef, failure: Failure, *, now: float, started: float | None = None) -> None:
+        """Record a failed attempt; to be called before ``decide``."""
+        if not self._policy.breaker or failure.kind in {FailureKind.CANCELLED, FailureKind.UNKNOWN}:
+            return
+        breaker = self._breaker(target)
+        if failure.kind in UNHEALTHY and (failure.retryable or failure.kind is not FailureKind.RATE_LIMITED):
+            weight = TIMEOUT_WEIGHT if failure.kind is FailureKind.TIMEOUT else 1
+            breaker.failed(now, started, failure.retry_after, weight=weight)
+        else:
+            breaker.succeeded(now, started)
+
+    def seconds_until_probe(self, target: ModelRef, *, now: float) -> float:
+        """Seconds until the open breaker of ``target`` admits a call; 0 where it is not open."""
+        return self._breaker(target).seconds_until_probe(now) if self._policy.breaker else 0.0
+
+    def acquire(self, provider: str, kind: FailureKind) -> int | None:
+        """Take one retry from the quota of ``provider``: its cost in tokens, or ``None`` where too few are left."""
+        if not self._policy.quota:
+            return 0
+        cost = token_cost(kind)
+        return cost if self._quota(provider).acquire(cost) else None
+
+    def _quota(self, provider: str) -> RetryQuota:
+        quota = self._quotas.get(provider)
+        if quota is None:
+            quota = self._quotas[provider] = RetryQuota()
+        return quota
+
+    def _breaker(self, target: ModelRef) -> CircuitBreaker:
+        breaker = self._breakers.get(target)
+        if breaker is None:
+            policy = self._policy
+            breaker = CircuitBreaker(
+                max_wait_s=policy.max_wait_s, longest_pause_s=policy.max_retry_after_s, rng=self._rng
+            )
+            self._breakers[target] = breaker
+            if len(self._breakers) > _TARGETS:
+                self._breakers.popitem(last=False)
+        else:
+            self._breakers.move_to_end(target)
+        return breaker

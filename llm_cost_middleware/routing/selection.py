@@ -1,0 +1,107 @@
+"""Selection of a tier by a policy: four kinds, bounds, and exploration."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+from llm_cost_middleware.routing.features import Features, last_user_text
+from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.rules import PolicyInput, first_match
+
+# Exploration stops below this share of the tightest budget: a random tier may cost more than the chosen one.
+MIN_BUDGET_SHARE_TO_EXPLORE = 0.2
+
+
+class TierChoice(NamedTuple):
+    """A tier, the reason for it, and the probability with which it was chosen."""
+
+    tier: int
+    score: float | None
+    reason: str
+    propensity: float = 1.0
+    policy: str = "threshold"
+
+
+def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Random | None = None) -> TierChoice:
+    """Choose a tier for a call.
+
+    Args:
+        policy: The policy of the call's site (see ``RoutingPolicy.for_site``).
+        given: Facts of the call; only the learned policy looks at the request's text.
+        n_tiers: How many tiers there are.
+        rng: Source of exploration; ``None`` turns exploration off.
+    """
+    low, high = _bounds(policy, n_tiers)
+    choice = _by_kind(policy, given, low, n_tiers - 1)
+    if not low <= choice.tier <= high:
+        choice = within_bounds(policy, choice, n_tiers)
+    if not (policy.explore and rng and high > low):
+        return choice
+    affordable = given.budget_left is None or given.budget_left >= MIN_BUDGET_SHARE_TO_EXPLORE
+    return _explore(policy, choice, low, high, rng) if affordable else choice
+
+
+def within_bounds(policy: RoutingPolicy, choice: TierChoice, n_tiers: int) -> TierChoice:
+    """Return a choice between the floor and the ceiling of a policy; its reason names the one that moved it."""
+    low, high = _bounds(policy, n_tiers)
+    tier = min(max(choice.tier, low), high)
+    if tier == choice.tier:
+        return choice
+    bound = "floor" if tier > choice.tier else "ceiling"
+    return choice._replace(tier=tier, reason=f"{choice.reason}; the {bound} makes it {policy.tier_name(tier)}")
+
+
+def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
+    """Return the lowest and highest tier; a floor above the strongest tier means the strongest."""
+    top = n_tiers - 1
+    low = min(policy.floor or 0, top)
+    return low, max(low, top if policy.ceiling is None else min(policy.ceiling, top))
+
+
+def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> TierChoice:
+    if policy.kind == "cascade":
+        return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
+    if policy.kind == "learned" and policy.learned is not None:
+        scored = policy.learned.score(last_user_text(given.request), given.site)
+        if scored is None:
+            # weights learned at other sites or on other benchmarks were no better than chance (APGR 0.51)
+            return _by_threshold(policy, given.features, low)._replace(policy="default")
+        sign = "≥" if scored.strong else "<"
+        reason = (
+            f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {given.site}"
+        )
+        return TierChoice(policy.learned.tier_of(scored), scored.score, reason, policy="learned")
+    if policy.kind == "rules":
+        rule = first_match(policy.rules, given)
+        if rule is not None:
+            return TierChoice(top if rule.tier < 0 else rule.tier, None, f"rule {rule}", policy="rules")
+    return _by_threshold(policy, given.features, low)
+
+
+def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
+    length, items = features.text_length, features.item_count
+    batch = "1 item" if items == 1 else f"{items:,} items"
+    up = policy.is_large(length, items)
+    score = max(length / policy.text_threshold, items / policy.item_threshold)
+    if not up:
+        reason = f"{length:,} characters < {policy.text_threshold:,} and {batch} < {policy.item_threshold:,}"
+    elif length >= policy.text_threshold:
+        reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
+    else:
+        reason = f"{batch} ≥ {policy.item_threshold:,}"
+    return TierChoice(low + up, score, reason)
+
+
+def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng: Random) -> TierChoice:
+    """Replace a choice by a random tier with probability ``policy.explore``, and note the tier's propensity.
+
+    The chosen tier may be drawn as well, so that every tier has a known probability above zero: without it the
+    estimates from the log (``learning.labels``, ``learning.replay``) would be biased.
+    """
+    arms = high - low + 1
+    share = policy.explore / arms
+    tier = low + rng.randrange(arms) if rng.random() < policy.explore else choice.tier
+    if tier == choice.tier:
+        return choice._replace(propensity=1 - policy.explore + share)
+    return choice._replace(tier=tier, propensity=share, reason=f"explored, instead of: {choice.reason}")
