@@ -41,9 +41,10 @@ def register(name: str, package: str) -> None:
     Raises:
         ConfigurationError: There is one of this name.
     """
+    # registering twice is harmless: a package may do so each time it is imported
     if _PACKAGES.setdefault(name, package) != package:
         raise ConfigurationError(f"there is a provider {name!r} already: {_PACKAGES[name]}")
-    foreign_cache_fields.cache_clear()
+    foreign_cache_fields.cache_clear()  # the fields of the new one are foreign to all others
 
 
 @cache

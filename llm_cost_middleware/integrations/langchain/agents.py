@@ -82,6 +82,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         if is_guarded(model):
             return model
         with self._lock:
+            # agents make a new request per step with the same model: guard it once, so that its clients are kept
             entry = self._guarded.get(id(model))
             if entry is None or entry[0]() is not model:
                 entry = self._guarded[id(model)] = (ref(model), guard(model, self.pipeline))

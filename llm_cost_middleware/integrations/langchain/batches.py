@@ -36,6 +36,7 @@ def refuse_what_cannot_fit(
     """
     if not inputs:
         return
+    # calls of different scopes draw on different budgets
     groups: dict[tuple[frozenset[str], tuple[str, ...]], list[CallRequest]] = {}
     for given, one in zip(inputs, get_config_list(config, len(inputs)), strict=True):
         messages = model._convert_input(given).to_messages()  # noqa: SLF001 - as every entry of a model does

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
-from llm_cost_middleware.providers import foreign_cache_fields
+from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider
 from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -20,10 +20,9 @@ _PORTABLE = frozenset({
     "reasoning_effort", "effort", "thinking", "ls_structured_output_format",
 })  # fmt: skip
 # arguments that only steer a provider's cache or its bookkeeping: left out at the other one
-_LOCAL = frozenset({
-    "cache_control", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "user", "metadata",
-    "safety_identifier", "verbosity",
-})  # fmt: skip
+_LOCAL = frozenset({"user", "metadata", "safety_identifier", "verbosity"}).union(
+    *(get_provider(name).cache_fields.request for name in NAMES)
+)
 _CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 

@@ -29,6 +29,7 @@ def billed_usage(error: BaseException, target: ModelRef) -> UsageReport | None:
     LangChain leaves the response on the error when an answer that came could not be parsed; the OpenAI SDK leaves the
     completion on its own length and content-filter errors; a refusal carries the message that was refused.
     """
+    # by attributes, not by class: the errors of three packages and several versions
     raw = getattr(error, "raw_message", None)
     body = getattr(error, "completion", None)
     response = getattr(error, "response", None)

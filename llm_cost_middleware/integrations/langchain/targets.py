@@ -80,6 +80,7 @@ class TargetModels:
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
         gateway = getattr(model, _URL_FIELD[provider], None)
         elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[provider]) and not config.providers[provider].base_url
+        # an address of the user's own is a gateway: what it serves is known to nobody else
         self.pinned_to_provider = stops or elsewhere or any(_is_set(model, name) for name in _PROVIDER_ONLY)
         """Its settings mean nothing elsewhere."""
         if not self.pinned_to_provider:
@@ -178,6 +179,7 @@ def _fit(target: ModelRef, settings: dict[str, Any], profile: Mapping[str, Any])
             settings.pop(name, None)
     if target.provider == "openai" and takes_no_stop(target.model):
         settings.pop("stop", None)
+    # a level that the model does not know is an error at the provider, not a default
     effort = settings.get("reasoning_effort")
     if effort is not None and effort not in (profile.get("reasoning_effort_levels") or ()):
         del settings["reasoning_effort"]

@@ -71,6 +71,7 @@ def fit_thinking(model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[
 
 
 def _fitted(asked: Mapping[str, Any], messages: Sequence[BaseMessage], cap: int | None) -> Mapping[str, Any] | None:
+    # the provider refuses thinking on a turn that was begun without it
     if _is_open_turn_without_thoughts(messages):
         return None
     budget = asked.get("budget_tokens")

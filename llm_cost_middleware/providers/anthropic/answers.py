@@ -84,6 +84,7 @@ def _items(usage: Mapping[str, Any]) -> tuple[tuple[BilledItem, ...], tuple[str,
     if ran is not None:
         searches = token_count(as_mapping(ran).get("web_search_requests"), _NAME, "web_search_requests")
     iterations = usage.get("iterations")
+    # iterations may run on other models (an advisor, a fallback), each at its own price
     entries = []
     if iterations and isinstance(iterations, list | tuple):
         entries = [entry for raw in iterations if (entry := as_mapping(raw))]

@@ -56,6 +56,7 @@ class StreamReader:
             self._start = as_mapping(message("usage"))
             self._model, self._id = str_or_none(message("model")), str_or_none(message("id"))
         elif kind == "message_delta":
+            # counts are cumulative, and a later event leaves some out as null
             self._delta.update((k, v) for k, v in as_mapping(get("usage")).items() if v is not None)
             self._finish = str_or_none(field_reader(get("delta"))("stop_reason")) or self._finish
         elif kind == "message_stop":
@@ -66,14 +67,15 @@ class StreamReader:
             self._runs += 1
 
     def reading(self) -> UsageReport:
-        """What the events so far say. Raises ``UnreadableUsageError`` for a count that is not one."""
+        """The usage of the events so far. Raises ``UnreadableUsageError`` for a count that is not one."""
         if self._sse is not None:
             for parsed in self._sse.flush():
                 self.feed(parsed)
         if self._start is None and not self._delta:
-            if self._error:
+            if self._error:  # before the first count: nothing was generated
                 return UsageReport(error=self._error, unbilled=True)
             return UsageReport(warnings=("the stream carries no usage",))
+        # the first event has the input and the cache, the last one the output
         merged = {**(self._start or {}), **self._delta}
         complete = bool(self._finish or self._stopped) and bool(self._delta)
         looped = server_loop(None, merged) or ({"server_tool_use": self._runs} if self._runs else None)

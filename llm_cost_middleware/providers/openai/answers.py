@@ -102,11 +102,12 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
         details = as_mapping(within.get("cached_tokens_details"))
         audio_cached = token_count(details.get("audio_tokens"), _NAME, "audio_tokens")
         audio_cached = min(audio_cached, cached, audio)
-    half_day = 0
+    half_day = 0  # the rest of the writes lives thirty minutes
     if written:
         by_ttl = as_mapping(within.get("cache_write_tokens_details"))
         half_day = min(token_count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
     audio_out, reasoning = token_counts(without, _NAME, "audio_tokens", "reasoning_tokens")
+    # the totals include their parts, whereas buckets are disjoint
     plain = total_in - cached - written - (audio - audio_cached)
     output = max(total_out - audio_out, 0)
     notes: tuple[str, ...] = ()

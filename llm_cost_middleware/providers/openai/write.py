@@ -65,7 +65,7 @@ def write_marks(out: dict[str, Any], directives: CacheDirectives, endpoint: Endp
             if position.section != "tools":
                 at = message_index(out.get("messages"), position)
                 mark_message(out, "messages", at, position.block, CACHE_FIELDS, ttl)
-    add_options(out, CACHE_FIELDS, directives)
+    add_options(out, CACHE_FIELDS, directives)  # also without a mark: the key routes to the machine with the cache
 
 
 def _mark_items(out: dict[str, Any], directives: CacheDirectives) -> None:
