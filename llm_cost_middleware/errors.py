@@ -81,7 +81,7 @@ class UnreadableUsageError(LLMCostError, ValueError):
 
 
 class UnsupportedRequestError(LLMCostError, ValueError):
-    """A request that the package cannot govern. The message says what to do instead."""
+    """A request that the package cannot govern. The message advises what to do instead."""
 
     def __init__(self, what: str, advice: str) -> None:
         self.what, self.advice = what, advice
@@ -101,7 +101,7 @@ class PriceNotFoundError(LLMCostError, LookupError):
 
 
 class NoModelFoundError(LLMCostError, LookupError):
-    """Nothing that can be guarded was found in a chain. The message says where was looked, and what to do."""
+    """Nothing that can be guarded was found in a chain. The message lists where was searched, and advises."""
 
 
 class NoEligibleModelError(LLMCostError, LookupError):

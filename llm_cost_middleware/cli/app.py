@@ -44,7 +44,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What your Claude and OpenAI calls cost, may cost, and would have cost."""
+    """Costs of Claude and OpenAI calls: past, expected, and under another policy."""
 
 
 for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor):

@@ -63,7 +63,7 @@ def set_budget(
 
 @budgets.command()
 def sweep(context: typer.Context) -> None:
-    """Expire every reservation whose time to live is over, as on_expiry says."""
+    """Expire every reservation whose lifetime is over: charge or release it, by on_expiry."""
     with open_ledger(*context.obj) as opened:
         out.print(f"{opened.sweep()} reservations expired")
 

@@ -22,7 +22,9 @@ from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
 QualityOption = Annotated[
     QualitySource | None,
-    typer.Option("--measure", help="What quality is: what the application said, or that no failure was seen."),
+    typer.Option(
+        "--measure", help="Measure quality by the feedback of the application, or by the absence of failures."
+    ),
 ]
 
 _WIDE = 140

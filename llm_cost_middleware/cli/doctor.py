@@ -36,7 +36,7 @@ def doctor(
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
-    """Try what is installed and configured; say what is not governed, which hidden retries are on, which keys miss."""
+    """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys."""
     table = Table("", "what", "finding", title="llm-cost doctor", title_justify="left", show_lines=False)
     findings = [*_configuration(config), *_packages(), *_surroundings()]
     for finding in findings:
@@ -63,7 +63,7 @@ def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]
     """Whether the ledger opens; a SQLite file that is not there is not made."""
     url = config.ledger.url
     if is_memory(url):
-        return []  # ``_money`` has its say
+        return []  # ``_money`` reports it
     shown = escape(url.rpartition("@")[2])
     file = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not file.exists():
@@ -102,13 +102,13 @@ def _keys(config: CostConfig) -> list[tuple[str, str, str]]:
     found = []
     for name, provider in config.providers.items():
         present = bool(os.environ.get(provider.api_key_env))
-        told = f"key in {provider.api_key_env}" if present else f"no key in {provider.api_key_env}: not routed to"
-        found.append((_GOOD if present else _LOOK, name, told))
+        finding = f"key in {provider.api_key_env}" if present else f"no key in {provider.api_key_env}: not routed to"
+        found.append((_GOOD if present else _LOOK, name, finding))
     return found
 
 
 def _packages() -> list[tuple[str, str, str]]:
-    """What each package is for, tried: that it is installed does not say that its door opens."""
+    """Try what each package is for: one that is installed can still fail to import."""
     found, installed = [], {}
     for package, _ in _PACKAGES:
         with suppress(PackageNotFoundError):

@@ -89,7 +89,7 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "litellm": _router,
     "redis": _redis,
 }
-"""What a package is for, tried: by the name of its distribution."""
+"""Attempts to use a package for what it is for, by the name of its distribution."""
 
 
 def try_doors(packages: Sequence[str]) -> dict[str, str]:

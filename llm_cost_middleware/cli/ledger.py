@@ -18,7 +18,7 @@ ledger = typer.Typer(help="The append-only rows behind every figure.", no_args_i
 
 @ledger.command()
 def status(config: ConfigOption = None, url: LedgerOption = None) -> None:
-    """How many rows there are, and what they add up to by status."""
+    """Count the rows, and add them up by status."""
     counts: dict[tuple[str, str], tuple[int, NanoUSD]] = {}
     with open_ledger(config, url) as opened:
         for row in opened.rows():

@@ -29,7 +29,7 @@ def report(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """What was spent, by model."""
+    """Spending by model."""
     with open_ledger(config, ledger) as opened:
         totals = of_rows(opened.rows(as_utc(since) if since else None, scope))
     lines = [_line(name, totals) for name in sorted(totals, key=lambda name: -totals[name].cost_nanousd)]

@@ -145,7 +145,7 @@ class CostConfig:
         """Read the file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``.
 
         Raises:
-            ConfigurationError: Neither exists; the message says how to write one.
+            ConfigurationError: Neither exists; the message names the command that writes one.
         """
         environment = os.environ if env is None else env
         path = Path(environment.get("LLM_COST_CONFIG") or DEFAULT_FILE)

@@ -1,1 +1,1 @@
-"""Observers that ship with the package. Each is told of every event and may not change anything."""
+"""Observers that ship with the package. Each receives every event and may not change anything."""

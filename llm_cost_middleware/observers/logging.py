@@ -18,7 +18,7 @@ from llm_cost_middleware.money import NanoUSD, format_usd
 
 LOGGER = logging.getLogger("llm_cost_middleware")
 _WARNINGS = (RequestAdjusted, OutputCapReached, CallFailed, BudgetRefused, Retried, ThresholdCrossed)
-"""Not ``Ungoverned``: whether that is worth a warning is for ``on_ungoverned`` to say, and the pipeline warns then."""
+"""Not ``Ungoverned``: ``on_ungoverned`` decides whether that is worth a warning, and the pipeline warns itself."""
 
 
 class LoggingObserver:

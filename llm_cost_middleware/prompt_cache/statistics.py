@@ -26,7 +26,7 @@ from llm_cost_middleware.usage import TokenUsage
 _ANSWER_S = 30.0
 """After so long an outstanding answer is taken to have begun."""
 _AUTOMATIC_S = 600.0
-"""How long OpenAI's automatic cache is counted on: the published five to ten minutes of inactivity."""
+"""Assumed lifetime of OpenAI's automatic cache: the published five to ten minutes of inactivity."""
 _DENSITY_GAIN = 0.2
 _INSURED_SHARE = 100
 """Writes that come to nothing may cost one part in so many of all input, beyond what caching has saved."""
