@@ -179,5 +179,5 @@ def toy_provider(monkeypatch):
     providers.register("toy", "toy_provider")
     yield "toy"
     providers._PACKAGES.pop("toy")
-    for cached in (providers.get_provider, providers.foreign_cache_fields):
+    for cached in (providers.get_provider, providers.foreign_cache_fields, providers.foreign_block_keys):
         cached.cache_clear()

@@ -44,7 +44,8 @@ def register(name: str, package: str) -> None:
     # registering twice is harmless: a package may do so each time it is imported
     if _PACKAGES.setdefault(name, package) != package:
         raise ConfigurationError(f"there is a provider {name!r} already: {_PACKAGES[name]}")
-    foreign_cache_fields.cache_clear()  # the fields of the new one are foreign to all others
+    for derived in (foreign_cache_fields, foreign_block_keys):  # those of the new one are foreign to all others
+        derived.cache_clear()
 
 
 @cache
@@ -65,6 +66,12 @@ def provider_of(model: str) -> str | None:
 def foreign_cache_fields(name: str) -> tuple[CacheFields, ...]:
     """The cache fields of every other provider, which this one refuses."""
     return tuple(get_provider(other).cache_fields for other in NAMES if other != name)
+
+
+@cache
+def foreign_block_keys(name: str) -> frozenset[str]:
+    """The keys by which every other provider marks a block."""
+    return frozenset(fields.block for fields in foreign_cache_fields(name))
 
 
 def strip_foreign_cache_fields(body: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from llm_cost_middleware.cache_marks import CacheFields, add_options, without_keys
-from llm_cost_middleware.providers import foreign_cache_fields, get_provider
+from llm_cost_middleware.providers import foreign_block_keys, get_provider
 from llm_cost_middleware.request import CacheDirectives
 
 _CLIENT_TOOL_KEYS = frozenset({"function", "input_schema", "name"})
@@ -16,7 +16,7 @@ _CLIENT_TOOL_KEYS = frozenset({"function", "input_schema", "name"})
 
 def strip_marks(items: Sequence[Any], provider: str) -> list[Any]:
     """Messages or tools without the marks of other providers; unchanged where they carry none."""
-    foreign = frozenset(fields.block for fields in foreign_cache_fields(provider))
+    foreign = foreign_block_keys(provider)
     return [_strip(item, foreign) for item in items]
 
 

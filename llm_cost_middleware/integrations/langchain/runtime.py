@@ -107,16 +107,14 @@ class GuardRuntime:
         self.accept: Callable[[CallResult], bool] | None = None
         """Checks every answer; one that it rejects is asked again of a model a tier up."""
         self.target_cache = TargetCache(pipeline.config)
+        self.targets = self.target_cache.get
+        """The target models of a guarded model, several times a call: bound once."""
 
     def checking(self, accept: Callable[[CallResult], bool]) -> GuardRuntime:
         """A runtime with a check of answers, over the same targets: their clients hold connections."""
         runtime = copy(self)  # the check belongs to one chain, the guard to all of them
         runtime.accept = accept
         return runtime
-
-    def targets(self, model: Any) -> TargetModels:
-        """The target models of a guarded model."""
-        return self.target_cache.get(model)
 
     # --- route ---------------------------------------------------------------------------------------------------
 
