@@ -22,6 +22,7 @@ from typing import Any
 from llm_cost_middleware.cache_marks import CacheFields, strip_cache_fields
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Provider
+from llm_cost_middleware.request import Endpoint
 
 _PACKAGES = {
     "anthropic": f"{__name__}.anthropic",
@@ -60,6 +61,11 @@ def get_provider(name: str) -> Provider:
 def provider_of(model: str) -> str | None:
     """The provider of a bare model id, by its prefix; ``None`` where the prefix decides nothing."""
     return next((name for name in NAMES if model.startswith(get_provider(name).model_prefixes)), None)
+
+
+def provider_of_endpoint(endpoint: Endpoint) -> Provider:
+    """The rules of the provider in whose form an endpoint is written, whichever provider a host sends it on to."""
+    return next(get_provider(name) for name in NAMES if endpoint in get_provider(name).endpoints)
 
 
 @cache

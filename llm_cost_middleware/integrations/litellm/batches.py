@@ -36,7 +36,7 @@ async def ask_fastest(ask: _Ask, models: Sequence[str], messages: Sequence[Any],
     """One conversation to every model: the first answer. The other calls are cancelled, and booked as such.
 
     Raises:
-        ExceptionGroup: None answered.
+        Exception: None answered, as LiteLLM raises it; caused by an ``ExceptionGroup`` of why.
     """
     pending = {asyncio.create_task(_or_error(ask, model, messages, kwargs)) for model in models}
     errors: list[Exception] = []
@@ -57,7 +57,8 @@ async def ask_fastest(ask: _Ask, models: Sequence[str], messages: Sequence[Any],
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)  # a cancelled call is booked before this returns
-    raise ExceptionGroup("all calls failed", errors)
+    # hosts catch what the plain router raises, a bare Exception; the reasons are one step behind it
+    raise Exception("All tasks failed") from ExceptionGroup("all calls failed", errors)  # noqa: TRY002 - as LiteLLM
 
 
 async def _or_error(ask: _Ask, model: str, messages: Any, kwargs: dict[str, Any]) -> Any:

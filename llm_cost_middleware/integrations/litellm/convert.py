@@ -2,82 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
+
+from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.host import Governed, ObservedStream
+from llm_cost_middleware.integrations.litellm.arguments import (
+    GOVERNED,
+    METADATA,
+    RESENDING,
+    SINGLE_ATTEMPT,
+    TIMEOUTS,
+    find_metadata,
+)
+from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, Groups
-from llm_cost_middleware.integrations.litellm.usage import FREE, is_cached, read_answer, read_chunks
-from llm_cost_middleware.provider import Provider
-from llm_cost_middleware.providers import NAMES, get_provider, strip_foreign_cache_fields
-from llm_cost_middleware.request import Attempt, CallRequest, Endpoint, ModelRef
+from llm_cost_middleware.integrations.litellm.streams import (
+    ChatReader,
+    EventReader,
+    GovernedStreamWrapper,
+    carries_usage,
+    closing,
+)
+from llm_cost_middleware.integrations.litellm.usage import read_answer
+from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.provider import StreamUsageReader
+from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
+from llm_cost_middleware.providers.content import read_content
+from llm_cost_middleware.request import Attempt, CallResult, Endpoint, ModelRef
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
-
-_METADATA = ("metadata", "litellm_metadata")
-RESENDING = (
-    "fallbacks",
-    "context_window_fallbacks",
-    "content_policy_fallbacks",
-    "max_fallbacks",
-    "retry_policy",
-    "model_group_retry_policy",
-    "retry_strategy",
-)
-"""Keyword arguments by which LiteLLM would send a request again: that is decided here, once."""
-GOVERNED = "llm_cost_governed"
-"""Stands in LiteLLM's own metadata of a call that is governed, so that a ``CostLogger`` does not book it again."""
-_TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 
-class RouterCall(NamedTuple):
-    """A call in the neutral view, and what is needed to send it."""
+class RouterCall:
+    """A call of a router or of the proxy, as a ``HostCall``.
 
-    endpoint: Endpoint
-    arguments: Mapping[str, Any]
-    """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
-    request: CallRequest
-    group: Group | None
-    """The group that was called by its name; ``None`` where the call is routed."""
-    serving: Mapping[ModelRef, str]
-    providers: frozenset[str]
-    """What the router can reach: every model it serves, or the provider of the group that was called."""
-    own_timeout: bool
-    switches: Mapping[str, Any]
-    """What turns LiteLLM's own retries off on this endpoint."""
+    Args:
+        endpoint: Which API's shape the arguments have.
+        arguments: As the caller gave them, ``model`` and messages included; never changed.
+        group: The group that is called by its name; ``None``: the call is routed.
+        groups: All that the router has.
+        defaults: What LiteLLM will add to arguments that are absent.
+        own_timeout: The router or its deployments have timeouts of their own.
+        asynchronous: The method that is called is.
 
-    def rendered(self, attempt: Attempt) -> dict[str, Any]:
-        """The keyword arguments of one attempt.
+    Raises:
+        ConfigurationError: The attributes under ``llm_cost`` cannot be used.
+    """
+
+    __slots__ = (
+        "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_serving", "arguments",
+        "group", "providers", "request",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        arguments: Mapping[str, Any],
+        *,
+        group: Group | None,
+        groups: Groups,
+        defaults: Mapping[str, Any],
+        own_timeout: bool,
+        asynchronous: bool,
+    ) -> None:
+        self.group, self._endpoint, self._asynchronous = group, endpoint, asynchronous
+        self.arguments = {name: _plain(name, value) for name, value in arguments.items() if name not in RESENDING}
+        """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
+        # the field that a deployment caps must be the one that is written: OpenAI refuses a chat with two
+        self._caps = {
+            name: defaults[name] for name in OUTPUT_CAP_FIELDS if name in defaults and arguments.get(name) is None
+        }
+        self._serving = groups.serving
+        self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
+        self._capture = AnswerCapture(None)
+        self._returned: Any = None
+        given = {name: value for name, value in self.arguments.items() if value is not None}
+        request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
+        self.request = request._replace(
+            stream=bool(arguments.get("stream")),
+            context=read_context(find_metadata(arguments, METADATA_KEY)),
+            model_pinned=group is not None,
+        )
+        self.providers = groups.reach
+        """What the router can reach: every model it serves, or the provider of the group that was called."""
+        if group is not None:
+            self.request = self.request._replace(provider=group.target.provider, model=group.target.model)
+            self.providers = frozenset((group.target.provider,))
+
+    def write(self, attempt: Attempt) -> dict[str, Any]:
+        """The keyword arguments of an attempt.
 
         Raises:
             UnsupportedRequestError: A model is forced that this router does not serve.
         """
-        target, rules = attempt.target, get_provider(attempt.target.provider)
+        rules = get_provider(attempt.target.provider)
         if self.group is not None and self.group.mixed:  # its deployments do not all understand the same marks
             attempt = attempt._replace(cache_plan=None)
-        sent = rules.write_request(self.arguments, attempt, self.endpoint)
-        if self.endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
-            sent = strip_foreign_cache_fields(sent, target.provider)
-        sent["model"] = self._group_of(target)
-        if not self.own_timeout and attempt.timeout_s is not None:
+        sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
+        if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
+            sent = strip_foreign_cache_fields(sent, rules.name)
+        sent["model"] = self._group_of(attempt.target)
+        if not self._own_timeout and attempt.timeout_s is not None:
             sent["timeout"] = attempt.timeout_s
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
-        bucket = "metadata" if self.endpoint == "chat.completions" else "litellm_metadata"
+        bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}
-        return {**sent, **self.switches}
+        sent |= SINGLE_ATTEMPT
+        if self._endpoint == "responses" and not self._asynchronous:
+            del sent["disable_fallbacks"]  # the synchronous method hands it on to the provider, who refuses it
+        return sent
 
-    def read(self, attempt: Attempt, answer: Any) -> UsageReport:
-        """What an answer says of its bill."""
-        return self.priced(read_answer(answer, attempt.target.provider, self.endpoint))
+    def render(self, attempt: Attempt) -> dict[str, Any]:
+        """As ``write``, and LiteLLM shows what passes."""
+        sent = self.write(attempt)
+        self._capture = AnswerCapture(self.arguments.get("logger_fn"))
+        if self._endpoint != "messages":  # it shows nothing
+            sent["logger_fn"] = self._capture.logger_fn
+        return sent
 
-    def read_chunks(self, attempt: Attempt, stream: Any, chunks: Sequence[Any] | None) -> UsageReport:
-        """What a chat stream has said so far, by these chunks or by its own."""
-        if is_cached(stream):
-            return FREE
-        return self.priced(read_chunks(stream.chunks if chunks is None else chunks, attempt.target.provider))
+    def read(self, attempt: Attempt, raw: Any) -> CallResult | ObservedStream:
+        """What LiteLLM returned: an answer with its usage, or an open stream."""
+        self._returned = raw
+        if self.request.stream:
+            return self.observe(attempt, raw)
+        return CallResult(raw, self.read_usage(attempt, raw), read_content=read_content)
 
-    def priced(self, reading: UsageReport) -> UsageReport:
+    def read_usage(self, attempt: Attempt, answer: Any) -> UsageReport:
+        """The usage of a whole answer."""
+        return self._priced(read_answer(answer, attempt.target.provider, self._endpoint))
+
+    def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
+        """An open stream, read as it passes."""
+        reader: StreamUsageReader
+        is_injected = None
+        if self._endpoint == "chat.completions":
+            reader = ChatReader(stream, self._priced, attempt.target.provider, self._capture.chunks)
+            asked = (self.arguments.get("stream_options") or {}).get("include_usage")
+            is_injected = None if asked else carries_usage
+        else:
+            reader = EventReader(stream, self._priced, provider_of_endpoint(self._endpoint).new_stream_reader())
+        close = closing(stream, asynchronous=self._asynchronous)
+        return ObservedStream(stream, reader, close, is_injected=is_injected)
+
+    def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
+        """The usage of an answer that LiteLLM could not use, and raised an error of its own instead."""
+        shows_all = self._endpoint == "chat.completions"
+        reading = self._capture.billed_usage(error, attempt.target.provider, shows_all=shows_all)
+        return None if reading is None else self._priced(reading)
+
+    def deliver(self, answer: Governed) -> Any:
+        """LiteLLM's own object; a stream is of LiteLLM's own class where the one below is."""
+        if isinstance(answer, CallOutcome):
+            return answer.response
+        return (
+            GovernedStreamWrapper(self._returned, answer) if isinstance(self._returned, CustomStreamWrapper) else answer
+        )
+
+    def _priced(self, reading: UsageReport) -> UsageReport:
         """A reading that is priced as the group is: by the group's own price where it has one."""
         if self.group is None or not self.group.alias:
             return reading
@@ -86,61 +172,13 @@ class RouterCall(NamedTuple):
     def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:
             return str(self.arguments["model"])
-        if target in self.serving:
-            return self.serving[target]
+        if target in self._serving:
+            return self._serving[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
 
 
-def read_call(
-    endpoint: Endpoint,
-    arguments: Mapping[str, Any],
-    *,
-    group: Group | None,
-    groups: Groups,
-    defaults: Mapping[str, Any],
-    own_timeout: bool,
-    switches: Mapping[str, Any],
-) -> RouterCall:
-    """Keyword arguments of a router's method as a call.
-
-    Args:
-        endpoint: Which API's shape they have.
-        arguments: As the caller gave them, ``model`` and messages included; never changed.
-        group: The group that is called by name; ``None``: the call is routed.
-        groups: All that the router has.
-        defaults: What LiteLLM will add to arguments that are absent.
-        own_timeout: The router or its deployments have timeouts of their own.
-        switches: What turns LiteLLM's own retries off on this endpoint.
-
-    Raises:
-        ConfigurationError: What the call says under ``llm_cost`` cannot be used.
-    """
-    said: Any = None
-    sent = {}
-    for name, value in arguments.items():
-        if name in RESENDING:
-            continue
-        if name in _METADATA and isinstance(value, Mapping):
-            said = value.get(METADATA_KEY, said)
-            value = {key: item for key, item in value.items() if key != METADATA_KEY}  # noqa: PLW2901 - a copy
-        elif name in ("messages", "input", "tools", "system"):
-            value = plain(value)  # noqa: PLW2901 - message objects of LiteLLM to mappings
-        sent[name] = value
-    body = {**defaults, **{name: value for name, value in sent.items() if value is not None}}
-    request = _reader_of(endpoint).read_request(body, endpoint)
-    target = group.target if group is not None else None
-    request = request._replace(
-        provider=target.provider if target is not None else request.provider,
-        model=target.model if target is not None else request.model,
-        stream=bool(arguments.get("stream")),
-        context=read_context(said),
-        model_pinned=target is not None,
-    )
-    timed = own_timeout or any(arguments.get(name) is not None for name in _TIMEOUTS)
-    reach = groups.reach if target is None else frozenset((target.provider,))
-    return RouterCall(endpoint, sent, request, group, groups.serving, reach, timed, switches)
-
-
-def _reader_of(endpoint: Endpoint) -> Provider:
-    """The provider in whose shape the arguments of an endpoint are."""
-    return next(rules for rules in map(get_provider, NAMES) if endpoint in rules.endpoints)
+def _plain(name: str, value: Any) -> Any:
+    """An argument without what is said to this package, message objects of LiteLLM as mappings."""
+    if name in METADATA and isinstance(value, Mapping):
+        return {key: item for key, item in value.items() if key != METADATA_KEY}
+    return plain(value) if name in ("messages", "input", "tools", "system") else value

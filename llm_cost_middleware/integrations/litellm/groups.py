@@ -1,7 +1,7 @@
 """A router's model groups as the pipeline sees them: which model a group calls, and at what price.
 
 A group may hold several deployments; LiteLLM balances between them. The money set aside must cover whichever it picks,
-so the deployments of one group must agree in what decides the price, or one of them must be the dearest in everything.
+so the deployments of one group must agree in what decides the price, or one of them must cost the most in everything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS
 from llm_cost_middleware.integrations.litellm.entry_points import all_deployments, named_deployments
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -40,8 +41,7 @@ _DEFAULTS = (
 )
 """Parameters of a deployment that LiteLLM adds to its calls, and that decide what a call can cost."""
 _ADDS = frozenset({"n", "tools"})
-"""Those that make a call dearer than its caller can know; a group with them is called by name only."""
-_TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+"""Those that make a call cost more than its caller can know; a group with them is called by name only."""
 _MTOK = 10**6
 
 
@@ -49,9 +49,9 @@ class Group(NamedTuple):
     """A model group that can be governed."""
 
     target: ModelRef
-    """The model it calls; where it mixes models, the dearest of them."""
+    """The model it calls; where it mixes models, the one that costs the most."""
     alias: bool
-    """Its price is its own: ``target`` names the group, and the model that an answer names does not tell the price."""
+    """Its price is its own: ``target`` names the group, and the model that an answer names does not decide it."""
     mixed: bool
     defaults: Mapping[str, Any]
     own_timeout: bool
@@ -90,7 +90,7 @@ class Groups:
         """The group of a name as callers use it, as last read; ``None`` where it is not of a provider that is governed.
 
         Raises:
-            UnsupportedRequestError: The group mixes deployments of which none is the dearest in everything.
+            UnsupportedRequestError: The group mixes deployments of which none costs the most in everything.
         """
         groups = self._groups
         if model not in groups:
@@ -125,7 +125,7 @@ class Groups:
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:
             return self._group(name, entries)
-        except UnsupportedRequestError:  # told when it is called
+        except UnsupportedRequestError:  # raised when it is called
             return None
 
     def _group(self, name: str, entries: Sequence[Deployment]) -> Group | None:
@@ -133,7 +133,7 @@ class Groups:
         if not kinds or any(target is None for target, _ in kinds):
             return None
         targets = sorted({self._priced(target, prices, name) for target, prices in kinds if target is not None})
-        target = targets[0] if len(targets) == 1 else self._dearest(name, targets)
+        target = targets[0] if len(targets) == 1 else self._costliest(name, targets)
         defaults: dict[str, Any] = {}
         for key in _DEFAULTS:
             values = [entry.params.get(key) for entry in entries]
@@ -143,35 +143,35 @@ class Groups:
                 )
             if values[0] is not None:
                 defaults[key] = values[0]
-        timeout = any(entry.params.get(key) is not None for entry in entries for key in _TIMEOUTS)
+        timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout)
 
-    def _dearest(self, name: str, targets: Sequence[ModelRef]) -> ModelRef:
+    def _costliest(self, name: str, targets: Sequence[ModelRef]) -> ModelRef:
         cards = {target: self._card(target) for target in targets}
         for target, card in cards.items():
             if all(mine >= other for rival in cards.values() for mine, other in zip(card, rival, strict=True)):
                 return target
         raise UnsupportedRequestError(
             f"model group {name!r}",
-            f"it mixes {', '.join(map(str, targets))}, none of them the dearest in everything: give each a group of "
-            "its own, or list them in a tier and call the routed name",
+            f"it mixes {', '.join(map(str, targets))}, none of which costs the most in everything: give each a group "
+            "of its own, or list them in a tier and call the routed name",
         )
 
     def _card(self, target: ModelRef) -> tuple[float, ...]:
         """What a byte of input and a token of output cost at most."""
         levels = self._catalogue.upper_bound_rates(target.provider, target.model).levels
         provider = get_provider(target.provider)
-        dearest_input = max(
+        most_per_input = max(
             max(level.uncached_input, level.cache_write_5m, level.cache_write_1h, level.cache_write_30m)
             for level in levels
         )
-        return dearest_input * provider.tokens_per_byte, max(level.output for level in levels)
+        return most_per_input * provider.tokens_per_byte, max(level.output for level in levels)
 
     def _priced(self, target: ModelRef, prices: tuple[tuple[str, str], ...], group: str) -> ModelRef:
         return ModelRef(target.provider, _alias(target.model, group)) if prices and self._varies(target) else target
 
     def _varies(self, target: ModelRef) -> bool:
-        """Whether the deployments of a model differ in price, so that the model's name alone does not tell it."""
+        """Whether the deployments of a model differ in price, so that the model's name alone does not decide it."""
         deployments = (_deployment(entry) for entry in self._entries)
         return len({entry.prices for entry in deployments if entry.target == target}) > 1
 

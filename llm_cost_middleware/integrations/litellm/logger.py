@@ -13,23 +13,22 @@ from litellm.integrations.custom_logger import CustomLogger
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LLMCostError
-from llm_cost_middleware.integrations.litellm.convert import GOVERNED
+from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, find_metadata
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint, ModelRef
 
 _log = logging.getLogger(__name__)
-_METADATA = ("metadata", "litellm_metadata")
 
 
 class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     """A callback for ``litellm.callbacks`` that books what was spent. It meters; it holds nothing back.
 
-    LiteLLM tells its callbacks after the answer, in the background, and not always. What it does not tell is not
+    LiteLLM calls its callbacks after the answer, in the background, and not always. What it does not report is not
     booked: calls that were cancelled or timed out, streams that were left before their end, the last calls of a process
     that ends at once, and everything once a hundred callbacks are registered. A stream is booked as ``estimated``,
-    because LiteLLM fills in counts of its own without a word where the provider sent none. To hold a budget, use
+    because LiteLLM fills in counts of its own, unmarked, where the provider sent none. To hold a budget, use
     ``CostAwareRouter``, or ``proxy.governor`` on the proxy. Calls that these govern are not booked again.
 
     Args:
@@ -55,19 +54,17 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
 
     def _book(self, kwargs: Mapping[str, Any], answer: Any) -> None:
         params = kwargs.get("litellm_params") or {}
-        metadata = [found for name in _METADATA if isinstance(found := params.get(name), Mapping)]
         provider = kwargs.get("custom_llm_provider") or params.get("custom_llm_provider")
-        if provider not in NAMES or any(GOVERNED in found for found in metadata) or kwargs.get("cache_hit"):
+        if provider not in NAMES or find_metadata(params, GOVERNED) is not None or kwargs.get("cache_hit"):
             return
         target = ModelRef(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
-        said = next((found[METADATA_KEY] for found in metadata if METADATA_KEY in found), None)
         native = isinstance(answer, dict) and answer.get("type") == "message"
         endpoint: Endpoint = "messages" if native else "chat.completions"
         try:
             self.pipeline.book(
                 read_answer(answer, provider, endpoint),
                 target,
-                read_context(said),
+                read_context(find_metadata(params, METADATA_KEY)),
                 id=f"logged.{kwargs.get('litellm_call_id') or os.urandom(8).hex()}",
                 estimated=bool(kwargs.get("stream")),
             )

@@ -7,7 +7,7 @@
 
 They read the configuration in ``LLM_COST_CONFIG``. Money is set aside before a request leaves, and settled when its
 answer, its stream or its error is in. Budgets are kept by the proxy's own identity: its key (alias, else hash), user,
-team and tags become the scopes ``key:``, ``user:``, ``team:`` and ``tag:``; what a client says of itself under
+team and tags become the scopes ``key:``, ``user:``, ``team:`` and ``tag:``; what a client sends under
 ``metadata.llm_cost`` counts only where it cannot evade them (``tags``, ``site``, ``conversation``, ``item_count``,
 ``max_cost``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it, and so is the repetition
 of its HTTP client.
@@ -28,10 +28,17 @@ with needed_for("the callback of the LiteLLM proxy"):  # looked for before the m
 
 from llm_cost_middleware.context import METADATA_KEY, cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
-from llm_cost_middleware.integrations.litellm.convert import GOVERNED, RESENDING, RouterCall, read_call
+from llm_cost_middleware.integrations.litellm.arguments import (
+    GOVERNED,
+    METADATA,
+    RESENDING,
+    SCOPES,
+    each_metadata,
+)
+from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
-from llm_cost_middleware.integrations.litellm.flights import Flight, Flights
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
+from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Endpoint, ModelRef
@@ -49,14 +56,12 @@ _FREE = frozenset(
     {"moderation", "amoderation", "aget_responses", "adelete_responses", "acancel_responses", "alist_input_items",
      "acount_tokens", "afile_list", "afile_content", "acreate_file", "aretrieve_batch", "alist_batches"}
 )  # fmt: skip
-_MAY_SAY = frozenset({"tags", "site", "conversation", "item_count", "max_cost"})
+_ALLOWED = frozenset({"tags", "site", "conversation", "item_count", "max_cost"})
 _TARGET = "llm_cost_target"
-_METADATA = ("metadata", "litellm_metadata")
 _MARKER = "auto_router/complexity_router"
-_OFF: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True}
 
 
-class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
+class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     """The proxy's callback: sets money aside before a request, settles it after.
 
     Args:
@@ -75,8 +80,8 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         return self._given if self._given is not None else CostPipeline.default()
 
     @cached_property
-    def _flights(self) -> Flights:
-        return Flights(self.pipeline)
+    def _pending(self) -> PendingRequests:
+        return PendingRequests(self.pipeline)
 
     # --- before ----------------------------------------------------------------------------------------------------
 
@@ -96,12 +101,12 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
                 call, routed = self._read(endpoint, data)
             if call is None:
                 return data
-            flight = await self._admit(call, routed=routed)
+            pending = await self._admit(call, routed=routed)
         except LLMCostError as error:
             raise refusal_of(error, now=self.pipeline.clock.now()) from error
-        sent = call.rendered(flight.held.attempt)
-        bucket = next(name for name in _METADATA if GOVERNED in sent.get(name, {}))
-        sent[bucket]["llm_cost_scopes"] = list(call.request.context.scopes)
+        sent = call.write(pending.held.attempt)
+        bucket = next(name for name in METADATA if GOVERNED in sent.get(name, {}))
+        sent[bucket][SCOPES] = list(call.request.context.scopes)
         if routed:
             sent[bucket][_TARGET] = sent["model"]
             sent["model"] = data["model"]
@@ -128,22 +133,24 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             if entries:
                 self.pipeline.ungoverned(f"model group {model!r}", "it is served by a platform with prices of its own")
             return None, False
-        for name in _METADATA:
+        for name in METADATA:
             if isinstance(data.get(name), dict) and isinstance(data[name].get(METADATA_KEY), Mapping):
-                said = data[name][METADATA_KEY]
-                data[name] = {**data[name], METADATA_KEY: {key: said[key] for key in said if key in _MAY_SAY}}
-        call = read_call(
+                attributes = data[name][METADATA_KEY]
+                # a client that named its own scopes, or forced a model, would evade the budget of its key
+                allowed = {key: attributes[key] for key in attributes if key in _ALLOWED}
+                data[name] = {**data[name], METADATA_KEY: allowed}
+        call = RouterCall(
             endpoint,
             data,
             group=group,
             groups=self._groups,
             defaults=group.defaults if group is not None else {},
             own_timeout=True,
-            switches=_OFF,
+            asynchronous=True,
         )
         return call, routed
 
-    async def _admit(self, call: RouterCall, *, routed: bool) -> Flight:
+    async def _admit(self, call: RouterCall, *, routed: bool) -> PendingRequest:
         request = call.request
         if routed:
             prepared = self.pipeline.prepare(request, providers=call.providers)
@@ -157,52 +164,52 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             configured = self.pipeline.config.output.default_max_tokens
             cap = configured if isinstance(configured, int) else limits.default_output
             request = request._replace(max_tokens=min(cap, limits.max_output or cap))
-        return await self._flights.admit(call, request)
+        return await self._pending.admit(call, request)
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """The last look before a request leaves: it must be the one that money was set aside for."""
         del call_type
-        flight = self._flights.get(kwargs)
-        if flight is None:
+        pending = self._pending.get(kwargs)
+        if pending is None:
             return
         target = target_of(kwargs)
-        expected = flight.held.attempt.target
-        group = flight.call.group
+        expected = pending.held.attempt.target
+        group = pending.call.group
         if group is None or not (group.mixed or group.alias):
             _check(target, expected)
-        flight.leave()
+        pending.mark_sent()
 
     # --- after -----------------------------------------------------------------------------------------------------
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> None:
         """Settle a whole answer."""
         del user_api_key_dict
-        flight = self._flights.take(data)
-        if flight is not None:
-            await self._flights.settle(flight, flight.call.read(flight.held.attempt, response))
-            self._flights.landed(flight)
+        pending = self._pending.pop(data)
+        if pending is not None:
+            await self._pending.settle(pending, pending.call.read_usage(pending.held.attempt, response))
+            self._pending.remember_cost(pending)
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
         """Pass a stream on, and settle it however it is left: at its end, broken, or by a client that went away."""
         del user_api_key_dict
-        flight = self._flights.take(request_data)
-        if flight is None:
+        pending = self._pending.pop(request_data)
+        if pending is None:
             async for chunk in response:
                 yield chunk
             return
-        stream = flight.watch(response)
+        stream = pending.observe(response)
         try:
             async for chunk in stream:
                 yield chunk
         except (asyncio.CancelledError, GeneratorExit):
-            self._flights.abandon(flight, stream.reading())  # nothing may be awaited any more
+            self._pending.abandon(pending, stream.reading())  # nothing may be awaited any more
             raise
         except BaseException as error:
-            await self._flights.fail(flight, error)
+            await self._pending.fail(pending, error)
             raise
-        await self._flights.settle(flight, stream.reading())
+        await self._pending.settle(pending, stream.reading())
 
     async def async_post_call_failure_hook(
         self,
@@ -213,29 +220,29 @@ class Governor(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     ) -> None:
         """Give the money back where nothing was billed; else book it."""
         del user_api_key_dict, traceback_str
-        flight = self._flights.take(request_data)
-        if flight is not None:
-            await self._flights.fail(flight, original_exception)
+        pending = self._pending.pop(request_data)
+        if pending is not None:
+            await self._pending.fail(pending, original_exception)
 
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any, **_: Any
     ) -> dict[str, str] | None:
         """What a call cost (or may cost, while its stream runs), and what remains of its tightest budget, in USD."""
         del user_api_key_dict, response
-        return await self._flights.headers(data)
+        return await self._pending.headers(data)
 
 
 class Classifier:
-    """The classifier of LiteLLM's complexity router: names the tier, which is a model, that the governor decided on."""
+    """The classifier of LiteLLM's complexity router: names the tier, which is a model, that the callback decided on."""
 
-    def __init__(self, governor: Governor) -> None:
+    def __init__(self, governor: ProxyBudgetCallback) -> None:
         self._governor = governor
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # LiteLLM copies its model_list, this instance with it
 
     async def classify(self, context: Any) -> str | None:
-        """The tier of a request. Without the governor's word, the policy's."""
+        """The tier of a request. ``None``: the callback has not decided."""
         decided = context.metadata.get(_TARGET)
         if decided is not None:
             return str(decided)
@@ -256,22 +263,15 @@ def _check(target: ModelRef | None, expected: ModelRef) -> None:
 
 def _identity(key: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """The budget scopes of who calls, as the proxy knows it."""
-    said: dict[str, Any] = {
+    tags = (tag for metadata in each_metadata(data) for tag in metadata.get("tags") or ())
+    found: dict[str, Any] = {
         "key": getattr(key, "key_alias", None) or getattr(key, "token", None),
         "user": getattr(key, "user_id", None) or getattr(key, "end_user_id", None),
         "team": getattr(key, "team_alias", None) or getattr(key, "team_id", None),
+        "tags": list(dict.fromkeys(tag for tag in tags if isinstance(tag, str) and tag)),
     }
-    tags = [
-        tag
-        for name in _METADATA
-        if isinstance(found := data.get(name), Mapping)
-        for tag in found.get("tags") or ()
-        if isinstance(tag, str) and tag
-    ]
-    return {name: value for name, value in said.items() if value} | (
-        {"tags": list(dict.fromkeys(tags))} if tags else {}
-    )
+    return {name: value for name, value in found.items() if value}
 
 
-governor = Governor()
+governor = ProxyBudgetCallback()
 classifier = Classifier(governor)

@@ -1,4 +1,4 @@
-"""What the proxy's clients are told when a call is refused: an HTTP error that no SDK retries into the ground."""
+"""Refusals as HTTP errors of the proxy, which SDK clients do not retry."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
     from litellm.proxy._types import ProxyException
 
     status, kind, headers = 400, "invalid_request_error", {"x-should-retry": "false"}
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if isinstance(error, BudgetExceededError):
-        status, kind, told = 429, "budget_exceeded", {"scope": error.scope}
+        status, kind, fields = 429, "budget_exceeded", {"scope": error.scope}
         if error.resets_at is not None:
-            told["resets_at"] = error.resets_at.isoformat()
+            fields["resets_at"] = error.resets_at.isoformat()
             wait = error.resets_at.timestamp() - now
             if 0 <= wait <= _SOON_S:
                 headers["retry-after"] = str(int(wait) + 1)
@@ -46,6 +46,6 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
         code=status,
         openai_code=kind,
         headers=headers,
-        provider_specific_fields=told or None,
+        provider_specific_fields=fields or None,
     )
     return refusal

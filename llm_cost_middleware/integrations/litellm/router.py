@@ -11,20 +11,19 @@ from typing import Any
 import litellm
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
-from llm_cost_middleware.integrations.litellm.convert import RouterCall, read_call
-from llm_cost_middleware.integrations.litellm.exchange import Exchange
+from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
-from llm_cost_middleware.integrations.litellm.streams import deliver, require_fastapi, result
+from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.request import Attempt, Endpoint
+from llm_cost_middleware.request import Endpoint
 
 _log = logging.getLogger(__name__)
-_OFF: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True}
 _RETRYING = ("num_retries", "fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks",
              "retry_policy", "model_group_retry_policy", "enable_weighted_failover")  # fmt: skip
 
@@ -134,33 +133,24 @@ class CostAwareRouter(StandIn):
 
     def _run(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
-        call = self._read(endpoint, arguments, {"num_retries": 0} if endpoint == "responses" else _OFF)
+        call = self._read(endpoint, arguments, asynchronous=False)
         if call is None:
             return method(**arguments)
-        sent: list[Any] = []
-
-        def send(attempt: Attempt) -> Any:
-            with Exchange(call, attempt, arguments.get("logger_fn")) as exchange:
-                sent[:] = [method(**exchange.watched(call.rendered(attempt)))]
-            return result(call, attempt, sent[0], exchange.chunks)
-
-        return deliver(self.pipeline.run(call.request, send, providers=call.providers), sent)
+        return invoke(self.pipeline, call, lambda rendered: method(**rendered))
 
     async def _arun(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
-        call = self._read(endpoint, arguments, _OFF)
+        call = self._read(endpoint, arguments, asynchronous=True)
         if call is None:
             return await method(**arguments)
-        sent: list[Any] = []
 
-        async def send(attempt: Attempt) -> Any:
-            with Exchange(call, attempt, arguments.get("logger_fn")) as exchange, single_send():
-                sent[:] = [await method(**exchange.watched(call.rendered(attempt)))]
-            return result(call, attempt, sent[0], exchange.chunks)
+        async def send(rendered: dict[str, Any]) -> Any:
+            with single_send():
+                return await method(**rendered)
 
-        return deliver(await self.pipeline.arun(call.request, send, providers=call.providers), sent)
+        return await ainvoke(self.pipeline, call, send)
 
-    def _read(self, endpoint: Endpoint, arguments: Mapping[str, Any], switches: Mapping[str, Any]) -> RouterCall | None:
+    def _read(self, endpoint: Endpoint, arguments: Mapping[str, Any], *, asynchronous: bool) -> RouterCall | None:
         """The call; ``None`` where it goes to a platform that is not governed."""
         model = arguments["model"]
         self._groups.refresh()
@@ -170,17 +160,17 @@ class CostAwareRouter(StandIn):
                 self.pipeline.ungoverned(
                     f"model group {model!r}", "it is served by a platform with prices of its own; call it elsewhere"
                 )
-            return None  # LiteLLM says itself what is wrong with a name that it does not know
+            return None  # LiteLLM has an error of its own for a name that it does not know
         defaults = entry_points.default_parameters(self._held)
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
-        return read_call(
+        return RouterCall(
             endpoint,
             arguments,
             group=group,
             groups=self._groups,
             defaults={**defaults, **(group.defaults if group is not None else {})},
             own_timeout=own_timeout,
-            switches=switches,
+            asynchronous=asynchronous,
         )
 
 

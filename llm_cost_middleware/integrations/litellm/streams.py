@@ -1,151 +1,119 @@
-"""Streams of a LiteLLM router, read as they pass."""
+"""Streams of a LiteLLM router: what their chunks report, how they close, and the object that their caller gets."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, Self
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
-from llm_cost_middleware.errors import MissingExtraError, UnreadableUsageError
-from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.errors import MissingExtraError
 from llm_cost_middleware.integrations.litellm.usage import (
     FREE,
+    drop_zero_usage,
     extra,
+    finish_reason,
     is_cached,
-    never_zero,
     read_chunks,
 )
-from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
-from llm_cost_middleware.providers.anthropic.usage import StreamReader as MessagesReader
-from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.providers.openai.usage import StreamReader as ResponsesReader
-from llm_cost_middleware.request import Attempt, CallResult
+from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import field_reader
 
+_Priced = Callable[[UsageReport], UsageReport]
 
-class ChatStream:
-    """A ``CallStream`` over LiteLLM's chat stream.
+
+class ChatReader:
+    """A ``StreamUsageReader`` of a chat stream.
+
+    LiteLLM keeps the chunks as the provider sent them, and fills the usage of those that it passes on with an estimate:
+    what is kept is read, what passes only where nothing is kept.
 
     Args:
-        stream: LiteLLM's ``CustomStreamWrapper``.
-        reading: Tells what its chunks have said so far.
-        keep_usage: The caller asked for the chunk that carries the usage.
+        stream: LiteLLM's ``CustomStreamWrapper``; on the proxy whatever another callback made of it.
+        priced: Adapts the reading to the prices of the group that was called.
+        provider: Whose stream it is.
+        kept: The chunks that the stream inside keeps; ``None``: those of ``stream`` itself.
     """
 
-    __slots__ = ("_keep_usage", "_reading", "stream")
+    __slots__ = ("_kept", "_passed", "_priced", "_provider", "_stream")
 
-    def __init__(self, stream: Any, reading: Callable[[Any], UsageReport], *, keep_usage: bool) -> None:
-        self.stream, self._reading, self._keep_usage = stream, reading, keep_usage
+    def __init__(self, stream: Any, priced: _Priced, provider: str, kept: Sequence[Any] | None) -> None:
+        self._stream, self._priced, self._provider, self._kept = stream, priced, provider, kept
+        self._passed: list[Any] | None = None if kept is not None or hasattr(stream, "chunks") else []
 
-    def __iter__(self) -> Iterator[Any]:
-        keep = self._keep_usage
-        for chunk in self.stream:
-            if keep or extra(chunk, "usage") is None:
-                yield chunk
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        keep = self._keep_usage
-        async for chunk in self.stream:
-            if keep or extra(chunk, "usage") is None:
-                yield chunk
+    def feed(self, event: Any) -> None:
+        """Keep a chunk that ends the answer or reports usage, where LiteLLM keeps none."""
+        if self._passed is not None and (extra(event, "usage") is not None or finish_reason([event]) is not None):
+            self._passed.append(event)
 
     def reading(self) -> UsageReport:
-        """What the chunks seen so far say of the usage."""
-        return self._reading(self.stream)
-
-    def close(self) -> None:
-        """Close LiteLLM's generator, and with it the connection."""
-        inner = getattr(self.stream, "completion_stream", None)
-        if (close := getattr(inner, "close", None)) is not None:
-            close()
-
-    async def aclose(self) -> None:
-        """Close LiteLLM's stream, and with it the connection."""
-        await self.stream.aclose()
-
-
-class EventStream:
-    """A ``CallStream`` over the events of the responses API or the bytes of the messages API."""
-
-    __slots__ = ("_reader", "_seen", "stream")
-
-    def __init__(self, stream: Any, reader: Any, seen: Callable[[UsageReport], UsageReport]) -> None:
-        self.stream, self._reader, self._seen = stream, reader, seen
-
-    def __iter__(self) -> Iterator[Any]:
-        feed = self._reader.feed
-        for event in self.stream:
-            feed(_event(event))
-            yield event
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        feed = self._reader.feed
-        async for event in self.stream:
-            feed(_event(event))
-            yield event
-
-    def reading(self) -> UsageReport:
-        """What the events seen so far say of the usage."""
-        if is_cached(self.stream):
+        """The usage that the chunks so far report."""
+        if is_cached(self._stream):
             return FREE
-        try:
-            reading = never_zero(self._seen(self._reader.reading()))
-            return reading._replace(complete=False) if _ended_early(self.stream) else reading
-        except UnreadableUsageError as error:
-            return UsageReport(warnings=(str(error),))
-
-    def close(self) -> None:
-        """Close the stream."""
-        if (close := getattr(self.stream, "close", None)) is not None:
-            close()
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        if (aclose := getattr(self.stream, "aclose", None)) is not None:
-            await aclose()
+        kept = self._kept if self._passed is None else self._passed
+        return self._priced(read_chunks(self._stream.chunks if kept is None else kept, self._provider))
 
 
-def _ended_early(stream: Any) -> bool:
-    """Whether a stream that LiteLLM made of a chat stream ended without the provider's end, whatever it says itself."""
-    source = getattr(stream, "_billing_source", stream)
-    chat = getattr(source, "litellm_custom_stream_wrapper", None)
-    return chat is not None and not read_chunks(chat.chunks, "openai").complete
-
-
-def _event(event: Any) -> Any:
-    """LiteLLM's events name their type by an enumeration; a reader wants the text."""
-    if isinstance(event, bytes | str | dict):
-        return event
-    get = field_reader(event)
-    kind = get("type")
-    return {"type": getattr(kind, "value", kind), "response": get("response"), "error": get("error")}
-
-
-def result(
-    call: RouterCall, attempt: Attempt, answer: Any, chunks: Sequence[Any] | None = None
-) -> CallResult | ChatStream | EventStream:
-    """What an attempt brought: an answer with its usage, or an open stream.
+class EventReader:
+    """A ``StreamUsageReader`` of the events of the responses API or the bytes of the messages API.
 
     Args:
-        call: The call.
-        attempt: The attempt.
-        answer: What LiteLLM returned.
-        chunks: The chunks of a chat stream, where the stream itself may not keep them.
+        stream: LiteLLM's.
+        priced: As for ``ChatReader``.
+        reader: The provider's own.
     """
-    if not call.request.stream:
-        return CallResult(answer, call.read(attempt, answer), read_content=read_content)
-    if call.endpoint == "chat.completions":
-        asked = bool((call.arguments.get("stream_options") or {}).get("include_usage"))
-        return ChatStream(answer, lambda stream: call.read_chunks(attempt, stream, chunks), keep_usage=asked)
-    reader = MessagesReader() if call.endpoint == "messages" else ResponsesReader()
-    return EventStream(answer, reader, call.priced)
+
+    __slots__ = ("_priced", "_reader", "_stream")
+
+    def __init__(self, stream: Any, priced: _Priced, reader: StreamUsageReader) -> None:
+        self._stream, self._priced, self._reader = stream, priced, reader
+
+    def feed(self, event: Any) -> None:
+        """Take note of one event."""
+        if not isinstance(event, bytes | str | dict):
+            # LiteLLM's events name their type by an enumeration; a reader wants the text
+            get = field_reader(event)
+            kind = get("type")
+            event = {"type": getattr(kind, "value", kind), "response": get("response"), "error": get("error")}
+        self._reader.feed(event)
+
+    def reading(self) -> UsageReport:
+        """The usage that the events so far report."""
+        if is_cached(self._stream):
+            return FREE
+        reading = drop_zero_usage(self._priced(self._reader.reading()))
+        # of a chat stream that broke off, LiteLLM makes events that end as if it were whole
+        chat = getattr(getattr(self._stream, "_billing_source", self._stream), "litellm_custom_stream_wrapper", None)
+        broken = chat is not None and finish_reason(chat.chunks) is None
+        return reading._replace(complete=False) if broken else reading
+
+
+def carries_usage(chunk: Any) -> bool:
+    """Whether a chat chunk is the one that LiteLLM adds for usage."""
+    return extra(chunk, "usage") is not None
+
+
+def closing(stream: Any, *, asynchronous: bool) -> Callable[[], Any]:
+    """What closes a stream, and with it the connection; awaitable where it is asynchronous."""
+    if asynchronous:
+        return getattr(stream, "aclose", _anothing)
+    # older chat wrappers have no close of their own; the generator inside always has
+    inner = getattr(stream, "completion_stream", stream)
+    return getattr(inner, "close", _nothing)
+
+
+def _nothing() -> None:
+    """What there is to close of a stream that cannot be closed."""
+
+
+async def _anothing() -> None:
+    """As ``_nothing``."""
 
 
 class GovernedStreamWrapper(CustomStreamWrapper):  # type: ignore[misc]  # LiteLLM is not typed
-    """LiteLLM's stream class, so that code which asks for it is content; it settles however it is left."""
+    """A subclass of LiteLLM's stream class, which its own code and others' ask for; it settles however it is left."""
 
     def __init__(self, inner: CustomStreamWrapper, governed: Any) -> None:
         self.__dict__.update(vars(inner))
@@ -170,13 +138,6 @@ class GovernedStreamWrapper(CustomStreamWrapper):  # type: ignore[misc]  # LiteL
     async def aclose(self) -> None:
         """Walk away: close the connection and settle."""
         await self._governed.aclose()
-
-
-def deliver(answer: Any, sent: list[Any]) -> Any:
-    """What the caller gets: a stream that LiteLLM's own class is asked of keeps it."""
-    if isinstance(answer, GovernedStream | AsyncGovernedStream) and isinstance(sent[0], CustomStreamWrapper):
-        return GovernedStreamWrapper(sent[0], answer)
-    return answer
 
 
 def require_fastapi() -> None:

@@ -1,6 +1,6 @@
-"""What LiteLLM's answers say of their bill: OpenAI's form for every provider, out of which Claude's own is restored.
+"""The usage in LiteLLM's answers: in OpenAI's form for every provider, out of which Claude's own is restored.
 
-LiteLLM fills a stream's last usage with an estimate of its own where the provider sent none, and does not say so. Only
+LiteLLM fills a stream's last usage with an estimate of its own where the provider sent none, and does not mark it. Only
 what stands in the chunks as they came from the provider is read here.
 """
 
@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import get_provider, provider_of_endpoint
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import as_mapping, field_reader
+from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader
 
 FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
+NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
+_CLAUDE = "anthropic"
+"""The provider whose usage LiteLLM rewrites; of the others it keeps the form."""
 
 
 def is_cached(answer: Any) -> bool:
@@ -29,11 +32,11 @@ def is_cached(answer: Any) -> bool:
 
 
 def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
-    """A whole answer, of any of the three endpoints. What cannot be read is told in ``notes``; it is never zero."""
+    """The usage of a whole answer, of any of the three endpoints. Unreadable usage is noted, and never zero."""
     if is_cached(answer):
         return FREE
     try:
-        return never_zero(_read_answer(fields_of(answer), provider, endpoint))
+        return drop_zero_usage(_read_answer(fields_of(answer), provider, endpoint))
     except UnreadableUsageError as error:
         return UsageReport(warnings=(str(error),))
 
@@ -41,43 +44,56 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
 def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     get = field_reader(answer)
     usage = get("usage")
-    if endpoint == "messages":  # Anthropic's form, whoever answered
-        return get_provider("anthropic").read_usage(answer)
-    if provider == "anthropic" and usage is not None:
+    if endpoint == "messages":  # the endpoint's own form, whichever provider answered
+        return provider_of_endpoint(endpoint).read_usage(answer)
+    if provider == _CLAUDE and usage is not None:
         choices = get("choices")
         finish = field_reader(choices[0])("finish_reason") if choices else get("status")
         return _claude(get("id"), get("model"), claude_usage(usage), finish)
     return get_provider(provider).read_usage(answer)
 
 
-def never_zero(reading: UsageReport) -> UsageReport:
-    """No request has no input: LiteLLM writes zeros where the provider sent no usage."""
+def drop_zero_usage(reading: UsageReport) -> UsageReport:
+    """A reading without a usage of zero: no request has no input, and LiteLLM writes zeros where no usage came."""
     if not reading.items or reading.usage.input_tokens:
         return reading
-    warnings = (*reading.warnings, "LiteLLM reports zeros: no usage came")
-    return reading._replace(items=(), complete=False, warnings=warnings)
+    return reading._replace(
+        items=(), complete=False, warnings=(*reading.warnings, "LiteLLM reports zeros: no usage came")
+    )
 
 
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
-    """The chunks of a chat stream, as LiteLLM keeps them: those with usage came with it from the provider."""
+    """The usage in the chunks of a chat stream, as LiteLLM keeps them: those with usage got it from the provider.
+
+    Raises:
+        UnreadableUsageError: A count is none.
+    """
     usages = [usage for chunk in chunks if (usage := extra(chunk, "usage")) is not None]
-    finish = next((reason for chunk in reversed(chunks) if (reason := _finish(chunk))), None)
+    finish = finish_reason(chunks)
     if not usages:
         return UsageReport(finish_reason=finish, warnings=("the stream carries no usage of the provider",))
     last = chunks[-1]
-    try:
-        if provider == "anthropic":
-            start, end = claude_usage(usages[0]), claude_usage(usages[-1])
-            merged = start | {name: value for name, value in end.items() if value}
-            reading = _claude(last.id, last.model, merged, finish)
-        else:
-            tier = extra(last, "service_tier")
-            reading = get_provider(provider).read_usage(
-                {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
-            )
-    except UnreadableUsageError as error:
-        return UsageReport(warnings=(str(error),))
-    return never_zero(reading._replace(complete=finish is not None, finish_reason=finish))
+    if provider == _CLAUDE:
+        # the input is counted when the stream begins, the output when it ends
+        start, end = claude_usage(usages[0]), claude_usage(usages[-1])
+        merged = start | {name: value for name, value in end.items() if value}
+        reading = _claude(last.id, last.model, merged, finish)
+    else:
+        tier = extra(last, "service_tier")
+        reading = get_provider(provider).read_usage(
+            {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
+        )
+    return drop_zero_usage(reading._replace(complete=finish is not None, finish_reason=finish))
+
+
+def finish_reason(chunks: Sequence[Any]) -> str | None:
+    """Why the answer in the chunks of a chat stream ended; ``None`` while it runs, or where it broke off."""
+    for chunk in reversed(chunks):
+        choices = field_reader(chunk)("choices")
+        reason: str | None = field_reader(choices[0])("finish_reason") if choices else None
+        if reason:
+            return reason
+    return None
 
 
 def claude_usage(usage: Any) -> dict[str, Any]:
@@ -104,17 +120,11 @@ def claude_usage(usage: Any) -> dict[str, Any]:
 
 
 def extra(chunk: Any, name: str) -> Any:
-    """A field that only some chunks have; pydantic raises for the others, which is slow."""
-    fields: Mapping[str, Any] = chunk.__dict__
-    return fields[name] if name in fields else (chunk.__pydantic_extra__ or {}).get(name)
+    """A field that only some chunks have; ``None`` for the others, where asking pydantic would be slow."""
+    fields: Mapping[str, Any] = getattr(chunk, "__dict__", EMPTY_MAPPING)
+    return fields[name] if name in fields else (getattr(chunk, "__pydantic_extra__", None) or EMPTY_MAPPING).get(name)
 
 
 def _claude(answer_id: Any, model: Any, usage: Mapping[str, Any], finish: Any) -> UsageReport:
     body = {"type": "message", "id": answer_id, "model": model, "usage": usage, "stop_reason": finish}
-    return get_provider("anthropic").read_usage(body)
-
-
-def _finish(chunk: Any) -> str | None:
-    choices = chunk.choices
-    reason: str | None = choices[0].finish_reason if choices else None
-    return reason
+    return get_provider(_CLAUDE).read_usage(body)

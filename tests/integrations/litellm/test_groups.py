@@ -108,6 +108,16 @@ def test_a_group_that_cannot_be_bounded_is_refused_with_advice(books):
     assert books.sim.request_count == 0
 
 
+def test_a_deployments_own_cap_is_the_one_that_is_lowered(books):
+    """OpenAI refuses a chat that names both of its caps."""
+    router = books.router([books.deployment("old", "openai/gpt-4o-mini", max_tokens=40)])
+    router.completion("old", ASK)
+    router.completion("old", ASK, max_tokens=9)
+    caps = [{name: cap for name, cap in exchange.body.items() if "max" in name} for exchange in books.sim.requests]
+    assert caps == [{"max_tokens": 40}, {"max_tokens": 9}]
+    books.agree()
+
+
 def test_what_a_deployment_adds_to_its_calls_is_counted(books):
     router = books.router([books.deployment("three", MINI, n=3)])
     router.completion("three", ASK, max_tokens=9)

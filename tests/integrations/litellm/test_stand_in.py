@@ -248,10 +248,24 @@ def test_a_batch_stops_at_the_budget_and_says_so_in_its_answers(make_books):
     books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
     answers = asyncio.run(books.router().abatch_completion(["gpt-5-mini"], [ASK, ASK], max_tokens=9))
     assert all(isinstance(answer, BudgetExceededError) for (answer,) in answers)
-    with pytest.raises(ExceptionGroup) as raised:
-        asyncio.run(books.router().abatch_completion_fastest_response("gpt-5-mini, smart", ASK, max_tokens=9))
-    assert all(isinstance(error, BudgetExceededError) for error in raised.value.exceptions)
     assert books.sim.request_count == 0
+
+
+def test_where_none_is_the_fastest_the_error_is_that_of_a_plain_router_with_the_reasons_behind_it(make_books):
+    import litellm
+
+    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
+    plain = litellm.Router([books.deployment(name, f"openai/{name}") for name in ("a", "b")], num_retries=0)
+    books.sim.script(Fault.status(401), times=2)
+    raised = []
+    for router, models in ((plain, "a, b"), (books.router(), "gpt-5-mini, smart")):
+        with pytest.raises(Exception, match=r".") as caught:
+            asyncio.run(router.abatch_completion_fastest_response(models, ASK, max_tokens=9))
+        raised.append(caught.value)
+    theirs, ours = raised
+    assert (type(ours), str(ours)) == (type(theirs), str(theirs))
+    assert [type(error) for error in ours.__cause__.exceptions] == [BudgetExceededError] * 2
+    assert books.sim.request_count == 2  # the plain router's
 
 
 async def test_of_the_fastest_only_the_first_is_exact_and_the_late_are_covered(books):

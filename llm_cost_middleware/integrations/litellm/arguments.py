@@ -1,0 +1,39 @@
+"""Keyword arguments of LiteLLM that matter here: where its metadata stand, what makes it send again, what times it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+METADATA = ("metadata", "litellm_metadata")
+"""Where callers, and LiteLLM itself, put metadata. The first is also a field of OpenAI's own but for the chat API."""
+GOVERNED = "llm_cost_governed"
+"""Key in LiteLLM's metadata of a governed call, so that a ``CostLogger`` does not book it again."""
+SCOPES = "llm_cost_scopes"
+"""Key in LiteLLM's metadata of a request to the proxy: the budget scopes that it was admitted under."""
+RESENDING = (
+    "fallbacks",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "max_fallbacks",
+    "retry_policy",
+    "model_group_retry_policy",
+    "retry_strategy",
+)
+"""Those by which LiteLLM would send a request again: that is decided here, once."""
+SINGLE_ATTEMPT: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True}
+"""Those that turn LiteLLM's own retries off for one call."""
+TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+
+
+def each_metadata(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Every metadata mapping among keyword arguments."""
+    for name in METADATA:
+        found = arguments.get(name)
+        if isinstance(found, Mapping):
+            yield found
+
+
+def find_metadata(arguments: Mapping[str, Any], key: str) -> Any:
+    """The value of a key in the first metadata that has it; ``None`` where none has."""
+    return next((found[key] for found in each_metadata(arguments) if key in found), None)

@@ -1,0 +1,80 @@
+"""What LiteLLM lets its caller see of one attempt: the provider's own answer, through the documented ``logger_fn``.
+
+An answer that LiteLLM cannot use ends as an error of LiteLLM's own making; what it cost stands in the body all the
+same. A stream's outer wrapper may keep no chunks; the wrapper inside, which is shown here, does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from llm_cost_middleware.integrations.litellm.usage import NOT_SENT, drop_zero_usage
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.usage import UsageReport
+
+_LINKS = 8
+_OK = 200
+
+
+class AnswerCapture:
+    """Takes what LiteLLM shows during one attempt.
+
+    Args:
+        callers: The caller's own ``logger_fn``, which is still called.
+    """
+
+    __slots__ = ("_began", "_callers", "body", "chunks")
+
+    def __init__(self, callers: Callable[[Any], Any] | None) -> None:
+        self._callers = callers
+        self._began = False
+        self.body: str | None = None
+        """The provider's answer, as JSON; ``None`` where none was shown."""
+        self.chunks: list[Any] | None = None
+        """The chunks of a chat stream with what the provider sent in them; ``None`` where none was shown."""
+
+    def logger_fn(self, details: Mapping[str, Any]) -> None:
+        """Called by LiteLLM before it sends and after it received. The mapping is its own, and lives on."""
+        self._began = True
+        shown = details.get("original_response")
+        if isinstance(shown, str):  # of an error, too: only an answer is JSON from its first character
+            self.body = shown if shown.startswith("{") else self.body
+        elif isinstance(chunks := getattr(shown, "chunks", None), list):
+            self.chunks = chunks  # not the stream: it leads back here, and a ring is not freed when it is dropped
+        if self._callers is not None:
+            self._callers(details)
+
+    def billed_usage(self, error: Exception, provider: str, *, shows_all: bool) -> UsageReport | None:
+        """The usage of the answer behind an error; ``None`` where no answer is known to have arrived.
+
+        Args:
+            error: What LiteLLM raised.
+            provider: Whose answer it would be.
+            shows_all: LiteLLM shows every request of this endpoint, so that one not shown was not sent.
+        """
+        links = list(_chain(error))
+        # a missing package alone proves nothing: LiteLLM imports some of them only after the answer
+        if shows_all and not self._began and any(isinstance(link, ImportError) for link in links):
+            return NOT_SENT
+        messages = (str(getattr(link, "message", "")) for link in links if getattr(link, "status_code", None) == _OK)
+        found = (_read(text, provider) for text in (self.body, *messages) if text)
+        return next((reading for reading in found if reading is not None), None)
+
+
+def _read(text: str, provider: str) -> UsageReport | None:
+    try:
+        reading = drop_zero_usage(get_provider(provider).read_usage(json.loads(text)))
+    except Exception:  # noqa: BLE001 - whatever is odd in it: what it cost is then unconfirmed
+        return None
+    return reading if reading.items else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    for _ in range(_LINKS):  # a chain may be a ring
+        if link is None:
+            return
+        yield link
+        link = link.__cause__ or link.__context__

@@ -1,0 +1,116 @@
+"""Requests of the proxy that are pending: admitted, their money set aside, not yet settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_cost_middleware.host import ObservedStream
+from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, SCOPES, find_metadata
+from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.integrations.litellm.usage import NOT_SENT
+from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
+from llm_cost_middleware.lifecycle.external import ExternalCall
+from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.usage import UsageReport
+
+_REMEMBERED = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """One request."""
+
+    call: RouterCall
+    held: ExternalCall
+    sent: SingleSend | None = None
+    """Set when it leaves for the provider."""
+
+    def mark_sent(self) -> None:
+        """It leaves now, from this task: once."""
+        self.sent = begin_single_send()
+
+    def observe(self, stream: Any) -> ObservedStream:
+        """Its stream, read as it passes."""
+        return self.call.observe(self.held.attempt, stream)
+
+
+class PendingRequests:
+    """The pending requests, by the id that rides in LiteLLM's metadata."""
+
+    def __init__(self, pipeline: CostPipeline) -> None:
+        self._pipeline = pipeline
+        self._blocking = pipeline.ledger.blocks
+        self._pending: dict[str, PendingRequest] = {}
+        self._costs: OrderedDict[str, str] = OrderedDict()
+
+    async def admit(self, call: RouterCall, request: CallRequest) -> PendingRequest:
+        """Set its money aside. Raises as a call does."""
+        held = await self._run(lambda: self._pipeline.authorize(request))
+        pending = self._pending[held.attempt.call_id] = PendingRequest(call, held)
+        return pending
+
+    def get(self, data: Mapping[str, Any]) -> PendingRequest | None:
+        """The pending request of a call's arguments."""
+        return self._pending.get(_id_in(data))
+
+    def pop(self, data: Mapping[str, Any]) -> PendingRequest | None:
+        """The pending request, to be ended by the caller: only the first gets it."""
+        pending = self._pending.pop(_id_in(data), None)
+        if pending is not None and pending.sent is not None:
+            pending.sent.over = True
+        return pending
+
+    async def settle(self, pending: PendingRequest, reading: UsageReport) -> None:
+        """Book an answer; one that did not end is booked at its reservation."""
+        known = reading if reading.complete or reading.unbilled else UsageReport(warnings=reading.warnings)
+        await self._run(lambda: pending.held.settle(known))
+
+    async def fail(self, pending: PendingRequest, error: BaseException) -> None:
+        """End a request with its error: what was never sent costs nothing."""
+        if pending.sent is None:
+            await self._run(lambda: pending.held.settle(NOT_SENT))
+        else:
+            await self._run(lambda: pending.held.fail(error))
+
+    def abandon(self, pending: PendingRequest, reading: UsageReport) -> None:
+        """Settle without awaiting: the task is being cancelled, and every await in it would be, too."""
+        known = reading if reading.complete else UsageReport(warnings=("the client went away",))
+        if self._blocking:
+            asyncio.get_running_loop().run_in_executor(None, pending.held.settle, known)
+        else:
+            pending.held.settle(known)
+
+    def remember_cost(self, pending: PendingRequest) -> None:
+        """Keep what a request cost, for the headers of its answer."""
+        call_id = pending.held.attempt.call_id
+        for record in reversed(self._pipeline.records()[-64:]):
+            if record.call_id == call_id:
+                self._costs[call_id] = f"{record.cost_usd:f}"
+                break
+        # LiteLLM does not ask for the headers of every answer: the rest must not pile up
+        while len(self._costs) > _REMEMBERED:
+            self._costs.popitem(last=False)
+
+    async def headers(self, data: Mapping[str, Any]) -> dict[str, str] | None:
+        """What a call cost, and what remains, as headers."""
+        call_id = _id_in(data)
+        pending, cost = self._pending.get(call_id), self._costs.pop(call_id, None)
+        headers = {} if cost is None else {"x-llm-cost-usd": cost}
+        scopes = pending.call.request.context.scopes if pending is not None else find_metadata(data, SCOPES) or ()
+        available = await self._run(lambda: self._pipeline.ledger.available(tuple(scopes)))
+        if available is not None:
+            headers["x-llm-cost-remaining-usd"] = f"{available.usd:f}"
+        return headers or None
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        """A ledger in a file or on a server is asked off the event loop; what was begun is finished."""
+        return await asyncio.shield(asyncio.to_thread(work)) if self._blocking else work()
+
+
+def _id_in(data: Mapping[str, Any]) -> str:
+    return str(find_metadata(data, GOVERNED) or "")
