@@ -18,7 +18,7 @@ from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.tokenizer import count_tokens
-from llm_cost_middleware.providers import NAMES, get_provider, provider_of
+from llm_cost_middleware.providers import get_provider, provider_of, provider_of_endpoint
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.usage import TokenUsage
@@ -105,15 +105,11 @@ def _requests(file: Path) -> Iterator[_RequestLine]:
 def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
     named, slash, bare = str(body["model"]).partition("/")
     model = bare if slash else named
-    provider = named if slash else provider_of(model.removeprefix("ft:")) or _of_chats()
-    rules = get_provider(provider)
+    known = named if slash else provider_of(model.removeprefix("ft:"))
+    # most servers of unknown models speak this form
+    rules = get_provider(known) if known else provider_of_endpoint("chat.completions")
     endpoint = "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
-    return provider, rules.read_request({**body, "model": model}, endpoint)
-
-
-def _of_chats() -> str:
-    """Return the provider whose chats most servers speak: where a model of an unknown name belongs."""
-    return next(name for name in NAMES if "chat.completions" in get_provider(name).endpoints)
+    return rules.name, rules.read_request({**body, "model": model}, endpoint)
 
 
 def _most(catalogue: Catalogue, line: _RequestLine, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:

@@ -22,10 +22,11 @@ def book_ungoverned(pipeline: CostPipeline, answer: Any, kwargs: Mapping[str, An
     """Book an answer that is not governed at the price that LiteLLM names for it, where it names one."""
     cost = as_mapping(field_reader(answer)("_hidden_params")).get("response_cost")
     if not isinstance(cost, int | float) or cost <= 0:
-        return
+        return  # LiteLLM writes zero where it knows no price, and a cost that is not known is not booked as none
     try:
         metadata = kwargs.get("metadata")
         context = read_context(metadata.get(METADATA_KEY)) if isinstance(metadata, Mapping) else current_context()
+        # a float there: its shortest decimal is the price that was meant
         amount = ceil_nanousd(Decimal(repr(cost)))
         target = ModelRef("", str(kwargs.get("model") or ""))
         pipeline.book(amount, target, context, id=f"ungoverned.{os.urandom(8).hex()}")

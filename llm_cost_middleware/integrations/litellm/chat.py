@@ -25,7 +25,7 @@ class Chat:
         return self
 
     def create(self, messages: list[Any], model: str | None = None, **kwargs: Any) -> Any:
-        """A completion; awaitable where the router's ``default_litellm_params`` say ``acompletion``."""
+        """A completion; awaitable where ``acompletion`` is among the router's ``default_litellm_params``."""
         arguments = {**self._defaults, **kwargs}
         arguments["model"] = model or arguments.get("model")
         method = self._router.acompletion if self._asynchronous else self._router.completion

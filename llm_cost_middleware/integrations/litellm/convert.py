@@ -178,7 +178,7 @@ class RouterCall:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """An argument without what is said to this package, message objects of LiteLLM as mappings."""
+    """An argument without the attributes of this package, message objects of LiteLLM as mappings."""
     if name in METADATA and isinstance(value, Mapping):
         return {key: item for key, item in value.items() if key != METADATA_KEY}
     return plain(value) if name in ("messages", "input", "tools", "system") else value

@@ -34,6 +34,7 @@ def default_parameters(router: Any) -> Mapping[str, Any]:
 
 def has_own_timeout(router: Any) -> bool:
     """Whether a router was given a timeout of its own, which then holds for each of its attempts."""
+    # LiteLLM sets its global default as every router's timeout: that one was not chosen
     return router.timeout not in (None, litellm.request_timeout) or router.stream_timeout is not None
 
 

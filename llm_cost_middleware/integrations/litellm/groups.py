@@ -106,6 +106,7 @@ class Groups:
                     self._read()
 
     def _is_read(self) -> bool:
+        # by identity: LiteLLM replaces a deployment that is changed, and comparing them in depth would cost each call
         entries = all_deployments(self.router)
         return len(entries) == len(self._seen) and all(map(is_, entries, self._seen))
 
@@ -211,9 +212,10 @@ def target_of(params: Mapping[str, Any]) -> ModelRef | None:
 
 def _own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for source in (entry["litellm_params"], entry.get("model_info") or {}):
-        found = {ours: source[theirs] for theirs, ours in _PRICES.items() if source.get(theirs) is not None}
+        found = {name: source[key] for key, name in _PRICES.items() if source.get(key) is not None}
         if found:
             for name in sorted(found):
+                # the decimal that was written, not the binary float nearest to it
                 yield name, f"{Decimal(repr(found[name])) * _MTOK:f}"
             return
 

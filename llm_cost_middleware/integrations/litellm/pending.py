@@ -19,6 +19,9 @@ from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.usage import UsageReport
 
 _REMEMBERED = 10_000
+"""Costs that wait for their headers, at most."""
+_RECENT = 64
+"""Records among which the one that was just booked is looked for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +70,7 @@ class PendingRequests:
 
     async def settle(self, pending: PendingRequest, reading: UsageReport) -> None:
         """Book an answer; one that did not end is booked at its reservation."""
+        # counts of a stream that broke off are below its bill
         known = reading if reading.complete or reading.unbilled else UsageReport(warnings=reading.warnings)
         await self._run(lambda: pending.held.settle(known))
 
@@ -88,7 +92,7 @@ class PendingRequests:
     def remember_cost(self, pending: PendingRequest) -> None:
         """Keep what a request cost, for the headers of its answer."""
         call_id = pending.held.attempt.call_id
-        for record in reversed(self._pipeline.records()[-64:]):
+        for record in reversed(self._pipeline.records()[-_RECENT:]):
             if record.call_id == call_id:
                 self._costs[call_id] = f"{record.cost_usd:f}"
                 break

@@ -145,7 +145,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             group=group,
             groups=self._groups,
             defaults=group.defaults if group is not None else {},
-            own_timeout=True,
+            own_timeout=True,  # the proxy's own settings time its requests
             asynchronous=True,
         )
         return call, routed
@@ -162,6 +162,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         if request.max_tokens is None:
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
+            # the answer is bounded by what was set aside only where the request names that cap
             cap = configured if isinstance(configured, int) else limits.default_output
             request = request._replace(max_tokens=min(cap, limits.max_output or cap))
         return await self._pending.admit(call, request)

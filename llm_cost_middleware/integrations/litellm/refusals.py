@@ -26,6 +26,7 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
     """
     from litellm.proxy._types import ProxyException
 
+    # both SDKs retry a 429 or a 503 by themselves unless this header forbids it
     status, kind, headers = 400, "invalid_request_error", {"x-should-retry": "false"}
     fields: dict[str, Any] = {}
     if isinstance(error, BudgetExceededError):

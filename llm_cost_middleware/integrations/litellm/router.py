@@ -37,10 +37,10 @@ class CostAwareRouter(StandIn):
     pipeline's, LiteLLM's own are off; balancing and cooldowns between the deployments of a group are LiteLLM's. Prices
     of a deployment's own are honoured; an answer from LiteLLM's cache costs nothing.
 
-    A call says more about itself with ``metadata={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``;
+    A call is described further with ``metadata={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``;
     neither reaches the provider. Embeddings, images, audio, text completions, other platforms and the rest of
     LiteLLM's surface are not governed: they are booked where LiteLLM knows a price, and reported, refused or let
-    through as ``on_ungoverned`` says.
+    through as ``on_ungoverned`` sets.
 
     Every other attribute is read, set and deleted on the router that is held. ``isinstance(router, litellm.Router)`` is
     true by the ``__class__`` of its instances, as with a mock that has a ``spec``; it is no subclass, which LiteLLM

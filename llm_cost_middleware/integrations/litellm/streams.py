@@ -116,6 +116,7 @@ class GovernedStreamWrapper(CustomStreamWrapper):  # type: ignore[misc]  # LiteL
     """A subclass of LiteLLM's stream class, which its own code and others' ask for; it settles however it is left."""
 
     def __init__(self, inner: CustomStreamWrapper, governed: Any) -> None:
+        # what the open stream holds already, its id and its chunks, is kept: no ``super().__init__``
         self.__dict__.update(vars(inner))
         self.completion_stream = self._governed = governed
 

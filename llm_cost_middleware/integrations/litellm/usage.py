@@ -27,6 +27,7 @@ def is_cached(answer: Any) -> bool:
     hidden = field_reader(answer)("_hidden_params")
     if hidden is not None and as_mapping(hidden).get("cache_hit"):
         return True
+    # a stream from the cache names its source where others name the provider
     streaming = not hasattr(answer, "__pydantic_extra__")
     return streaming and getattr(answer, "custom_llm_provider", None) == "cached_response"
 
@@ -98,6 +99,7 @@ def finish_reason(chunks: Sequence[Any]) -> str | None:
 
 def claude_usage(usage: Any) -> dict[str, Any]:
     """Claude's own usage object out of LiteLLM's, whose input count includes what was cached and written."""
+    # each has a price of its own, so the cached and the written input are taken out of the count again
     get = field_reader(fields_of(usage))
     responses = get("prompt_tokens") is None
     total = get("input_tokens" if responses else "prompt_tokens") or 0

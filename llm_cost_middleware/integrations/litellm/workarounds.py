@@ -98,7 +98,7 @@ def _keep_cause(attempt: Any) -> Any:
 if not FACADE and (_attempt := getattr(litellm.Router, _SYNC_ATTEMPT, None)) is not None:
     setattr(litellm.Router, _SYNC_ATTEMPT, _keep_cause(_attempt))
 
-# --- 3. Routers are kept alive for ever ------------------------------------------------------------------------------
+# --- 3. Routers are never freed --------------------------------------------------------------------------------------
 # A router puts its bound methods into four global lists when it is made, and only ``discard()`` takes them out.
 # https://github.com/BerriAI/litellm/pull/50178. Ended by 1.110, whose routers leave nothing there.
 
