@@ -9,7 +9,7 @@ To add a host:
 3. Write one ``HostCall`` (``host.py``) and hand it to ``host.invoke`` or ``ainvoke`` with the function that sends. It
    sends exactly one request per attempt: the attempt's target, cap, timeout and cache plan, written on copies; cache
    marks of other providers left out; every retry of the SDK and of the host switched off. A host that routes in one
-   place and sends in another uses ``pipeline.prepare`` and ``pipeline.run`` or ``arun``.
+   place and sends in another passes what ``pipeline.prepare`` returned to ``invoke`` as ``prepared``.
 4. Read the usage of every answer, of streams at any moment (``ObservedStream``), and of an error that came instead of
    an answer that was billed (``billed_usage``; without a ``HostCall`` ``usage.attach_usage``). Ask for the usage of
    streams where it is only reported on request.
@@ -18,7 +18,7 @@ To add a host:
    and metered, use ``pipeline.authorize`` and end what it returns.
 7. Raise refusals as the host's own kind of error, one that it does not retry.
 8. Import the host inside the package only, so that nothing else loads it.
-9. Give it a door in ``cli/doors.py``, an extra in ``pyproject.toml`` and a line in the README.
+9. Give it a door in ``cli/doors.py``, a line in the README and, if it is optional, an extra in ``pyproject.toml``.
 
 Prove it with the host's real client against ``llm_cost_middleware.simulator``: for every way of calling and every way
 of ending, requests, rows and bill agree and nothing stays reserved; in a race exactly what fits is sent.

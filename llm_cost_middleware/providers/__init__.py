@@ -7,9 +7,11 @@ To add a provider:
 3. Give its models limits (``limits/NAME.toml``) and prices: from genai-prices, which is asked for every provider with
    limits, from ``pricing/overlay.toml``, or as ``[prices]`` of a configuration. A call of a model without a price is
    refused.
+4. Add one of its models to ``MODELS`` in the test below, and ``tests/unit/providers/test_NAME_errors.py``.
 
 ``tests/unit/providers/test_contract.py`` fails for a package without a line, a line without a package, and a provider
-that does not read what it writes; ``tests/integrations/test_toy_provider.py`` is the whole of it, a page long.
+that does not read what it writes; ``tests/unit/test_model_tables.py`` for one without limits.
+``tests/integrations/test_toy_provider.py`` is the whole of it, a page long.
 """
 
 from __future__ import annotations
