@@ -126,7 +126,7 @@ GROUPS = [*([package] for package in sorted(HOSTS)), sorted(EXTRA_OF.keys() - HO
 
 
 @pytest.mark.parametrize("packages", GROUPS, ids=lambda packages: packages[0] if len(packages) == 1 else "others")
-def test_every_door_says_what_is_missing_or_opens(packages):
+def test_every_entry_point_opens_or_names_the_missing_package(packages):
     found = _without(packages, DOORS)
     assert not _faults(found, packages)
     for one in found.values():
@@ -138,7 +138,7 @@ def test_every_door_says_what_is_missing_or_opens(packages):
 
 @pytest.mark.litellm
 @pytest.mark.parametrize("package", OF_ROUTER)
-def test_the_doors_of_litellm_say_what_is_missing_or_open(package):
+def test_every_entry_point_of_litellm_opens_or_names_the_missing_package(package):
     found = _without([package], ROUTER_DOORS)
     assert not _faults(found, [package])
     if package == "litellm":
@@ -165,7 +165,7 @@ CONFIGURING = ("litellm.proxy_config", "litellm.router_config")  # they write te
         ("hypothesis", "testing.ledger_state_machine"),
     ],
 )
-def test_a_door_that_needs_a_package_does_not_open_without_it(package, door):
+def test_an_entry_point_that_needs_a_package_fails_without_it(package, door):
     assert _without([package], {door: DOORS[door]})[door]["error"] == "MissingExtraError"
 
 

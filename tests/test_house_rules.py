@@ -28,7 +28,7 @@ def test_there_is_no_room_for_leftovers():
     assert not [_relative(path) for path in FILES if path.stem in banned or path.parent.name in banned]
 
 
-def test_every_module_says_what_it_is_for():
+def test_every_module_has_a_docstring():
     assert not [_relative(path) for path in FILES if not path.read_text().lstrip().startswith(('"""', 'r"""'))]
 
 

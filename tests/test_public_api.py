@@ -20,7 +20,7 @@ def test_all_is_sorted_and_small():
     assert len(PUBLIC) <= 45
 
 
-def test_every_name_resolves_and_says_what_it_does():
+def test_every_name_resolves_and_has_a_docstring():
     for name in PUBLIC:
         value = getattr(llm_cost_middleware, name)
         assert value.__doc__, name

@@ -75,7 +75,7 @@ def test_a_fan_out_that_waits_for_its_first_call_is_written_once(replay):
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("gap_s", [20.0, 700.0])
-def test_prompts_that_stop_coming_back_cannot_make_caching_dear(replay, times, gap_s):
+def test_prompts_that_stop_coming_back_cannot_make_caching_expensive(replay, times, gap_s):
     """Each prompt is sent exactly so often: the rule that marks what was seen before always writes for nothing."""
     import traffic
 

@@ -82,7 +82,7 @@ def test_what_was_interrupted_is_finished_by_the_next(ledger, monkeypatch):
     assert _everything() == before
 
 
-def test_a_memory_ledger_says_that_it_has_nothing_to_archive():
+def test_a_memory_ledger_reports_that_it_has_nothing_to_archive():
     result = runner.invoke(app, ["ledger", "archive", "--before", "2100-01-01", "--ledger", "memory://"])
     assert result.exit_code == 1
     assert "sqlite" in result.output

@@ -59,7 +59,7 @@ def test_since_leaves_out_earlier_calls(run, ledger):
     assert report["calls"] == 5
 
 
-def test_an_empty_ledger_says_so(run, tmp_path):
+def test_an_empty_ledger_is_reported_as_empty(run, tmp_path):
     url = f"sqlite:///{tmp_path}/empty.db"
     Ledger.open(url).close()
     result = run("--ledger", url)

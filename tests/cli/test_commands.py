@@ -78,7 +78,7 @@ def test_budgets_are_shown_set_and_exported(ledger):
     assert "0 reservations expired" in _run("budgets", "--ledger", url, "sweep")
 
 
-def test_rows_can_be_looked_at_and_corrected(ledger):
+def test_rows_can_be_read_and_corrected(ledger):
     url, _ = ledger
     assert "settle" in _run("ledger", "status", "--ledger", url)
     assert "every attempt is confirmed" in _run("ledger", "unconfirmed", "--ledger", url)
@@ -88,7 +88,7 @@ def test_rows_can_be_looked_at_and_corrected(ledger):
     assert any(line["cost_usd"].startswith("0.5") for line in lines)
 
 
-def test_a_memory_ledger_says_that_there_is_nothing_to_read_and_why(tmp_path, monkeypatch):
+def test_a_memory_ledger_reports_that_there_is_nothing_to_read_and_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _run("init")
     for command in (("report",), ("budgets",), ("ledger", "status")):

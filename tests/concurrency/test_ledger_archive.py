@@ -190,7 +190,7 @@ def test_two_archives_at_once_are_one(tmp_path):
         audit(ledger._backend.read(None), list(ledger.rows()))
 
 
-def test_a_storage_that_cannot_says_so(tmp_path, redis_binary):
+def test_a_storage_without_the_ability_raises(tmp_path, redis_binary):
     with (
         RedisServer(redis_binary, tmp_path) as server,
         Ledger.open(server.url) as ledger,

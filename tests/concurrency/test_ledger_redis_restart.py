@@ -136,7 +136,7 @@ def test_passwords_and_versions_are_checked(redis_binary, tmp_path):
             Ledger.open(f"redis://:right@{address}")
 
 
-def test_nobody_at_the_other_end_is_a_clear_error():
+def test_a_server_that_does_not_answer_is_a_clear_error():
     with pytest.raises(LedgerUnavailableError):
         Ledger.open("redis://127.0.0.1:1/0")
 

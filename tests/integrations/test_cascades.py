@@ -89,7 +89,7 @@ HOSTS = pytest.mark.parametrize("host", [by_openai, by_responses, by_anthropic, 
 
 @HOSTS
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_an_answer_that_fits_its_schema_stands_and_another_goes_up(host, pipeline, clients, sim):
+def test_an_answer_that_fits_its_schema_is_accepted_and_another_escalates(host, pipeline, clients, sim):
     sim.responder = lambda _: Answer(text=json.dumps({"city": "Rome"}))
     host(pipeline(), clients, sim)
     assert sim.request_count == 1
@@ -115,7 +115,7 @@ def test_a_model_that_was_not_accepted_is_not_asked_again_where_the_stronger_doe
     assert [exchange.body["model"] for exchange in sim.requests] == ["gpt-5-mini"]
 
 
-def test_a_tool_call_that_does_not_fit_goes_up(pipeline, clients, sim):
+def test_a_tool_call_that_does_not_fit_escalates(pipeline, clients, sim):
     said = {"small": {"town": "Rome"}, "large": {"city": "Rome"}}
 
     def responder(request):
@@ -130,7 +130,7 @@ def test_a_tool_call_that_does_not_fit_goes_up(pipeline, clients, sim):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_two_cheap_models_that_agree_stand_through_a_host_that_reaches_both_providers(pipeline, sim):
+def test_an_answer_that_two_cheap_models_agree_on_is_accepted_through_a_host_that_reaches_both_providers(pipeline, sim):
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
 
     sim.responder = lambda _: Answer(text="42")

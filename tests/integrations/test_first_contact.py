@@ -224,7 +224,7 @@ def test_item_count_is_checked(sim):
         process("x", CostConfig(), CostTracker("1"), client=client, item_count="3")
 
 
-def test_a_post_without_a_body_is_the_sdks_affair(sim):
+def test_a_post_without_a_body_is_left_to_the_sdk(sim):
     with pytest.raises(anthropic.APIStatusError):  # KeyError: 'body'
         claude(sim, pipe()).post("/v1/messages", cast_to=anthropic.types.Message)
 
@@ -233,7 +233,7 @@ def test_cached_messages_of_odd_text():
     build_cached_messages("\ud800" * 10, "u", model="claude-haiku-4-5")  # UnicodeEncodeError, only with a model
 
 
-def test_no_model_in_a_response_is_said_plainly():
+def test_a_response_without_a_model_is_a_clear_error():
     notes = price_response("openai", {"usage": {"prompt_tokens": 5, "completion_tokens": 1}}).notes
     assert 'prices."openai/(the' not in " ".join(notes)  # advises [prices."openai/(the response names no model)"]
 

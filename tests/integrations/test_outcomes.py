@@ -37,7 +37,7 @@ class City(BaseModel):
 
 
 @pytest.fixture
-def house(sim, tmp_path, monkeypatch):
+def make_pipeline(sim, tmp_path, monkeypatch):
     """Make a pipeline over a ledger on disk; ``seen(pipeline)`` is what the log says of each call, oldest first."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
@@ -104,15 +104,15 @@ def ask_all(apis, *, tools=False, max_tokens=200, **more):
 # --- truncated
 
 
-def test_an_answer_that_was_cut_off_is_noticed_without_learning(house, wrapped, sim, seen):
+def test_an_answer_that_was_cut_off_is_noticed_without_learning(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(text="All work and no play makes a dull answer. " * 50)
-    ask_all(wrapped(house(routing={})), max_tokens=20)
+    ask_all(wrapped(make_pipeline(routing={})), max_tokens=20)
     assert seen() == [["truncated"]] * 3
 
 
-def test_a_stream_that_was_cut_off_is_noticed(house, wrapped, sim, seen):
+def test_a_stream_that_was_cut_off_is_noticed(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(text="All work and no play makes a dull answer. " * 50)
-    apis = wrapped(house())
+    apis = wrapped(make_pipeline())
     for _ in apis["openai"].chat.completions.create(model="smart", messages=HI, max_completion_tokens=20, stream=True):
         pass
     with apis["anthropic"].messages.stream(model="smart", max_tokens=20, messages=HI) as stream:
@@ -120,14 +120,14 @@ def test_a_stream_that_was_cut_off_is_noticed(house, wrapped, sim, seen):
     assert seen() == [["truncated"]] * 2
 
 
-def test_a_whole_answer_shows_nothing(house, wrapped, seen):
-    ask_all(wrapped(house()))
+def test_a_whole_answer_shows_nothing(make_pipeline, wrapped, seen):
+    ask_all(wrapped(make_pipeline()))
     assert seen() == [[]] * 3
 
 
-def test_what_counts_is_the_last_answer(house, clients, sim, seen):
+def test_what_counts_is_the_last_answer(make_pipeline, clients, sim, seen):
     sim.responder = lambda request: Answer(text="word " * 400 if "haiku" in request.model else "42", stop=None)
-    process("?", house(output={"default_max_tokens": 50}), CostTracker(None), client=clients["anthropic"],
+    process("?", make_pipeline(output={"default_max_tokens": 50}), CostTracker(None), client=clients["anthropic"],
             accept=lambda text: text.isdigit())  # fmt: skip
     assert seen() == [["escalated"]]
 
@@ -135,29 +135,29 @@ def test_what_counts_is_the_last_answer(house, clients, sim, seen):
 # --- tool calls that do not fit
 
 
-def test_a_tool_call_that_does_not_fit_its_schema_is_noticed(house, wrapped, sim, seen):
+def test_a_tool_call_that_does_not_fit_its_schema_is_noticed(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(tool_calls=(ToolCall("book", {"town": "Rome"}),))
-    ask_all(wrapped(house()), tools=True)
+    ask_all(wrapped(make_pipeline()), tools=True)
     assert seen() == [["schema_violated"]] * 3
 
 
-def test_a_tool_call_that_fits_shows_nothing_and_without_learning_nobody_looks(house, wrapped, sim, seen):
+def test_a_tool_call_that_fits_gives_no_signal_and_without_learning_none_is_read(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(tool_calls=(ToolCall("book", {"city": "Rome"}),))
-    ask_all(wrapped(house()), tools=True)
+    ask_all(wrapped(make_pipeline()), tools=True)
     sim.responder = lambda _: Answer(tool_calls=(ToolCall("book", {"town": "Rome"}),))
-    ask_all(wrapped(house(routing={})), tools=True)
+    ask_all(wrapped(make_pipeline(routing={})), tools=True)
     assert seen() == [[]] * 6
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_langchain_and_litellm_tell_it_too(house, sim, seen, llm_cost):
+def test_langchain_and_litellm_report_it_too(make_pipeline, sim, seen, llm_cost):
     from langchain_anthropic import ChatAnthropic
     from langchain_openai import ChatOpenAI
 
     from llm_cost_middleware.integrations.langchain import guard
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
 
-    pipeline = house()
+    pipeline = make_pipeline()
     sim.responder = lambda _: Answer(tool_calls=(ToolCall("book", {"town": "Rome"}),))
     for model in (
         ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=sim.anthropic_url),
@@ -175,9 +175,9 @@ def test_langchain_and_litellm_tell_it_too(house, sim, seen, llm_cost):
 # --- parsing
 
 
-def test_a_parse_that_fails_inside_the_sdk_is_noticed(house, wrapped, sim, seen):
+def test_a_parse_that_fails_inside_the_sdk_is_noticed(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(text='{"name": "Rome"}')
-    apis = wrapped(house(routing={}))
+    apis = wrapped(make_pipeline(routing={}))
     with pytest.raises(ValidationError):
         apis["openai"].chat.completions.parse(model="smart", messages=HI, response_format=City)
     with pytest.raises(ValidationError):
@@ -185,10 +185,10 @@ def test_a_parse_that_fails_inside_the_sdk_is_noticed(house, wrapped, sim, seen)
     assert seen() == [["parse_failed"]] * 2
 
 
-def test_an_answer_cut_off_in_the_middle_of_its_json_is_both(house, wrapped, sim, seen):
+def test_an_answer_cut_off_in_the_middle_of_its_json_is_both(make_pipeline, wrapped, sim, seen):
     sim.responder = lambda _: Answer(text=json.dumps({"name": "R" * 500, "country": "Italy"}))
     with pytest.raises(Exception, match="length"):
-        wrapped(house())["openai"].chat.completions.parse(
+        wrapped(make_pipeline())["openai"].chat.completions.parse(
             model="smart", messages=HI, response_format=City, max_completion_tokens=20
         )
     assert seen() == [["truncated", "parse_failed"]]
@@ -196,7 +196,7 @@ def test_an_answer_cut_off_in_the_middle_of_its_json_is_both(house, wrapped, sim
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("home", ["anthropic", "openai"])
-def test_structured_output_of_langchain_that_does_not_parse_is_noticed(house, sim, seen, method, home):
+def test_structured_output_of_langchain_that_does_not_parse_is_noticed(make_pipeline, sim, seen, method, home):
     from langchain_anthropic import ChatAnthropic
     from langchain_openai import ChatOpenAI
 
@@ -213,14 +213,14 @@ def test_structured_output_of_langchain_that_does_not_parse_is_noticed(house, si
         else ChatOpenAI(model="gpt-5-mini", api_key="k", base_url=sim.openai_url)
     )
     with pytest.raises(ValueError, match="country"):
-        guard(model, house()).with_structured_output(City, method=method).invoke(QUESTION)
+        guard(model, make_pipeline()).with_structured_output(City, method=method).invoke(QUESTION)
     assert seen() in ([["parse_failed"]], [["schema_violated"]])
 
 
-def test_a_parse_of_the_applications_own_that_fails_is_noticed(house, clients, sim, seen):
+def test_a_parse_of_the_applications_own_that_fails_is_noticed(make_pipeline, clients, sim, seen):
     sim.responder = lambda _: Answer(text="no json")
     with pytest.raises(ValueError, match="Expecting"):
-        process("json please", house(routing={}), CostTracker(None), client=clients["anthropic"],
+        process("json please", make_pipeline(routing={}), CostTracker(None), client=clients["anthropic"],
                 parse_result=lambda response: json.loads(response.content[0].text))  # fmt: skip
     assert seen() == [["parse_failed"]]
 
@@ -235,16 +235,16 @@ def chat(pipeline, clients, text=QUESTION, **context):
         )
 
 
-def test_a_question_that_comes_back_says_that_the_first_answer_was_no_good(house, clients, seen):
-    pipeline = house()
+def test_a_repeated_question_marks_the_first_answer_as_bad(make_pipeline, clients, seen):
+    pipeline = make_pipeline()
     chat(pipeline, clients, conversation="c")
     chat(pipeline, clients, conversation="c")
     chat(pipeline, clients, "Thank you, that was all I wanted.", conversation="c")
     assert seen() == [["user_retry"], [], []]
 
 
-def test_two_people_may_ask_the_same(house, clients, seen):
-    pipeline = house()
+def test_two_people_may_ask_the_same(make_pipeline, clients, seen):
+    pipeline = make_pipeline()
     for asker in ({"user": "1"}, {"user": "2"}, {}, {}):
         chat(pipeline, clients, **asker)
     chat(pipeline, clients, user="2")
@@ -263,8 +263,8 @@ def test_a_question_is_new_after_a_while(sim, clients, monkeypatch):
     assert [[outcome.name for outcome in entry.outcomes] for entry in logged] == [["user_retry"], [], []]
 
 
-def test_a_failed_call_that_is_made_again_is_no_dissatisfied_user(house, clients, sim, seen):
-    pipeline = house()
+def test_a_failed_call_that_is_made_again_is_no_dissatisfied_user(make_pipeline, clients, sim, seen):
+    pipeline = make_pipeline()
     sim.script(Fault.status(500), times=3)
     with pytest.raises(Exception, match="500"):
         chat(pipeline, clients, conversation="c")
@@ -274,8 +274,8 @@ def test_a_failed_call_that_is_made_again_is_no_dissatisfied_user(house, clients
     assert [names for names in seen() if names] == []
 
 
-def test_an_agent_at_work_asks_nothing_again(house, clients, sim, seen):
-    pipeline = house()
+def test_an_agent_at_work_asks_nothing_again(make_pipeline, clients, sim, seen):
+    pipeline = make_pipeline()
     api = wrap_openai(clients["openai"], pipeline)
     messages = list(HI)
     with cost_context(conversation="c"):
@@ -292,9 +292,9 @@ def test_an_agent_at_work_asks_nothing_again(house, clients, sim, seen):
 # --- shown, and learned from
 
 
-def test_the_command_shows_them_and_explains_a_call(house, wrapped, sim, llm_cost):
+def test_the_command_shows_them_and_explains_a_call(make_pipeline, wrapped, sim, llm_cost):
     sim.responder = lambda _: Answer(text="All work and no play makes a dull answer. " * 50)
-    pipeline = house()
+    pipeline = make_pipeline()
     ask_all(wrapped(pipeline), max_tokens=20)
     assert llm_cost("decisions").count("truncated") == 3
     told = llm_cost("decisions", pipeline.decisions()[0].call_id)
@@ -302,7 +302,7 @@ def test_the_command_shows_them_and_explains_a_call(house, wrapped, sim, llm_cos
     assert "cut off" in told
 
 
-def test_tune_learns_from_failures_that_nobody_reported(house, wrapped, sim, llm_cost, tmp_path):
+def test_tune_learns_from_observed_failures_without_feedback(make_pipeline, wrapped, sim, llm_cost, tmp_path):
     """Two kinds of prompts: the small model breaks its tool's schema on one of them, the large one never does."""
     kinds = (
         "Book a plain trip to the nearest city, please.",
@@ -316,7 +316,7 @@ def test_tune_learns_from_failures_that_nobody_reported(house, wrapped, sim, llm
 
     sim.responder = responder
     tiers = [{"name": "small", "models": ["openai/gpt-5-mini"]}, {"name": "large", "models": ["openai/gpt-5.1"]}]
-    pipeline = house(routing={"explore": 1.0}, tiers=tiers)
+    pipeline = make_pipeline(routing={"explore": 1.0}, tiers=tiers)
     api = wrapped(pipeline)["openai"]
     for number in range(400):
         text = f"{kinds[number % 2]} Number {number}."

@@ -84,7 +84,7 @@ TABLE = {
 }  # fmt: skip
 
 
-class House:
+class HostHarness:
     """A pipeline over a loopback provider, and one call through a host."""
 
     def __init__(self, sim, url, timeout_s, clock=None):
@@ -122,7 +122,7 @@ class Longest(Random):
         return max(a, b)
 
 
-async def ask_wrapped(house, face, stream, *, provider):
+async def ask_wrapped(harness, caller, stream, *, provider):
     """Through a wrapped client of an SDK."""
     import anthropic
     import openai
@@ -131,23 +131,25 @@ async def ask_wrapped(house, face, stream, *, provider):
     from llm_cost_middleware.integrations.openai import wrap_openai
 
     sdk, wrap = (anthropic, wrap_anthropic) if provider == "anthropic" else (openai, wrap_openai)
-    kind = getattr(sdk, {"sync": "", "async": "Async"}[face] + {"anthropic": "Anthropic", "openai": "OpenAI"}[provider])
+    kind = getattr(
+        sdk, {"sync": "", "async": "Async"}[caller] + {"anthropic": "Anthropic", "openai": "OpenAI"}[provider]
+    )
     cap = "max_tokens" if provider == "anthropic" else "max_completion_tokens"
     body = {"model": CLAUDE if provider == "anthropic" else GPT, "messages": ASK, cap: MAX_TOKENS, "stream": stream}
 
     def create(client):
-        client = wrap(client, house.pipeline)
+        client = wrap(client, harness.pipeline)
         return (client.messages if provider == "anthropic" else client.chat.completions).create(**body)
 
     def go():
-        with kind(base_url=house.urls[provider], api_key="k") as client:
+        with kind(base_url=harness.urls[provider], api_key="k") as client:
             answer = create(client)
             if stream:
                 list(answer)
 
-    if face == "sync":
+    if caller == "sync":
         return await asyncio.to_thread(go)
-    async with kind(base_url=house.urls[provider], api_key="k") as client:
+    async with kind(base_url=harness.urls[provider], api_key="k") as client:
         answer = await create(client)
         if stream:
             async for _ in answer:
@@ -155,7 +157,7 @@ async def ask_wrapped(house, face, stream, *, provider):
     return None
 
 
-async def ask_langchain(house, face, stream, *, provider):
+async def ask_langchain(harness, caller, stream, *, provider):
     """Through a guarded chat model."""
     from langchain_anthropic import ChatAnthropic
     from langchain_openai import ChatOpenAI
@@ -163,22 +165,22 @@ async def ask_langchain(house, face, stream, *, provider):
     from llm_cost_middleware.integrations.langchain import guard
 
     kind, model = (ChatAnthropic, CLAUDE) if provider == "anthropic" else (ChatOpenAI, GPT)
-    plain = kind(model=model, api_key="k", base_url=house.urls[provider], max_tokens=MAX_TOKENS)
-    guarded = guard(plain, house.pipeline, pinned=True)
-    if face == "sync":
+    plain = kind(model=model, api_key="k", base_url=harness.urls[provider], max_tokens=MAX_TOKENS)
+    guarded = guard(plain, harness.pipeline, pinned=True)
+    if caller == "sync":
         return await asyncio.to_thread(lambda: list(guarded.stream("Count.")) if stream else guarded.invoke("Count."))
     if not stream:
         return await guarded.ainvoke("Count.")
     return [chunk async for chunk in guarded.astream("Count.")]
 
 
-async def ask_router(house, face, stream, *, provider):
+async def ask_router(harness, caller, stream, *, provider):
     """Through a ``CostAwareRouter``; LiteLLM's synchronous calls need a thread that has no loop."""
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
 
-    router = CostAwareRouter(pipeline=house.pipeline)
+    router = CostAwareRouter(pipeline=harness.pipeline)
     call = {"model": CLAUDE if provider == "anthropic" else GPT, "messages": ASK, "max_tokens": MAX_TOKENS}
-    if face == "sync":
+    if caller == "sync":
 
         def go():
             answer = router.completion(**call, stream=stream)
@@ -191,7 +193,7 @@ async def ask_router(house, face, stream, *, provider):
 
 DOORS = {"sdk": ask_wrapped, "langchain": ask_langchain, "litellm": ask_router}
 HOSTS = tuple(itertools.product(DOORS, ("anthropic", "openai")))
-FACES = ("sync", "async")
+CALLERS = ("sync", "async")
 COURSES = ("persists", "passes")
 THEIRS = (
     pytest.mark.litellm,
@@ -202,18 +204,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def cases():
-    """Everything with everything: (fault, door, provider, face, shape, course)."""
+    """Everything with everything: (fault, door, provider, caller, shape, course)."""
     for name, row in TABLE.items():
         courses = COURSES if row.sleeps and row.fault is not None else ("persists",)
-        for (door, provider), face, shape, course in itertools.product(HOSTS, FACES, row.shapes, courses):
-            yield name, door, provider, face, shape, course
+        for (door, provider), caller, shape, course in itertools.product(HOSTS, CALLERS, row.shapes, courses):
+            yield name, door, provider, caller, shape, course
 
 
 def sample(everything):
-    """Every fault through every host and face; the shape of the call and the course of the fault take turns."""
+    """Every fault through every host and caller; the shape of the call and the course of the fault take turns."""
     for place, (_, group) in enumerate(itertools.groupby(everything, key=lambda case: case[:4])):
         choices = list(group)
-        fault, site = divmod(place, len(HOSTS) * len(FACES))
+        fault, site = divmod(place, len(HOSTS) * len(CALLERS))
         yield choices[(fault + site) % len(choices)]
 
 
@@ -224,7 +226,7 @@ def pytest_generate_tests(metafunc):
     parameters = [
         pytest.param(*case, id="-".join(case), marks=THEIRS if case[1] == "litellm" else ()) for case in chosen
     ]
-    metafunc.parametrize(("fault", "door", "provider", "face", "shape", "course"), parameters)
+    metafunc.parametrize(("fault", "door", "provider", "caller", "shape", "course"), parameters)
 
 
 @pytest.fixture
@@ -251,15 +253,15 @@ def keys(monkeypatch):
 
 
 async def test_a_fault_costs_the_same_requests_sleeps_and_rows_through_every_host(
-    fault, door, provider, face, shape, course, sim, closed_port
+    fault, door, provider, caller, shape, course, sim, closed_port
 ):
     row = TABLE[fault]
     sim.responder = fill
     url = sim.url if row.fault is not None else f"http://127.0.0.1:{closed_port}"
-    house = House(sim, url, timeout_s=TIMEOUT_S[course] if fault == "read timeout" else 30)
+    harness = HostHarness(sim, url, timeout_s=TIMEOUT_S[course] if fault == "read timeout" else 30)
     if row.fault is not None:
         sim.script(row.fault, times=100 if course == "persists" else 1)
-    call = DOORS[door](house, face, shape == "stream", provider=provider)
+    call = DOORS[door](harness, caller, shape == "stream", provider=provider)
     if course == "persists":
         with pytest.raises(Exception, match=r"^"):  # the classes differ by host
             await call
@@ -268,12 +270,12 @@ async def test_a_fault_costs_the_same_requests_sleeps_and_rows_through_every_hos
         await call
         expected, sleeps = [row.booked, "exact"], row.sleeps[:1]
     assert [request.provider for request in sim.requests] == [provider] * (len(expected) if row.fault else 0)
-    assert house.clock.slept == list(sleeps)
-    assert [event.delay_s for event in house.events if isinstance(event, Retried)] == list(sleeps)
-    assert house.rows == expected
-    assert sum(row.kind == "reserve" for row in house.pipeline.ledger.rows()) == len(expected)
-    house.check()
-    house.pipeline.close()
+    assert harness.clock.slept == list(sleeps)
+    assert [event.delay_s for event in harness.events if isinstance(event, Retried)] == list(sleeps)
+    assert harness.rows == expected
+    assert sum(row.kind == "reserve" for row in harness.pipeline.ledger.rows()) == len(expected)
+    harness.check()
+    harness.pipeline.close()
 
 
 class Sluggish(FakeClock):
@@ -288,14 +290,14 @@ class Sluggish(FakeClock):
         return super().monotonic()
 
 
-@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("door", "provider"), [pytest.param(*host, marks=THEIRS) for host in HOSTS])
-async def test_a_stream_that_drips_ends_at_the_deadline_through_every_host(door, provider, face, sim):
+async def test_a_stream_that_drips_ends_at_the_deadline_through_every_host(door, provider, caller, sim):
     sim.responder = fill
-    house = House(sim, sim.url, timeout_s=300, clock=Sluggish(sim))
+    harness = HostHarness(sim, sim.url, timeout_s=300, clock=Sluggish(sim))
     with pytest.raises(TimeoutError, match="deadline"):
-        await DOORS[door](house, face, True, provider=provider)
+        await DOORS[door](harness, caller, True, provider=provider)
     assert sim.request_count == 1
-    assert house.rows == ["estimated"]
-    house.check()
-    house.pipeline.close()
+    assert harness.rows == ["estimated"]
+    harness.check()
+    harness.pipeline.close()

@@ -178,7 +178,7 @@ def test_its_error_rules_decide_what_is_retried(open_pipeline, server, send):
     _agree(pipeline, server)
 
 
-def test_a_long_call_goes_up_a_tier_and_a_forced_model_is_found_by_its_prefix(open_pipeline, server, send):
+def test_a_long_call_is_routed_one_tier_higher_and_a_forced_model_is_found_by_its_prefix(open_pipeline, server, send):
     pipeline, _ = open_pipeline()
     invoke(pipeline, ToyCall(ask("word " * 2_500, most=5)), send)
     with cost_context(force_model="toy-large"):

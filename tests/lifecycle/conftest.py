@@ -1,4 +1,4 @@
-"""One pipeline over a memory or a SQLite ledger, real clients on a loopback provider, and both faces by one script."""
+"""One pipeline over a memory or a SQLite ledger, real clients on a loopback provider, and both kinds of caller."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MODELS = {"anthropic": "claude-haiku-4-5-20251001", "openai": "gpt-5-mini"}
 CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
 MAX_TOKENS = 64
 KINDS = {"memory-sync": False, "sqlite-async": False, "memory-async": True, "sqlite-sync": True}
-"""Which ledger under which face, and whether it runs only in the long form."""
+"""Which ledger under which caller, and whether it runs only in the long form."""
 
 
-class SyncFace:
+class SyncCaller:
     """Calls made in this thread."""
 
     name = "sync"
@@ -58,7 +58,7 @@ def _create(client, provider):
     return client.messages.create if provider == "anthropic" else client.chat.completions.create
 
 
-class AsyncFace:
+class AsyncCaller:
     """The same calls on an event loop."""
 
     name = "async"
@@ -92,11 +92,11 @@ class AsyncFace:
         return self._run(acall())
 
 
-class House:
+class Harness:
     """What a call leaves behind: rows, records, events, and the provider's bill beside them."""
 
-    def __init__(self, sim, url, face, **config):
-        self.sim, self.face, self.clock, self.events, self.attempts = sim, face, FakeClock(), [], []
+    def __init__(self, sim, url, caller, **config):
+        self.sim, self.caller, self.clock, self.events, self.attempts = sim, caller, FakeClock(), [], []
         config.setdefault("budgets", [{"scope": "global", "limit": "100"}])
         config["ledger"] = {"url": url, "durability": "normal", **config.get("ledger", {})}
         config.setdefault("providers", {name: {"timeout_s": 30} for name in MODELS})
@@ -109,7 +109,7 @@ class House:
     def on_event(self, event):
         self.events.append(event)
 
-    def told(self, *kinds):
+    def reported(self, *kinds):
         """Events of some kinds, by name; of all without one."""
         return [event for event in self.events if not kinds or type(event).__name__ in kinds]
 
@@ -122,11 +122,11 @@ class House:
         }
 
     def ask(self, provider, **more):
-        return self.face.ask(self.face.client(provider, self.pipeline), provider, **self.body(provider, **more))
+        return self.caller.ask(self.caller.client(provider, self.pipeline), provider, **self.body(provider, **more))
 
     def stream(self, provider, leave, **more):
-        client = self.face.client(provider, self.pipeline)
-        return self.face.stream(client, provider, leave, **self.body(provider, **more))
+        client = self.caller.client(provider, self.pipeline)
+        return self.caller.stream(client, provider, leave, **self.body(provider, **more))
 
     def call(self, text="hello", *, max_tokens=None, model="smart", providers=tuple(MODELS), **said):
         """A call through a host that reaches both providers. Returns what ``CostPipeline.call`` does."""
@@ -138,7 +138,7 @@ class House:
         def sent(attempt):
             self.attempts.append(attempt)
             provider = attempt.target.provider
-            create = _create(self.face.plain(provider).with_options(max_retries=0), provider)
+            create = _create(self.caller.plain(provider).with_options(max_retries=0), provider)
             return create(
                 model=attempt.target.model, messages=[{"role": "user", "content": text}],
                 timeout=attempt.timeout_s, **{CAPS[provider]: attempt.max_tokens},
@@ -154,7 +154,7 @@ class House:
             return read(attempt, await sent(attempt))
 
         options = {"providers": frozenset(providers)}
-        return self.face.run(
+        return self.caller.run(
             lambda: self.pipeline.call(request, send, **options),
             lambda: self.pipeline.acall(request, asend, **options),
         )
@@ -237,7 +237,7 @@ def sync_clients(loopback):
 
 
 @pytest.fixture(scope="session")
-def async_face(loopback):
+def async_caller(loopback):
     """Asynchronous clients, and the loop they live on."""
     import anthropic
     import openai
@@ -255,20 +255,20 @@ def async_face(loopback):
                 await client.close()
 
         clients = runner.run(make())
-        yield AsyncFace(clients, runner)
+        yield AsyncCaller(clients, runner)
         runner.run(close())
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.soak] if soak else []) for kind, soak in KINDS.items()])
 def kind(request):
-    """Which ledger, and which face: two pairs that have everything between them; all four in the long form."""
+    """Which ledger, and which caller: two pairs that have everything between them; all four in the long form."""
     return request.param
 
 
 @pytest.fixture
-def face(kind, sim, sync_clients, async_face):
+def caller(kind, sim, sync_clients, async_caller):
     """Who makes the calls."""
-    return async_face if kind.endswith("async") else SyncFace(sync_clients)
+    return async_caller if kind.endswith("async") else SyncCaller(sync_clients)
 
 
 @pytest.fixture
@@ -278,20 +278,20 @@ def url(kind, tmp_path):
 
 
 @pytest.fixture
-def houses(sim, url, face):
-    """Makes houses, and closes them."""
+def make_harness(sim, url, caller):
+    """Factory of harnesses; closes them afterwards."""
     made = []
 
     def make(**config):
-        made.append(House(sim, url, face, **config))
+        made.append(Harness(sim, url, caller, **config))
         return made[-1]
 
     yield make
-    for house in made:
-        house.face.run(house.pipeline.close, house.pipeline.aclose)
+    for harness in made:
+        harness.caller.run(harness.pipeline.close, harness.pipeline.aclose)
 
 
 @pytest.fixture
-def house(houses):
-    """A house with ample money."""
-    return houses()
+def harness(make_harness):
+    """Harness with ample money."""
+    return make_harness()

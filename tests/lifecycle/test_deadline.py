@@ -67,7 +67,7 @@ def slowly(stream, clock):
         clock.advance(120)
 
 
-def test_the_deadline_is_looked_at_between_chunks(pipeline, clock):
+def test_the_deadline_is_checked_between_chunks(pipeline, clock):
     drip, got = Drip(), []
     with pytest.raises(TimeoutError, match="deadline"):
         got.extend(slowly(pipeline.run(REQUEST, lambda _: drip, providers=ANTHROPIC), clock))
@@ -97,7 +97,7 @@ def late(drip, clock, left=0.05):
     return send
 
 
-async def test_nobody_waits_for_a_chunk_beyond_the_deadline(pipeline, clock):
+async def test_no_wait_for_a_chunk_exceeds_the_deadline(pipeline, clock):
     drip, got = Drip(), []
     with pytest.raises(TimeoutError, match="deadline"):
         async for chunk in await pipeline.arun(REQUEST, late(drip, clock), providers=ANTHROPIC):

@@ -40,26 +40,26 @@ PLAIN = {
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("ending", PLAIN.values(), ids=PLAIN)
-def test_a_plain_call(house, provider, ending):
+def test_a_plain_call(harness, provider, ending):
     for fault in ending.faults:
-        house.sim.script(fault)
+        harness.sim.script(fault)
     if ending.fails:
         with pytest.raises(Exception, match="Error code"):
-            house.ask(provider)
+            harness.ask(provider)
     else:
-        house.ask(provider)
-    assert house.resolutions == ending.booked, ending.why
-    assert len(house.sim.requests) == len(ending.booked)
-    house.check()
+        harness.ask(provider)
+    assert harness.resolutions == ending.booked, ending.why
+    assert len(harness.sim.requests) == len(ending.booked)
+    harness.check()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_call_that_times_out_is_booked_at_its_reservation_and_tried_again(houses, provider):
-    house = houses(providers={name: {"timeout_s": 1} for name in PROVIDERS})
-    house.sim.script(Fault.hang(billed=True))
-    house.ask(provider)
-    assert house.resolutions == (UNCONFIRMED, EXACT)
-    house.check()
+def test_a_call_that_times_out_is_booked_at_its_reservation_and_tried_again(make_harness, provider):
+    harness = make_harness(providers={name: {"timeout_s": 1} for name in PROVIDERS})
+    harness.sim.script(Fault.hang(billed=True))
+    harness.ask(provider)
+    assert harness.resolutions == (UNCONFIRMED, EXACT)
+    harness.check()
 
 
 UNSENDABLE = {
@@ -70,27 +70,27 @@ UNSENDABLE = {
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("more", UNSENDABLE.values(), ids=UNSENDABLE)
-def test_what_an_sdk_cannot_even_encode_costs_nothing(house, provider, more):
+def test_what_an_sdk_cannot_even_encode_costs_nothing(harness, provider, more):
     with pytest.raises((TypeError, ValueError)):
-        house.ask(provider, **more)
-    assert house.resolutions == (VOID,)
-    assert house.balance.settled_nanousd == house.balance.pending_nanousd == 0
-    assert not house.sim.requests
-    house.check()
+        harness.ask(provider, **more)
+    assert harness.resolutions == (VOID,)
+    assert harness.balance.settled_nanousd == harness.balance.pending_nanousd == 0
+    assert not harness.sim.requests
+    harness.check()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_an_error_of_the_same_class_once_it_was_sent_is_booked(house, provider, monkeypatch):
+def test_an_error_of_the_same_class_once_it_was_sent_is_booked(harness, provider, monkeypatch):
     """Only where it was raised tells the two apart."""
 
     def unreadable(*_, **__):
         raise TypeError("cannot read the answer")
 
-    monkeypatch.setattr(type(house.face.plain(provider)), "_process_response", unreadable)
+    monkeypatch.setattr(type(harness.caller.plain(provider)), "_process_response", unreadable)
     with pytest.raises(TypeError, match="cannot read"):
-        house.ask(provider)
-    assert house.resolutions == (UNCONFIRMED,)
-    house.check()
+        harness.ask(provider)
+    assert harness.resolutions == (UNCONFIRMED,)
+    harness.check()
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -238,91 +238,91 @@ STREAMS = {
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("ending", STREAMS.values(), ids=STREAMS)
-def test_a_stream(house, provider, ending):
+def test_a_stream(harness, provider, ending):
     if ending.fault is not None:
-        house.sim.script(ending.fault)
+        harness.sim.script(ending.fault)
     if ending.fails:
         with pytest.raises(Exception):  # noqa: B017 - the SDK's own, of several classes; what is booked matters
-            house.stream(provider, ending.leave)
+            harness.stream(provider, ending.leave)
     else:
-        house.stream(provider, ending.leave)
-    assert house.resolutions == ending.booked, ending.why
-    assert len(house.told("CallFailed")) == ending.fails
-    house.check()
+        harness.stream(provider, ending.leave)
+    assert harness.resolutions == ending.booked, ending.why
+    assert len(harness.reported("CallFailed")) == ending.fails
+    harness.check()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_observers_are_told_of_a_stream_that_broke_in_the_middle_after_it_was_booked(house, provider):
-    house.sim.script(Fault.error_event(after=4))
+def test_observers_get_the_event_of_a_broken_stream_after_it_was_booked(harness, provider):
+    harness.sim.script(Fault.error_event(after=4))
     with pytest.raises(Exception):  # noqa: B017 - as above
-        house.stream(provider, Exhaust)
-    *_, settled, failed = house.told()
+        harness.stream(provider, Exhaust)
+    *_, settled, failed = harness.reported()
     assert (type(settled).__name__, type(failed).__name__) == ("Settled", "CallFailed")
     assert (failed.attempts, failed.model) == (1, settled.model)
     assert failed.reason.endswith("in the middle of its stream")
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_stream_that_ends_too_early_without_an_error_is_not_taken_for_whole(house, provider):
-    house.sim.script(Fault.cut(after=4, clean=True))
+def test_a_stream_that_ends_too_early_without_an_error_is_not_taken_for_whole(harness, provider):
+    harness.sim.script(Fault.cut(after=4, clean=True))
     with suppress(Exception):  # some SDKs notice
-        house.stream(provider, Exhaust)
-    assert house.resolutions == (ESTIMATED,)
-    house.check()
+        harness.stream(provider, Exhaust)
+    assert harness.resolutions == (ESTIMATED,)
+    harness.check()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_stream_that_falls_silent_is_settled_when_the_client_gives_up(houses, provider):
-    house = houses(providers={name: {"timeout_s": 1} for name in PROVIDERS})
-    house.sim.script(Fault.stall(after=4))
+def test_a_stream_that_falls_silent_is_settled_when_the_client_gives_up(make_harness, provider):
+    harness = make_harness(providers={name: {"timeout_s": 1} for name in PROVIDERS})
+    harness.sim.script(Fault.stall(after=4))
     with pytest.raises(Exception) as caught:
-        house.stream(provider, Exhaust)
+        harness.stream(provider, Exhaust)
     assert "Timeout" in type(caught.value).__name__
-    assert house.resolutions == (ESTIMATED,)
-    house.check()
+    assert harness.resolutions == (ESTIMATED,)
+    harness.check()
 
 
 @pytest.mark.parametrize("left_by", [Close, Context, Loop, Drop])
-def test_an_interrupted_stream_costs_between_the_bill_and_the_reservation(house, left_by):
+def test_an_interrupted_stream_costs_between_the_bill_and_the_reservation(harness, left_by):
     """Anthropic tells the input first: what may still come is the output that was allowed."""
-    house.stream("anthropic", left_by)
-    (record,) = house.pipeline.records()
-    assert house.sim.bill.total_nanousd <= record.cost_nanousd < record.reserved_nanousd
-    assert record.input_tokens == house.sim.bill.lines[0].tokens.prompt
-    house.check()
+    harness.stream("anthropic", left_by)
+    (record,) = harness.pipeline.records()
+    assert harness.sim.bill.total_nanousd <= record.cost_nanousd < record.reserved_nanousd
+    assert record.input_tokens == harness.sim.bill.lines[0].tokens.prompt
+    harness.check()
 
 
-def test_a_long_stream_renews_its_lease(houses):
-    house = houses(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
+def test_a_long_stream_renews_its_hold(make_harness):
+    harness = make_harness(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
 
     class Slowly:
         @staticmethod
         def sync(stream):
             for _ in stream:
-                house.clock.advance(60)
-                house.pipeline.ledger.sweep()
+                harness.clock.advance(60)
+                harness.pipeline.ledger.sweep()
 
         @staticmethod
         async def asynchronous(stream):
             async for _ in stream:
-                house.clock.advance(60)
-                house.pipeline.ledger.sweep()
+                harness.clock.advance(60)
+                harness.pipeline.ledger.sweep()
 
-    house.stream("openai", Slowly)
-    assert house.resolutions == (EXACT,)
-    house.check()
+    harness.stream("openai", Slowly)
+    assert harness.resolutions == (EXACT,)
+    harness.check()
 
 
-def test_a_stream_that_outlived_its_lease_is_settled_late(houses):
-    house = houses(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
+def test_a_stream_that_outlived_its_lease_is_settled_late(make_harness):
+    harness = make_harness(ledger={"hold_ttl_s": 100}, retry={"stream_deadline_s": 10_000})
 
     class Paused:
         @staticmethod
         def sync(stream):
             for number, _ in enumerate(stream):
                 if number == 1:
-                    house.clock.advance(500)
-                    assert house.pipeline.ledger.sweep() == 1
+                    harness.clock.advance(500)
+                    assert harness.pipeline.ledger.sweep() == 1
 
         @staticmethod
         async def asynchronous(stream):
@@ -330,10 +330,10 @@ def test_a_stream_that_outlived_its_lease_is_settled_late(houses):
             async for _ in stream:
                 number += 1
                 if number == 2:
-                    house.clock.advance(500)
-                    assert house.pipeline.ledger.sweep() == 1
+                    harness.clock.advance(500)
+                    assert harness.pipeline.ledger.sweep() == 1
 
-    house.stream("openai", Paused)
-    assert house.resolutions == (UNCONFIRMED, EXACT)  # the expiry, and the truth
-    assert house.balance.settled_nanousd == house.sim.bill.total_nanousd
-    assert house.balance.pending_nanousd == 0
+    harness.stream("openai", Paused)
+    assert harness.resolutions == (UNCONFIRMED, EXACT)  # the expiry, and the truth
+    assert harness.balance.settled_nanousd == harness.sim.bill.total_nanousd
+    assert harness.balance.pending_nanousd == 0

@@ -22,119 +22,119 @@ def kind(request):
     return f"{request.param}-async"
 
 
-async def _arrived(house, count=1):
+async def _arrived(harness, count=1):
     """Until so many requests have reached the provider."""
     async with asyncio.timeout(60):
-        while house.sim.request_count < count:  # noqa: ASYNC110 - it happens in another thread
+        while harness.sim.request_count < count:  # noqa: ASYNC110 - it happens in another thread
             await asyncio.sleep(0.005)
 
 
-async def _ask(house, provider, **more):
-    client = house.face.client(provider, house.pipeline)
+async def _ask(harness, provider, **more):
+    client = harness.caller.client(provider, harness.pipeline)
     create = client.messages.create if provider == "anthropic" else client.chat.completions.create
-    return await create(**house.body(provider, **more))
+    return await create(**harness.body(provider, **more))
 
 
-def _run(house, coroutine):
-    return house.face.run(None, lambda: coroutine)
+def _run(harness, coroutine):
+    return harness.caller.run(None, lambda: coroutine)
 
 
-def test_a_cancelled_call_is_booked_unconfirmed(house, provider):
-    house.sim.script(Fault.hang(billed=True))
+def test_a_cancelled_call_is_booked_unconfirmed(harness, provider):
+    harness.sim.script(Fault.hang(billed=True))
 
     async def cancel():
-        task = asyncio.ensure_future(_ask(house, provider))
-        await _arrived(house)
+        task = asyncio.ensure_future(_ask(harness, provider))
+        await _arrived(harness)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    _run(house, cancel())
-    assert house.resolutions == ("unconfirmed",)
-    house.check()
+    _run(harness, cancel())
+    assert harness.resolutions == ("unconfirmed",)
+    harness.check()
 
 
-def test_a_time_limit_of_the_callers_own_is_a_cancellation(house, provider):
-    house.sim.script(Fault.hang(billed=True))
+def test_a_time_limit_of_the_callers_own_is_a_cancellation(harness, provider):
+    harness.sim.script(Fault.hang(billed=True))
 
     async def strike(limit):
-        await _arrived(house)
+        await _arrived(harness)
         limit.reschedule(asyncio.get_running_loop().time())
 
     async def limit():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(60) as limit:
                 striking = asyncio.ensure_future(strike(limit))
-                await _ask(house, provider)
+                await _ask(harness, provider)
         await striking
 
-    _run(house, limit())
-    assert house.resolutions == ("unconfirmed",)
-    house.check()
+    _run(harness, limit())
+    assert harness.resolutions == ("unconfirmed",)
+    harness.check()
 
 
-def test_a_call_cancelled_while_it_waits_for_its_next_attempt_has_nothing_pending(houses, provider):
-    house = houses()
-    house.sim.script(Fault.status(529), times=2)
+def test_a_call_cancelled_while_it_waits_for_its_next_attempt_has_nothing_pending(make_harness, provider):
+    harness = make_harness()
+    harness.sim.script(Fault.status(529), times=2)
 
     async def forever(_):
         await asyncio.sleep(60)
 
-    house.clock.asleep = forever
+    harness.clock.asleep = forever
 
     async def cancel():
-        task = asyncio.ensure_future(_ask(house, provider))
-        await _arrived(house)
-        while not house.told("Retried"):  # noqa: ASYNC110 - events are told, not awaited
+        task = asyncio.ensure_future(_ask(harness, provider))
+        await _arrived(harness)
+        while not harness.reported("Retried"):  # noqa: ASYNC110 - events are told, not awaited
             await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    _run(house, cancel())
-    assert house.resolutions == ("void",)
-    house.check()
+    _run(harness, cancel())
+    assert harness.resolutions == ("void",)
+    harness.check()
 
 
-def test_a_call_cancelled_again_and_again_is_booked_all_the_same(house, provider):
-    house.sim.script(Fault.hang(billed=True))
+def test_a_call_cancelled_again_and_again_is_booked_all_the_same(harness, provider):
+    harness.sim.script(Fault.hang(billed=True))
 
     async def cancel():
-        task = asyncio.ensure_future(_ask(house, provider))
-        await _arrived(house)
+        task = asyncio.ensure_future(_ask(harness, provider))
+        await _arrived(harness)
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
 
-    _run(house, cancel())
+    _run(harness, cancel())
     gc.collect()
-    assert house.balance.pending_nanousd == 0
-    assert house.balance.settled_nanousd >= house.sim.bill.total_nanousd
+    assert harness.balance.pending_nanousd == 0
+    assert harness.balance.settled_nanousd >= harness.sim.bill.total_nanousd
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 30])
-def test_a_call_cancelled_at_any_step_of_the_loop_leaves_the_books_closed(house, provider, step):
+def test_a_call_cancelled_at_any_step_of_the_loop_leaves_nothing_pending(harness, provider, step):
     async def cancel():
-        task = asyncio.ensure_future(_ask(house, provider))
+        task = asyncio.ensure_future(_ask(harness, provider))
         for _ in range(step):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    _run(house, cancel())
-    balance = house.balance
+    _run(harness, cancel())
+    balance = harness.balance
     assert balance.pending_nanousd == 0
     time.sleep(0.02)  # a request that had left is billed when it arrives
-    assert balance.settled_nanousd >= house.sim.bill.total_nanousd
+    assert balance.settled_nanousd >= harness.sim.bill.total_nanousd
 
 
-def test_a_stream_cancelled_while_it_waits_is_settled(house, provider):
-    house.sim.script(Fault.stall(after=4))
+def test_a_stream_cancelled_while_it_waits_is_settled(harness, provider):
+    harness.sim.script(Fault.stall(after=4))
 
     begun = asyncio.Event()
 
     async def read():
-        async for _ in await _ask(house, provider, stream=True):
+        async for _ in await _ask(harness, provider, stream=True):
             begun.set()
 
     async def cancel():
@@ -146,18 +146,18 @@ def test_a_stream_cancelled_while_it_waits_is_settled(house, provider):
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    _run(house, cancel())
-    assert house.resolutions == ("estimated",)
-    house.check()
+    _run(harness, cancel())
+    assert harness.resolutions == ("estimated",)
+    harness.check()
 
 
-def test_a_coroutine_that_is_closed_while_it_waits_is_booked(house, provider):
-    house.sim.script(Fault.hang(billed=True))
+def test_a_coroutine_that_is_closed_while_it_waits_is_booked(harness, provider):
+    harness.sim.script(Fault.hang(billed=True))
 
     async def close():
-        coroutine = _ask(house, provider)
+        coroutine = _ask(harness, provider)
         task = asyncio.ensure_future(coroutine)
-        await _arrived(house)
+        await _arrived(harness)
         for _ in range(10):
             try:
                 coroutine.close()
@@ -167,9 +167,9 @@ def test_a_coroutine_that_is_closed_while_it_waits_is_booked(house, provider):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    _run(house, close())
-    assert house.resolutions == ("unconfirmed",)
-    house.check()
+    _run(harness, close())
+    assert harness.resolutions == ("unconfirmed",)
+    harness.check()
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def ctrl_c():
 
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kind", ["memory-sync", "sqlite-sync"])
-def test_ctrl_c_while_waiting_is_booked_unconfirmed(house, provider):
+def test_ctrl_c_while_waiting_is_booked_unconfirmed(harness, provider):
     left = threading.Event()
 
     def interrupt(request):
@@ -190,22 +190,22 @@ def test_ctrl_c_while_waiting_is_booked_unconfirmed(house, provider):
         left.wait(60)
         return fill(request)
 
-    house.sim.responder = interrupt
+    harness.sim.responder = interrupt
     with pytest.raises(KeyboardInterrupt):
-        house.ask(provider)
+        harness.ask(provider)
     left.set()
-    assert house.resolutions == ("unconfirmed",)
+    assert harness.resolutions == ("unconfirmed",)
     for _ in range(6_000):  # the answer is billed although nobody waits for it
-        if house.sim.bill.lines:
+        if harness.sim.bill.lines:
             break
         time.sleep(0.01)
-    assert house.sim.bill.lines
-    house.check()
+    assert harness.sim.bill.lines
+    harness.check()
 
 
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kind", ["memory-sync", "sqlite-sync"])
-def test_ctrl_c_in_a_stream_is_settled(house, provider):
+def test_ctrl_c_in_a_stream_is_settled(harness, provider):
     class Interrupted:
         @staticmethod
         def sync(stream):
@@ -214,17 +214,17 @@ def test_ctrl_c_in_a_stream_is_settled(house, provider):
                     if number == 2:
                         signal.raise_signal(signal.SIGINT)
 
-    house.stream(provider, Interrupted)
-    assert house.resolutions == ("estimated",)
-    house.check()
+    harness.stream(provider, Interrupted)
+    assert harness.resolutions == ("estimated",)
+    harness.check()
 
 
 @pytest.mark.parametrize("kind", ["sqlite-sync"])
 @pytest.mark.parametrize("verb", ["reserve", "settle"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(house, provider, verb, when, monkeypatch):
+def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(harness, provider, verb, when, monkeypatch):
     """The verb may have happened or not; it is repeated, or undone, by its id."""
-    ledger = house.pipeline._runtimes.ledger
+    ledger = harness.pipeline._runtimes.ledger
     real, calls = getattr(ledger, verb), []
 
     def interrupted(*args, **kwargs):
@@ -237,23 +237,23 @@ def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(house, provider, verb, 
 
     monkeypatch.setattr(ledger, verb, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        house.ask(provider)
-    assert house.balance.pending_nanousd == 0
-    assert house.balance.settled_nanousd == house.sim.bill.total_nanousd
-    assert len(house.sim.requests) == (verb == "settle")
-    assert len(house.pipeline.records()) == (verb == "settle")
-    house.check() if verb == "settle" else None
+        harness.ask(provider)
+    assert harness.balance.pending_nanousd == 0
+    assert harness.balance.settled_nanousd == harness.sim.bill.total_nanousd
+    assert len(harness.sim.requests) == (verb == "settle")
+    assert len(harness.pipeline.records()) == (verb == "settle")
+    harness.check() if verb == "settle" else None
 
 
 @pytest.mark.parametrize("kind", ["sqlite-async"])
-def test_a_call_cancelled_while_the_ledger_writes_is_finished_first(house, provider, tmp_path):
+def test_a_call_cancelled_while_the_ledger_writes_is_finished_first(harness, provider, tmp_path):
     """The cancellation is delivered, and the books say what happened."""
 
     async def cancel():
-        await _ask(house, provider)  # warm: connection, threads
-        before = house.sim.request_count
+        await _ask(harness, provider)  # warm: connection, threads
+        before = harness.sim.request_count
         with sqlite3.connect(tmp_path / "ledger.db", isolation_level=None, timeout=5) as other:
-            task = asyncio.ensure_future(_ask(house, provider))
+            task = asyncio.ensure_future(_ask(harness, provider))
             other.execute("BEGIN IMMEDIATE")
             await asyncio.sleep(0.05)
             task.cancel()
@@ -264,7 +264,7 @@ def test_a_call_cancelled_while_the_ledger_writes_is_finished_first(house, provi
             await task
         return before
 
-    _run(house, cancel())
-    assert house.balance.pending_nanousd == 0
-    assert house.balance.settled_nanousd >= house.sim.bill.total_nanousd
-    assert len(house.pipeline.records()) == len([s for s in house.resolutions if s != "void"])
+    _run(harness, cancel())
+    assert harness.balance.pending_nanousd == 0
+    assert harness.balance.settled_nanousd >= harness.sim.bill.total_nanousd
+    assert len(harness.pipeline.records()) == len([s for s in harness.resolutions if s != "void"])

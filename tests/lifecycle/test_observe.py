@@ -13,9 +13,9 @@ NOTHING = [{"scope": "global", "limit": "0.000001"}]
 
 
 @pytest.fixture
-def observing(houses):
-    """A house that only watches, with a budget that fits nothing."""
-    return houses(mode="observe", budgets=NOTHING, routing={"text_threshold": 1})
+def observing(make_harness):
+    """A harness that only watches, with a budget that fits nothing."""
+    return make_harness(mode="observe", budgets=NOTHING, routing={"text_threshold": 1})
 
 
 class Exhaust:
@@ -41,8 +41,8 @@ def test_the_request_goes_out_as_the_caller_wrote_it(observing, provider, long):
     body["messages"] = [{"role": "user", "content": LONG if long else "hello"}]
     if provider == "openai":
         del body["max_completion_tokens"]
-    observing.face.ask(observing.face.plain(provider), provider, **body)
-    observing.face.ask(observing.face.client(provider, observing.pipeline), provider, **body)
+    observing.caller.ask(observing.caller.plain(provider), provider, **body)
+    observing.caller.ask(observing.caller.client(provider, observing.pipeline), provider, **body)
     plain, observed = observing.sim.requests
     assert _wire(observed) == _wire(plain)
 
@@ -50,8 +50,8 @@ def test_the_request_goes_out_as_the_caller_wrote_it(observing, provider, long):
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_stream_goes_out_as_it_was_written_and_only_asks_for_its_usage(observing, provider):
     body = observing.body(provider)
-    chunks = observing.face.stream(observing.face.plain(provider), provider, Exhaust, **body)
-    observed = observing.face.stream(observing.face.client(provider, observing.pipeline), provider, Exhaust, **body)
+    chunks = observing.caller.stream(observing.caller.plain(provider), provider, Exhaust, **body)
+    observed = observing.caller.stream(observing.caller.client(provider, observing.pipeline), provider, Exhaust, **body)
     assert len(observed) == len(chunks)  # the chunk that carries the usage is not the caller's
     (path, plain, timeout), (other_path, sent, other_timeout) = map(_wire, observing.sim.requests)
     assert sent.pop("stream_options", None) == ({"include_usage": True} if provider == "openai" else None)
@@ -66,23 +66,23 @@ def test_what_does_not_fit_is_sent_booked_and_reported(observing, provider):
     assert observing.resolutions == ("exact",) * 3
     assert observing.balance.settled_nanousd == observing.sim.bill.total_nanousd
     assert observing.balance.available < 0
-    refusals = observing.told("BudgetRefused")
+    refusals = observing.reported("BudgetRefused")
     assert [(event.enforced, event.scope) for event in refusals] == [(False, "global")] * 3
-    assert not observing.told("CallFailed", "OutputCapReached")
+    assert not observing.reported("CallFailed", "OutputCapReached")
 
 
-def test_what_would_have_been_adjusted_is_said_and_not_done(houses):
-    house = houses(mode="observe", budgets=[{"scope": "global", "limit": "0.02"}])
-    house.ask("openai", model="gpt-5.1", max_completion_tokens=4_000)
-    (adjusted,) = house.told("RequestAdjusted")
+def test_adjustments_are_reported_and_not_made(make_harness):
+    harness = make_harness(mode="observe", budgets=[{"scope": "global", "limit": "0.02"}])
+    harness.ask("openai", model="gpt-5.1", max_completion_tokens=4_000)
+    (adjusted,) = harness.reported("RequestAdjusted")
     assert (adjusted.action, adjusted.before, adjusted.enforced) == ("cap_output", "4000", False)
-    assert house.sim.requests[0].body["max_completion_tokens"] == 4_000
-    assert not house.told("BudgetRefused")
+    assert harness.sim.requests[0].body["max_completion_tokens"] == 4_000
+    assert not harness.reported("BudgetRefused")
 
 
-def test_the_decision_is_reported_and_the_model_that_was_asked_for_is_kept(houses):
+def test_the_decision_is_reported_and_the_model_that_was_asked_for_is_kept(make_harness):
     """An unpinned call that names a real model, as a guarded chat model makes it."""
-    observing = houses(mode="observe", budgets=NOTHING)
+    observing = make_harness(mode="observe", budgets=NOTHING)
     request = CallRequest("openai", "gpt-5.1", (Message("user", (Part("text", "hi"),)),), endpoint="chat.completions")
     sent = []
 
@@ -93,14 +93,14 @@ def test_the_decision_is_reported_and_the_model_that_was_asked_for_is_kept(house
     async def asend(attempt):
         return send(attempt)
 
-    observing.face.run(
+    observing.caller.run(
         lambda: observing.pipeline.run(request, send, providers=frozenset(PROVIDERS)),
         lambda: observing.pipeline.arun(request, asend, providers=frozenset(PROVIDERS)),
     )
     assert (str(sent[0].target), sent[0].max_tokens, sent[0].cache_plan, sent[0].timeout_s) == (
         "openai/gpt-5.1", None, None, None,
     )  # fmt: skip
-    (routed,) = observing.told("Routed")
+    (routed,) = observing.reported("Routed")
     assert routed.requested == "gpt-5.1"
     assert observing.pipeline.decisions()[0].target != sent[0].target
     assert observing.pipeline.records()[0].model == "gpt-5.1"
@@ -111,7 +111,7 @@ def test_a_name_that_means_choose_one_is_routed_all_the_same(observing):
     assert observing.attempts[0].target.model in {"claude-sonnet-4-6", "gpt-5.1"}
 
 
-def test_a_request_that_no_model_of_the_tiers_may_take_is_sent_where_it_was_meant_to_go(observing):
+def test_a_request_that_no_model_of_the_tiers_may_take_is_sent_to_the_named_model(observing):
     audio = Part("audio", media={"seconds": 3})
     request = CallRequest(
         "openai", "gpt-audio", (Message("user", (Part("text", "hi"), audio)),), endpoint="chat.completions",
@@ -126,38 +126,38 @@ def test_a_request_that_no_model_of_the_tiers_may_take_is_sent_where_it_was_mean
     async def asend(attempt):
         return send(attempt)
 
-    observing.face.run(
+    observing.caller.run(
         lambda: observing.pipeline.run(request, send, providers=frozenset(PROVIDERS)),
         lambda: observing.pipeline.arun(request, asend, providers=frozenset(PROVIDERS)),
     )
     assert str(sent[0]) == "openai/gpt-audio"
 
 
-def test_a_limit_of_the_call_itself_is_only_reported(houses):
-    house = houses(mode="observe")
-    house.ask("openai", extra_body={"llm_cost": {"max_cost": "0.0000001"}})
-    (refused,) = house.told("BudgetRefused")
+def test_a_limit_of_the_call_itself_is_only_reported(make_harness):
+    harness = make_harness(mode="observe")
+    harness.ask("openai", extra_body={"llm_cost": {"max_cost": "0.0000001"}})
+    (refused,) = harness.reported("BudgetRefused")
     assert (refused.scope, refused.enforced) == ("call", False)
-    house.check()
+    harness.check()
 
 
-def test_failures_are_retried_where_they_happened_and_nowhere_else(houses):
-    house = houses(mode="observe")
-    house.sim.script(Fault.status(500), times=3)
+def test_failures_are_retried_where_they_happened_and_nowhere_else(make_harness):
+    harness = make_harness(mode="observe")
+    harness.sim.script(Fault.status(500), times=3)
     with pytest.raises(Exception, match="500"):
-        house.call(model="smart", max_tokens=64)
-    assert len({attempt.target for attempt in house.attempts}) == 1
-    assert house.resolutions == ("void",) * 3
-    house.check()
+        harness.call(model="smart", max_tokens=64)
+    assert len({attempt.target for attempt in harness.attempts}) == 1
+    assert harness.resolutions == ("void",) * 3
+    harness.check()
 
 
-def test_a_target_that_keeps_failing_is_not_cut_off(houses):
-    house = houses(mode="observe", retry={"max_attempts": 1})
-    house.sim.script(Fault.status(500), times=30)
+def test_a_target_that_keeps_failing_is_not_cut_off(make_harness):
+    harness = make_harness(mode="observe", retry={"max_attempts": 1})
+    harness.sim.script(Fault.status(500), times=30)
     for _ in range(30):
         with pytest.raises(Exception, match="500"):
-            house.ask("openai")
-    assert len(house.sim.requests) == 30
+            harness.ask("openai")
+    assert len(harness.sim.requests) == 30
 
 
 def _reading():

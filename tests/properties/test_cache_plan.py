@@ -217,7 +217,7 @@ def test_a_marked_body_can_be_sent_to_the_other_provider_once_stripped(shape):
     engine.read(CHAT, strip_foreign_cache_fields(marked, "openai"), {}, 0)
 
 
-def test_the_statistics_never_hold_more_than_they_are_told_to():
+def test_the_statistics_never_exceed_their_configured_size():
     statistics, target = PrefixStatistics(max_prefixes=64), ModelRef("anthropic", "claude-sonnet-4-6")
     ability = get_provider("anthropic").cache_capabilities(target.model)
     for at in range(500):

@@ -68,7 +68,7 @@ def test_more_of_anything_never_costs_less(choice, usage, name, more, at, how):
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(MODELS), usages, moments, terms)
-def test_the_dearest_rates_are_never_below_those_of_any_terms_they_stand_for(choice, usage, at, how):
+def test_the_most_expensive_rates_are_never_below_those_of_any_terms_they_stand_for(choice, usage, at, how):
     how = {name: value for name, value in how.items() if name in ("service_tier", "geo")}
     if how.get("service_tier") not in (None, "default", "priority"):
         return
@@ -134,7 +134,7 @@ def test_standard_prices_are_those_of_genai_prices_at_any_date(genai, data, choi
 
 @settings(max_examples=400, deadline=None)
 @given(st.data(), st.sampled_from(MODELS), moments.map(lambda at: max(at, RECORDED_VARIANTS)))
-def test_other_ways_of_processing_cost_what_genai_prices_says_once_it_records_them(genai, data, choice, at):
+def test_other_ways_of_processing_cost_the_price_of_genai_prices_once_it_has_one(genai, data, choice, at):
     name, model = choice
     found = genai[name].find_model(model)
     if found is None or not found.price_variants or _overlaid(name, found, at):

@@ -73,7 +73,7 @@ def test_cuts_do_not_matter(provider, streams):
 
 
 @pytest.mark.parametrize(("provider", "streams"), [("anthropic", anthropic_streams()), ("openai", openai_streams())])
-def test_a_truncated_stream_never_raises_and_never_claims_more_than_was_said(provider, streams):
+def test_a_truncated_stream_never_raises_and_never_reports_more_than_arrived(provider, streams):
     @settings(max_examples=150, deadline=None)
     @given(streams, st.integers(0, 3_000))
     def law(text, length):

@@ -100,7 +100,7 @@ def test_the_exact_count_of_openai_is_never_below_the_bill(billed):
     assert sum(map(len, loose.ratios.values())) > 3_000
 
 
-def test_calibrated_estimates_miss_less_often_than_their_quantile_says(billed):
+def test_calibrated_estimates_miss_less_often_than_their_quantile(billed):
     calibration, loose = TokenCalibration(quantile=0.99), Looseness()
     estimated = missed = 0
     for exchange, request, reading, _ in sorted(billed, key=lambda call: call[0].at or 0):

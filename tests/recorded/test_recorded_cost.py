@@ -85,7 +85,7 @@ def test_nothing_of_the_corpus_raises_and_every_outcome_gives_its_reason(priced)
     )
 
 
-def test_errors_cost_nothing_and_say_so(priced):
+def test_errors_cost_nothing_and_report_it(priced):
     errors = [(exchange, call) for exchange, call in priced if exchange.status >= 400]
     assert len(errors) == 219
     for exchange, call in errors:
@@ -109,7 +109,7 @@ def test_errors_cost_nothing_and_say_so(priced):
         ("over_200k", lambda call: call.status == "estimated" and "loop" in call.notes[0]),
     ],
 )
-def test_the_traps_of_real_traffic(priced, feature, holds):
+def test_special_cases_of_real_traffic(priced, feature, holds):
     trapped = [(exchange, call) for exchange, call in priced if feature in exchange.features]
     assert trapped
     assert [exchange.id for exchange, call in trapped if not holds(call)] == []

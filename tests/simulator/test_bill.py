@@ -40,7 +40,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("model", "tier", "geo", "tokens", "nano"), BY_HAND)
-def test_a_response_costs_what_the_price_page_says(model, tier, geo, tokens, nano):
+def test_a_response_costs_the_published_price(model, tier, geo, tokens, nano):
     assert cost_nanousd(catalogue()[model], tokens, tier=tier, geo=geo) == nano
 
 

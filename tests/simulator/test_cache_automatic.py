@@ -112,7 +112,7 @@ def test_no_more_than_four_breakpoints_are_written(ask):
     assert read == [0, 1203, 3603]  # the first two parts were left out; asking for them wrote what they had
 
 
-def test_a_breakpoint_lives_thirty_minutes(sim, ask):
+def test_a_breakpoint_expires_after_thirty_minutes(sim, ask):
     ask("a", model=NEW)
     sim.clock.advance(1799)
     assert ask("a", model=NEW)[1] == 1207

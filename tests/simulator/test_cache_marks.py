@@ -63,7 +63,7 @@ def test_an_entry_lapses_after_five_minutes_counted_from_the_start_of_its_last_r
     assert split(ask(system=system)) == (8, 0, 2000, 0)
 
 
-def test_an_hour_entry_lives_an_hour_and_is_reported_apart(sim, ask):
+def test_an_hour_entry_expires_after_an_hour_and_is_reported_separately(sim, ask):
     system = [text(LONG, HOUR)]
     assert split(ask(system=system)) == (8, 0, 0, 2000)
     sim.clock.advance(3599)

@@ -116,6 +116,6 @@ def test_the_service_tier_is_answered_and_billed(sim, gpt, user):
     assert [line.cost_nanousd for line in sim.bill.lines] == [101_125, 364_050, 202_250, 364_050]
 
 
-def test_unknown_endpoints_are_404_in_the_words_of_the_provider(gpt):
+def test_unknown_endpoints_are_404_in_the_form_of_the_provider(gpt):
     with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /v1/nothing\)"):
         gpt.post("/nothing", cast_to=object, body={})

@@ -65,7 +65,7 @@ def test_a_rate_limit_carries_what_the_script_says(sim, say, chat):
     assert caught.value.body["request_id"] == headers["request-id"]
 
 
-def test_out_of_money_and_too_large_are_told_apart_by_their_words(sim, say, chat):
+def test_out_of_money_and_too_large_are_distinguished_by_code_and_message(sim, say, chat):
     sim.script(Fault.insufficient_quota(), times=2)
     with pytest.raises(openai.RateLimitError) as quota:
         chat()
@@ -114,7 +114,7 @@ def test_sdk_retries_are_seen_as_requests_of_their_own(sim, user):
 
 
 @pytest.mark.parametrize("billed", [True, False])
-def test_a_request_that_hangs_times_out_and_is_billed_as_told(sim, say, billed):
+def test_a_request_that_hangs_times_out_and_is_billed_as_scripted(sim, say, billed):
     sim.script(Fault.hang(billed=billed))
     with pytest.raises(anthropic.APITimeoutError):
         say(timeout=1)

@@ -129,7 +129,7 @@ def test_a_failing_responder_is_a_500_that_names_the_error(sim, claude, user):
         claude.messages.create(model=HAIKU, max_tokens=100, messages=user("hi"))
 
 
-def test_unknown_endpoints_are_404_in_the_words_of_the_provider(sim, claude):
+def test_unknown_endpoints_are_404_in_the_form_of_the_provider(sim, claude):
     with pytest.raises(anthropic.NotFoundError) as caught:
         claude.post("/v1/nothing", cast_to=object, body={})
     assert caught.value.body["error"]["type"] == "not_found_error"

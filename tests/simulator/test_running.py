@@ -141,7 +141,7 @@ def test_a_simulator_of_its_own_process_is_read_and_scripted_from_here(user):
         assert (sim.total_nanousd, sim.request_count) == (0, 0)
 
 
-def test_a_process_that_cannot_start_says_so(capfd):
+def test_a_process_that_cannot_start_raises(capfd):
     with pytest.raises(RuntimeError, match="status 2"):
         SimulatorProcess(["--responder", "nobody"]).start()
     assert "invalid choice" in capfd.readouterr().err

@@ -136,7 +136,7 @@ def test_the_removed_privacy_section_is_refused_with_its_reason(tmp_path):
         CostConfig.from_toml(path, env={})
 
 
-def test_no_file_says_how_to_write_one(tmp_path, monkeypatch):
+def test_a_missing_file_is_an_error_that_names_the_command_to_write_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="llm-cost init"):
         CostConfig.find(env={})

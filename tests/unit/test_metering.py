@@ -36,7 +36,7 @@ def gpt(usage, model="gpt-5-2025-08-07", **more):
     return {"id": "resp_1", "object": "response", "status": "completed", "model": model, "usage": usage} | more
 
 
-def test_a_response_is_priced_to_the_nano_dollar_and_says_by_which_prices():
+def test_a_response_is_priced_to_the_nano_dollar_and_names_the_prices():
     priced = price_response("anthropic", claude({"input_tokens": 7, "output_tokens": 3}), at=NOV)
     assert priced.cost_usd == Decimal("0.000066")
     assert priced.cost_nanousd == 66_000
@@ -72,7 +72,7 @@ def test_the_model_of_the_response_is_priced_not_the_one_that_was_asked_for():
     assert price_usage(nameless, get_provider("openai"), CATALOGUE, at=NOV).status == "unknown"
 
 
-def test_a_response_is_priced_at_the_time_it_says_it_was_made():
+def test_a_response_is_priced_at_its_own_time():
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
     body = {"object": "chat.completion", "model": "o3", "created": 1_748_000_000, "usage": usage}
     assert price_response("openai", body).cost_usd == 10
@@ -94,7 +94,7 @@ def test_a_response_is_priced_at_the_time_it_says_it_was_made():
         ("anthropic", {"input_tokens": 3}, "not billed"),
     ],
 )
-def test_what_is_not_billed_costs_nothing_and_says_so(provider, body, why):
+def test_what_is_not_billed_costs_nothing_and_reports_it(provider, body, why):
     priced = price_response(provider, body)
     assert priced.cost_usd == 0
     assert priced.status == "exact"
@@ -161,7 +161,7 @@ def test_a_loop_of_internal_turns_is_not_priced_as_a_long_context():
     assert executed.status == "estimated"
 
 
-def test_fees_of_openai_tools_stand_apart_and_are_an_estimate():
+def test_fees_of_openai_tools_are_separate_and_an_estimate():
     output = [
         {"type": "web_search_call"},
         {"type": "web_search_call"},
@@ -178,7 +178,7 @@ def test_fees_of_openai_tools_stand_apart_and_are_an_estimate():
     assert not any("mcp_call" in note for note in priced.notes)
 
 
-def test_twelve_hour_writes_rest_on_one_source_and_say_so():
+def test_twelve_hour_writes_rest_on_one_source_and_report_it():
     details = {"cache_write_tokens": 100, "cache_write_tokens_details": {"ttl_12h_tokens": 100}}
     body = gpt({"input_tokens": 100, "output_tokens": 0, "input_tokens_details": details}, model="gpt-6-sol")
     priced = price_response("openai", body, at=NOV)
@@ -210,7 +210,7 @@ def test_a_background_response_is_counted_once_however_often_it_is_retrieved():
     assert seen.first(UsageReport(items=(BilledItem(TokenUsage()),)))
 
 
-def test_a_memo_survives_its_journey_and_can_be_priced_again():
+def test_a_memo_is_read_back_and_can_be_priced_again():
     body = claude(
         {"input_tokens": 1_000, "output_tokens": 500, "service_tier": "batch", "inference_geo": "us"},
         model="claude-opus-4-8",

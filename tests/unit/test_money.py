@@ -43,7 +43,7 @@ def test_costs_round_up_and_limits_round_down():
 
 
 @given(st.integers(min_value=0, max_value=10**18))
-def test_nano_dollars_survive_the_way_through_dollars(nano):
+def test_nano_dollars_survive_conversion_to_dollars_and_back(nano):
     assert ceil_nanousd(NanoUSD(nano).usd) == floor_nanousd(NanoUSD(nano).usd) == nano
 
 

@@ -33,7 +33,7 @@ def test_dull_data_is_dropped_unread():
 
 
 @pytest.mark.parametrize("text", ["\ufeffdata: {}\n\n", "event: x\n", b"data: {}\n\n", "\n: ping\n\ndata: {}"])
-def test_a_stream_is_told_from_json(text):
+def test_a_stream_is_distinguished_from_json(text):
     assert looks_like_sse(text)
     assert not looks_like_sse('{"data": 1}')
 

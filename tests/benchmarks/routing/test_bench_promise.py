@@ -110,7 +110,7 @@ def test_a_tuned_policy_keeps_its_promise(outcomes, show, keep_figures, soak):
         assert at["saving"] >= 0, name
 
 
-def test_without_signal_the_policy_stays_and_says_why(outcomes):
+def test_without_signal_the_policy_stays_and_gives_the_reason(outcomes):
     from llm_cost_middleware.routing.learning.tuning import tune
 
     found, accepted = outcomes("gsm8k"), 0
@@ -135,7 +135,7 @@ def test_too_few_labels_are_refused_with_their_number(outcomes):
     assert "72 labels are too few" in tuned.reason
 
 
-def test_where_the_cheap_model_is_good_enough_no_router_is_sold(outcomes):
+def test_no_policy_is_written_where_the_cheap_model_is_good_enough(outcomes):
     from llm_cost_middleware.routing.learning.tuning import tune
 
     tuned = tune(outcomes("gsm gpt").labels(sites=False), WEAK, STRONG, current=RoutingPolicy(), folds=5)

@@ -38,8 +38,8 @@ def outcomes(request):
     return lambda kind: request.config.stash.get(_OUTCOMES, {}).get(kind.__name__, {})
 
 
-class Books:
-    """An observer that keeps what it is told."""
+class RecordingObserver:
+    """Observer that keeps every event."""
 
     def __init__(self):
         self.events = []
@@ -55,11 +55,11 @@ class Books:
         return [*self.of(Settled), *self.of(Voided)]
 
 
-class House(NamedTuple):
-    """A pipeline, its books, and the provider that bills."""
+class Harness(NamedTuple):
+    """A pipeline, its harness, and the provider that bills."""
 
     pipeline: object
-    books: Books
+    observer: RecordingObserver
     sim: object
 
     def await_requests(self, count):
@@ -71,10 +71,10 @@ class House(NamedTuple):
     def check(self, *, exact=True):
         """Requests, rows and bill agree; nothing is left pending."""
         balance = self.pipeline.ledger.balance("global")
-        self.await_requests(len(self.books.of(Reserved)))
+        self.await_requests(len(self.observer.of(Reserved)))
         assert balance.pending == 0
-        assert len(self.books.of(Reserved)) == len(self.books.ended) == self.sim.request_count
-        booked, billed = sum(event.amount_nanousd for event in self.books.of(Settled)), self.sim.bill.total_nanousd
+        assert len(self.observer.of(Reserved)) == len(self.observer.ended) == self.sim.request_count
+        booked, billed = sum(event.amount_nanousd for event in self.observer.of(Settled)), self.sim.bill.total_nanousd
         assert int(balance.settled.scaleb(9)) == booked
         if exact:
             assert {record.status for record in self.pipeline.records()} <= {"exact"}
@@ -116,8 +116,8 @@ def forget_connections():
 
 
 @pytest.fixture
-def house(sim):
-    """Make a pipeline of the simulator: ``house(retry={...}, budgets=[...])``."""
+def make_harness(sim):
+    """Make a pipeline of the simulator: ``make_harness(retry={...}, budgets=[...])``."""
     from llm_cost_middleware.config import CostConfig
     from llm_cost_middleware.pipeline import CostPipeline
 
@@ -129,11 +129,11 @@ def house(sim):
             "openai": {"base_url": sim.openai_url, "timeout_s": timeout_s},
         }
         budgets = sections.pop("budgets", [{"scope": "global", "limit": limit}])
-        books = Books()
+        observer = RecordingObserver()
         config = CostConfig(providers=providers, budgets=budgets, **sections)
-        pipeline = CostPipeline(config, observers=(books, *observers))
+        pipeline = CostPipeline(config, observers=(observer, *observers))
         made.append(pipeline)
-        return House(pipeline, books, sim)
+        return Harness(pipeline, observer, sim)
 
     yield make
     for pipeline in made:

@@ -61,18 +61,18 @@ def build(how, model, pipeline, tools=(weather,), middleware=(), **more):
 @LATER
 @GOVERNED
 @pytest.mark.parametrize("home", ["claude", "gpt"])
-async def test_every_request_of_an_agent_is_a_row(home, how, later, house, sim, request):
-    books = house()
-    agent = build(how, request.getfixturevalue(home)(), books.pipeline)
+async def test_every_request_of_an_agent_is_a_row(home, how, later, make_harness, sim, request):
+    harness = make_harness()
+    agent = build(how, request.getfixturevalue(home)(), harness.pipeline)
     answer = await ask(agent, later=later)
     assert [message.type for message in answer["messages"]] == ["human", "ai", "tool", "ai"]
     assert sim.request_count == 2
-    books.check()
+    harness.check()
 
 
 @LATER
-async def test_a_model_inside_a_tool_and_a_summary_are_rows_as_well(later, house, claude, gpt, sim):
-    books = house()
+async def test_a_model_inside_a_tool_and_a_summary_are_rows_as_well(later, make_harness, claude, gpt, sim):
+    harness = make_harness()
     inner = gpt()
 
     @tool
@@ -81,29 +81,29 @@ async def test_a_model_inside_a_tool_and_a_summary_are_rows_as_well(later, house
         return inner.invoke(f"What is the weather in {city}?").text
 
     summarise = SummarizationMiddleware(gpt(), trigger=("messages", 3), keep=("messages", 1))
-    agent = build("middleware", claude(), books.pipeline, [weather], [summarise])
-    handler = CostCallbackHandler(books.pipeline)
+    agent = build("middleware", claude(), harness.pipeline, [weather], [summarise])
+    handler = CostCallbackHandler(harness.pipeline)
     await ask(agent, config={"callbacks": [handler]}, later=later)
     assert sim.request_count == 4  # call, model in the tool, summary, call
-    assert len({record.call_id for record in books.pipeline.records()}) == 4
-    books.check()
+    assert len({record.call_id for record in harness.pipeline.records()}) == 4
+    harness.check()
 
 
 @LATER
-async def test_a_guarded_summariser_needs_no_handler(later, house, claude, gpt, sim):
-    books = house()
-    summarise = SummarizationMiddleware(guard(gpt(), books.pipeline), trigger=("messages", 3), keep=("messages", 1))
-    await ask(build("middleware", claude(), books.pipeline, middleware=[summarise]), later=later)
+async def test_a_guarded_summariser_needs_no_handler(later, make_harness, claude, gpt, sim):
+    harness = make_harness()
+    summarise = SummarizationMiddleware(guard(gpt(), harness.pipeline), trigger=("messages", 3), keep=("messages", 1))
+    await ask(build("middleware", claude(), harness.pipeline, middleware=[summarise]), later=later)
     assert sim.request_count == 3
-    books.check()
+    harness.check()
 
 
 @LATER
 @pytest.mark.parametrize("order", list(itertools.permutations(["cost", "cache", "retry", "fallback"])), ids="-".join)
-async def test_any_order_of_middlewares_works_and_nothing_foreign_is_sent(order, later, house, claude, gpt, sim):
-    books = house(retry={"max_attempts": 1})
+async def test_any_order_of_middlewares_works_and_nothing_foreign_is_sent(order, later, make_harness, claude, gpt, sim):
+    harness = make_harness(retry={"max_attempts": 1})
     made = {
-        "cost": CostMiddleware(books.pipeline),
+        "cost": CostMiddleware(harness.pipeline),
         "cache": AnthropicPromptCachingMiddleware(min_messages_to_cache=0),
         "retry": ModelRetryMiddleware(max_retries=1, initial_delay=0.0),
         "fallback": ModelFallbackMiddleware(gpt()),
@@ -114,11 +114,11 @@ async def test_any_order_of_middlewares_works_and_nothing_foreign_is_sent(order,
     assert answer["messages"][-1].text
     for exchange in sim.requests:
         assert ("cache_control" in json.dumps(exchange.body)) <= (exchange.provider == "anthropic")
-    books.check()
+    harness.check()
 
 
-async def test_the_route_stays_within_a_task(house, claude, sim):
-    books = house(
+async def test_the_route_stays_within_a_task(make_harness, claude, sim):
+    harness = make_harness(
         tiers=[{"name": "s", "models": [f"anthropic/{HAIKU}"]}, {"name": "l", "models": [f"anthropic/{SONNET}"]}]
     )
 
@@ -130,7 +130,7 @@ async def test_the_route_stays_within_a_task(house, claude, sim):
     agent = create_agent(
         claude(),
         [weather],
-        middleware=[CostMiddleware(books.pipeline)],
+        middleware=[CostMiddleware(harness.pipeline)],
         system_prompt=LONG,
         checkpointer=InMemorySaver(),
     )
@@ -140,71 +140,71 @@ async def test_the_route_stays_within_a_task(house, claude, sim):
     models = [exchange.body["model"] for exchange in sim.requests]
     assert len(models) == 6
     assert len(list(itertools.groupby(models))) <= 2  # it may grow once, and never goes back and forth
-    books.check()
+    harness.check()
 
 
 @GOVERNED
-async def test_a_retry_does_not_stream_a_text_twice(how, house, claude, sim):
-    books = house(retry={"max_attempts": 3, "fallback": False})
+async def test_a_retry_does_not_stream_a_text_twice(how, make_harness, claude, sim):
+    harness = make_harness(retry={"max_attempts": 3, "fallback": False})
     sim.responder = lambda _: Answer(text="one two three four five six seven eight nine ten eleven twelve")
-    agent = build(how, claude(), books.pipeline)
+    agent = build(how, claude(), harness.pipeline)
     sim.script(Fault.status(529), match=lambda exchange: True)
     tokens = [chunk for chunk, _ in agent.stream(ASK, stream_mode="messages") if isinstance(chunk, AIMessage)]
     assert "".join(token.text for token in tokens) == sim.responder(None).text
-    assert len(books.books.of(Retried)) == 1
-    books.check()
+    assert len(harness.observer.of(Retried)) == 1
+    harness.check()
 
 
 @GOVERNED
 @pytest.mark.parametrize("target", [SONNET, GPT])
-async def test_structured_answers_work_wherever_they_are_routed(how, target, house, claude, sim):
-    books = house()
-    agent = build(how, claude(SONNET), books.pipeline, [], response_format=Forecast)
+async def test_structured_answers_work_wherever_they_are_routed(how, target, make_harness, claude, sim):
+    harness = make_harness()
+    agent = build(how, claude(SONNET), harness.pipeline, [], response_format=Forecast)
     answer = agent.invoke(ASK, {"metadata": {"llm_cost": {"force_model": target}}})
     assert isinstance(answer["structured_response"], Forecast)
     assert {exchange.body["model"] for exchange in sim.requests} == {target}
-    books.check()
+    harness.check()
 
 
 @LATER
 @pytest.mark.parametrize("order", ["outside", "inside"])
-async def test_a_refused_budget_is_not_retried_and_is_no_answer(order, later, house, claude, sim):
-    books = house(limit="0.000001")
-    retry, cost = ModelRetryMiddleware(max_retries=3, initial_delay=0.0), CostMiddleware(books.pipeline)
+async def test_a_refused_budget_is_not_retried_and_is_no_answer(order, later, make_harness, claude, sim):
+    harness = make_harness(limit="0.000001")
+    retry, cost = ModelRetryMiddleware(max_retries=3, initial_delay=0.0), CostMiddleware(harness.pipeline)
     agent = create_agent(claude(), [weather], middleware=[retry, cost] if order == "outside" else [cost, retry])
     with pytest.raises(BudgetExceededError):
         await ask(agent, later=later)
     assert sim.request_count == 0
-    assert len(books.books.events) == 2  # routed once, refused once
+    assert len(harness.observer.events) == 2  # routed once, refused once
 
 
 @LATER
-async def test_fallbacks_are_refused_in_turn(later, house, claude, gpt, sim):
-    books = house(limit="0.000001")
+async def test_fallbacks_are_refused_in_turn(later, make_harness, claude, gpt, sim):
+    harness = make_harness(limit="0.000001")
     agent = create_agent(
-        claude(), [], middleware=[ModelFallbackMiddleware(gpt(), claude()), CostMiddleware(books.pipeline)]
+        claude(), [], middleware=[ModelFallbackMiddleware(gpt(), claude()), CostMiddleware(harness.pipeline)]
     )
     with pytest.raises(BudgetExceededError):
         await ask(agent, later=later)
     assert sim.request_count == 0
 
 
-async def test_scopes_reach_the_calls_of_an_agent(house, claude):
-    books = house(budgets=[{"scope": "user:42", "limit": "1"}])
-    agent = build("middleware", claude(), books.pipeline)
+async def test_scopes_reach_the_calls_of_an_agent(make_harness, claude):
+    harness = make_harness(budgets=[{"scope": "user:42", "limit": "1"}])
+    agent = build("middleware", claude(), harness.pipeline)
     await ask(agent, config={"metadata": {"llm_cost": {"user": "42"}}})
-    assert books.pipeline.ledger.balance("user:42").settled == books.pipeline.tracker.total_cost > 0
+    assert harness.pipeline.ledger.balance("user:42").settled == harness.pipeline.tracker.total_cost > 0
 
 
-def test_thoughts_and_calls_of_one_model_do_not_reach_another_that_cannot_take_them(house, claude, sim):
-    books = house()
+def test_thoughts_and_calls_of_one_model_do_not_reach_another_that_cannot_take_them(make_harness, claude, sim):
+    harness = make_harness()
     thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=4000)
     sim.responder = lambda request: (
         Answer(thinking="hm, hm", tool_calls=(ToolCall("weather", {"city": "Rome"}),))
         if not request.answers_tools
         else auto(request)
     )
-    agent = build("middleware", thinker, books.pipeline)
+    agent = build("middleware", thinker, harness.pipeline)
     history = agent.invoke(ASK, {"metadata": {"llm_cost": {"force_model": SONNET}}})["messages"]
     assert "thinking" in str(history[1].content)
     sim.responder = auto
@@ -215,18 +215,18 @@ def test_thoughts_and_calls_of_one_model_do_not_reach_another_that_cannot_take_t
     assert sent["model"] == MINI
     assert "hm, hm" not in json.dumps(sent)
     assert [m["role"] for m in sent["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
-    books.check()
+    harness.check()
 
 
-def test_a_change_of_model_inside_a_tool_loop_is_survived_with_thinking_on(house, claude, sim):
-    books = house()
+def test_a_change_of_model_inside_a_tool_loop_is_survived_with_thinking_on(make_harness, claude, sim):
+    harness = make_harness()
     thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 2048})
     sim.responder = lambda request: (
         Answer(thinking="hm, hm", tool_calls=(ToolCall("weather", {"city": "Rome"}),))
         if not request.answers_tools
         else auto(request)
     )
-    bound = guard(thinker, books.pipeline).bind_tools([weather])
+    bound = guard(thinker, harness.pipeline).bind_tools([weather])
     for first, then in ((GPT, SONNET), (SONNET, HAIKU), (SONNET, SONNET)):
         asked = bound.invoke("Weather in Rome?", {"metadata": {"llm_cost": {"force_model": first}}})
         result = ToolMessage("sunny", tool_call_id=asked.tool_calls[0]["id"])
@@ -235,7 +235,7 @@ def test_a_change_of_model_inside_a_tool_loop_is_survived_with_thinking_on(house
     after = [exchange.body for exchange in sim.requests][1::2]
     assert [body.get("thinking") is None for body in after] == [True, True, False]
     assert ["hm, hm" in json.dumps(body) for body in after] == [False, False, True]
-    books.check()
+    harness.check()
 
 
 # --- recorded conversations ------------------------------------------------------------------------------------------
@@ -265,19 +265,21 @@ def replayed(schemas, results):
 @pytest.mark.data
 @GOVERNED
 @pytest.mark.parametrize("home", ["claude", "gpt"])
-def test_recorded_airline_conversations_are_answered_end_to_end(home, how, house, sim, soak, data_folder, request):
+def test_recorded_airline_conversations_are_answered_end_to_end(
+    home, how, make_harness, sim, soak, data_folder, request
+):
     from llm_cost_middleware.simulator import Replay
 
     conversations, schemas = recorded(data_folder, 120 if soak else 6)
     sim.responder = replay = Replay(conversations)
-    books = house(limit="200")
+    harness = make_harness(limit="200")
     calls = beyond = 0
     for number, conversation in enumerate(conversations):
         messages = conversation["messages"]
         expected = [message.get("content") or "" for message in messages if message["role"] == "assistant"]
         results = [message["content"] for message in messages if message["role"] == "tool"]
         agent = build(
-            how, request.getfixturevalue(home)(default_headers={"x-sim-conversation": str(number)}), books.pipeline,
+            how, request.getfixturevalue(home)(default_headers={"x-sim-conversation": str(number)}), harness.pipeline,
             replayed(schemas, results), system_prompt=messages[0]["content"],
         )  # fmt: skip
         said = [message["content"] for message in messages if message["role"] == "user"]
@@ -293,4 +295,4 @@ def test_recorded_airline_conversations_are_answered_end_to_end(home, how, house
         calls += len(answers)
     assert replay.misses == beyond
     assert sim.request_count == calls
-    books.check()
+    harness.check()

@@ -45,96 +45,96 @@ pytestmark = pytest.mark.usefixtures("forget_connections")  # unguarded models r
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("home", ["claude", "gpt"])
-def test_a_call_of_a_plain_model_is_booked_to_the_nano_dollar(home, way, house, sim, request):
-    books = house()
+def test_a_call_of_a_plain_model_is_booked_to_the_nano_dollar(home, way, make_harness, sim, request):
+    harness = make_harness()
     settings = {} if home == "claude" else {"stream_usage": True}
-    call(way, request.getfixturevalue(home)(**settings), {"callbacks": [CostCallbackHandler(books.pipeline)]})
-    books.check()
+    call(way, request.getfixturevalue(home)(**settings), {"callbacks": [CostCallbackHandler(harness.pipeline)]})
+    harness.check()
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_call_that_does_not_fit_is_never_sent(way, house, claude, sim):
-    books = house(limit="0.01")
+def test_a_call_that_does_not_fit_is_never_sent(way, make_harness, claude, sim):
+    harness = make_harness(limit="0.01")
     with pytest.raises(BudgetExceededError) as caught:
-        call(way, claude(), {"callbacks": [CostCallbackHandler(books.pipeline)]})
+        call(way, claude(), {"callbacks": [CostCallbackHandler(harness.pipeline)]})
     assert caught.value.is_retryable is False
     assert sim.request_count == 0
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_guarded_model_passes_untouched(way, house, claude, sim):
-    books = house()
-    call(way, guard(claude(), books.pipeline), {"callbacks": [CostCallbackHandler(books.pipeline)]})
-    assert len(books.pipeline.records()) == sim.request_count == 1
-    books.check()
+def test_a_guarded_model_passes_untouched(way, make_harness, claude, sim):
+    harness = make_harness()
+    call(way, guard(claude(), harness.pipeline), {"callbacks": [CostCallbackHandler(harness.pipeline)]})
+    assert len(harness.pipeline.records()) == sim.request_count == 1
+    harness.check()
 
 
-def test_two_handlers_of_one_pipeline_book_a_run_once(house, claude, sim):
-    books = house()
-    first, second = CostCallbackHandler(books.pipeline), CostCallbackHandler(books.pipeline)
+def test_two_handlers_of_one_pipeline_book_a_run_once(make_harness, claude, sim):
+    harness = make_harness()
+    first, second = CostCallbackHandler(harness.pipeline), CostCallbackHandler(harness.pipeline)
     claude(callbacks=[first]).invoke("hi", {"callbacks": [second]})
-    books.check()
+    harness.check()
 
 
-def test_marks_that_nobody_sends_are_not_reckoned_with(house, claude, sim):
-    books = house()
-    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+def test_marks_that_are_not_sent_are_not_counted(make_harness, claude, sim):
+    harness = make_harness()
+    config = {"callbacks": [CostCallbackHandler(harness.pipeline)]}
     for question in ("One?", "Two?", "Three?"):
         claude(SONNET).invoke([SystemMessage("Mind the rules. " * 2_000), HumanMessage(question)], config)
-    assert [record.expected_cache_saving_nanousd for record in books.pipeline.records()] == [0, 0, 0]
+    assert [record.expected_cache_saving_nanousd for record in harness.pipeline.records()] == [0, 0, 0]
     assert not any("cache_control" in json.dumps(request.body) for request in sim.requests)
 
 
-def test_a_setting_that_was_changed_in_place_counts_from_the_next_call(house, claude):
-    books = house()
+def test_a_setting_that_was_changed_in_place_counts_from_the_next_call(make_harness, claude):
+    harness = make_harness()
     tool = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
     bound = claude().bind(tools=[tool])
-    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+    config = {"callbacks": [CostCallbackHandler(harness.pipeline)]}
     for description in ("Look.", "Look.", "Look closely. " * 500):
         tool["description"] = description
         bound.invoke("hi", config)
-    first, same, dearer = (event.amount_nanousd for event in books.books.of(Reserved))
+    first, same, dearer = (event.amount_nanousd for event in harness.observer.of(Reserved))
     assert first == same < dearer
-    books.check()
+    harness.check()
 
 
-def test_a_refused_request_gives_its_money_back(house, claude, gpt, sim):
-    books = house()
+def test_a_refused_request_gives_its_money_back(make_harness, claude, gpt, sim):
+    harness = make_harness()
     for plain in (claude(), gpt()):
         sim.script(Fault.status(400))
         with pytest.raises(Exception, match="400"):
-            plain.invoke("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
-    assert books.pipeline.ledger.balance("global").settled == 0
-    books.check()
+            plain.invoke("hi", {"callbacks": [CostCallbackHandler(harness.pipeline)]})
+    assert harness.pipeline.ledger.balance("global").settled == 0
+    harness.check()
 
 
-def test_a_broken_stream_is_booked_at_what_was_set_aside(house, claude, sim):
-    books = house()
+def test_a_broken_stream_is_booked_at_what_was_set_aside(make_harness, claude, sim):
+    harness = make_harness()
     sim.script(Fault.cut(after=3))
     with pytest.raises(httpx2.TransportError):
-        list(claude(max_tokens=200).stream("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]}))
-    books.check(exact=False)
+        list(claude(max_tokens=200).stream("hi", {"callbacks": [CostCallbackHandler(harness.pipeline)]}))
+    harness.check(exact=False)
 
 
-def test_an_abandoned_stream_is_booked_when_it_is_closed(house, claude, sim):
-    books = house()
-    chunks = claude().stream("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
+def test_an_abandoned_stream_is_booked_when_it_is_closed(make_harness, claude, sim):
+    harness = make_harness()
+    chunks = claude().stream("hi", {"callbacks": [CostCallbackHandler(harness.pipeline)]})
     next(chunks)
     chunks.close()
-    books.check(exact=False)
+    harness.check(exact=False)
 
 
-def test_an_answer_out_of_langchains_cache_is_booked_at_nothing(house, claude, sim):
-    books = house()
+def test_an_answer_out_of_langchains_cache_is_booked_at_nothing(make_harness, claude, sim):
+    harness = make_harness()
     model = claude(cache=InMemoryCache())
     for _ in range(3):
-        model.invoke("hi", {"callbacks": [CostCallbackHandler(books.pipeline)]})
+        model.invoke("hi", {"callbacks": [CostCallbackHandler(harness.pipeline)]})
     assert sim.request_count == 1
-    assert [record.cost_usd > 0 for record in books.pipeline.records()] == [True, False, False]
-    assert int(books.pipeline.ledger.balance("global").settled.scaleb(9)) == sim.bill.total_nanousd
+    assert [record.cost_usd > 0 for record in harness.pipeline.records()] == [True, False, False]
+    assert int(harness.pipeline.ledger.balance("global").settled.scaleb(9)) == sim.bill.total_nanousd
 
 
-def test_a_start_whose_end_never_comes_is_ended_by_its_lease(house, claude, sim):
+def test_a_start_whose_end_never_comes_is_ended_by_its_lease(make_harness, claude, sim):
     from llm_cost_middleware.config import CostConfig
     from llm_cost_middleware.pipeline import CostPipeline
     from llm_cost_middleware.testing.clock import FakeClock
@@ -161,18 +161,18 @@ def test_a_start_whose_end_never_comes_is_ended_by_its_lease(house, claude, sim)
         assert (balance.pending, balance.settled) == (0, held)
 
 
-def test_scopes_of_the_run_are_booked(house, claude):
-    books = house(budgets=[{"scope": "user:42", "limit": "1"}])
-    config = {"callbacks": [CostCallbackHandler(books.pipeline)], "metadata": {"llm_cost": {"user": "42"}}}
+def test_scopes_of_the_run_are_booked(make_harness, claude):
+    harness = make_harness(budgets=[{"scope": "user:42", "limit": "1"}])
+    config = {"callbacks": [CostCallbackHandler(harness.pipeline)], "metadata": {"llm_cost": {"user": "42"}}}
     claude().invoke("hi", config)
-    assert books.pipeline.ledger.balance("user:42").settled == books.pipeline.tracker.total_cost > 0
+    assert harness.pipeline.ledger.balance("user:42").settled == harness.pipeline.tracker.total_cost > 0
 
 
-def test_old_completions_and_unknown_models_are_treated_as_configured(house, claude):
+def test_old_completions_and_unknown_models_are_treated_as_configured(make_harness, claude):
     hi = [[HumanMessage("hi")]]
     for policy, refused in (("deny", True), ("allow", False)):
-        books = house(on_ungoverned=policy)
-        handler = CostCallbackHandler(books.pipeline)
+        harness = make_harness(on_ungoverned=policy)
+        handler = CostCallbackHandler(harness.pipeline)
         manager = CallbackManager.configure([handler])
         for start in (
             lambda m=manager: m.on_llm_start({"name": "OpenAI"}, ["hi"]),
@@ -184,7 +184,7 @@ def test_old_completions_and_unknown_models_are_treated_as_configured(house, cla
                     start()
             else:
                 start()
-        assert len(books.books.of(Ungoverned)) == (0 if refused else 3)
+        assert len(harness.observer.of(Ungoverned)) == (0 if refused else 3)
         handler.on_llm_error(ValueError(), run_id=uuid4())  # an end without a start is nobody's business
 
 
@@ -206,7 +206,7 @@ def decision_model():
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-def test_a_decision_model_is_no_chat_model_and_yet_reported(way, house, decision_model):
+def test_a_decision_model_is_no_chat_model_and_yet_reported(way, make_harness, decision_model):
     request = {"state": "x", "questions": {}}
 
     def ask(handler):
@@ -215,21 +215,21 @@ def test_a_decision_model_is_no_chat_model_and_yet_reported(way, house, decision
             return decision_model.invoke(request, config)
         return asyncio.run(decision_model.ainvoke(request, config))
 
-    books = house()
-    ask(CostCallbackHandler(books.pipeline))
-    assert [event.what for event in books.books.of(Ungoverned)] == ["somebody/decide-1"]
+    harness = make_harness()
+    ask(CostCallbackHandler(harness.pipeline))
+    assert [event.what for event in harness.observer.of(Ungoverned)] == ["somebody/decide-1"]
     with pytest.raises(UnsupportedRequestError, match="somebody/decide-1"):
-        ask(CostCallbackHandler(house(on_ungoverned="deny").pipeline))
+        ask(CostCallbackHandler(make_harness(on_ungoverned="deny").pipeline))
 
 
-def test_a_decision_model_in_a_chain_is_found_and_not_guarded(house, decision_model, claude):
-    _, found = instrument(decision_model | (lambda _: "hi") | claude(), house().pipeline, explain=True)
+def test_a_decision_model_in_a_chain_is_found_and_not_guarded(make_harness, decision_model, claude):
+    _, found = instrument(decision_model | (lambda _: "hi") | claude(), make_harness().pipeline, explain=True)
     assert [(one.what.rpartition(".")[2], one.guarded) for one in found] == [
         ("Decide", False),
         (f"ChatAnthropic({HAIKU})", True),
     ]
     with pytest.raises(NoModelFoundError, match="decision models are not governed"):
-        instrument(decision_model | (lambda _: "hi"), house().pipeline)
+        instrument(decision_model | (lambda _: "hi"), make_harness().pipeline)
 
 
 @pytest.mark.parametrize(
@@ -249,25 +249,25 @@ def test_a_model_is_known_by_its_makers_name_wherever_it_is_hosted(named, provid
     assert (found and (found.provider, found.name)) == (provider and (provider, model))
 
 
-def test_a_block_tells_what_it_spent_and_leaves_no_hook_behind(house, claude, gpt, sim):
-    books = house()
+def test_a_block_reports_its_spending_and_leaves_no_hook_behind(make_harness, claude, gpt, sim):
+    harness = make_harness()
     claude().invoke("before")
     hooks = len(_configure_hooks)
-    with cost_tracking(books.pipeline) as outer:
+    with cost_tracking(harness.pipeline) as outer:
         claude().invoke("plain")
-        guard(claude(), books.pipeline).invoke("guarded")
-        with cost_tracking(books.pipeline) as inner:
+        guard(claude(), harness.pipeline).invoke("guarded")
+        with cost_tracking(harness.pipeline) as inner:
             gpt().invoke("inner")
         asyncio.run(gpt().ainvoke("task"))
     claude().invoke("after")
     assert len(_configure_hooks) == hooks
     assert (len(outer.records), len(inner.records), sim.request_count) == (4, 1, 6)
-    assert outer.total_cost == books.pipeline.tracker.total_cost > inner.total_cost > 0
+    assert outer.total_cost == harness.pipeline.tracker.total_cost > inner.total_cost > 0
     assert set(outer.tracker.by_model()) == {HAIKU, MINI}
 
 
-def test_a_block_vetoes(house, claude, sim):
-    books = house(limit="0.01")
-    with cost_tracking(books.pipeline) as spent, pytest.raises(BudgetExceededError):
+def test_a_block_vetoes(make_harness, claude, sim):
+    harness = make_harness(limit="0.01")
+    with cost_tracking(harness.pipeline) as spent, pytest.raises(BudgetExceededError):
         claude().invoke("hi")
     assert (spent.total_cost, sim.request_count) == (0, 0)

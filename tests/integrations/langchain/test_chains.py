@@ -124,61 +124,61 @@ SHAPES = {
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.deprecation.LangChainDeprecationWarning")
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_chain_of_this_shape_is_governed_and_the_original_is_not(shape, house, claude, sim):
+async def test_a_chain_of_this_shape_is_governed_and_the_original_is_not(shape, make_harness, claude, sim):
     build, calls = SHAPES[shape]
-    books = house()
+    harness = make_harness()
     chain = build(claude())
-    copy, found = instrument(chain, books.pipeline, explain=True)
+    copy, found = instrument(chain, harness.pipeline, explain=True)
     assert all(one.guarded for one in found), found
     copy.invoke(ASK)
     await copy.ainvoke(ASK)
     list(copy.stream(ASK))
     assert sim.request_count == 3 * calls
-    books.check()
+    harness.check()
     chain.invoke(ASK)
     assert sim.request_count == 4 * calls
-    assert len(books.books.ended) == 3 * calls
+    assert len(harness.observer.ended) == 3 * calls
 
 
-def test_it_tells_what_it_found_and_where(house, claude, gpt):
+def test_it_reports_what_it_found_and_where(make_harness, claude, gpt):
     chain = PROMPT | RunnableParallel(a=claude(), b=gpt() | StrOutputParser())
-    _, found = instrument(chain, house().pipeline, explain=True)
+    _, found = instrument(chain, make_harness().pipeline, explain=True)
     assert {one.what for one in found} == {"ChatAnthropic(claude-haiku-4-5-20251001)", "ChatOpenAI(gpt-5-mini)"}
     assert all(one.path.startswith(".last.steps__[") for one in found)
 
 
-def test_the_same_model_in_two_places_is_guarded_once(house, claude):
+def test_the_same_model_in_two_places_is_guarded_once(make_harness, claude):
     model = claude()
-    both = instrument(RunnableParallel(a=model, b=model), house().pipeline)
+    both = instrument(RunnableParallel(a=model, b=model), make_harness().pipeline)
     assert both.steps__["a"] is both.steps__["b"]
 
 
-def test_a_guarded_model_stays_as_it_is(house, claude):
-    guarded = guard(claude(), house().pipeline)
-    _, found = instrument(PROMPT | guarded, house().pipeline, explain=True)
+def test_a_guarded_model_stays_as_it_is(make_harness, claude):
+    guarded = guard(claude(), make_harness().pipeline)
+    _, found = instrument(PROMPT | guarded, make_harness().pipeline, explain=True)
     assert found[0].note == "was guarded before"
 
 
-def test_a_bare_model_can_be_instrumented(house, claude, sim):
-    books = house()
-    instrument(claude(), books.pipeline).invoke("hi")
-    books.check()
+def test_a_bare_model_can_be_instrumented(make_harness, claude, sim):
+    harness = make_harness()
+    instrument(claude(), harness.pipeline).invoke("hi")
+    harness.check()
 
 
 @pytest.mark.parametrize("chain", [PROMPT, RunnableLambda(len), StrOutputParser()])
-def test_a_chain_without_a_model_is_an_error_with_advice(chain, house):
+def test_a_chain_without_a_model_is_an_error_with_advice(chain, make_harness):
     with pytest.raises(NoModelFoundError, match=r"guard\(\) the model where it is made"):
-        instrument(chain, house().pipeline)
+        instrument(chain, make_harness().pipeline)
 
 
-def test_a_model_among_the_globals_of_a_function_is_named_as_out_of_reach(house, claude):
+def test_a_model_among_the_globals_of_a_function_is_named_as_out_of_reach(make_harness, claude):
     names = {"model": claude()}
     exec("def ask(given):\n    return model.invoke(given)", names)  # noqa: S102 - a function with globals of its own
     with pytest.raises(NoModelFoundError, match="'model' among its globals"):
-        instrument(RunnableLambda(names["ask"]), house().pipeline)
+        instrument(RunnableLambda(names["ask"]), make_harness().pipeline)
 
 
-def test_a_variable_that_the_function_assigns_anew_is_left_alone(house, claude):
+def test_a_variable_that_the_function_assigns_anew_is_left_alone(make_harness, claude):
     model = claude()
 
     def ask(given):
@@ -188,16 +188,16 @@ def test_a_variable_that_the_function_assigns_anew_is_left_alone(house, claude):
         return answer
 
     with pytest.raises(NoModelFoundError, match="assigns 'model' anew"):
-        instrument(RunnableLambda(ask), house().pipeline)
+        instrument(RunnableLambda(ask), make_harness().pipeline)
 
 
-def test_an_agent_is_named_as_out_of_reach(house, claude):
+def test_an_agent_is_named_as_out_of_reach(make_harness, claude):
     from langchain.agents import create_agent
 
     with pytest.raises(NoModelFoundError, match="CostMiddleware"):
-        instrument(create_agent(claude(), []), house().pipeline)
+        instrument(create_agent(claude(), []), make_harness().pipeline)
 
 
-def test_a_guarded_chain_answers_as_the_plain_one(house, claude, sim):
+def test_a_guarded_chain_answers_as_the_plain_one(make_harness, claude, sim):
     chain = PROMPT | claude() | StrOutputParser()
-    assert instrument(chain, house().pipeline).invoke(ASK) == chain.invoke(ASK)
+    assert instrument(chain, make_harness().pipeline).invoke(ASK) == chain.invoke(ASK)

@@ -54,10 +54,10 @@ def force(model, **more):
     return {"metadata": {"llm_cost": {"force_model": model, **more}}}
 
 
-def test_a_guarded_model_is_of_the_users_class_and_leaves_the_original_alone(house, claude):
+def test_a_guarded_model_is_of_the_users_class_and_leaves_the_original_alone(make_harness, claude):
     plain = claude(temperature=0.3, tags=["mine"])
     before = dict(plain.__dict__)
-    guarded = guard(plain, house().pipeline)
+    guarded = guard(plain, make_harness().pipeline)
     assert isinstance(guarded, type(plain))
     assert (type(guarded).__name__, type(guarded).lc_id()) == ("ChatAnthropic", type(plain).lc_id())
     assert (guarded.profile, guarded.temperature, guarded.tags) == (plain.profile, 0.3, ["mine"])
@@ -66,7 +66,7 @@ def test_a_guarded_model_is_of_the_users_class_and_leaves_the_original_alone(hou
     assert plain.__dict__ == before
 
 
-def test_a_subclass_of_the_user_stays_in_charge_of_its_requests(house, claude, sim):
+def test_a_subclass_of_the_user_stays_in_charge_of_its_requests(make_harness, claude, sim):
     plain_class = type(claude())
 
     class Polite(plain_class):
@@ -74,16 +74,20 @@ def test_a_subclass_of_the_user_stays_in_charge_of_its_requests(house, claude, s
             payload = super()._get_request_payload(input_, stop=stop, **kwargs)
             return {**payload, "system": "Say please."}
 
-    guarded = guard(Polite(model=HAIKU, api_key="k", base_url=sim.anthropic_url), house().pipeline)
+    guarded = guard(Polite(model=HAIKU, api_key="k", base_url=sim.anthropic_url), make_harness().pipeline)
     guarded.invoke("hi", config=force(SONNET))
     assert sim.requests[-1].body["system"] == "Say please."
     assert sim.requests[-1].body["model"] == SONNET
 
 
 @pytest.mark.parametrize("home", ["claude", "gpt"])
-def test_copies_and_configured_fields_stay_guarded_with_their_own_settings(home, house, claude, gpt, sim, request):
-    books = house()
-    guarded = guard(request.getfixturevalue(home)(**({} if home == "claude" else {"model": "gpt-4.1"})), books.pipeline)
+def test_copies_and_configured_fields_stay_guarded_with_their_own_settings(
+    home, make_harness, claude, gpt, sim, request
+):
+    harness = make_harness()
+    guarded = guard(
+        request.getfixturevalue(home)(**({} if home == "claude" else {"model": "gpt-4.1"})), harness.pipeline
+    )
     own = HAIKU if home == "claude" else "gpt-4.1"
     configurable = guarded.configurable_fields(temperature=ConfigurableField(id="warmth"))
     for model, config in (
@@ -97,50 +101,50 @@ def test_copies_and_configured_fields_stay_guarded_with_their_own_settings(home,
         model.invoke("hi", config={**config, **force(own)})
     warm = [exchange.body.get("temperature") for exchange in sim.requests]
     assert warm == [None, None, 0.7, 0.7, None, None]
-    books.check()
+    harness.check()
 
 
-def test_settings_changed_on_a_guarded_model_count_from_the_next_call(house, claude, sim):
-    guarded = guard(claude(), house().pipeline, pinned=True)
+def test_settings_changed_on_a_guarded_model_count_from_the_next_call(make_harness, claude, sim):
+    guarded = guard(claude(), make_harness().pipeline, pinned=True)
     guarded.invoke("hi")
     guarded.temperature = 0.25
     guarded.invoke("hi")
     assert [exchange.body.get("temperature") for exchange in sim.requests] == [None, 0.25]
 
 
-def test_pickling_is_refused_with_the_reason(house, claude):
+def test_pickling_is_refused_with_the_reason(make_harness, claude):
     with pytest.raises(TypeError, match="guard it where it runs"):
-        pickle.dumps(guard(claude(), house().pipeline))
+        pickle.dumps(guard(claude(), make_harness().pipeline))
 
 
-def test_what_is_no_chat_model_is_refused(house):
+def test_what_is_no_chat_model_is_refused(make_harness):
     with pytest.raises(ConfigurationError, match="expected a chat model"):
-        guard("gpt-5", house().pipeline)
+        guard("gpt-5", make_harness().pipeline)
 
 
-def test_fallbacks_take_bound_tools_along(house, claude, gpt, sim):
-    books = house(retry={"max_attempts": 1})
-    pipeline = books.pipeline
+def test_fallbacks_take_bound_tools_along(make_harness, claude, gpt, sim):
+    harness = make_harness(retry={"max_attempts": 1})
+    pipeline = harness.pipeline
     both = guard(claude(), pipeline, pinned=True).with_fallbacks([guard(gpt(), pipeline, pinned=True)])
     sim.script(Fault.status(500))
     answer = both.bind_tools([weather]).invoke("weather in Rome")
     assert answer.tool_calls[0]["name"] == "weather"
     assert [exchange.provider for exchange in sim.requests] == ["anthropic", "openai"]
-    books.check()
+    harness.check()
 
 
-def test_short_calls_go_to_the_small_tier_and_long_ones_to_the_large(house, claude, sim):
-    books = house()
-    guarded = guard(claude(), books.pipeline)
+def test_short_calls_go_to_the_small_tier_and_long_ones_to_the_large(make_harness, claude, sim):
+    harness = make_harness()
+    guarded = guard(claude(), harness.pipeline)
     guarded.invoke("hi")
     guarded.invoke(LONG)
-    assert [decision.tier_name for decision in books.pipeline.decisions()] == ["small", "large"]
-    books.check()
+    assert [decision.tier_name for decision in harness.pipeline.decisions()] == ["small", "large"]
+    harness.check()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_traces_show_who_answers_once_a_call(stream, house, claude, sim):
-    starts, guarded = Starts(), guard(claude(), house().pipeline)
+def test_traces_show_who_answers_once_a_call(stream, make_harness, claude, sim):
+    starts, guarded = Starts(), guard(claude(), make_harness().pipeline)
     config = {"callbacks": [starts], **force(MINI)}
     list(guarded.stream("hi", config)) if stream else guarded.invoke("hi", config)
     assert starts.runs == 1
@@ -153,12 +157,12 @@ RULES = {"policy": "rules", "rules": [{"tier": "small", "when": {"budget_left": 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
 @pytest.mark.parametrize("spent", [False, True])
-def test_a_route_that_hangs_on_the_budget_is_traced_as_well(storage, spent, house, claude, sim, tmp_path):
+def test_a_route_that_hangs_on_the_budget_is_traced_as_well(storage, spent, make_harness, claude, sim, tmp_path):
     url = "memory://" if storage == "memory" else f"sqlite:///{tmp_path}/ledger.db"
-    books = house(routing=RULES, ledger={"url": url}, limit="1")
+    harness = make_harness(routing=RULES, ledger={"url": url}, limit="1")
     if spent:
-        books.pipeline.ledger.book(NanoUSD(600_000_000), id="elsewhere")
-    starts, guarded = Starts(), guard(claude(), books.pipeline)
+        harness.pipeline.ledger.book(NanoUSD(600_000_000), id="elsewhere")
+    starts, guarded = Starts(), guard(claude(), harness.pipeline)
     guarded.invoke("hi", {"callbacks": [starts]})
     list(guarded.stream("hi", {"callbacks": [starts]}))
     if storage == "memory":  # an event loop must not wait for a file: there the call finds its route inside its run
@@ -166,39 +170,41 @@ def test_a_route_that_hangs_on_the_budget_is_traced_as_well(storage, spent, hous
     answered = {request.body["model"] for request in sim.requests}
     assert len(answered) == 1
     assert {metadata["ls_model_name"] for metadata in starts.metadata} == answered
-    assert {record.tier for record in books.pipeline.records()} == {"small" if spent else "large"}
+    assert {record.tier for record in harness.pipeline.records()} == {"small" if spent else "large"}
 
 
-def test_a_usage_handler_counts_a_call_once(house, claude, sim):
+def test_a_usage_handler_counts_a_call_once(make_harness, claude, sim):
     usage = UsageMetadataCallbackHandler()
-    guard(claude(), house().pipeline).invoke("hi", {"callbacks": [usage], **force(SONNET)})
+    guard(claude(), make_harness().pipeline).invoke("hi", {"callbacks": [usage], **force(SONNET)})
     (counted,) = usage.usage_metadata.values()
     assert counted["input_tokens"] == sim.bill.lines[0].tokens.prompt
 
 
-def test_a_model_named_in_the_call_pins_it(house, claude, sim):
-    books = house()
-    guarded = guard(claude(), books.pipeline)
+def test_a_model_named_in_the_call_pins_it(make_harness, claude, sim):
+    harness = make_harness()
+    guarded = guard(claude(), harness.pipeline)
     answer = guarded.invoke("hi", model=SONNET)
     bound = guarded.bind(model=SONNET).invoke("hi")
     assert [exchange.body["model"] for exchange in sim.requests] == [SONNET, SONNET]
     assert answer.response_metadata["model_name"] == bound.response_metadata["model_name"] == SONNET
-    assert {event.policy for event in books.books.of(Routed)} == {"pinned"}
+    assert {event.policy for event in harness.observer.of(Routed)} == {"pinned"}
 
 
-def test_a_pinned_guard_governs_and_never_routes(house, gpt, sim):
-    books = house()
-    guard(gpt(GPT), books.pipeline, pinned=True).invoke("hi")
+def test_a_pinned_guard_governs_and_never_routes(make_harness, gpt, sim):
+    harness = make_harness()
+    guard(gpt(GPT), harness.pipeline, pinned=True).invoke("hi")
     assert sim.requests[0].body["model"] == GPT
-    books.check()
+    harness.check()
 
 
 @pytest.mark.parametrize("target", [HAIKU, SONNET, MINI, GPT])
 @pytest.mark.parametrize("home", ["claude", "gpt", "responses"])
-def test_settings_tools_and_structured_output_mean_the_same_at_every_target(home, target, house, claude, gpt, sim):
-    books = house()
+def test_settings_tools_and_structured_output_mean_the_same_at_every_target(
+    home, target, make_harness, claude, gpt, sim
+):
+    harness = make_harness()
     plain = claude(top_p=0.9) if home == "claude" else gpt("gpt-4.1", use_responses_api=home == "responses", top_p=0.9)
-    guarded, config = guard(plain, books.pipeline), force(target)
+    guarded, config = guard(plain, harness.pipeline), force(target)
     called = guarded.bind_tools([weather], tool_choice="any").invoke("weather in Rome", config)
     assert called.tool_calls[0]["args"].keys() == {"city"}
     for method in ("function_calling", "json_schema"):
@@ -209,40 +215,40 @@ def test_settings_tools_and_structured_output_mean_the_same_at_every_target(home
             assert isinstance(city, City)
     assert {exchange.body["model"] for exchange in sim.requests} == {target}
     assert (sim.requests[0].body.get("top_p") == 0.9) == (target != MINI)  # which takes no sampling parameters
-    books.check()
+    harness.check()
 
 
-def test_stop_sequences_are_kept_where_they_are_understood(house, claude, gpt, sim):
-    books = house()
+def test_stop_sequences_are_kept_where_they_are_understood(make_harness, claude, gpt, sim):
+    harness = make_harness()
     for plain in (claude(stop=["END"]), gpt("gpt-4.1", stop=["END"])):
-        guard(plain, books.pipeline).invoke(f"hi, {type(plain).__name__}")
-        guard(plain, books.pipeline).invoke("ho", stop=["HALT"], config=force(SONNET))
-    guard(claude(), books.pipeline).invoke("hey", stop=["HALT"])
+        guard(plain, harness.pipeline).invoke(f"hi, {type(plain).__name__}")
+        guard(plain, harness.pipeline).invoke("ho", stop=["HALT"], config=force(SONNET))
+    guard(claude(), harness.pipeline).invoke("hey", stop=["HALT"])
     said = [
         (exchange.body["model"], exchange.body.get("stop_sequences", exchange.body.get("stop")))
         for exchange in sim.requests
     ]
     assert said == [(HAIKU, ["END"]), (SONNET, ["HALT"]), (MINI, None), (SONNET, ["HALT"]), (HAIKU, ["HALT"])]
-    books.check()
+    harness.check()
 
 
-def test_what_only_one_provider_understands_stays_there(house, gpt, sim):
-    books = house(tiers=[{"name": "one", "models": [f"anthropic/{HAIKU}", f"openai/{MINI}"]}])
-    guarded = guard(gpt(), books.pipeline)
+def test_what_only_one_provider_understands_stays_there(make_harness, gpt, sim):
+    harness = make_harness(tiers=[{"name": "one", "models": [f"anthropic/{HAIKU}", f"openai/{MINI}"]}])
+    guarded = guard(gpt(), harness.pipeline)
     guarded.invoke("Say JSON with `a`.", response_format={"type": "json_object"})
     guarded.invoke("hi", logprobs=False, seed=3)
     assert {exchange.provider for exchange in sim.requests} == {"openai"}
-    assert all("cannot be reached" in str(decision.candidates) for decision in books.pipeline.decisions())
+    assert all("cannot be reached" in str(decision.candidates) for decision in harness.pipeline.decisions())
 
 
-def test_without_a_key_the_other_provider_is_no_candidate(house, claude, monkeypatch, sim):
+def test_without_a_key_the_other_provider_is_no_candidate(make_harness, claude, monkeypatch, sim):
     monkeypatch.delenv("OPENAI_API_KEY")
-    guard(claude(), house().pipeline).invoke("hi")
+    guard(claude(), make_harness().pipeline).invoke("hi")
     assert sim.requests[0].provider == "anthropic"
 
 
-def test_a_history_from_one_provider_is_understood_by_the_other(house, claude, gpt, sim):
-    books = house()
+def test_a_history_from_one_provider_is_understood_by_the_other(make_harness, claude, gpt, sim):
+    harness = make_harness()
     signed = {"type": "thinking", "thinking": "hm", "signature": "c2lnbmF0dXJl"}
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "toolu_1"}
     asked = {"type": "tool_use", "input": {}, "name": "weather", "id": "toolu_1"}
@@ -262,7 +268,7 @@ def test_a_history_from_one_provider_is_understood_by_the_other(house, claude, g
     ]  # fmt: skip
     before = copy.deepcopy(history)
     for plain, other in ((claude(), MINI), (gpt(), HAIKU)):
-        guarded = guard(plain, books.pipeline)
+        guarded = guard(plain, harness.pipeline)
         guarded.invoke(history, force(other))
     assert history == before
     to_openai, to_claude = (exchange.body["messages"] for exchange in sim.requests)
@@ -270,11 +276,11 @@ def test_a_history_from_one_provider_is_understood_by_the_other(house, claude, g
     assert to_openai[2]["content"] == "Let me look."
     assert to_claude[3]["content"] == "It is sunny."
     assert "reasoning" not in str(to_claude)
-    books.check()
+    harness.check()
 
 
-def test_instructions_in_the_middle_move_to_the_head_for_claude(house, gpt, sim):
-    guarded = guard(gpt(), house().pipeline)
+def test_instructions_in_the_middle_move_to_the_head_for_claude(make_harness, gpt, sim):
+    guarded = guard(gpt(), make_harness().pipeline)
     guarded.invoke([SystemMessage("A"), HumanMessage("hi"), SystemMessage("B"), HumanMessage("ho")], force(HAIKU))
     assert [message["role"] for message in sim.requests[0].body["messages"]] == ["user"]
     assert "B" in str(sim.requests[0].body["system"])

@@ -165,15 +165,15 @@ FAULTS = {
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # langchain-openai's own
 @pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
-def test_requests_rows_and_bill_agree(mode, kind, api, end, house, claude, gpt, sim):
-    books = house(retry={"max_attempts": 1}, timeout_s=0.5 if end == "timed out" else 20)
-    runnable = build(kind, api, claude, gpt, books.pipeline)
+def test_requests_rows_and_bill_agree(mode, kind, api, end, make_harness, claude, gpt, sim):
+    harness = make_harness(retry={"max_attempts": 1}, timeout_s=0.5 if end == "timed out" else 20)
+    runnable = build(kind, api, claude, gpt, harness.pipeline)
     if end in FAULTS:
         sim.script(FAULTS[end])
     failed = None
     try:
         answer = call(mode, runnable, question(kind), end, sim)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the books must agree
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the figures must agree
         failed = error
     gc.collect()
     if mode in ("batch", "abatch") and failed is None:
@@ -183,6 +183,6 @@ def test_requests_rows_and_bill_agree(mode, kind, api, end, house, claude, gpt, 
     else:
         assert failed is not None, answer
     expected = 3 if mode in ("batch", "abatch") else 1
-    books.await_requests(expected)
+    harness.await_requests(expected)
     assert sim.request_count == expected
-    books.check(exact=end == "complete")
+    harness.check(exact=end == "complete")

@@ -46,11 +46,11 @@ def force(model, **more):
     return {"metadata": {"llm_cost": {"force_model": model, **more}}}
 
 
-def test_a_refused_call_sends_nothing_and_is_a_model_error_that_no_retry_can_help(house, claude, sim):
+def test_a_refused_call_sends_nothing_and_is_a_model_error_that_no_retry_can_help(make_harness, claude, sim):
     from langchain_core.exceptions import ModelError
 
-    books = house(limit="0.000001")
-    guarded = guard(claude(), books.pipeline)
+    harness = make_harness(limit="0.000001")
+    guarded = guard(claude(), harness.pipeline)
 
     async def drain():
         return [chunk async for chunk in guarded.astream("hi")]
@@ -72,31 +72,31 @@ def test_a_refused_call_sends_nothing_and_is_a_model_error_that_no_retry_can_hel
 
 
 @pytest.mark.parametrize("wrap", ["model", "binding", "chain"])
-def test_waiting_makes_no_money_so_a_refusal_is_not_retried(wrap, house, claude, sim):
-    books = house(limit="0.000001", retry={"max_attempts": 1})
+def test_a_budget_refusal_is_not_retried(wrap, make_harness, claude, sim):
+    harness = make_harness(limit="0.000001", retry={"max_attempts": 1})
     if wrap == "chain":
-        chain = instrument((RunnablePassthrough() | claude()).with_retry(), books.pipeline)
+        chain = instrument((RunnablePassthrough() | claude()).with_retry(), harness.pipeline)
     else:
-        guarded = guard(claude(), books.pipeline)
+        guarded = guard(claude(), harness.pipeline)
         chain = (guarded.bind_tools([weather]) if wrap == "binding" else guarded).with_retry()
     with pytest.raises(BudgetExceededError):
         chain.invoke("hi")
-    assert len(books.books.of(BudgetRefused)) == 1
-    books.pipeline.ledger.set_budget(Budget("global", "1"))
+    assert len(harness.observer.of(BudgetRefused)) == 1
+    harness.pipeline.ledger.set_budget(Budget("global", "1"))
     sim.script(Fault.status(500))
     assert chain.invoke("hi").text or wrap == "binding"  # what a retry can help is still retried
     assert sim.request_count == 2
 
 
-def test_what_stands_against_a_call_is_shown_in_its_run(house, claude):
+def test_a_refusal_of_a_call_is_shown_in_its_run(make_harness, claude):
     class Errors(BaseCallbackHandler):
         seen = ()
 
         def on_llm_error(self, error, **kwargs):
             Errors.seen += (type(error).__name__,)
 
-    books = house(tiers=[{"name": "one", "models": [f"anthropic/{HAIKU}"]}])
-    guarded = guard(claude(), books.pipeline)
+    harness = make_harness(tiers=[{"name": "one", "models": [f"anthropic/{HAIKU}"]}])
+    guarded = guard(claude(), harness.pipeline)
     with pytest.raises(PriceNotFoundError):
         guarded.invoke("hi", {"callbacks": [Errors()], **force("claude-nobody-knows")})
     with pytest.raises(NoEligibleModelError):
@@ -104,56 +104,56 @@ def test_what_stands_against_a_call_is_shown_in_its_run(house, claude):
     assert Errors.seen == ("PriceNotFoundError", "NoEligibleModelError")
 
 
-def test_scopes_come_from_the_run_and_from_the_block(house, claude):
-    books = house(
+def test_scopes_come_from_the_run_and_from_the_block(make_harness, claude):
+    harness = make_harness(
         budgets=[{"scope": scope, "limit": "1"} for scope in ("global", "user:42", "team:blue", "tag:search")]
     )
-    guarded = guard(claude(), books.pipeline)
+    guarded = guard(claude(), harness.pipeline)
     with cost_context(team="blue"):
         guarded.invoke("hi", {"metadata": {"llm_cost": {"user": "42", "tags": ["search"]}}})
         list((guarded | (lambda message: message)).stream("hi", {"metadata": {"llm_cost": {"user": "42"}}}))
     guarded.with_config(metadata={"llm_cost": {"tags": ["search"]}}).invoke("hi")
-    spent = {scope: books.pipeline.ledger.balance(scope).settled for scope in ("user:42", "team:blue", "tag:search")}
-    costs = [record.cost_usd for record in books.pipeline.records()]
+    spent = {scope: harness.pipeline.ledger.balance(scope).settled for scope in ("user:42", "team:blue", "tag:search")}
+    costs = [record.cost_usd for record in harness.pipeline.records()]
     assert spent == {"user:42": sum(costs[:2]), "team:blue": sum(costs[:2]), "tag:search": costs[0] + costs[2]}
 
 
-def test_an_answer_out_of_langchains_cache_costs_nothing_and_the_key_holds_the_route(house, claude, sim):
-    books = house()
-    guarded = guard(claude(cache=InMemoryCache()), books.pipeline)
+def test_an_answer_out_of_langchains_cache_costs_nothing_and_the_key_holds_the_route(make_harness, claude, sim):
+    harness = make_harness()
+    guarded = guard(claude(cache=InMemoryCache()), harness.pipeline)
     for _ in range(2):
         guarded.invoke("hi", force(HAIKU))
         guarded.invoke("hi", force(SONNET))
     assert [exchange.body["model"] for exchange in sim.requests] == [HAIKU, SONNET]
-    books.check()
+    harness.check()
 
 
-def test_an_answer_that_does_not_parse_is_booked_at_what_it_cost(house, gpt, sim):
-    books = house()
+def test_an_answer_that_does_not_parse_is_booked_at_what_it_cost(make_harness, gpt, sim):
+    harness = make_harness()
     sim.responder = lambda request: Answer(text='{"name": "Rome"}')  # no country
     for stream in (False, True):
-        chain = guard(gpt(), books.pipeline, pinned=True).with_structured_output(City)
+        chain = guard(gpt(), harness.pipeline, pinned=True).with_structured_output(City)
         with pytest.raises(ValueError, match="country"):
             list(chain.stream("Where?")) if stream else chain.invoke("Where?")
-        chain = guard(gpt(), books.pipeline).with_structured_output(City)
+        chain = guard(gpt(), harness.pipeline).with_structured_output(City)
         with pytest.raises(ValueError, match="parsed"):
             chain.invoke("Where?", force(HAIKU))
-    assert [record.status for record in books.pipeline.records() if record.provider == "anthropic"] == ["exact"] * 2
-    books.check(exact=False)
+    assert [record.status for record in harness.pipeline.records() if record.provider == "anthropic"] == ["exact"] * 2
+    harness.check(exact=False)
 
 
-def test_other_transports_are_metered_or_refused_as_configured(house, sim):
+def test_other_transports_are_metered_or_refused_as_configured(make_harness, sim):
     from langchain_openai import AzureChatOpenAI
 
     azure = AzureChatOpenAI(
         api_key="k", azure_endpoint=sim.url, api_version="2025-01-01", azure_deployment="d", model=MINI
     )  # fmt: skip
     with pytest.raises(UnsupportedRequestError, match="a ChatOpenAI with base_url"):
-        guard(azure, house(on_ungoverned="deny").pipeline)
-    books = house(on_ungoverned="allow", limit="0.000001")
-    metered = guard(azure, books.pipeline)
+        guard(azure, make_harness(on_ungoverned="deny").pipeline)
+    harness = make_harness(on_ungoverned="allow", limit="0.000001")
+    metered = guard(azure, harness.pipeline)
     assert type(metered) is AzureChatOpenAI
-    assert "AzureChatOpenAI" in books.books.of(Ungoverned)[0].what
+    assert "AzureChatOpenAI" in harness.observer.of(Ungoverned)[0].what
     with pytest.raises(BudgetExceededError):
         metered.invoke("hi")
     assert sim.request_count == 0
@@ -172,23 +172,25 @@ class ToTheSimulator(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-def test_an_answer_from_azure_is_booked_at_the_list_price(house, sim):
+def test_an_answer_from_azure_is_booked_at_the_list_price(make_harness, sim):
     from langchain_openai import AzureChatOpenAI
 
-    books = house()
+    harness = make_harness()
     with httpx.Client(transport=ToTheSimulator(sim.openai_url)) as client:
         azure = AzureChatOpenAI(
             api_key="k", azure_endpoint="http://azure", api_version="2025-01-01", azure_deployment="d", model=MINI,
             http_client=client, stream_usage=True,
         )  # fmt: skip
-        metered = guard(azure, books.pipeline)
+        metered = guard(azure, harness.pipeline)
         assert metered.invoke("hi").content
         assert list(metered.stream("hi"))
-    assert [(record.provider, record.model) for record in books.pipeline.records()] == [("openai", MINI)] * 2
-    books.check()
+    assert [(record.provider, record.model) for record in harness.pipeline.records()] == [("openai", MINI)] * 2
+    harness.check()
 
 
-def test_a_fake_model_is_metered_only(house):
-    books = house()
-    assert guard(FakeListChatModel(responses=["a"]), books.pipeline).invoke("hi").content == "a"
-    assert len(books.books.of(Ungoverned)) == 2  # when it was guarded, and when it was called without a known price
+def test_a_fake_model_is_metered_only(make_harness):
+    harness = make_harness()
+    assert guard(FakeListChatModel(responses=["a"]), harness.pipeline).invoke("hi").content == "a"
+    assert (
+        len(harness.observer.of(Ungoverned)) == 2
+    )  # when it was guarded, and when it was called without a known price

@@ -59,12 +59,12 @@ SETTINGS = {"output": {"on_insufficient": ["raise"], "default_max_tokens": 400},
 
 
 @pytest.fixture
-def probe(house, claude, sim):
+def probe(make_harness, claude, sim):
     """The bound and the true cost of one call, in nano-dollars."""
     sim.responder = fill
-    books = house(**SETTINGS)
-    guard(claude(), books.pipeline, pinned=True).invoke(PROMPT)
-    bound, cost = books.books.of(Reserved)[0].amount_nanousd, sim.bill.total_nanousd
+    harness = make_harness(**SETTINGS)
+    guard(claude(), harness.pipeline, pinned=True).invoke(PROMPT)
+    bound, cost = harness.observer.of(Reserved)[0].amount_nanousd, sim.bill.total_nanousd
     sim.reset()
     return bound, cost
 
@@ -93,26 +93,26 @@ class Decided:
 
 
 @WAYS
-def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, house, claude, sim):
+def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, make_harness, claude, sim):
     bound, _ = probe
     decided = Decided()
     sim.responder = decided.before(fill)
-    books = house(limit=NanoUSD(5 * bound).usd, observers=[decided], **SETTINGS)
-    answers = way(guard(claude(), books.pipeline, pinned=True))
+    harness = make_harness(limit=NanoUSD(5 * bound).usd, observers=[decided], **SETTINGS)
+    answers = way(guard(claude(), harness.pipeline, pinned=True))
     refused = [answer for answer in answers if isinstance(answer, BudgetExceededError)]
     assert (sim.request_count, len(answers) - len(refused)) == (5, 5)
-    books.check()
+    harness.check()
 
 
 @WAYS
-def test_with_room_for_five_answers_the_bill_stays_within(way, probe, house, claude, sim):
+def test_with_room_for_five_answers_the_bill_stays_within(way, probe, make_harness, claude, sim):
     _, cost = probe
     sim.latency_s = 0.15  # so that they are under way at once
     limit = NanoUSD(5 * cost)
-    books = house(limit=limit.usd, **SETTINGS)
-    model = guard(claude(), books.pipeline, pinned=True)
+    harness = make_harness(limit=limit.usd, **SETTINGS)
+    model = guard(claude(), harness.pipeline, pinned=True)
     while not any(isinstance(answer, BudgetExceededError) for answer in way(model)):
         assert sim.bill.total_nanousd <= limit
     assert 1 <= sim.request_count <= 5
     assert sim.bill.total_nanousd <= limit
-    books.check()
+    harness.check()

@@ -26,12 +26,12 @@ def force(model, **more):
     return {"metadata": {"llm_cost": {"force_model": model, **more}}}
 
 
-def test_a_cap_that_a_profile_filled_in_is_not_the_callers(house, claude, gpt, sim):
-    books = house()
-    guard(claude(), books.pipeline, pinned=True).invoke("hi")
-    guard(claude(max_tokens=500), books.pipeline, pinned=True).invoke("hi")
-    guard(gpt(), books.pipeline, pinned=True).invoke("hi", max_tokens=300)
-    reserved = books.books.of(Reserved)
+def test_a_cap_that_a_profile_filled_in_is_not_the_callers(make_harness, claude, gpt, sim):
+    harness = make_harness()
+    guard(claude(), harness.pipeline, pinned=True).invoke("hi")
+    guard(claude(max_tokens=500), harness.pipeline, pinned=True).invoke("hi")
+    guard(gpt(), harness.pipeline, pinned=True).invoke("hi", max_tokens=300)
+    reserved = harness.observer.of(Reserved)
     assert [event.max_tokens_injected for event in reserved] == [True, False, False]
     sent = [exchange.body.get("max_tokens") or exchange.body.get("max_completion_tokens") for exchange in sim.requests]
     assert sent == [event.max_tokens for event in reserved]
@@ -39,12 +39,12 @@ def test_a_cap_that_a_profile_filled_in_is_not_the_callers(house, claude, gpt, s
     assert sent[1:] == [500, 300]
 
 
-def test_thinking_comes_on_top_of_the_usual_cap_and_shrinks_with_it(house, claude, sim):
+def test_thinking_comes_on_top_of_the_usual_cap_and_shrinks_with_it(make_harness, claude, sim):
     thinker = claude(SONNET, thinking={"type": "enabled", "budget_tokens": 40_000})
     for limit in ("50", "0.2", "0.013"):
-        books = house(limit=limit)
-        guard(thinker, books.pipeline, pinned=True).invoke("hi")
-        books.pipeline.close()
+        harness = make_harness(limit=limit)
+        guard(thinker, harness.pipeline, pinned=True).invoke("hi")
+        harness.pipeline.close()
     sent = [(exchange.body["max_tokens"], exchange.body.get("thinking")) for exchange in sim.requests]
     assert sent[0][0] > 40_000
     assert sent[0][1]["budget_tokens"] == 40_000
@@ -53,10 +53,10 @@ def test_thinking_comes_on_top_of_the_usual_cap_and_shrinks_with_it(house, claud
     assert sent[2][1] is None
 
 
-def test_retries_are_ours_alone(house, claude, gpt, sim):
-    books = house(retry={"max_attempts": 3, "fallback": False})
+def test_only_the_pipeline_retries(make_harness, claude, gpt, sim):
+    harness = make_harness(retry={"max_attempts": 3, "fallback": False})
     for plain in (claude(max_retries=5), gpt(max_retries=5)):
-        guarded = guard(plain, books.pipeline, pinned=True)
+        guarded = guard(plain, harness.pipeline, pinned=True)
         sim.script(Fault.status(500), times=2)
         guarded.invoke("hi")
         sim.script(Fault.status(529 if plain._llm_type.startswith("anthropic") else 503))
@@ -65,42 +65,42 @@ def test_retries_are_ours_alone(house, claude, gpt, sim):
         with pytest.raises(Exception, match="400"):
             guarded.invoke("hi")
     assert sim.request_count == 2 * (3 + 2 + 1)
-    assert len(books.books.of(Retried)) == 2 * 3
-    books.check()
+    assert len(harness.observer.of(Retried)) == 2 * 3
+    harness.check()
 
 
-def test_a_failing_provider_is_left_for_the_other(house, claude, sim):
-    books = house(retry={"max_attempts": 2})
+def test_calls_fall_back_from_a_failing_provider_to_the_other(make_harness, claude, sim):
+    harness = make_harness(retry={"max_attempts": 2})
     sim.script(Fault.overloaded())
-    answer = guard(claude(), books.pipeline).invoke("hi")
+    answer = guard(claude(), harness.pipeline).invoke("hi")
     assert {exchange.provider for exchange in sim.requests} == {"anthropic", "openai"}
     assert answer.response_metadata["llm_cost"]["attempt"] == 2
-    books.check()
+    harness.check()
 
 
-def test_ten_event_loops_make_ten_requests(house, claude, gpt, sim):
-    books = house()
+def test_ten_event_loops_make_ten_requests(make_harness, claude, gpt, sim):
+    harness = make_harness()
     for plain in (claude(), gpt(), gpt(use_responses_api=True)):
         before = sim.request_count
-        guarded = guard(plain, books.pipeline, pinned=True)
+        guarded = guard(plain, harness.pipeline, pinned=True)
         for _ in range(10):
             asyncio.run(guarded.ainvoke("hi"))
         assert sim.request_count - before == 10
-    books.check()
+    harness.check()
 
 
-def test_a_model_without_a_timeout_of_its_own_gets_the_configured_one(house, claude, sim):
-    books = house(timeout_s=0.3, retry={"max_attempts": 1})
+def test_a_model_without_a_timeout_of_its_own_gets_the_configured_one(make_harness, claude, sim):
+    harness = make_harness(timeout_s=0.3, retry={"max_attempts": 1})
     sim.script(Fault.hang())
     with pytest.raises(Exception, match=r"(?i)timed out"):
-        guard(claude(), books.pipeline, pinned=True).invoke("hi")
-    books.check(exact=False)
+        guard(claude(), harness.pipeline, pinned=True).invoke("hi")
+    harness.check(exact=False)
 
 
 @pytest.mark.parametrize("home", ["claude", "gpt"])
-def test_a_shorter_timeout_of_the_user_stays_in_force(home, house, sim, request):
-    books = house(timeout_s=20, retry={"max_attempts": 1})
-    guarded = guard(request.getfixturevalue(home)(timeout=0.3), books.pipeline)
+def test_a_shorter_timeout_of_the_user_stays_in_force(home, make_harness, sim, request):
+    harness = make_harness(timeout_s=20, retry={"max_attempts": 1})
+    guarded = guard(request.getfixturevalue(home)(timeout=0.3), harness.pipeline)
     for target in (SONNET, GPT):
         sim.script(Fault.hang())
         with pytest.raises(Exception, match=r"(?i)timed out"):
@@ -108,43 +108,45 @@ def test_a_shorter_timeout_of_the_user_stays_in_force(home, house, sim, request)
     sim.script(Fault.hang())
     with pytest.raises(Exception, match=r"(?i)timed out"):
         guarded.invoke("hi", force(SONNET), timeout=0.2)
-    books.check(exact=False)
+    harness.check(exact=False)
 
 
-def test_openai_streams_tell_their_usage_though_langchain_would_not_ask(house, gpt, sim):
-    books = house()
+def test_openai_streams_report_their_usage_though_langchain_does_not_ask_for_it(make_harness, gpt, sim):
+    harness = make_harness()
     assert gpt().stream_usage is None
-    list(guard(gpt(), books.pipeline, pinned=True).stream("hi"))
-    books.check()
+    list(guard(gpt(), harness.pipeline, pinned=True).stream("hi"))
+    harness.check()
 
 
-def test_the_lifetime_of_cache_writes_survives_a_stream(house, claude, sim):
-    books = house(cache={"mode": "system", "ttl": "1h"})
+def test_the_lifetime_of_cache_writes_survives_a_stream(make_harness, claude, sim):
+    harness = make_harness(cache={"mode": "system", "ttl": "1h"})
     system = SystemMessage("You know everything about the old town of Prague. " * 800)
-    guarded = guard(claude(), books.pipeline, pinned=True)
+    guarded = guard(claude(), harness.pipeline, pinned=True)
     list(guarded.stream([system, HumanMessage("hi")]))
-    (settled,) = books.books.of(Settled)
+    (settled,) = harness.observer.of(Settled)
     assert settled.usage.cache_write_1h > 4_000
     assert type(system.content) is str
-    books.check()
+    harness.check()
 
 
-def test_marks_are_placed_on_copies_and_foreign_ones_never_leave(house, claude, gpt, sim):
-    books = house(cache={"mode": "system"})
+def test_marks_are_placed_on_copies_and_foreign_ones_never_leave(make_harness, claude, gpt, sim):
+    harness = make_harness(cache={"mode": "system"})
     text = "You know everything about the old town of Prague. " * 800
     marked = SystemMessage([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}])
     question = [marked, HumanMessage("hi")]
     before = copy.deepcopy(question)
-    guarded = guard(claude(), books.pipeline)
+    guarded = guard(claude(), harness.pipeline)
     guarded.bind_tools([weather]).invoke(question, force(SONNET), cache_control={"type": "ephemeral"})
     guarded.bind_tools([weather]).invoke(question, force(MINI), cache_control={"type": "ephemeral"})
-    guard(gpt(), books.pipeline).invoke([SystemMessage(text), HumanMessage("hi")], force(SONNET), prompt_cache_key="x")
-    guard(gpt(), books.pipeline).invoke([SystemMessage(text), HumanMessage("hi")], force(MINI), prompt_cache_key="x")
+    guard(gpt(), harness.pipeline).invoke(
+        [SystemMessage(text), HumanMessage("hi")], force(SONNET), prompt_cache_key="x"
+    )
+    guard(gpt(), harness.pipeline).invoke([SystemMessage(text), HumanMessage("hi")], force(MINI), prompt_cache_key="x")
     assert question == before
     sent = [exchange.body for exchange in sim.requests]
     assert ["cache_control" in str(body) for body in sent] == [True, False, True, False]
     assert [body.get("prompt_cache_key") for body in sent][2:] == [None, "x"]
-    books.check()
+    harness.check()
 
 
 def test_a_mark_on_the_tools_stands_on_the_tool_that_was_planned():

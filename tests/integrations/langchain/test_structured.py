@@ -37,9 +37,9 @@ HOMES = pytest.mark.parametrize("home", ["claude", "gpt"])
 
 @METHODS
 @HOMES
-async def test_a_failed_parse_goes_up_a_tier_and_both_answers_are_booked(home, method, house, sim, request):
-    sim.responder, books = weak, house()
-    model = guard(request.getfixturevalue(home)(), books.pipeline, escalate_on_parse_failure=True)
+async def test_a_failed_parse_escalates_one_tier_and_both_answers_are_booked(home, method, make_harness, sim, request):
+    sim.responder, harness = weak, make_harness()
+    model = guard(request.getfixturevalue(home)(), harness.pipeline, escalate_on_parse_failure=True)
     chain = model.with_structured_output(City, method=method)
     rome = City(name="Rome", country="Italy")
     assert chain.invoke("Where?") == rome
@@ -47,50 +47,52 @@ async def test_a_failed_parse_goes_up_a_tier_and_both_answers_are_booked(home, m
     assert list(chain.stream("Where?")) == [rome]
     raw = model.with_structured_output(City, method=method, include_raw=True).invoke("Where?")
     assert (raw["parsed"], raw["parsing_error"]) == (rome, None)
-    tiers = [decision.tier_name for decision in books.pipeline.decisions()]
+    tiers = [decision.tier_name for decision in harness.pipeline.decisions()]
     assert tiers == ["small"] * 4  # an escalation is a second attempt of the same call
-    models = [record.model for record in books.pipeline.records()]
+    models = [record.model for record in harness.pipeline.records()]
     assert [model in (HAIKU, MINI) for model in models] == [True, False] * 4
     assert sim.request_count == 8
-    books.check()
+    harness.check()
 
 
 @METHODS
-async def test_without_money_for_a_second_answer_the_first_failure_is_told(method, house, claude, sim):
+async def test_without_money_for_a_second_answer_the_first_failure_is_raised(method, make_harness, claude, sim):
     sim.responder = weak
-    books = house(limit="0.07", output={"on_insufficient": ["raise"]})
-    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(City, method=method)
+    harness = make_harness(limit="0.07", output={"on_insufficient": ["raise"]})
+    chain = guard(claude(), harness.pipeline, escalate_on_parse_failure=True).with_structured_output(
+        City, method=method
+    )
     with pytest.raises((OutputParserException, ValueError), match="country"):
         chain.invoke("Where?")
     assert sim.request_count == 1
-    books.check()
+    harness.check()
 
 
-async def test_the_strongest_tier_has_the_last_word(house, claude, sim):
-    sim.responder, books = lambda _: Answer(text="no JSON at all"), house()
-    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(
+async def test_the_answer_of_the_strongest_tier_is_final(make_harness, claude, sim):
+    sim.responder, harness = lambda _: Answer(text="no JSON at all"), make_harness()
+    chain = guard(claude(), harness.pipeline, escalate_on_parse_failure=True).with_structured_output(
         City, method="json_schema"
     )
     with pytest.raises(OutputParserException):
         await chain.ainvoke("Where?")
     assert sim.request_count == 2
-    books.check()
+    harness.check()
 
 
-async def test_an_error_without_an_answer_is_not_a_failed_parse(house, claude, sim):
+async def test_an_error_without_an_answer_is_not_a_failed_parse(make_harness, claude, sim):
     from llm_cost_middleware.simulator import Fault
 
-    books = house(retry={"max_attempts": 1})
+    harness = make_harness(retry={"max_attempts": 1})
     sim.script(Fault.status(400))
-    chain = guard(claude(), books.pipeline, escalate_on_parse_failure=True).with_structured_output(City)
+    chain = guard(claude(), harness.pipeline, escalate_on_parse_failure=True).with_structured_output(City)
     with pytest.raises(Exception, match="400"):
         chain.invoke("Where?")
     assert sim.request_count == 1
-    books.check()
+    harness.check()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_refusal_is_raised_after_an_answer_and_booked_at_what_that_cost(stream, house, sim):
+def test_a_refusal_is_raised_after_an_answer_and_booked_at_what_that_cost(stream, make_harness, sim):
     if not hasattr(exceptions, "ModelRefusalError"):
         pytest.skip("this LangChain has no ModelRefusalError")
 
@@ -108,8 +110,8 @@ def test_a_refusal_is_raised_after_an_answer_and_booked_at_what_that_cost(stream
                 yield chunk
             raise exceptions.ModelRefusalError(raw_message=sum(chunks[1:], start=chunks[0]))
 
-    model, books = Refusing(model=HAIKU, api_key="k", base_url=sim.anthropic_url), house()
-    config = {"callbacks": [CostCallbackHandler(books.pipeline)]}
+    model, harness = Refusing(model=HAIKU, api_key="k", base_url=sim.anthropic_url), make_harness()
+    config = {"callbacks": [CostCallbackHandler(harness.pipeline)]}
     with pytest.raises(exceptions.ModelRefusalError):
         list(model.stream("hi", config)) if stream else model.invoke("hi", config)
-    books.check()
+    harness.check()

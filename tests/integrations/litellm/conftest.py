@@ -13,7 +13,7 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import fill
 
 
-class Books:
+class RouterHarness:
     """A router and its pipeline beside the simulator's bill."""
 
     def __init__(self, sim, **config):
@@ -69,19 +69,19 @@ def keys(monkeypatch):
 
 
 @pytest.fixture
-def make_books(sim):
+def make_harness(sim):
     sim.responder = fill
-    return lambda **config: Books(sim, **config)
+    return lambda **config: RouterHarness(sim, **config)
 
 
 @pytest.fixture
-def books(make_books):
-    return make_books()
+def harness(make_harness):
+    return make_harness()
 
 
 @pytest.fixture
-def router(books):
-    return books.router()
+def router(harness):
+    return harness.router()
 
 
 # Warnings turned into errors change what LiteLLM does: it swallows them, half-way through.

@@ -40,38 +40,38 @@ every_door = pytest.mark.parametrize(
 )
 
 
-def cascade(make_books, accept):
-    return make_books(tiers=TIERS, routing={"policy": "cascade", "accept": accept})
+def cascade(make_harness, accept):
+    return make_harness(tiers=TIERS, routing={"policy": "cascade", "accept": accept})
 
 
 @every_door
 @pytest.mark.parametrize(("second", "asked"), [("paris.", 2), ("Lyon", 3)])
-def test_the_strong_model_is_asked_only_where_two_cheap_ones_disagree(door, second, asked, make_books):
-    books = cascade(make_books, "agreement")
+def test_the_strong_model_is_asked_only_where_two_cheap_ones_disagree(door, second, asked, make_harness):
+    harness = cascade(make_harness, "agreement")
     said = iter(["Paris", second, "Paris"])
-    books.sim.responder = lambda _: Answer(text=next(said))
-    door(books.router())
-    models = [request.body["model"] for request in books.sim.requests]
+    harness.sim.responder = lambda _: Answer(text=next(said))
+    door(harness.router())
+    models = [request.body["model"] for request in harness.sim.requests]
     assert set(models[:2]) == {HAIKU, MINI}
     assert models[2:] == [STRONG] * (asked - 2)
-    assert [record.model for record in books.pipeline.records()] == models
-    books.agree()
+    assert [record.model for record in harness.pipeline.records()] == models
+    harness.agree()
 
 
 @pytest.mark.parametrize("door", [completion, acompletion], ids=lambda door: door.__name__)
 @pytest.mark.parametrize("fits", [True, False])
-def test_an_answer_that_does_not_fit_its_schema_goes_up_a_tier(door, fits, make_books):
-    books = cascade(make_books, "schema")
+def test_an_answer_that_does_not_fit_its_schema_escalates_one_tier(door, fits, make_harness):
+    harness = cascade(make_harness, "schema")
     said = iter([json.dumps({"city": "Paris"} if fits else {"town": "Paris"}), json.dumps({"city": "Paris"})])
-    books.sim.responder = lambda _: Answer(text=next(said))
-    answer = door(books.router(), response_format=FORMAT)
-    assert books.sim.request_count == (1 if fits else 2)
-    assert (books.sim.requests[-1].body["model"] == STRONG) is not fits
+    harness.sim.responder = lambda _: Answer(text=next(said))
+    answer = door(harness.router(), response_format=FORMAT)
+    assert harness.sim.request_count == (1 if fits else 2)
+    assert (harness.sim.requests[-1].body["model"] == STRONG) is not fits
     assert json.loads(answer.choices[0].message.content) == {"city": "Paris"}
-    books.agree()
+    harness.agree()
 
 
-def test_a_group_that_was_named_is_asked_once(make_books):
-    books = cascade(make_books, "agreement")
-    books.router().completion(MINI, ASK, max_tokens=40)
-    assert books.sim.request_count == 1
+def test_a_group_that_was_named_is_asked_once(make_harness):
+    harness = cascade(make_harness, "agreement")
+    harness.router().completion(MINI, ASK, max_tokens=40)
+    assert harness.sim.request_count == 1

@@ -214,7 +214,7 @@ def test_tags_have_budgets_too(proxy):
         chat(proxy, client, extra_body={"metadata": {"tags": ["tight"]}})
 
 
-def test_a_client_cannot_speak_for_another(proxy):
+def test_a_client_cannot_claim_the_scopes_of_another(proxy):
     with proxy.gpt("poor") as client, pytest.raises(openai.RateLimitError, match="user:poor"):
         chat(proxy, client, extra_body={"metadata": {"llm_cost": {"user": "rich"}}})
 
@@ -226,7 +226,7 @@ def test_keys_users_and_teams_are_booked_by_the_proxys_identity(proxy):
     assert proxy.spent("team:blue") >= proxy.spent("user:carol")
 
 
-def test_headers_tell_the_cost_and_what_remains(proxy):
+def test_headers_report_the_cost_and_the_remaining_budget(proxy):
     with proxy.gpt("dora") as client:
         raw = client.chat.completions.with_raw_response.create(model="smart", messages=ASK, max_completion_tokens=40)
     assert float(raw.headers["x-llm-cost-usd"]) * 1e9 == pytest.approx(proxy.spent("user:dora"))
@@ -273,14 +273,14 @@ def test_a_client_that_goes_away_mid_stream_is_settled(name, model, proxy):
     assert after[0] - before[0] >= after[1] - before[1] > 0
 
 
-def test_the_usage_chunk_reaches_only_those_who_asked(proxy):
+def test_the_usage_chunk_reaches_only_callers_who_asked(proxy):
     with proxy.gpt() as client:
         assert all(chunk.usage is None for chunk in chat(proxy, client, model="gpt-5-mini", stream=True))
         asked = chat(proxy, client, model="gpt-5-mini", stream=True, stream_options={"include_usage": True})
         assert any(chunk.usage is not None for chunk in asked)
 
 
-def test_embeddings_pass_with_a_word(proxy):
+def test_embeddings_pass_with_a_warning(proxy):
     with proxy.gpt() as client, pytest.raises(openai.APIStatusError):
         client.embeddings.create(model="text-embedding-3-small", input="x")
     assert "aembedding" in proxy.log or "embedding" in proxy.log

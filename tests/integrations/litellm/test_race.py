@@ -32,32 +32,32 @@ def one_bound(model):
 
 
 @pytest.fixture
-def price(make_books):
+def price(make_harness):
     """What one call reserves, and what it costs."""
 
     def measure(model):
-        books = make_books()
+        harness = make_harness()
         watch, seen = one_bound(model)
-        pipeline = CostPipeline(books.pipeline.config, observers=[watch])
-        books.pipeline = pipeline
-        books.router().completion(model, ASK, **CAPS[model])
-        cost = books.sim.bill.total_nanousd
-        books.sim.reset()
+        pipeline = CostPipeline(harness.pipeline.config, observers=[watch])
+        harness.pipeline = pipeline
+        harness.router().completion(model, ASK, **CAPS[model])
+        cost = harness.sim.bill.total_nanousd
+        harness.sim.reset()
         return seen[0], cost
 
     return measure
 
 
-def limited(make_books, nanousd):
-    return make_books(budgets=[{"scope": "global", "limit": f"{nanousd}e-9"}], output={"on_insufficient": ["raise"]})
+def limited(make_harness, nanousd):
+    return make_harness(budgets=[{"scope": "global", "limit": f"{nanousd}e-9"}], output={"on_insufficient": ["raise"]})
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_fifty_threads_send_exactly_the_five_that_fit(model, make_books, price):
+def test_fifty_threads_send_exactly_the_five_that_fit(model, make_harness, price):
     bound, _ = price(model)
-    books = limited(make_books, 5 * bound)
-    books.sim.latency_s = 0.2
-    router = books.router()
+    harness = limited(make_harness, 5 * bound)
+    harness.sim.latency_s = 0.2
+    router = harness.router()
 
     def call(_):
         try:
@@ -67,16 +67,16 @@ def test_fifty_threads_send_exactly_the_five_that_fit(model, make_books, price):
 
     with ThreadPoolExecutor(50) as pool:
         answers = [answer for answer in pool.map(call, range(50)) if answer is not None]
-    assert len(answers) == books.sim.request_count == 5
-    books.agree()
+    assert len(answers) == harness.sim.request_count == 5
+    harness.agree()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_fifty_tasks_send_exactly_the_five_that_fit(stream, make_books, price):
+async def test_fifty_tasks_send_exactly_the_five_that_fit(stream, make_harness, price):
     bound, _ = await asyncio.to_thread(price, "gpt-5-mini")
-    books = limited(make_books, 5 * bound)
-    books.sim.latency_s = 0.2
-    router = books.router()
+    harness = limited(make_harness, 5 * bound)
+    harness.sim.latency_s = 0.2
+    router = harness.router()
 
     async def call():
         answer = await router.acompletion("gpt-5-mini", ASK, **CAPS["gpt-5-mini"], stream=stream)
@@ -86,18 +86,18 @@ async def test_fifty_tasks_send_exactly_the_five_that_fit(stream, make_books, pr
 
     outcomes = await asyncio.gather(*(call() for _ in range(50)), return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetExceededError)]
-    assert (len(refused), books.sim.request_count) == (45, 5)
-    books.agree()
+    assert (len(refused), harness.sim.request_count) == (45, 5)
+    harness.agree()
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_calls_until_refused_never_bill_more_than_the_budget(model, make_books, price):
+def test_calls_until_refused_never_bill_more_than_the_budget(model, make_harness, price):
     _, cost = price(model)
-    books = limited(make_books, 5 * cost)
-    router = books.router()
+    harness = limited(make_harness, 5 * cost)
+    router = harness.router()
     with pytest.raises(BudgetExceededError):
         for _ in range(50):
             router.completion(model, ASK, **CAPS[model])
-    assert 0 < books.sim.request_count <= 5
-    assert books.sim.bill.total_nanousd <= 5 * cost
-    books.agree()
+    assert 0 < harness.sim.request_count <= 5
+    assert harness.sim.bill.total_nanousd <= 5 * cost
+    harness.agree()

@@ -98,12 +98,12 @@ async def collected():
 
 @every_door
 @every_model
-async def test_answers_and_streams_are_booked_at_their_price(door, model, books, router):
+async def test_answers_and_streams_are_booked_at_their_price(door, model, harness, router):
     answer = await opened(door, router, model)
     stream = await opened(door, router, model, stream=True)
     assert events(await exhaust(stream)) > 1
-    books.agree()
-    assert len(books.statuses) == 2
+    harness.agree()
+    assert len(harness.statuses) == 2
     assert (answer["usage"] if isinstance(answer, dict) else answer.usage) is not None
 
 
@@ -116,45 +116,45 @@ async def test_answers_and_streams_are_booked_at_their_price(door, model, books,
         [False, True],
     ),
 )
-async def test_a_passing_fault_is_retried_once_and_only_here(door, model, stream, fault, books, router):
-    books.sim.script(fault)
+async def test_a_passing_fault_is_retried_once_and_only_here(door, model, stream, fault, harness, router):
+    harness.sim.script(fault)
     answer = await opened(door, router, model, stream=stream)
     if stream:
         await exhaust(answer)
-    assert books.sim.request_count == 2
-    books.agree()
+    assert harness.sim.request_count == 2
+    harness.agree()
 
 
 @pytest.mark.parametrize(
     ("door", "fault", "model"),
     thinned([*SYNC, *ASYNC], [Fault.status(400), Fault.status(401), Fault.insufficient_quota()], [CLAUDE, GPT]),
 )
-async def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, model, fault, books, router):
-    books.sim.script(fault, times=6)
+async def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, model, fault, harness, router):
+    harness.sim.script(fault, times=6)
     with pytest.raises(Exception, match=r"."):  # noqa: B017, PT011, RUF100 - LiteLLM's classes differ by endpoint
         await opened(door, router, model)
-    assert books.sim.request_count == 1
-    assert books.settled == 0
+    assert harness.sim.request_count == 1
+    assert harness.settled == 0
 
 
 @pytest.mark.parametrize(("door", "model"), thinned([*SYNC, *ASYNC], [CLAUDE, GPT]))
-async def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, model, make_books):
-    books = make_books(retry={"max_attempts": 1})
-    books.sim.script(Fault.hang(billed=True))
+async def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, model, make_harness):
+    harness = make_harness(retry={"max_attempts": 1})
+    harness.sim.script(Fault.hang(billed=True))
     with pytest.raises(Exception, match=r"(?i)time"):
-        await opened(door, books.router(), model, timeout=0.4)
-    await books.reached()
-    assert books.statuses == ["unconfirmed"]
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+        await opened(door, harness.router(), model, timeout=0.4)
+    await harness.reached()
+    assert harness.statuses == ["unconfirmed"]
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0
 
 
 LEAVING = ["break", "close", "drop", "raise", "never"]
 
 
 @pytest.mark.parametrize(("door", "leave", "model"), thinned([*SYNC, *ASYNC], LEAVING, [CLAUDE, GPT]))
-async def test_a_stream_left_early_is_settled_however_it_is_left(door, model, leave, books, router):
+async def test_a_stream_left_early_is_settled_however_it_is_left(door, model, leave, harness, router):
     async def consume():
-        books.sim.script(Fault.slow(per_chunk_s=0.02))
+        harness.sim.script(Fault.slow(per_chunk_s=0.02))
         stream = await opened(door, router, model, stream=True)
         if leave == "never":
             return
@@ -171,7 +171,7 @@ async def test_a_stream_left_early_is_settled_however_it_is_left(door, model, le
 
     await asyncio.create_task(consume())
     await collected()
-    books.cover()
+    harness.cover()
 
 
 async def _next(stream):
@@ -185,90 +185,90 @@ async def _fail_inside(stream):
 
 @pytest.mark.parametrize("door", ASYNC, ids=lambda door: door.__name__)
 @every_model
-async def test_a_consumer_that_is_cancelled_settles(door, model, books, router):
-    books.sim.script(Fault.stall(after=5))
+async def test_a_consumer_that_is_cancelled_settles(door, model, harness, router):
+    harness.sim.script(Fault.stall(after=5))
     stream = await opened(door, router, model, stream=True)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(exhaust(stream), 0.3)
     del stream
     await collected()
-    books.cover()
+    harness.cover()
 
 
 @pytest.mark.parametrize("door", ASYNC, ids=lambda door: door.__name__)
 @pytest.mark.parametrize(("model", "stream"), [(CLAUDE, False), (GPT, False), (CLAUDE, True), (GPT, True)])
-async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(door, model, stream, books, router):
-    books.sim.script(Fault.hang(billed=True))
+async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(door, model, stream, harness, router):
+    harness.sim.script(Fault.hang(billed=True))
     if door is anthropic_messages and stream:
         require_proxy()
     asking = asyncio.ensure_future(door(router, model, stream=stream))
-    await books.reached()
+    await harness.reached()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert books.statuses == ["unconfirmed"]
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+    assert harness.statuses == ["unconfirmed"]
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0
 
 
 @pytest.mark.parametrize(("door", "model", "clean"), thinned([*SYNC, *ASYNC], [CLAUDE, GPT], [True, False]))
-async def test_a_cut_stream_is_never_called_exact(door, model, clean, books, router):
-    books.sim.script(Fault.cut(after=6, clean=clean))
+async def test_a_cut_stream_is_never_called_exact(door, model, clean, harness, router):
+    harness.sim.script(Fault.cut(after=6, clean=clean))
     stream = await opened(door, router, model, stream=True)
     try:
         await exhaust(stream)
     except Exception as error:  # noqa: BLE001 - whether LiteLLM raises depends on the endpoint; what is booked does not
         assert not isinstance(error, BudgetExceededError)  # noqa: PT017 - either end is right
-    books.cover()
+    harness.cover()
 
 
 @every_door
 @every_model
-async def test_an_answer_without_usage_is_never_free(door, model, books, router):
-    books.sim.script(Fault.no_usage())
+async def test_an_answer_without_usage_is_never_free(door, model, harness, router):
+    harness.sim.script(Fault.no_usage())
     try:
         await opened(door, router, model)
     except Exception as error:  # noqa: BLE001 - LiteLLM cannot read some of them; the provider billed it all the same
         assert not isinstance(error, BudgetExceededError)  # noqa: PT017 - either end is right
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0
 
 
-async def test_a_synchronous_call_works_inside_a_running_loop(books, router):
+async def test_a_synchronous_call_works_inside_a_running_loop(harness, router):
     with cost_context(user="7"):
         completion(router, "smart")
         list(completion(router, "smart", stream=True))
-    books.agree()
-    assert books.pipeline.ledger.balance("user:7").settled_nanousd == books.sim.bill.total_nanousd
+    harness.agree()
+    assert harness.pipeline.ledger.balance("user:7").settled_nanousd == harness.sim.bill.total_nanousd
 
 
-def test_what_does_not_fit_is_refused_before_it_is_sent(make_books):
-    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
-    router = books.router(cooldown_time=0.001)
+def test_what_does_not_fit_is_refused_before_it_is_sent(make_harness):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.000001"}])
+    router = harness.router(cooldown_time=0.001)
     for door in SYNC:
         with pytest.raises(BudgetExceededError):
             door(router, "smart")
     for door in ASYNC:
         with pytest.raises(BudgetExceededError):
             asyncio.run(door(router, "smart"))
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
 @every_door
-async def test_a_call_names_its_scopes_and_nothing_of_it_reaches_the_provider(door, books, router):
+async def test_a_call_names_its_scopes_and_nothing_of_it_reaches_the_provider(door, harness, router):
     said = {"llm_cost": {"user": "42", "site": "faq"}, "trace": "t-1"}
     await opened(door, router, GPT, metadata=said)
     assert said == {"llm_cost": {"user": "42", "site": "faq"}, "trace": "t-1"}
-    assert books.pipeline.ledger.balance("user:42").settled_nanousd == books.sim.bill.total_nanousd
-    assert "llm_cost" not in repr(books.sim.requests[0].body)
-    assert "llm_cost" not in repr(books.sim.requests[0].headers)
+    assert harness.pipeline.ledger.balance("user:42").settled_nanousd == harness.sim.bill.total_nanousd
+    assert "llm_cost" not in repr(harness.sim.requests[0].body)
+    assert "llm_cost" not in repr(harness.sim.requests[0].headers)
 
 
-def test_a_misspelt_key_is_an_error_before_the_call(books, router):
+def test_a_misspelt_key_is_an_error_before_the_call(harness, router):
     with pytest.raises(UnknownKeyError, match="force_model"):
         completion(router, "smart", metadata={"llm_cost": {"force_modell": "x"}})
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
-def test_nothing_of_the_callers_is_changed(books, router):
+def test_nothing_of_the_callers_is_changed(harness, router):
     asked = [
         {"role": "system", "content": "A long manual. " * 1500},
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
@@ -279,40 +279,40 @@ def test_nothing_of_the_callers_is_changed(books, router):
     for _ in range(2):
         router.completion(CLAUDE, asked, max_tokens=9, tools=tools, metadata=metadata)
     assert repr((asked, tools, metadata)) == kept
-    assert "cache_control" in repr(books.sim.requests[-1].body)
-    books.agree()
+    assert "cache_control" in repr(harness.sim.requests[-1].body)
+    harness.agree()
 
 
-def test_marks_for_claude_never_reach_openai(books, router):
+def test_marks_for_claude_never_reach_openai(harness, router):
     marked = [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}]
     router.completion(GPT, marked, max_tokens=9)
-    assert "cache_control" not in repr(books.sim.requests[-1].body)
+    assert "cache_control" not in repr(harness.sim.requests[-1].body)
     router.completion(CLAUDE, marked, max_tokens=9)
-    assert "cache_control" in repr(books.sim.requests[-1].body)
+    assert "cache_control" in repr(harness.sim.requests[-1].body)
 
 
-def test_messages_may_be_litellms_own_objects(books, router):
+def test_messages_may_be_litellms_own_objects(harness, router):
     answer = completion(router, CLAUDE)
     router.completion(CLAUDE, [*ASK, answer.choices[0].message, *ASK], max_tokens=9)
-    assert len(books.sim.requests[-1].body["messages"]) == 3
-    books.agree()
+    assert len(harness.sim.requests[-1].body["messages"]) == 3
+    harness.agree()
 
 
-def test_the_usage_chunk_reaches_only_those_who_asked(books, router):
+def test_the_usage_chunk_reaches_only_callers_who_asked(harness, router):
     assert all(getattr(chunk, "usage", None) is None for chunk in completion(router, GPT, stream=True))
     chunks = list(completion(router, GPT, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].usage.completion_tokens == 40
     import litellm
 
     assert isinstance(completion(router, GPT, stream=True), litellm.CustomStreamWrapper)
-    assert books.settled > 0
+    assert harness.settled > 0
 
 
-def test_chat_completions_create_leaks_nothing_from_one_call_to_the_next(books, router):
+def test_chat_completions_create_leaks_nothing_from_one_call_to_the_next(harness, router):
     router.chat.completions.create(messages=ASK, model=GPT, max_tokens=9, user="alice", temperature=1)
     router.chat.completions.create(messages=ASK, model=GPT, max_tokens=9)
-    first, second = (request.body for request in books.sim.requests)
+    first, second = (request.body for request in harness.sim.requests)
     assert first["user"] == "alice"
     assert "user" not in second
     assert "temperature" not in second
-    books.agree()
+    harness.agree()

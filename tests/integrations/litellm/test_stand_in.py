@@ -35,11 +35,11 @@ def public_methods(router):
 
 
 @pytest.fixture
-def plain(books):
+def plain(harness):
     import litellm
 
     fallbacks = [{"mini": ["haiku"]}, {"haiku": ["mini"]}]
-    deployments = [books.deployment("mini", MINI), books.deployment("haiku", HAIKU)]
+    deployments = [harness.deployment("mini", MINI), harness.deployment("haiku", HAIKU)]
     router = litellm.Router(model_list=deployments, num_retries=2, fallbacks=fallbacks, retry_after=0)
     yield router
     (router.retire if is_facade() else router.discard)()
@@ -61,25 +61,25 @@ def test_every_public_method_of_the_router_is_governed_reported_or_known_to_cost
             "abatch_completion", "abatch_completion_fastest_response"} <= governed  # fmt: skip
 
 
-def test_a_method_that_can_spend_is_refused_where_the_configuration_says_so(make_books, plain):
+def test_a_method_that_can_spend_is_refused_where_configured(make_harness, plain):
     from llm_cost_middleware.integrations.litellm.surface import UNGOVERNED
 
-    books = make_books(on_ungoverned="deny")
-    router = books.router(plain)
+    harness = make_harness(on_ungoverned="deny")
+    router = harness.router(plain)
     asked = sorted(UNGOVERNED.keys() & public_methods(plain))
     assert len(asked) > 20
     for name in asked:
         with pytest.raises(UnsupportedRequestError, match=rf"Router\.{name}\b"):
             answer = getattr(router, name)(model="mini")
             asyncio.run(answer)
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
-def test_a_method_that_nobody_knows_is_reported_as_one_that_can_spend(make_books):
+def test_an_unknown_method_is_reported_as_one_that_can_spend(make_harness):
     import litellm
 
-    books = make_books(on_ungoverned="deny")
-    router = books.router([books.deployment("mini", MINI)])
+    harness = make_harness(on_ungoverned="deny")
+    router = harness.router([harness.deployment("mini", MINI)])
     with (
         mock.patch.object(litellm.Router, "adream_generation", create=True, new=lambda self: self),
         pytest.raises(UnsupportedRequestError, match=r"adream_generation.*does not know"),
@@ -90,8 +90,8 @@ def test_a_method_that_nobody_knows_is_reported_as_one_that_can_spend(make_books
 # --- attributes -------------------------------------------------------------------------------------------------------
 
 
-def test_attributes_are_those_of_the_router_that_is_held(books, plain):
-    router = books.router(plain)
+def test_attributes_are_those_of_the_router_that_is_held(harness, plain):
+    router = harness.router(plain)
     assert router.num_retries == plain.num_retries == 2
     router.num_retries = 1
     router.mine = "x"
@@ -100,20 +100,20 @@ def test_attributes_are_those_of_the_router_that_is_held(books, plain):
     assert not hasattr(plain, "mine")
     assert not hasattr(router, "mine")
     assert {"completion", "pipeline", "get_model_list", "aembedding"} <= set(dir(router))
-    assert (router.pipeline, router.routed) == (books.pipeline, "smart")
+    assert (router.pipeline, router.routed) == (harness.pipeline, "smart")
 
 
 @pytest.mark.parametrize("name", ["completion", "chat", "aresponses", "aembedding"])
-def test_what_a_test_replaces_is_there_again_afterwards(name, books):
-    router = books.router([books.deployment("mini", MINI)])
+def test_what_a_test_replaces_is_restored_afterwards(name, harness):
+    router = harness.router([harness.deployment("mini", MINI)])
     with mock.patch.object(router, name, new="replaced"):
         assert getattr(router, name) == "replaced"
     assert getattr(router, name) != "replaced"
     assert router.chat.completions.create(messages=ASK, model="mini", max_tokens=9).usage.completion_tokens == 9
-    books.agree()
+    harness.agree()
 
 
-def test_it_is_taken_for_a_router_and_is_no_subclass(books, router):
+def test_it_is_taken_for_a_router_and_is_no_subclass(harness, router):
     import litellm
 
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
@@ -127,8 +127,8 @@ def test_it_is_taken_for_a_router_and_is_no_subclass(books, router):
         pickle.dumps(router)
 
 
-def test_a_copy_is_governed_and_outlives_what_it_was_copied_from(books):
-    router = books.router([books.deployment("mini", MINI)])
+def test_a_copy_is_governed_and_outlives_what_it_was_copied_from(harness):
+    router = harness.router([harness.deployment("mini", MINI)])
     assert router.chat is router.chat
     twin = copy.copy(router)
     assert twin is not router
@@ -138,33 +138,33 @@ def test_a_copy_is_governed_and_outlives_what_it_was_copied_from(books):
     gc.collect()
     twin.completion("mini", ASK, max_tokens=9)
     twin.chat.completions.create(messages=ASK, model="smart", max_tokens=9)
-    books.agree()
-    assert len(books.statuses) == 2
+    harness.agree()
+    assert len(harness.statuses) == 2
 
 
-def test_a_router_around_one_of_our_own_books_each_call_once(books):
-    inner = books.router([books.deployment("mini", MINI)])
-    outer = books.router(inner)
+def test_a_router_around_one_of_our_own_books_each_call_once(harness):
+    inner = harness.router([harness.deployment("mini", MINI)])
+    outer = harness.router(inner)
     outer.completion("mini", ASK, max_tokens=9)
     inner.completion("mini", ASK, max_tokens=9)
-    books.agree()
-    assert len(books.statuses) == 2
+    harness.agree()
+    assert len(harness.statuses) == 2
 
 
 @pytest.mark.parametrize("leave", ["retire", "discard"])
-def test_a_router_that_is_retired_leaves_the_global_lists_and_keeps_serving(leave, books):
+def test_a_router_that_is_retired_leaves_the_global_lists_and_keeps_serving(leave, harness):
     import litellm
 
     gc.collect()
     before = {name: list(getattr(litellm, name)) for name in LISTS}
-    router = books.router([books.deployment("mini", MINI)])
+    router = harness.router([harness.deployment("mini", MINI)])
     getattr(router, leave)()
     assert {name: list(getattr(litellm, name)) for name in LISTS} == before
     router.completion("mini", ASK, max_tokens=9)
-    books.agree()
+    harness.agree()
 
 
-def test_positional_arguments_are_those_of_a_router(books):
+def test_positional_arguments_are_those_of_a_router(harness):
     import litellm
 
     names = list(inspect.signature(litellm.Router).parameters)
@@ -172,34 +172,34 @@ def test_positional_arguments_are_those_of_a_router(books):
     assert names[:3] == ["model_list", "assistants_config", "search_tools"]
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
 
-    router = CostAwareRouter([books.deployment("mini", MINI)], None, tools, pipeline=books.pipeline)
+    router = CostAwareRouter([harness.deployment("mini", MINI)], None, tools, pipeline=harness.pipeline)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert [tool["search_tool_name"] for tool in router.search_tools] == ["s"]
     with pytest.raises(TypeError, match="search_tools"):
-        CostAwareRouter([], None, tools, search_tools=tools, pipeline=books.pipeline)
+        CostAwareRouter([], None, tools, search_tools=tools, pipeline=harness.pipeline)
 
 
-def test_what_was_deprecated_is_used_only_where_nothing_else_is_there(books):
+def test_what_was_deprecated_is_used_only_where_nothing_else_is_there(harness):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=DeprecationWarning, module=r"llm_cost_middleware.*")
         warnings.filterwarnings("error", message=r"Router\.\w+ is deprecated", category=DeprecationWarning)
-        router = books.router(cooldown_time=0.01)
+        router = harness.router(cooldown_time=0.01)
         router.completion("smart", ASK, max_tokens=9)
         list(router.completion("smart", ASK, max_tokens=9, stream=True))
         router.chat.completions.create(messages=ASK, model="smart", max_tokens=9)
         asyncio.run(router.aresponses(model="smart", input="Count.", max_output_tokens=9))
         copy.copy(router).completion("smart", ASK, max_tokens=9)
         router.discard()
-    books.agree()
+    harness.agree()
 
 
 # --- nothing slips past -----------------------------------------------------------------------------------------------
 
 
-def test_a_given_routers_own_retries_and_fallbacks_send_nothing(make_books, plain):
-    books = make_books(retry={"max_attempts": 1})
-    router = books.router(plain)
+def test_a_given_routers_own_retries_and_fallbacks_send_nothing(make_harness, plain):
+    harness = make_harness(retry={"max_attempts": 1})
+    router = harness.router(plain)
     doors = {
         "completion": lambda: router.completion("mini", ASK, max_tokens=9),
         "stream": lambda: list(router.completion("mini", ASK, max_tokens=9, stream=True)),
@@ -211,22 +211,22 @@ def test_a_given_routers_own_retries_and_fallbacks_send_nothing(make_books, plai
     }
     sent = {}
     for name, door in doors.items():
-        books.sim.reset()
-        books.sim.script(Fault.status(400), times=9)
+        harness.sim.reset()
+        harness.sim.script(Fault.status(400), times=9)
         with pytest.raises(Exception, match=r"."):
             door()
-        sent[name] = books.sim.request_count
+        sent[name] = harness.sim.request_count
     assert sent == dict.fromkeys(doors, 1)
-    assert books.settled == 0
+    assert harness.settled == 0
 
 
 def _raise(error):
     raise error
 
 
-def test_the_batch_methods_are_governed(make_books):
-    books = make_books()
-    router = books.router()
+def test_the_batch_methods_are_governed(make_harness):
+    harness = make_harness()
+    router = harness.router()
     models = ["gpt-5-mini", "claude-haiku-4-5-20251001"]
 
     async def ask():
@@ -240,39 +240,39 @@ def test_the_batch_methods_are_governed(make_books):
     assert [answer.model.startswith(name[:6]) for answer, name in zip(one, models, strict=True)] == [True, True]
     assert [len(answers) for answers in many] == [2, 2, 2]
     assert len(each) == 2
-    assert books.sim.request_count == len(books.statuses) == 1 + 2 + 6 + 2
-    books.agree()
+    assert harness.sim.request_count == len(harness.statuses) == 1 + 2 + 6 + 2
+    harness.agree()
 
 
-def test_a_batch_stops_at_the_budget_and_says_so_in_its_answers(make_books):
-    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
-    answers = asyncio.run(books.router().abatch_completion(["gpt-5-mini"], [ASK, ASK], max_tokens=9))
+def test_a_batch_stops_at_the_budget_and_its_answers_show_the_refusals(make_harness):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.000001"}])
+    answers = asyncio.run(harness.router().abatch_completion(["gpt-5-mini"], [ASK, ASK], max_tokens=9))
     assert all(isinstance(answer, BudgetExceededError) for (answer,) in answers)
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
-def test_where_none_is_the_fastest_the_error_is_that_of_a_plain_router_with_the_reasons_behind_it(make_books):
+def test_where_none_is_the_fastest_the_error_is_that_of_a_plain_router_with_the_reasons_behind_it(make_harness):
     import litellm
 
-    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
-    plain = litellm.Router([books.deployment(name, f"openai/{name}") for name in ("a", "b")], num_retries=0)
-    books.sim.script(Fault.status(401), times=2)
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.000001"}])
+    plain = litellm.Router([harness.deployment(name, f"openai/{name}") for name in ("a", "b")], num_retries=0)
+    harness.sim.script(Fault.status(401), times=2)
     raised = []
-    for router, models in ((plain, "a, b"), (books.router(), "gpt-5-mini, smart")):
+    for router, models in ((plain, "a, b"), (harness.router(), "gpt-5-mini, smart")):
         with pytest.raises(Exception, match=r".") as caught:
             asyncio.run(router.abatch_completion_fastest_response(models, ASK, max_tokens=9))
         raised.append(caught.value)
     theirs, ours = raised
     assert (type(ours), str(ours)) == (type(theirs), str(theirs))
     assert [type(error) for error in ours.__cause__.exceptions] == [BudgetExceededError] * 2
-    assert books.sim.request_count == 2  # the plain router's
+    assert harness.sim.request_count == 2  # the plain router's
 
 
-async def test_of_the_fastest_only_the_first_is_exact_and_the_late_are_covered(books):
-    router = books.router()
-    books.sim.script(Fault.hang(billed=True))
+async def test_of_the_fastest_only_the_first_is_exact_and_the_late_are_covered(harness):
+    router = harness.router()
+    harness.sim.script(Fault.hang(billed=True))
     answer = await router.abatch_completion_fastest_response("gpt-5-mini, gpt-5.1", ASK, max_tokens=9)
     assert answer._hidden_params["fastest_response_batch_completion"] is True
-    await books.reached(2)
-    assert sorted(books.statuses) == ["exact", "unconfirmed"]
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+    await harness.reached(2)
+    assert sorted(harness.statuses) == ["exact", "unconfirmed"]
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0

@@ -49,8 +49,8 @@ every_model = pytest.mark.parametrize("model", MODELS)
 
 
 @pytest.fixture
-def once(make_books):
-    return make_books(retry={"max_attempts": 1})
+def once(make_harness):
+    return make_harness(retry={"max_attempts": 1})
 
 
 @every_door
@@ -72,7 +72,7 @@ def test_nonsense_is_booked_at_what_was_set_aside(door, model, kind, once):
 
 @pytest.mark.parametrize("door", [chat, achat], ids=lambda door: door.__name__)
 @every_model
-def test_a_bill_that_stands_in_it_is_the_one_that_is_booked(door, model, once):
+def test_a_bill_in_the_body_is_the_one_that_is_booked(door, model, once):
     once.sim.script(Fault.status(200, body=CHAT if model.startswith("gpt") else CLAUDE))
     with pytest.raises(Exception, match=r"."):
         door(once.router(), model)
@@ -81,7 +81,7 @@ def test_a_bill_that_stands_in_it_is_the_one_that_is_booked(door, model, once):
 
 @every_door
 @every_model
-def test_a_500_of_the_providers_own_is_told_from_it(door, model, once):
+def test_a_500_of_the_provider_itself_is_distinguished_from_it(door, model, once):
     for body in (None, "<html>boom</html>"):
         once.sim.script(Fault.status(500, **({} if body is None else {"body": body})))
         with pytest.raises(Exception, match=r"."):
@@ -109,9 +109,9 @@ def test_without_the_patches_for_older_versions_nothing_that_was_billed_is_lost(
     assert once.statuses == ["unconfirmed"] * 3 + ["exact"]
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("caller", ["sync", "async"])
 @every_model
-def test_a_stream_that_is_cut_is_covered_and_its_error_reaches_the_caller(face, model, once):
+def test_a_stream_that_is_cut_is_covered_and_its_error_reaches_the_caller(caller, model, once):
     import litellm
 
     once.sim.script(Fault.cut(after=6, clean=True))
@@ -124,7 +124,7 @@ def test_a_stream_that_is_cut_is_covered_and_its_error_reaches_the_caller(face, 
             got.append(chunk)  # noqa: PERF401 - what came before the error counts
 
     try:
-        if face == "async":
+        if caller == "async":
             asyncio.run(consume())
         else:
             for chunk in router.completion(model, ASK, max_tokens=40, stream=True):

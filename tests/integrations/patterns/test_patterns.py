@@ -222,7 +222,7 @@ def test_authentication_is_never_retried(sim):
     assert pipeline.ledger.balance("global").pending == 0
 
 
-def test_a_response_without_usage_is_booked_at_its_reservation_and_says_so(sim, clients):
+def test_a_response_without_usage_is_booked_at_its_reservation_and_reports_it(sim, clients):
     sim.script(Fault.no_usage())
     pipeline = CostPipeline(CostConfig())
     result, tracker = process("hello", pipeline, CostTracker(None), client=clients["openai"])

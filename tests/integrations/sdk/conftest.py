@@ -16,7 +16,7 @@ from llm_cost_middleware.simulator import fill
 WRAP = {"anthropic": wrap_anthropic, "openai": wrap_openai}
 
 
-class Books:
+class ClientHarness:
     """A pipeline beside the simulator's bill."""
 
     def __init__(self, sim, **config):
@@ -59,12 +59,12 @@ class Books:
 
 
 @pytest.fixture
-def books(sim):
+def harness(sim):
     sim.responder = fill
-    return Books(sim)
+    return ClientHarness(sim)
 
 
 @pytest.fixture
-def make_books(sim):
+def make_harness(sim):
     sim.responder = fill
-    return lambda **config: Books(sim, **config)
+    return lambda **config: ClientHarness(sim, **config)

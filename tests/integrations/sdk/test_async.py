@@ -44,18 +44,18 @@ every_door = pytest.mark.parametrize("door", [messages, beta, chat, responses], 
 
 
 @every_door
-async def test_an_answer_and_a_stream_are_the_sdks_own_and_booked_at_their_price(door, books, async_clients):
+async def test_an_answer_and_a_stream_are_the_sdks_own_and_booked_at_their_price(door, harness, async_clients):
     plain = await door(async_clients)
     stream = await door(async_clients, stream=True)
     kinds = [type(chunk) async for chunk in stream]
-    books.sim.reset()
-    wrapped = books.wrap(async_clients)
+    harness.sim.reset()
+    wrapped = harness.wrap(async_clients)
     assert type(await door(wrapped)) is type(plain)
     governed = await door(wrapped, stream=True)
     assert type(governed) is type(stream)
     assert [type(chunk) async for chunk in governed] == kinds
-    books.agree()
-    assert len(books.statuses) == 2
+    harness.agree()
+    assert len(harness.statuses) == 2
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ async def test_an_answer_and_a_stream_are_the_sdks_own_and_booked_at_their_price
         for j, leave in enumerate(["break", "close", "with", "drop", "cancel", "never"])
     ],
 )
-async def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, books, async_clients):
+async def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, harness, async_clients):
     async def consume():
-        stream = await door(books.wrap(async_clients), stream=True)
+        stream = await door(harness.wrap(async_clients), stream=True)
         if leave == "with":
             async with stream:
                 await anext(stream)
         elif leave == "cancel":
-            books.sim.script(Fault.stall(after=2))
-            stalled = await door(books.wrap(async_clients), stream=True)
+            harness.sim.script(Fault.stall(after=2))
+            stalled = await door(harness.wrap(async_clients), stream=True)
             await stream.close()
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(_exhaust(stalled), 0.2)
@@ -87,7 +87,7 @@ async def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, bo
 
     await asyncio.create_task(consume())
     await _collected()
-    books.cover()
+    harness.cover()
 
 
 async def _exhaust(stream):
@@ -103,38 +103,38 @@ async def _collected():
 
 @every_door
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(door, stream, books, async_clients):
-    books.sim.script(Fault.hang(billed=True))
-    asking = asyncio.ensure_future(door(books.wrap(async_clients), stream=stream))
-    await books.reached()
+async def test_a_call_cancelled_in_flight_is_booked_because_it_may_be_billed(door, stream, harness, async_clients):
+    harness.sim.script(Fault.hang(billed=True))
+    asking = asyncio.ensure_future(door(harness.wrap(async_clients), stream=stream))
+    await harness.reached()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert books.statuses == ["unconfirmed"]
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+    assert harness.statuses == ["unconfirmed"]
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0
 
 
 @every_door
-async def test_a_cut_stream_is_booked_as_an_estimate(door, books, async_clients):
-    books.sim.script(Fault.cut(after=4))
+async def test_a_cut_stream_is_booked_as_an_estimate(door, harness, async_clients):
+    harness.sim.script(Fault.cut(after=4))
     with pytest.raises(BROKEN) as caught:
-        await _exhaust(await door(books.wrap(async_clients), stream=True))
+        await _exhaust(await door(harness.wrap(async_clients), stream=True))
     assert classify_error(caught.value).kind == FailureKind.INTERRUPTED_STREAM
-    books.cover()
+    harness.cover()
 
 
 @every_door
-async def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, books, async_clients):
-    books.sim.script(Fault.overloaded())
-    await _exhaust(await door(books.wrap(async_clients), stream=True))
-    assert books.sim.request_count == 2
-    books.agree()
+async def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, harness, async_clients):
+    harness.sim.script(Fault.overloaded())
+    await _exhaust(await door(harness.wrap(async_clients), stream=True))
+    assert harness.sim.request_count == 2
+    harness.agree()
 
 
 @every_door
 @pytest.mark.parametrize("stream", [False, True])
-async def test_raw_responses_are_governed(door, stream, books, async_clients):
-    wrapped = books.wrap(async_clients)
+async def test_raw_responses_are_governed(door, stream, harness, async_clients):
+    wrapped = harness.wrap(async_clients)
     claude, gpt = wrapped["anthropic"], wrapped["openai"]
     raw = await {
         messages: lambda: claude.messages.with_raw_response.create(
@@ -154,11 +154,11 @@ async def test_raw_responses_are_governed(door, stream, books, async_clients):
     parsed = await parsed if asyncio.iscoroutine(parsed) else parsed
     if stream:
         await _exhaust(parsed)
-    books.agree()
+    harness.agree()
 
 
-async def test_the_stream_helpers_are_governed(books, async_clients):
-    wrapped = books.wrap(async_clients)
+async def test_the_stream_helpers_are_governed(harness, async_clients):
+    wrapped = harness.wrap(async_clients)
     async with wrapped["anthropic"].messages.stream(model="smart", max_tokens=40, messages=ASK) as stream:
         assert await stream.get_final_text()
     async with wrapped["openai"].chat.completions.stream(
@@ -167,36 +167,36 @@ async def test_the_stream_helpers_are_governed(books, async_clients):
         await stream.until_done()
     async with wrapped["openai"].responses.stream(model="smart", input="hi", max_output_tokens=40) as stream:
         await stream.until_done()
-    books.agree()
-    assert len(books.statuses) == 3
+    harness.agree()
+    assert len(harness.statuses) == 3
 
 
-async def test_a_context_block_names_the_scopes_of_its_tasks(books, async_clients):
+async def test_a_context_block_names_the_scopes_of_its_tasks(harness, async_clients):
     with cost_context(user="7"):
-        await asyncio.gather(*(messages(books.wrap(async_clients)) for _ in range(3)))
-    assert books.pipeline.ledger.balance("user:7").settled_nanousd == books.sim.bill.total_nanousd
+        await asyncio.gather(*(messages(harness.wrap(async_clients)) for _ in range(3)))
+    assert harness.pipeline.ledger.balance("user:7").settled_nanousd == harness.sim.bill.total_nanousd
 
 
-async def test_copies_and_sqlite_ledgers_work_on_a_loop(make_books, async_clients, tmp_path):
-    books = make_books(ledger={"url": f"sqlite:///{tmp_path}/ledger.db"})
-    async with books.pipeline:
-        client = books.wrap(async_clients)["anthropic"].with_options(timeout=9)
+async def test_copies_and_sqlite_ledgers_work_on_a_loop(make_harness, async_clients, tmp_path):
+    harness = make_harness(ledger={"url": f"sqlite:///{tmp_path}/ledger.db"})
+    async with harness.pipeline:
+        client = harness.wrap(async_clients)["anthropic"].with_options(timeout=9)
         await asyncio.gather(*(client.messages.create(model="smart", max_tokens=9, messages=ASK) for _ in range(5)))
-        books.agree()
+        harness.agree()
 
 
-async def test_what_does_not_fit_is_refused_before_it_is_sent(make_books, async_clients):
-    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
+async def test_what_does_not_fit_is_refused_before_it_is_sent(make_harness, async_clients):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.000001"}])
     for door in (messages, beta, chat, responses):
         with pytest.raises(BudgetExceededError):
-            await door(books.wrap(async_clients), stream=True)
-    assert books.sim.request_count == 0
+            await door(harness.wrap(async_clients), stream=True)
+    assert harness.sim.request_count == 0
 
 
-async def test_errors_are_the_sdks_own(books, async_clients):
-    books.sim.script(Fault.status(400), times=2)
+async def test_errors_are_the_sdks_own(harness, async_clients):
+    harness.sim.script(Fault.status(400), times=2)
     with pytest.raises(anthropic.BadRequestError):
-        await messages(books.wrap(async_clients))
+        await messages(harness.wrap(async_clients))
     with pytest.raises(openai.BadRequestError):
-        await chat(books.wrap(async_clients))
-    assert books.settled == 0
+        await chat(harness.wrap(async_clients))
+    assert harness.settled == 0

@@ -31,85 +31,85 @@ def gpt_file(url="/v1/chat/completions", **more):
     return io.BytesIO("\n".join(lines).encode())
 
 
-def pending(books):
-    return books.pipeline.ledger.balance("global").pending_nanousd
+def pending(harness):
+    return harness.pipeline.ledger.balance("global").pending_nanousd
 
 
-def settled(books):
-    balance = books.pipeline.ledger.balance("global")
+def settled(harness):
+    balance = harness.pipeline.ledger.balance("global")
     assert balance.pending_nanousd == 0
     return balance.settled_nanousd
 
 
-def test_a_batch_of_claude_is_held_then_settled_at_batch_price(books, clients):
-    client = books.wrap(clients)["anthropic"]
+def test_a_batch_of_claude_is_held_then_settled_at_batch_price(harness, clients):
+    client = harness.wrap(clients)["anthropic"]
     batch = client.messages.batches.create(requests=claude_requests(), extra_body={"llm_cost": {"team": "night"}})
-    held = pending(books)
-    assert held >= books.sim.bill.total_nanousd > 0
+    held = pending(harness)
+    assert held >= harness.sim.bill.total_nanousd > 0
     results = list(client.messages.batches.results(batch.id))
     assert {type(result).__name__ for result in results} == {"MessageBatchIndividualResponse"}
-    assert settled(books) == books.sim.bill.total_nanousd
-    assert books.pipeline.ledger.balance("team:night").settled_nanousd == books.sim.bill.total_nanousd
-    assert all("llm_cost" not in repr(request.body) for request in books.sim.requests)
+    assert settled(harness) == harness.sim.bill.total_nanousd
+    assert harness.pipeline.ledger.balance("team:night").settled_nanousd == harness.sim.bill.total_nanousd
+    assert all("llm_cost" not in repr(request.body) for request in harness.sim.requests)
     list(client.messages.batches.results(batch.id))
-    assert settled(books) == books.sim.bill.total_nanousd
+    assert settled(harness) == harness.sim.bill.total_nanousd
 
 
-async def test_an_asynchronous_batch_of_claude_is_settled_too(books, async_clients):
-    client = books.wrap(async_clients)["anthropic"]
+async def test_an_asynchronous_batch_of_claude_is_settled_too(harness, async_clients):
+    client = harness.wrap(async_clients)["anthropic"]
     batch = await client.messages.batches.create(requests=claude_requests())
     results = [result async for result in await client.messages.batches.results(batch.id)]
     assert len(results) == 3
-    assert settled(books) == books.sim.bill.total_nanousd > 0
+    assert settled(harness) == harness.sim.bill.total_nanousd > 0
 
 
-def test_a_batch_of_openai_is_held_then_settled_at_batch_price(books, clients):
-    client = books.wrap(clients)["openai"]
+def test_a_batch_of_openai_is_held_then_settled_at_batch_price(harness, clients):
+    client = harness.wrap(clients)["openai"]
     uploaded = client.files.create(file=gpt_file(), purpose="batch")
     batch = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
-    assert pending(books) >= books.sim.bill.total_nanousd > 0
+    assert pending(harness) >= harness.sim.bill.total_nanousd > 0
     ended = client.batches.retrieve(batch.id)
     assert client.files.content(ended.output_file_id).text.count("\n") >= 2
-    assert settled(books) == books.sim.bill.total_nanousd
+    assert settled(harness) == harness.sim.bill.total_nanousd
 
 
-async def test_an_asynchronous_batch_of_openai_is_settled_too(books, async_clients):
-    client = books.wrap(async_clients)["openai"]
+async def test_an_asynchronous_batch_of_openai_is_settled_too(harness, async_clients):
+    client = harness.wrap(async_clients)["openai"]
     uploaded = await client.files.create(file=gpt_file(), purpose="batch")
     batch = await client.batches.create(
         input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
     ended = await client.batches.retrieve(batch.id)
     await client.files.content(ended.output_file_id)
-    assert settled(books) == books.sim.bill.total_nanousd > 0
+    assert settled(harness) == harness.sim.bill.total_nanousd > 0
 
 
-def test_a_batch_shows_in_the_records_once_by_the_models_that_answered(books, clients):
-    client = books.wrap(clients)["anthropic"]
+def test_a_batch_shows_in_the_records_once_by_the_models_that_answered(harness, clients):
+    client = harness.wrap(clients)["anthropic"]
     batch = client.messages.batches.create(requests=claude_requests())
-    assert books.pipeline.records() == ()
+    assert harness.pipeline.records() == ()
     for _ in range(2):
         list(client.messages.batches.results(batch.id))
-    tracker = books.pipeline.tracker
-    assert tracker.total_cost.scaleb(9) == settled(books) == books.sim.bill.total_nanousd > 0
+    tracker = harness.pipeline.tracker
+    assert tracker.total_cost.scaleb(9) == settled(harness) == harness.sim.bill.total_nanousd > 0
     assert [(record.model[:14], record.status) for record in tracker] == [
         ("claude-haiku-4", "exact"), ("claude-sonnet-", "exact"),
     ]  # fmt: skip
     assert [record.output_tokens for record in tracker] == [60, 30]
-    assert {record.call_id for record in tracker} == {[*books.pipeline.ledger.rows()][-1].id}
+    assert {record.call_id for record in tracker} == {[*harness.pipeline.ledger.rows()][-1].id}
 
 
 async def test_a_batch_of_openai_shows_in_the_records_once_in_the_process_that_settles_it(
-    make_books, async_clients, tmp_path
+    make_harness, async_clients, tmp_path
 ):
     ledger = {"url": f"sqlite:///{tmp_path}/ledger.db"}
-    first, second = make_books(ledger=ledger), make_books(ledger=ledger)
+    first, second = make_harness(ledger=ledger), make_harness(ledger=ledger)
     clock = FakeClock(time.time())
-    for books in (first, second):
-        books.pipeline.close()
-        books.pipeline = CostPipeline(books.pipeline.config, clock=clock)
+    for harness in (first, second):
+        harness.pipeline.close()
+        harness.pipeline = CostPipeline(harness.pipeline.config, clock=clock)
     async with first.pipeline, second.pipeline:
-        maker, reader = (books.wrap(async_clients)["openai"] for books in (first, second))
+        maker, reader = (harness.wrap(async_clients)["openai"] for harness in (first, second))
         uploaded = await maker.files.create(file=gpt_file(), purpose="batch")
         batch = await maker.batches.create(
             input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
@@ -124,32 +124,32 @@ async def test_a_batch_of_openai_shows_in_the_records_once_in_the_process_that_s
         assert first.pipeline.records() == ()
 
 
-def test_a_batch_that_does_not_fit_is_refused_before_it_is_created(make_books, clients):
-    books = make_books(budgets=[{"scope": "global", "limit": "0.0001"}])
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_created(make_harness, clients):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.0001"}])
     with pytest.raises(BudgetExceededError):
-        books.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
-    assert books.sim.request_count == 0
+        harness.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
+    assert harness.sim.request_count == 0
 
 
-def test_a_batch_that_cannot_be_created_costs_nothing(books, clients):
-    books.sim.script(Fault.status(400), times=3)
+def test_a_batch_that_cannot_be_created_costs_nothing(harness, clients):
+    harness.sim.script(Fault.status(400), times=3)
     with pytest.raises(anthropic.BadRequestError):
-        books.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
-    assert settled(books) == 0
+        harness.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
+    assert settled(harness) == 0
 
 
-def test_a_batch_may_be_fetched_by_another_process(make_books, clients, tmp_path):
+def test_a_batch_may_be_fetched_by_another_process(make_harness, clients, tmp_path):
     ledger = {"url": f"sqlite:///{tmp_path}/ledger.db"}
-    first, second = make_books(ledger=ledger), make_books(ledger=ledger)
+    first, second = make_harness(ledger=ledger), make_harness(ledger=ledger)
     with first.pipeline, second.pipeline:
         batch = first.wrap(clients)["anthropic"].messages.batches.create(requests=claude_requests())
         list(second.wrap(clients)["anthropic"].messages.batches.results(batch.id))
         assert settled(second) == second.sim.bill.total_nanousd > 0
 
 
-def test_a_batched_request_without_a_cap_is_held_at_its_models_own(books, clients):
-    client = books.wrap(clients)["openai"]
+def test_a_batched_request_without_a_cap_is_held_at_its_models_own(harness, clients):
+    client = harness.wrap(clients)["openai"]
     uploaded = client.files.create(file=gpt_file(max_completion_tokens=None), purpose="batch")
     client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
-    assert pending(books) > 3 * 100_000 * 1_000  # 128,000 tokens of output at a dollar a million
+    assert pending(harness) > 3 * 100_000 * 1_000  # 128,000 tokens of output at a dollar a million
     assert isinstance(client, openai.OpenAI)

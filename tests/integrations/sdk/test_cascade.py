@@ -17,9 +17,9 @@ STRONG = {"anthropic": "claude-opus-4-6", "openai": "gpt-5.1"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-def cascade(make_books, sdk, accept):
+def cascade(make_harness, sdk, accept):
     tiers = [{"name": "small", "models": CHEAP[sdk]}, {"name": "large", "models": [f"{sdk}/{STRONG[sdk]}"]}]
-    return make_books(tiers=tiers, routing={"policy": "cascade", "accept": accept})
+    return make_harness(tiers=tiers, routing={"policy": "cascade", "accept": accept})
 
 
 def messages(client, schema=None, **kwargs):
@@ -48,46 +48,46 @@ every_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name
 
 @every_door
 @pytest.mark.parametrize(("second", "asked"), [("paris.", 2), ("Lyon", 3)])
-def test_the_strong_model_is_asked_only_where_two_cheap_ones_disagree(door, second, asked, make_books, clients):
+def test_the_strong_model_is_asked_only_where_two_cheap_ones_disagree(door, second, asked, make_harness, clients):
     sdk = DOORS[door]
-    books = cascade(make_books, sdk, "agreement")
+    harness = cascade(make_harness, sdk, "agreement")
     said = iter(["Paris", second, "Paris"])
-    books.sim.responder = lambda _: Answer(text=next(said))
-    answer = door(books.wrap(clients)[sdk])
-    assert books.sim.request_count == len(books.statuses) == asked
-    models = [request.body["model"] for request in books.sim.requests]
+    harness.sim.responder = lambda _: Answer(text=next(said))
+    answer = door(harness.wrap(clients)[sdk])
+    assert harness.sim.request_count == len(harness.statuses) == asked
+    models = [request.body["model"] for request in harness.sim.requests]
     assert len(set(models)) == asked
     assert (STRONG[sdk] in models) is (asked == 3)
     assert answer.model.startswith(models[-1] if asked == 3 else models[0])
-    books.agree()
+    harness.agree()
 
 
 @every_door
 @pytest.mark.parametrize("fits", [True, False])
-def test_an_answer_that_does_not_fit_its_schema_goes_up_a_tier(door, fits, make_books, clients):
+def test_an_answer_that_does_not_fit_its_schema_escalates_one_tier(door, fits, make_harness, clients):
     sdk = DOORS[door]
-    books = cascade(make_books, sdk, "schema")
+    harness = cascade(make_harness, sdk, "schema")
     said = iter([json.dumps({"city": "Paris"} if fits else {"town": "Paris"}), json.dumps({"city": "Paris"})])
-    books.sim.responder = lambda _: Answer(text=next(said))
-    answer = door(books.wrap(clients)[sdk], SCHEMA)
-    assert books.sim.request_count == (1 if fits else 2)
+    harness.sim.responder = lambda _: Answer(text=next(said))
+    answer = door(harness.wrap(clients)[sdk], SCHEMA)
+    assert harness.sim.request_count == (1 if fits else 2)
     assert answer.model.startswith(STRONG[sdk]) is not fits
-    books.agree()
+    harness.agree()
 
 
 @pytest.mark.parametrize("sdk", ["anthropic", "openai"])
-async def test_asynchronous_clients_escalate_too(sdk, make_books, async_clients):
-    books = cascade(make_books, sdk, "agreement")
+async def test_asynchronous_clients_escalate_too(sdk, make_harness, async_clients):
+    harness = cascade(make_harness, sdk, "agreement")
     said = iter(["Paris", "Lyon", "Paris"])
-    books.sim.responder = lambda _: Answer(text=next(said))
-    client = books.wrap(async_clients)[sdk]
+    harness.sim.responder = lambda _: Answer(text=next(said))
+    client = harness.wrap(async_clients)[sdk]
     answer = await (messages if sdk == "anthropic" else chat)(client)
-    assert books.sim.request_count == 3
+    assert harness.sim.request_count == 3
     assert answer.model.startswith(STRONG[sdk])
-    books.agree()
+    harness.agree()
 
 
-def test_a_model_that_was_named_is_asked_once(make_books, clients):
-    books = cascade(make_books, "anthropic", "agreement")
-    books.wrap(clients)["anthropic"].messages.create(model="claude-haiku-4-5", messages=ASK, max_tokens=16)
-    assert books.sim.request_count == 1
+def test_a_model_that_was_named_is_asked_once(make_harness, clients):
+    harness = cascade(make_harness, "anthropic", "agreement")
+    harness.wrap(clients)["anthropic"].messages.create(model="claude-haiku-4-5", messages=ASK, max_tokens=16)
+    assert harness.sim.request_count == 1

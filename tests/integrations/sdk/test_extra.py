@@ -33,24 +33,24 @@ DOORS = [
 every_door = pytest.mark.parametrize(("sdk", "path", "body"), DOORS, ids=[door[1] for door in DOORS])
 
 
-def heard(books, calls):
+def heard(harness, calls):
     """The calls were booked under what they said, and nothing of that was sent."""
-    assert books.pipeline.ledger.balance("user:42").settled_nanousd == books.sim.bill.total_nanousd > 0
-    assert books.sim.request_count == calls
-    assert all("llm_cost" not in repr((request.body, request.headers)) for request in books.sim.requests)
-    assert all("extra" not in request.body for request in books.sim.requests)
-    books.agree()
+    assert harness.pipeline.ledger.balance("user:42").settled_nanousd == harness.sim.bill.total_nanousd > 0
+    assert harness.sim.request_count == calls
+    assert all("llm_cost" not in repr((request.body, request.headers)) for request in harness.sim.requests)
+    assert all("extra" not in request.body for request in harness.sim.requests)
+    harness.agree()
 
 
 @pytest.fixture
-def books(books, sim):
+def harness(harness, sim):
     sim.responder = echo  # an answer cut at its cap is an error to the helpers that parse
-    return books
+    return harness
 
 
 @every_door
-def test_every_method_hears_it_and_sends_nothing_of_it(sdk, path, body, books, clients):
-    resource = attrgetter(path)(books.wrap(clients)[sdk])
+def test_every_method_hears_it_and_sends_nothing_of_it(sdk, path, body, harness, clients):
+    resource = attrgetter(path)(harness.wrap(clients)[sdk])
     kwargs = BODIES[body]
     resource.create(**kwargs, extra=SAID)
     list(resource.create(**kwargs, stream=True, extra=SAID))
@@ -59,12 +59,12 @@ def test_every_method_hears_it_and_sends_nothing_of_it(sdk, path, body, books, c
             pass
     resource.parse(**kwargs, extra=SAID)
     resource.with_raw_response.create(**kwargs, extra=SAID)
-    heard(books, 5)
+    heard(harness, 5)
 
 
 @every_door
-async def test_asynchronous_methods_hear_it_too(sdk, path, body, books, async_clients):
-    resource = attrgetter(path)(books.wrap(async_clients)[sdk].with_options(timeout=30))
+async def test_asynchronous_methods_hear_it_too(sdk, path, body, harness, async_clients):
+    resource = attrgetter(path)(harness.wrap(async_clients)[sdk].with_options(timeout=30))
     kwargs = BODIES[body]
     await resource.create(**kwargs, extra=SAID)
     async for _ in await resource.create(**kwargs, stream=True, extra=SAID):
@@ -74,19 +74,19 @@ async def test_asynchronous_methods_hear_it_too(sdk, path, body, books, async_cl
             pass
     await resource.parse(**kwargs, extra=SAID)
     await resource.with_raw_response.create(**kwargs, extra=SAID)
-    heard(books, 5)
+    heard(harness, 5)
 
 
-def test_tool_runners_say_it_with_every_turn(books, clients):
-    runner = books.wrap(clients)["anthropic"].beta.messages.tool_runner(
+def test_tool_runners_send_the_attributes_with_every_turn(harness, clients):
+    runner = harness.wrap(clients)["anthropic"].beta.messages.tool_runner(
         **BODIES["anthropic"], tools=[], thread=False, extra=SAID
     )
     assert runner.until_done().content
-    heard(books, 1)
+    heard(harness, 1)
 
 
-def test_batches_hear_it(books, clients):
-    wrapped = books.wrap(clients)
+def test_batches_hear_it(harness, clients):
+    wrapped = harness.wrap(clients)
     body = BODIES["anthropic"]
     for claude in (wrapped["anthropic"].messages.batches, wrapped["anthropic"].beta.messages.batches):
         batch = claude.create(requests=[{"custom_id": "1", "params": body}], extra=SAID)
@@ -98,19 +98,19 @@ def test_batches_hear_it(books, clients):
         input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", extra=SAID
     )
     gpt.files.content(gpt.batches.retrieve(batch.id).output_file_id)
-    balance = books.pipeline.ledger.balance("user:42")
-    assert (balance.pending_nanousd, balance.settled_nanousd) == (0, books.sim.bill.total_nanousd)
-    assert all("llm_cost" not in repr(request.body) for request in books.sim.requests)
+    balance = harness.pipeline.ledger.balance("user:42")
+    assert (balance.pending_nanousd, balance.settled_nanousd) == (0, harness.sim.bill.total_nanousd)
+    assert all("llm_cost" not in repr(request.body) for request in harness.sim.requests)
 
 
-def test_what_is_said_twice_is_taken_from_extra_and_the_rest_is_sent(books, clients):
+def test_attributes_given_twice_are_taken_from_extra_and_the_rest_is_sent(harness, clients):
     given = {"inference_geo": "us", "llm_cost": {"user": "1"}}
-    books.wrap(clients)["anthropic"].messages.create(
+    harness.wrap(clients)["anthropic"].messages.create(
         **BODIES["anthropic"] | {"model": "claude-sonnet-4-6"}, extra_body=given, extra=SAID
     )
     assert given == {"inference_geo": "us", "llm_cost": {"user": "1"}}
-    assert books.sim.requests[0].body["inference_geo"] == "us"
-    heard(books, 1)
+    assert harness.sim.requests[0].body["inference_geo"] == "us"
+    heard(harness, 1)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_what_is_said_twice_is_taken_from_extra_and_the_rest_is_sent(books, clie
     ],
 )
 async def test_what_cannot_be_understood_is_an_error_before_the_call(
-    extra, error, match, books, clients, async_clients
+    extra, error, match, harness, clients, async_clients
 ):
-    wrapped, awaited = books.wrap(clients), books.wrap(async_clients)
+    wrapped, awaited = harness.wrap(clients), harness.wrap(async_clients)
     with pytest.raises(error, match=match):
         wrapped["anthropic"].messages.create(**BODIES["anthropic"], extra=extra)
     with pytest.raises(error, match=match):
@@ -134,31 +134,31 @@ async def test_what_cannot_be_understood_is_an_error_before_the_call(
         await awaited["openai"].chat.completions.create(**BODIES["chat"], extra=extra)
     with pytest.raises(error, match=match):
         wrapped["anthropic"].messages.batches.create(requests=[], extra=extra)
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
-def test_it_does_not_reach_the_provider_past_the_middleware_either(books, clients):
-    wrapped = books.wrap(clients)
+def test_it_does_not_reach_the_provider_past_the_middleware_either(harness, clients):
+    wrapped = harness.wrap(clients)
     claude, body = wrapped["anthropic"], BODIES["anthropic"]
     with claude.messages.with_streaming_response.create(**body, extra=SAID) as answer:
         answer.parse()
     claude.messages.count_tokens(model=body["model"], messages=ASK, extra_body=SAID)
     with pytest.raises(anthropic.BadRequestError):
         claude.messages.create(**body | {"max_tokens": -1}, extra=SAID)
-    assert all("llm_cost" not in repr(request.body) for request in books.sim.requests)
-    assert books.sim.request_count == 3
+    assert all("llm_cost" not in repr(request.body) for request in harness.sim.requests)
+    assert harness.sim.request_count == 3
 
 
-def test_the_original_client_does_not_take_it(books, clients):
-    books.wrap(clients)
+def test_the_original_client_does_not_take_it(harness, clients):
+    harness.wrap(clients)
     with pytest.raises(TypeError, match="extra"):
         clients["anthropic"].messages.create(**BODIES["anthropic"], extra=SAID)
 
 
 @pytest.mark.parametrize("api", [CLAUDE, GPT], ids=lambda api: api.provider)
-def test_every_governed_method_exists_and_keeps_its_signature(api, books, clients, async_clients):
+def test_every_governed_method_exists_and_keeps_its_signature(api, harness, clients, async_clients):
     for bare in (clients[api.provider], async_clients[api.provider]):
-        wrapped = books.wrap({api.provider: bare})[api.provider]
+        wrapped = harness.wrap({api.provider: bare})[api.provider]
         for path, names in api.methods.items():
             for name in names:
                 method, own = (getattr(attrgetter(path)(client), name) for client in (wrapped, bare))

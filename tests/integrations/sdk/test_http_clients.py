@@ -26,12 +26,12 @@ def claude(client, **kwargs):
 
 
 @LIBRARIES
-def test_openai_takes_clients_and_timeouts_of_either_library(http, books):
+def test_openai_takes_clients_and_timeouts_of_either_library(http, harness):
     with http.Client() as given, http.Client() as other:
         client = openai.OpenAI(
-            api_key="k", base_url=books.sim.openai_url, http_client=given, timeout=http.Timeout(9, connect=1)
+            api_key="k", base_url=harness.sim.openai_url, http_client=given, timeout=http.Timeout(9, connect=1)
         )
-        wrapped = wrap_openai(client, books.pipeline)
+        wrapped = wrap_openai(client, harness.pipeline)
         chat(wrapped)
         list(chat(wrapped, stream=True))
         chat(wrapped, timeout=http.Timeout(5))
@@ -40,42 +40,42 @@ def test_openai_takes_clients_and_timeouts_of_either_library(http, books):
         wrapped.chat.completions.with_raw_response.create(
             model="gpt-5-mini", max_completion_tokens=9, messages=ASK
         ).parse()
-    assert books.sim.request_count == 6
-    books.agree()
+    assert harness.sim.request_count == 6
+    harness.agree()
 
 
 @LIBRARIES
-async def test_an_asynchronous_openai_client_is_no_different(http, books):
+async def test_an_asynchronous_openai_client_is_no_different(http, harness):
     async with http.AsyncClient() as given:
         client = openai.AsyncOpenAI(
-            api_key="k", base_url=books.sim.openai_url, http_client=given, timeout=http.Timeout(9)
+            api_key="k", base_url=harness.sim.openai_url, http_client=given, timeout=http.Timeout(9)
         )
-        wrapped = wrap_openai(client, books.pipeline)
+        wrapped = wrap_openai(client, harness.pipeline)
         await chat(wrapped)
         async for _ in await chat(wrapped.with_options(timeout=http.Timeout(5)), stream=True):
             pass
-    assert books.sim.request_count == 2
-    books.agree()
+    assert harness.sim.request_count == 2
+    harness.agree()
 
 
-async def test_a_stream_that_is_closed_by_the_newer_name_is_settled(books):
-    client = openai.AsyncOpenAI(api_key="k", base_url=books.sim.openai_url)
-    stream = await chat(wrap_openai(client, books.pipeline), stream=True)
+async def test_a_stream_that_is_closed_by_the_newer_name_is_settled(harness):
+    client = openai.AsyncOpenAI(api_key="k", base_url=harness.sim.openai_url)
+    stream = await chat(wrap_openai(client, harness.pipeline), stream=True)
     await anext(aiter(stream))
     await (stream.aclose() if hasattr(stream, "aclose") else stream.close())  # openai 2 only knows close()
-    await asyncio.to_thread(books.cover)
+    await asyncio.to_thread(harness.cover)
     await client.close()
 
 
-def test_anthropic_takes_clients_and_timeouts_of_httpx2(books):
+def test_anthropic_takes_clients_and_timeouts_of_httpx2(harness):
     with httpx2.Client() as given:
         client = anthropic.Anthropic(
-            api_key="k", base_url=books.sim.anthropic_url, http_client=given, timeout=httpx2.Timeout(9, connect=1)
+            api_key="k", base_url=harness.sim.anthropic_url, http_client=given, timeout=httpx2.Timeout(9, connect=1)
         )
-        wrapped = wrap_anthropic(client, books.pipeline)
+        wrapped = wrap_anthropic(client, harness.pipeline)
         claude(wrapped)
         list(claude(wrapped, stream=True))
         claude(wrapped, timeout=httpx2.Timeout(5))
         claude(wrapped.with_options(timeout=httpx2.Timeout(5)))
-    assert books.sim.request_count == 4
-    books.agree()
+    assert harness.sim.request_count == 4
+    harness.agree()

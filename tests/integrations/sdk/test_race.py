@@ -35,26 +35,26 @@ class Reserved(list):
             self.append(event.amount_nanousd)
 
 
-def limited(make_books, nanousd):
-    return make_books(budgets=[{"scope": "global", "limit": f"{nanousd}e-9"}], output={"on_insufficient": ["raise"]})
+def limited(make_harness, nanousd):
+    return make_harness(budgets=[{"scope": "global", "limit": f"{nanousd}e-9"}], output={"on_insufficient": ["raise"]})
 
 
-def bound_and_cost(books, clients, door):
+def bound_and_cost(harness, clients, door):
     """What one call reserves, and what it costs."""
     seen = Reserved()
-    books.pipeline = type(books.pipeline)(books.pipeline.config, observers=[seen])
-    door(books.wrap(clients))
-    cost = books.sim.bill.total_nanousd
-    books.sim.reset()
+    harness.pipeline = type(harness.pipeline)(harness.pipeline.config, observers=[seen])
+    door(harness.wrap(clients))
+    cost = harness.sim.bill.total_nanousd
+    harness.sim.reset()
     return seen[0], cost
 
 
 @every_door
-def test_fifty_threads_send_exactly_the_five_that_fit(door, make_books, clients):
-    bound, _ = bound_and_cost(make_books(), clients, door)
-    books = limited(make_books, 5 * bound)
-    books.sim.latency_s = 0.2
-    wrapped = books.wrap(clients)
+def test_fifty_threads_send_exactly_the_five_that_fit(door, make_harness, clients):
+    bound, _ = bound_and_cost(make_harness(), clients, door)
+    harness = limited(make_harness, 5 * bound)
+    harness.sim.latency_s = 0.2
+    wrapped = harness.wrap(clients)
 
     def call(_):
         try:
@@ -64,17 +64,17 @@ def test_fifty_threads_send_exactly_the_five_that_fit(door, make_books, clients)
 
     with ThreadPoolExecutor(50) as pool:
         answers = [answer for answer in pool.map(call, range(50)) if answer is not None]
-    assert len(answers) == books.sim.request_count == 5
-    books.agree()
+    assert len(answers) == harness.sim.request_count == 5
+    harness.agree()
 
 
 @every_door
 @pytest.mark.parametrize("stream", [False, True])
-async def test_fifty_tasks_send_exactly_the_five_that_fit(door, stream, make_books, clients, async_clients):
-    bound, _ = await asyncio.to_thread(bound_and_cost, make_books(), clients, door)
-    books = limited(make_books, 5 * bound)
-    books.sim.latency_s = 0.2
-    wrapped = books.wrap(async_clients)
+async def test_fifty_tasks_send_exactly_the_five_that_fit(door, stream, make_harness, clients, async_clients):
+    bound, _ = await asyncio.to_thread(bound_and_cost, make_harness(), clients, door)
+    harness = limited(make_harness, 5 * bound)
+    harness.sim.latency_s = 0.2
+    wrapped = harness.wrap(async_clients)
 
     async def call():
         answer = await door(wrapped, stream=stream)
@@ -84,18 +84,18 @@ async def test_fifty_tasks_send_exactly_the_five_that_fit(door, stream, make_boo
 
     outcomes = await asyncio.gather(*(call() for _ in range(50)), return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, BudgetExceededError)]
-    assert (len(refused), books.sim.request_count) == (45, 5)
-    books.agree()
+    assert (len(refused), harness.sim.request_count) == (45, 5)
+    harness.agree()
 
 
 @every_door
-def test_calls_until_refused_never_bill_more_than_the_budget(door, make_books, clients):
-    _, cost = bound_and_cost(make_books(), clients, door)
-    books = limited(make_books, 5 * cost)
-    wrapped = books.wrap(clients)
+def test_calls_until_refused_never_bill_more_than_the_budget(door, make_harness, clients):
+    _, cost = bound_and_cost(make_harness(), clients, door)
+    harness = limited(make_harness, 5 * cost)
+    wrapped = harness.wrap(clients)
     with pytest.raises(BudgetExceededError):
         for _ in range(50):
             door(wrapped)
-    assert 0 < books.sim.request_count <= 5
-    assert books.sim.bill.total_nanousd <= 5 * cost
-    books.agree()
+    assert 0 < harness.sim.request_count <= 5
+    assert harness.sim.bill.total_nanousd <= 5 * cost
+    harness.agree()

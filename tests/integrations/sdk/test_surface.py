@@ -74,19 +74,19 @@ def test_a_path_is_known_in_any_spelling(api, given, path):
     assert api.canonical(given) == path
 
 
-def test_a_path_that_nobody_knows_may_be_billed():
+def test_an_unknown_path_may_be_billed():
     for path in ("/oracles", "/agents/sessions/x/oracles", "/embeddings/x"):
         assert "nobody knows" in OPENAI.advice_for(path)
 
 
-def test_new_ways_to_spend_are_refused_and_free_ones_pass(make_books, clients):
-    books = make_books(on_ungoverned="deny")
-    wrapped = books.wrap(clients)["openai"]
+def test_new_ways_to_spend_are_refused_and_free_ones_pass(make_harness, clients):
+    harness = make_harness(on_ungoverned="deny")
+    wrapped = harness.wrap(clients)["openai"]
     spending = {"/responses/compact", "/decisions", "/live/sessions", "/agents/sessions", "/containers", "/oracles"}
     for path in spending:
         with pytest.raises(UnsupportedRequestError, match=f"POST {path}"):
             wrapped.post(path, body={}, cast_to=httpx.Response)
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
     import openai
 
     for path in ("/agents", "/threads/t/runs/r/cancel"):  # the simulator knows none of them

@@ -67,30 +67,30 @@ def _named(value):
 
 
 @every_door
-def test_an_answer_is_the_sdks_own_and_is_booked_at_its_price(door, books, clients):
+def test_an_answer_is_the_sdks_own_and_is_booked_at_its_price(door, harness, clients):
     plain = door(clients)
-    books.sim.reset()
-    answer = door(books.wrap(clients))
+    harness.sim.reset()
+    answer = door(harness.wrap(clients))
     assert type(answer) is type(plain)
-    books.agree()
-    assert books.settled > 0
+    harness.agree()
+    assert harness.settled > 0
 
 
 @every_door
-def test_a_stream_yields_what_the_sdk_yields_and_is_booked_at_its_end(door, books, clients):
+def test_a_stream_yields_what_the_sdk_yields_and_is_booked_at_its_end(door, harness, clients):
     plain = door(clients, stream=True)
     kinds = [type(chunk) for chunk in plain]
-    books.sim.reset()
-    stream = door(books.wrap(clients), stream=True)
+    harness.sim.reset()
+    stream = door(harness.wrap(clients), stream=True)
     assert type(stream) is type(plain)
     assert [type(chunk) for chunk in stream] == kinds
-    books.agree()
+    harness.agree()
 
 
 @pytest.mark.parametrize(("door", "leave"), thinned(DOORS, ["break", "close", "with", "drop", "raise"]))
-def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, books, clients):
+def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, harness, clients):
     def consume():
-        stream = door(books.wrap(clients), stream=True)
+        stream = door(harness.wrap(clients), stream=True)
         if leave == "with":
             with stream:
                 next(stream)
@@ -106,39 +106,39 @@ def test_a_stream_left_early_is_settled_however_it_is_left(door, leave, books, c
                 stream.close()
 
     consume()
-    books.cover()
+    harness.cover()
 
 
 @every_door
-def test_a_stream_that_is_never_iterated_is_settled(door, books, clients):
-    door(books.wrap(clients), stream=True)
-    books.cover()
+def test_a_stream_that_is_never_iterated_is_settled(door, harness, clients):
+    door(harness.wrap(clients), stream=True)
+    harness.cover()
 
 
 @every_door
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_stream_that_is_cut_is_booked_as_an_estimate(door, clean, books, clients):
-    books.sim.script(Fault.cut(after=4, clean=clean))
-    stream = door(books.wrap(clients), stream=True)
+def test_a_stream_that_is_cut_is_booked_as_an_estimate(door, clean, harness, clients):
+    harness.sim.script(Fault.cut(after=4, clean=clean))
+    stream = door(harness.wrap(clients), stream=True)
     if clean:
         list(stream)
     else:
         with pytest.raises(BROKEN) as caught:
             list(stream)
         assert classify_error(caught.value).kind == FailureKind.INTERRUPTED_STREAM
-    books.cover()
+    harness.cover()
 
 
 @every_door
-def test_an_error_event_in_a_stream_reaches_the_caller_and_is_booked(door, books, clients):
-    books.sim.script(Fault.error_event(after=4))
-    stream = door(books.wrap(clients), stream=True)
+def test_an_error_event_in_a_stream_reaches_the_caller_and_is_booked(door, harness, clients):
+    harness.sim.script(Fault.error_event(after=4))
+    stream = door(harness.wrap(clients), stream=True)
     if door is responses:  # this SDK yields it as an event
         assert list(stream)[-1].type in ("error", "response.failed")
     else:
         with pytest.raises((anthropic.APIError, openai.APIError)):
             list(stream)
-    books.cover()
+    harness.cover()
 
 
 @pytest.mark.parametrize(
@@ -147,47 +147,47 @@ def test_an_error_event_in_a_stream_reaches_the_caller_and_is_booked(door, books
         DOORS, [Fault.status(500), Fault.status(429, retry_after=0), Fault.overloaded(), Fault.reset()], [False, True]
     ),
 )
-def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, stream, fault, books, clients):
-    books.sim.script(fault)
-    answer = door(books.wrap(clients), stream=stream)
+def test_a_passing_fault_is_retried_here_and_never_by_the_sdk(door, stream, fault, harness, clients):
+    harness.sim.script(fault)
+    answer = door(harness.wrap(clients), stream=stream)
     assert list(answer)
-    assert books.sim.request_count == 2
-    assert books.settled >= books.sim.bill.total_nanousd
+    assert harness.sim.request_count == 2
+    assert harness.settled >= harness.sim.bill.total_nanousd
 
 
 @pytest.mark.parametrize(
     ("door", "fault"), thinned(DOORS, [Fault.status(400), Fault.status(401), Fault.insufficient_quota()])
 )
-def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, fault, books, clients):
-    books.sim.script(fault, times=5)
+def test_a_permanent_fault_is_sent_once_and_costs_nothing(door, fault, harness, clients):
+    harness.sim.script(fault, times=5)
     with pytest.raises((anthropic.APIStatusError, openai.APIStatusError)):
-        door(books.wrap(clients))
-    assert books.sim.request_count == 1
-    assert books.settled == 0
+        door(harness.wrap(clients))
+    assert harness.sim.request_count == 1
+    assert harness.settled == 0
 
 
 @every_door
-def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, make_books, clients):
-    books = make_books(retry={"max_attempts": 1})
-    books.sim.script(Fault.hang(billed=True))
+def test_a_timeout_is_booked_because_the_provider_may_have_billed_it(door, make_harness, clients):
+    harness = make_harness(retry={"max_attempts": 1})
+    harness.sim.script(Fault.hang(billed=True))
     with pytest.raises((anthropic.APITimeoutError, openai.APITimeoutError)):
-        door(books.wrap(clients), timeout=0.3)
-    asyncio.run(books.reached())
-    assert books.statuses == ["unconfirmed"]
-    assert books.settled >= books.sim.bill.total_nanousd > 0
+        door(harness.wrap(clients), timeout=0.3)
+    asyncio.run(harness.reached())
+    assert harness.statuses == ["unconfirmed"]
+    assert harness.settled >= harness.sim.bill.total_nanousd > 0
 
 
 @every_door
-def test_an_answer_without_usage_is_booked_at_its_reservation(door, books, clients):
-    books.sim.script(Fault.no_usage())
-    door(books.wrap(clients))
-    books.cover()
+def test_an_answer_without_usage_is_booked_at_its_reservation(door, harness, clients):
+    harness.sim.script(Fault.no_usage())
+    door(harness.wrap(clients))
+    harness.cover()
 
 
 @every_door
 @pytest.mark.parametrize("stream", [False, True])
-def test_raw_responses_are_governed_and_parse_to_the_same(door, stream, books, clients):
-    wrapped = books.wrap(clients)
+def test_raw_responses_are_governed_and_parse_to_the_same(door, stream, harness, clients):
+    wrapped = harness.wrap(clients)
     raw = {
         messages: lambda: wrapped["anthropic"].messages.with_raw_response,
         beta: lambda: wrapped["anthropic"].beta.messages.with_raw_response,
@@ -196,7 +196,7 @@ def test_raw_responses_are_governed_and_parse_to_the_same(door, stream, books, c
     }[door]()
     plain = door(clients, stream=stream)
     chunks = [type(chunk) for chunk in plain] if stream else None
-    books.sim.reset()
+    harness.sim.reset()
     bodies = {"max_tokens": 40, "messages": ASK}
     if door is chat:
         bodies = {"max_completion_tokens": 40, "messages": ASK}
@@ -210,48 +210,48 @@ def test_raw_responses_are_governed_and_parse_to_the_same(door, stream, books, c
         assert [type(chunk) for chunk in answer.parse()] == chunks
     else:
         assert type(answer.parse()) is type(plain)
-    books.agree()
+    harness.agree()
 
 
-def test_the_message_stream_helper_is_governed(books, clients):
-    client = books.wrap(clients)["anthropic"]
+def test_the_message_stream_helper_is_governed(harness, clients):
+    client = harness.wrap(clients)["anthropic"]
     with client.messages.stream(model="smart", max_tokens=40, messages=ASK) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert final.content[0].text == text
-    books.agree()
+    harness.agree()
 
 
-def test_the_message_stream_helper_left_early_is_settled(books, clients):
-    client = books.wrap(clients)["anthropic"]
+def test_the_message_stream_helper_left_early_is_settled(harness, clients):
+    client = harness.wrap(clients)["anthropic"]
     with client.messages.stream(model="smart", max_tokens=40, messages=ASK) as stream:
         next(iter(stream))
-    books.cover()
+    harness.cover()
 
 
-def test_the_chat_and_response_stream_helpers_are_governed(books, clients):
-    client = books.wrap(clients)["openai"]
+def test_the_chat_and_response_stream_helpers_are_governed(harness, clients):
+    client = harness.wrap(clients)["openai"]
     with client.chat.completions.stream(model="smart", messages=ASK, max_completion_tokens=40) as stream:
         assert stream.until_done()
     with client.responses.stream(model="smart", input="hi", max_output_tokens=40) as stream:
         assert stream.until_done()
-    books.agree()
+    harness.agree()
 
 
-def test_a_parse_that_fails_is_booked_at_what_the_answer_cost(books, clients):
+def test_a_parse_that_fails_is_booked_at_what_the_answer_cost(harness, clients):
     import pydantic
 
     class Answer(pydantic.BaseModel):
         number: int
 
-    client = books.wrap(clients)["openai"]
+    client = harness.wrap(clients)["openai"]
     with pytest.raises((openai.LengthFinishReasonError, pydantic.ValidationError)):
         client.chat.completions.parse(model="smart", messages=ASK, max_completion_tokens=16, response_format=Answer)
-    books.agree()
+    harness.agree()
 
 
-def test_the_routed_name_goes_to_a_model_of_the_clients_provider(books, clients):
-    wrapped = books.wrap(clients)
+def test_the_routed_name_goes_to_a_model_of_the_clients_provider(harness, clients):
+    wrapped = harness.wrap(clients)
     assert messages(wrapped).model.startswith("claude-haiku-4-5")
     answer = wrapped["anthropic"].messages.create(model="smart", max_tokens=40, messages=ASK)
     assert answer.model == "claude-haiku-4-5-20251001"
@@ -259,106 +259,106 @@ def test_the_routed_name_goes_to_a_model_of_the_clients_provider(books, clients)
     assert answer.model.startswith("gpt-5-mini")
     long = [{"role": "user", "content": "word " * 2_500}]
     assert wrapped["anthropic"].messages.create(model="smart", max_tokens=9, messages=long).model == "claude-sonnet-4-6"
-    books.agree()
+    harness.agree()
 
 
-def test_the_routed_name_can_be_another(books, clients):
-    client = books.wrap(clients, routed="cheap")["anthropic"]
+def test_the_routed_name_can_be_another(harness, clients):
+    client = harness.wrap(clients, routed="cheap")["anthropic"]
     assert client.messages.create(model="cheap", max_tokens=4, messages=ASK).model == "claude-haiku-4-5-20251001"
 
 
-def test_what_does_not_fit_is_refused_before_it_is_sent(make_books, clients):
-    books = make_books(budgets=[{"scope": "global", "limit": "0.000001"}])
+def test_what_does_not_fit_is_refused_before_it_is_sent(make_harness, clients):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.000001"}])
     for door in DOORS:
         with pytest.raises(BudgetExceededError):
-            door(books.wrap(clients))
-    assert books.sim.request_count == 0
+            door(harness.wrap(clients))
+    assert harness.sim.request_count == 0
 
 
 @every_door
-def test_a_call_names_its_scopes_and_nothing_of_it_reaches_the_provider(door, books, clients):
-    wrapped = books.wrap(clients)
+def test_a_call_names_its_scopes_and_nothing_of_it_reaches_the_provider(door, harness, clients):
+    wrapped = harness.wrap(clients)
     door(wrapped, extra_body={"llm_cost": {"user": "42", "tags": ["a b"]}})
     with cost_context(team="blue"):
         door(wrapped)
-    spent = {standing.scope for standing in books.pipeline.ledger.balances()}
+    spent = {standing.scope for standing in harness.pipeline.ledger.balances()}
     assert {"user:42", "tag:a%20b", "team:blue"} <= spent
-    assert all("llm_cost" not in request.body for request in books.sim.requests)
+    assert all("llm_cost" not in request.body for request in harness.sim.requests)
 
 
-def test_other_extra_fields_are_sent_on(books, clients):
-    beta(books.wrap(clients), extra_body={"inference_geo": "us", "llm_cost": {"user": "1"}})
-    assert books.sim.requests[0].body["inference_geo"] == "us"
-    books.agree()
+def test_other_extra_fields_are_sent_on(harness, clients):
+    beta(harness.wrap(clients), extra_body={"inference_geo": "us", "llm_cost": {"user": "1"}})
+    assert harness.sim.requests[0].body["inference_geo"] == "us"
+    harness.agree()
 
 
-def test_a_misspelt_key_is_an_error_before_the_call(books, clients):
+def test_a_misspelt_key_is_an_error_before_the_call(harness, clients):
     with pytest.raises(UnknownKeyError, match="user"):
-        messages(books.wrap(clients), extra_body={"llm_cost": {"usr": "42"}})
-    assert books.sim.request_count == 0
+        messages(harness.wrap(clients), extra_body={"llm_cost": {"usr": "42"}})
+    assert harness.sim.request_count == 0
 
 
-def test_a_copy_made_by_with_options_is_governed_too_and_keeps_its_retries_off(books, clients):
-    client = books.wrap(clients)["anthropic"].with_options(max_retries=7)
-    books.sim.script(Fault.status(400))
+def test_a_copy_made_by_with_options_is_governed_too_and_keeps_its_retries_off(harness, clients):
+    client = harness.wrap(clients)["anthropic"].with_options(max_retries=7)
+    harness.sim.script(Fault.status(400))
     with pytest.raises(anthropic.BadRequestError):
         client.messages.create(model="smart", max_tokens=4, messages=ASK)
     client.with_options(timeout=5).messages.create(model="smart", max_tokens=4, messages=ASK)
-    assert books.sim.request_count == 2
-    books.agree()
+    assert harness.sim.request_count == 2
+    harness.agree()
 
 
-def test_the_original_client_is_untouched(books, clients):
+def test_the_original_client_is_untouched(harness, clients):
     resource = clients["anthropic"].messages
     before = dict(vars(clients["anthropic"]))
-    wrapped = books.wrap(clients)["anthropic"]
+    wrapped = harness.wrap(clients)["anthropic"]
     wrapped.messages.create(model="smart", max_tokens=4, messages=ASK)
     assert vars(clients["anthropic"]) == before
     assert clients["anthropic"].messages is resource
     assert type(wrapped) is anthropic.Anthropic
 
 
-def test_nothing_of_the_callers_is_changed(books, clients):
+def test_nothing_of_the_callers_is_changed(harness, clients):
     system = [{"type": "text", "text": "A long manual. " * 800}]
     tools = [{"name": "look", "description": "Look.", "input_schema": {"type": "object", "properties": {}}}]
     asked = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     kept = repr((system, tools, asked))
-    client = books.wrap(clients)["anthropic"]
+    client = harness.wrap(clients)["anthropic"]
     for _ in range(2):
         client.messages.create(model="smart", max_tokens=4, messages=asked, system=system, tools=tools)
     assert repr((system, tools, asked)) == kept
-    assert "cache_control" in repr(books.sim.requests[-1].body)
-    books.agree()
+    assert "cache_control" in repr(harness.sim.requests[-1].body)
+    harness.agree()
 
 
-def test_messages_may_be_the_sdks_own_objects_and_one_shot_iterables(books, clients):
-    client = books.wrap(clients)["anthropic"]
+def test_messages_may_be_the_sdks_own_objects_and_one_shot_iterables(harness, clients):
+    client = harness.wrap(clients)["anthropic"]
     answer = client.messages.create(model="smart", max_tokens=8, messages=ASK)
     turns = (turn for turn in [*ASK, {"role": "assistant", "content": answer.content}, *ASK])
-    books.sim.script(Fault.status(500))
+    harness.sim.script(Fault.status(500))
     client.messages.create(model="smart", max_tokens=8, messages=turns)
-    assert len(books.sim.requests[-1].body["messages"]) == 3
-    books.agree()
+    assert len(harness.sim.requests[-1].body["messages"]) == 3
+    harness.agree()
 
 
-def test_a_caller_who_asked_for_usage_gets_the_chunk_and_others_do_not(books, clients):
-    wrapped = books.wrap(clients)
+def test_a_caller_who_asked_for_usage_gets_the_chunk_and_others_do_not(harness, clients):
+    wrapped = harness.wrap(clients)
     assert all(chunk.choices for chunk in chat(wrapped, stream=True))
     chunks = list(chat(wrapped, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].usage is not None
-    books.agree()
+    harness.agree()
 
 
-def test_other_methods_pass_through(books, clients):
-    wrapped = books.wrap(clients)
+def test_other_methods_pass_through(harness, clients):
+    wrapped = harness.wrap(clients)
     count = wrapped["anthropic"].messages.count_tokens(model="claude-haiku-4-5", messages=ASK)
     assert count.input_tokens > 0
-    assert books.settled == 0
+    assert harness.settled == 0
 
 
-def test_what_is_not_governed_is_refused_where_the_configuration_says_so(make_books, clients):
-    books = make_books(on_ungoverned="deny")
-    wrapped = books.wrap(clients)
+def test_what_is_not_governed_is_refused_where_configured(make_harness, clients):
+    harness = make_harness(on_ungoverned="deny")
+    wrapped = harness.wrap(clients)
     with pytest.raises(UnsupportedRequestError, match="embeddings"):
         wrapped["openai"].embeddings.create(model="text-embedding-3-small", input="x")
     with (
@@ -366,20 +366,20 @@ def test_what_is_not_governed_is_refused_where_the_configuration_says_so(make_bo
         wrapped["anthropic"].messages.with_streaming_response.create(model="smart", max_tokens=4, messages=ASK),
     ):
         pass
-    assert books.sim.request_count == 0
+    assert harness.sim.request_count == 0
 
 
-def test_clients_of_other_platforms_are_refused_or_returned_as_they_are(make_books, caplog):
+def test_clients_of_other_platforms_are_refused_or_returned_as_they_are(make_harness, caplog):
     client = openai.AzureOpenAI(api_key="k", api_version="1", azure_endpoint="http://127.0.0.1:1")
     with pytest.raises(UnsupportedRequestError, match="AzureOpenAI"):
-        wrap_openai(client, make_books(on_ungoverned="deny").pipeline)
-    assert wrap_openai(client, make_books().pipeline) is client
+        wrap_openai(client, make_harness(on_ungoverned="deny").pipeline)
+    assert wrap_openai(client, make_harness().pipeline) is client
     assert "AzureOpenAI" in caplog.text
     client.close()
 
 
 @pytest.mark.parametrize("thing", [None, object(), "client"])
-def test_what_is_no_client_is_a_clear_error(thing, books):
+def test_what_is_no_client_is_a_clear_error(thing, harness):
     for wrap in (wrap_anthropic, wrap_openai):
         with pytest.raises(ConfigurationError, match="expected a client"):
-            wrap(thing, books.pipeline)
+            wrap(thing, harness.pipeline)

@@ -366,6 +366,6 @@ def test_nothing_but_a_whole_archive_lets_a_row_go(ledger, clock, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["memory://", "memory://shared"])
-def test_a_storage_without_archives_says_so(url):
+def test_a_storage_without_archives_raises(url):
     with Ledger.open(url) as ledger, pytest.raises(ConfigurationError, match="memory ledger has no archive"):
         ledger.archive(0, MemoSummary())

@@ -49,7 +49,7 @@ def test_a_call_is_reserved_and_settled_in_dollars(ledger):
     assert ledger.available() is None
 
 
-def test_a_refusal_says_everything_and_survives_pickling(ledger):
+def test_a_refusal_has_every_figure_and_survives_pickling(ledger):
     ledger.set_budget(Budget("global", "0.10", "day"))
     ledger.reserve("0.06")
     with pytest.raises(BudgetExceededError, match=r"\$0\.060000000 reserved by calls in flight") as caught:
@@ -239,7 +239,7 @@ def test_bad_input_is_a_clear_error_and_changes_nothing(ledger, call, error):
         ("memory://", {"hold_ttl_s": 0}),
     ],
 )  # fmt: skip
-def test_a_ledger_that_cannot_be_opened_says_why(url, options):
+def test_a_ledger_that_cannot_be_opened_gives_the_reason(url, options):
     with pytest.raises(ConfigurationError):
         Ledger.open(url, **options)
 
@@ -260,13 +260,13 @@ def test_a_forked_child_draws_other_ids():
     os.close(writing)
 
 
-@pytest.mark.parametrize("face", [Ledger, AsyncLedger])
-def test_open_takes_the_former_names_of_its_options_with_a_warning(face, clock):
+@pytest.mark.parametrize("facade", [Ledger, AsyncLedger])
+def test_open_takes_the_former_names_of_its_options_with_a_warning(facade, clock):
     with pytest.warns(DeprecationWarning, match="lease_s is now called hold_ttl_s") as caught:
-        ledger = face.open("memory://", clock=clock, lease_s=60)
+        ledger = facade.open("memory://", clock=clock, lease_s=60)
     assert caught[0].filename == __file__, "it points at the caller"
     assert ledger._hold_ttl == 60_000
     with pytest.raises(ConfigurationError, match="former name"):
-        face.open("memory://", clock=clock, lease_s=60, hold_ttl_s=60)
+        facade.open("memory://", clock=clock, lease_s=60, hold_ttl_s=60)
     with pytest.raises(TypeError):
-        face.open("memory://", clock=clock, lease=60)
+        facade.open("memory://", clock=clock, lease=60)

@@ -115,7 +115,7 @@ def test_amounts_are_bounded():
             bounded_nanousd(amount)
 
 
-def test_a_balance_says_dollars():
+def test_a_balance_is_given_in_dollars():
     balance = Balance(NanoUSD(10**9), NanoUSD(7 * 10**8), NanoUSD(5 * 10**8))
     assert (balance.limit, balance.settled, balance.pending) == (Decimal(1), Decimal("0.7"), Decimal("0.5"))
     assert balance.available == Decimal("-0.2")

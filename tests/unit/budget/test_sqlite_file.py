@@ -139,7 +139,7 @@ def test_a_read_only_file_is_a_clear_error(tmp_path):
     assert (tmp_path / "l.db").read_bytes() == before
 
 
-def test_a_queue_that_does_not_move_is_given_up(tmp_path, monkeypatch):
+def test_a_queue_without_progress_is_abandoned(tmp_path, monkeypatch):
     with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger:
         monkeypatch.setattr(group_commit, "PATIENCE_S", 0.2)
         stuck = group_commit.FileLock(tmp_path / "l.db-queue")
@@ -154,7 +154,7 @@ def test_a_queue_that_does_not_move_is_given_up(tmp_path, monkeypatch):
         stuck.close()
 
 
-def test_callers_of_a_ledger_that_was_closed_are_told(tmp_path):
+def test_callers_of_a_closed_ledger_get_an_error(tmp_path):
     ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
     ledger.reserve("0.01", id="a")
     ledger.close()

@@ -40,7 +40,7 @@ def test_a_window_holds_its_moment_and_ends_where_the_next_begins(now, zone, win
 
 
 @given(MOMENTS, st.integers(0, 40 * 86_400_000), st.sampled_from(ZONES), WINDOWS)
-def test_two_moments_share_a_window_when_their_local_time_says_so(now, later, zone, window):
+def test_two_moments_share_a_window_by_their_local_time(now, later, zone, window):
     other = now + later
     shared = window_at(window, zone, now).cell == window_at(window, zone, other).cell
     assert shared == same_window(Budget("global", 1, window, zone), now, other)

@@ -46,7 +46,7 @@ def test_every_attempt_is_a_span_with_its_tokens_and_its_cost(sim, clients):
     assert metrics["llm_cost.retried"].data.data_points[0].value == 1
 
 
-def test_errors_are_told_apart_by_their_kind_on_metrics_too(sim, clients):
+def test_errors_are_distinguished_by_their_kind_on_metrics_too(sim, clients):
     """``error.type`` has few values, whatever the provider's sentences say: a metric has one series for each."""
     reader = InMemoryMetricReader()
     observer = OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]))

@@ -47,7 +47,7 @@ def _png(width, height):
     return base64.b64encode(head + bytes(60)).decode()
 
 
-def test_a_bound_is_input_at_its_dearest_and_output_at_its_cap(most):
+def test_a_bound_is_input_at_its_most_expensive_and_output_at_its_cap(most):
     found = most("openai", gpt("é" * 100))
     assert found.input_tokens == 64 + 200 + 8
     assert found.amount_nanousd == 272 * 250 + 1_000 * 2_000
@@ -115,7 +115,7 @@ def test_nothing_is_bounded_above_the_context_window(most):
     assert most("openai", gpt("x" * 2_000_000)).input_tokens == 400_000
 
 
-def test_server_tools_are_not_bounded_and_the_bound_says_so(most):
+def test_server_tools_are_not_bounded_and_the_bound_reports_it(most):
     search = {"type": "web_search_20260209", "name": "web_search", "max_uses": 3}
     found = most("anthropic", claude(text(), tools=[search]), server_tool_allowance=NanoUSD(50_000_000))
     assert not found.guaranteed

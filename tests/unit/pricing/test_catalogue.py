@@ -32,7 +32,7 @@ def level(rates, above=0):
         ("claude-mythos-5-1", "2026-11-01", 10, 0.25, 12.5, 20, 50),
     ],
 )
-def test_anthropic_models_charge_what_their_page_says(
+def test_anthropic_models_charge_the_published_prices(
     catalogue, on, model, day, uncached, read, write_5m, write_1h, output
 ):
     base = level(catalogue.rates("anthropic", model, at=on(day)))
@@ -53,7 +53,7 @@ def test_anthropic_models_charge_what_their_page_says(
         ("gpt-6.1-sol", "2026-11-20", 2, 0.1, 2.5, 10),
     ],
 )
-def test_openai_models_charge_what_their_page_says(catalogue, on, model, day, uncached, read, write, output):
+def test_openai_models_charge_the_published_prices(catalogue, on, model, day, uncached, read, write, output):
     base = level(catalogue.rates("openai", model, at=on(day)))
     found = (base.uncached_input, base.cache_read, base.cache_write_30m, base.output)
     assert found == tuple(round(usd * M) for usd in (uncached, read, write, output))
@@ -104,7 +104,7 @@ def test_flex_cost_half_before_the_day_it_was_recorded_and_followed_the_price_of
     assert (before_the_cut.uncached_input, before_the_cut.output) == (round(2.5 * M), 15 * M)
 
 
-def test_a_tier_without_a_price_is_priced_as_standard_and_says_so(catalogue, on):
+def test_a_tier_without_a_price_is_priced_as_standard_and_reports_it(catalogue, on):
     rates = catalogue.rates("openai", "gpt-5-nano", at=on("2026-11-01"), service_tier="priority")
     assert "priority" in rates.notes[0]
     assert catalogue.rates("openai", "gpt-5", at=on("2026-11-01"), service_tier="scale").notes

@@ -119,7 +119,7 @@ def test_a_batch_costs_half_and_a_longer_answer_more(run, requests_file):
     assert total("--answer", "10")[1] < total("--answer", "50")[1] < total()[1]
 
 
-def test_a_model_without_a_price_is_told_and_never_counted_as_zero(run, requests_file):
+def test_a_model_without_a_price_is_reported_and_never_counted_as_zero(run, requests_file):
     result = run("estimate", requests_file(CHAT, CHAT | {"model": "gpt-9"}), "--json")
     assert result.exit_code == 1
     assert "gpt-9" in result.stderr

@@ -45,7 +45,7 @@ def test_audio_without_a_price_is_an_error_and_not_text():
     assert RATES.picousd(TokenUsage(audio_input=300, audio_output=2)) == 300 * 9_000 + 2 * 18_000
 
 
-def test_the_dearest_input_grows_with_what_may_happen_to_it():
+def test_the_most_expensive_input_grows_with_what_may_happen_to_it():
     assert RATES.input_max_picousd(200) == 1_000
     assert RATES.input_max_picousd(201) == 2_000
     assert RATES.input_max_picousd(200, writes=("5m",)) == 1_250

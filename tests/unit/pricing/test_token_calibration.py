@@ -34,7 +34,7 @@ def test_an_estimate_covers_the_quantile_of_what_was_seen_and_one_outlier_does_n
     assert 189 <= calibration.tokens(HERE, request(952)) <= 192
 
 
-def test_what_is_long_ago_is_forgotten():
+def test_old_entries_are_forgotten():
     calibration = TokenCalibration(margin=0, warm=1)
     calibration.learn(HERE, request(952), 9_000)
     for _ in range(512):

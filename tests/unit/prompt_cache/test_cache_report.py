@@ -57,7 +57,7 @@ def test_a_rewritten_system_prompt_is_named_as_changed(conversation, trace):
     assert found.reason == "system 0 changed"
 
 
-def test_reordered_added_and_changed_tools_are_told_apart(conversation, trace):
+def test_reordered_added_and_changed_tools_are_distinguished(conversation, trace):
     request = conversation(2, tools=3)
     a, b, c = request.tools
     changed = request._replace(tools=(a, b._replace(text="{}"), c))

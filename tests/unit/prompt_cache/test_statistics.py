@@ -53,7 +53,7 @@ def test_arrivals_before_the_first_answer_are_one_trial(conversation):
     assert crowd.reuse(layout, 0, 1.0) == alone.reuse(layout, 0, 1.0)
 
 
-def test_an_entry_is_warm_when_the_usage_says_so_and_cold_again_when_it_lapses(conversation, prices, sonnet):
+def test_an_entry_is_warm_when_the_usage_shows_it_and_cold_again_when_it_expires(conversation, prices, sonnet):
     statistics, layout = PrefixStatistics(), read_layout(conversation(1))
     plan = marked(layout, 0, prices)
     statistics.begin(layout, plan, now=0.0)

@@ -26,7 +26,7 @@ def chosen(found, ttls=BOTH, slots=4, lookback=20, allowance=10**18):
 
 
 @pytest.mark.parametrize(("ttl", "break_even"), [("5m", 0.75 / 3.45), ("1h", 3.0 / 5.7)])
-def test_a_write_breaks_even_where_the_formula_says(ttl, break_even):
+def test_a_write_breaks_even_as_the_formula_predicts(ttl, break_even):
     assert write_value((break_even,) * 3, (1.0,) * 3, PRICES, ttl) == pytest.approx(0, abs=1)
     assert write_value((break_even + 0.01,) * 3, (1.0,) * 3, PRICES, ttl) > 0
     assert write_value((break_even - 0.01,) * 3, (1.0,) * 3, PRICES, ttl) < 0
@@ -111,7 +111,7 @@ def test_marks_of_the_caller_count_and_bind_the_order():
     assert chosen(contradictory, slots=2).marks == ()
 
 
-def test_slots_go_to_the_deepest():
+def test_breakpoints_go_to_the_deepest_boundaries():
     found = chosen(candidates(0.99, 0.9, 0.8, 0.7, 0.6, 0.5), slots=2)
     assert len(found.marks) == 2
     assert found.marks[-1][0] == 5

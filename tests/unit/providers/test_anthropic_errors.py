@@ -77,7 +77,7 @@ def _body(type_, code, message):
 
 
 @pytest.mark.parametrize(("status", "type_", "code", "message", "kind", "retryable"), CASES)
-def test_a_code_or_a_message_says_what_the_status_does_not(status, type_, code, message, kind, retryable):
+def test_a_code_or_a_message_decides_where_the_status_does_not(status, type_, code, message, kind, retryable):
     failure = classify_response("anthropic", status, {}, _body(type_, code, message))
     assert (failure.kind, failure.retryable, failure.billed) == (kind, retryable, "no")
 

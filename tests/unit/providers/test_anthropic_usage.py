@@ -145,7 +145,7 @@ def test_a_top_level_of_zeros_beside_a_compaction_is_not_the_bill():
     assert read_usage(message(usage)).usage == TokenUsage(uncached_input=99_195, output=81)
 
 
-def test_a_stream_merges_its_start_with_the_last_cumulative_delta_and_null_says_nothing():
+def test_a_stream_merges_its_start_with_the_last_cumulative_delta_and_ignores_null():
     reading = read_usage(sse(START, {"type": "ping"}, DELTA, STOP))
     assert reading.usage == TokenUsage(
         uncached_input=9, cache_read=5, cache_write_5m=17_329, cache_write_1h=40, output=70
@@ -154,7 +154,7 @@ def test_a_stream_merges_its_start_with_the_last_cumulative_delta_and_null_says_
     assert (reading.finish_reason, reading.response_id, reading.model) == ("end_turn", "msg_1", "claude-sonnet-4-6")
 
 
-def test_a_stream_that_only_says_error_is_free():
+def test_a_stream_with_only_an_error_is_free():
     reading = read_usage(sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
     assert reading.unbilled
     assert reading.items == ()
@@ -186,7 +186,7 @@ def test_raw_chunks_and_parsed_events_read_the_same():
     assert raw.reading() == parsed.reading()
 
 
-def test_an_error_body_is_free_and_told():
+def test_an_error_body_is_free_and_reported():
     reading = read_usage({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}})
     assert reading.unbilled
     assert reading.error == "rate_limit_error: slow down"
@@ -205,7 +205,7 @@ def test_the_status_of_a_batch_carries_no_bill_and_is_not_free():
     assert "results" in reading.warnings[0]
 
 
-def test_result_lines_of_a_batch_are_items_at_their_own_models_and_failed_ones_are_told():
+def test_result_lines_of_a_batch_are_items_at_their_own_models_and_failed_ones_are_reported():
     lines = [
         {
             "custom_id": "1",

@@ -60,7 +60,7 @@ def test_cached_written_and_audio_tokens_are_taken_out_of_the_prompt_and_reasoni
     assert (reading.finish_reason, reading.model, reading.complete) == ("stop", "gpt-5.6-sol", True)
 
 
-def test_twelve_hour_writes_and_cached_audio_are_told_apart():
+def test_twelve_hour_writes_and_cached_audio_are_distinguished():
     usage = {
         "input_tokens": 1_000,
         "output_tokens": 1,
@@ -83,7 +83,7 @@ def test_twelve_hour_writes_and_cached_audio_are_told_apart():
     )
 
 
-def test_a_response_says_its_own_tier_and_why_it_stopped():
+def test_a_response_reports_its_tier_and_its_finish_reason():
     reading = read_usage(
         response(
             {"input_tokens": 5, "output_tokens": 6},
@@ -113,7 +113,7 @@ def test_a_stream_with_usage_in_its_last_chunk_is_complete():
     assert reading.service_tier == "default"
 
 
-def test_zeros_after_an_error_in_a_stream_say_nothing():
+def test_zeros_after_an_error_in_a_stream_are_ignored():
     reading = read_usage(
         sse(
             chunk(),
@@ -199,7 +199,7 @@ def test_a_count_of_input_tokens_is_free():
     assert read_usage({"object": "response.input_tokens", "input_tokens": 12}).unbilled
 
 
-def test_parts_beyond_their_whole_are_billed_as_reported_and_told():
+def test_parts_beyond_their_whole_are_billed_as_reported_with_a_note():
     reading = read_usage(
         chat({"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}})
     )
@@ -256,7 +256,7 @@ def test_an_object_without_a_dictionary_is_read_by_its_attributes():
     assert reader.reading().model == "gpt-5"
 
 
-def test_an_error_event_of_the_responses_api_is_told():
+def test_an_error_event_of_the_responses_api_is_reported():
     reader = StreamReader()
     reader.feed({"type": "response.created", "response": response(None, status="in_progress")})
     reader.feed({"type": "error", "code": "server_error", "message": "boom"})

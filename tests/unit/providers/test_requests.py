@@ -200,5 +200,5 @@ def test_a_prediction_and_a_search_are_noticed():
 @pytest.mark.parametrize(
     "messages", ["hi", ["hi"], [None], [{"content": 3}], [{"role": "user", "content": ["a", 4, None]}]]
 )
-def test_strange_messages_are_counted_rather_than_refused(reader, messages):
+def test_unknown_messages_are_counted_rather_than_refused(reader, messages):
     assert reader({"model": "m", "messages": messages}) is not None

@@ -64,14 +64,14 @@ def test_old_failures_are_forgotten():
     assert it.admit(31.0).action == "admit"
 
 
-def test_timeouts_weigh_twice():
+def test_timeouts_count_twice():
     it = breaker()
     for _ in range(MIN_FAILURES // 2):
         it.failed(1.0, 1.0, None, weight=2)
     assert it.admit(1.0).action == "reject"
 
 
-def test_it_says_when_it_is_worth_asking_again_and_then_lets_one_through():
+def test_an_open_circuit_gives_the_time_of_its_probe_and_then_admits_one():
     it = breaker()
     now = healthy(it)
     fail(it, now)
@@ -142,7 +142,7 @@ def test_after_a_good_probe_calls_are_released_faster_and_faster_until_it_is_clo
     assert [it.admit(now + 41).action for _ in range(500)] == ["admit"] * 500
 
 
-def test_trouble_during_the_release_cuts_the_rate_and_much_trouble_opens_it_again():
+def test_failures_while_recovering_cut_the_rate_and_many_open_the_circuit_again():
     def released(troubles: int) -> int:
         it = breaker()
         now = healthy(it, rate=10.0)
@@ -180,7 +180,7 @@ def test_during_the_release_what_one_call_is_asked_to_wait_holds_for_all_of_them
     assert it.admit(now + 4.5).action == "admit"
 
 
-def test_who_may_wait_waits_and_is_served_in_the_order_of_arrival():
+def test_calls_that_may_wait_are_admitted_in_the_order_of_arrival():
     it = breaker(max_wait_s=30.0)
     now = healthy(it, rate=5.0)
     fail(it, now)
@@ -205,7 +205,7 @@ def test_who_may_wait_waits_and_is_served_in_the_order_of_arrival():
     assert max(late) <= 8, order  # polls are spread, so neighbours may change places
 
 
-def test_nobody_waits_longer_than_allowed_and_the_queue_is_bounded():
+def test_no_call_waits_longer_than_allowed_and_the_queue_is_bounded():
     it = breaker(max_wait_s=10.0)
     now = healthy(it, rate=5.0)
     fail(it, now)
@@ -217,7 +217,7 @@ def test_nobody_waits_longer_than_allowed_and_the_queue_is_bounded():
     assert first.retry_after > 0
 
 
-def test_who_has_waited_as_long_as_allowed_is_turned_away_and_the_next_takes_the_place():
+def test_a_call_that_waited_as_long_as_allowed_is_rejected_and_the_next_takes_its_place():
     it = breaker(max_wait_s=3.0)
     now = healthy(it)
     fail(it, now, retry_after=2.0)
@@ -239,7 +239,7 @@ def test_who_has_waited_as_long_as_allowed_is_turned_away_and_the_next_takes_the
     st.lists(st.tuples(st.floats(0.001, 3.0), st.sampled_from(["ok", "bad", "asks", "lost"])), max_size=250),
     st.sampled_from([0.0, 20.0]),
 )
-def test_whatever_happens_a_healthy_target_is_reached_again_and_every_wait_ends(steps, max_wait_s):
+def test_a_healthy_target_is_always_reached_again_and_every_wait_ends(steps, max_wait_s):
     it, now = breaker(max_wait_s), 0.0
     for delay, outcome in steps:
         now += delay

@@ -41,12 +41,12 @@ from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES
         (529, K.OVERLOADED, True, "no"),
     ],
 )
-def test_a_status_without_a_word_of_the_provider(provider, status, kind, retryable, billed):
+def test_a_status_without_a_code_or_message_of_the_provider(provider, status, kind, retryable, billed):
     failure = classify_response(provider, status, {}, "upstream error")
     assert (failure.kind, failure.retryable, failure.billed) == (kind, retryable, billed)
 
 
-def test_a_gateway_that_passes_on_the_providers_own_error_leaves_no_doubt_about_the_bill():
+def test_an_error_of_the_provider_that_a_gateway_passes_on_is_not_billed():
     body = {"error": {"type": "timeout_error", "message": "m"}}
     assert classify_response("anthropic", 504, {}, body).billed == "no"
 
@@ -55,7 +55,7 @@ def test_a_gateway_that_passes_on_the_providers_own_error_leaves_no_doubt_about_
     ("status", "header", "retryable"),
     [(500, "false", False), (500, "true", True), (400, "true", True), (429, "false", False)],
 )
-def test_the_header_has_the_last_word_on_retrying(status, header, retryable):
+def test_the_header_decides_about_retrying(status, header, retryable):
     assert classify_response("openai", status, {"x-should-retry": header}, {}).retryable is retryable
 
 
@@ -91,13 +91,13 @@ def test_errors_without_a_response(error, kind, retryable, billed):
     assert (failure.kind, failure.retryable, failure.billed) == (kind, retryable, billed)
 
 
-def test_the_connection_errors_of_the_sdks_are_told_apart_by_what_is_behind_them(anthropic_error, openai_error):
+def test_the_connection_errors_of_the_sdks_are_distinguished_by_their_cause(anthropic_error, openai_error):
     for raised in (anthropic_error, openai_error):
         failure = classify_error(raised(base_url="http://127.0.0.1:9"))
         assert (failure.kind, failure.retryable, failure.billed) == (K.CONNECTION, True, "no")
 
 
-def test_an_error_that_only_the_code_tells_from_a_rate_limit(server, openai_error, anthropic_error):
+def test_an_error_that_only_its_code_distinguishes_from_a_rate_limit(server, openai_error, anthropic_error):
     server.says(429, {"error": {"message": "m", "type": "insufficient_quota", "code": "credit_balance_exhausted"}})
     failure = classify_error(openai_error())
     assert (failure.kind, failure.retryable, failure.billed) == (K.QUOTA_EXHAUSTED, False, "no")
@@ -163,7 +163,7 @@ JSON = st.recursive(
     st.dictionaries(st.sampled_from(["retry-after", "Retry-After-Ms", "x-should-retry", "date"]), st.text(max_size=12)),
     JSON | st.text(max_size=30) | st.binary(max_size=30),
 )
-def test_no_response_is_too_strange_to_be_classified(provider, status, headers, body):
+def test_every_response_is_classified(provider, status, headers, body):
     failure = classify_response(provider, status, headers, body)
     assert failure.retry_after is None or failure.retry_after >= 0
     assert failure.billed in {"no", "unknown"}
@@ -183,7 +183,7 @@ def test_an_exception_that_cannot_be_read_is_unknown_and_booked():
 
 
 @given(JSON, JSON, JSON)
-def test_no_exception_is_too_strange_to_be_classified(body, status, code):
+def test_every_exception_is_classified(body, status, code):
     error = Exception("m")
     error.body, error.status_code, error.code, error.type = body, status, code, body
     classify_error(error)

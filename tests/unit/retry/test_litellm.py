@@ -86,7 +86,7 @@ async def test_a_refused_connection_is_not_the_server_error_that_litellm_makes_o
     assert (failure.kind, failure.retryable, failure.billed) == (K.CONNECTION, True, "no")
 
 
-async def test_without_what_is_behind_it_its_own_word_is_taken(server):
+async def test_without_a_cause_the_error_itself_decides(server):
     server.says(429, _anthropic("rate_limit_error", code="enforced_spend_limit_reached"), retry_after="3")
     error = _raised("anthropic/claude-haiku-4-5", server.url)
     error.__cause__ = error.__context__ = None
@@ -94,7 +94,7 @@ async def test_without_what_is_behind_it_its_own_word_is_taken(server):
     assert (failure.kind, failure.retry_after) == (K.SPEND_LIMIT, 3.0)
 
 
-async def test_a_router_without_a_deployment_says_when_to_come_back():
+async def test_a_router_without_a_deployment_gives_the_seconds_to_wait():
     from litellm.types.router import RouterRateLimitError
 
     failure = classify_error(RouterRateLimitError("m", 4.0, enable_pre_call_checks=False, cooldown_list=[]))

@@ -121,7 +121,7 @@ def test_no_sleep_ends_after_the_deadline():
 
 
 @pytest.mark.parametrize(("kind", "retries"), [(K.SERVER_ERROR, 35), (K.RATE_LIMITED, 100)])
-def test_the_quota_of_a_provider_runs_dry_and_is_refunded(kind, retries):
+def test_the_quota_of_a_provider_is_used_up_and_refunded(kind, retries):
     policy = RetryPolicy(breaker=False)
     state = RetryState(policy, Random(2))
     taken = 0
@@ -160,7 +160,7 @@ def test_refusals_that_are_not_the_targets_fault_do_not_open_its_circuit():
     assert not state.admit(HERE, now=1.0).rejected
 
 
-def test_without_a_breaker_everybody_passes():
+def test_without_a_breaker_every_call_is_admitted():
     state = RetryState(RetryPolicy(breaker=False), Random(2))
     for _ in range(50):
         state.failed(HERE, failure(K.SERVER_ERROR), now=1.0)

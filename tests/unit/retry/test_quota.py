@@ -51,7 +51,7 @@ def test_under_a_lock_ten_threads_keep_the_bucket_in_its_bounds():
     assert max(seen) <= CAPACITY
 
 
-def test_in_steady_trouble_retries_stay_a_small_part_of_the_load():
+def test_under_steady_failures_retries_stay_a_small_part_of_the_load():
     quota, calls, retries = RetryQuota(), 0, 0
     for number in range(20_000):
         calls += 1

@@ -191,5 +191,5 @@ async def test_the_stage_at_which_it_broke_decides_the_bill(faulty, client, how)
 @pytest.mark.filterwarnings("ignore")  # its own; raised inside it, they would be the error under test
 @pytest.mark.parametrize("how", EXPECTED)
 @pytest.mark.parametrize("client", [litellm_sync, litellm_async, litellm_async_openai])
-async def test_the_same_under_litellm_whose_transport_says_otherwise(faulty, client, how):
+async def test_the_same_under_litellm_whose_transport_reports_otherwise(faulty, client, how):
     await _check(faulty, client, how)

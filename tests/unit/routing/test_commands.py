@@ -189,7 +189,7 @@ def test_tune_refuses_and_writes_nothing_where_the_data_do_not_support_it(run, o
     assert not (tmp_path / "policy.json").exists()
 
 
-def test_tune_says_which_calls_of_a_log_it_cannot_use(run, log, tmp_path):
+def test_tune_reports_the_calls_of_a_log_that_it_cannot_use(run, log, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text(CONFIG)
     told = run("tune", "--log", log, "--config", config, code=1)

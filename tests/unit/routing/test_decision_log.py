@@ -82,7 +82,7 @@ def test_what_is_no_decision_is_refused(line):
         RoutingDecision.from_json(line)
 
 
-def test_a_newer_version_says_so(route, ask):
+def test_a_newer_version_is_refused_with_the_reason(route, ask):
     line = route(ask("x")).to_json().replace('"v":1', '"v":2')
     with pytest.raises(ConfigurationError, match="version 2; this version reads up to 1"):
         RoutingDecision.from_json(line)
@@ -168,7 +168,7 @@ def test_without_feedback_a_finished_call_that_shows_no_failure_is_a_good_one(en
     assert qualities == [float(number % 3 != 0) for number in range(30)] + [None]
 
 
-def test_with_enough_feedback_only_what_was_said_counts(entries, route, ask, monkeypatch):
+def test_with_enough_feedback_only_feedback_counts(entries, route, ask, monkeypatch):
     """Else every failure would count, and of the good answers only those that somebody praised."""
     for number in (0, 1, 2):
         entries.outcome(str(number), "feedback", 0.8, 2.0)

@@ -80,7 +80,7 @@ def test_clip_keeps_both_ends():
     assert head_and_tail("short") == "short"
 
 
-def test_grams_tell_a_pair_from_a_word_and_count_repeats():
+def test_ngrams_distinguish_a_pair_from_a_word_and_count_repeats():
     assert set(ngram_hashes("ab")) != set(ngram_hashes("a b"))
     assert max(ngram_hashes("no no no").values()) == 3
     assert ngram_hashes("Same Words") == ngram_hashes("same words")

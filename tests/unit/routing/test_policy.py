@@ -24,14 +24,14 @@ def test_the_classic_rule(length, items, tier):
     assert RoutingPolicy().is_large(length, items) == tier
 
 
-def test_the_default_policy_is_the_classic_rule_and_says_what_it_saw(ask):
+def test_the_default_policy_is_the_classic_rule_and_reports_its_features(ask):
     short, long, many = ask("x" * 9_999), ask("x" * 10_000), ask("x", context={"item_count": 30})
     assert choose(RoutingPolicy(), short).reason == "9,999 characters < 10,000 and 1 item < 30"
     assert choose(RoutingPolicy(), long)[:2] == (1, 1.0)
     assert choose(RoutingPolicy(), many).reason == "30 items ≥ 30"
 
 
-def test_floor_and_ceiling_bound_the_tier_and_say_so(ask):
+def test_floor_and_ceiling_bound_the_tier_and_report_it(ask):
     policy = RoutingPolicy(floor=1, tiers=("small", "middle", "large"))
     assert choose(policy, ask("x"), n_tiers=3).tier == 1
     assert choose(policy, ask("x" * 10_000), n_tiers=3).tier == 2

@@ -104,7 +104,7 @@ def test_no_eligible_model_names_every_candidate(route, ask, fleet):
         route(ask("x"), candidates=[])
 
 
-def test_an_empty_tier_gives_way_upwards_first_and_says_so(route, ask, fleet, models):
+def test_an_empty_tier_is_replaced_by_a_higher_one_first_with_the_reason(route, ask, fleet, models):
     without_small = [c._replace(unavailable="no key") if c.tier == 0 else c for c in fleet]
     decision = route(ask("x"), candidates=without_small)
     assert decision.target == models["gpt"]
@@ -113,7 +113,7 @@ def test_an_empty_tier_gives_way_upwards_first_and_says_so(route, ask, fleet, mo
     assert route(ask("x" * 10_000), candidates=without_large).target == models["mini"]
 
 
-def test_what_the_budget_cannot_pay_gives_way_where_something_else_fits(route, ask, models):
+def test_a_model_beyond_the_budget_is_replaced_where_another_fits(route, ask, models):
     request = ask("x" * 10_000)
     cheap = route(request, RoutingPolicy(ceiling=0, **TIERED)).expected_nanousd
     assert route(request, available=NanoUSD(cheap)).target == models["mini"]
@@ -166,7 +166,7 @@ def test_a_switch_must_pay_even_if_the_answer_is_short(route, ask, models):
         assert route(request, history=history, **facts).target == models["sonnet"]
 
 
-def test_a_conversation_never_moves_to_a_dearer_model_on_its_own(route, ask, models):
+def test_a_conversation_never_moves_to_a_more_expensive_model_on_its_own(route, ask, models):
     decision = route(ask("x" * 10_000), sticky=models["mini"])
     assert decision.target == models["mini"]
     assert "saves nothing" in decision.reason

@@ -143,7 +143,7 @@ def test_every_shape_of_answer_is_read(response, arguments):
 
 
 @pytest.mark.parametrize("odd", [None, {}, {"choices": [{}]}, {"output": "x"}, {"content": None}, 5, "text"])
-def test_what_is_no_answer_says_nothing(odd):
+def test_what_is_no_answer_has_no_content(odd):
     assert read_content(odd) == AnswerContent()
 
 

@@ -10,7 +10,7 @@ def test_the_callers_own_name_wins(ask):
     assert call_site(ask(system="You are helpful.", context={"call_site": "invoices"})) == "invoices"
 
 
-def test_a_call_with_nothing_to_tell_it_by_is_plain(ask):
+def test_a_call_without_distinguishing_features_is_plain(ask):
     assert call_site(ask("anything")) == call_site(ask("something else")) == PLAIN
 
 

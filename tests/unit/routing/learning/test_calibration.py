@@ -69,14 +69,14 @@ def heaps(noise, *, low=0.3):
 
 
 @pytest.mark.parametrize("quality", [0.8, 0.9, 0.95])
-def test_a_heap_of_scores_is_not_cut_where_a_gap_is_near(quality):
+def test_a_cluster_of_scores_is_not_split_where_a_gap_is_near(quality):
     found = calibrate(*heaps(0.1), QualityGuarantee(quality))
     assert found.chosen.strong_share == 0.4
     assert 0.4 < found.chosen.threshold < 0.9
     assert found.naive.strong_share < 0.4
 
 
-def test_without_a_gap_the_threshold_is_as_thrifty_as_is_safe():
+def test_without_a_gap_the_threshold_is_as_cheap_as_is_safe():
     found = calibrate(*heaps(0.4, low=0.9))
     later = found.curve[found.curve.index(found.chosen) + 1]
     assert later.margin < 0 <= found.chosen.margin
@@ -88,13 +88,13 @@ def test_a_gap_that_would_cost_most_of_the_saving_is_left_alone():
     assert calibrate(scores, *facts).chosen.strong_share < 0.95
 
 
-def test_where_the_cheap_model_is_as_good_everything_goes_there():
+def test_where_the_cheap_model_is_as_good_every_call_is_routed_to_it():
     found = calibrate([0.1, 0.2, 0.3] * 50, [1.0] * 150, [1.0] * 150, [1.0] * 150, [2.0] * 150)
     assert found.chosen.threshold == inf
     assert found.saving == 0.5
 
 
-def test_the_gain_over_mixing_is_told_from_chance():
+def test_the_gain_over_mixing_is_distinguished_from_chance():
     scores, weak, strong, *_ = world(4_000, signal=True)
     gain, low = gain_over_mixing(scores, weak, strong, 0.5)
     assert 0 < low < gain

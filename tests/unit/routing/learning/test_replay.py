@@ -63,7 +63,7 @@ def test_forced_calls_stay_where_they_were(route, ask):
     assert replay([forced], RoutingPolicy(floor=1))[-1].moved == 0
 
 
-def test_quality_that_nobody_measured_is_told_as_a_guess(route, ask):
+def test_quality_that_was_not_measured_is_reported_as_an_estimate(route, ask):
     decision = route(ask("x", context={"call_site": "a"}))
     entries = [
         LoggedCall(decision._replace(call_id=str(n)), (Outcome(str(n), "feedback", 1.0, 0.0),)) for n in range(10)

@@ -63,7 +63,7 @@ def test_a_policy_that_is_already_as_good_stays(labels, models):
     assert "the current policy keeps" in again.reason
 
 
-def test_a_dearer_model_that_is_no_better_is_refused(labels, models):
+def test_a_more_expensive_model_that_is_no_better_is_refused(labels, models):
     swapped = [label._replace(weak=label.strong, strong=label.weak) for label in labels]
     found = tune(swapped, models["mini"], models["gpt"], current=RoutingPolicy())
     assert found.policy is None
@@ -76,7 +76,7 @@ def test_a_promise_that_cannot_be_kept_is_refused(labels, models):
     assert "no threshold keeps 100%" in found.reason
 
 
-def test_without_the_extra_the_error_says_how_to_get_it(labels, models, monkeypatch):
+def test_without_the_extra_the_error_names_the_command_that_installs_it(labels, models, monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
 
@@ -117,7 +117,7 @@ def test_labels_are_read_from_jsonl_and_parquet(tmp_path, models):
         ('{"prompt": "p"}', "has no row with a score of both"),
     ],
 )
-def test_a_file_that_cannot_be_learned_from_says_where(tmp_path, models, line, what):
+def test_a_file_that_cannot_be_learned_from_is_refused_with_the_line(tmp_path, models, line, what):
     path = tmp_path / "o.jsonl"
     path.write_text(line)
     with pytest.raises(ConfigurationError, match=what) as caught:
@@ -173,7 +173,7 @@ def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
 
 @pytest.mark.parametrize("numbered", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_promise_holds_where_hard_and_easy_prompts_are_two_heaps(route, ask, models, seed, numbered):
+def test_the_promise_holds_where_hard_and_easy_prompts_form_two_clusters(route, ask, models, seed, numbered):
     """A number that ends each prompt was seen once in the log and comes again: it moves all scores of live calls."""
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
     plain = route(ask("x", context={"call_site": "a"}), policy, learning=True)
@@ -213,7 +213,7 @@ def test_the_promise_holds_where_hard_and_easy_prompts_are_two_heaps(route, ask,
     assert found.fitted["saving"][0] > 0.3  # of 0.4 that can be had
 
 
-def test_calls_that_say_nothing_are_left_out_with_the_reason(route, ask, models):
+def test_calls_without_information_are_left_out_with_the_reason(route, ask, models):
     plain = route(ask("x"))
     learning = route(ask("x"), learning=True)
     entries = [
