@@ -1,4 +1,4 @@
-"""LangChain: ``guard`` a model, ``instrument`` a chain, steer an agent, make_single_attempt the rest.
+"""LangChain: ``guard`` a model, ``instrument`` a chain, steer an agent, meter the rest.
 
 ::
 
