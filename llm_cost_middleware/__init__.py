@@ -9,7 +9,7 @@ Glossary, one meaning per word:
 - provider: a company whose models are called, and the rules of its API
 - platform: another company that serves a provider's models, under its own names and prices
 - pipeline: the object that governs calls; it owns the ledger, the tracker and what was learned
-- observer: a function that receives every event
+- observer: an object whose ``on_event`` receives every event
 - call: one question of the application; it ends in one answer or one error
 - attempt: one request of a call to one target; a call that is retried has several
 - target: the provider and the model that an attempt goes to

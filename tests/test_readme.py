@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -47,10 +48,22 @@ def test_every_python_block_parses():
         compile(block, "README.md", "exec")
 
 
+class Seen(NamedTuple):
+    events: list
+
+    def on_event(self, event):
+        self.events.append(event)
+
+
 def test_parts_of_ones_own_are_registered_as_written():
     (block,) = (one for one in _blocks("python") if "register" in one)
+    seen = []
     names = {"CostPipeline": CostPipeline, "Ledger": Ledger, "ModelRef": ModelRef, "providers": providers}
-    names |= {"config": CostConfig(), "on_event": print, "MyBackend": lambda: MemoryBackend(SystemClock())}
+    names |= {
+        "config": CostConfig(),
+        "MyObserver": lambda: Seen(seen),
+        "MyBackend": lambda: MemoryBackend(SystemClock()),
+    }
     names |= {"open_my_backend": lambda options: MemoryBackend(options.clock or SystemClock())}
     names |= {"usage": UsageReport((BilledItem(TokenUsage(uncached_input=8)),)), "context": NO_CONTEXT}
     try:
@@ -59,6 +72,8 @@ def test_parts_of_ones_own_are_registered_as_written():
             assert not ledger.blocks
         assert "toy" in providers.NAMES
         assert names["pipeline"].tracker.total_cost > 0
+        names["pipeline"].ungoverned("something", "advice")
+        assert [type(event).__name__ for event in seen] == ["Ungoverned"]
     finally:
         schemes._schemes.pop("mydb", None)
         providers._PACKAGES.pop("toy", None)
