@@ -50,17 +50,3 @@ def raise_as_model_error(error: BudgetExceededError) -> NoReturn:
     twin.__dict__.update(error.__dict__)
     twin.args = error.args
     raise twin.with_traceback(error.__traceback__) from None
-
-
-class _RefusalsAsModelErrors:
-    """Context manager: a refused budget leaves the block as LangChain's own kind of error. Keeps no state."""
-
-    def __enter__(self) -> None:
-        """Nothing is to be done until an error comes."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BudgetExceededError):
-            raise_as_model_error(error)
-
-
-refusals_as_model_errors = _RefusalsAsModelErrors()

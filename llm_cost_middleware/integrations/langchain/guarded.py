@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
-from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, with_progress
 from llm_cost_middleware.integrations.langchain.call import RenderedCall
-from llm_cost_middleware.integrations.langchain.errors import RetryOn, except_budget_refusals, refusals_as_model_errors
+from llm_cost_middleware.integrations.langchain.errors import RetryOn, except_budget_refusals, raise_as_model_error
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
@@ -240,10 +240,12 @@ class GuardMixin(_Model):
     ) -> ChatResult:
         del run_manager  # a target must not open a run of its own
         runtime = self._llm_cost
-        with refusals_as_model_errors:
+        try:
             call = runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False)
             send = RenderedCall.generate
             result: ChatResult = invoke(runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept)
+        except BudgetExceededError as refusal:
+            raise_as_model_error(refusal)
         return result
 
     async def _agenerate(
@@ -251,18 +253,20 @@ class GuardMixin(_Model):
     ) -> ChatResult:
         del run_manager
         runtime = self._llm_cost
-        with refusals_as_model_errors:
+        try:
             call = runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False)
             send = RenderedCall.agenerate
             result: ChatResult = await ainvoke(
                 runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept
             )
+        except BudgetExceededError as refusal:
+            raise_as_model_error(refusal)
         return result
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        with refusals_as_model_errors:
+        try:
             call = self._llm_cost.call(self, messages, _call_kwargs(kwargs, stop), stream=True)
             parsed = call.streamed_answer
             with invoke(self._llm_cost.pipeline, call, RenderedCall.stream, prepared=call.prepared) as chunks:
@@ -276,11 +280,13 @@ class GuardMixin(_Model):
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+        except BudgetExceededError as refusal:
+            raise_as_model_error(refusal)
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with refusals_as_model_errors:
+        try:
             call = self._llm_cost.call(self, messages, _call_kwargs(kwargs, stop), stream=True)
             parsed = call.streamed_answer
             governed = await ainvoke(self._llm_cost.pipeline, call, RenderedCall.astream, prepared=call.prepared)
@@ -295,6 +301,8 @@ class GuardMixin(_Model):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+        except BudgetExceededError as refusal:
+            raise_as_model_error(refusal)
 
     def with_structured_output(
         self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any

@@ -17,13 +17,12 @@ _CLIENT_TOOL_KEYS = frozenset({"function", "input_schema", "name"})
 def strip_marks(items: Sequence[Any], provider: str) -> list[Any]:
     """Messages or tools without the marks of other providers; unchanged where they carry none."""
     foreign = foreign_block_keys(provider)
-    return [_strip(item, foreign) for item in items]
+    # Plain text bears no mark, and most messages are that.
+    return [item if type(getattr(item, "content", None)) is str else _strip(item, foreign) for item in items]
 
 
 def _strip(item: Any, foreign: frozenset[str]) -> Any:
     content = getattr(item, "content", None)
-    if type(content) is str:  # most messages
-        return item
     if isinstance(item, Mapping):  # a tool
         return without_keys(item, foreign)
     if type(content) is not list:

@@ -64,7 +64,8 @@ def render(
         timeout: The model's own, in seconds or as an object of its SDK, which then stays as it is.
     """
     there = attempt.target.provider
-    call_kwargs = {name: value for name, value in arguments.items() if name not in _NOT_SENT}
+    dropped = _NOT_SENT if there == source else _NOT_TRANSLATED
+    call_kwargs = {name: value for name, value in arguments.items() if name not in dropped}
     if there != source:
         call_kwargs = _translate(call_kwargs, source)
     for foreign in foreign_cache_fields(there):
@@ -72,8 +73,8 @@ def render(
             call_kwargs.pop(name, None)
     if tools := call_kwargs.get("tools"):
         call_kwargs["tools"] = strip_marks(tools, there)
-    if there == "openai" and takes_no_stop(attempt.target.model):
-        call_kwargs.pop("stop", None)
+    if "stop" in call_kwargs and there == "openai" and takes_no_stop(attempt.target.model):
+        del call_kwargs["stop"]
     rendered = strip_marks(_messages_for(messages, source, attempt.target), there)
     if attempt.cache_plan is not None:
         rendered = place_marks(attempt.cache_plan, there, rendered, call_kwargs)
@@ -102,17 +103,17 @@ def takes_no_stop(model: str) -> bool:
 
 
 _NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"})
+_NOT_TRANSLATED = _NOT_SENT | _LOCAL | {"thinking"}  # thinking is configured in words of its own at each provider
 
 
 # --- across providers ------------------------------------------------------------------------------------------------
 
 
 def _translate(call_kwargs: dict[str, Any], source: str) -> dict[str, Any]:
-    translated = {name: value for name, value in call_kwargs.items() if name not in _LOCAL and name != "thinking"}
-    if "tools" in translated:
+    if "tools" in call_kwargs:
         convert = _to_openai_tool if source == "anthropic" else _to_anthropic_tool
-        translated["tools"] = [convert(tool) for tool in translated["tools"]]
-    return _to_openai(translated) if source == "anthropic" else _to_anthropic(translated)
+        call_kwargs["tools"] = [convert(tool) for tool in call_kwargs["tools"]]
+    return _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
 
 
 def _to_openai(call_kwargs: dict[str, Any]) -> dict[str, Any]:
