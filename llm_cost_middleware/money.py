@@ -13,7 +13,7 @@ from llm_cost_middleware.errors import InvalidAmountError
 USD = Decimal | str | int | float
 """Accepted types for an amount of US dollars. A float is read by its shortest text, ``Decimal(repr(x))``."""
 
-_PICO_PER_NANO = 1_000
+PICO_PER_NANO = 1_000
 _NANO = Decimal("1e-9")
 _WIDE = Context(prec=60)  # ample for any amount: the rounding below is then the only one
 
@@ -87,12 +87,12 @@ def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
 
 def ceil_picousd(pico: int) -> NanoUSD:
     """Convert integer pico-dollars to nano-dollars, rounded up: the one rounding of a response's cost."""
-    return NanoUSD(-(-pico // _PICO_PER_NANO))
+    return NanoUSD(-(-pico // PICO_PER_NANO))
 
 
 def floor_picousd(pico: int) -> NanoUSD:
     """Convert integer pico-dollars to nano-dollars, rounded down: for savings, which must not be reported too high."""
-    return NanoUSD(pico // _PICO_PER_NANO)
+    return NanoUSD(pico // PICO_PER_NANO)
 
 
 def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:

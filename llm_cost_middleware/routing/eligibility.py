@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from llm_cost_middleware.money import NanoUSD, ceil_picousd
+from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.features import Features
@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
 
 
 def evaluate_candidates(
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     policy: RoutingPolicy,
     request: CallRequest,
     features: Features,
@@ -44,11 +44,11 @@ def evaluate_candidates(
     """Return every candidate with the expected cost of this call there, and the reason against it."""
     evaluated = []
     elsewhere = outputs.get(None)
-    for candidate in candidates:
+    reasons = _rejections(candidates, policy, request, features, n_tiers)
+    for candidate, rejected in zip(candidates, reasons, strict=True):
         target = candidate.target
         known = outputs.get(target, elsewhere)
         cold = uncached_cost(candidate, features, request, DEFAULT_OUTPUT if known is None else round(known.value))
-        rejected = _rejection(candidate, policy, request, features, n_tiers)
         entry = EvaluatedCandidate(target, candidate.tier, cold, rejected)
         if affinity and (saving := min(cold, affinity.get(target, 0))):
             entry = entry._replace(expected_nanousd=NanoUSD(cold - saving), cache_saving_nanousd=NanoUSD(saving))
@@ -63,31 +63,36 @@ def uncached_cost(candidate: Candidate, features: Features, request: CallRequest
     if candidate.max_output is not None and candidate.max_output < output:
         output = candidate.max_output
     pico = features.input_tokens * candidate.input_picousd + output * request.choice_count * candidate.output_picousd
-    return ceil_picousd(pico)
+    return NanoUSD(-(-pico // PICO_PER_NANO))  # rounded up
 
 
-def _rejection(  # noqa: C901 - a list of reasons
-    candidate: Candidate, policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
-) -> str:
-    """Return the reason why a candidate may not take the call; empty where it may."""
-    if candidate.unavailable is not None:
-        return candidate.unavailable or "unavailable"
-    if policy.floor is not None and candidate.tier < min(policy.floor, n_tiers - 1):
-        return "below the floor tier"
-    if policy.ceiling is not None and candidate.tier > policy.ceiling:
-        return "above the ceiling tier"
-    for need in features.needs:
-        if need not in candidate.capabilities:
-            return f"cannot take {need}"
-    if candidate.target.provider != request.provider:  # what only the other provider holds or runs cannot be moved
-        if request.has_server_side_context:
-            return f"the request refers to context stored at {request.provider}"
-        if request.server_tools:
-            return f"the request uses server tools of {request.provider}"
-    wanted = request.max_tokens or 0
-    if candidate.max_output is not None and wanted > candidate.max_output:
-        return f"gives at most {candidate.max_output:,} output tokens, {wanted:,} asked for"
-    size, window = features.input_tokens + wanted, candidate.context_window
-    if window is not None and size > window:
-        return f"about {size:,} tokens do not fit its window of {window:,}"
-    return ""
+def _rejections(
+    candidates: Sequence[Candidate], policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
+) -> list[str]:
+    """Return for every candidate the reason why it may not take the call; empty where it may."""
+    floor, ceiling = min(policy.floor or 0, n_tiers - 1), n_tiers if policy.ceiling is None else policy.ceiling
+    needs, wanted = frozenset(features.needs), request.max_tokens or 0
+    size = features.input_tokens + wanted
+    reasons = []
+    for candidate in candidates:
+        reason, most, window = "", candidate.max_output, candidate.context_window
+        abroad = candidate.target.provider != request.provider
+        if candidate.unavailable is not None:
+            reason = candidate.unavailable or "unavailable"
+        elif candidate.tier < floor:
+            reason = "below the floor tier"
+        elif candidate.tier > ceiling:
+            reason = "above the ceiling tier"
+        elif not needs <= candidate.capabilities:
+            reason = f"cannot take {min(needs - candidate.capabilities)}"
+        # What only the other provider holds or runs cannot be moved.
+        elif abroad and request.has_server_side_context:
+            reason = f"the request refers to context stored at {request.provider}"
+        elif abroad and request.server_tools:
+            reason = f"the request uses server tools of {request.provider}"
+        elif most is not None and wanted > most:
+            reason = f"gives at most {most:,} output tokens, {wanted:,} asked for"
+        elif window is not None and size > window:
+            reason = f"about {size:,} tokens do not fit its window of {window:,}"
+        reasons.append(reason)
+    return reasons

@@ -108,7 +108,10 @@ class RoutingPolicy:
         own = self.sites.get(site)
         if own is not None:  # a name before any glob, wherever it stands in the table
             return own
-        return next((policy for glob, policy in self.sites.items() if fnmatchcase(site, glob)), self)
+        for glob, policy in self.sites.items():
+            if fnmatchcase(site, glob):
+                return policy
+        return self
 
     @classmethod
     def from_mapping(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import filterfalse
+from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ from llm_cost_middleware.routing.selection import TierChoice, select_tier
 from llm_cost_middleware.routing.sites import call_site
 
 NO_AFFINITY: Mapping[ModelRef, int] = {}
+_tier, _rejected = attrgetter("tier"), attrgetter("rejected")
+_cost = attrgetter("expected_nanousd")  # of candidates just evaluated, where it is never ``None``
 
 
 class RoutingContext(NamedTuple):
@@ -79,10 +83,10 @@ def decide(
 
     history, sticky = context.history, context.sticky
     own = policy.for_site(site)
-    n_tiers = 1 + max([candidate.tier for candidate in candidates], default=0)
+    n_tiers = 1 + max(map(_tier, candidates), default=0)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
     evaluated = evaluate_candidates(candidates, own, request, features, n_tiers, context.affinity, outputs)
-    eligible = [c for c in evaluated if not c.rejected]
+    eligible = list(filterfalse(_rejected, evaluated))
     if not eligible:
         raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
     # a random model inside a conversation would throw its warm cache away
@@ -157,7 +161,7 @@ def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int, available: Nano
         eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
     # min() keeps the configured order between equals
     if of_tier := [c for c in eligible if c.tier == tier]:
-        return min(of_tier, key=lambda c: c.expected_nanousd or 0)
+        return min(of_tier, key=_cost)
     return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 

@@ -82,15 +82,15 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
 def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
     batch = "1 item" if items == 1 else f"{items:,} items"
-    up = policy.is_large(length, items)
     score = max(length / policy.text_threshold, items / policy.item_threshold)
-    if not up:
-        reason = f"{length:,} characters < {policy.text_threshold:,} and {batch} < {policy.item_threshold:,}"
-    elif length >= policy.text_threshold:
+    if length >= policy.text_threshold:
         reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
-    else:
+    elif items >= policy.item_threshold:
         reason = f"{batch} ≥ {policy.item_threshold:,}"
-    return TierChoice(low + up, score, reason)
+    else:
+        reason = f"{length:,} characters < {policy.text_threshold:,} and {batch} < {policy.item_threshold:,}"
+        return TierChoice(low, score, reason)
+    return TierChoice(low + 1, score, reason)
 
 
 def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng: Random) -> TierChoice:
