@@ -188,9 +188,9 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         doubts.append("neither a cap nor a maximum of the output is known")
         max_tokens = limits.default_output
     audio_out = bool(params) and "audio" in (params.get("modalities") or ())
-    output = rates.output_max_picousd(input_tokens, audio=audio_out) * runs
     writes = provider.billable_cache_writes(request, size.marks, cache_writes)
-    fixed = input_tokens * rates.input_max_picousd(input_tokens, writes=writes, audio=bool(size.audio))
+    inward, outward = rates.max_picousd(input_tokens, writes=writes, audio=bool(size.audio), audio_output=audio_out)
+    fixed, output = input_tokens * inward, outward * runs
     if "prediction_bytes" in params:
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output

@@ -43,7 +43,6 @@ class Catalogue:
     def __init__(self, overrides: Mapping[str, Any] | None = None, *, update_prices: bool | str = False) -> None:
         self._own = configured(overrides)
         self._update = update_prices
-        self._version: str | None = None
         self._priced: dict[tuple[str, str], PricedModel] = {}
 
     def add_fallback_prices(self, prices: Mapping[str, Any]) -> None:
@@ -55,22 +54,18 @@ class Catalogue:
         below = configured(prices)
         digest = f"{self._own.digest}+{below.digest}"
         self._own = Overlay((*below.blocks, *self._own.blocks), self._own.rules, digest)
-        self._priced, self._version = {}, None
+        self._priced = {}
+        self.__dict__.pop("version", None)  # it names the layers
 
     @cached_property
     def _source(self) -> GenaiPrices:
         return GenaiPrices(update=self._update)
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Version of every layer: genai-prices (``~`` and a digest when updated), the overlay, the user's prices."""
-        if self._version is not None:
-            return self._version
         base = self._source.version if self._update else installed_version()
-        text = f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
-        if not self._update:  # needed for every priced call, and fixed unless prices were fetched
-            self._version = text
-        return text
+        return f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
 
     def rates(
         self,

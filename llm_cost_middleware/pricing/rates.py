@@ -116,37 +116,34 @@ class Rates:
                 parts[name] = tokens * (self._audio(at, name) if name in _AUDIO else getattr(at, name))
         return parts
 
-    def input_max_picousd(self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False) -> int:
-        """Return the highest price of one input token in a request of at most ``input_tokens``.
+    def max_picousd(
+        self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False, audio_output: bool = False
+    ) -> tuple[int, int]:
+        """Return the highest prices of one input and one output token in a request of at most ``input_tokens``.
 
         Args:
             input_tokens: Upper bound of the request's input; levels above it cannot apply.
             writes: Lifetimes of the cache writes that may happen: ``5m``, ``1h``, ``30m``, ``12h``.
             audio: The request contains audio.
+            audio_output: The answer may be audio.
 
         Raises:
-            PriceNotFoundError: ``audio`` without a known price for it.
+            PriceNotFoundError: Audio without a known price for it.
         """
-        rates: list[int] = []
+        inward = outward = 0
         # A shorter context may have the higher price of a bucket, so every level that can apply is looked at.
-        for level in self._within(input_tokens):
-            rates += (level.uncached_input, level.cache_read, *[getattr(level, _WRITES[ttl]) for ttl in writes])
+        for level in self.levels:
+            if level.above and level.above >= input_tokens:
+                break  # levels ascend
+            inward = max(inward, level.uncached_input, level.cache_read)
+            for ttl in writes:
+                inward = max(inward, getattr(level, _WRITES[ttl]))
+            outward = max(outward, level.output)
             if audio:
-                rates.append(self._audio(level, "audio_input"))
-        return max(rates)
-
-    def output_max_picousd(self, input_tokens: int, *, audio: bool = False) -> int:
-        """Return the highest price of one output token in a request of at most ``input_tokens`` of input."""
-        within = self._within(input_tokens)
-        if len(within) == 1 and not audio:
-            return within[0].output
-        rates = [level.output for level in within]
-        return max(rates + [self._audio(level, "audio_output") for level in within] if audio else rates)
-
-    def _within(self, input_tokens: int) -> tuple[Level, ...]:
-        if len(self.levels) == 1:
-            return self.levels
-        return tuple(level for level in self.levels if level.above == 0 or level.above < input_tokens)
+                inward = max(inward, self._audio(level, "audio_input"))
+            if audio_output:
+                outward = max(outward, self._audio(level, "audio_output"))
+        return inward, outward
 
     def _audio(self, level: Level, name: str) -> int:
         rate: int | None = getattr(level, name)

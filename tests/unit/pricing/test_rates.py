@@ -46,13 +46,13 @@ def test_audio_without_a_price_is_an_error_and_not_text():
 
 
 def test_the_most_expensive_input_grows_with_what_may_happen_to_it():
-    assert RATES.input_max_picousd(200) == 1_000
-    assert RATES.input_max_picousd(201) == 2_000
-    assert RATES.input_max_picousd(200, writes=("5m",)) == 1_250
-    assert RATES.input_max_picousd(200, writes=("5m", "1h")) == 2_000
-    assert (RATES.output_max_picousd(200), RATES.output_max_picousd(10_000)) == (5_000, 7_500)
+    assert RATES.max_picousd(200) == (1_000, 5_000)
+    assert RATES.max_picousd(201)[0] == 2_000
+    assert RATES.max_picousd(200, writes=("5m",))[0] == 1_250
+    assert RATES.max_picousd(200, writes=("5m", "1h"))[0] == 2_000
+    assert RATES.max_picousd(10_000)[1] == 7_500
     with pytest.raises(PriceNotFoundError):
-        RATES.input_max_picousd(10, audio=True)
+        RATES.max_picousd(10, audio=True)
 
 
 def test_a_cut_answer_costs_at_most_what_its_cap_allows():
