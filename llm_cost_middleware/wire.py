@@ -55,9 +55,9 @@ def token_count(value: Any, provider: str, what: str) -> int:
     raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
 
 
-def token_counts(fields: Mapping[str, Any], provider: str, *names: str) -> tuple[int, ...]:
-    """Several token counts of one object, as ``count`` reads each. Raises as it does."""
-    found = []
+def token_counts(thing: Any, provider: str, *names: str) -> tuple[int, ...]:
+    """Several token counts of one small object, as ``token_count`` reads each. Raises as it does."""
+    found, fields = [], as_mapping(thing)
     for name in names:
         value: Any = fields.get(name)
         found.append(value if type(value) is int and 0 <= value < _BIG else token_count(value, provider, name))
@@ -67,6 +67,15 @@ def token_counts(fields: Mapping[str, Any], provider: str, *names: str) -> tuple
 def str_or_none(value: Any) -> str | None:
     """``value`` if it is a non-empty text."""
     return value if isinstance(value, str) and value else None
+
+
+def texts_or_none(get: Callable[[str], Any], *names: str) -> tuple[str | None, ...]:
+    """Several fields of one object, as ``str_or_none`` reads each."""
+    found = []
+    for name in names:
+        value = get(name)
+        found.append(value if isinstance(value, str) and value else None)
+    return tuple(found)
 
 
 def parse(raw: str | bytes | bytearray, provider: str) -> Any:

@@ -23,7 +23,7 @@ _TERMS = ("service_tier", "speed", "geo", "batch", "tool_calls")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quote = json.encoder.encode_basestring_ascii
 _BUCKETS = tuple(bucket.name for bucket in fields(TokenUsage))
-_tokens = attrgetter(*_BUCKETS)
+_tokens, _terms = attrgetter(*_BUCKETS), attrgetter(*_TERMS)
 
 
 class MemoItem(NamedTuple):
@@ -70,14 +70,18 @@ def encode_memo(
         text += f',"st":"{priced.status}","pv":{_quote(priced.price_version)}'
     if reading is not None:
         if reading.response_id:
-            text += f',"rid":{_json(reading.response_id)}'
+            text += f',"rid":{_quote(reading.response_id)}'
         if reading.items:
-            items = [
-                f"[{_json(item.model or reading.model)},{_quote(item.kind)},{{{_packed(item.usage)}}}]"
-                for item in reading.items
-            ]
+            items = []
+            for item in reading.items:
+                counts = zip(_BUCKETS, _tokens(item.usage), strict=True)
+                usage = ",".join([f'"{name}":{count}' for name, count in counts if count])
+                items.append(f"[{_json(item.model or reading.model)},{_quote(item.kind)},{{{usage}}}]")
             text += f',"items":[{",".join(items)}]'
-        terms = [f'"{name}":{_json(value)}' for name in _TERMS if (value := getattr(reading, name))]
+        terms = []
+        for name, value in zip(_TERMS, _terms(reading), strict=True):
+            if value:
+                terms.append(f'"{name}":{_json(value)}')
         if terms:
             text += f',"terms":{{{",".join(terms)}}}'
     return f"{text}}}".encode()
@@ -125,10 +129,6 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
 @lru_cache(maxsize=256)
 def _at(target: ModelRef) -> str:
     return f"[{_quote(target.provider)},{_quote(target.model)}]"
-
-
-def _packed(usage: TokenUsage) -> str:
-    return ",".join([f'"{name}":{count}' for name, count in zip(_BUCKETS, _tokens(usage)) if count])  # noqa: B905 - of one length
 
 
 def _json(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
+from math import inf
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
@@ -160,8 +161,8 @@ class _BillBuilder:
         self.is_estimate = False
 
     def add(self, item: BilledItem, rates: Rates, model: str, *, looped: bool) -> None:
-        usage, threshold = item.usage, rates.long_context_from
-        short = looped and threshold is not None and usage.input_tokens > threshold
+        usage = item.usage
+        short = looped and usage.input_tokens > (rates.long_context_from or inf)
         if short:
             self.mark_estimated(_LOOP)
         if usage.cache_write_12h:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import as_mapping, field_reader, str_or_none, token_count, token_counts
+from llm_cost_middleware.wire import as_mapping, field_reader, str_or_none, texts_or_none, token_count, token_counts
 
 _NAME = "openai"
 _UNFINISHED = frozenset({"queued", "in_progress"})
@@ -26,25 +26,25 @@ def read_answer(response: Any) -> UsageReport:
     """One whole answer, as JSON or as the SDK's object. Raises ``UnreadableUsageError``."""
     get = field_reader(response)
     kind, error, usage = get("object"), get("error"), as_mapping(get("usage"))
+    model, response_id, tier = texts_or_none(get, "model", "id", "service_tier")
     if get("custom_id") is not None and (get("response") is not None or error is not None):
         return read_batch((response,))
     if kind == "batch":
         return UsageReport(warnings=("a batch's status carries no bill: its results do",))
     if error is not None and not usage:
         # A failed response may have been billed; an error in a response's place never is.
-        model = str_or_none(get("model"))
-        return UsageReport(error=describe(error), unbilled=kind is None, model=model, response_id=_id(get))
+        return UsageReport(error=describe(error), unbilled=kind is None, model=model, response_id=response_id)
     if type(kind) is str and kind in _FREE_COUNTS:
         return UsageReport(unbilled=True, complete=True, warnings=("a count of tokens is not billed",))
     if not usage:
-        return _without_usage(get)
+        return _without_usage(get)._replace(model=model, response_id=response_id, service_tier=tier)
     choices = get("choices")
     finish = _finish(choices) if choices else _status(get)
     return bill(
         usage,
-        model=str_or_none(get("model")),
-        response_id=_id(get),
-        service_tier=str_or_none(get("service_tier")),
+        model=model,
+        response_id=response_id,
+        service_tier=tier,
         finish=finish,
         error=describe(error) if error is not None else None,
         tool_calls=_tool_calls(get("output")),
@@ -56,9 +56,6 @@ def _without_usage(get: Any) -> UsageReport:
     unfinished = type(status) is str and status in _UNFINISHED
     note = f"the response is {status}: its usage comes with the retrieved one" if unfinished else "no usage in it"
     return UsageReport(
-        model=str_or_none(get("model")),
-        response_id=_id(get),
-        service_tier=str_or_none(get("service_tier")),
         finish_reason=_finish(get("choices")) or str_or_none(status),
         warnings=(note if unfinished else "the response carries no usage",),
     )
@@ -94,17 +91,16 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
     chat = "prompt_tokens" in usage
     inputs, outputs = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
     total_in, total_out = token_counts(usage, _NAME, inputs, outputs)
-    within = as_mapping(usage.get(f"{inputs}_details"))
-    without = as_mapping(usage.get(f"{outputs}_details"))
+    within, without = usage.get(f"{inputs}_details"), usage.get(f"{outputs}_details")
     cached, audio, written = token_counts(within, _NAME, "cached_tokens", "audio_tokens", "cache_write_tokens")
     audio_cached = 0
     if cached and audio:
-        details = as_mapping(within.get("cached_tokens_details"))
+        details = as_mapping(as_mapping(within).get("cached_tokens_details"))
         audio_cached = token_count(details.get("audio_tokens"), _NAME, "audio_tokens")
         audio_cached = min(audio_cached, cached, audio)
     half_day = 0  # the rest of the writes lives thirty minutes
     if written:
-        by_ttl = as_mapping(within.get("cache_write_tokens_details"))
+        by_ttl = as_mapping(as_mapping(within).get("cache_write_tokens_details"))
         half_day = min(token_count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
     audio_out, reasoning = token_counts(without, _NAME, "audio_tokens", "reasoning_tokens")
     # the totals include their parts, whereas buckets are disjoint
@@ -160,10 +156,6 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         tool_calls=calls or None,
         warnings=tuple(dict.fromkeys(notes)),
     )
-
-
-def _id(get: Any) -> str | None:
-    return str_or_none(get("id"))
 
 
 def _finish(choices: Any) -> str | None:
