@@ -31,7 +31,6 @@ from llm_cost_middleware.budget.rules import (
     BudgetRefusal,
     ReservationRecord,
     apply,
-    as_nanousd,
     check_replay,
     known_scopes,
     resolve,
@@ -182,7 +181,7 @@ class MemoryBackend:
                 cell.pending += amount
             self._open[id_] = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells)
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
-        return Reservation(id_, as_nanousd(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
+        return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
     def resolve(
         self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""

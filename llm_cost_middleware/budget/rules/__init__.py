@@ -30,9 +30,7 @@ from llm_cost_middleware.budget.rules.transitions import (
     ReservationRecord,
     Transition,
     apply,
-    as_nanousd,
     check_replay,
-    receipt,
     resolve,
 )
 from llm_cost_middleware.budget.rules.windows import FOREVER, WindowSpan, window_at
@@ -40,7 +38,7 @@ from llm_cost_middleware.budget.rules.windows import FOREVER, WindowSpan, window
 __all__ = [
     "DAY", "FOREVER", "QUARTER", "AccountPosting", "AccountTotals", "ArchivedRow", "BudgetIndex", "BudgetRefusal",
     "EntryDelta", "Headroom", "MemoAggregator", "PostingPlan", "ReservationRecord", "ScopeBalance", "Transition",
-    "WindowSpan", "apply", "as_nanousd", "available", "backfill_start", "balance", "check_replay", "headroom",
-    "known_scopes", "rebuild_totals", "receipt", "resolve", "roll_up", "scope_balances", "scope_matches",
+    "WindowSpan", "apply", "available", "backfill_start", "balance", "check_replay", "headroom",
+    "known_scopes", "rebuild_totals", "resolve", "roll_up", "scope_balances", "scope_matches",
     "to_datetime", "window_at",
 ]  # fmt: skip

@@ -23,11 +23,7 @@ class AccountPosting(NamedTuple):
     limit: int | None
     warn: int | None
     resets: int | None  # when nothing booked now counts any more, ms; None for never
-
-    @property
-    def rolling(self) -> bool:
-        """True if more than one cell counts."""
-        return self.first_cell != self.cell
+    rolling: bool  # more than one cell counts
 
 
 class PostingPlan(NamedTuple):
@@ -81,7 +77,8 @@ class BudgetIndex:
                     slot = -(-seconds * 1000 // SLOTS)
                     resets = (span.cell + 1) * slot + seconds * 1000
                 limit, warn = (budget.limit_nanousd, budget.warn_nanousd) if budget else (None, None)
-                postings.append(AccountPosting(scope, window, span.cell, span.first_cell, limit, warn, resets))
+                first, last = span.first_cell, span.cell
+                postings.append(AccountPosting(scope, window, last, first, limit, warn, resets, first != last))
         return PostingPlan(start, until, tuple(postings))
 
 

@@ -37,7 +37,7 @@ class ReservationRecord:
     def reservation(self) -> Reservation:
         """Return it as the public value."""
         created, expires = self.created / 1000, self.expires / 1000
-        return Reservation(self.id, as_nanousd(self.amount), self.scopes, created, expires, self.state)
+        return Reservation(self.id, NanoUSD(self.amount), self.scopes, created, expires, self.state)
 
     def extend(self, until: int) -> None:
         """Let it expire later, never earlier. Raises ``ReservationConflictError`` unless it is pending."""
@@ -46,38 +46,21 @@ class ReservationRecord:
         self.expires = max(self.expires, until)
 
     def receipt(self) -> Receipt:
-        """Return the receipt of the first resolution."""
-        return receipt(
-            self.id, self.verb, self.actual, self.amount, self.status, self.late, self.warnings, self.resolved
-        )
+        """Return the receipt of the first resolution. A booking without a reservation has no overrun."""
+        amount, reserved, at = self.actual, self.amount, self.resolved / 1000
+        over = ZERO if self.verb == "book" or amount <= reserved else NanoUSD(amount - reserved)
+        paid = NanoUSD(amount), NanoUSD(reserved), over
+        return Receipt(self.id, self.verb, *paid, self.status, self.late, self.warnings, at)
 
     def correction(self) -> Receipt:
         """Return the receipt of the last reconciliation."""
-        return receipt(self.id, "reconcile", self.charged, self.amount, "exact", self.late, (), self.reconciled)
+        amount, reserved, at = self.charged, self.amount, self.reconciled / 1000
+        paid = NanoUSD(amount), NanoUSD(reserved), NanoUSD(max(amount - reserved, 0))
+        return Receipt(self.id, "reconcile", *paid, "exact", self.late, (), at)
 
     def replay(self, verb: Verb) -> Receipt:
         """Return the receipt of a resolution that an earlier call made."""
         return (self.correction() if verb == "reconcile" else self.receipt())._replace(repeated=True)
-
-
-def receipt(
-    id_: str,
-    verb: Verb,
-    amount: int,
-    reserved: int,
-    status: RowStatus,
-    late: bool,
-    warnings: tuple[tuple[str, str], ...],
-    at: int,
-) -> Receipt:
-    """Make a receipt from integers. A booking without a reservation has no overrun."""
-    over = NanoUSD(amount - reserved) if verb != "book" and amount > reserved else ZERO
-    return Receipt(id_, verb, as_nanousd(amount), as_nanousd(reserved), over, status, late, warnings, at / 1000)
-
-
-def as_nanousd(amount: int) -> NanoUSD:
-    """Return an amount as ``NanoUSD``; on the hot path it mostly is one already."""
-    return amount if type(amount) is NanoUSD else NanoUSD(amount)
 
 
 class Transition(NamedTuple):
