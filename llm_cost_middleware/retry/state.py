@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from random import Random
 
 from llm_cost_middleware.provider import Failure, FailureKind
@@ -28,12 +28,13 @@ class RetryState:
     def __init__(self, policy: RetryPolicy, rng: Random | None = None) -> None:
         self._policy = policy
         self._rng = rng or Random()  # noqa: S311  # to spread load, not to keep a secret
-        self._quotas: dict[str, RetryQuota] = {}
+        self._quotas: defaultdict[str, RetryQuota] = defaultdict(RetryQuota)
         self._breakers: OrderedDict[ModelRef, CircuitBreaker] = OrderedDict()
 
     def admit(self, target: ModelRef, *, now: float, previous: Admission | None = None) -> Admission:
         """Ask the breaker before every attempt; after a ``wait``, again with its previous answer."""
-        return self._breaker(target).admit(now, previous) if self._policy.breaker else ADMITTED
+        breaker = self._breakers.get(target)  # none before the first outcome, and with breakers switched off
+        return breaker.admit(now, previous) if breaker is not None else ADMITTED
 
     def succeeded(
         self,
@@ -55,7 +56,7 @@ class RetryState:
         """
         if self._policy.quota:
             refund = retry_tokens or (THROTTLED_COST if after_retry else SUCCESS_REFUND)
-            self._quota(target.provider).refund(refund)
+            self._quotas[target.provider].refund(refund)
         if self._policy.breaker:
             self._breaker(target).succeeded(now, started)
 
@@ -72,20 +73,15 @@ class RetryState:
 
     def seconds_until_probe(self, target: ModelRef, *, now: float) -> float:
         """Seconds until the open breaker of ``target`` admits a call; 0 where it is not open."""
-        return self._breaker(target).seconds_until_probe(now) if self._policy.breaker else 0.0
+        breaker = self._breakers.get(target)
+        return breaker.seconds_until_probe(now) if breaker is not None else 0.0
 
     def acquire(self, provider: str, kind: FailureKind) -> int | None:
         """Take one retry from the quota of ``provider``: its cost in tokens, or ``None`` where too few are left."""
         if not self._policy.quota:
             return 0
         cost = token_cost(kind)
-        return cost if self._quota(provider).acquire(cost) else None
-
-    def _quota(self, provider: str) -> RetryQuota:
-        quota = self._quotas.get(provider)
-        if quota is None:
-            quota = self._quotas[provider] = RetryQuota()
-        return quota
+        return cost if self._quotas[provider].acquire(cost) else None
 
     def _breaker(self, target: ModelRef) -> CircuitBreaker:
         breaker = self._breakers.get(target)
