@@ -150,7 +150,7 @@ class Ungoverned(Event):
 
 
 class Observer(Protocol):
-    """Told of every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
+    """Receives every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
 
     def on_event(self, event: Event) -> None:
         """Take note of ``event``. Must not block."""

@@ -125,7 +125,7 @@ class CostPipeline:
         """The pipeline of this process, made on first use from ``LLM_COST_CONFIG`` or ``./llm-cost.toml``.
 
         Raises:
-            ConfigurationError: There is no such file; the message says how to write one.
+            ConfigurationError: There is no such file; the message names the command that writes one.
         """
         # Two threads may make their first call at once: one ledger, not two.
         with _default_lock:
@@ -185,7 +185,7 @@ class CostPipeline:
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
     ) -> CallOutcome | GovernedStream:
-        """``run``, but what is returned for a plain answer also tells how it was routed and what was booked."""
+        """As ``run``, but a plain answer comes with its decision and what was booked for it."""
         # Here, because a finaliser may not: it can run under any lock.
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
@@ -214,7 +214,7 @@ class CostPipeline:
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
     ) -> CallOutcome | AsyncGovernedStream:
-        """``arun``, but what is returned for a plain answer also tells how it was routed and what was booked."""
+        """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
         await self._runtimes.orphans.asettle()
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
         return await adrive(steps, self._runtimes.of_loop(), send)
@@ -308,7 +308,7 @@ class CostPipeline:
         self._clerk.fail_batch(provider, reservation_id, error)
 
     def ungoverned(self, what: str, advice: str) -> None:
-        """Report a call that goes past the middleware, as ``on_ungoverned`` says.
+        """Report or refuse a call that goes past the middleware, by ``on_ungoverned``.
 
         Raises:
             UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
@@ -348,7 +348,7 @@ class CostPipeline:
         Args:
             call_id: The call.
             score: Its quality.
-            name: Who says so. What is said as ``feedback`` wins; of all others the worst counts.
+            name: Source of the score. ``feedback`` wins over all others; of those the worst counts.
 
         Raises:
             ConfigurationError: The score is outside 0 to 1.

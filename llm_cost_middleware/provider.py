@@ -49,7 +49,7 @@ class Failure:
     kind: FailureKind
     retryable: bool
     retry_after: float | None
-    """Seconds that the provider asks to wait, where it says so."""
+    """Seconds that the provider asks to wait, if it names any."""
     billed: Billed
     """``no``: void the reservation. ``yes``: usage is known or a bill is certain. ``unknown``: book the reservation."""
     reason: str
@@ -66,7 +66,7 @@ class ErrorRule(NamedTuple):
     message: str = ""
     """A lower-case text that the message contains."""
     retryable: bool | None = None
-    """``None``: as the kind says."""
+    """``None``: by the kind."""
 
 
 @dataclass(frozen=True, slots=True)

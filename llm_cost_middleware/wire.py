@@ -198,7 +198,7 @@ _JPEG_HEAD = 88_000
 
 
 def fingerprint(data: str) -> str:
-    """What tells one attachment from another of the same size: a short fingerprint of its text form."""
+    """Short fingerprint of an attachment's text form: distinguishes it from others of the same size."""
     return blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

@@ -131,10 +131,10 @@ def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[Logg
 
 def measured_by(source: QualitySource, entries: Sequence[LoggedCall]) -> str:
     """By what quality is measured here, in one sentence."""
-    said = sum(entry.feedback is not None for entry in entries)
+    count = sum(entry.feedback is not None for entry in entries)
     if source is QualitySource.FEEDBACK:
-        return f"quality is what the application said of {said:,} calls"
-    few = f"; feedback was given on {said:,}, and {MIN_FEEDBACK_CALLS} are enough to measure by" if said else ""
+        return f"quality is what the application reported of {count:,} calls"
+    few = f"; feedback was given on {count:,}, and {MIN_FEEDBACK_CALLS} are enough to measure by" if count else ""
     return f"quality is that a finished call shows no visible failure{few}"
 
 

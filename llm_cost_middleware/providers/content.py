@@ -11,7 +11,7 @@ from llm_cost_middleware.wire import field_reader
 def read_content(response: Any) -> AnswerContent:
     """Read a whole answer of the messages, chat or responses endpoint, as JSON or as an SDK's object; the first choice.
 
-    Anything else says nothing.
+    Anything else has no content.
     """
     get = field_reader(response)
     if choices := get("choices"):

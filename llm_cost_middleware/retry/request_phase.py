@@ -4,7 +4,7 @@ Both SDKs turn a body into bytes, and headers into a request, in ``_build_reques
 the transport is asked to send anything. What cannot be encoded fails there, as a bare ``TypeError`` or ``ValueError``.
 Both read the events of a stream in their ``_streaming``. A connection that breaks there leaves anthropic as the
 transport's own exception; openai raises its ``APIConnectionError`` instead since 3.0, the class that also stands for
-a connection that was never made, so that only the place tells the two apart.
+a connection that was never made, so that only the place distinguishes the two.
 """
 
 from __future__ import annotations

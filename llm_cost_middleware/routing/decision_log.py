@@ -141,7 +141,7 @@ class QualitySource(StrEnum):
     FEEDBACK = "feedback"
     """Outcomes given by the application; the quality of other calls is unknown."""
     FAILURES = "failures"
-    """Every finished call is good unless the application says otherwise or a failure was observed."""
+    """Every finished call is good unless the application reports otherwise or a failure was observed."""
 
     @classmethod
     def of(cls, entries: Sequence[LoggedCall]) -> QualitySource:

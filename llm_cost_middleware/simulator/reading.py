@@ -59,7 +59,7 @@ class Dialect:
         read: Validates a body; raises `Refusal` where the provider would refuse it.
         reply: The JSON answer.
         frames: The answer as server-sent events, in pieces of so many characters.
-        error_frame: The event that tells of an error inside a stream, by type and message.
+        error_frame: The event that reports an error inside a stream, by type and message.
     """
 
     provider: ProviderName

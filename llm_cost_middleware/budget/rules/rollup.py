@@ -60,7 +60,7 @@ def roll_up(
     for lines in ids:
         last, charged = lines[-1], sum(line.settled for line in lines)
         if sum(line.pending for line in lines) or (charged != last.amount):
-            raise LedgerError(f"the rows of {last.id!r} do not add up to what its last one says; nothing was moved")
+            raise LedgerError(f"the rows of {last.id!r} do not add up to its last one; nothing was moved")
         if last.kind == "void":
             continue  # it added nothing to any sum
         # An expiry and a correction by hand have no memo: take the one before them.

@@ -7,7 +7,7 @@ Rules of the bill, each of which was seen in recorded traffic:
   residue is five-minute cache. Older responses carry no split at all.
 * ``iterations`` are the bill where one of them is not a plain message: compactions, advisor and fallback messages
   stand outside the top-level usage, the latter two at a model of their own.
-* In a stream, ``message_delta`` repeats cumulative counts and wins over ``message_start`` wherever it says something.
+* In a stream, ``message_delta`` repeats cumulative counts and wins over ``message_start`` wherever it has a value.
 """
 
 from __future__ import annotations
@@ -92,17 +92,17 @@ def _items(usage: Mapping[str, Any]) -> tuple[tuple[BilledItem, ...], tuple[str,
         bucketed, notes = _bucket(usage, searches)
         return (BilledItem(bucketed),), notes
     items: list[BilledItem] = []
-    told: list[str] = []
+    collected: list[str] = []
     for entry in entries:
         kind = str_or_none(entry.get("type")) or "message"
         bucketed, notes = _bucket(entry, 0)
         items.append(BilledItem(bucketed, model=str_or_none(entry.get("model")), kind=kind))
-        told.extend(notes)
+        collected.extend(notes)
     if searches:
         # Searches are counted for the whole response; they cost the same whichever iteration made them.
         first = items[0]
         items[0] = BilledItem(first.usage + TokenUsage(web_searches=searches), model=first.model, kind=first.kind)
-    return tuple(items), tuple(dict.fromkeys(told))
+    return tuple(items), tuple(dict.fromkeys(collected))
 
 
 def _bucket(usage: Mapping[str, Any], searches: int) -> tuple[TokenUsage, tuple[str, ...]]:

@@ -74,7 +74,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
 
 
 def _continues(thread: Any) -> bool:
-    """Whether the server holds what was said before (tool runners of the SDK ask for that)."""
+    """Whether the server keeps the earlier turns (tool runners of the SDK ask for that)."""
     return isinstance(thread, Mapping) and thread.get("type") != "create"
 
 

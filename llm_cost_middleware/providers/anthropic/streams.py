@@ -36,7 +36,7 @@ class StreamReader:
         self._sse: SSEDecoder | None = None
 
     def feed(self, event: Any) -> None:
-        """Take note of one event. Never raises; what makes no sense is told by ``reading``."""
+        """Take note of one event. Never raises; ``reading`` reports what makes no sense."""
         if type(event) is dict:
             kind = event.get("type")
         elif isinstance(event, str | bytes | bytearray):

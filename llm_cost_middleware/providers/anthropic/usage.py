@@ -13,7 +13,7 @@ _NAME = "anthropic"
 
 
 def read_usage(response: Any) -> UsageReport:
-    """What a response says of its own bill.
+    """The usage that a response reports.
 
     Args:
         response: A JSON object of ``messages``, ``messages/batches``, ``count_tokens`` or the OpenAI-compatible

@@ -20,7 +20,7 @@ _NO_STREAM_USAGE = "the stream carries no usage: ask for it with stream_options=
 class StreamReader:
     """The usage of a stream, fed one event at a time: parsed, as an SDK object, or raw in pieces cut anywhere.
 
-    Chat chunks and events of the Responses API are told apart by themselves.
+    Chat chunks and events of the Responses API are distinguished by their shape.
     """
 
     __slots__ = ("_error", "_final", "_finish", "_id", "_model", "_sse", "_status", "_tier", "_usage")
@@ -37,7 +37,7 @@ class StreamReader:
         self._sse: SSEDecoder | None = None
 
     def feed(self, event: Any) -> None:
-        """Take note of one event. Never raises; what makes no sense is told by ``reading``."""
+        """Take note of one event. Never raises; ``reading`` reports what makes no sense."""
         if type(event) is dict:
             kind = event.get("type")
             choices, usage = event.get("choices"), event.get("usage")

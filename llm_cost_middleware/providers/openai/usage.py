@@ -13,7 +13,7 @@ _NAME = "openai"
 
 
 def read_usage(response: Any) -> UsageReport:
-    """What a response says of its own bill.
+    """The usage that a response reports.
 
     Args:
         response: A JSON object of ``chat/completions``, ``responses`` (retrieved ones too), ``responses/compact``,
