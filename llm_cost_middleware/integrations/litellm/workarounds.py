@@ -1,7 +1,7 @@
 """Patches of LiteLLM, each with the fault it answers, its link, and the version that ends it. Importing applies them.
 
-None is on the way of money: without it, what is booked still covers the bill (as ``unconfirmed`` or ``estimated``).
-Each looks for the very thing it patches and does nothing where that is gone.
+The first decides about money on the versions that need it; without the others, what is booked still covers the bill (as
+``unconfirmed`` or ``estimated``). Each looks for the very thing it patches and does nothing where that is gone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from llm_cost_middleware.integrations.litellm.entry_points import FACADE
 
 # --- 1. A lost POST is sent again ------------------------------------------------------------------------------------
 # LiteLLM's asynchronous HTTP client repeats a POST when the connection dies, although the provider may have answered
-# and billed it by then, and does not report it (``AsyncHTTPHandler.post``).
-# https://github.com/BerriAI/litellm/pull/34830. Not ended: 1.110.2 still does it.
+# and billed it by then, and does not report it (``AsyncHTTPHandler.post``): two bills, and one reservation.
+# https://github.com/BerriAI/litellm/pull/34830. Ended by 1.108.7 at the latest, which repeats a POST only where no
+# connection was made.
 
 _REPEAT = "single_connection_post_request"
 
