@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Everything from nothing, in environments of their own: the README's commands, the tests, the linters, the wheel.
 
-Needs Python >= 3.11 with pip, a package index and the loopback interface. Ends with a table of environments: what ran,
-with which Python, for how many minutes. Python 3.12 and 3.13 are tried where they are found, and must be found where
-CI=true. SIGTERM ends it and everything that it started. With names of environments as arguments, as they stand in the
-table, only these are made.
+Needs Python >= 3.11 with pip, Git, Bash, a package index and the loopback interface. Ends with a table of environments:
+what ran, with which Python, for how many minutes. Python 3.12 and 3.13 are tried where they are found, and must be
+found where CI=true. SIGTERM ends it and everything that it started. With names of environments as arguments, as they
+stand in the table, only these are made.
 """
 
 from __future__ import annotations
@@ -33,11 +33,22 @@ HOSTS = (
     "litellm", "openai", "anthropic", "langchain", "langchain-core", "langchain-openai", "langchain-anthropic",
     "langchain-litellm", "genai-prices", "redis",
 )  # fmt: skip
-SHORT = (
-    "tests/unit", "tests/lifecycle", "tests/test_public_api.py", "tests/test_extras.py", "tests/integrations/sdk",
-    "tests/integrations/langchain", "tests/integrations/test_first_contact.py", "tests/cli",
+HOST_TESTS = (
+    "tests/unit/providers", "tests/unit/retry", "tests/test_extras.py", "tests/integrations/sdk",
+    "tests/integrations/langchain", "tests/integrations/test_first_contact.py", "tests/cli/test_doctor.py",
 )  # fmt: skip
-"""What runs beside the whole suite: the hosts and their clients, without races, long forms and figures."""
+"""What a newer release of a host can break."""
+LANGUAGE_TESTS = (
+    "tests/unit/test_money.py", "tests/unit/test_usage.py", "tests/unit/test_wire.py", "tests/unit/test_config.py",
+    "tests/unit/test_fork.py", "tests/unit/budget", "tests/unit/retry/test_exception_classes.py",
+    "tests/unit/retry/test_classify.py", "tests/lifecycle/test_transcripts.py", "tests/lifecycle/test_retries.py",
+    "tests/lifecycle/test_escalation.py", "tests/lifecycle/test_fork.py", "tests/conformance/test_memory.py",
+    "tests/conformance/test_sqlite.py", "tests/integrations/sdk/test_surface.py",
+    "tests/integrations/sdk/test_extra.py",
+    "tests/integrations/langchain/test_structured.py", "tests/integrations/langchain/test_callback.py",
+    "tests/cli/test_commands.py", "tests/test_public_api.py",
+)  # fmt: skip
+"""What a newer Python can break, of each kind a sample."""
 VERSIONS = """
 import importlib.metadata, platform, sys
 there = {package.name.lower().replace("_", "-"): package.version for package in importlib.metadata.distributions()}
@@ -59,6 +70,7 @@ class Run:
         self.scratch, self.started = scratch, time.monotonic()
         self.rows: list[tuple[str, str, str, str]] = []
         self.groups: set[int] = set()
+        self.making = threading.Lock()  # one environment serves several rows; the first of them makes it
         self._lock = threading.RLock()  # the handler of a signal may come while it is held
         self._over = False
         self.variables = os.environ | {
@@ -124,8 +136,8 @@ class Run:
         began, verdict, versions = time.monotonic(), "passed", ""
         try:
             versions = work(log)
-        except StepFailedError as error:
-            verdict = f"FAILED: {error}"
+        except (StepFailedError, subprocess.CalledProcessError, OSError, ValueError) as error:
+            verdict = f"FAILED: {error}"  # of one environment: the others still get their rows
         minutes = f"{(time.monotonic() - began) / 60:.1f}"
         self.rows.append((name, minutes, verdict, versions))
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
@@ -203,9 +215,21 @@ def suite(run: Run, tree: Path) -> str:
     return versions(tree / ".venv/bin/python")
 
 
+def with_tools(run: Run, tree: Path, log: Path) -> Path:
+    """The environment of the whole suite; made here where the suite was not asked for."""
+    tools, uv = tree / ".venv/bin", run.scratch / "uv/bin/uv"
+    with run.making:
+        if tools.is_dir():
+            return tools
+        run.call([uv, "venv", "-q", "--seed", "--python", sys.executable, tree / ".venv"], tree, log)
+        install = ["pip", "install", "-q", "--python", tools / "python", "-c", "tests/constraints.txt", "-e", ".[test]"]
+        run.call([uv, *install], tree, log)
+    return tools
+
+
 def linters(run: Run, tree: Path, log: Path) -> str:
-    """Ruff, mypy and the import contracts, from the environment of the whole suite."""
-    tools = tree / ".venv/bin"
+    """Ruff, mypy and the import contracts."""
+    tools = with_tools(run, tree, log)
     for command in ("ruff check .", "ruff format --check .", "mypy", "lint-imports --verbose"):
         words = command.split()
         run.call([tools / words[0], *words[1:]], tree, log)
@@ -214,7 +238,7 @@ def linters(run: Run, tree: Path, log: Path) -> str:
 
 def wheel(run: Run, tree: Path, log: Path) -> str:
     """The wheel: it has every file of the package, and passes tests where it is installed, away from the source."""
-    tools, made = tree / ".venv/bin", run.scratch / "wheel"
+    tools, made = with_tools(run, tree, log), run.scratch / "wheel"
     run.call([tools / "python", "-m", "build", "--no-isolation", "--wheel", "--outdir", made / "dist", "."], tree, log)
     (built,) = (made / "dist").glob("*.whl")
     tracked = subprocess.check_output(["git", "ls-files", "llm_cost_middleware"], cwd=tree, text=True).split()
@@ -237,13 +261,13 @@ def wheel(run: Run, tree: Path, log: Path) -> str:
     return versions(python)
 
 
-def newest(run: Run, log: Path, interpreter: str, name: str) -> str:
+def newest(run: Run, log: Path, interpreter: str, name: str, tests: tuple[str, ...]) -> str:
     """The newest of everything, without constraints and without the proxy extra, which holds LiteLLM back."""
     tree, uv = copy(run, name), run.scratch / "uv/bin/uv"
     run.call([uv, "venv", "-q", "--python", interpreter, tree / ".venv"], tree, log)
     python = tree / ".venv/bin/python"
     run.call([uv, "pip", "install", "-q", "--python", python, "-e", ".[all,tools]"], tree, log)
-    run.call([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SHORT], tree, log)
+    run.call([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], tree, log)
     return versions(python)
 
 
@@ -268,7 +292,7 @@ def interpreter(version: str) -> str | None:
 
 def without_data(run: Run, tree: Path, log: Path) -> str:
     """What a newcomer without the recorded data sees: tests that need them are skipped, and say why."""
-    python, absent = tree / ".venv/bin/python", run.scratch / "absent"
+    python, absent = with_tools(run, tree, log) / "python", run.scratch / "absent"
     run.call([python, "-m", "pytest", "-q", "-rs", "-m", "data and not soak"], tree, log, LLM_COST_DATA=str(absent))
     skips = re.findall(r"^SKIPPED .*", log.read_text(encoding="utf-8"), re.MULTILINE)
     if not skips or [line for line in skips if "LLM_COST_DATA" not in line and "--soak" not in line]:
@@ -279,8 +303,6 @@ def without_data(run: Run, tree: Path, log: Path) -> str:
 def everything(run: Run, wanted: list[str]) -> bool:
     """All environments: the suite, whose tests of time want the machine for themselves, then the others two by two."""
     uv, tree = run.scratch / "uv", copy(run, "tests")
-    run.call([sys.executable, "-m", "venv", uv], run.scratch)
-    run.call([uv / "bin/python", "-m", "pip", "install", "-q", "uv"], run.scratch)
     alone: dict[str, Callable[[Path], str]] = {
         "README, command 1 (demo)": lambda log: demo(run, log),
         "README, command 2 (whole suite)": lambda _: suite(run, tree),
@@ -289,7 +311,7 @@ def everything(run: Run, wanted: list[str]) -> bool:
         "linters": lambda log: linters(run, tree, log),  # this and the next two in the environment of the suite
         "wheel": lambda log: wheel(run, tree, log),
         "without recorded data": lambda log: without_data(run, tree, log),
-        "newest of everything": lambda log: newest(run, log, sys.executable, "newest"),
+        "newest of everything": lambda log: newest(run, log, sys.executable, "newest", HOST_TESTS),
     }
     for one in LITELLM:
         two_by_two[f"LiteLLM {one}"] = lambda log, one=one: litellm(run, log, one)  # type: ignore[misc]  # bound now
@@ -301,8 +323,13 @@ def everything(run: Run, wanted: list[str]) -> bool:
             passed &= run.not_run(f"Python {version}", "no such interpreter here", failed=must)
         else:
             two_by_two[f"Python {version}"] = (
-                lambda log, at=found, version=version: newest(run, log, at, f"python{version}")  # type: ignore[misc]
+                lambda log, at=found, version=version: newest(run, log, at, f"python{version}", LANGUAGE_TESTS)  # type: ignore[misc]
             )
+    known = [*alone, *two_by_two]
+    if strange := [name for name in wanted if name not in known]:
+        raise SystemExit(f"no such environment: {', '.join(strange)}; there are: {', '.join(known)}")
+    run.call([sys.executable, "-m", "venv", uv], run.scratch)
+    run.call([uv / "bin/python", "-m", "pip", "install", "-q", "uv"], run.scratch)
     for name, work in alone.items():
         if not wanted or name in wanted:
             passed &= run.environment(name, work)
