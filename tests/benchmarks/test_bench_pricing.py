@@ -16,8 +16,8 @@ from llm_cost_middleware.metering import encode_memo, price_response
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.providers.anthropic.usage import StreamReader as AnthropicReader
-from llm_cost_middleware.providers.openai.usage import StreamReader as OpenAIReader
+from llm_cost_middleware.providers.anthropic.usage import AnthropicStreamReader
+from llm_cost_middleware.providers.openai.usage import OpenAIStreamReader
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
@@ -161,7 +161,7 @@ def test_the_rest_of_the_hot_path(catalogue, capsys):
         "usage": None,
     }
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}
-    chat, messages = OpenAIReader(), AnthropicReader()
+    chat, messages = OpenAIStreamReader(), AnthropicStreamReader()
     types = pytest.importorskip("openai.types.chat")
     sdk = types.ChatCompletionChunk.construct(**chunk)
     rows.append(("stream reader, a chat chunk as dict", _us(lambda: chat.feed(chunk))))

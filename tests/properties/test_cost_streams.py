@@ -14,11 +14,11 @@ from llm_cost_middleware.errors import LLMCostError, UnreadableUsageError
 from llm_cost_middleware.metering import price_response
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.providers.anthropic.usage import StreamReader as AnthropicReader
-from llm_cost_middleware.providers.openai.usage import StreamReader as OpenAIReader
+from llm_cost_middleware.providers.anthropic.usage import AnthropicStreamReader
+from llm_cost_middleware.providers.openai.usage import OpenAIStreamReader
 
 CATALOGUE = Catalogue()
-READERS = {"anthropic": AnthropicReader, "openai": OpenAIReader}
+READERS = {"anthropic": AnthropicStreamReader, "openai": OpenAIStreamReader}
 counts = st.integers(0, 10**6)
 words = st.text(max_size=30)
 

@@ -32,7 +32,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
     """
     del endpoint  # one shape for all of them: messages, count_tokens
     get = body.get
-    view = _View()
+    view = _MessagesView()
     messages: list[Message] = []
     system = get("system")
     if system:
@@ -114,7 +114,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
 _OWN = frozenset({None, "custom"})
 
 
-class _View:
+class _MessagesView:
     """Blocks to parts; remembers whether one points to content that the request does not carry, or asks to be cited."""
 
     __slots__ = ("cites", "stored")

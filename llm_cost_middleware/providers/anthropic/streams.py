@@ -19,7 +19,7 @@ _DULL = (
 _ERROR = "error"
 
 
-class StreamReader:
+class AnthropicStreamReader:
     """The usage of a stream, fed one event at a time: parsed, as an SDK object, or raw in pieces cut anywhere."""
 
     __slots__ = ("_delta", "_error", "_finish", "_id", "_model", "_runs", "_sse", "_start", "_stopped")

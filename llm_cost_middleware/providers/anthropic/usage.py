@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_cost_middleware.providers.anthropic.answers import read_answer, read_batch
-from llm_cost_middleware.providers.anthropic.streams import StreamReader
+from llm_cost_middleware.providers.anthropic.streams import AnthropicStreamReader
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import looks_like_sse, parse
 
@@ -24,7 +24,7 @@ def read_usage(response: Any) -> UsageReport:
     """
     if isinstance(response, str | bytes | bytearray):
         if looks_like_sse(response):
-            reader = StreamReader()
+            reader = AnthropicStreamReader()
             reader.feed(response)
             return reader.reading()
         response = parse(response, _NAME)
@@ -33,4 +33,4 @@ def read_usage(response: Any) -> UsageReport:
     return read_answer(response)
 
 
-__all__ = ["StreamReader", "read_usage"]
+__all__ = ["AnthropicStreamReader", "read_usage"]

@@ -6,7 +6,7 @@ from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers.openai.cache import billable_cache_writes, cache_capabilities
 from llm_cost_middleware.providers.openai.errors import ERROR_RULES, read_error
 from llm_cost_middleware.providers.openai.request import read_request
-from llm_cost_middleware.providers.openai.usage import StreamReader, read_usage
+from llm_cost_middleware.providers.openai.usage import OpenAIStreamReader, read_usage
 from llm_cost_middleware.providers.openai.write import CACHE_FIELDS, write_prompt, write_request
 
 PROVIDER = Provider(
@@ -17,7 +17,7 @@ PROVIDER = Provider(
     read_usage=read_usage,
     read_request=read_request,
     write_request=write_request,
-    new_stream_reader=StreamReader,
+    new_stream_reader=OpenAIStreamReader,
     read_error=read_error,
     error_rules=ERROR_RULES,
     cache_capabilities=cache_capabilities,

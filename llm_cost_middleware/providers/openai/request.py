@@ -42,7 +42,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         endpoint: ``chat.completions`` or ``responses`` (a path such as ``chat/completions`` does as well).
     """
     get = body.get
-    view = _View()
+    view = _PromptView()
     responses = endpoint.startswith("responses")
     named: Endpoint = "responses" if responses else "chat.completions"
     messages = view.items(body) if responses else view.chat(get("messages") or ())
@@ -112,7 +112,7 @@ def _mark(block: Mapping[str, Any]) -> str | None:
     return "30m" if block.get("prompt_cache_breakpoint") else None
 
 
-class _View:
+class _PromptView:
     """Messages and items to parts; remembers whether one points to content that the request does not carry."""
 
     __slots__ = ("stored",)

@@ -17,7 +17,7 @@ _DULL = tuple(
 _NO_STREAM_USAGE = "the stream carries no usage: ask for it with stream_options={'include_usage': True}"
 
 
-class StreamReader:
+class OpenAIStreamReader:
     """The usage of a stream, fed one event at a time: parsed, as an SDK object, or raw in pieces cut anywhere.
 
     Chat chunks and events of the Responses API are distinguished by their shape.

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.providers.anthropic.usage import StreamReader, read_usage
+from llm_cost_middleware.providers.anthropic.usage import AnthropicStreamReader, read_usage
 from llm_cost_middleware.usage import TokenUsage
 
 
@@ -170,7 +170,7 @@ def test_a_stream_that_ends_in_an_error_is_read_for_what_it_reported():
 
 
 def test_a_cut_stream_is_not_complete_until_its_usage_is_final():
-    reader = StreamReader()
+    reader = AnthropicStreamReader()
     assert not reader.reading().items
     reader.feed(START)
     assert not reader.reading().complete
@@ -179,7 +179,7 @@ def test_a_cut_stream_is_not_complete_until_its_usage_is_final():
 
 
 def test_raw_chunks_and_parsed_events_read_the_same():
-    raw, parsed = StreamReader(), StreamReader()
+    raw, parsed = AnthropicStreamReader(), AnthropicStreamReader()
     for event in (START, DELTA, STOP):
         raw.feed(sse(event).encode())
         parsed.feed(event)
@@ -266,7 +266,7 @@ def test_the_sdk_object_and_the_json_read_the_same():
     )
     assert read_usage(types.Message.model_construct(**body)) == read_usage(body)
     assert read_usage(types.Message.construct(**body)) == read_usage(body)
-    reader, plain = StreamReader(), StreamReader()
+    reader, plain = AnthropicStreamReader(), AnthropicStreamReader()
     for name, event in (
         ("RawMessageStartEvent", START),
         ("RawMessageDeltaEvent", DELTA),

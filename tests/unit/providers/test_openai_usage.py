@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.providers.openai.usage import StreamReader, read_usage
+from llm_cost_middleware.providers.openai.usage import OpenAIStreamReader, read_usage
 from llm_cost_middleware.usage import TokenUsage
 
 USAGE = {
@@ -226,7 +226,7 @@ def test_the_sdk_object_and_the_json_read_the_same():
     assert read_usage(types.chat.ChatCompletion.construct(**body)) == read_usage(body)
     final = response({"input_tokens": 5, "output_tokens": 6, "input_tokens_details": {"cached_tokens": 1}})
     assert read_usage(types.responses.Response.construct(**final)) == read_usage(final)
-    reader, plain = StreamReader(), StreamReader()
+    reader, plain = OpenAIStreamReader(), OpenAIStreamReader()
     for event in (chunk(), chunk(choices=[], usage={"prompt_tokens": 8, "completion_tokens": 2})):
         reader.feed(types.chat.ChatCompletionChunk.construct(**event))
         plain.feed(event)
@@ -239,7 +239,7 @@ def test_usage_that_a_host_sets_on_a_chunk_as_an_extra_field_is_seen():
     late = types.chat.ChatCompletionChunk.construct(**{k: v for k, v in chunk(choices=[]).items() if k != "usage"})
     late.__pydantic_extra__ = {"usage": {"prompt_tokens": 4, "completion_tokens": 1}}
     late.__dict__.pop("usage", None)
-    reader = StreamReader()
+    reader = OpenAIStreamReader()
     reader.feed(late)
     assert reader.reading().usage == TokenUsage(uncached_input=4, output=1)
 
@@ -250,14 +250,14 @@ def test_an_object_without_a_dictionary_is_read_by_its_attributes():
 
     late = Slotted()
     late.id, late.model, late.choices, late.usage = "c", "gpt-5", [], {"prompt_tokens": 4, "completion_tokens": 1}
-    reader = StreamReader()
+    reader = OpenAIStreamReader()
     reader.feed(late)
     assert reader.reading().usage == TokenUsage(uncached_input=4, output=1)
     assert reader.reading().model == "gpt-5"
 
 
 def test_an_error_event_of_the_responses_api_is_reported():
-    reader = StreamReader()
+    reader = OpenAIStreamReader()
     reader.feed({"type": "response.created", "response": response(None, status="in_progress")})
     reader.feed({"type": "error", "code": "server_error", "message": "boom"})
     reading = reader.reading()
