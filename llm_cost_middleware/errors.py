@@ -1,10 +1,10 @@
 """Every exception of the package. All carry their facts as fields; the message is made from them.
 
 LLMCostError
-├── InvalidAmountError (ValueError)        an amount that is not a usable number of dollars
-├── InvalidScopeError (ValueError)         a budget scope that is not `global` or `kind:name`
-├── ConfigurationError (ValueError)        a configuration that cannot be used, with the way out
-│   └── UnknownKeyError                    a key that does not exist, with the nearest that does
+├── ConfigurationError (ValueError)        a configuration or an argument that cannot be used, with the right form
+│   ├── UnknownKeyError                    a key that does not exist, with the nearest that does
+│   ├── InvalidAmountError                 an amount that is not a usable number of dollars
+│   └── InvalidScopeError                  a budget scope that is not `global` or `kind:name`
 ├── UnreadableUsageError (ValueError)      a response whose usage cannot be read
 ├── UnsupportedRequestError (ValueError)   a request that the package cannot govern, with advice
 ├── PriceNotFoundError (LookupError)       a model without a price, with the nearest that has one
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,28 +39,35 @@ class LLMCostError(Exception):
         return _restore, (type(self), self.args, self.__dict__)
 
 
-class InvalidAmountError(LLMCostError, ValueError):
+class ConfigurationError(LLMCostError, ValueError):
+    """A configuration or an argument that cannot be used. ``key`` is the dotted key at fault, where there is one."""
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        self.key, self._message = key, message
+        super().__init__(f"{key}: {message}" if key else message)
+
+    def within(self, section: str) -> Self:
+        """This error, raised by a value of ``section`` that does not know where it stands, with the full key."""
+        # Changed in place and not made anew: it stays of its class, with the fields of that class.
+        ConfigurationError.__init__(self, self._message, key=f"{section}.{self.key}" if self.key else section)
+        return self
+
+
+class InvalidAmountError(ConfigurationError):
     """An amount that is not a usable number of US dollars."""
 
     def __init__(self, what: str, value: object, reason: str) -> None:
         self.what, self.value, self.reason = what, value, reason
-        super().__init__(f"{what} {value!r}: {reason}")
+        super().__init__(f"{value!r}: {reason}; write US dollars, such as 25 or '12.50'", key=what)
 
 
-class InvalidScopeError(LLMCostError, ValueError):
+class InvalidScopeError(ConfigurationError):
     """A budget scope that is neither ``global`` nor ``kind:name``."""
 
     def __init__(self, scope: object, reason: str) -> None:
         self.scope, self.reason = scope, reason
-        super().__init__(f"scope {scope!r}: {reason}")
-
-
-class ConfigurationError(LLMCostError, ValueError):
-    """A configuration that cannot be used. ``key`` is the dotted key at fault, where there is one."""
-
-    def __init__(self, message: str, *, key: str | None = None) -> None:
-        self.key = key
-        super().__init__(f"{key}: {message}" if key else message)
+        hint = "; did you mean 'global'?" if isinstance(scope, str) and _nearest(scope, ["global"]) else ""
+        super().__init__(f"{scope!r}: {reason}{hint}", key="scope")
 
 
 class UnknownKeyError(ConfigurationError):

@@ -199,6 +199,19 @@ class SupportsArchive(Protocol):
         ...
 
 
+def redacted(url: str) -> str:
+    """Return the URL of a storage without its user, password and options, for messages and logs."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return url.rpartition("@")[2]
+    # By text, not by ``urlsplit``: a password with "/", "#" or "[" that was not encoded would come through.
+    place, _, options = rest.partition("?")
+    if "@" in options:  # a password with "?", or an option with "@": what follows may be part of either
+        return f"{scheme}://…"
+    # A path has no user before it, and may hold an "@" of its own.
+    return f"{scheme}://{place if place.startswith('/') else place.rpartition('@')[2]}"
+
+
 def _asynchronous(
     verb: Callable[Concatenate[Backend, P], T],
 ) -> Callable[Concatenate[AsyncAdapter, P], Coroutine[Any, Any, T]]:

@@ -63,7 +63,7 @@ def parse_scope(text: str, *, template: bool = False) -> str:
         return text
     kind, colon, name = text.partition(":")
     if not colon:
-        raise InvalidScopeError(text, "must be 'global' or 'kind:name'")
+        raise InvalidScopeError(text, "must be 'global' or 'kind:name', such as 'user:42'")
     if name == "*":
         if not template:
             raise InvalidScopeError(text, "a template stands in a budget; a call names one")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -29,6 +33,9 @@ class LedgerConfig:
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -41,6 +48,19 @@ class ProviderConfig:
     def __post_init__(self) -> None:
         if not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+
+def _shown(section: DataclassInstance) -> str:
+    """Return the text of a section without the passwords of its URLs: configurations end up in logs."""
+    values = ((item.name, getattr(section, item.name)) for item in fields(section))
+    return f"{type(section).__name__}({', '.join(f'{name}={_repr(value)}' for name, value in values)})"
+
+
+def _repr(value: object) -> str:
+    return repr(redacted(value) if isinstance(value, str) else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,7 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"must be a table, not {value!r}", key=key)
+        raise ConfigurationError(f"must be a table, not {_repr(value)}", key=key)
     assert is_dataclass(kind)  # noqa: S101 - the sections are all defined in this package
     known = {field.name: field for field in fields(kind) if field.init}
     if kind is LedgerConfig:
@@ -98,14 +118,14 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     try:
         return kind(**read)
     except ConfigurationError as error:
-        raise error if error.key and "." in error.key else ConfigurationError(str(error), key=key) from None
+        raise error if error.key and "." in error.key else error.within(key) from None
 
 
 def _renamed(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a table with the present names of its keys; log former ones: a writer of TOML sees no warnings."""
     found = dict(table)
     for old in RENAMED.keys() & found.keys():
-        new = new_name(old, found, section=f"{key}.", stacklevel=6)
+        new = new_name(old, found, section=f"{key}.", stacklevel=7)
         _log.warning("%s.%s is now called %s", key, old, new)
         found[new] = found.pop(old)
     return found

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Backend
+from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Backend, redacted
 from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
@@ -91,7 +91,7 @@ def register(scheme: str, factory: BackendFactory, async_factory: AsyncBackendFa
 
 def is_memory(url: str) -> bool:
     """Return whether a URL names a ledger in memory, without opening it."""
-    return url.partition("://")[0] == "memory"
+    return url.startswith("memory://")
 
 
 def read_options(url: str, clock: Clock | None, tenant: str, durability: Durability) -> tuple[Scheme, LedgerOptions]:
@@ -100,7 +100,7 @@ def read_options(url: str, clock: Clock | None, tenant: str, durability: Durabil
     if not found or name not in _schemes:
         others = "".join(f", {other}://" for other in _schemes.keys() - _BUILT_IN.keys())
         raise ConfigurationError(
-            f"{url.partition('@')[0]!r} is none of memory://, sqlite:///path, redis://host:port/db{others}",
+            f"{redacted(url)!r} is none of memory://, sqlite:///path, redis://host:port/db{others}",
             key="ledger.url",
         )
     if "?" in rest and name in {"memory", "sqlite"}:

@@ -7,9 +7,8 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
-from llm_cost_middleware.budget.backend import JournalEntry
+from llm_cost_middleware.budget.backend import JournalEntry, redacted
 from llm_cost_middleware.budget.backends.redis import encoding
 from llm_cost_middleware.budget.backends.redis.protocol import CommandFlow, RedisCommand, RedisProtocol, RedisScript
 from llm_cost_middleware.budget.model import Row
@@ -29,13 +28,6 @@ def load_script(name: str) -> tuple[str, str]:
     """Return a script and its SHA-1, by which the server caches it."""
     text = files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def redacted(url: str) -> str:
-    """Return a URL without its password and options."""
-    parts = urlsplit(url)
-    # Options may hold a password as well.
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _connect(url: str, *, asynchronous: bool) -> Any:
