@@ -14,15 +14,10 @@ from typing import Any, Self
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
-from llm_cost_middleware.errors import (
-    ConfigurationError,
-    LedgerError,
-    LedgerUnavailableError,
-    UnsupportedRequestError,
-)
+from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
 from llm_cost_middleware.lifecycle import (
     AsyncGovernedStream,
@@ -54,7 +49,7 @@ from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import UsageReport
 
-__all__ = ["BATCH_LIFETIME_S", "CostPipeline"]
+__all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +59,7 @@ class CostPipeline:
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
 
     Args:
-        config: The configuration; the defaults, if ``None``.
+        config: The configuration, a mapping of its shape, or the path of a TOML file; the defaults, if ``None``.
         clock: Time; the machine's own, if ``None``.
         rng: Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer.
@@ -72,13 +67,13 @@ class CostPipeline:
         ledger: A ledger or a backend to use instead of the configured URL. Its opener closes it, not the pipeline.
 
     Raises:
-        ConfigurationError: A URL or a budget that cannot be used.
+        ConfigurationError: It is no configuration, or has a URL or a budget that cannot be used.
         LedgerUnavailableError: The ledger's storage cannot be opened.
     """
 
     def __init__(
         self,
-        config: CostConfig | None = None,
+        config: ConfigSource | None = None,
         *,
         clock: Clock | None = None,
         rng: Random | None = None,
@@ -86,7 +81,7 @@ class CostPipeline:
         new_id: Callable[[], str] | None = None,
         ledger: Ledger | Backend | None = None,
     ) -> None:
-        self.config = config = config if config is not None else CostConfig()
+        self.config = config = CostConfig() if config is None else CostConfig.read(config)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
         self._runtimes = RuntimePool(
@@ -134,15 +129,15 @@ class CostPipeline:
             return _default[0]
 
     @classmethod
-    def resolve(cls, pipeline: CostPipeline | CostConfig | None) -> CostPipeline:
-        """What a host's ``pipeline`` argument means: a pipeline, a configuration for a new one, or the default."""
+    def resolve(cls, pipeline: PipelineSource | None) -> CostPipeline:
+        """What a host's ``pipeline`` argument means: a pipeline, the configuration of a new one, or the default.
+
+        Raises:
+            ConfigurationError: It is none of these; the message shows what is.
+        """
         if isinstance(pipeline, CostPipeline):
             return pipeline
-        if pipeline is None:
-            return cls.default()
-        if isinstance(pipeline, CostConfig):
-            return cls(pipeline)
-        raise ConfigurationError(f"expected a CostPipeline, a CostConfig or None, not {pipeline!r}", key="pipeline")
+        return cls.default() if pipeline is None else cls(pipeline)
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
@@ -391,6 +386,9 @@ class CostPipeline:
     ) -> None:
         await self.aclose()
 
+
+PipelineSource = CostPipeline | ConfigSource
+"""What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
 
 _default: list[CostPipeline] = []
 _default_lock = Lock()

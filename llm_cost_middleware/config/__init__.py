@@ -11,9 +11,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.config.environment import overrides
@@ -26,7 +27,7 @@ from llm_cost_middleware.config.sections import (
     read_section,
     read_tiers,
 )
-from llm_cost_middleware.errors import ConfigurationError, LLMCostError, UnknownKeyError
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.prompt_cache.planner import CachePolicy
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.retry.policy import RetryPolicy
@@ -35,11 +36,29 @@ from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
 DEFAULT_FILE = "llm-cost.toml"
 
 
+_C = TypeVar("_C")
 Mode = Literal["enforce", "observe"]
 OnUnknownPrice = Literal["deny", "estimate"]
 OnUngoverned = Literal["warn", "deny", "allow"]
 
 
+def _names_unknown_keys(cls: type[_C]) -> type[_C]:
+    """Make a misspelt keyword raise ``UnknownKeyError``, as in a file; Python's own error names no near one."""
+    fill = cls.__init__
+
+    @wraps(fill)  # so that editors and ``inspect`` still show the fields
+    def init(self: _C, *args: Any, **values: Any) -> None:
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # a dataclass, which ``type`` hides
+        for name in values:
+            if name not in known:
+                raise UnknownKeyError(name, known)
+        fill(self, *args, **values)
+
+    cls.__init__ = init  # type: ignore[method-assign, assignment]  # takes what the dataclass' own takes
+    return cls
+
+
+@_names_unknown_keys
 @dataclass(frozen=True, slots=True)
 class CostConfig:
     """Configuration of a pipeline. Sections may be given as mappings; they are read strictly.
@@ -117,11 +136,30 @@ class CostConfig:
             raise ConfigurationError(
                 "was removed: store_text was never read, no text was ever stored. Delete the section", key="privacy"
             )
-        known = {item.name for item in fields(cls)}
         for key in mapping:
-            if key not in known:
-                raise UnknownKeyError(key, known)
+            if not isinstance(key, str):  # Python would refuse it as a keyword before we could name it
+                raise UnknownKeyError(repr(key), ())
         return cls(**mapping)
+
+    @classmethod
+    def read(cls, source: ConfigSource) -> CostConfig:
+        """Return a configuration as it is, from a mapping, or from the TOML file at a path.
+
+        Raises:
+            ConfigurationError: It is none of these, or cannot be read.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, Mapping):
+            return cls.from_mapping(source)
+        if isinstance(source, str) and "://" in source:  # not repeated: it may hold a password
+            raise ConfigurationError('a URL is no file; a ledger is CostConfig(ledger={"url": …})', key="config")
+        if isinstance(source, str | os.PathLike):
+            return cls.from_toml(source)
+        raise ConfigurationError(
+            f"expected a CostConfig, a mapping such as {{'budgets': []}} or the path of a TOML file such as "
+            f"'{DEFAULT_FILE}', not {source!r}", key="config",
+        )  # fmt: skip
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> CostConfig:
@@ -149,12 +187,16 @@ class CostConfig:
         """
         environment = os.environ if env is None else env
         path = Path(environment.get("LLM_COST_CONFIG") or DEFAULT_FILE)
-        if not path.is_file():
+        if not path.exists():
             raise ConfigurationError(
                 f"no configuration: {path} does not exist. Write one with `llm-cost init`, "
                 "name one in LLM_COST_CONFIG, or pass a CostConfig."
             )
         return cls.from_toml(path, env=environment)
+
+
+ConfigSource = CostConfig | Mapping[str, Any] | str | os.PathLike[str]
+"""Configuration, or where to read one: a mapping of the shape of the TOML file, or its path."""
 
 
 def _frozen(mapping: dict[object, object]) -> MappingProxyType[object, object]:
@@ -168,29 +210,23 @@ copyreg.pickle(MappingProxyType, lambda proxy: (_frozen, (dict(proxy),)))
 def _read_text(path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from None
+    except UnicodeError as error:
+        raise ConfigurationError(f"cannot read {path}: it is not UTF-8: {error}") from None
+    except OSError as error:
+        # Looked at afterwards: Windows reports a folder as a lack of permission.
+        reason = "it is a folder; name the file in it" if Path(path).is_dir() else error
+        raise ConfigurationError(f"cannot read {path}: {reason}") from None
 
 
 def _read_budgets(value: object) -> tuple[Budget, ...]:
     if isinstance(value, Budget | Mapping | str) or not isinstance(value, Iterable):
         raise ConfigurationError("must be a list of budgets", key="budgets")
-    budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
+    budgets = tuple(read_section(Budget, item, f"budgets[{index}]") for index, item in enumerate(value))
     keys = [budget.key for budget in budgets]
     twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
     if twice is not None:
         raise ConfigurationError(f"two budgets for scope {twice[0]!r} and window {twice[1]!r}", key="budgets")
     return budgets
-
-
-def _read_budget(item: object, key: str) -> Budget:
-    try:
-        return read_section(Budget, item, key)
-    except ConfigurationError:
-        raise
-    except LLMCostError as error:
-        error.add_note(f"in {key}")
-        raise
 
 
 def _read_providers(value: object) -> Mapping[str, ProviderConfig]:

@@ -2,7 +2,7 @@
 
 To add a host:
 
-1. Take ``pipeline: CostPipeline | CostConfig | None = None`` in every entry; resolve it with ``CostPipeline.resolve``.
+1. Take ``pipeline: PipelineSource | None = None`` in every entry; resolve it with ``CostPipeline.resolve``.
 2. Read a call into a ``CallRequest`` without changing it (``convert.py``): messages, tools, schema, the output cap only
    where the caller set one, ``model_pinned`` where the caller chose the model, and the context that ``read_context``
    makes of the host's metadata under ``llm_cost``.

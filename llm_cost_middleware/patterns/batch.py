@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import PipelineSource
 from llm_cost_middleware.tracker import CostTracker
 
 OnError = Literal["raise", "collect"]
@@ -39,7 +38,7 @@ class BatchResult:
 
 def process_many(
     items: Iterable[str],
-    config: CostConfig | CostPipeline,
+    config: PipelineSource,
     tracker: CostTracker,
     *,
     client: Any,
@@ -82,7 +81,7 @@ def process_many(
 
 async def aprocess_many(
     items: Iterable[str],
-    config: CostConfig | CostPipeline,
+    config: PipelineSource,
     tracker: CostTracker,
     *,
     client: Any,
@@ -117,7 +116,7 @@ class _Batch:
     def __init__(
         self,
         items: Iterable[str],
-        config: CostConfig | CostPipeline,
+        config: PipelineSource,
         tracker: CostTracker,
         client: Any,
         system_prompt: str,

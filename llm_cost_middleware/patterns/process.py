@@ -12,7 +12,7 @@ from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.host import Governed, ainvoke, invoke
 from llm_cost_middleware.lifecycle import CallOutcome
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.content import read_content
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 def process(
     text: str,
-    config: CostConfig | CostPipeline,
+    config: PipelineSource,
     tracker: CostTracker,
     *,
     client: Any,
@@ -79,7 +79,7 @@ def process(
 
 async def aprocess(
     text: str,
-    config: CostConfig | CostPipeline,
+    config: PipelineSource,
     tracker: CostTracker,
     *,
     client: Any,
@@ -114,7 +114,7 @@ class PatternCall:
     def __init__(
         self,
         client: Any,
-        config: CostConfig | CostPipeline,
+        config: PipelineSource,
         system_prompt: str,
         item_count: int = 1,
         *,
@@ -130,7 +130,7 @@ class PatternCall:
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
         self._create = attrgetter(self._rules.endpoints[0])(client.with_options(max_retries=0)).create
         self._system, self._item_count = system_prompt, item_count
-        self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(config)
+        self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
         self.providers = frozenset((self._rules.name,))
 
     def request(self, text: str) -> CallRequest:

@@ -1,13 +1,16 @@
 """The configuration: strict, frozen, the same from every source."""
 
+import inspect
+import pickle
 import tomllib
 from decimal import Decimal
 
 import pytest
 
-from llm_cost_middleware import Budget, ConfigurationError, CostConfig
+from llm_cost_middleware import Budget, ConfigurationError, CostConfig, CostPipeline
 from llm_cost_middleware.cli.init import template
-from llm_cost_middleware.errors import InvalidAmountError, UnknownKeyError
+from llm_cost_middleware.errors import InvalidAmountError, InvalidScopeError, UnknownKeyError
+from llm_cost_middleware.integrations.litellm import router_config
 from llm_cost_middleware.request import ModelRef
 
 
@@ -101,6 +104,114 @@ def test_a_budget_that_is_no_amount_is_refused(limit):
         CostConfig(budgets=[{"scope": "global", "limit": limit}])
 
 
+@pytest.mark.parametrize(
+    ("budget", "kind", "key", "shows"),
+    [
+        ({"limit": "five dollars"}, InvalidAmountError, "budgets[0].limit", "such as 25 or '12.50'"),
+        ({"limit": -5}, InvalidAmountError, "budgets[0].limit", "such as 25 or '12.50'"),
+        ({"limit": "1,50"}, InvalidAmountError, "budgets[0].limit", "such as 25 or '12.50'"),
+        ({"scope": "globl"}, InvalidScopeError, "budgets[0].scope", "did you mean 'global'?"),
+        ({"scope": "user"}, InvalidScopeError, "budgets[0].scope", "such as 'user:42'"),
+        ({"window": "fortnight"}, ConfigurationError, "budgets[0].window", "none, hour, day, week, month"),
+    ],
+)
+def test_a_budget_that_cannot_be_used_is_a_configuration_error_with_its_full_key(budget, kind, key, shows):
+    given = {"scope": "global", "limit": 5} | budget
+    with pytest.raises(kind) as caught:
+        CostConfig(budgets=[given])
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):  # noqa: S301 - our own
+        assert isinstance(error, ConfigurationError)
+        assert error.key == key
+        assert str(error).startswith(f"{key}: {next(iter(budget.values()))!r}")
+        assert shows in str(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:s3cret@127.0.0.1:1/0",
+        "redis://:s3cret@127.0.0.1:1/0",
+        "redis://u:s3cret/#?[x@127.0.0.1:1/0",
+        "redis://u:x@s3cret@127.0.0.1:1/0",
+        "rediss://127.0.0.1:1/0?password=s3cret",
+        "unix:///tmp/redis.sock?password=x@s3cret",
+        "mysql://u:s3cret@127.0.0.1/db",
+        "u:s3cret@127.0.0.1",
+    ],
+)
+def test_no_text_of_a_configuration_contains_the_password_of_its_ledger(url):
+    config = CostConfig(ledger={"url": url}, providers={"openai": {"base_url": "https://u:s3cret@host/v1"}})
+    assert config.ledger.url == url
+    assert "s3cret" not in repr(config)
+    assert "LedgerConfig(url=" in repr(config)
+    assert "base_url='https://host/v1'" in repr(config)
+    with pytest.raises(ConfigurationError) as caught:
+        CostConfig(ledger=url)
+    assert "s3cret" not in str(caught.value)
+    if url.startswith(("mysql", "u:")):
+        with pytest.raises(ConfigurationError, match=r"ledger\.url") as caught:
+            CostPipeline(config)
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///home/a@b/ledger.db", "redis://127.0.0.1:6379/0"])
+def test_a_url_without_a_password_is_shown_as_it_is(url):
+    assert f"url={url!r}" in repr(CostConfig(ledger={"url": url}))
+
+
+def test_a_misspelt_keyword_is_named_with_the_nearest_right_one():
+    with pytest.raises(UnknownKeyError, match="buget: unknown key; did you mean 'budgets'"):
+        CostConfig(buget=[])
+    assert "budgets" in inspect.signature(CostConfig).parameters
+
+
+def test_a_pipeline_takes_a_mapping_or_the_path_of_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text('[[budgets]]\nscope = "global"\nlimit = 5\n')
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    for source in (
+        path,
+        str(path),
+        {"budgets": [{"scope": "global", "limit": 5}]},
+        CostConfig(budgets=[Budget("global", 5)]),
+    ):
+        for make in (CostPipeline, CostPipeline.resolve):
+            with make(source) as pipeline:
+                assert pipeline.ledger.balance("global").limit == Decimal(5), source
+        assert [entry["model_name"] for entry in router_config(source)["model_list"]]
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("nofile.toml", r"cannot read nofile\.toml"),
+        (5, "expected a CostConfig.*'llm-cost.toml', not 5"),
+        ([], "expected a CostConfig"),
+        ({"buget": []}, "did you mean 'budgets'"),
+        ({5: []}, "5: unknown key"),
+        ("redis://u:s3cret@127.0.0.1:1/0", "a URL is no file; a ledger is"),
+    ],
+)
+def test_what_is_no_pipeline_is_refused_with_the_right_form(source, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for make in (CostPipeline, CostPipeline.resolve, router_config):
+        with pytest.raises(ConfigurationError, match=match) as caught:
+            make(source)
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["folder", b"mode = '\xff'"], ids=["folder", "not UTF-8"])
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(content, tmp_path):
+    path = tmp_path / "llm-cost.toml"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.mkdir()
+    reason = "it is a folder; name the file in it" if content == "folder" else "it is not UTF-8"
+    with pytest.raises(ConfigurationError, match=f"cannot read .*: {reason}"):
+        CostConfig.find(env={"LLM_COST_CONFIG": str(path)})
+
+
 def test_the_environment_overrides_the_file(tmp_path):
     path = tmp_path / "llm-cost.toml"
     path.write_text('[ledger]\nurl = "memory://"\ntenant = "a"\n')
@@ -168,6 +279,8 @@ def test_former_names_of_the_ledgers_options_are_taken_with_a_warning(source, tm
     assert {str(warning.message).partition(" ")[0] for warning in caught} == set(present)
     assert all(name in caplog.text for name in present)
     assert former == {"lease_s": 60, "on_lapse": "release"}, "the caller's mapping is theirs"
+    if source == "mapping":
+        assert {warning.filename for warning in caught} == {__file__}, "the warning stands where the name was written"
 
 
 def test_an_option_under_both_names_is_refused():

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_cost_middleware.integrations.anthropic.convert import API
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.sdk_clients import govern
 
 if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
-
-    from llm_cost_middleware.config import CostConfig
 
     Client = TypeVar("Client", bound=Anthropic | AsyncAnthropic)
 else:
@@ -20,9 +18,7 @@ else:
 __all__ = ["wrap_anthropic"]
 
 
-def wrap_anthropic(
-    client: Client, pipeline: CostPipeline | CostConfig | None = None, *, routed: str = "smart"
-) -> Client:
+def wrap_anthropic(client: Client, pipeline: PipelineSource | None = None, *, routed: str = "smart") -> Client:
     """A copy of an ``Anthropic`` or ``AsyncAnthropic`` client whose calls are routed, held, retried and booked.
 
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),

@@ -13,7 +13,7 @@ from langchain.agents.middleware import AgentMiddleware
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest, ModelResponse
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, ToolMessage
     from langgraph.types import Command
-
-    from llm_cost_middleware.config import CostConfig
 
 
 class CostMiddleware(AgentMiddleware[Any, Any]):
@@ -42,7 +40,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
     """
 
-    def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
+    def __init__(self, pipeline: PipelineSource | None = None) -> None:
         super().__init__()
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)

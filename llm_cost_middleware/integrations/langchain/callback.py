@@ -32,7 +32,7 @@ from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteA
 from llm_cost_middleware.integrations.langchain.structured import billed_usage
 from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, read_message
 from llm_cost_middleware.lifecycle.external import ExternalCall
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
 
-    from llm_cost_middleware.config import CostConfig
 
 _log = logging.getLogger(__name__)
 _OPEN, _MODELS = 10_000, 64
@@ -72,7 +71,7 @@ class CostCallbackHandler(BaseCallbackHandler):
     raise_error = True  # otherwise a veto would be logged, and the call sent
     run_inline = True  # in order and on the caller's thread, also in an asynchronous run
 
-    def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
+    def __init__(self, pipeline: PipelineSource | None = None) -> None:
         self.pipeline = CostPipeline.resolve(pipeline)
         self.call_ids: set[str] | None = None
         """Where it is a set, every call that started under this handler, whoever books it."""
@@ -231,7 +230,7 @@ register_configure_hook(_tracking, inheritable=True)
 
 
 @contextmanager
-def cost_tracking(pipeline: CostPipeline | CostConfig | None = None) -> Iterator[Tracking]:
+def cost_tracking(pipeline: PipelineSource | None = None) -> Iterator[Tracking]:
     """Veto and book every call of a block, whichever model makes it.
 
     It holds for what runs in this thread or task and in the tasks it starts; bare threads do not inherit it.

@@ -12,7 +12,7 @@ from copy import copy
 from functools import partial
 from inspect import isfunction
 from types import CellType, FunctionType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
@@ -24,10 +24,7 @@ from llm_cost_middleware.integrations.langchain.errors import except_budget_refu
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
 from llm_cost_middleware.integrations.langchain.targets import provider_of
-from llm_cost_middleware.pipeline import CostPipeline
-
-if TYPE_CHECKING:
-    from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 Chain = TypeVar("Chain", bound=Runnable[Any, Any])
 _NOT_PARTS = frozenset({"kwargs", "config", "config_factories", "metadata", "custom_input_type", "custom_output_type"})
@@ -49,19 +46,17 @@ class FoundModel(NamedTuple):
 
 
 @overload
-def instrument(
-    chain: Chain, pipeline: CostPipeline | CostConfig | None = None, *, explain: Literal[False] = False
-) -> Chain: ...
+def instrument(chain: Chain, pipeline: PipelineSource | None = None, *, explain: Literal[False] = False) -> Chain: ...
 
 
 @overload
 def instrument(
-    chain: Chain, pipeline: CostPipeline | CostConfig | None = None, *, explain: Literal[True]
+    chain: Chain, pipeline: PipelineSource | None = None, *, explain: Literal[True]
 ) -> tuple[Chain, tuple[FoundModel, ...]]: ...
 
 
 def instrument(
-    chain: Chain, pipeline: CostPipeline | CostConfig | None = None, *, explain: bool = False
+    chain: Chain, pipeline: PipelineSource | None = None, *, explain: bool = False
 ) -> Chain | tuple[Chain, tuple[FoundModel, ...]]:
     """A copy of ``chain`` with every reachable chat model guarded.
 

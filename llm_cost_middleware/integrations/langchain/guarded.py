@@ -24,14 +24,13 @@ from llm_cost_middleware.integrations.langchain.errors import RetryOn, except_bu
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
     from langchain_core.runnables import Runnable
 
-    from llm_cost_middleware.config import CostConfig
 
 Model = TypeVar("Model", bound=BaseChatModel)
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ else:
 
 def guard(
     model: Model,
-    pipeline: CostPipeline | CostConfig | None = None,
+    pipeline: PipelineSource | None = None,
     *,
     pinned: bool = False,
     escalate_on_parse_failure: bool = False,

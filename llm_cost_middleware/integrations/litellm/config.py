@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config import ConfigSource, CostConfig
 
 
-def router_config(config: CostConfig, *, routed: str | None = None) -> dict[str, Any]:
+def router_config(config: ConfigSource, *, routed: str | None = None) -> dict[str, Any]:
     """The keyword arguments of a plain ``litellm.Router`` with the models of a configuration's tiers.
 
     A plain router balances and retries, and knows no budget. Fallbacks lead from each model to the models of its own
@@ -23,6 +23,7 @@ def router_config(config: CostConfig, *, routed: str | None = None) -> dict[str,
         ``model_list``, ``num_retries``, ``retry_policy``, ``fallbacks``, ``timeout``; model names are the providers'
         own.
     """
+    config = CostConfig.read(config)
     names = [target for tier in config.tiers for target in tier.models]
     entries = [_entry(config, target.model, target) for target in dict.fromkeys(names)]
     if routed is not None:
@@ -68,7 +69,7 @@ def _fallbacks(config: CostConfig) -> list[dict[str, list[str]]]:
     return table
 
 
-def proxy_config(config: CostConfig, *, routed: str = "smart") -> str:
+def proxy_config(config: ConfigSource, *, routed: str = "smart") -> str:
     """The ``config.yaml`` of a LiteLLM proxy that governs its calls with this package.
 
     The proxy reads the configuration itself from the file in ``LLM_COST_CONFIG``, and needs ``LITELLM_MASTER_KEY``.
@@ -78,6 +79,7 @@ def proxy_config(config: CostConfig, *, routed: str = "smart") -> str:
         config: The configuration.
         routed: The model name that is routed.
     """
+    config = CostConfig.read(config)
     names = [target.model for tier in config.tiers for target in tier.models]
     names = list(dict.fromkeys(names))
     deployments = [_entry(config, target.model, target) for tier in config.tiers for target in tier.models]

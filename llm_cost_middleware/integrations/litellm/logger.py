@@ -10,12 +10,11 @@ from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
 
-from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, find_metadata
 from llm_cost_middleware.integrations.litellm.usage import read_answer
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint, ModelRef
 
@@ -35,7 +34,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
     """
 
-    def __init__(self, pipeline: CostPipeline | CostConfig | None = None) -> None:
+    def __init__(self, pipeline: PipelineSource | None = None) -> None:
         super().__init__()
         self.pipeline = CostPipeline.resolve(pipeline)
         self.name = f"llm-cost-{os.urandom(4).hex()}"  # LiteLLM takes two loggers without a text of their own for one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
 from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import Endpoint
 
 _log = logging.getLogger(__name__)
@@ -62,11 +63,11 @@ class CostAwareRouter(StandIn):
         self,
         model_list: Any = None,
         *positional: Any,
-        pipeline: CostPipeline | CostConfig | None = None,
+        pipeline: PipelineSource | None = None,
         routed: str = "smart",
         **options: Any,
     ) -> None:
-        if isinstance(model_list, CostConfig | CostPipeline):
+        if isinstance(model_list, CostPipeline | CostConfig | Mapping | str | os.PathLike):
             model_list, pipeline = None, model_list
         pipeline = CostPipeline.resolve(pipeline)
         given = isinstance(model_list, litellm.Router)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_cost_middleware.integrations.openai.convert import API
-from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.sdk_clients import govern
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
-
-    from llm_cost_middleware.config import CostConfig
 
     Client = TypeVar("Client", bound=OpenAI | AsyncOpenAI)
 else:
@@ -20,7 +18,7 @@ else:
 __all__ = ["wrap_openai"]
 
 
-def wrap_openai(client: Client, pipeline: CostPipeline | CostConfig | None = None, *, routed: str = "smart") -> Client:
+def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, routed: str = "smart") -> Client:
     """A copy of an ``OpenAI`` or ``AsyncOpenAI`` client whose calls are routed, held, retried and booked.
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
