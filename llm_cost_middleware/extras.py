@@ -19,11 +19,15 @@ EXTRA_OF = {
 
 
 @contextmanager
-def needed_for(feature: str) -> Iterator[None]:
+def needed_for(feature: str, *, extra: str | None = None) -> Iterator[None]:
     """Import what ``feature`` needs inside this.
 
     A package that is installed but fails at import is another matter: its own error passes through, for "install it"
     would be the wrong advice.
+
+    Args:
+        feature: What needs the package, for the message.
+        extra: The extra to name instead of that of ``EXTRA_OF``, where a smaller one is enough.
 
     Raises:
         MissingExtraError: A package that an extra of ``EXTRA_OF`` brings is not installed.
@@ -34,4 +38,5 @@ def needed_for(feature: str) -> Iterator[None]:
         # a module that is missing from a package that is there names the module: no extra would bring it
         if error.name not in EXTRA_OF:
             raise
-        raise MissingExtraError(feature, EXTRA_OF[error.name], error.name) from None
+        usual = EXTRA_OF[error.name]
+        raise MissingExtraError(feature, usual and (extra or usual), error.name) from None

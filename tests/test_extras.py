@@ -88,6 +88,7 @@ DOORS = {
     "labels of parquet": "from llm_cost_middleware.routing.learning.labels import _rows\nimport pathlib\n"
     "try: next(_rows(pathlib.Path('absent.parquet'), ()))\nexcept FileNotFoundError: pass",
     "progress": "from llm_cost_middleware.patterns.batch import progress_bar\nwith progress_bar(1, show=True): pass",
+    "testing.fixtures": "import llm_cost_middleware.testing.fixtures",
     "Simulator()": "from llm_cost_middleware.simulator import Simulator\nwith Simulator(): pass",
 }
 ROUTER_DOORS = {
@@ -162,11 +163,24 @@ CONFIGURING = ("litellm.proxy_config", "litellm.router_config")  # they write te
         ("rich", "progress"),
         ("genai_prices", "price_response()"),
         ("pytest", "testing.LedgerBackendTests"),
+        ("pytest", "testing.fixtures"),
         ("hypothesis", "testing.ledger_state_machine"),
     ],
 )
 def test_an_entry_point_that_needs_a_package_fails_without_it(package, door):
     assert _without([package], {door: DOORS[door]})[door]["error"] == "MissingExtraError"
+
+
+def test_the_demo_names_the_extra_that_is_enough_for_it():
+    code = (
+        "from llm_cost_middleware import CostConfig, CostPipeline\n"
+        "from llm_cost_middleware.cli.demo.hosts import chain_host\nchain_host(CostPipeline(CostConfig()), [])"
+    )
+    found = _without(["langchain_anthropic"], {"demo": code})["demo"]
+    assert (found["error"], found["extra"]) == ("MissingExtraError", "demo"), found
+    found = _without(["genai_prices"], {"demo": "from llm_cost_middleware.extras import needed_for\n"
+                     "with needed_for('x', extra='demo'): import genai_prices"})["demo"]  # fmt: skip
+    assert found["extra"] is None, "every installation has it"
 
 
 def test_nothing_is_missing_where_nothing_is_taken_away():

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
-
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.simulator import Simulator
+
+with needed_for("the fixture llm_provider_simulator"):
+    import pytest
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ SendCall = Callable[[list[dict[str, Any]], dict[str, Any]], None]
 
 def chain_host(pipeline: CostPipeline, tools: list[dict[str, Any]]) -> SendCall:
     """Return a function that calls ``prompt | ChatAnthropic``, instrumented."""
-    with needed_for("the demo's LangChain chain"):
+    with needed_for("the demo's LangChain chain", extra="demo"):
         from langchain_anthropic import ChatAnthropic
     from langchain_core.messages import convert_to_messages
     from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
