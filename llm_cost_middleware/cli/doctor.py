@@ -12,23 +12,30 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from llm_cost_middleware.budget.ledger import is_memory
+from llm_cost_middleware.budget.backend import redacted
+from llm_cost_middleware.budget.ledger.schemes import is_memory, read_options
 from llm_cost_middleware.cli.doors import try_doors
 from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger, out
-from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES
 
 _GOOD, _LOOK, _BAD = "[green]ok[/]", "[yellow]look[/]", "[red]no[/]"
 _PACKAGES = (
-    *((name, f"wrap_{name}") for name in NAMES),
-    ("langchain-core", "guard, instrument, CostCallbackHandler"),
-    ("langchain", "CostMiddleware"),
-    *((f"langchain-{name}", "guard") for name in NAMES),
-    ("litellm", "CostAwareRouter"),
-    ("redis", "ledgers on redis://"),
+    *((name, f"wrap_{name}", None) for name in NAMES),
+    ("langchain-core", "guard, instrument, CostCallbackHandler", None),
+    ("langchain", "CostMiddleware", "langchain"),
+    *((f"langchain-{name}", "guard", "langchain") for name in NAMES),
+    ("langchain-litellm", "ChatLiteLLMRouter on a CostAwareRouter", "langchain"),
+    ("litellm", "CostAwareRouter", None),
+    ("fastapi", "callback of the LiteLLM proxy", "proxy"),
+    ("redis", "ledgers on redis://", "redis"),
+    ("opentelemetry-api", "OpenTelemetryObserver", "otel"),
+    ("scikit-learn", "llm-cost tune", "learn"),
+    ("pyarrow", "labels in Parquet for llm-cost tune", "learn"),
 )
+"""Distributions, what they are for, and the extra that brings each; ``None`` where every installation has it."""
 
 
 def doctor(
@@ -50,9 +57,13 @@ def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
     try:
         config = load_config(path)
     except ConfigurationError as error:
-        return [(_LOOK, "configuration", str(error)), *_money(CostConfig()), *_keys(CostConfig())]
+        if path is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).exists():
+            none, defaults = escape(f"{error} Below stands what the defaults give."), CostConfig()
+            return [(_LOOK, "configuration", none), *_ledger(path, defaults), *_money(defaults), *_keys(defaults)]
+        # One that is there and cannot be read is not replaced by the defaults: no call would be made with those.
+        return [(_BAD, "configuration", escape(f"{error}. Ledger, budgets, prices and keys were not looked at"))]
     return [
-        (_GOOD, "configuration", f"mode {config.mode}, ledger {config.ledger.url}"),
+        (_GOOD, "configuration", escape(f"mode {config.mode}, ledger {redacted(config.ledger.url)}")),
         *_ledger(path, config),
         *_money(config),
         *_keys(config),
@@ -60,11 +71,15 @@ def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
 
 
 def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]:
-    """Whether the ledger opens; a SQLite file that is not there is not made."""
+    """Whether the ledger opens and outlives its process; a SQLite file that is not there is not made."""
     url = config.ledger.url
+    try:
+        read_options(url, None, config.ledger.tenant, config.ledger.durability)
+    except ConfigurationError as error:
+        return [(_BAD, "ledger", escape(str(error)))]
     if is_memory(url):
-        return []  # ``_money`` reports it
-    shown = escape(url.rpartition("@")[2])
+        return [(_LOOK, "ledger", "memory: one process, forgotten when it ends; sqlite:///llm-cost.db keeps it")]
+    shown = escape(redacted(url))
     file = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not file.exists():
         if os.access(file.absolute().parent, os.W_OK):
@@ -81,21 +96,19 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     found = []
     if not config.budgets:
         found.append((_LOOK, "budgets", "none: everything is booked, nothing is ever refused"))
-    if is_memory(config.ledger.url):
-        found.append((_LOOK, "ledger", "memory: one process, forgotten when it ends; sqlite:///llm-cost.db keeps it"))
     if config.ledger.on_unavailable == "allow":
         found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))
-    catalogue = Catalogue(config.prices)
-    for tier in config.tiers:
-        for target in tier.models:
-            try:
-                catalogue.rates(target.provider, target.model)
-            except PriceNotFoundError as error:
-                found.append((_BAD, f"tier {tier.name}", str(error)))
-            except LLMCostError as error:
-                found.append((_BAD, "prices", str(error)))
-    found.append((_GOOD, "prices", catalogue.version))
-    return found
+    try:
+        catalogue = Catalogue(config.prices)
+        for tier in config.tiers:
+            for target in tier.models:
+                try:
+                    catalogue.rates(target.provider, target.model)
+                except PriceNotFoundError as error:
+                    found.append((_BAD, f"tier {tier.name}", escape(str(error))))
+    except LLMCostError as error:  # of the whole catalogue: a price of one's own that is wrong, or no genai-prices
+        return [*found, (_BAD, "prices", escape(str(error)))]
+    return [*found, (_GOOD, "prices", catalogue.version)]
 
 
 def _keys(config: CostConfig) -> list[tuple[str, str, str]]:
@@ -110,13 +123,14 @@ def _keys(config: CostConfig) -> list[tuple[str, str, str]]:
 def _packages() -> list[tuple[str, str, str]]:
     """Try what each package is for: one that is installed can still fail to import."""
     found, installed = [], {}
-    for package, _ in _PACKAGES:
+    for package, _, _ in _PACKAGES:
         with suppress(PackageNotFoundError):
             installed[package] = version(package)
     shut = try_doors(tuple(installed))
-    for package, use in _PACKAGES:
+    for package, use, extra in _PACKAGES:
         if package not in installed:
-            found.append((_LOOK, package, f"not installed: no {use}"))
+            wanted = f"llm-cost-middleware[{extra}]" if extra else "llm-cost-middleware"
+            found.append((_LOOK, package, escape(f"not installed: no {use}: pip install '{wanted}'")))
         elif shut[package]:
             found.append((_BAD, package, escape(f"{installed[package]}: no {use}: {shut[package]}")))
         else:

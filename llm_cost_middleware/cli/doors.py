@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.pipeline import CostPipeline
@@ -15,6 +16,7 @@ from llm_cost_middleware.pipeline import CostPipeline
 _KEY = "doctor"  # stands where a key must stand: nothing is sent
 _PATIENCE_S = 180
 _REASON = 300
+_ON_LITELLM = frozenset({"litellm", "langchain-litellm", "fastapi"})
 
 
 def _wrap_anthropic(pipeline: CostPipeline) -> None:
@@ -75,6 +77,41 @@ def _redis(_: CostPipeline) -> None:
     redis.Redis(port=1)  # connects with its first command
 
 
+def _proxy(_: CostPipeline) -> None:
+    import fastapi
+
+    from llm_cost_middleware.integrations.litellm import proxy
+
+    del fastapi, proxy  # loading them was the attempt
+
+
+def _router_model(_: CostPipeline) -> None:
+    from langchain_litellm import ChatLiteLLMRouter
+
+    del ChatLiteLLMRouter
+
+
+def _otel(_: CostPipeline) -> None:
+    from llm_cost_middleware.observers.otel import OpenTelemetryObserver
+
+    OpenTelemetryObserver()
+
+
+def _fitting(_: CostPipeline) -> None:
+    import sklearn.linear_model
+
+    from llm_cost_middleware.routing.learning.fitting import design_of
+
+    design_of([])
+    del sklearn
+
+
+def _parquet(_: CostPipeline) -> None:
+    import pyarrow.parquet
+
+    del pyarrow
+
+
 def _model(pipeline: CostPipeline, provider: str) -> str:
     return next(one.model for tier in pipeline.config.tiers for one in tier.models if one.provider == provider)
 
@@ -87,7 +124,12 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "langchain-anthropic": _guard_anthropic,
     "langchain-openai": _guard_openai,
     "litellm": _router,
+    "langchain-litellm": _router_model,
+    "fastapi": _proxy,
     "redis": _redis,
+    "opentelemetry-api": _otel,
+    "scikit-learn": _fitting,
+    "pyarrow": _parquet,
 }
 """Attempts to use a package for what it is for, by the name of its distribution."""
 
@@ -99,35 +141,34 @@ def try_doors(packages: Sequence[str]) -> dict[str, str]:
     process that imports it.
     """
     environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # without, importing it fetches prices
-    groups = [[name for name in packages if (name == "litellm") is alone] for alone in (True, False)]
-    started = [
-        (
-            group,
-            subprocess.Popen(  # noqa: S603 - this module
-                [sys.executable, "-P", "-W", "ignore", "-m", __name__, *group],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-            ),
-        )
-        for group in groups if group
-    ]  # fmt: skip
+    groups = [[name for name in packages if (name in _ON_LITELLM) is alone] for alone in (True, False)]
     found: dict[str, str] = {}
-    for group, process in started:
-        try:
-            printed, _ = process.communicate(timeout=_PATIENCE_S)
-            ended = f"the process that tried it ended with status {process.returncode}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            printed, _ = process.communicate()
-            ended = f"did not open within {_PATIENCE_S} s"
-        reported = dict(json.loads(line) for line in printed.splitlines())
-        found |= {name: reported.get(name, ended) for name in group}
+    # A file and not standard output: hosts write to that at import, past ``sys.stdout`` as well.
+    with TemporaryDirectory() as folder:
+        started = []
+        for number, group in enumerate(filter(None, groups)):
+            report = Path(folder, str(number))
+            report.touch()  # a process that ends at once has reported nothing
+            process = subprocess.Popen(  # noqa: S603 - this module
+                [sys.executable, "-P", "-W", "ignore", "-m", __name__, str(report), *group], env=environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            started.append((group, report, process))
+        for group, report, process in started:
+            try:
+                ended = f"the process that tried it ended with status {process.wait(timeout=_PATIENCE_S)}"
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                ended = f"did not open within {_PATIENCE_S} s"
+            reported = dict(json.loads(line) for line in report.read_text(encoding="utf-8").splitlines())
+            found |= {name: reported.get(name, ended) for name in group}
     return found
 
 
-def main(packages: Sequence[str]) -> None:
-    """Try the doors of some packages; a line of JSON for each as soon as it is known."""
-    out = sys.stdout
-    with redirect_stdout(sys.stderr):  # what hosts print at import is not the answer
+def main(report: str, packages: Sequence[str]) -> None:
+    """Try the doors of some packages; append a line of JSON for each to ``report`` as soon as it is known."""
+    with Path(report).open("a", encoding="utf-8") as out:
         for name in packages:
             reason = ""
             try:
@@ -140,4 +181,4 @@ def main(packages: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1], sys.argv[2:])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.extras import needed_for
@@ -94,8 +94,12 @@ class GenaiPrices:
 
 @cache
 def installed_version() -> str:
-    """Return the version of genai-prices, without importing it."""
-    return version("genai-prices")
+    """Return the version of genai-prices, without importing it; ``unknown`` where it has no metadata."""
+    # Not an error here: a price that is needed fails by itself, with the command that installs the package.
+    try:
+        return version("genai-prices")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _bundled() -> tuple[DataSnapshot, str]:

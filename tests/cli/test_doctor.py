@@ -1,12 +1,19 @@
 """``llm-cost doctor`` tries what it reports."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+
+import pytest
 
 import llm_cost_middleware
 from llm_cost_middleware import Ledger
+from llm_cost_middleware.cli.doctor import _PACKAGES, _configuration, _packages
+from llm_cost_middleware.cli.doors import DOORS
 
 ROOT = str(Path(llm_cost_middleware.__file__).parents[1])
 RUN = "import sys; sys.argv = ['llm-cost', 'doctor', '--strict']; from llm_cost_middleware.cli import main; main()"
@@ -63,3 +70,141 @@ def test_the_configured_ledger_is_opened_and_never_made(tmp_path):
     file.unlink()
     Ledger.open(f"sqlite:///{file}").close()
     assert told(f"sqlite:///{file}") == ("ok", f"sqlite:///{file}: opens")
+
+
+def write(folder, text):
+    folder.joinpath("llm-cost.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def configured(folder, monkeypatch, **env):
+    """The rows about the configuration alone: importing the hosts takes seconds and is another test's matter."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return [(re.sub(r"\[.*?\]", "", state), what, text) for state, what, text in _configuration(None)]
+
+
+SECRET = '[ledger]\nurl = "redis://u:s3cret@127.0.0.1:1/0"\n'
+
+
+def test_a_host_that_writes_to_standard_output_past_python_spoils_nothing_and_no_row_has_the_password(tmp_path):
+    stub = tmp_path / "stub"
+    (stub / "anthropic").mkdir(parents=True)
+    (stub / "anthropic" / "__init__.py").write_text(
+        "import os\nos.write(1, b'loading\\n[\"redis\", \"spoilt\"]\\n')\nraise ImportError('half of it')"
+    )
+    rows, _ = doctor(write(tmp_path, SECRET), stub)
+    assert finding(rows, "anthropic")[0] == "no"
+    assert finding(rows, "anthropic")[1].endswith("no wrap_anthropic: ImportError: half of it")
+    assert finding(rows, "openai")[0] == finding(rows, "redis")[0] == "ok"
+    assert finding(rows, "configuration") == ("ok", "mode enforce, ledger redis://127.0.0.1:1/0")
+    assert finding(rows, "ledger")[0] == "no"
+    assert not any("s3cret" in text for row in rows for text in row)
+    for package in ("langchain-litellm", "opentelemetry-api", "scikit-learn", "pyarrow"):
+        assert finding(rows, package)[0] == "ok", rows
+    assert finding(rows, "fastapi")[0] in {"ok", "look"}  # the extra proxy is not in every environment
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mode = ", "llm-cost.toml is not TOML"),
+        ("buget = []", "did you mean 'budgets'?"),
+        (b"mode = '\xff'", "it is not UTF-8"),
+        ('[[budgets]]\nscope = "global"\nlimit = "five dollars"\n', "budgets[0].limit: 'five dollars'"),
+        ('[[budgets]]\nscope = "global"\nlimit = -5\n', "budgets[0].limit: -5"),
+        ('[[budgets]]\nscope = "global"\nlimit = "1,50"\n', "budgets[0].limit: '1,50'"),
+        ('[[budgets]]\nscope = "globl"\nlimit = 5\n', "budgets[0].scope: 'globl'"),
+    ],
+)
+def test_a_configuration_that_is_broken_is_a_no_and_nothing_is_reported_of_the_defaults(
+    text, told, tmp_path, monkeypatch
+):
+    ((state, what, finding),) = configured(write(tmp_path, text), monkeypatch)
+    assert (state, what) == ("no", "configuration")
+    assert told in finding.replace("\\[", "[")
+    assert "were not looked at" in finding
+
+
+def test_a_configuration_that_is_not_there_is_a_look_and_the_defaults_are_named_as_such(tmp_path, monkeypatch):
+    (state, what, text), *rest = configured(tmp_path, monkeypatch)
+    assert (state, what) == ("look", "configuration")
+    assert "Below stands what the defaults give" in text
+    assert rest
+
+
+def test_a_folder_or_a_missing_file_in_the_environment_is_a_no(tmp_path, monkeypatch):
+    ((state, _, text),) = configured(tmp_path, monkeypatch, LLM_COST_CONFIG=str(tmp_path))
+    assert state == "no"
+    assert "it is a folder" in text
+    ((state, _, text),) = configured(tmp_path, monkeypatch, LLM_COST_CONFIG="absent.toml")
+    assert state == "no"
+    assert "absent.toml does not exist" in text
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:s3cret@x/db", "memory", "memory://a?b=1", "sqlite:///absent.db?a=1", "x.db"]
+)
+def test_a_ledger_of_a_url_that_is_not_supported_is_a_no(url, tmp_path, monkeypatch):
+    rows = configured(write(tmp_path, f'[ledger]\nurl = "{url}"\n'), monkeypatch)
+    ((state, _, text),) = (row for row in rows if row[1] == "ledger")
+    assert state == "no"
+    assert text.startswith("ledger.url: ")
+    assert not any("s3cret" in part for row in rows for part in row)
+
+
+def test_a_price_of_ones_own_that_is_wrong_is_a_no(tmp_path, monkeypatch):
+    rows = configured(write(tmp_path, '[prices."openai/x"]\ninput = "cheap"\n'), monkeypatch)
+    assert [state for state, what, _ in rows if what == "prices"] == ["no"]
+
+
+def test_an_environment_without_genai_prices_is_reported(tmp_path):
+    # A process of its own: what is taken away there is taken away as where it was never installed.
+    code = """
+import importlib.metadata as metadata, sys
+found = metadata.Distribution.from_name.__func__
+def from_name(cls, name):
+    if name == "genai-prices": raise metadata.PackageNotFoundError(name)
+    return found(cls, name)
+metadata.Distribution.from_name = classmethod(from_name)
+class Gone:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "genai_prices": raise ModuleNotFoundError(name, name="genai_prices")
+sys.meta_path.insert(0, Gone)
+from llm_cost_middleware.cli.doctor import _money
+from llm_cost_middleware.config import CostConfig
+for row in _money(CostConfig()): print(row)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    assert done.stdout.count("'prices'") == 1
+    assert "pip install" in done.stdout
+
+
+def test_every_extra_of_a_user_has_a_row_that_names_it(monkeypatch):
+    """``notebooks`` draws the notebooks of this project; the others that are left out bring several of these."""
+    project = Path(ROOT, "pyproject.toml")
+    if not project.is_file():
+        pytest.skip("pyproject.toml stands in the source tree, which is not here")
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {extra for _, _, extra in _PACKAGES if extra} == extras.keys() - {
+        "notebooks",
+        "demo",
+        "all",
+        "tools",
+        "test",
+    }
+    assert DOORS.keys() == {package for package, _, _ in _PACKAGES}
+    monkeypatch.setattr("llm_cost_middleware.cli.doctor.version", absent)
+    texts = {package: text for _, package, text in _packages()}
+    assert texts["opentelemetry-api"].endswith(r"pip install 'llm-cost-middleware\[otel]'")
+    assert texts["openai"].endswith("pip install 'llm-cost-middleware'")
+
+
+def absent(name):
+    raise PackageNotFoundError(name)
