@@ -23,7 +23,7 @@ _TERMS = ("service_tier", "speed", "geo", "batch", "tool_calls")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _quote = json.encoder.encode_basestring_ascii
 _BUCKETS = tuple(bucket.name for bucket in fields(TokenUsage))
-_tokens, _terms = attrgetter(*_BUCKETS), attrgetter(*_TERMS)
+_tokens = attrgetter(*_BUCKETS)
 
 
 class MemoItem(NamedTuple):
@@ -74,14 +74,11 @@ def encode_memo(
         if reading.items:
             items = []
             for item in reading.items:
-                counts = zip(_BUCKETS, _tokens(item.usage), strict=True)
+                counts = zip(_BUCKETS, _tokens(item.usage))  # noqa: B905 - of one length; checking it is slow
                 usage = ",".join([f'"{name}":{count}' for name, count in counts if count])
                 items.append(f"[{_json(item.model or reading.model)},{_quote(item.kind)},{{{usage}}}]")
             text += f',"items":[{",".join(items)}]'
-        terms = []
-        for name, value in zip(_TERMS, _terms(reading), strict=True):
-            if value:
-                terms.append(f'"{name}":{_json(value)}')
+        terms = [f'"{name}":{_json(value)}' for name in _TERMS if (value := getattr(reading, name))]
         if terms:
             text += f',"terms":{{{",".join(terms)}}}'
     return f"{text}}}".encode()

@@ -21,8 +21,8 @@ class Mean:
 
     __slots__ = ("calls", "value")
 
-    def __init__(self) -> None:
-        self.calls, self.value = 0, 0.0
+    def __init__(self, value: float = 0.0) -> None:
+        self.calls, self.value = 0, value
 
     def add(self, value: float) -> None:
         """Add a value."""

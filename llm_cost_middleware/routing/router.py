@@ -15,9 +15,9 @@ from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import is_worthwhile
 from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
-from llm_cost_middleware.routing.eligibility import Candidate, evaluate_candidates, uncached_cost
+from llm_cost_middleware.routing.eligibility import Candidate, evaluate_candidates
 from llm_cost_middleware.routing.features import Features, last_user_text
-from llm_cost_middleware.routing.history import NO_OUTPUTS, SiteHistory
+from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
@@ -102,12 +102,11 @@ def decide(
         if current is None:
             reason += f"; {sticky} of this conversation may not take it"
         else:
-            least = round(history.least_output(site)) if history else 0
-            at_least = [
-                uncached_cost(next(c for c in candidates if c.target == compared.target), features, request, least)
-                for compared in (current, chosen)
-            ]
-            chosen, explanation = _stay_or_switch(chosen, current, NanoUSD(at_least[0] - at_least[1]))
+            least = Mean(history.least_output(site) if history else 0)
+            short = evaluate_candidates(candidates, own, request, features, n_tiers, NO_AFFINITY, {None: least})
+            cost = {c.target: c.expected_nanousd or 0 for c in short}
+            saving = NanoUSD(cost[current.target] - cost[chosen.target])
+            chosen, explanation = _stay_or_switch(chosen, current, saving)
             reason += explanation
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)

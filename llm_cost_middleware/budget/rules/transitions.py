@@ -47,16 +47,15 @@ class ReservationRecord:
 
     def receipt(self) -> Receipt:
         """Return the receipt of the first resolution. A booking without a reservation has no overrun."""
-        amount, reserved, at = self.actual, self.amount, self.resolved / 1000
-        over = ZERO if self.verb == "book" or amount <= reserved else NanoUSD(amount - reserved)
-        paid = NanoUSD(amount), NanoUSD(reserved), over
-        return Receipt(self.id, self.verb, *paid, self.status, self.late, self.warnings, at)
+        paid, reserved, at = NanoUSD(self.actual), NanoUSD(self.amount), self.resolved / 1000
+        over = ZERO if self.verb == "book" or paid <= reserved else NanoUSD(paid - reserved)
+        return Receipt(self.id, self.verb, paid, reserved, over, self.status, self.late, self.warnings, at)
 
     def correction(self) -> Receipt:
         """Return the receipt of the last reconciliation."""
-        amount, reserved, at = self.charged, self.amount, self.reconciled / 1000
-        paid = NanoUSD(amount), NanoUSD(reserved), NanoUSD(max(amount - reserved, 0))
-        return Receipt(self.id, "reconcile", *paid, "exact", self.late, (), at)
+        paid, reserved, at = NanoUSD(self.charged), NanoUSD(self.amount), self.reconciled / 1000
+        over = NanoUSD(max(paid - reserved, 0))
+        return Receipt(self.id, "reconcile", paid, reserved, over, "exact", self.late, (), at)
 
     def replay(self, verb: Verb) -> Receipt:
         """Return the receipt of a resolution that an earlier call made."""

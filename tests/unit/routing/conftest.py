@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ TIERS = (Tier("small", (HAIKU, MINI)), Tier("large", (SONNET, GPT)))
 
 def candidate(target, tier, **changes):
     price_in, price_out = (int(dollars * 1_000_000) for dollars in PRICES[target])
-    return Candidate(target, tier, price_in, price_out, 200_000, 64_000, ALL)._replace(**changes)
+    return replace(Candidate(target, tier, price_in, price_out, 200_000, 64_000, ALL), **changes)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llm_cost_middleware.errors import NoEligibleModelError
@@ -95,7 +97,7 @@ def test_what_cannot_take_the_call_is_rejected_with_its_reason(
 
 
 def test_no_eligible_model_names_every_candidate(route, ask, fleet):
-    dead = [candidate._replace(unavailable="no key") for candidate in fleet]
+    dead = [replace(candidate, unavailable="no key") for candidate in fleet]
     with pytest.raises(NoEligibleModelError) as caught:
         route(ask("x"), candidates=dead)
     assert set(caught.value.reasons) == {str(candidate.target) for candidate in fleet}
@@ -105,11 +107,11 @@ def test_no_eligible_model_names_every_candidate(route, ask, fleet):
 
 
 def test_an_empty_tier_is_replaced_by_a_higher_one_first_with_the_reason(route, ask, fleet, models):
-    without_small = [c._replace(unavailable="no key") if c.tier == 0 else c for c in fleet]
+    without_small = [replace(c, unavailable="no key") if c.tier == 0 else c for c in fleet]
     decision = route(ask("x"), candidates=without_small)
     assert decision.target == models["gpt"]
     assert "no model of small may take it, so large" in decision.reason
-    without_large = [c._replace(unavailable="no key") if c.tier == 1 else c for c in fleet]
+    without_large = [replace(c, unavailable="no key") if c.tier == 1 else c for c in fleet]
     assert route(ask("x" * 10_000), candidates=without_large).target == models["mini"]
 
 
@@ -173,7 +175,7 @@ def test_a_conversation_never_moves_to_a_more_expensive_model_on_its_own(route, 
 
 
 def test_a_conversation_leaves_a_model_that_cannot_take_the_call(route, ask, models, fleet):
-    broken = [c._replace(capabilities=frozenset()) if c.target == models["haiku"] else c for c in fleet]
+    broken = [replace(c, capabilities=frozenset()) if c.target == models["haiku"] else c for c in fleet]
     decision = route(ask("x", tools=("t",)), candidates=broken, sticky=models["haiku"])
     assert decision.target == models["mini"]
     assert "of this conversation may not take it" in decision.reason
