@@ -22,7 +22,7 @@ from llm_cost_middleware.integrations.litellm.entry_points import FACADE
 # --- 1. A lost POST is sent again ------------------------------------------------------------------------------------
 # LiteLLM's asynchronous HTTP client repeats a POST when the connection dies, although the provider may have answered
 # and billed it by then, and does not report it (``AsyncHTTPHandler.post``): two bills, and one reservation.
-# https://github.com/BerriAI/litellm/pull/34830. Ended by 1.108.7 at the latest, which repeats a POST only where no
+# https://github.com/BerriAI/litellm/pull/34830. Ended by 1.108.4 at the latest, which repeats a POST only where no
 # connection was made.
 
 _REPEAT = "single_connection_post_request"

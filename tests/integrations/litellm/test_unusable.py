@@ -92,13 +92,12 @@ def test_a_500_of_the_provider_itself_is_distinguished_from_it(door, model, once
 
 @pytest.mark.parametrize("door", [chat, achat], ids=lambda door: door.__name__)
 @every_model
-def test_without_the_patches_for_older_versions_nothing_that_was_billed_is_lost(door, model, once, monkeypatch):
+def test_without_the_patch_of_synchronous_calls_nothing_that_was_billed_is_lost(door, model, once, monkeypatch):
+    """The patch against a repeated POST stays: where LiteLLM repeats one, up to 1.105, it decides about money."""
     import litellm
-    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
-    for owner, name in ((litellm.Router, "_completion"), (AsyncHTTPHandler, "single_connection_post_request")):
-        if (original := getattr(getattr(owner, name, None), "__wrapped__", None)) is not None:
-            monkeypatch.setattr(owner, name, original)
+    if (original := getattr(getattr(litellm.Router, "_completion", None), "__wrapped__", None)) is not None:
+        monkeypatch.setattr(litellm.Router, "_completion", original)
     router = once.router()
     for fault in (Fault.status(200, body="<html>busy</html>"), Fault.reset(billed=True), Fault.cut(after=0)):
         once.sim.script(fault)
