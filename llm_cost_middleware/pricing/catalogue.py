@@ -41,19 +41,21 @@ class Catalogue:
     """
 
     def __init__(self, overrides: Mapping[str, Any] | None = None, *, update_prices: bool | str = False) -> None:
-        self._own = configured(overrides)
+        self._users = self._own = configured(overrides)
+        self._fallback: dict[str, Any] = {}
         self._update = update_prices
         self._priced: dict[tuple[str, str], PricedModel] = {}
 
     def add_fallback_prices(self, prices: Mapping[str, Any]) -> None:
-        """Add a host's prices (of a router's deployments) as a layer below the user's own.
+        """Add a host's prices (of a router's deployments) as a layer below the user's own. A model's latest count.
 
         Raises:
             ConfigurationError: Invalid ``prices``.
         """
-        below = configured(prices)
-        digest = f"{self._own.digest}+{below.digest}"
-        self._own = Overlay((*below.blocks, *self._own.blocks), self._own.rules, digest)
+        together = {**self._fallback, **prices}
+        below, users = configured(together), self._users
+        self._fallback = together
+        self._own = Overlay((*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}")
         self._priced = {}
         self.__dict__.pop("version", None)  # it names the layers
 
