@@ -23,6 +23,8 @@ RESENDING = (
 """Those by which LiteLLM would send a request again: that is decided here, once."""
 SINGLE_ATTEMPT: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True}
 """Those that turn LiteLLM's own retries off for one call."""
+UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
+"""Metadata of a chat that LiteLLM does not send to a ``silent_model`` too: it takes the call for such a copy."""
 TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
 
 

@@ -7,8 +7,10 @@ same. A stream's outer wrapper may keep no chunks; the wrapper inside, which is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import litellm
 
 from llm_cost_middleware.integrations.litellm.usage import NOT_SENT, drop_zero_usage
 from llm_cost_middleware.providers import get_provider
@@ -46,17 +48,19 @@ class AnswerCapture:
         if self._callers is not None:
             self._callers(details)
 
-    def billed_usage(self, error: Exception, provider: str, *, shows_all: bool) -> UsageReport | None:
+    def billed_usage(self, error: Exception, provider: str, *, shows_all: bool, translates: bool) -> UsageReport | None:
         """The usage of the answer behind an error; ``None`` where no answer is known to have arrived.
 
         Args:
             error: What LiteLLM raised.
             provider: Whose answer it would be.
             shows_all: LiteLLM shows every request of this endpoint, so that one not shown was not sent.
+            translates: Unless it translates the request to another endpoint.
         """
         links = list(_chain(error))
-        # a missing package alone proves nothing: LiteLLM imports some of them only after the answer
-        if shows_all and not self._began and any(isinstance(link, ImportError) for link in links):
+        # the class alone proves nothing: LiteLLM also reads the answer, and imports packages only after it
+        local = (not translates and _is_local(links)) or any(isinstance(link, ImportError) for link in links)
+        if shows_all and not self._began and local:
             return NOT_SENT
         messages = (str(getattr(link, "message", "")) for link in links if getattr(link, "status_code", None) == _OK)
         found = (_read(text, provider) for text in (self.body, *messages) if text)
@@ -69,6 +73,17 @@ def _read(text: str, provider: str) -> UsageReport | None:
     except Exception:  # noqa: BLE001 - whatever is odd in it: what it cost is then unconfirmed
         return None
     return reading if reading.items else None
+
+
+def _is_local(links: Sequence[BaseException]) -> bool:
+    """Whether it is Python's own and not of a connection, such as a ``TypeError`` for a bad argument."""
+    # an asynchronous call's arrives as the cause of LiteLLM's own class for whatever it does not know
+    links = links[1:] if isinstance(links[0], litellm.APIConnectionError) else links
+    return bool(links) and all(_is_builtin(link) and not isinstance(link, OSError) for link in links)
+
+
+def _is_builtin(error: BaseException) -> bool:
+    return type(error).__module__ == "builtins"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -16,6 +16,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     RESENDING,
     SINGLE_ATTEMPT,
     TIMEOUTS,
+    UNSHADOWED,
     find_metadata,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
@@ -36,6 +37,9 @@ from llm_cost_middleware.request import Attempt, CallResult, Endpoint, ModelRef
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
+
+SHADOW_ADVICE = "the copies are not sent, as nothing would hold or book them; call both models yourself"
+"""What to do about a call that is ``shadowed``."""
 
 
 class RouterCall:
@@ -94,6 +98,11 @@ class RouterCall:
             self.request = self.request._replace(provider=group.target.provider, model=group.target.model)
             self.providers = frozenset((group.target.provider,))
 
+    @property
+    def shadowed(self) -> bool:
+        """Whether LiteLLM would send it to a ``silent_model`` too, which it does with chats only."""
+        return self._endpoint == "chat.completions" and self.group is not None and self.group.shadowed
+
     def write(self, attempt: Attempt) -> dict[str, Any]:
         """The keyword arguments of an attempt.
 
@@ -112,6 +121,8 @@ class RouterCall:
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}
+        if self.shadowed:
+            sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
         if self._endpoint == "responses" and not self._asynchronous:
             del sent["disable_fallbacks"]  # the synchronous method hands it on to the provider, who refuses it
@@ -152,7 +163,10 @@ class RouterCall:
     def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
         """The usage of an answer that LiteLLM could not use, and raised an error of its own instead."""
         shows_all = self._endpoint == "chat.completions"
-        reading = self._capture.billed_usage(error, attempt.target.provider, shows_all=shows_all)
+        provider = get_provider(attempt.target.provider)
+        # LiteLLM may send a chat to the responses API of a provider that has one, and shows nothing of that
+        translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
+        reading = self._capture.billed_usage(error, provider.name, shows_all=shows_all, translates=translates)
         return None if reading is None else self._priced(reading)
 
     def deliver(self, answer: Governed) -> Any:

@@ -21,9 +21,27 @@ def all_deployments(router: Any) -> Sequence[Any]:
 
 
 def named_deployments(router: Any, model: str) -> Sequence[Any]:
-    """The deployments that a name reaches as a group, an alias or a wildcard; none where it is not known."""
+    """The deployments that a name reaches as a group, an alias, a wildcard or an id; none where it is not known."""
     found = router.registry().deployments(model) if FACADE else router.get_model_list(model_name=model)
-    return found or ()
+    # LiteLLM lists neither ids nor, from 1.110 on, what was appended to its list in place, and serves both
+    return found or [entry for entry in all_deployments(router) if model in (entry["model_name"], _id_of(entry))]
+
+
+def _id_of(entry: Mapping[str, Any]) -> Any:
+    return (entry.get("model_info") or {}).get("id")
+
+
+def can_serve(router: Any, model: str) -> bool:
+    """Whether LiteLLM would send a call of this name; true where it cannot be known."""
+    if named_deployments(router, model):
+        return True
+    try:
+        router.get_available_deployment(model=model)
+    except litellm.BadRequestError:  # what LiteLLM raises for a name that it does not know
+        return False
+    except Exception:  # noqa: BLE001 - a deployment that cools down, a plugin: the name may be served a moment later
+        return True
+    return True
 
 
 def default_parameters(router: Any) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from operator import is_
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -55,6 +54,8 @@ class Group(NamedTuple):
     mixed: bool
     defaults: Mapping[str, Any]
     own_timeout: bool
+    shadowed: bool
+    """A deployment has a ``silent_model``: LiteLLM would send each chat there too, unless it is kept from it."""
 
 
 class Deployment(NamedTuple):
@@ -78,9 +79,10 @@ class Groups:
     def __init__(self, router: Any, catalogue: Catalogue) -> None:
         self.router, self._catalogue = router, catalogue
         self._reading = Lock()
-        self._seen: list[Any] = []
-        self._entries: list[Any] = []
-        self._groups: dict[str, Group | None] = {}
+        self._seen: list[dict[str, Any]] = []
+        self._entries: list[dict[str, Any]] = []
+        self._groups: dict[str, tuple[Sequence[Any], Group]] = {}
+        """Each with the deployments that its name led to."""
         self.serving: dict[ModelRef, str] = {}
         """The models that can be routed to, each with the group that serves it; as last read."""
         self.reach: frozenset[str] = frozenset()
@@ -92,11 +94,15 @@ class Groups:
         Raises:
             UnsupportedRequestError: The group mixes deployments of which none costs the most in everything.
         """
-        groups = self._groups
-        if model not in groups:
-            entries = [_deployment(entry) for entry in named_deployments(self.router, model)]
-            groups[model] = self._group(model, entries)
-        return groups[model]
+        groups, entries = self._groups, named_deployments(self.router, model)
+        known = groups.get(model)
+        # a name leads elsewhere once an alias is set, which leaves the deployments as they are
+        if known is not None and known[0] == entries:
+            return known[1]
+        group = self._group(model, [_deployment(entry) for entry in entries])
+        if group is not None:
+            groups[model] = entries, group
+        return group
 
     def refresh(self) -> None:
         """Read the router's deployments again where it has changed."""
@@ -106,18 +112,19 @@ class Groups:
                     self._read()
 
     def _is_read(self) -> bool:
-        # by identity: LiteLLM replaces a deployment that is changed, and comparing them in depth would cost each call
-        entries = all_deployments(self.router)
-        return len(entries) == len(self._seen) and all(map(is_, entries, self._seen))
+        # by value: a deployment can be edited in place; values that stayed are the same objects, so this is quick
+        return bool(self._seen == all_deployments(self.router))
 
     def _read(self) -> None:
-        self._entries = entries = list(all_deployments(self.router))
+        self._entries = entries = [_copied(entry) for entry in all_deployments(self.router)]
         deployments = [_deployment(entry) for entry in entries]
         self._enter_prices(deployments)
         serving: dict[ModelRef, str] = {}
         for name in dict.fromkeys(deployment.group for deployment in deployments):
             group = self._group_or_none(name, [entry for entry in deployments if entry.group == name])
-            if group is not None and not (group.alias or group.mixed or _ADDS & group.defaults.keys()):
+            if group is not None and not (
+                group.alias or group.mixed or group.shadowed or _ADDS & group.defaults.keys()
+            ):
                 serving.setdefault(group.target, name)
         self.serving, self.reach = serving, frozenset(map(str, serving))
         self._groups = {}
@@ -145,7 +152,8 @@ class Groups:
             if values[0] is not None:
                 defaults[key] = values[0]
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
-        return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout)
+        shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
+        return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout, shadowed)
 
     def _costliest(self, name: str, targets: Sequence[ModelRef]) -> ModelRef:
         cards = {target: self._card(target) for target in targets}
@@ -186,6 +194,11 @@ class Groups:
                     overrides[str(target)]["same_as"] = str(entry.target)
         if overrides:
             self._catalogue.add_fallback_prices(overrides)
+
+
+def _copied(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be edited in place, apart from the router's own."""
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in entry.items()}
 
 
 def _deployment(entry: Mapping[str, Any]) -> Deployment:

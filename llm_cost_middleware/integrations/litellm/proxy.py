@@ -35,8 +35,8 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     SCOPES,
     each_metadata,
 )
-from llm_cost_middleware.integrations.litellm.convert import RouterCall
-from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
+from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
+from llm_cost_middleware.integrations.litellm.entry_points import can_serve, named_deployments
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
 from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
@@ -130,7 +130,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
         group = None if routed else self._groups.find(model)
         if not routed and group is None:
-            if entries:
+            if can_serve(llm_router, model):
                 self.pipeline.ungoverned(f"model group {model!r}", "it is served by a platform with prices of its own")
             return None, False
         for name in METADATA:
@@ -148,6 +148,8 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             own_timeout=True,  # the proxy's own settings time its requests
             asynchronous=True,
         )
+        if call.shadowed:
+            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call, routed
 
     async def _admit(self, call: RouterCall, *, routed: bool) -> PendingRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -15,9 +16,10 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
+from llm_cost_middleware.integrations.litellm.booking import book_ungoverned
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
-from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
 from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
@@ -136,14 +138,18 @@ class CostAwareRouter(StandIn):
         method = getattr(self._held, name)
         call = self._read(endpoint, arguments, asynchronous=False)
         if call is None:
-            return method(**arguments)
+            answer = method(**arguments)
+            book_ungoverned(self.pipeline, answer, arguments)
+            return answer
         return invoke(self.pipeline, call, lambda rendered: method(**rendered))
 
     async def _arun(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
         call = self._read(endpoint, arguments, asynchronous=True)
         if call is None:
-            return await method(**arguments)
+            answer = await method(**arguments)
+            await asyncio.to_thread(book_ungoverned, self.pipeline, answer, arguments)
+            return answer
 
         async def send(rendered: dict[str, Any]) -> Any:
             with single_send():
@@ -157,14 +163,14 @@ class CostAwareRouter(StandIn):
         self._groups.refresh()
         group = None if model == self.routed else self._groups.find(model)
         if model != self.routed and group is None:
-            if entry_points.named_deployments(self._held, model):
+            if entry_points.can_serve(self._held, model):
                 self.pipeline.ungoverned(
                     f"model group {model!r}", "it is served by a platform with prices of its own; call it elsewhere"
                 )
             return None  # LiteLLM has an error of its own for a name that it does not know
         defaults = entry_points.default_parameters(self._held)
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
-        return RouterCall(
+        call = RouterCall(
             endpoint,
             arguments,
             group=group,
@@ -173,6 +179,9 @@ class CostAwareRouter(StandIn):
             own_timeout=own_timeout,
             asynchronous=asynchronous,
         )
+        if call.shadowed:
+            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
+        return call
 
 
 def _built(config: CostConfig, model_list: Any, positional: Sequence[Any], options: dict[str, Any]) -> litellm.Router:
