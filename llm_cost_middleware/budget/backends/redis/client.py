@@ -51,7 +51,9 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), 6)
         return Redis.from_url(url, retry=retry, retry_on_error=[Lost, TooLate], **options)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(str(error), key="ledger.url") from None
+        # A password that was not encoded is read as a port, and repeated in the error of redis-py.
+        advice = "cannot be read; write redis://user:password@host:port/db, the password percent-encoded"
+        raise ConfigurationError(str(error) if url == redacted(url) else advice, key="ledger.url") from None
     except Exception as error:
         raise _unavailable(redacted(url), error) from error
 
