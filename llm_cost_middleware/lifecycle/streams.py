@@ -206,7 +206,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
             raise
 
     def cancel_pending_read(self) -> None:
-        """The deadline has passed: whoever waits for a chunk, waits no longer."""
+        """The deadline has passed: end the wait for the next chunk."""
         if self._waiting is not None and not self._settlement.opened.stream.reading().complete:
             self._cancelled_before = self._waiting.cancelling()
             self._waiting.cancel()

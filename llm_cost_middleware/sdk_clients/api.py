@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_cost_middleware.sdk_clients.batches import Batches
 
 Body = dict[str, Any]
-_UNKNOWN = "nobody knows here what it costs; watch it in the provider's usage, or give the project a spend limit"
+_UNKNOWN = "its cost is not known here; watch it in the provider's usage, or give the project a spend limit"
 
 
 class BatchRequests(NamedTuple):

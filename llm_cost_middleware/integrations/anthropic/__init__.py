@@ -23,7 +23,7 @@ def wrap_anthropic(client: Client, pipeline: PipelineSource | None = None, *, ro
 
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
     and all of them through ``with_raw_response`` and on copies made by ``with_options``; ``messages.batches.create``
-    reserves the sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
+    reserves the sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
     ``with_streaming_response``, what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so
     on, by the table in ``paths``), posts to a path that no table knows, and clients of Bedrock, Vertex and Foundry.
     What costs nothing passes through untouched.

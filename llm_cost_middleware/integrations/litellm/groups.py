@@ -128,7 +128,7 @@ class Groups:
                 serving.setdefault(group.target, name)
         self.serving, self.reach = serving, frozenset(map(str, serving))
         self._groups = {}
-        self._seen = entries  # last: whoever finds it up to date finds the rest so
+        self._seen = entries  # last: a reader that finds it up to date finds the rest so
 
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:

@@ -23,7 +23,7 @@ def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, route
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
     all of them through ``with_raw_response`` and on copies made by ``with_options``; ``batches.create`` reserves the
-    sum of its requests' bounds at batch price. Not governed, and said so as ``on_ungoverned`` tells:
+    sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
     ``with_streaming_response``, what else is billed (``embeddings``, ``images``, ``decisions``, ``live``,
     ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a path that no table knows,
     and clients of Azure and Bedrock. What costs nothing passes through untouched; websockets (``realtime.connect``,
