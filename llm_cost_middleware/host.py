@@ -14,7 +14,7 @@ from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, Gove
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
-from llm_cost_middleware.usage import UsageReport, attach_usage
+from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage
 
 Rendered = TypeVar("Rendered")
 Raw = TypeVar("Raw")
@@ -81,7 +81,7 @@ def invoke(
     """
 
     def attempt_once(attempt: Attempt) -> CallResult | CallStream:
-        rendered = call.render(attempt)  # outside the ``try``: what fails here was not sent
+        rendered = _rendered(call, attempt)
         try:
             raw = send(rendered)
         except Exception as error:
@@ -105,7 +105,7 @@ async def ainvoke(
     """Govern one call of a host on an event loop. As ``invoke``."""
 
     async def attempt_once(attempt: Attempt) -> CallResult | CallStream:
-        rendered = call.render(attempt)
+        rendered = _rendered(call, attempt)
         try:
             raw = await send(rendered)
         except Exception as error:
@@ -117,6 +117,15 @@ async def ainvoke(
         call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept
     )
     return call.deliver(answer)
+
+
+def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:
+    try:
+        return call.render(attempt)
+    except Exception as error:
+        # an argument of the caller that cannot be read, say: nothing was sent, so the reservation is given back
+        attach_usage(error, NOT_SENT)
+        raise
 
 
 def attach_billed_usage(error: BaseException, usage: UsageReport | None) -> None:

@@ -140,6 +140,10 @@ _CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_contex
 _ATTACHED = "_llm_cost_usage"
 
 
+NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
+"""The usage of an attempt that failed before anything left."""
+
+
 def attach_usage(error: BaseException, usage: UsageReport) -> None:
     """Attach to an exception the usage of the answer that it stands for: a host could not parse what was billed.
 

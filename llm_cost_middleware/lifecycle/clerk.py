@@ -89,7 +89,9 @@ class Clerk:
         """Book the cost of a batch. What cannot be booked is logged: its reservation expires and is charged."""
         priced = self._stages.price.price(reading, provider)
         if priced.cost_nanousd is None:
-            _log.warning("a batch was not settled, its lease will be charged: %s", "; ".join(priced.notes))
+            _log.warning(
+                "a batch was not settled, its hold will be charged when it expires: %s", "; ".join(priced.notes)
+            )
             return
         memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
         posting = Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", None, priced)

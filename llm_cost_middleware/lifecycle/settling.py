@@ -46,7 +46,7 @@ class Settling:
         reading = attached_usage(error)
         if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
             yield from self.post(call, report, reserved, stages.price.posting(reserved, reading), retry_tokens)
-            if reading.error is None:
+            if reading.error is None and not reading.unbilled:
                 report.quality_signals += (PARSE_FAILED,)
         elif failure.billed == "no":
             yield from self._void(call, reserved, failure)

@@ -35,7 +35,7 @@ NAMES = _PACKAGES.keys()
 
 
 def register(name: str, package: str) -> None:
-    """Add a provider from another distribution, before the first configuration is read.
+    """Add a provider from another distribution, before ``CostPipeline`` is imported: its tables are made then.
 
     Args:
         name: Its name.

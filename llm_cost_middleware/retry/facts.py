@@ -103,7 +103,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
     confirmed = False
     error = _NO_ERROR
     picked: dict[str, str] = {}
-    streamed = False
+    streamed = unsent = False
     link: BaseException | None = exc
     for _ in range(_MAX_CHAIN):
         if link is None:
@@ -111,6 +111,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         own, rewritten, meaningful, breaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
         names += own
         streamed = streamed or (breaks and failed_while_streaming(link))
+        unsent = unsent or failed_before_send(link)  # also behind the class that LiteLLM raises in its place
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
         headers = getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None)
@@ -140,7 +141,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         should_retry=should_retry(picked),
         request_id=request_id(picked),
         exception_names=names,
-        sent=True if status is not None else False if failed_before_send(exc) else _sent(names),
+        sent=True if status is not None else False if unsent else _sent(names),
         answered=streamed or _answered(names, status),
     )
 

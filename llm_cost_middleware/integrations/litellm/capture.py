@@ -12,9 +12,9 @@ from typing import Any
 
 import litellm
 
-from llm_cost_middleware.integrations.litellm.usage import NOT_SENT, drop_zero_usage
+from llm_cost_middleware.integrations.litellm.usage import drop_zero_usage
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import NOT_SENT, UsageReport
 
 _LINKS = 8
 _OK = 200

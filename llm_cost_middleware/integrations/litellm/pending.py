@@ -11,12 +11,11 @@ from typing import Any
 from llm_cost_middleware.host import ObservedStream
 from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, SCOPES, find_metadata
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
-from llm_cost_middleware.integrations.litellm.usage import NOT_SENT
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import CallRequest
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import NOT_SENT, UsageReport
 
 _REMEMBERED = 10_000
 """Costs that wait for their headers, at most."""
@@ -80,6 +79,11 @@ class PendingRequests:
             await self._run(lambda: pending.held.settle(NOT_SENT))
         else:
             await self._run(lambda: pending.held.fail(error))
+
+    async def cancel(self, pending: PendingRequest) -> None:
+        """End a request that was admitted and never handed on: it costs nothing."""
+        self._pending.pop(pending.held.attempt.call_id, None)
+        await self._run(lambda: pending.held.settle(NOT_SENT))
 
     def abandon(self, pending: PendingRequest, reading: UsageReport) -> None:
         """Settle without awaiting: the task is being cancelled, and every await in it would be, too."""

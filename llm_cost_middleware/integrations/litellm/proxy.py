@@ -104,7 +104,13 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             pending = await self._admit(call, routed=routed)
         except LLMCostError as error:
             raise refusal_of(error, now=self.pipeline.clock.now()) from error
-        sent = call.write(pending.held.attempt)
+        try:
+            sent = call.write(pending.held.attempt)
+        except Exception as error:
+            # the id is not in the request yet: no other hook could find the hold to end it
+            await self._pending.cancel(pending)
+            unreadable = UnsupportedRequestError("this request", f"it cannot be read: {error}")
+            raise refusal_of(unreadable, now=self.pipeline.clock.now()) from error
         bucket = next(name for name in METADATA if GOVERNED in sent.get(name, {}))
         sent[bucket][SCOPES] = list(call.request.context.scopes)
         if routed:

@@ -17,7 +17,6 @@ from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader
 
 FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
-NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 _CLAUDE = "anthropic"
 """The provider whose usage LiteLLM rewrites; of the others it keeps the form."""
 

@@ -209,6 +209,13 @@ def test_a_refusal_is_a_429_that_no_sdk_retries(name, proxy):
     assert proxy.sim.request_count == sent
 
 
+def test_a_request_that_cannot_be_read_is_a_400_and_costs_nothing(proxy):
+    before = proxy.since()
+    with proxy.gpt() as client, pytest.raises(openai.BadRequestError):
+        chat(proxy, client, stream=True, extra_body={"stream_options": "x"})
+    assert proxy.since() == before  # waits until nothing is pending
+
+
 def test_tags_have_budgets_too(proxy):
     with proxy.gpt() as client, pytest.raises(openai.RateLimitError, match="tag:tight"):
         chat(proxy, client, extra_body={"metadata": {"tags": ["tight"]}})
