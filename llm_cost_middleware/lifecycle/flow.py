@@ -153,6 +153,7 @@ class CallFlow:
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)
                 yield from self._settling.post(call, report, reserved, posting, retry_tokens)
+                retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
                 verdict = self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):

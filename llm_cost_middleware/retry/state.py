@@ -9,7 +9,7 @@ from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.breaker import ADMITTED, TIMEOUT_WEIGHT, Admission, CircuitBreaker
 from llm_cost_middleware.retry.policy import UNHEALTHY, RetryPolicy
-from llm_cost_middleware.retry.quota import SUCCESS_REFUND, THROTTLED_COST, RetryQuota, token_cost
+from llm_cost_middleware.retry.quota import SUCCESS_REFUND, RetryQuota, token_cost
 
 _TARGETS = 1_024  # breakers kept; the least recently used is dropped
 
@@ -41,7 +41,6 @@ class RetryState:
         target: ModelRef,
         *,
         now: float,
-        after_retry: bool = False,
         retry_tokens: int = 0,
         started: float | None = None,
     ) -> None:
@@ -50,13 +49,11 @@ class RetryState:
         Args:
             target: Where it was sent.
             now: When the answer was in.
-            after_retry: It was not the first attempt of its call.
             retry_tokens: What the retry that led to it took from the quota; it is given back.
             started: When it was sent; an answer to what was sent before a breaker opened does not close it.
         """
         if self._policy.quota:
-            refund = retry_tokens or (THROTTLED_COST if after_retry else SUCCESS_REFUND)
-            self._quotas[target.provider].refund(refund)
+            self._quotas[target.provider].refund(retry_tokens or SUCCESS_REFUND)
         if self._policy.breaker:
             self._breaker(target).succeeded(now, started)
 

@@ -265,7 +265,7 @@ class Ours(Process):
             failure = yield "send", 0.0
             now = self.sim.now
             if failure is None:
-                self.state.succeeded(TARGET, now=now, after_retry=attempt > 1, retry_tokens=drew, started=started)
+                self.state.succeeded(TARGET, now=now, retry_tokens=drew, started=started)
                 return True
             self.state.failed(TARGET, failure, now=now, started=started)
             failed = FailedAttempt(failure, TARGET, attempt, now - began, now)

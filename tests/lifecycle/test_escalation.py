@@ -7,7 +7,8 @@ import time
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline, CostTracker, process
-from llm_cost_middleware.simulator import Answer
+from llm_cost_middleware.retry.quota import SUCCESS_REFUND
+from llm_cost_middleware.simulator import Answer, Fault
 
 HAIKU, SONNET = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
 
@@ -30,6 +31,17 @@ def test_an_answer_that_is_rejected_is_asked_again_a_tier_up_and_both_are_booked
     assert [record.model for record in tracker] == [HAIKU, SONNET]
     assert tracker.total_cost.scaleb(9) == sim.bill.total_nanousd
     assert pipeline.ledger.balance("global").pending == 0
+
+
+def test_a_retry_is_refunded_once_however_often_its_call_is_escalated(sim, clients):
+    sim.responder = _by_model({"haiku": "perhaps", "sonnet": "42"})
+    sim.script(Fault.status(503))
+    pipeline = _pipeline(retry={"base_s": 0.001})
+    quota = pipeline._stages.health._state._quotas["anthropic"]
+    quota.tokens = 100
+    process("?", pipeline, CostTracker(None), client=clients["anthropic"], accept=lambda text: text.isdigit())
+    assert len(sim.requests) == 3  # the failure, the retry, and the stronger model
+    assert quota.tokens == 100 + SUCCESS_REFUND
 
 
 def test_an_answer_that_does_not_parse_is_rejected(sim, clients):

@@ -51,8 +51,8 @@ class HealthStage:
         """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
         with self._lock:
             self._state.succeeded(
-                reserved.attempt.target, now=self._clock.monotonic(), after_retry=reserved.attempt.number > 1,
-                retry_tokens=retry_tokens, started=reserved.started_at,
+                reserved.attempt.target, now=self._clock.monotonic(), retry_tokens=retry_tokens,
+                started=reserved.started_at,
             )  # fmt: skip
 
     def failed(self, reserved: ReservedAttempt, failure: Failure) -> None:

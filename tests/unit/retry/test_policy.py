@@ -132,7 +132,7 @@ def test_the_quota_of_a_provider_is_used_up_and_refunded(kind, retries):
     assert decision.rule == "quota"
     assert decided(kind, policy=policy, state=state, target=SIBLING).rule == "quota"  # one quota a provider
     assert decided(kind, policy=policy, state=state, target=ABROAD).action == "retry"
-    state.succeeded(HERE, now=101.0, after_retry=True, retry_tokens=cost)
+    state.succeeded(HERE, now=101.0, retry_tokens=cost)
     assert decided(kind, policy=policy, state=state).action == "retry"
     assert decided(kind, policy=policy, state=state).action == "raise"
     for _ in range(14):
