@@ -8,7 +8,7 @@ This package knows money, scopes and time. It never sees a model, a token or a p
 ``backends`` the storages: memory, SQLite, Redis
 ``ledger``   the façades ``Ledger`` and ``AsyncLedger``, and ``hold()``
 
-To add a storage: write the verbs of ``backend.Backend`` (``backends/memory.py`` is the shortest), prove the class with
-``testing.LedgerBackendTests``, and give it the scheme of a URL: a row in ``ledger/schemes.py``, or ``Ledger.register``
-from outside the package.
+To add a storage: write the verbs of ``backend.Backend`` (``tests/conformance/test_out_of_tree.py`` has the shortest, a
+page on top of ``rules``), prove the class with ``testing.LedgerBackendTests``, and give it the scheme of a URL: a row
+in ``ledger/schemes.py``, or ``Ledger.register`` from outside the package.
 """

@@ -11,7 +11,7 @@ To add a provider:
 
 ``tests/unit/providers/test_contract.py`` fails for a package without a line, a line without a package, and a provider
 that does not read what it writes; ``tests/unit/test_model_tables.py`` for one without limits.
-``tests/integrations/test_toy_provider.py`` is the whole of it, a page long.
+``tests/toy_provider/toy_provider.py`` is a whole one, a page long; ``tests/integrations/test_toy_provider.py`` uses it.
 """
 
 from __future__ import annotations
