@@ -43,6 +43,12 @@ class ForkSafeLock:
         return vars(instance).setdefault(self._name, Lock())  # type: ignore[no-any-return]  # put there by this line
 
 
+class ModuleLock:
+    """Fork-safe lock of a module: ``with lock.held:``."""
+
+    held = ForkSafeLock()
+
+
 @after_fork_in_child
 def _renew() -> None:
     for (_, name), owner in list(_owners.items()):

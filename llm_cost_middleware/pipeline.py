@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
-from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Observer, Ungoverned
+from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.lifecycle import (
     AsyncGovernedStream,
     CallFlow,
@@ -123,7 +123,7 @@ class CostPipeline:
             ConfigurationError: There is no such file; the message names the command that writes one.
         """
         # Two threads may make their first call at once: one ledger, not two.
-        with _default_lock:
+        with _default_lock.held:
             if not _default:
                 _default.append(cls(CostConfig.find()))
             return _default[0]
@@ -391,4 +391,4 @@ PipelineSource = CostPipeline | ConfigSource
 """What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
 
 _default: list[CostPipeline] = []
-_default_lock = Lock()
+_default_lock = ModuleLock()

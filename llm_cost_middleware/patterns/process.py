@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from threading import Lock
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.host import Governed, ainvoke, invoke
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
@@ -219,12 +219,12 @@ def _provider_of(client: Any) -> Provider:
 
 
 _pipelines: list[CostPipeline] = []
-_pipelines_lock = Lock()
+_pipelines_lock = ModuleLock()
 
 
 def _pipeline_of(config: CostConfig) -> CostPipeline:
     """Return one pipeline for equal configurations, so that a memory ledger lives on between two calls."""
-    with _pipelines_lock:
+    with _pipelines_lock.held:
         # A list, not a dict: a configuration holds mappings and has no hash.
         for pipeline in _pipelines:
             if pipeline.config is config or pipeline.config == config:

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware import pipeline as pipeline_module
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
@@ -60,3 +61,29 @@ def _status_of_child(pipeline):
             ok = False
         os._exit(0 if ok else 1)
     return os.waitpid(child, 0)[1]
+
+
+def test_a_child_makes_its_default_pipeline_though_a_thread_of_its_parent_was_about_to(tmp_path, monkeypatch):
+    (tmp_path / "llm-cost.toml").write_text('[ledger]\nurl = "memory://"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    monkeypatch.setattr(pipeline_module, "_default", [])
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with pipeline_module._default_lock.held:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(PATIENCE_S)  # ends a child that waits for ever
+            os._exit(CostPipeline.default().ledger is None)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
