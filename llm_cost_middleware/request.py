@@ -80,6 +80,41 @@ class CallContext(NamedTuple):
 NO_CONTEXT = CallContext()
 
 
+class RetryAdvice(NamedTuple):
+    """What the owner of a host wishes after one failed attempt; what is ``None`` stays as ``[retry]`` has it."""
+
+    max_attempts: int | None = None
+    """Requests of this call, the first included."""
+    retryable: bool | None = None
+    """``True``: also a failure against which a retry does not help by our own rules; ``False``: none at all."""
+    at_once: bool = False
+    """Without a wait: another deployment takes the next attempt."""
+    least_delay_s: float = 0.0
+    """Seconds to wait at least."""
+    deadline_s: float | None = None
+    """Seconds from the start of this call after which no other attempt begins."""
+
+
+class RetryTerms(Protocol):
+    """The retries that a host's owner, or the caller, set for one call, over ``[retry]``."""
+
+    def after(self, error: BaseException, attempt: int) -> RetryAdvice:
+        """What is wished after attempt number ``attempt`` (1 for the first) ended with ``error``."""
+        ...
+
+
+class FixedRetries(NamedTuple):
+    """``RetryTerms`` of a host that knows one number, whatever the error."""
+
+    max_attempts: int
+    """Requests of a call, the first included."""
+
+    def after(self, error: BaseException, attempt: int) -> RetryAdvice:
+        """As in ``RetryTerms``."""
+        del error, attempt
+        return RetryAdvice(self.max_attempts)
+
+
 class CallRequest(NamedTuple):
     """One model call as the caller wants it."""
 
@@ -106,6 +141,8 @@ class CallRequest(NamedTuple):
     context: CallContext = NO_CONTEXT
     model_pinned: bool = False
     """The caller chose the model for this call explicitly; it is governed, but not routed."""
+    retry_terms: RetryTerms | None = None
+    """The retries that the host's owner or the caller set; ``None``: those of ``[retry]``."""
 
 
 class ModelRef(NamedTuple):

@@ -57,7 +57,7 @@ class Settling:
         report.tried_targets.append(target)
         others = fallbacks_of(call, target) if stages.health.falls_back else ()
         decision = stages.health.decide_retry(
-            call, reserved, failure, tuple(other for other in others if other not in report.tried_targets)
+            call, reserved, failure, tuple(other for other in others if other not in report.tried_targets), error
         )
         if decision.action == "raise" or call.sent_externally:
             stages.record.failed(reserved, failure, decision.reason)

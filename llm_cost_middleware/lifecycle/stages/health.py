@@ -14,6 +14,7 @@ from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.decision import FailedAttempt, RetryDecision, decide
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.retry.state import RetryState
+from llm_cost_middleware.retry.terms import follow
 
 _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 
@@ -62,13 +63,20 @@ class HealthStage:
             self._state.failed(reserved.attempt.target, failure, now=now, started=started)
 
     def decide_retry(
-        self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure, fallbacks: tuple[ModelRef, ...]
+        self,
+        call: RoutedCall,
+        reserved: ReservedAttempt,
+        failure: Failure,
+        fallbacks: tuple[ModelRef, ...],
+        error: BaseException,
     ) -> RetryDecision:
         """Note that an attempt failed, and decide whether to try again, where and when."""
-        now = self._clock.monotonic()
+        now, policy, weighed = self._clock.monotonic(), self._policy, failure
+        if (terms := call.request.retry_terms) is not None:
+            policy, weighed = follow(terms.after(error, reserved.attempt.number), policy, failure)
         with self._lock:
             # First: the decision must see the circuit as this failure leaves it.
             self._state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
             elapsed_s = now - call.started_at
-            failed = FailedAttempt(failure, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)
-            return decide(self._policy, self._state, failed, self._rng)
+            failed = FailedAttempt(weighed, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)
+            return decide(policy, self._state, failed, self._rng)
