@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
-from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage
+from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
 
 Rendered = TypeVar("Rendered")
 Raw = TypeVar("Raw")
@@ -179,10 +178,7 @@ class ObservedStream:
 
     def reading(self) -> UsageReport:
         """The usage that the chunks so far report. An unreadable count is noted: it must not break the stream."""
-        try:
-            return self._observer.reading()
-        except UnreadableUsageError as error:
-            return UsageReport(warnings=(str(error),))
+        return read_or_unknown(self._observer.reading)
 
     def close(self) -> None:
         """Close the connection."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.errors import UnreadableUsageError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,8 @@ class UsageReport(NamedTuple):
     tool_calls: Mapping[str, int] | None = None
     """Provider-side tool calls that carry a fee of their own, by the provider's item type."""
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """Why the counts may not be the whole bill: its price is then an estimate."""
 
     @property
     def truncated(self) -> bool:
@@ -142,6 +149,29 @@ _ATTACHED = "_llm_cost_usage"
 
 NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 """The usage of an attempt that failed before anything left."""
+
+
+def read_or_unknown(read: Callable[..., UsageReport], *answer: Any) -> UsageReport:
+    """What ``read`` makes of an answer; unknown usage, with the reason, where it raises.
+
+    For the way of a paid answer to its caller: whatever is odd in its usage must not take the answer away.
+    """
+    try:
+        return read(*answer)
+    except UnreadableUsageError as error:
+        return UsageReport(warnings=(str(error),))
+    except Exception as error:  # noqa: BLE001 - a host's own object may raise anything; its text may be the answer's
+        _log.error("the usage of an answer could not be read: %s", type(error).__qualname__)
+        return UsageReport(warnings=(f"the usage could not be read: {type(error).__qualname__}",))
+
+
+def without_zero_input(reading: UsageReport) -> UsageReport:
+    """A reading without items that count no input: no request has none, so zeros stand for counts that never came."""
+    if not reading.items or reading.usage.input_tokens:
+        return reading
+    return reading._replace(
+        items=(), complete=False, warnings=(*reading.warnings, "it counts no input: no usage was reported")
+    )
 
 
 def attach_usage(error: BaseException, usage: UsageReport) -> None:

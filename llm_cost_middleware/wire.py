@@ -16,7 +16,8 @@ from typing import Any
 from llm_cost_middleware.errors import UnreadableUsageError
 
 EMPTY_MAPPING: Mapping[str, Any] = {}
-_BIG = 10**15  # no bill counts a quadrillion tokens; larger is garbage, and would only slow the arithmetic
+_BIG = 10**9
+"""No answer counts a billion tokens: contexts hold two million, and a loop of tools sums tens of them."""
 
 
 def field_reader(thing: Any) -> Callable[[str], Any]:
@@ -40,7 +41,7 @@ def as_mapping(thing: Any) -> Mapping[str, Any]:
 
 
 def token_count(value: Any, provider: str, what: str) -> int:
-    """A token count as a plain integer; ``None`` is zero.
+    """A token count that an answer may leave out, as a plain integer; ``None`` is zero.
 
     Raises:
         UnreadableUsageError: It is negative, fractional, not a number, or beyond any bill.
@@ -52,16 +53,47 @@ def token_count(value: Any, provider: str, what: str) -> int:
     # Some proxies write 12.0.
     if type(value) is float and value.is_integer() and 0 <= value < _BIG:
         return int(value)
-    raise UnreadableUsageError(provider, f"{what} is {value!r:.60}, not a count")
+    raise UnreadableUsageError(provider, f"{what} is {_shown(value)}, not a count")
 
 
-def token_counts(thing: Any, provider: str, *names: str) -> tuple[int, ...]:
-    """Several token counts of one small object, as ``token_count`` reads each. Raises as it does."""
-    found, fields = [], as_mapping(thing)
+def required_count(value: Any, provider: str, what: str) -> int:
+    """A token count without which an answer has no price. As ``token_count``, but ``None`` is unknown, and raises."""
+    if type(value) is int and 0 <= value < _BIG:
+        return value
+    if value is None:
+        raise UnreadableUsageError(provider, f"{what} is missing")
+    return token_count(value, provider, what)
+
+
+def token_counts(thing: Mapping[str, Any], provider: str, *names: str) -> tuple[int, ...]:
+    """Several token counts that may be left out, as ``token_count`` reads each. Raises as it does."""
+    found = []
     for name in names:
-        value: Any = fields.get(name)
+        value: Any = thing.get(name)
         found.append(value if type(value) is int and 0 <= value < _BIG else token_count(value, provider, name))
     return tuple(found)
+
+
+def count_group(value: Any, provider: str, what: str) -> Mapping[str, Any]:
+    """A group of counts inside a usage; empty where it is absent.
+
+    Raises:
+        UnreadableUsageError: It is no object, so that its counts are unknown.
+    """
+    if value is None:
+        return EMPTY_MAPPING
+    if type(value) is dict or isinstance(value, Mapping) or isinstance(getattr(value, "__dict__", None), dict):
+        return as_mapping(value)
+    raise UnreadableUsageError(provider, f"{what} is {_shown(value)}, not a group of counts")
+
+
+def _shown(value: Any) -> str:
+    """A value for an error: whole where it is short, else its kind, because the text of a huge one may not exist."""
+    short = type(value) in (int, float, bool) and -_SHOWN < value < _SHOWN
+    return repr(value) if short or (type(value) is str and len(value) <= _SHOWN_CHARACTERS) else type(value).__name__
+
+
+_SHOWN, _SHOWN_CHARACTERS = 10**20, 24
 
 
 def str_or_none(value: Any) -> str | None:
@@ -129,25 +161,28 @@ class SSEDecoder:
 
     def __init__(self, ignored_prefixes: tuple[str, ...] = ()) -> None:
         self._ignored_prefixes = ignored_prefixes
-        self._rest = ""
+        self._rest: list[str] = []
         self._data: list[str] = []
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def feed(self, piece: str | bytes | bytearray) -> Iterator[Any]:
         """The events that ``piece`` completes, parsed. ``[DONE]``, comments and data that is not JSON are dropped."""
         fresh = self._decode(bytes(piece)) if isinstance(piece, bytes | bytearray) else piece
-        lines = (self._rest + fresh).split("\n")
-        # The last line may be cut: it waits for the next piece.
-        self._rest = lines.pop()
-        for line in lines:
-            yield from self._line(line.rstrip("\r"))
+        first, *others = fresh.split("\n")
+        # The last line may be cut: its pieces wait for their end, and are joined once, however many they are.
+        self._rest.append(first)
+        if others:
+            first, self._rest = "".join(self._rest), [others.pop()]
+            yield from self._line(first.rstrip("\r"))
+            for line in others:
+                yield from self._line(line.rstrip("\r"))
 
     def flush(self) -> Iterator[Any]:
         """The event that the end of the stream would complete now, if any. Changes nothing."""
         # On a copy: the stream may still go on.
         twin = SSEDecoder(self._ignored_prefixes)
         twin._data = list(self._data)
-        for line in (self._rest.rstrip("\r"), ""):
+        for line in ("".join(self._rest).rstrip("\r"), ""):
             yield from twin._line(line)
 
     def _line(self, line: str) -> Iterator[Any]:

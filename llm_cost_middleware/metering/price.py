@@ -28,6 +28,7 @@ _LOOP = "the provider's own tools ran in a loop whose turns are summed: priced a
 _HALF_DAY = "the price of twelve-hour cache writes rests on one source"
 _CUT = "the answer was cut: this is what was reported until then"
 _FEES = "tool_fees"
+_FAR = 10**13
 
 
 class PricedItem(NamedTuple):
@@ -122,6 +123,8 @@ def price_usage(
         return PricedCall(None, (), model, "unknown", reasons or ("no usage was reported",), version)
     # An unpriced item makes the whole unknown: a partial sum would look like the cost.
     bill = _BillBuilder(list(reading.warnings))
+    for doubt in reading.doubts:
+        bill.mark_estimated(doubt)
     # The provider's own tools run several turns inside one answer and report their sum: the sum may exceed the
     # long-context threshold although no single turn did.
     looped = bool(reading.tool_calls) and len(reading.items) == 1 and not reading.batch
@@ -206,7 +209,7 @@ def _created_at(response: Any) -> float | None:
     get = field_reader(response)
     for name in ("created", "created_at"):
         value = get(name)
-        if type(value) in (int, float):
+        if type(value) in (int, float) and -_FAR < value < _FAR:  # else no moment, and perhaps no float
             return float(value)
         if isinstance(value, datetime):
             return value.timestamp()

@@ -11,11 +11,11 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.context import read_context
-from llm_cost_middleware.errors import UnreadableUsageError, UnsupportedRequestError
+from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.pipeline import BATCH_LIFETIME_S, CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 _KIND = "batch"
 _OVER = frozenset({"failed", "expired", "cancelled"})
@@ -88,10 +88,7 @@ class Batches:
 
     def read(self, lines: Any) -> UsageReport:
         """Result lines, or their text, as one reading."""
-        try:
-            return self._rules.read_usage(lines)
-        except UnreadableUsageError as error:
-            return UsageReport(warnings=(str(error),))
+        return read_or_unknown(self._rules.read_usage, lines)
 
     # --- remembered ------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
-from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.providers import get_provider
@@ -15,7 +14,7 @@ from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endp
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
@@ -122,10 +121,7 @@ class SdkCall:
         return rewrap_response(response, outer) if self._raw else outer
 
     def _usage(self, answer: Any) -> UsageReport:
-        try:
-            return self._rules.read_usage(answer.http_response.content if self._raw else fields_of(answer))
-        except UnreadableUsageError as error:
-            return UsageReport(warnings=(str(error),))
+        return read_or_unknown(self._rules.read_usage, answer.http_response.content if self._raw else fields_of(answer))
 
     def _billing(self, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A parser that leaves on its error the usage of the answer it could not parse: that answer was billed."""
@@ -134,7 +130,7 @@ class SdkCall:
             try:
                 return parser(answer)
             except Exception as error:
-                attach_billed_usage(error, self._rules.read_usage(answer))
+                attach_billed_usage(error, read_or_unknown(self._rules.read_usage, answer))
                 raise
 
         return parse

@@ -34,7 +34,7 @@ def _sse(events, *, named, newline):
 
 @st.composite
 def anthropic_streams(draw):
-    usage = {"input_tokens": draw(counts), "cache_creation_input_tokens": draw(counts), "output_tokens": 1}
+    usage = {"input_tokens": draw(counts) + 1, "cache_creation_input_tokens": draw(counts), "output_tokens": 1}
     message = {"id": "msg_1", "model": "claude-sonnet-4-6", "usage": usage}
     deltas = [
         {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
@@ -48,7 +48,7 @@ def anthropic_streams(draw):
 @st.composite
 def openai_streams(draw):
     texts = draw(st.lists(words, max_size=4))
-    usage = {"prompt_tokens": draw(counts), "completion_tokens": draw(counts)}
+    usage = {"prompt_tokens": draw(counts) + 1, "completion_tokens": draw(counts)}
     events = [{"id": "c", "model": "gpt-5", "choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
     events.append({"id": "c", "model": "gpt-5", "choices": [], "usage": usage})
     return _sse(events, named=False, newline=draw(st.sampled_from(["\n", "\r\n"])))

@@ -52,7 +52,13 @@ def test_shares_of_items_sum_to_the_whole_after_its_one_rounding():
         "iterations": [
             {"type": "compaction", "cache_read_input_tokens": 1, "input_tokens": 0, "output_tokens": 0},
             {"type": "message", "cache_read_input_tokens": 1, "input_tokens": 0, "output_tokens": 0},
-            {"type": "advisor_message", "model": "claude-fable-5-2", "cache_read_input_tokens": 1, "output_tokens": 0},
+            {
+                "type": "advisor_message",
+                "model": "claude-fable-5-2",
+                "cache_read_input_tokens": 1,
+                "input_tokens": 0,
+                "output_tokens": 0,
+            },
         ],
     }
     priced = price_response("anthropic", claude(usage, model="claude-fable-5-1"), at=NOV + 30 * 86_400)

@@ -57,11 +57,17 @@ class _Results:
     def __init__(self, batches: Batches, batch_id: str) -> None:
         self._batches, self._id = batches, batch_id
         self._items: list[BilledItem] = []
+        self._unread: tuple[str, ...] = ()
 
     def feed(self, line: Any) -> None:
-        self._items.extend(self._batches.read([line]).items)
+        one = self._batches.read([line])
+        self._items.extend(one.items)
+        if not one.items and not one.unbilled:
+            self._unread = one.warnings
 
     def reading(self) -> UsageReport:
+        if self._unread:  # what the others cost is not what the batch costs
+            return UsageReport(batch=True, warnings=self._unread)
         items = tuple(self._items)
         return UsageReport(items=items, batch=True, complete=True, unbilled=not items)
 

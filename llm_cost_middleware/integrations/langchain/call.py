@@ -21,7 +21,7 @@ from llm_cost_middleware.integrations.langchain.targets import TargetModels
 from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, ChunkObserver, read_result
 from llm_cost_middleware.lifecycle import CallOutcome, RoutedCall
 from llm_cost_middleware.request import AnswerContent, Attempt, CallRequest, CallResult, ModelRef
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -125,7 +125,7 @@ class GuardedCall:
         if isinstance(raw, UnparsedAnswer):
             return CallResult(raw, raw.usage)
         message: Any = raw.generations[0].message
-        usage = read_result(provider, raw)
+        usage = read_or_unknown(read_result, provider, raw)
         # a new mapping: LangChain may hand one out that its own cache keeps
         message.response_metadata = {**message.response_metadata, BOOKED_KEY: booked}
         # the parser of ChatOpenAI looks for an object that only the OpenAI SDK leaves there

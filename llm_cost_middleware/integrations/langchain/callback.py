@@ -34,6 +34,7 @@ from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, read_me
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.usage import read_or_unknown
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ class CostCallbackHandler(BaseCallbackHandler):
             self._count(str(stamp.get("call_id")))
         entry = self._take(run_id)
         if entry is not None:
-            self._quietly(entry.held.settle, read_message(entry.provider, message, response.llm_output))
+            reading = read_or_unknown(read_message, entry.provider, message, response.llm_output)
+            self._quietly(entry.held.settle, reading)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Give the money back where nothing was billed; else book it."""

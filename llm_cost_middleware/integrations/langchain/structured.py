@@ -9,11 +9,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableSequence
 
-from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallResult, ModelRef
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 
 class UnparsedAnswer(NamedTuple):
@@ -38,14 +37,11 @@ def billed_usage(error: BaseException, target: ModelRef) -> UsageReport | None:
             body = response.json()
         except ValueError:  # no JSON: whatever this was, it reports no usage
             return None
-    try:
-        if body is not None:
-            usage = get_provider(target.provider).read_usage(body)
-        elif isinstance(raw, AIMessage):
-            usage = read_message(target.provider, raw)
-        else:
-            return None
-    except UnreadableUsageError:
+    if body is not None:
+        usage = read_or_unknown(get_provider(target.provider).read_usage, body)
+    elif isinstance(raw, AIMessage):
+        usage = read_or_unknown(read_message, target.provider, raw)
+    else:
         return None
     return usage if usage.items else None
 

@@ -14,6 +14,7 @@ from typing import Any
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+from llm_cost_middleware.wire import count_group, required_count, token_count, token_counts
 
 RAW_USAGE_KEY = "llm_cost_raw"
 """Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
@@ -88,26 +89,30 @@ def _status(metadata: Mapping[str, Any]) -> str | None:
 def _tokens(provider: str, usage: Mapping[str, Any], metadata: Mapping[str, Any]) -> TokenUsage:
     """LangChain's inclusive counts to disjoint buckets (``cache_creation`` and its split by TTL exclude each other)."""
     inward, outward = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-    read, written = _pick(inward, "cache_read"), _pick(inward, "cache_creation")
-    audio, sound = inward.get("audio") or 0, outward.get("audio") or 0
-    short, long = inward.get("ephemeral_5m_input_tokens") or 0, inward.get("ephemeral_1h_input_tokens") or 0
-    output = usage.get("output_tokens", 0) - sound
+    read, written = (token_count(_pick(inward, name), provider, name) for name in ("cache_read", "cache_creation"))
+    audio, short, long = token_counts(
+        inward, provider, "audio", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+    )
+    sound = token_count(outward.get("audio"), provider, "audio")
+    output = max(required_count(usage.get("output_tokens"), provider, "output_tokens") - sound, 0)
+    total = required_count(usage.get("input_tokens"), provider, "input_tokens")
+    ran = count_group(metadata.get("server_tool_use"), provider, "server_tool_use")
     unnamed = get_provider(provider).default_write_ttl
     return TokenUsage(
-        uncached_input=max(usage["input_tokens"] - read - written - short - long - audio, 0),
+        uncached_input=max(total - read - written - short - long - audio, 0),
         cache_read=read,
         cache_write_5m=short + (written if unnamed == "5m" else 0),
         cache_write_1h=long + (written if unnamed == "1h" else 0),
         cache_write_30m=written if unnamed == "30m" else 0,
         output=output,
-        reasoning=min(_pick(outward, "reasoning"), output),
+        reasoning=min(token_count(_pick(outward, "reasoning"), provider, "reasoning"), output),
         audio_input=audio,
         audio_output=sound,
-        web_searches=(metadata.get("server_tool_use") or {}).get("web_search_requests") or 0,
+        web_searches=token_count(ran.get("web_search_requests"), provider, "web_search_requests"),
     )
 
 
-def _pick(details: Mapping[str, Any], name: str) -> int:
+def _pick(details: Mapping[str, Any], name: str) -> Any:
     return next((details[tier + name] for tier in _TIERS if details.get(tier + name)), 0)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import litellm
 
-from llm_cost_middleware.integrations.litellm.usage import drop_zero_usage
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import NOT_SENT, UsageReport
 
@@ -69,7 +68,7 @@ class AnswerCapture:
 
 def _read(text: str, provider: str) -> UsageReport | None:
     try:
-        reading = drop_zero_usage(get_provider(provider).read_usage(json.loads(text)))
+        reading = get_provider(provider).read_usage(json.loads(text))
     except Exception:  # noqa: BLE001 - whatever is odd in it: what it cost is then unconfirmed
         return None
     return reading if reading.items else None

@@ -11,7 +11,6 @@ from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 from llm_cost_middleware.errors import MissingExtraError
 from llm_cost_middleware.integrations.litellm.usage import (
     FREE,
-    drop_zero_usage,
     extra,
     finish_reason,
     is_cached,
@@ -83,7 +82,7 @@ class EventReader:
         """The usage that the events so far report."""
         if is_cached(self._stream):
             return FREE
-        reading = drop_zero_usage(self._priced(self._reader.reading()))
+        reading = self._priced(self._reader.reading())
         # of a chat stream that broke off, LiteLLM makes events that end as if it were whole
         chat = getattr(getattr(self._stream, "_billing_source", self._stream), "litellm_custom_stream_wrapper", None)
         broken = chat is not None and finish_reason(chat.chunks) is None

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
-from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader
+from llm_cost_middleware.usage import UsageReport, read_or_unknown
+from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader, required_count, token_count
 
 FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
 _CLAUDE = "anthropic"
@@ -35,10 +34,7 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     """The usage of a whole answer, of any of the three endpoints. Unreadable usage is noted, and never zero."""
     if is_cached(answer):
         return FREE
-    try:
-        return drop_zero_usage(_read_answer(fields_of(answer), provider, endpoint))
-    except UnreadableUsageError as error:
-        return UsageReport(warnings=(str(error),))
+    return read_or_unknown(_read_answer, fields_of(answer), provider, endpoint)
 
 
 def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
@@ -51,15 +47,6 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
         finish = field_reader(choices[0])("finish_reason") if choices else get("status")
         return _claude(get("id"), get("model"), claude_usage(usage), finish)
     return get_provider(provider).read_usage(answer)
-
-
-def drop_zero_usage(reading: UsageReport) -> UsageReport:
-    """A reading without a usage of zero: no request has no input, and LiteLLM writes zeros where no usage came."""
-    if not reading.items or reading.usage.input_tokens:
-        return reading
-    return reading._replace(
-        items=(), complete=False, warnings=(*reading.warnings, "LiteLLM reports zeros: no usage came")
-    )
 
 
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
@@ -83,7 +70,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
         reading = get_provider(provider).read_usage(
             {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
         )
-    return drop_zero_usage(reading._replace(complete=finish is not None, finish_reason=finish))
+    return reading._replace(complete=finish is not None and bool(reading.items), finish_reason=finish)
 
 
 def finish_reason(chunks: Sequence[Any]) -> str | None:
@@ -101,17 +88,18 @@ def claude_usage(usage: Any) -> dict[str, Any]:
     # each has a price of its own, so the cached and the written input are taken out of the count again
     get = field_reader(fields_of(usage))
     responses = get("prompt_tokens") is None
-    total = get("input_tokens" if responses else "prompt_tokens") or 0
+    total = required_count(get("input_tokens" if responses else "prompt_tokens"), _CLAUDE, "prompt_tokens")
     detail = field_reader(get("input_tokens_details" if responses else "prompt_tokens_details"))
-    read = get("cache_read_input_tokens") or detail("cached_tokens") or 0
-    written = get("cache_creation_input_tokens") or detail("cache_creation_tokens") or 0
+    read = token_count(get("cache_read_input_tokens") or detail("cached_tokens"), _CLAUDE, "cached_tokens")
+    written = get("cache_creation_input_tokens") or detail("cache_creation_tokens")
+    written = token_count(written, _CLAUDE, "cache_creation_tokens")
     out = field_reader(get("output_tokens_details" if responses else "completion_tokens_details"))
     raw = {
         "input_tokens": max(total - read - written, 0),
         "cache_read_input_tokens": read,
         "cache_creation_input_tokens": written,
         "cache_creation": dict(as_mapping(detail("cache_creation_token_details"))),
-        "output_tokens": get("output_tokens" if responses else "completion_tokens") or 0,
+        "output_tokens": get("output_tokens" if responses else "completion_tokens"),
         "output_tokens_details": {"thinking_tokens": out("reasoning_tokens")},
         "server_tool_use": dict(as_mapping(get("server_tool_use"))),
     }

@@ -8,18 +8,30 @@ Rules of the bill, each of which was seen in recorded traffic:
 * ``iterations`` are the bill where one of them is not a plain message: compactions, advisor and fallback messages
   stand outside the top-level usage, the latter two at a model of their own.
 * In a stream, ``message_delta`` repeats cumulative counts and wins over ``message_start`` wherever it has a value.
+* Input and output are always counted; the other counts may be left out, and are zero then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import as_mapping, field_reader, str_or_none, token_count
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, without_zero_input
+from llm_cost_middleware.wire import (
+    as_mapping,
+    count_group,
+    field_reader,
+    required_count,
+    str_or_none,
+    token_count,
+    token_counts,
+)
 
 _NAME = "anthropic"
 _ERROR = "error"
+_COUNTS = ("output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation", "iterations")
+"""Fields of a usage that a count of tokens, which is free, does not have."""
 
 
 def read_answer(response: Any) -> UsageReport:
@@ -28,15 +40,16 @@ def read_answer(response: Any) -> UsageReport:
     kind = get("type")
     error = get("error")
     if kind == _ERROR or (error is not None and get("usage") is None):
-        return UsageReport(error=describe(error), unbilled=True)
+        # an error in an answer's place never is billed; one that stands inside an answer may be
+        return UsageReport(error=describe(error), unbilled=kind == _ERROR or get("id") is None)
     if get("result") is not None and get("custom_id") is not None:
         return read_batch((response,))
     if kind == "message_batch":
         return UsageReport(warnings=("a batch's status carries no usage: its results do",))
     usage = as_mapping(get("usage"))
     if not usage:
-        if type(get("input_tokens")) is int and get("id") is None:
-            return UsageReport(unbilled=True, complete=True, warnings=("a count of tokens is not billed",))
+        if get("usage") is None and (type(get("input_tokens")) is int or get("output_tokens") is not None):
+            return _bare(response, get)
         return UsageReport(model=str_or_none(get("model")), warnings=("the response carries no usage",))
     finish = str_or_none(get("stop_reason"))
     return bill(
@@ -47,6 +60,14 @@ def read_answer(response: Any) -> UsageReport:
         complete=True,
         looped=server_loop(get("content"), usage),
     )
+
+
+def _bare(response: Any, get: Callable[[str], Any]) -> UsageReport:
+    """A usage without an answer around it, or the free count of a request's tokens, which has its input alone."""
+    if get("id") is None and all(get(name) is None for name in _COUNTS):
+        return UsageReport(unbilled=True, complete=True, warnings=("a count of tokens is not billed",))
+    model = str_or_none(get("model"))
+    return bill(as_mapping(response), model=model, response_id=None, finish=None, complete=True, looped=None)
 
 
 def bill(
@@ -60,9 +81,9 @@ def bill(
     error: str | None = None,
 ) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
-    items, notes = _items(usage)
+    items, notes, doubts = _items(usage)
     tier = str_or_none(usage.get("service_tier"))
-    return UsageReport(
+    reading = UsageReport(
         items=items,
         model=model,
         response_id=response_id,
@@ -75,69 +96,88 @@ def bill(
         error=error,
         tool_calls=looped,
         warnings=notes,
+        doubts=doubts,
     )
+    return without_zero_input(reading)
 
 
-def _items(usage: Mapping[str, Any]) -> tuple[tuple[BilledItem, ...], tuple[str, ...]]:
-    """The billed items of a usage object: its iterations where they say more than the top level."""
+class _Bucketed(NamedTuple):
+    usage: TokenUsage
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def _items(usage: Mapping[str, Any]) -> tuple[tuple[BilledItem, ...], tuple[str, ...], tuple[str, ...]]:
+    """The billed items of a usage object, its iterations where it has some; what to note of them, and to doubt."""
     searches, ran = 0, usage.get("server_tool_use")
     if ran is not None:
-        searches = token_count(as_mapping(ran).get("web_search_requests"), _NAME, "web_search_requests")
+        ran = count_group(ran, _NAME, "server_tool_use")
+        searches = token_count(ran.get("web_search_requests"), _NAME, "web_search_requests")
     iterations = usage.get("iterations")
+    if not iterations:
+        bucketed, notes, doubts = _bucket(usage, searches)
+        return (BilledItem(bucketed),), notes, doubts
     # iterations may run on other models (an advisor, a fallback), each at its own price
-    entries = []
-    if iterations and isinstance(iterations, list | tuple):
-        entries = [entry for raw in iterations if (entry := as_mapping(raw))]
-    if not entries:
-        bucketed, notes = _bucket(usage, searches)
-        return (BilledItem(bucketed),), notes
+    if not isinstance(iterations, list | tuple):
+        raise UnreadableUsageError(_NAME, "iterations is no list of usages")
     items: list[BilledItem] = []
-    collected: list[str] = []
-    for entry in entries:
+    found: list[_Bucketed] = []
+    for raw in iterations:
+        entry = count_group(raw, _NAME, "an iteration")
         kind = str_or_none(entry.get("type")) or "message"
-        bucketed, notes = _bucket(entry, 0)
-        items.append(BilledItem(bucketed, model=str_or_none(entry.get("model")), kind=kind))
-        collected.extend(notes)
+        found.append(_bucket(entry, 0))
+        items.append(BilledItem(found[-1].usage, model=str_or_none(entry.get("model")), kind=kind))
     if searches:
         # Searches are counted for the whole response; they cost the same whichever iteration made them.
         first = items[0]
         items[0] = BilledItem(first.usage + TokenUsage(web_searches=searches), model=first.model, kind=first.kind)
-    return tuple(items), tuple(dict.fromkeys(collected))
+    return (
+        tuple(items),
+        tuple(dict.fromkeys(note for one in found for note in one.notes)),
+        tuple(dict.fromkeys(doubt for one in found for doubt in one.doubts)),
+    )
 
 
-def _bucket(usage: Mapping[str, Any], searches: int) -> tuple[TokenUsage, tuple[str, ...]]:
-    if "prompt_tokens" in usage:  # the OpenAI-compatible endpoint, which reports no cache
-        return TokenUsage(
-            uncached_input=token_count(usage.get("prompt_tokens"), _NAME, "prompt_tokens"),
-            output=token_count(usage.get("completion_tokens"), _NAME, "completion_tokens"),
-        ), ()
+def _bucket(usage: Mapping[str, Any], searches: int) -> _Bucketed:
+    if "prompt_tokens" in usage or "completion_tokens" in usage:  # the OpenAI-compatible endpoint: no cache in it
+        return _Bucketed(
+            TokenUsage(
+                uncached_input=required_count(usage.get("prompt_tokens"), _NAME, "prompt_tokens"),
+                output=required_count(usage.get("completion_tokens"), _NAME, "completion_tokens"),
+            )
+        )
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     short = long = 0
     split, total = usage.get("cache_creation"), usage.get("cache_creation_input_tokens")
     if split is not None:
-        split = as_mapping(split)
-        short = token_count(split.get("ephemeral_5m_input_tokens"), _NAME, "ephemeral_5m_input_tokens")
-        long = token_count(split.get("ephemeral_1h_input_tokens"), _NAME, "ephemeral_1h_input_tokens")
+        split = count_group(split, _NAME, "cache_creation")
+        short, long = token_counts(split, _NAME, "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
     if total is not None:
         written = token_count(total, _NAME, "cache_creation_input_tokens")
         if written != short + long:
-            if split:
-                notes = (f"cache writes are split as {short + long:,} but total {written:,}: the total is billed",)
+            note = f"cache writes are split as {short + long:,} but total {written:,}: the total is billed"
+            if written < short + long:
+                doubts = (note,)
+            elif split:
+                notes = (note,)
             long = min(long, written)
             short = written - long
-    output = token_count(usage.get("output_tokens"), _NAME, "output_tokens")
+    output = required_count(usage.get("output_tokens"), _NAME, "output_tokens")
     reasoning, details = 0, usage.get("output_tokens_details")
     if details is not None:
-        reasoning = min(token_count(as_mapping(details).get("thinking_tokens"), _NAME, "thinking_tokens"), output)
-    return TokenUsage(
-        uncached_input=token_count(usage.get("input_tokens"), _NAME, "input_tokens"),
+        details = count_group(details, _NAME, "output_tokens_details")
+        reasoning = min(token_count(details.get("thinking_tokens"), _NAME, "thinking_tokens"), output)
+    usage_of_it = TokenUsage(
+        uncached_input=required_count(usage.get("input_tokens"), _NAME, "input_tokens"),
         cache_read=token_count(usage.get("cache_read_input_tokens"), _NAME, "cache_read_input_tokens"),
         cache_write_5m=short,
         cache_write_1h=long,
         output=output,
         reasoning=reasoning,
         web_searches=searches,
-    ), notes
+    )
+    return _Bucketed(usage_of_it, notes, doubts)
 
 
 _LOOP_FROM = 100_000  # below every long-context threshold a loop of internal turns changes no price
@@ -148,7 +188,8 @@ def server_loop(content: Any, usage: Mapping[str, Any]) -> Mapping[str, int] | N
     calls, ran = {}, usage.get("server_tool_use")
     if ran is not None:
         calls = {name: uses for name, uses in as_mapping(ran).items() if type(uses) is int and uses > 0}
-    if not calls and isinstance(content, list | tuple) and (usage.get("input_tokens") or 0) >= _LOOP_FROM:
+    inputs = usage.get("input_tokens")
+    if not calls and isinstance(content, list | tuple) and type(inputs) is int and inputs >= _LOOP_FROM:
         runs = sum(1 for block in content if field_reader(block)("type") == "server_tool_use")
         calls = {"server_tool_use": runs} if runs else {}
     return calls or None
@@ -159,6 +200,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
     items: list[BilledItem] = []
     errors: list[str] = []
     notes: list[str] = []
+    doubts: list[str] = []
     last = UsageReport()
     for line in lines:
         get = field_reader(line)
@@ -168,7 +210,12 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         if result("type") != "succeeded":
             errors.append(describe(field_reader(result("error"))("error") or result("error") or result("type")))
             continue
-        last = read_answer(result("message"))
+        message = result("message")
+        # a message is no line: else lines inside lines could go on for as long as the text
+        last = UsageReport() if field_reader(message)("custom_id") is not None else read_answer(message)
+        if not last.items:
+            raise UnreadableUsageError(_NAME, "a batch's result without a usage")
+        doubts.extend(last.doubts)
         items.extend(BilledItem(i.usage, model=i.model or last.model, kind=i.kind) for i in last.items)
         notes.extend(last.warnings)
     return UsageReport(
@@ -183,6 +230,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         error="; ".join(dict.fromkeys(errors)) or None,
         unbilled=bool(errors) and not items,
         warnings=tuple(dict.fromkeys(notes)),
+        doubts=tuple(dict.fromkeys(doubts)),
     )
 
 

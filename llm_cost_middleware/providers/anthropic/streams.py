@@ -78,6 +78,10 @@ class AnthropicStreamReader:
         # the first event has the input and the cache, the last one the output
         merged = {**(self._start or {}), **self._delta}
         complete = bool(self._finish or self._stopped) and bool(self._delta)
+        if complete and "output_tokens" not in self._delta:  # the first event's count is of the first token alone
+            merged.pop("output_tokens", None)
+        elif not complete:
+            merged.setdefault("output_tokens", 0)
         looped = server_loop(None, merged) or ({"server_tool_use": self._runs} if self._runs else None)
         return bill(
             merged,

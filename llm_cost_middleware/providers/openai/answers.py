@@ -6,6 +6,8 @@ Rules of the bill, each of which was seen in recorded traffic:
 * Reasoning is inside the output count.
 * A chat stream carries usage only where ``stream_options.include_usage`` asked for it; a stream that fails ends in
   zeros, which say nothing.
+* Input and output are always counted (an embedding's output is what its total leaves); the other counts may be left
+  out, and are zero then.
 * A background response carries no usage until it is finished, and then as often as it is retrieved.
 """
 
@@ -14,11 +16,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-from llm_cost_middleware.wire import as_mapping, field_reader, str_or_none, texts_or_none, token_count, token_counts
+from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, without_zero_input
+from llm_cost_middleware.wire import (
+    as_mapping,
+    count_group,
+    field_reader,
+    required_count,
+    str_or_none,
+    texts_or_none,
+    token_count,
+    token_counts,
+)
 
 _NAME = "openai"
 _UNFINISHED = frozenset({"queued", "in_progress"})
+_COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 _FREE_COUNTS = frozenset({"response.input_tokens"})
 
 
@@ -33,10 +46,16 @@ def read_answer(response: Any) -> UsageReport:
         return UsageReport(warnings=("a batch's status carries no bill: its results do",))
     if error is not None and not usage:
         # A failed response may have been billed; an error in a response's place never is.
-        return UsageReport(error=describe(error), unbilled=kind is None, model=model, response_id=response_id)
+        in_its_place = kind is None and response_id is None
+        return UsageReport(error=describe(error), unbilled=in_its_place, model=model, response_id=response_id)
     if type(kind) is str and kind in _FREE_COUNTS:
         return UsageReport(unbilled=True, complete=True, warnings=("a count of tokens is not billed",))
     if not usage:
+        if get("usage") is None and kind is None and any(get(name) is not None for name in _COUNTS):
+            return bill(
+                as_mapping(response), model=model, response_id=response_id, service_tier=tier, finish=None, error=None,
+                tool_calls=None,
+            )  # fmt: skip
         return _without_usage(get)._replace(model=model, response_id=response_id, service_tier=tier)
     choices = get("choices")
     finish = _finish(choices) if choices else _status(get)
@@ -72,8 +91,8 @@ def bill(
     tool_calls: Mapping[str, int] | None,
 ) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
-    bucketed, notes = _bucket(usage)
-    return UsageReport(
+    bucketed, doubts = _bucket(usage)
+    reading = UsageReport(
         items=(BilledItem(bucketed),),
         model=model,
         response_id=response_id,
@@ -82,33 +101,38 @@ def bill(
         finish_reason=finish,
         error=error,
         tool_calls=tool_calls,
-        warnings=notes,
+        doubts=doubts,
     )
+    return without_zero_input(reading)
 
 
 def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
     """One usage object, of either API, to buckets. The names differ, the meaning does not."""
-    chat = "prompt_tokens" in usage
+    chat = "prompt_tokens" in usage or "completion_tokens" in usage
     inputs, outputs = ("prompt_tokens", "completion_tokens") if chat else ("input_tokens", "output_tokens")
-    total_in, total_out = token_counts(usage, _NAME, inputs, outputs)
-    within, without = usage.get(f"{inputs}_details"), usage.get(f"{outputs}_details")
+    total_in, made = required_count(usage.get(inputs), _NAME, inputs), usage.get(outputs)
+    if made is None and chat and outputs not in usage and usage.get("total_tokens") == total_in:
+        made = 0  # of an embedding, whose usage has no output in it
+    total_out = required_count(made, _NAME, outputs)
+    within = count_group(usage.get(f"{inputs}_details"), _NAME, f"{inputs}_details")
+    without = count_group(usage.get(f"{outputs}_details"), _NAME, f"{outputs}_details")
     cached, audio, written = token_counts(within, _NAME, "cached_tokens", "audio_tokens", "cache_write_tokens")
     audio_cached = 0
     if cached and audio:
-        details = as_mapping(as_mapping(within).get("cached_tokens_details"))
+        details = count_group(within.get("cached_tokens_details"), _NAME, "cached_tokens_details")
         audio_cached = token_count(details.get("audio_tokens"), _NAME, "audio_tokens")
         audio_cached = min(audio_cached, cached, audio)
     half_day = 0  # the rest of the writes lives thirty minutes
     if written:
-        by_ttl = as_mapping(as_mapping(within).get("cache_write_tokens_details"))
+        by_ttl = count_group(within.get("cache_write_tokens_details"), _NAME, "cache_write_tokens_details")
         half_day = min(token_count(by_ttl.get("ttl_12h_tokens"), _NAME, "ttl_12h_tokens"), written)
     audio_out, reasoning = token_counts(without, _NAME, "audio_tokens", "reasoning_tokens")
     # the totals include their parts, whereas buckets are disjoint
     plain = total_in - cached - written - (audio - audio_cached)
     output = max(total_out - audio_out, 0)
-    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     if plain < 0 or audio_out > total_out:
-        notes = ("the parts of a count exceed it: the parts are billed",)
+        doubts = ("the parts of a count exceed it: the parts are billed",)
     return TokenUsage(
         uncached_input=max(plain, 0),
         cache_read=cached - audio_cached,
@@ -119,7 +143,7 @@ def _bucket(usage: Mapping[str, Any]) -> tuple[TokenUsage, tuple[str, ...]]:
         audio_input=audio - audio_cached,
         audio_cache_read=audio_cached,
         audio_output=audio_out,
-    ), notes
+    ), doubts
 
 
 def read_batch(lines: Iterable[Any]) -> UsageReport:
@@ -127,6 +151,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
     items: list[BilledItem] = []
     errors: list[str] = []
     notes: list[str] = []
+    doubts: list[str] = []
     calls: dict[str, int] = {}
     last = UsageReport()
     for line in lines:
@@ -134,9 +159,16 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         if get("response") is None and get("custom_id") is None:
             return UsageReport(warnings=("a list that is no batch's results",))
         body = field_reader(get("response"))("body")
-        one = read_answer(body) if body is not None else UsageReport(error=describe(get("error")))
+        if body is None:
+            errors.append(describe(get("error")))
+            continue
+        # a body is no line: else lines inside lines could go on for as long as the text
+        one = UsageReport() if field_reader(body)("custom_id") is not None else read_answer(body)
         if one.error:
             errors.append(one.error)
+        if not one.items and not one.unbilled:
+            raise UnreadableUsageError(_NAME, "a batch's result without a usage")
+        doubts.extend(one.doubts)
         if one.items:
             last = one
             items.extend(BilledItem(i.usage, model=one.model, kind=i.kind) for i in one.items)
@@ -155,6 +187,7 @@ def read_batch(lines: Iterable[Any]) -> UsageReport:
         unbilled=bool(errors) and not items,
         tool_calls=calls or None,
         warnings=tuple(dict.fromkeys(notes)),
+        doubts=tuple(dict.fromkeys(doubts)),
     )
 
 

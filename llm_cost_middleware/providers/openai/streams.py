@@ -94,10 +94,9 @@ class OpenAIStreamReader:
                 self.feed(parsed)
         if self._final is not None:
             return read_answer(self._final)
-        usage = self._usage
-        if usage and not (self._error and not any(usage.get(name) for name in ("prompt_tokens", "completion_tokens"))):
+        if self._usage:
             return bill(
-                usage,
+                self._usage,
                 model=self._model,
                 response_id=self._id,
                 service_tier=self._tier,

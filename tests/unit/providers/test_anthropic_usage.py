@@ -96,6 +96,8 @@ def test_a_split_of_cache_writes_that_falls_short_of_the_total_is_filled_up_with
 
 def test_a_split_beyond_the_total_is_cut_to_the_total():
     usage = {
+        "input_tokens": 0,
+        "output_tokens": 0,
         "cache_creation_input_tokens": 50,
         "cache_creation": {"ephemeral_5m_input_tokens": 70, "ephemeral_1h_input_tokens": 20},
     }

@@ -199,12 +199,12 @@ def test_a_count_of_input_tokens_is_free():
     assert read_usage({"object": "response.input_tokens", "input_tokens": 12}).unbilled
 
 
-def test_parts_beyond_their_whole_are_billed_as_reported_with_a_note():
+def test_parts_beyond_their_whole_are_billed_as_reported_and_doubted():
     reading = read_usage(
         chat({"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}})
     )
     assert reading.usage == TokenUsage(cache_read=64, output=1)
-    assert reading.warnings
+    assert "exceed" in reading.doubts[0]
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "12", True, float("nan"), 10**40, [], {}])
