@@ -40,10 +40,16 @@ class CacheFields:
 
 
 def mark_tool(out: dict[str, Any], index: int, fields: CacheFields, ttl: str) -> None:
-    """Mark a tool of a body."""
+    """Mark a tool of a body; never a deferred one, which no provider takes a mark on."""
     tools = out.get("tools") or ()
-    if index < len(tools) and isinstance(tools[index], Mapping):
+    if index < len(tools) and isinstance(tools[index], Mapping) and not is_deferred(tools[index]):
         own_child(own_child(out, "tools"), index)[fields.block] = fields.mark(ttl)
+
+
+def is_deferred(tool: Mapping[str, Any]) -> bool:
+    """Whether a definition, in the words of either provider, is kept out of the prompt until a search finds it."""
+    function = tool.get("function")
+    return bool(tool.get("defer_loading") or (isinstance(function, Mapping) and function.get("defer_loading")))
 
 
 def mark_message(

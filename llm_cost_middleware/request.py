@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.usage import UsageReport
 
+MARKED_BY_HOST = "marked_by_host"
+"""Key among the parameters of a request to which its host will add cache marks that its user configured there."""
 Endpoint = Literal["messages", "chat.completions", "responses"]
 Role = Literal["system", "user", "assistant", "tool"]
 PartKind = Literal["text", "image", "document", "audio", "tool_use", "tool_result", "thinking", "other"]
@@ -35,6 +37,8 @@ class Part(NamedTuple):
     ``detail``, ``url``, ``seconds``."""
     nested: tuple[Part, ...] = ()
     """Blocks inside this one that are not text (an image in a tool result)."""
+    inner_marks: tuple[str, ...] = ()
+    """The lifetimes of the cache marks that the caller set on blocks inside this one, in their order."""
 
 
 class Message(NamedTuple):
@@ -50,6 +54,10 @@ class Tool(NamedTuple):
     name: str
     text: str
     cache_ttl: str | None = None
+    place: int = -1
+    """Its index in the caller's list of tools; -1: the client tools come first, in their order."""
+    deferred: bool = False
+    """It is no part of the prompt until a search finds it (``defer_loading``), and cannot bear a cache mark."""
 
 
 class ServerTool(NamedTuple):
@@ -57,6 +65,10 @@ class ServerTool(NamedTuple):
 
     kind: str
     max_uses: int | None = None
+    cache_ttl: str | None = None
+    """The lifetime of the caller's cache mark on it."""
+    place: int = -1
+    """Its index in the caller's list of tools; -1: it is not in it, or behind the client tools."""
 
 
 class CallContext(NamedTuple):
@@ -162,8 +174,8 @@ Section = Literal["tools", "system", "messages"]
 class BlockRef(NamedTuple):
     """The address of a block.
 
-    In ``tools`` the tool's index; else the message's index among those of its section (the system messages at the
-    start, or all that follow) and the block's index in it.
+    In ``tools`` the index in the caller's list; else the message's index among those of its section (the system
+    messages at the start, or all that follow) and the block's index in it.
     """
 
     section: Section

@@ -99,6 +99,7 @@ def measure(request: CallRequest) -> InputSize:
             if part.cache_ttl:
                 marks.add(part.cache_ttl)
             if part.kind != "text":
+                marks.update(part.inner_marks)
                 text, blocks = _beyond_text(part, media, text, blocks)
     schema = request.output_schema
     tools = _bytes(schema) if schema else 0
@@ -106,6 +107,7 @@ def measure(request: CallRequest) -> InputSize:
         tools += _bytes(tool.text)
         if tool.cache_ttl:
             marks.add(tool.cache_ttl)
+    marks.update(server_tool.cache_ttl for server_tool in request.server_tools if server_tool.cache_ttl)
     control = request.params.get("cache_control") if request.params else None
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")

@@ -34,6 +34,8 @@ _ATTACHED = frozenset({"image", "document", "audio"})
 _ATTACHMENT_BYTES = 4_800
 """Weight of an image or a page in bytes of text: about 1,200 tokens."""
 _UNMARKABLE = frozenset({"thinking", "other"})
+_UNMARKED_TOOLS = ("tool_search_tool", "mcp")
+"""Server tools that are left without our marks: they stand for tools that may all be deferred."""
 _BLOCKS_CUT = 8
 """Blocks of a message after each of which it is cut, beside its end."""
 _TURNS_CUT = 4
@@ -57,6 +59,14 @@ class Boundary(NamedTuple):
     markable: bool
 
 
+class CallersMark(NamedTuple):
+    """Cache mark that the caller set on a block."""
+
+    number: int
+    """Number of the block that bears it, or that contains the one that does."""
+    ttl: str
+
+
 @dataclass(frozen=True, slots=True)
 class PromptLayout:
     """Boundaries of one request, in the order of the prompt."""
@@ -77,6 +87,8 @@ class PromptLayout:
     endpoint: Endpoint
     params: Mapping[str, Any]
     """Parameters of the request, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
+    callers: tuple[CallersMark, ...] = ()
+    """All marks of the caller's on blocks, those inside tool results and on server tools included, in their order."""
 
     @property
     def traffic_key(self) -> bytes:
@@ -110,7 +122,7 @@ def _is_short(request: CallRequest) -> bool:
     for tool in request.tools:
         length += len(tool.text)
     for _, parts in request.messages:
-        for kind, text, _, _, inner in parts:
+        for kind, text, _, _, inner, _ in parts:
             length += len(text)
             if inner or kind in _ATTACHED:
                 return False
@@ -122,7 +134,7 @@ def _is_short(request: CallRequest) -> bool:
 class _Reader:
     """Single pass over a request: collects text in runs, and hashes and cuts only at boundaries."""
 
-    __slots__ = ("boundaries", "density", "digest", "number", "request", "run", "size")
+    __slots__ = ("boundaries", "callers", "density", "digest", "number", "request", "run", "size")
 
     def __init__(self, request: CallRequest, density: float) -> None:
         self.request = request
@@ -132,6 +144,7 @@ class _Reader:
         self.size = 0
         self.number = -1
         self.boundaries: list[Boundary] = []
+        self.callers: list[CallersMark] = []
 
     def read(self) -> PromptLayout:
         request, messages, boundaries = self.request, self.request.messages, self.boundaries
@@ -166,19 +179,17 @@ class _Reader:
             tokens_per_byte=self.density,
             endpoint=request.endpoint,
             params=request.params,
+            callers=tuple(self.callers),
         )
 
     def _tools(self) -> None:
-        tools, last = self.request.tools, len(self.request.tools) - 1
-        for at, (_, text, mark) in enumerate(tools):
+        listed = _listed_tools(self.request)
+        last = max((at for at, each in enumerate(listed) if each.markable), default=-1)
+        for at, (place, text, mark, markable) in enumerate(listed):
             self.number += 1
             self.run.append(text)
-            # Server tools stand in the same list, in an order that is unknown here.
-            if mark or (at == last and not self.request.server_tools):
-                self._cut(BlockRef("tools", 0, at), mark)
-        for server_tool in self.request.server_tools:
-            self.number += 1
-            self.run.append(server_tool.kind)
+            if mark or at == last:
+                self._cut(BlockRef("tools", 0, place), mark, markable=markable)
 
     def _message(self, section: Section, at: int, message: Message, *, cut: int) -> None:
         """Add a message and cut it after its first blocks, its last one, and marked ones."""
@@ -191,8 +202,9 @@ class _Reader:
             if part.nested or part.kind in _ATTACHED:
                 self._attach(part.kind, part.media, part.nested)
             markable = bool(cut) and _is_markable(part)
-            if part.cache_ttl or (markable and (block < cut or block == last)):
-                self._cut(BlockRef(section, at, block), part.cache_ttl, markable=markable)
+            inner = part.inner_marks
+            if part.cache_ttl or inner or (markable and (block < cut or block == last)):
+                self._cut(BlockRef(section, at, block), part.cache_ttl, inner, markable=markable)
 
     def _later_turns(self, turns: tuple[Message, ...], begin: int, ends: list[int]) -> int | None:
         """Add the messages after the first turn, cut at the ends of the latest turns.
@@ -207,15 +219,15 @@ class _Reader:
             role, parts = turns[at]
             add(role)
             first = number + 1
-            for kind, text, mark, detail, inner in parts:
+            for kind, text, mark, detail, inner, marked in parts:
                 number += 1
                 add(text)
                 if inner or kind in _ATTACHED:
                     self._attach(kind, detail, inner)
-                if mark:
+                if mark or marked:
                     self.number = number
-                    self._cut(BlockRef("messages", at, number - first), mark, markable=role != "assistant")
-            if at in cut_ends and parts and not parts[-1].cache_ttl and _is_markable(parts[-1]):
+                    self._cut(BlockRef("messages", at, number - first), mark, marked, markable=role != "assistant")
+            if at in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
                 self.number = number
                 self._cut(BlockRef("messages", at, number - first), None)
             if at in before_last and self.boundaries[-1].ref.message == at:
@@ -245,10 +257,50 @@ class _Reader:
         self.size += len(data)
         self.run[:] = ("",)
 
-    def _cut(self, ref: BlockRef, mark: str | None, *, markable: bool = True) -> None:
+    def _cut(self, ref: BlockRef, mark: str | None, inner: tuple[str, ...] = (), *, markable: bool = True) -> None:
         self._flush()
+        if mark or inner:
+            self.callers.extend(CallersMark(self.number, each) for each in inner)
+            if mark:
+                self.callers.append(CallersMark(self.number, mark))
+            mark = mark or inner[-1]  # a mark inside a block makes it readable all but as one on the block does
         size, prefix = self.size, self.digest.digest()[:16]
         self.boundaries.append(Boundary(ref, self.number, size, int(size * self.density), prefix, mark, markable))
+
+
+class _ListedTool(NamedTuple):
+    """Tool in the order of the caller's list."""
+
+    place: int
+    text: str
+    mark: str | None
+    markable: bool
+
+
+def _listed_tools(request: CallRequest) -> list[_ListedTool]:
+    """Return the tools that are in the prompt, in its order; what the caller's list does not have stands behind it.
+
+    Deferred tools are not included in the prefix (Anthropic, "Tool use with prompt caching").
+    """
+    listed = [
+        _ListedTool(at if tool.place < 0 else tool.place, tool.text, tool.cache_ttl, markable=True)
+        for at, tool in enumerate(request.tools)
+        if not tool.deferred
+    ]
+    # Only the Messages API is known to take a mark on a tool that it runs itself; LiteLLM drops some of them.
+    direct = request.endpoint == "messages"
+    for server_tool in request.server_tools:
+        kind, place = server_tool.kind, server_tool.place
+        markable = direct and place >= 0 and not kind.startswith(_UNMARKED_TOOLS)
+        end = len(request.tools) + len(request.server_tools)
+        listed.append(_ListedTool(end if place < 0 else place, kind, server_tool.cache_ttl, markable))
+    if request.server_tools:
+        listed.sort(key=lambda each: each.place)
+    return listed
+
+
+def _bears_mark(part: Part) -> bool:
+    return bool(part.cache_ttl or part.inner_marks)
 
 
 def _turn_ends(roles: Sequence[str]) -> list[int]:

@@ -7,12 +7,14 @@ per cent more than sending everything uncached.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from llm_cost_middleware.money import floor_picousd
-from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
+from llm_cost_middleware.prompt_cache.layout import CallersMark, PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
+    LIFETIME_S,
     NO_PLAN,
     CachePlan,
     CachePolicy,
@@ -31,6 +33,7 @@ _LENIENT = 0.8
 REQUESTS_PER_KEY = 15.0
 """Requests per minute and ``prompt_cache_key``, as OpenAI advises."""
 _MAX_SHARDS = 1_024
+_BEHIND_ALL, _ANY_LIFETIME_S = 1 << 30, 1e9
 _SURE: ReuseProbability = (0.9, 0.9, 0.9)
 """Reuse of a prefix that the application announced with ``warm_first``."""
 _NOTHING_KNOWN = PrefixStatistics(0)
@@ -106,12 +109,15 @@ def _marked(case: _PlanInput) -> CachePlan:
     layout, ability, prices = case.layout, case.ability, case.prices
     breakpoints = ability.style == "both"
     key = cache_key(layout, case.known, case.now) if breakpoints else None
-    candidates = _candidates(case)
-    callers = sum(1 for each in candidates if each.mark)
+    callers = _callers_marks(case)
     # Explicit breakpoints replace OpenAI's own one: adding ours to the caller's would change what they chose.
     if breakpoints and (callers or "prompt_cache_options" in layout.params):
         return CachePlan(cache_key=key, reason="the caller set breakpoints", at=case.now, prices=prices)
-    choice = _choice(case, candidates, ability.max_marks - callers)
+    ttls = tuple(ttl for ttl in ability.ttls if ttl in prices.write)
+    if case.policy.ttl in ttls:
+        ttls = (case.policy.ttl,)
+    candidates = _candidates(case, callers, ttls)
+    choice = _choice(case, candidates, ttls, ability.max_marks - len(callers))
     # The deepest pending prefix is the one to wait for: its entry covers every shorter prefix.
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
@@ -129,13 +135,37 @@ def _marked(case: _PlanInput) -> CachePlan:
     )
 
 
-def _candidates(case: _PlanInput) -> list[CacheCandidate]:
+def _callers_marks(case: _PlanInput) -> tuple[CallersMark, ...]:
+    """Return the marks that count against the provider's limit: on blocks, and the automatic one at the end."""
+    found = tuple(each for each in case.layout.callers if each.ttl in case.ability.ttls)
+    # Anthropic, "Prompt caching": automatic caching takes one of the four slots.
+    automatic = _automatic_ttl(case)
+    return (*found, CallersMark(_BEHIND_ALL, automatic)) if automatic else found
+
+
+def _automatic_ttl(case: _PlanInput) -> str | None:
+    """Return the lifetime of the caller's top-level ``cache_control``, which marks the last block."""
+    control = case.layout.params.get("cache_control") if case.ability.style == "explicit" else None
+    return str(control.get("ttl") or "5m") if isinstance(control, Mapping) else None
+
+
+def _lifetimes_at(number: int, callers: Sequence[CallersMark], ttls: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lifetimes that a mark on a block may have between the caller's marks.
+
+    The Messages API refuses one that is longer than one before it, or shorter than one behind it.
+    """
+    most = min((LIFETIME_S[each.ttl] for each in callers if each.number <= number), default=_ANY_LIFETIME_S)
+    least = max((LIFETIME_S[each.ttl] for each in callers if each.number > number), default=0.0)
+    return tuple(ttl for ttl in ttls if least <= LIFETIME_S[ttl] <= most)
+
+
+def _candidates(case: _PlanInput, callers: Sequence[CallersMark], ttls: tuple[str, ...]) -> list[CacheCandidate]:
     """Return the boundaries to weigh, shallow to deep. Reuse never rises: a prefix returns with every longer one."""
     layout, known, now = case.layout, case.known, case.now
     boundaries, last = layout.boundaries, len(layout.boundaries) - 1
     shortest = case.ability.min_tokens * _LENIENT
     claude = case.ability.style == "explicit"
-    automatic = layout.params.get("cache_control") if claude else None
+    automatic = _automatic_ttl(case)
     hit = known.deepest_warm(layout, case.target, now)
     watched = {*tracked_boundaries(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
     if hit is not None:
@@ -148,9 +178,12 @@ def _candidates(case: _PlanInput) -> list[CacheCandidate]:
         if mark not in case.ability.ttls:
             mark = None
         if automatic and at == last:
-            mark = automatic.get("ttl", "5m")
+            mark = automatic
         tokens = int(end * case.density)
         if not mark and (not markable or tokens < shortest or not (claude or _takes_breakpoint(layout, ref))):
+            continue
+        allowed = _lifetimes_at(number, callers, ttls) if callers else ttls
+        if not mark and not allowed:
             continue
         own, own_reuse_again = known.reuse(layout, at, now)
         if case.policy.warm_first and (at != last or not at):
@@ -163,7 +196,9 @@ def _candidates(case: _PlanInput) -> list[CacheCandidate]:
         )
         pending = (hit is None or at > hit) and known.is_pending(prefix, now)
         found.append(
-            CacheCandidate(at, number, tokens, reuse, reuse_again, at == hit, pending, mark, at == layout.previous)
+            CacheCandidate(
+                at, number, tokens, reuse, reuse_again, at == hit, pending, mark, allowed, at == layout.previous
+            )
         )
     found.reverse()
     return found
@@ -176,14 +211,11 @@ def _takes_breakpoint(layout: PromptLayout, ref: BlockRef) -> bool:
     )
 
 
-def _choice(case: _PlanInput, candidates: list[CacheCandidate], slots: int) -> Choice:
-    policy, prices = case.policy, case.prices
-    ttls = tuple(ttl for ttl in case.ability.ttls if ttl in prices.write)
-    if policy.ttl in ttls:
-        ttls = (policy.ttl,)
+def _choice(case: _PlanInput, candidates: list[CacheCandidate], ttls: tuple[str, ...], slots: int) -> Choice:
+    prices = case.prices
     if not ttls or slots <= 0:
         return Choice()
-    if policy.mode == "system":
+    if case.policy.mode == "system":
         return _classic(case, candidates, ttls[0])
     return choose(
         candidates,
@@ -200,7 +232,7 @@ def _choice(case: _PlanInput, candidates: list[CacheCandidate], slots: int) -> C
 def _classic(case: _PlanInput, candidates: list[CacheCandidate], ttl: str) -> Choice:
     """Choose one mark at the end of the system prompt, tools included, whatever it saves; none beside the caller's."""
     heads = [each for each in candidates if each.at < case.layout.head]
-    if not heads or any(each.mark for each in candidates):
+    if not heads or case.layout.callers or any(each.mark for each in candidates):
         return Choice()
     warm = max((each.tokens for each in heads if each.warm), default=0)
     written = heads[-1].tokens - warm

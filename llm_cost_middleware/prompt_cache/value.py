@@ -41,6 +41,8 @@ class CacheCandidate(NamedTuple):
     """Another call is writing it."""
     mark: str | None = None
     """Lifetime of the caller's own mark here."""
+    ttls: tuple[str, ...] = ()
+    """Lifetimes that a mark of ours may have here, by the caller's marks before and behind it; empty: any."""
     presumed: bool = False
     """Previous request of this conversation ended here: an entry may exist that the statistics do not have."""
 
@@ -107,7 +109,7 @@ def _peak(candidates: Sequence[CacheCandidate], prices: CachePrices, ttls: tuple
         elif each.pending:
             value = float(prices.uncached - prices.write[ttls[0]])  # the other call's write makes ours useless
         else:
-            value = max(write_value(each.reuse, each.reuse_again, prices, ttl) for ttl in ttls)
+            value = max(write_value(each.reuse, each.reuse_again, prices, ttl) for ttl in each.ttls or ttls)
         total += value * (each.tokens - before)
         before = each.tokens
         if total > best:
@@ -181,7 +183,7 @@ def _with_lifetimes(
         for number, at in enumerate(chosen):
             each = candidates[at]
             ttl = long if number < longs else short
-            if ttl != each.mark if each.mark else ttl not in ttls:
+            if ttl != each.mark if each.mark else ttl not in (each.ttls or ttls):
                 break
             fresh = max(each.tokens - before, 0)
             before = max(before, each.tokens)

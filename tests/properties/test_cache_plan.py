@@ -50,6 +50,9 @@ def conversations(draw):
         "width": draw(st.integers(1, 14)),
         "agent": draw(st.booleans()),
         "image": draw(st.booleans()),
+        "inside": draw(st.booleans()),
+        "search": draw(st.sampled_from([None, None, "first", "last"])),
+        "deferred": draw(st.integers(0, 2)),
         "automatic": draw(st.sampled_from([None, None, "5m"])),
         "text": draw(texts),
         "long": draw(st.booleans()),  # the caller's marks: an hour or five minutes, all the same
@@ -71,6 +74,10 @@ def claude(shape):
             {"name": f"t{at}", "description": "d" * 900, "input_schema": {"type": "object", "properties": {}}}
             for at in range(shape["tools"])
         ]
+        search = {"type": "web_search_20250305", "name": "web_search"}
+        body["tools"].insert(0 if shape["search"] == "first" else shape["tools"], search)
+        if not shape["search"]:
+            body["tools"].remove(search)
     if shape["system"]:
         body["system"] = [{"type": "text", "text": text} for text in shape["system"]]
     for turn in range(shape["turns"]):
@@ -92,12 +99,25 @@ def claude(shape):
             ]
             answer = calls if shape["agent"] else [{"type": "text", "text": "answer"}]
             body["messages"].append({"role": "assistant", "content": answer})
-    blocks = [*body.get("tools", ()), *body.get("system", ()), *(b for m in body["messages"] for b in m["content"])]
+    if shape["inside"]:
+        for message in body["messages"]:
+            for block in message["content"]:
+                if block["type"] == "tool_result":
+                    block["content"] = [{"type": "text", "text": each} for each in (block["content"], "end")]
+    blocks = [*body.get("tools", ()), *body.get("system", ())]
+    for block in (b for m in body["messages"] for b in m["content"]):
+        inner = block.get("content")
+        blocks += [*(inner if isinstance(inner, list) else ()), block]
     for at in shape["marks"]:
         if at < len(blocks):
             blocks[at]["cache_control"] = dict(control)
     if shape["automatic"]:
         body["cache_control"] = {"type": "ephemeral", "ttl": shape["automatic"]}
+    if shape["tools"] and shape["deferred"]:
+        bare = {name: value for name, value in body["tools"][0].items() if name != "cache_control"}
+        later = {"input_schema": {"type": "object", "properties": {}}, **bare, "defer_loading": True}
+        later.pop("type", None)
+        body["tools"] += [{**later, "name": f"late{at}"} for at in range(shape["deferred"])]
     return body
 
 
@@ -222,6 +242,7 @@ def test_the_statistics_never_exceed_their_configured_size():
     ability = get_provider("anthropic").cache_capabilities(target.model)
     for at in range(500):
         shape = {"tools": 2, "system": [f"{at}" * 900], "turns": 3, "width": 2, "agent": True, "image": False}
+        shape |= {"inside": False, "search": None, "deferred": 0}
         shape |= {"automatic": None, "text": "x" * 3_000, "long": False, "marks": []}
         layout = read_layout(get_provider("anthropic").read_request(claude(shape), "messages"))
         made = plan(layout, ability, PRICES["anthropic"], statistics, now=float(at), target=target)

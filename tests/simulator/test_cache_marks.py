@@ -219,3 +219,41 @@ def test_cache_tokens_are_billed_at_their_own_rates():
             24_000 + 600_000 + 150_000,
             24_000 + 12_006_000 + 150_000,
         ]
+
+
+TOOL = {"name": "t", "description": "d" * 8_000, "input_schema": {"type": "object"}}
+
+
+def test_a_deferred_tool_takes_no_mark_and_is_no_part_of_the_prefix(ask):
+    later = {**TOOL, "name": "late", "defer_loading": True}
+    with pytest.raises(anthropic.BadRequestError, match="cannot have both defer_loading=true and cache_control"):
+        ask(tools=[TOOL, later | MARK])
+    written = ask(tools=[TOOL | MARK, later]).cache_creation_input_tokens
+    assert ask(tools=[TOOL | MARK, later, {**later, "name": "later"}]).cache_read_input_tokens == written
+
+
+def test_the_automatic_mark_takes_one_of_the_four(ask):
+    tools = [{**TOOL, "name": f"t{at}"} | MARK for at in range(3)]
+    ask(tools=tools, cache_control=MARK["cache_control"])
+    with pytest.raises(anthropic.BadRequestError, match="Found 5"):
+        ask(tools=tools, system=[text("s", MARK)], cache_control=MARK["cache_control"])
+
+
+def test_marks_inside_tool_results_and_on_server_tools_count(ask):
+    call = {"type": "tool_use", "id": "c", "name": "t", "input": {}}
+    inside = [text(str(at), MARK) for at in range(3)]
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": inside}]},
+    ]
+    search = {"type": "web_search_20250305", "name": "web_search"} | MARK
+    ask(tools=[TOOL, search], messages=messages)
+    with pytest.raises(anthropic.BadRequestError, match="Found 5"):
+        ask(tools=[TOOL | MARK, search], messages=messages)
+
+
+def test_the_automatic_mark_must_ask_for_what_the_last_block_asks_for(ask):
+    ask([text("q", HOUR)], cache_control=HOUR["cache_control"])
+    with pytest.raises(anthropic.BadRequestError, match="different ttl"):
+        ask([text("q", MARK)], cache_control=HOUR["cache_control"])

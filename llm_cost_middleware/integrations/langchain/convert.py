@@ -135,8 +135,12 @@ def _result(content: Any) -> Part:
         return Part("tool_result", content)
     parts = [part for block in content if (part := _part(block)) is not None]
     text = "\n".join(part.text for part in parts if part.text)
-    mark = next((part.cache_ttl for part in reversed(parts) if part.cache_ttl), None)
-    return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
+    marks = tuple(part.cache_ttl for part in parts if part.cache_ttl)
+    nested = tuple(part for part in parts if part.kind != "text")
+    if content and all(isinstance(block, Mapping) and block.get("type") == "tool_result" for block in content):
+        return Part("tool_result", text, None, EMPTY, nested, marks)  # several results in one message, as they are
+    # LangChain makes one block of it, and lifts the last mark to that
+    return Part("tool_result", text, marks[-1] if marks else None, EMPTY, nested)
 
 
 def _part(block: Any) -> Part | None:

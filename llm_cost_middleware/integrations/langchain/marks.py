@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from llm_cost_middleware.cache_marks import CacheFields, add_options, without_keys
+from llm_cost_middleware.cache_marks import CacheFields, add_options, mark_tool, without_keys
 from llm_cost_middleware.providers import foreign_block_keys, get_provider
 from llm_cost_middleware.request import CacheDirectives
-
-_CLIENT_TOOL_KEYS = frozenset({"function", "input_schema", "name"})
-"""A tool that has one of these is the caller's own, in the words of either provider."""
 
 
 def strip_marks(items: Sequence[Any], provider: str) -> list[Any]:
@@ -53,7 +49,7 @@ def place_marks(plan: CacheDirectives, provider: str, messages: list[Any], argum
     }
     for (section, index, block), ttl in plan.marks:
         if section == "tools":
-            arguments["tools"] = _mark_tool(arguments["tools"], block, fields, ttl)
+            mark_tool(arguments, block, fields, ttl)
         else:
             at = where[section][index]
             placed[at] = _marked(placed[at], block, fields, ttl)
@@ -62,20 +58,37 @@ def place_marks(plan: CacheDirectives, provider: str, messages: list[Any], argum
 
 def _marked(message: Any, block: int, fields: CacheFields, ttl: str) -> Any:
     content, mark = message.content, {fields.block: fields.mark(ttl)}
+    if message.type == "tool":
+        if fields.block == "cache_control":
+            return _marked_result(message, mark)
+        block = max(len(content) - 1, 0)  # one part in the neutral request; OpenAI marks its last part of content
     if type(content) is str:
         return message.model_copy(update={"content": [{"type": "text", "text": content, **mark}]})
+    if block >= len(content):  # the plan was made for another shape of the message
+        return message
     blocks = list(content)
-    if message.type == "tool":  # one part in the neutral request: the mark is hoisted from the last block
-        block = len(blocks) - 1
     own = blocks[block]
     blocks[block] = {"type": "text", "text": own, **mark} if isinstance(own, str) else {**own, **mark}
     return message.model_copy(update={"content": blocks})
 
 
-def _mark_tool(tools: Sequence[Any], index: int, fields: CacheFields, ttl: str) -> list[Any]:
-    marked = [*tools]
-    # the neutral request counts the tools that a provider runs apart
-    client_tools = (at for at, tool in enumerate(tools) if not _CLIENT_TOOL_KEYS.isdisjoint(tool))
-    at = next(islice(client_tools, index, None))
-    marked[at] = {**marked[at], fields.block: fields.mark(ttl)}
-    return marked
+def _marked_result(message: Any, mark: Mapping[str, Any]) -> Any:
+    """A tool message whose mark leaves its content as it is."""
+    content = message.content
+    if content == []:  # some releases of LangChain drop such a message, and some send it
+        return message
+    if type(content) is list and all(
+        isinstance(part, Mapping) and part.get("type") == "tool_result" for part in content
+    ):
+        return message.model_copy(update={"content": [*content[:-1], {**content[-1], **mark}]})
+    # What LangChain itself makes of a tool message, so that only the mark is added; a list of such blocks it takes as
+    # it is. A mark on a block of the content is lifted to the result as well, but a text would become a list for it,
+    # and the next turn, which sends the text again, would not find what was written.
+    result = {
+        "type": "tool_result",
+        "content": content,
+        "tool_use_id": message.tool_call_id,
+        "is_error": message.status == "error",
+        **mark,
+    }
+    return message.model_copy(update={"content": [result]})

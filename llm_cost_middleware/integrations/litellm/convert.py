@@ -21,6 +21,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, Groups
+from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.streams import (
     ChatReader,
     EventReader,
@@ -87,7 +88,8 @@ class RouterCall:
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
         request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
-        self.request = request._replace(
+        name = str(self.arguments["model"]) if group is not None else None
+        self.request = note_host_marks(request, arguments, groups.router, name)._replace(
             stream=bool(arguments.get("stream")),
             context=read_context(find_metadata(arguments, METADATA_KEY)),
             model_pinned=group is not None,

@@ -13,7 +13,7 @@ from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallRequest, ModelRef
+from llm_cost_middleware.request import MARKED_BY_HOST, CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
@@ -69,6 +69,8 @@ class CacheStage:
         ability = get_provider(target.provider).cache_capabilities(target.model)
         if ability.style == "none" or (call.sent_externally and ability.style == "explicit"):
             return None  # the marks of a request that the caller sends are not ours to set
+        if MARKED_BY_HOST in call.request.params:
+            return None  # ours could only be too many, or in the wrong order of lifetimes
         now = self._clock.now()
         try:
             prices = self._prices(target, now)

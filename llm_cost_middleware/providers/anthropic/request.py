@@ -97,17 +97,18 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     tools: list[Tool] = []
     server_tools: list[ServerTool] = []
     held = 0
-    for tool in definitions:
+    for place, tool in enumerate(definitions):
         if not isinstance(tool, Mapping):
             continue
         kind = tool.get("type")
         if type(kind) is str and kind.startswith(_SERVER_TOOLS):
             uses = tool.get("max_uses")
-            server_tools.append(ServerTool(kind, uses if type(uses) is int else None))
+            server_tools.append(ServerTool(kind, uses if type(uses) is int else None, _mark(tool), place))
             continue
         held += kind not in _OWN
         plain = {name: value for name, value in tool.items() if name != "cache_control"}
-        tools.append(Tool(str(tool.get("name") or ""), _encode(plain), _mark(tool)))
+        deferred = bool(tool.get("defer_loading"))
+        tools.append(Tool(str(tool.get("name") or ""), _encode(plain), _mark(tool), place, deferred))
     return tuple(tools), tuple(server_tools), held
 
 
@@ -161,9 +162,8 @@ class _MessagesView:
             return Part("tool_result", content or "", mark)
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
-        # a mark on a block inside counts as one on the result
-        mark = mark or next((part.cache_ttl for part in parts if part.cache_ttl), None)
-        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
+        inner = tuple(part.cache_ttl for part in parts if part.cache_ttl)
+        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"), inner)
 
     def _document(self, block: Mapping[str, Any], mark: str | None) -> Part:
         source = block.get("source")
@@ -174,7 +174,8 @@ class _MessagesView:
             if source.get("type") == "content":
                 parts = self.parts(source.get("content"))
                 text = head + "\n".join(part.text for part in parts)
-                return Part("document", text, mark, {"text": True}, tuple(p for p in parts if p.kind != "text"))
+                inner = tuple(part.cache_ttl for part in parts if part.cache_ttl)
+                return Part("document", text, mark, {"text": True}, tuple(p for p in parts if p.kind != "text"), inner)
         return Part("document", head, mark, self._source(source))
 
     def _picture(self, source: Any) -> Mapping[str, Any]:

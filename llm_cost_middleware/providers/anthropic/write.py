@@ -68,8 +68,8 @@ def _mark_chat(out: dict[str, Any], position: BlockRef, ttl: str) -> None:
     messages = out.get("messages") or ()
     at = message_index(messages, position)
     message = messages[at] if at < len(messages) else None
-    if isinstance(message, Mapping) and is_tool_result(message) and isinstance(message.get("content"), str):
-        # LiteLLM moves a mark on the message to the tool_result block that it makes of it
+    if isinstance(message, Mapping) and is_tool_result(message):
+        # LiteLLM moves a mark on the message to the tool_result block that it makes of it, and leaves its content
         own_child(own_child(out, "messages"), at)[CACHE_FIELDS.block] = CACHE_FIELDS.mark(ttl)
     else:
         mark_message(out, "messages", at, position.block, CACHE_FIELDS, ttl)

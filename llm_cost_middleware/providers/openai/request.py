@@ -17,6 +17,7 @@ _PARAMS = (
     "prompt_cache_key",
     "prompt_cache_retention",
     "prompt_cache_options",
+    "cache_control",
     "modalities",
     "background",
     "truncation",
@@ -89,27 +90,42 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     tools: list[Tool] = []
     server_tools: list[ServerTool] = []
     held = 0
-    for tool in definitions:
+    for place, tool in enumerate(definitions):
         if not isinstance(tool, Mapping):
             continue
         kind = tool.get("type")
         if kind in _CLIENT_SIDE:
             held += 1
         elif kind not in _OWN:
-            server_tools.append(ServerTool(str(kind)))
+            server_tools.append(ServerTool(str(kind), cache_ttl=_mark(tool), place=place))
             continue
         inner = tool.get("function") or tool.get("custom")
-        name = (inner if isinstance(inner, Mapping) else tool).get("name")
-        tools.append(Tool(str(name or ""), _encode(tool)))
+        named = inner if isinstance(inner, Mapping) else tool
+        deferred = bool(tool.get("defer_loading") or named.get("defer_loading"))
+        mark = _mark(tool) or _mark(named)
+        tools.append(Tool(str(named.get("name") or ""), _encode(_unmarked(tool, inner)), mark, place, deferred))
     return tuple(tools), tuple(server_tools), held
 
 
 _OWN = frozenset({None, "function", "custom", "namespace"})
 
 
+def _unmarked(tool: Mapping[str, Any], inner: Any) -> Mapping[str, Any]:
+    """The definition as the model reads it: without a cache mark, which may stand on either level."""
+    if isinstance(inner, Mapping) and "cache_control" in inner:
+        tool = {**tool, "function": {name: value for name, value in inner.items() if name != "cache_control"}}
+    return {name: value for name, value in tool.items() if name != "cache_control"} if "cache_control" in tool else tool
+
+
 def _mark(block: Mapping[str, Any]) -> str | None:
-    """A breakpoint of the prompt cache (GPT-5.6 and later), whose entries live thirty minutes."""
-    return "30m" if block.get("prompt_cache_breakpoint") else None
+    """A breakpoint of the prompt cache (GPT-5.6 and later), whose entries live thirty minutes; or Claude's mark.
+
+    LiteLLM takes Claude's in this shape as well, on blocks, tools and whole messages.
+    """
+    if block.get("prompt_cache_breakpoint"):
+        return "30m"
+    control = block.get("cache_control")
+    return str(control.get("ttl") or "5m") if isinstance(control, Mapping) else None
 
 
 class _PromptView:
@@ -129,9 +145,11 @@ class _PromptView:
             get = message.get
             role = _ROLES.get(get("role"), "user")
             content = get("content")
+            mark = _mark(message) if "cache_control" in message else None
             parts: tuple[Part, ...]
             if role == "tool":
-                parts = (self._result(content),)
+                parts = (self._result(content, mark),)
+                mark = None
             elif type(content) is str:
                 parts = (Part("text", content),)
             else:
@@ -142,6 +160,8 @@ class _PromptView:
             for name in ("name", "refusal"):
                 if get(name):
                     parts += (Part("text", str(get(name))),)
+            if mark and parts:
+                parts = (*parts[:-1], parts[-1]._replace(cache_ttl=parts[-1].cache_ttl or mark))
             if get("audio"):
                 self.stored = True  # an earlier audio answer, by its id
             out.append(Message(role, parts))
@@ -153,15 +173,15 @@ class _PromptView:
             return Part("tool_use", str(inner))
         arguments = inner.get("arguments", inner.get("input"))
         text = arguments if isinstance(arguments, str) else _encode(arguments)
-        return Part("tool_use", f"{inner.get('name')} {text}")
+        return Part("tool_use", f"{inner.get('name')} {text}", _mark(call))
 
-    def _result(self, content: Any) -> Part:
+    def _result(self, content: Any, mark: str | None = None) -> Part:
         if content is None or isinstance(content, str):
-            return Part("tool_result", content or "")
+            return Part("tool_result", content or "", mark)
         parts = self.parts(content)
         text = "\n".join(part.text for part in parts if part.text)
-        mark = next((part.cache_ttl for part in parts if part.cache_ttl), None)
-        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"))
+        inner = tuple(part.cache_ttl for part in parts if part.cache_ttl)
+        return Part("tool_result", text, mark, EMPTY, tuple(part for part in parts if part.kind != "text"), inner)
 
     def items(self, body: Mapping[str, Any]) -> tuple[Message, ...]:
         out: list[Message] = []

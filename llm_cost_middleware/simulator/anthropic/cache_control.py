@@ -1,4 +1,9 @@
-"""Rules for cache marks in the Messages API, in its own words."""
+"""Rules for cache marks in the Messages API, in its own words.
+
+Sources: platform.claude.com, "Prompt caching" (four breakpoints, of which automatic caching takes one; the order of
+lifetimes; a mark on the last block beside the automatic one must ask for the same lifetime) and "Tool use with prompt
+caching" (deferred tools are no part of the prefix). The words of the refusals are those that their users quote.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,19 +17,25 @@ _UNMARKABLE = frozenset({"thinking", "redacted_thinking"})
 def check_marks(body: Mapping[str, Any]) -> None:
     """At most four marks, well formed, on blocks that can carry one, the longer lifetime first."""
     lifetimes: list[str] = []
-    unmarked_end = True
+    at_the_end: str | None = None
     for where, block in _markable(body):
         control = block.get("cache_control")
-        unmarked_end = control is None
+        at_the_end = None
         if control is None:
             continue
+        if block.get("defer_loading"):
+            raise bad_request(f"Tool '{block.get('name')}' cannot have both defer_loading=true and cache_control set.")
         if block.get("type") in _UNMARKABLE:
             raise bad_request(f"{where}.{block['type']}.cache_control: Extra inputs are not permitted")
-        lifetimes.append(_lifetime(control, where))
+        at_the_end = _lifetime(control, where)
+        lifetimes.append(at_the_end)
     if body.get("cache_control") is not None:
         lifetime = _lifetime(body["cache_control"], "")
-        if unmarked_end:
-            lifetimes.append(lifetime)
+        if at_the_end not in {None, lifetime}:
+            raise bad_request(
+                "cache_control: the last block has a cache_control with a different ttl than the top-level one"
+            )
+        lifetimes.append(lifetime)
     if len(lifetimes) > _MAX_MARKS:
         raise bad_request(
             f"A maximum of {_MAX_MARKS} blocks with cache_control may be provided. Found {len(lifetimes)}."

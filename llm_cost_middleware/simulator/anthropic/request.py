@@ -158,7 +158,8 @@ def prompt_blocks(body: Mapping[str, Any], rule: Tokenizer) -> Prompt:
     from the system on; tool choice, thinking, effort and the presence of images from the messages on.
     """
     segments = Segments(rule)
-    tools = body.get("tools") or []
+    # A deferred tool is no part of the prompt until a search finds it.
+    tools = [tool for tool in body.get("tools") or () if not tool.get("defer_loading")]
     if tools:
         segments.open(rule.tool_prompt, "tools")
     for tool in tools:

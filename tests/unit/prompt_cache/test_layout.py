@@ -3,6 +3,8 @@ from __future__ import annotations
 from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
 
+QUESTION = (Message("user", (Part("text", "q" * 600),)),)
+
 
 def refs(layout):
     return [each.ref for each in layout.boundaries]
@@ -104,9 +106,38 @@ def test_marks_of_the_caller_are_seen_wherever_they_stand():
     ]
 
 
-def test_server_tools_hide_where_the_client_tools_end(conversation):
-    request = conversation(1, tools=2, server_tools=(ServerTool("web_search_20250305"),))
-    assert all(each.ref.section != "tools" for each in read_layout(request).boundaries)
+def test_the_mark_for_the_tools_stands_on_the_last_that_takes_one(conversation):
+    def marked(*server_tools, **more):
+        found = [
+            each.ref.block
+            for each in read_layout(conversation(1, tools=2, server_tools=server_tools, **more)).boundaries
+            if each.ref.section == "tools"
+        ]
+        return found[-1] if found else None
+
+    assert marked() == 1
+    assert marked(ServerTool("web_search_20250305", place=2)) == 2
+    assert marked(ServerTool("tool_search_tool_regex_20251119", place=2)) == 1
+    assert marked(ServerTool("mcp")) == 1  # not in the list of tools at all
+    assert marked(ServerTool("web_search", place=2), endpoint="chat.completions") == 1
+
+
+def test_a_deferred_tool_is_no_part_of_the_prompt():
+    tools = tuple(Tool(f"t{at}", f"{at}" * 600, place=at, deferred=at > 1) for at in range(4))
+    some, all_ = (read_layout(CallRequest("anthropic", "m", QUESTION, each)) for each in (tools[:2], tools))
+    assert some.boundaries == all_.boundaries
+    assert [each.ref for each in all_.boundaries] == [BlockRef("tools", 0, 1), BlockRef("messages", 0, 0)]
+
+
+def test_every_mark_of_the_caller_is_counted_in_the_order_of_the_prompt():
+    tools = (Tool("t", "{}", "1h", place=1),)
+    searches = (ServerTool("web_search_20250305", None, "1h", place=0),)
+    messages = (
+        Message("system", (Part("text", "s" * 600, "1h"),)),
+        Message("user", (Part("tool_result", "r", "5m", inner_marks=("1h", "5m")),)),
+    )
+    layout = read_layout(CallRequest("anthropic", "m", messages, tools, server_tools=searches))
+    assert layout.callers == ((0, "1h"), (1, "1h"), (2, "1h"), (3, "1h"), (3, "5m"), (3, "5m"))
 
 
 def test_a_long_list_of_documents_is_cut_at_its_first_blocks_and_its_end():

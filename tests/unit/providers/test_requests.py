@@ -57,13 +57,13 @@ def test_an_anthropic_request_is_seen_whole_and_left_as_it_was():
     assert request.messages[0] == Message("system", (Part("text", "be brief", "1h"),))
     assert request.messages[2].parts[0] == Part("tool_use", 'look {"q":"ä"}')
     result = request.messages[3].parts[0]
-    assert (result.kind, result.text, result.cache_ttl) == ("tool_result", "seen", "5m")
+    assert (result.kind, result.text, result.cache_ttl, result.inner_marks) == ("tool_result", "seen", "5m", ())
     assert result.nested[0].media["bytes"] == len(PNG) * 3 // 4
     assert result.nested[0].media["digest"]
     assert request.tools[0] == Tool(
-        "look", '{"name":"look","description":"looks","input_schema":{"type":"object"}}', "5m"
+        "look", '{"name":"look","description":"looks","input_schema":{"type":"object"}}', "5m", 0
     )
-    assert request.server_tools == (ServerTool("web_search_20260209", 3),)
+    assert request.server_tools == (ServerTool("web_search_20260209", 3, place=2),)
     assert request.params["provider_tools"] == 1
     assert request.params["service_tier"] == "standard_only"
     assert json.loads(request.output_schema)["type"] == "json_schema"
@@ -168,7 +168,7 @@ def test_the_responses_api_is_seen_the_same_way():
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "assistant", "tool"]
     assert request.messages[2].parts[0].kind == "thinking"
     assert [tool.name for tool in request.tools] == ["f", ""]
-    assert request.server_tools == (ServerTool("web_search"),)
+    assert request.server_tools == (ServerTool("web_search", place=1),)
     assert request.params["provider_tools"] == 1
     assert (request.max_tokens, request.endpoint, request.has_server_side_context) == (77, "responses", False)
 
