@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import NO_USAGE, BilledItem, TokenUsage, UsageReport
@@ -138,6 +138,8 @@ def price_usage(
         return PricedCall(None, (), model, "unknown", (*bill.notes, str(error)), version)
     if reading.tool_calls and provider.charges_tool_calls:
         bill.add_fees(reading.tool_calls, rates, model or "")
+    if REQUEST_FEE in rates.fees:
+        bill.add_request_fee(len(reading.items), rates, model or "")
     # The provider bills the tokens it made, not those that arrived: a cut answer may cost more than it reported.
     if not reading.complete:
         bill.mark_estimated(_CUT)
@@ -183,6 +185,10 @@ class _BillBuilder:
                 self.mark_estimated(f"{kind}: what the tool itself costs is not included")
         if fees:
             self._put(model, NO_USAGE, fees, _FEES)
+
+    def add_request_fee(self, answers: int, rates: Rates, model: str) -> None:
+        self.mark_estimated("the model searches each time, which no usage counts: one search an answer, at list price")
+        self._put(model, NO_USAGE, {REQUEST_FEE: answers * rates.fees[REQUEST_FEE]}, _FEES)
 
     def mark_estimated(self, why: str) -> None:
         self.notes.append(why)
@@ -245,8 +251,9 @@ class SeenResponses:
 def max_cost_of_interrupted(reading: UsageReport, rates: Rates, max_tokens: int, reserved: NanoUSD) -> NanoUSD:
     """Return the most a cut stream can have cost: its reported input with an answer of ``max_tokens``.
 
-    Never more than the reserved amount, and all of it if not even the input is known.
+    Never more than the reserved amount, and all of it if not even the input is known, or the provider's tools ran: they
+    add input and fees that come with the last event.
     """
-    if not reading.usage.input_tokens:
+    if not reading.usage.input_tokens or reading.tool_calls:
         return reserved
     return min(reserved, rates.cost_with_output(reading.usage, max_tokens))

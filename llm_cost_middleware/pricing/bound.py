@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.limits import ModelLimits
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
-from llm_cost_middleware.pricing.rates import Rates
+from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
 
@@ -197,9 +197,13 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output
     if request.server_tools:
-        uses = sum(_DEFAULT_TOOL_USES if tool.max_uses is None else tool.max_uses for tool in request.server_tools)
-        fixed += uses * (server_tool_allowance * 1_000 + rates.levels[0].web_searches)
+        for tool in request.server_tools:
+            uses = _DEFAULT_TOOL_USES if tool.max_uses is None else tool.max_uses
+            # the preview of a tool has a fee of its own, as have some whose call is no search
+            fee = rates.fees.get("web_search_preview_call" if "preview" in tool.kind else f"{tool.kind}_call", 0)
+            fixed += uses * (server_tool_allowance * 1_000 + max(fee, rates.levels[0].web_searches))
         doubts.append("server tools add input that a request cannot bound")
+    fixed += rates.fees.get(REQUEST_FEE, 0)
     amount = ceil_picousd(fixed + output * max_tokens)
     return Bound(amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output)
 

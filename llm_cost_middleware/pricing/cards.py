@@ -49,6 +49,8 @@ KEYS = frozenset(
         "cache_audio_read_mtok",
         "output_audio_mtok",
         "web_searches_kcount",
+        "web_search_previews_kcount",
+        "requests_kcount",
         "storage_searches_kcount",
     }
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,7 @@ from llm_cost_middleware.pricing.compose import (
     highest_rates,
     possible_service_tiers,
 )
-from llm_cost_middleware.pricing.genai import GenaiPrices, installed_version, names_model
+from llm_cost_middleware.pricing.genai import GenaiPrices, family_of, installed_version, names_model
 from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY
@@ -130,11 +131,15 @@ class Catalogue:
         found = priced.upper_bounds.get(key)
         if found is None:
             candidates = [
-                self.rates(provider, model, at=at, service_tier=t, speed=speed, geo=g, batch=key[4])
+                self.rates(provider, name, at=at, service_tier=t, speed=speed, geo=g, batch=key[4])
+                for name in (model, *priced.relatives)  # an unlisted snapshot may cost what any of its family does
                 for t in possible_service_tiers(priced, tier)
                 for g in ([geo] if geo else [None, *priced.possible_terms("geo")])
             ]
-            found = priced.upper_bounds[key] = highest_rates(candidates)
+            found = highest_rates(candidates)
+            if priced.relatives:
+                found = replace(found, notes=candidates[0].notes[:1])
+            priced.upper_bounds[key] = found
         return found
 
     def limits(self, provider: str, model: str) -> ModelLimits:
@@ -155,6 +160,31 @@ class Catalogue:
 
     def _price_model(self, provider: str, model: str) -> PricedModel:
         ref = model.lower().removeprefix(f"{provider}/")
+        try:
+            priced = self._listed(provider, ref)
+        except PriceNotFoundError:
+            relatives = self._family(provider, ref)
+            if not relatives:
+                raise PriceNotFoundError(provider, model, self.models(provider)) from None
+            listed = self._listed(provider, relatives[0])
+            priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
+        self._priced[provider, model] = priced
+        return priced
+
+    def _family(self, provider: str, ref: str) -> tuple[str, ...]:
+        """Every name with a price of the family of a snapshot: the undated one first, then the latest."""
+        family = family_of(ref)
+        if family is None:
+            return ()
+        dated = [name for name in self.models(provider) if family_of(name) == family]
+        try:
+            self._listed(provider, family)
+        except PriceNotFoundError:
+            return tuple(reversed(dated))
+        return (family, *reversed(dated))
+
+    def _listed(self, provider: str, ref: str) -> PricedModel:
+        """The layers of a model that has a price under this very name. Raises ``PriceNotFoundError``."""
         listing = self._source.find(provider, ref)
         known = listing.id if listing else None
         blocks = tuple(
@@ -166,9 +196,9 @@ class Catalogue:
         if listing is None and alias is not None:
             listing = self._source.find(provider, alias.partition("/")[2])
         if listing is None and not any("input_mtok" in block.card for block in blocks):
-            raise PriceNotFoundError(provider, model, self.models(provider))
+            raise PriceNotFoundError(provider, ref)
         own = blocks[-1].model if blocks else ref
-        priced = PricedModel(
+        return PricedModel(
             provider=provider,
             id=known or own,
             listing=listing,
@@ -176,8 +206,6 @@ class Catalogue:
             rules=packaged().rules.get(provider, EMPTY),
             breaks=change_moments(listing, blocks),
         )
-        self._priced[provider, model] = priced
-        return priced
 
 
 def _text_param(params: Mapping[str, Any], name: str) -> str | None:

@@ -19,11 +19,16 @@ from llm_cost_middleware.pricing.cards import (
 )
 from llm_cost_middleware.pricing.genai import Listing, Variant
 from llm_cost_middleware.pricing.overlay import PriceBlock, merge_cards
-from llm_cost_middleware.pricing.rates import Level, Rates
+from llm_cost_middleware.pricing.rates import REQUEST_FEE, Level, Rates
 
 NEWEST = float("inf")
 """Moment that stands for the newest price."""
-_FEES = {"web_search_call": "web_searches_kcount", "file_search_call": "storage_searches_kcount"}
+_FEES = {
+    "web_search_call": "web_searches_kcount",
+    "web_search_preview_call": "web_search_previews_kcount",
+    "file_search_call": "storage_searches_kcount",
+    REQUEST_FEE: "requests_kcount",
+}
 _Key = tuple[int, str | None, str | None, str | None, bool]
 
 
@@ -46,6 +51,8 @@ class PricedModel:
     blocks: tuple[PriceBlock, ...]
     rules: Mapping[str, Any]
     breaks: tuple[float, ...]
+    relatives: tuple[str, ...] = ()
+    """Of an unlisted snapshot: every name of its family with a price, the one it is priced as first."""
     compiled: dict[_Key, Rates] = field(default_factory=dict)
     upper_bounds: dict[_Key, Rates] = field(default_factory=dict)
 
@@ -65,6 +72,8 @@ def compose(priced: PricedModel, at: float, terms: Terms) -> Rates:
         raise PriceNotFoundError(priced.provider, f"{priced.id} at that date")
     card = standard
     notes: list[str] = []
+    if priced.relatives:
+        notes.append(f"a snapshot without a price of its own: priced as {priced.relatives[0]}")
     for when in _special_terms(priced, terms):
         card, note = _apply_term(priced, at, when, card)
         notes.extend(note)
@@ -175,7 +184,10 @@ def _apply_list_rules(rules: Mapping[str, Any], card: Card) -> Card:
 
 
 def _fees(card: Card) -> Mapping[str, int]:
-    return {call: pico(_base(card[key]), PICO_PER_KCOUNT) for call, key in _FEES.items() if key in card}
+    fees = {call: pico(_base(card[key]), PICO_PER_KCOUNT) for call, key in _FEES.items() if key in card}
+    if "web_search_call" in fees:  # of most models the preview of the tool costs the same
+        fees.setdefault("web_search_preview_call", fees["web_search_call"])
+    return fees
 
 
 def highest_rates(candidates: list[Rates]) -> Rates:
@@ -187,4 +199,5 @@ def highest_rates(candidates: list[Rates]) -> Rates:
         rows = [rates.level(above + 1)[1:] for rates in candidates]
         tops = [max((v for v in column if v is not None), default=None) for column in zip(*rows, strict=True)]
         levels.append(Level(above, *tops))  # type: ignore[arg-type]  # only audio columns can be empty
-    return Rates(first.provider, first.model, tuple(levels), first.fees)
+    fees = {kind: max(rates.fees.get(kind, 0) for rates in candidates) for rates in candidates for kind in rates.fees}
+    return Rates(first.provider, first.model, tuple(levels), fees)

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TAIL = re.compile(r"(?:[-@.:]?\d{2,}|[-@](?:latest|preview|exp|v\d+(?::\d+)?))*")
-"""Suffixes after which a name still means the same model: a date, a version, ``latest``, ``preview``."""
+_TAIL = re.compile(r"(?:[-@.:]?\d{2,}+|[-@](?:latest|preview|exp|v\d++(?::\d++)?))*+")
+"""Suffixes after which a name still means the same model: a date, a version, ``latest``, ``preview``.
+
+Possessive: a name may be a client's, and a long run of digits could be divided in endless ways.
+"""
+_SNAPSHOT = re.compile(r"(.+?)-(?:20\d\d-\d\d-\d\d|20\d{6})")
+_LONGEST = 256
+"""Characters of a model's name; a longer one is none."""
 # Models priced in these units cannot be priced from token counts, so they are left out of the catalogue.
 _OTHER_UNITS = frozenset({"input_image_mtok", "audio_hours", "input_audio_hours", "input_mchars"})
 
@@ -77,7 +83,7 @@ class GenaiPrices:
     def find(self, provider: str, model: str) -> Listing | None:
         """Return the listing of a model, by any of its names; ``None`` if there is none, or not in tokens."""
         known = self._providers.get(provider)
-        found = known.find_model(model) if known else None
+        found = known.find_model(model) if known and len(model) <= _LONGEST else None
         if found is None or not _in_tokens(found) or not _is_same_model(found.match, model.lower()):
             return None
         return Listing(
@@ -178,6 +184,12 @@ def _is_same_model(clause: Any, model: str) -> bool:
 def names_model(model: str, ref: str) -> bool:
     """Return whether ``ref`` is ``model``, or that with a date, a version, ``latest`` or ``preview`` after it."""
     return ref.startswith(model) and _TAIL.fullmatch(ref, len(model)) is not None
+
+
+def family_of(model: str) -> str | None:
+    """The model of which a dated name is a snapshot; ``None`` for a name without a date."""
+    found = _SNAPSHOT.fullmatch(model) if len(model) <= _LONGEST else None
+    return found[1] if found else None
 
 
 def _dashed(model: str) -> str:

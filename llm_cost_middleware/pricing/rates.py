@@ -35,6 +35,8 @@ class Level(NamedTuple):
     """Pico-dollars per search."""
 
 
+REQUEST_FEE = "request"
+"""Among the fees: what each answer costs, of a model that searches every time."""
 _BUCKETS = Level._fields[1:]
 _tokens = attrgetter(*_BUCKETS)
 _WRITES = {name.rpartition("_")[2]: name for name in _BUCKETS if name.startswith("cache_write_")}
@@ -105,7 +107,8 @@ class Rates:
 
     def cost_with_output(self, usage: TokenUsage, output_tokens: int) -> NanoUSD:
         """Return the cost of ``usage`` with at least ``output_tokens`` of output: the most a cut stream can cost."""
-        return self.cost(replace(usage, output=max(usage.output, output_tokens)))
+        whole = replace(usage, output=max(usage.output, output_tokens))
+        return ceil_picousd(self.picousd(whole) + self.fees.get(REQUEST_FEE, 0))
 
     def components(self, usage: TokenUsage, *, short: bool = False) -> dict[str, int]:
         """Return the cost by bucket in pico-dollars, without empty buckets; the sum is ``picousd``. Raises like it."""

@@ -113,3 +113,14 @@ def test_special_cases_of_real_traffic(priced, feature, holds):
     trapped = [(exchange, call) for exchange, call in priced if feature in exchange.features]
     assert trapped
     assert [exchange.id for exchange, call in trapped if not holds(call)] == []
+
+
+def test_every_model_that_answered_has_a_price_today_whether_it_is_retired_or_not(exchanges, catalogue):
+    answered = {}
+    for exchange in exchanges:
+        model = get_provider(exchange.provider).read_usage(exchange.response).model
+        if model is not None and exchange.status < 400:
+            answered.setdefault((exchange.provider, model), exchange.id)
+    assert len(answered) >= 50
+    for provider, model in answered:
+        assert catalogue.upper_bound_rates(provider, model).level(0).output > 0, model

@@ -66,7 +66,7 @@ def read_answer(response: Any) -> UsageReport:
         service_tier=tier,
         finish=finish,
         error=describe(error) if error is not None else None,
-        tool_calls=_tool_calls(get("output")),
+        tool_calls=_tool_calls(get("output"), get("tools")),
     )
 
 
@@ -206,25 +206,41 @@ def _status(get: Any) -> str | None:
     return str_or_none(field_reader(get("incomplete_details"))("reason")) or str_or_none(get("status"))
 
 
-def _tool_calls(output: Any) -> Mapping[str, int] | None:
-    """Items of the provider's own tools, by type. Only searches count among web search actions: pages are free."""
+def _tool_calls(output: Any, tools: Any) -> Mapping[str, int] | None:
+    """Items of the provider's own tools, by type. Only searches count among web search actions: pages are free.
+
+    A search that failed counts: nothing says that it is free. The answer repeats the tools of its request, and with
+    them which version of the search it was, which its items do not tell.
+    """
     if not isinstance(output, list | tuple):
         return None
     calls: dict[str, int] = {}
+    search = SEARCH
     for item in output:
         get = field_reader(item)
         kind = get("type")
         if type(kind) is not str or kind not in _FEE_TYPES:
             continue
-        if kind == "web_search_call" and (field_reader(get("action"))("type") or "search") != "search":
-            continue
+        if kind == SEARCH:
+            if (field_reader(get("action"))("type") or "search") != "search":
+                continue
+            if search == SEARCH and isinstance(tools, list | tuple):
+                search = search_fee(field_reader(tool)("type") for tool in tools)
+            kind = search
         calls[kind] = calls.get(kind, 0) + 1
     return calls or None
 
 
+def search_fee(tools: Iterable[Any]) -> str:
+    """The kind of fee of a web search, by the types of the tools that the request offered."""
+    preview = any(type(kind) is str and kind.startswith("web_search_preview") for kind in tools)
+    return "web_search_preview_call" if preview else SEARCH
+
+
+SEARCH = "web_search_call"
 _FEE_TYPES = frozenset(
     {
-        "web_search_call",
+        SEARCH,
         "file_search_call",
         "code_interpreter_call",
         "image_generation_call",

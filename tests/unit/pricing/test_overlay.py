@@ -20,6 +20,13 @@ PINNED = [
     ("openai/gpt-4o-mini-audio-preview", "93b2131b2d04"),
     ("openai/gpt-6-astra", "2cba75da6ee3"),
     ("openai/gpt-6.1-sol", "624a9369c3af"),
+    ("openai/gpt-4o-search-preview", "f6830b0db1c8"),
+    ("openai/gpt-4o-mini-search-preview", "d56e7b36dd4e"),
+    ("openai/gpt-5-search-api", "3dbbc23ef132"),
+    ("openai/gpt-4o", "da50fd30af59"),
+    ("openai/gpt-4o-mini", "b6301dc7b650"),
+    ("openai/gpt-4.1", "d6c63016082e"),
+    ("openai/gpt-4.1-mini", "251072aff600"),
 ]
 
 
