@@ -1,5 +1,8 @@
 """Every exception of the package. All carry their facts as fields; the message is made from them.
 
+Each refusal also derives from a class of Python's that helpers such as LangGraph's ``RetryPolicy`` do not retry by
+default, and at the door of a host from the host's own (``refusals``). A ledger that does not answer may be asked again.
+
 LLMCostError
 ├── ConfigurationError (ValueError)        a configuration or an argument that cannot be used, with the right form
 │   ├── UnknownKeyError                    a key that does not exist, with the nearest that does
@@ -10,8 +13,8 @@ LLMCostError
 ├── PriceNotFoundError (LookupError)       a model without a price, with the nearest that has one
 ├── NoModelFoundError (LookupError)        nothing to guard in a chain
 ├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
-├── BudgetExceededError                    the money is not there
-├── CircuitOpenError                       the breaker of a deployment is open
+├── BudgetExceededError (RuntimeError)     the money is not there
+├── CircuitOpenError (RuntimeError)        the breaker of a deployment is open
 ├── MissingExtraError (ImportError)        a dependency is not installed
 └── LedgerError
     ├── LedgerUnavailableError             the storage does not answer, or cannot be written
@@ -36,7 +39,7 @@ class LLMCostError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling (process pools): fields and message are restored, not computed again."""
-        return _restore, (type(self), self.args, self.__dict__)
+        return restore, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(LLMCostError, ValueError):
@@ -120,7 +123,7 @@ class NoEligibleModelError(LLMCostError, LookupError):
         super().__init__(f"no eligible model ({detail})")
 
 
-class BudgetExceededError(LLMCostError):
+class BudgetExceededError(LLMCostError, RuntimeError):
     """The money is not there: raised before a call is sent, never instead of booking one that was.
 
     Args:
@@ -158,7 +161,7 @@ class BudgetExceededError(LLMCostError):
         super().__init__(", ".join(parts))
 
 
-class CircuitOpenError(LLMCostError):
+class CircuitOpenError(LLMCostError, RuntimeError):
     """The breaker of a deployment is open; ``retry_after`` is the seconds until it lets one call through."""
 
     def __init__(self, deployment: str, retry_after: float) -> None:
@@ -222,7 +225,8 @@ def _nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(get_close_matches(name, tuple(known), n=3, cutoff=0.6))
 
 
-def _restore(kind: type[LLMCostError], args: tuple[Any, ...], state: dict[str, Any]) -> LLMCostError:
+def restore(kind: type[LLMCostError], args: tuple[Any, ...], state: dict[str, Any]) -> LLMCostError:
+    """An error of ``kind`` with the given arguments and fields, its message as it was."""
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)

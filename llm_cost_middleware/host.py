@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, FixedRetries, RetryTerms
 from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
 
 Rendered = TypeVar("Rendered")
@@ -131,6 +132,46 @@ def attach_billed_usage(error: BaseException, usage: UsageReport | None) -> None
     """Leave the usage of an answer on the error that came instead of it, where the lifecycle looks for it."""
     if usage is not None:
         attach_usage(error, usage)
+
+
+def capped_timeout(own: Any, limit_s: float | None) -> Any:
+    """A client's own timeout, shortened to ``limit_s`` seconds; never lengthened.
+
+    Args:
+        own: Seconds, ``None`` for no end, or an httpx ``Timeout``, of which each phase is shortened.
+        limit_s: The most seconds; ``None`` leaves it as it is.
+    """
+    if limit_s is None:
+        return own
+    if own is None or isinstance(own, int | float):
+        return limit_s if own is None else min(own, limit_s)
+    phases = {name: getattr(own, name) for name in ("connect", "read", "write", "pool")}
+    return type(own)(**{name: limit_s if phase is None else min(phase, limit_s) for name, phase in phases.items()})
+
+
+_ENDLESS = 1_000_000  # one SDK takes infinity
+
+
+def retries_of(client: Any, *, asked: Any = None, chosen: bool = False) -> RetryTerms | None:
+    """The retries that an SDK would make, as terms of the call.
+
+    Args:
+        client: A client of an SDK; where its owner left the SDK's default, ``[retry]`` decides.
+        asked: What the call itself says.
+        chosen: The client's number was set by its owner even if it is the default.
+    """
+    own = asked if asked is not None else getattr(client, "max_retries", None)
+    if not isinstance(own, int | float) or isinstance(own, bool):
+        return None
+    if asked is None and not chosen:
+        packages: Iterator[Any] = (sys.modules.get(kind.__module__.partition(".")[0]) for kind in type(client).__mro__)
+        default = next((package.DEFAULT_MAX_RETRIES for package in packages if hasattr(package, _DEFAULT)), None)
+        if own == default:
+            return None
+    return FixedRetries(int(min(own, _ENDLESS)) + 1)
+
+
+_DEFAULT = "DEFAULT_MAX_RETRIES"  # both SDKs export it
 
 
 class ObservedStream:

@@ -215,8 +215,20 @@ class Attempt(NamedTuple):
     cache_plan: CacheDirectives | None
     """How to mark it for the target's prompt cache; ``None``: not at all."""
     timeout_s: float | None
+    """Seconds that the configuration lets a request take; ``None``: as long as the host's own settings do."""
     choice_count: int = 1
     """How many answers are asked for and billed."""
+    cut_after_s: float | None = None
+    """Seconds until the deadline, where the configuration asks that attempts be cut there; ``None``: it does not."""
+
+    def limit_s(self, *, chosen: bool) -> float | None:
+        """The most seconds that the request may take; ``None``: as long as its own timeout says.
+
+        Args:
+            chosen: The caller chose a timeout for this very call, which no general one shortens.
+        """
+        limits = [self.cut_after_s] if chosen else [self.cut_after_s, self.timeout_s]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 class AnswerContent(NamedTuple):

@@ -43,10 +43,11 @@ class ProviderConfig:
 
     base_url: str = ""
     api_key_env: str = ""
-    timeout_s: float = 120.0
+    timeout_s: float | None = None
+    """Seconds that a request may take at most; ``None``: as long as the client's own timeout says."""
 
     def __post_init__(self) -> None:
-        if not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
+        if self.timeout_s is not None and not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
 
     def __repr__(self) -> str:

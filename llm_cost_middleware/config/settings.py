@@ -26,7 +26,9 @@ def read_settings(config: CostConfig) -> Settings:
         learning=config.routing.kind == "learned" or config.routing.explore > 0,
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
         hold_ttl_s=config.ledger.hold_ttl_s,
-        timeouts={name: provider.timeout_s for name, provider in config.providers.items()},
+        timeouts={
+            name: limit for name, provider in config.providers.items() if (limit := provider.timeout_s) is not None
+        },
     )
 
 

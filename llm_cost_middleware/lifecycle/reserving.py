@@ -108,8 +108,8 @@ class Reserving:
         now = self._clock.monotonic()
         cache_plan = stages.cache.plan(call, target) if call.layout is not None else None
         cap = request.max_tokens if self._settings.observe else quote.max_tokens
-        timeout_s = stages.health.timeout_s(call, target, now)
-        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choice_count)
+        timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
+        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s)
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved)

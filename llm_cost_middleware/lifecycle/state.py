@@ -42,6 +42,7 @@ class Settings:
     server_tool_allowance: NanoUSD = ZERO
     hold_ttl_s: float = 900.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Seconds that a request may take, by provider, where the configuration says so."""
 
 
 class RoutedCall(NamedTuple):

@@ -10,7 +10,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
-from llm_cost_middleware.host import Governed, ainvoke, invoke
+from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, invoke, retries_of
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
@@ -126,6 +126,7 @@ class PatternCall:
             raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
         if type(item_count) is not int or item_count < 1:
             raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
+        self._client, self._retry_terms = client, retries_of(client)
         # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
         self._create = attrgetter(self._rules.endpoints[0])(client.with_options(max_retries=0)).create
@@ -136,7 +137,8 @@ class PatternCall:
     def request(self, text: str) -> CallRequest:
         """Return the provider-neutral request of one call."""
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
-        return request._replace(context=current_context()._replace(item_count=self._item_count))
+        context = current_context()._replace(item_count=self._item_count)
+        return request._replace(context=context, retry_terms=self._retry_terms)
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
         """Return the caller's check of a value as a check of an answer."""
@@ -164,7 +166,7 @@ class PatternCall:
 
     def _prompt(self, text: str) -> _Prompt:
         body = self._rules.write_prompt(self._system, text)
-        return _Prompt(self._rules, body, self.request(text), self.providers)
+        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout)
 
     def _send_once(self, rendered: dict[str, Any]) -> Any:
         return self._create(**rendered)
@@ -188,11 +190,14 @@ class _Prompt(NamedTuple):
     body: Mapping[str, Any]
     request: CallRequest
     providers: frozenset[str]
+    timeout: Any
+    """The client's own."""
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The arguments of the SDK's ``create``."""
         body = self.rules.write_request(self.body, attempt, self.rules.endpoints[0])
-        return {**body, "timeout": attempt.timeout_s}
+        limit_s = attempt.limit_s(chosen=False)
+        return body if limit_s is None else {**body, "timeout": capped_timeout(self.timeout, limit_s)}
 
     def read(self, attempt: Attempt, raw: Any) -> CallResult:
         """The answer with its usage."""

@@ -35,7 +35,9 @@ class RetryPolicy:
     max_attempts: int = 3
     """Requests of one call, the first included, over all targets. Three, as in the SDKs and in Google's SRE book."""
     deadline_s: float = 300.0
-    """Limit on all attempts and waits of one call, until it is answered or its stream begins."""
+    """No attempt of a call begins later. One that is under way is not cut: its timeout is the client's own."""
+    cut_at_deadline: bool = False
+    """Cut the attempt that is under way when ``deadline_s`` ends: its timeout is then what is left at most."""
     stream_deadline_s: float = 3_600.0
     """Limit until a stream ends; later it is cut off. An hour, because long answers take a quarter of one and more."""
     max_retry_after_s: float = 60.0

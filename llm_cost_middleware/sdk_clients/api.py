@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from llm_cost_middleware.refusals import HostErrors
 from llm_cost_middleware.request import Endpoint
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Api:
     """Other paths that are billed, as ``matches`` reads them, and what to do instead of calling them."""
     free: Mapping[str, tuple[str, ...]]
     """Why a call costs nothing, and the paths of such calls; ``ungoverned`` comes first."""
+    errors: HostErrors
+    """The package's errors as the SDK's own."""
     injected_chunks: Callable[[Body], Callable[[Any], bool] | None]
     """For a streaming body: recognises the chunks that its caller did not ask for; ``None``: they get them all."""
     batches: BatchApi

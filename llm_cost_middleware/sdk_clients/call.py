@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
-from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage
+from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage, capped_timeout, retries_of
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.content import read_content
@@ -18,6 +18,9 @@ from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
 """The header by which both SDKs tell themselves to return the response unparsed; it is not sent."""
+
+
+_RETRY_COUNT = "x-stainless-retry-count"
 
 
 class Reply(NamedTuple):
@@ -40,15 +43,15 @@ class SdkCall:
         stream: Whether a stream is asked for.
         routed: The model name that is routed; every other is called as it is.
         providers: The SDK's own.
-        timeout: The client's own timeout: seconds where its owner set it, else the SDK's default.
+        client: The client as its owner set it: its timeout and its retries hold.
+        retries_chosen: The client's number of retries was set, even if it is the SDK's default.
 
     Raises:
         ConfigurationError: The attributes under ``llm_cost`` cannot be used.
     """
 
     __slots__ = (
-        "_api", "_body", "_options", "_raw", "_reply", "_rules", "_stream", "_timeout", "providers",
-        "request",
+        "_api", "_body", "_client", "_options", "_raw", "_reply", "_rules", "_stream", "providers", "request",
     )  # fmt: skip
 
     def __init__(
@@ -61,10 +64,11 @@ class SdkCall:
         stream: bool,
         routed: str,
         providers: frozenset[str],
-        timeout: Any,
+        client: Any,
+        retries_chosen: bool = False,
     ) -> None:
         self.providers = providers
-        self._api, self._stream, self._timeout = api, stream, timeout
+        self._api, self._stream, self._client = api, stream, client
         self._options = options
         self._body = plain_body(body, options.get("extra_json"))
         attributes = self._body.pop(METADATA_KEY, None)
@@ -73,18 +77,22 @@ class SdkCall:
         self._rules = rules = get_provider(api.provider)
         request = rules.read_request(self._body, endpoint)
         context = read_context(attributes)
-        self.request = request._replace(stream=stream, context=context, model_pinned=request.model != routed)
+        self.request = request._replace(
+            stream=stream, context=context, model_pinned=request.model != routed,
+            retry_terms=retries_of(client, asked=options.get("max_retries"), chosen=retries_chosen),
+        )  # fmt: skip
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The body and the options of an attempt, as keyword arguments of the SDK's ``post``."""
         options = {**self._options, "max_retries": 0}  # a hidden retry would spend without a reservation
         options.pop("extra_json", None)  # it is part of the body
-        # a timeout that the caller chose for this call is theirs
-        timeout = options.get("timeout", self._timeout)
-        if attempt.timeout_s is not None and (timeout is self._timeout or timeout == self._timeout):
-            # nobody chose one for this call; the anthropic SDK fills its default in
-            own = self._timeout if isinstance(self._timeout, int | float) else attempt.timeout_s
-            options["timeout"] = min(attempt.timeout_s, own)
+        own = options.get("timeout", self._client.timeout)
+        # the anthropic SDK fills the client's own in
+        chosen = "timeout" in options and own != self._client.timeout
+        if (limit_s := attempt.limit_s(chosen=chosen)) is not None:
+            options["timeout"] = capped_timeout(own, limit_s)
+        if attempt.number > 1:  # as the SDK tells the provider of its own retries
+            options["headers"] = {_RETRY_COUNT: str(attempt.number - 1), **(options.get("headers") or {})}
         if (parser := options.get("post_parser")) is not None:
             options["post_parser"] = self._billing(parser)
         return {"body": self._rules.write_request(self._body, attempt, self.request.endpoint), "options": options}
@@ -100,8 +108,9 @@ class SdkCall:
 
     def read(self, attempt: Attempt, raw: Reply) -> CallResult | ObservedStream:
         """What the SDK answered: a response with its usage, or an open stream."""
-        del attempt  # the client has one provider
         response, stream = raw
+        if self._raw:
+            response.retries_taken = attempt.number - 1  # ours; the SDK took none
         if stream is None:
             return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_content)
         self._reply = raw  # of the attempt that answered: the caller gets an object of its class

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.context import METADATA_KEY
-from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
@@ -55,8 +55,8 @@ class OriginalMethods(NamedTuple):
     client: Any
     post: Any
     get: Any
-    timeout: Any
-    """The client's own timeout."""
+    retries_chosen: bool
+    """Its number of retries was given to ``with_options``."""
 
 
 class ClientWrapper(NamedTuple):
@@ -69,26 +69,52 @@ class ClientWrapper(NamedTuple):
     providers: frozenset[str]
     """The one that the client can reach."""
 
-    def wrap(self, client: C) -> C:
+    def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
         twin: Any = copy.copy(client)
         for name in [name for name in vars(twin) if _is_cached(type(twin), name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
-        original = OriginalMethods(twin, twin.post, twin.get, twin.timeout)
-        twin.post, twin.get = functools.partial(post, original), functools.partial(get, original)
+        original = OriginalMethods(twin, twin.post, twin.get, retries_chosen)
+        copied = functools.partial(self._copied, retries_chosen)
+        for name, governed_method in (("post", post), ("get", get)):
+            governed = self._at_door(functools.partial(governed_method, original))
+            setattr(twin, name, _like(getattr(twin, name), governed))
         for name in ("copy", "with_options"):
-            setattr(twin, name, functools.partial(self._copied, getattr(twin, name)))
+            make = getattr(twin, name)
+            setattr(twin, name, _like(make, functools.partial(copied, make)))
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
-        governed: C = twin
-        return governed
+        made: C = twin
+        return made
 
-    def _copied(self, make: Any, **options: Any) -> Any:
-        return self.wrap(make(**options))
+    def _at_door(self, method: Any) -> Any:
+        """``method``, which raises the errors of this package as the SDK's own."""
+        errors = self.api.errors
+        if inspect.iscoroutinefunction(method):
 
-    def _call(self, path: str, arguments: Mapping[str, Any], timeout: Any) -> SdkCall | None:
+            async def acall(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return await method(*args, **kwargs)
+                except LLMCostError as error:
+                    errors.raised(error)
+
+            return acall
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except LLMCostError as error:
+                errors.raised(error)
+
+        return call
+
+    def _copied(self, retries_chosen: bool, make: Any, *args: Any, **options: Any) -> Any:
+        chosen = isinstance(options.get("max_retries"), int | float)  # neither absent nor NOT_GIVEN
+        return self.wrap(make(*args, **options), retries_chosen=chosen or retries_chosen)
+
+    def _call(self, original: OriginalMethods, path: str, arguments: Mapping[str, Any]) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
         options = arguments.get("options") or {}
         endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self.api.canonical(path))
@@ -106,7 +132,7 @@ class ClientWrapper(NamedTuple):
             return None  # the provider refuses it, for nothing
         return SdkCall(
             self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
-            providers=self.providers, timeout=timeout,
+            providers=self.providers, client=original.client, retries_chosen=original.retries_chosen,
         )  # fmt: skip
 
     def _makes_batch(self, path: str) -> bool:
@@ -115,7 +141,7 @@ class ClientWrapper(NamedTuple):
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         if self._makes_batch(path):
             return self._create_batch(original, path, arguments)
-        call = self._call(path, arguments, original.timeout)
+        call = self._call(original, path, arguments)
         if call is None:
             return original.post(path, **strip_attributes(arguments))
 
@@ -128,7 +154,7 @@ class ClientWrapper(NamedTuple):
     async def _apost(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         if self._makes_batch(path):
             return await self._acreate_batch(original, path, arguments)
-        call = self._call(path, arguments, original.timeout)
+        call = self._call(original, path, arguments)
         if call is None:
             return await original.post(path, **strip_attributes(arguments))
 
@@ -190,6 +216,12 @@ class ClientWrapper(NamedTuple):
         if not self.api.batches.observes(path):
             return answer
         return await asyncio.to_thread(self.api.batches.observe, self.batches, path, answer)
+
+
+def _like(method: Any, function: Any) -> Any:
+    """``function`` with the name, the text and the signature of ``method``, which it stands in for."""
+    function.__signature__ = inspect.signature(method)
+    return functools.update_wrapper(function, method, updated=())
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -65,15 +65,19 @@ def test_a_wait_beyond_the_cap_with_nowhere_to_go_is_raised_with_its_time(make_h
     harness.check()
 
 
-def test_an_attempt_may_take_no_longer_than_is_left_of_the_deadline(make_harness):
-    harness = make_harness(retry={"deadline_s": 100, "fallback": False}, providers={"openai": {"timeout_s": 90}})
+@pytest.mark.parametrize("cut", [False, True], ids=["runs on", "cut"])
+def test_the_deadline_lets_no_attempt_begin_and_cuts_one_only_where_asked(make_harness, cut):
+    retry = {"deadline_s": 100, "fallback": False, "cut_at_deadline": cut}
+    harness = make_harness(retry=retry, providers={"openai": {"timeout_s": 90}})
     harness.sim.script(Fault.status(429, retry_after=55), times=2)
     with pytest.raises(Exception, match="429"):
         harness.call(max_tokens=64, providers=["openai"])
     first, second = harness.attempts
     (slept,) = harness.clock.slept
     assert 55 <= slept <= 70
-    assert (first.timeout_s, second.timeout_s) == (90, pytest.approx(100 - slept))
+    assert (first.timeout_s, second.timeout_s) == (90, 90)
+    assert (first.limit_s(chosen=False), first.limit_s(chosen=True)) == (90, 100 if cut else None)
+    assert second.limit_s(chosen=False) == (pytest.approx(100 - slept) if cut else 90)
     (failed,) = harness.reported("CallFailed")
     assert "deadline" in failed.reason
     harness.check()

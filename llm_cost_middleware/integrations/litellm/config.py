@@ -41,17 +41,23 @@ def router_config(config: ConfigSource, *, routed: str | None = None) -> dict[st
             "ServiceUnavailableErrorRetries": retries,
         },
         "fallbacks": _fallbacks(config) if config.retry.fallback else [],
-        "timeout": config.retry.deadline_s,
+        **_cut(config),
     }
+
+
+def _cut(config: CostConfig) -> dict[str, Any]:
+    """A router's timeout, where the deadline is to cut what is under way."""
+    return {"timeout": config.retry.deadline_s} if config.retry.cut_at_deadline else {}
 
 
 def _entry(config: CostConfig, name: str, target: Any) -> dict[str, Any]:
     provider = config.providers[target.provider]
-    params = {
+    params: dict[str, Any] = {
         "model": str(target),
         "api_key": f"os.environ/{provider.api_key_env}",
-        "timeout": provider.timeout_s,
     }
+    if provider.timeout_s is not None:
+        params["timeout"] = provider.timeout_s
     if provider.base_url:
         params["api_base"] = provider.base_url
     return {"model_name": name, "litellm_params": params}
@@ -91,7 +97,7 @@ def proxy_config(config: ConfigSource, *, routed: str = "smart") -> str:
     return _HEAD + _yaml(
         {
             "model_list": deployments,
-            "router_settings": {"num_retries": 0, "timeout": config.retry.deadline_s},
+            "router_settings": {"num_retries": 0, **_cut(config)},
             "litellm_settings": {"callbacks": [f"{_PROXY}.governor"], "num_retries": 0},
         }
     )

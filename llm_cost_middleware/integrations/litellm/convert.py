@@ -118,8 +118,9 @@ class RouterCall:
         if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
             sent = strip_foreign_cache_fields(sent, rules.name)
         sent["model"] = self._group_of(attempt.target)
-        if not self._own_timeout and attempt.timeout_s is not None:
-            sent["timeout"] = attempt.timeout_s
+        if (limit := attempt.limit_s(chosen=self._own_timeout)) is not None:
+            own = sent.get("timeout")
+            sent["timeout"] = min(own, limit) if isinstance(own, int | float) else limit
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}

@@ -196,5 +196,5 @@ def _built(config: CostConfig, model_list: Any, positional: Sequence[Any], optio
     if model_list is None:
         model_list = router_config(config)["model_list"]
         for entry in model_list:  # the pipeline times every attempt, within its deadline
-            del entry["litellm_params"]["timeout"]
+            entry["litellm_params"].pop("timeout", None)
     return litellm.Router(model_list=model_list, num_retries=0, **options)

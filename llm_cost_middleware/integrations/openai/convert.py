@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_cost_middleware.integrations.openai.batches import FileBatches
+from llm_cost_middleware.integrations.openai.errors import ERRORS
 from llm_cost_middleware.integrations.openai.paths import FREE, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
@@ -34,6 +35,7 @@ API = Api(
     },
     ungoverned=UNGOVERNED,
     free=FREE,
+    errors=ERRORS,
     injected_chunks=injected_chunks,
     batches=FileBatches(),
 )

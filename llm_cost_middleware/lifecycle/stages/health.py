@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 from llm_cost_middleware.clock import Clock
@@ -37,12 +38,16 @@ class HealthStage:
         with self._lock:
             return self._state.admit(target, now=self._clock.monotonic(), previous=previous)
 
-    def timeout_s(self, call: RoutedCall, target: ModelRef, now: float) -> float | None:
-        """Seconds that an attempt may take; ``None`` in observe mode, which leaves the caller's own alone."""
-        if self._settings.observe:
+    def timeout_s(self, target: ModelRef) -> float | None:
+        """Seconds that the configuration lets a request take; ``None``: as long as its own timeout says."""
+        # an observer leaves the caller's own alone
+        return None if self._settings.observe else self._settings.timeouts.get(target.provider)
+
+    def cut_after_s(self, call: RoutedCall, now: float) -> float | None:
+        """Seconds after which an attempt is to be cut; ``None``: the deadline cuts none."""
+        if self._settings.observe or not self._policy.cut_at_deadline or self._policy.deadline_s == inf:
             return None
-        left = max(self._policy.deadline_s - (now - call.started_at), _LEAST_TIMEOUT_S)
-        return min(left, self._settings.timeouts.get(target.provider, left))
+        return max(self._policy.deadline_s - (now - call.started_at), _LEAST_TIMEOUT_S)
 
     def classify(self, error: BaseException, target: ModelRef) -> Failure:
         """The meaning of an exception."""
