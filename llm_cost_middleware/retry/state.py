@@ -7,7 +7,7 @@ from random import Random
 
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.retry.breaker import ADMITTED, TIMEOUT_WEIGHT, Admission, CircuitBreaker
+from llm_cost_middleware.retry.breaker import ADMITTED, Admission, CircuitBreaker
 from llm_cost_middleware.retry.policy import UNHEALTHY, RetryPolicy
 from llm_cost_middleware.retry.quota import SUCCESS_REFUND, RetryQuota, token_cost
 
@@ -59,12 +59,14 @@ class RetryState:
 
     def failed(self, target: ModelRef, failure: Failure, *, now: float, started: float | None = None) -> None:
         """Record a failed attempt; to be called before ``decide``."""
-        if not self._policy.breaker or failure.kind in {FailureKind.CANCELLED, FailureKind.UNKNOWN}:
+        if not self._policy.breaker:
             return
         breaker = self._breaker(target)
-        if failure.kind in UNHEALTHY and (failure.retryable or failure.kind is not FailureKind.RATE_LIMITED):
-            weight = TIMEOUT_WEIGHT if failure.kind is FailureKind.TIMEOUT else 1
-            breaker.failed(now, started, failure.retry_after, weight=weight)
+        if failure.kind in {FailureKind.CANCELLED, FailureKind.UNKNOWN}:
+            breaker.ended()
+        elif failure.kind in UNHEALTHY and (failure.retryable or failure.kind is not FailureKind.RATE_LIMITED):
+            timeout = failure.kind is FailureKind.TIMEOUT
+            breaker.failed(now, started, failure.retry_after, timeout=timeout)
         else:
             breaker.succeeded(now, started)
 

@@ -50,14 +50,15 @@ def measure(storm, policy: str, scenario, seeds=SEEDS) -> dict:
 def line(scenario: str, policy: str, row: dict) -> str:
     recovery = "never" if row["recovery_s"] is None else f"{row['recovery_s']:.0f} s"
     return (
-        f"{scenario:16} {policy:23} {row['load']:5.2f} {row['load_in_fault']:6.2f} {row['success_in_fault']:8.1%}"
+        f"{scenario:25} {policy:23} {row['load']:5.2f} {row['load_in_fault']:6.2f} {row['success_in_fault']:8.1%}"
         f" {row['success']:7.1%} {row['peak_after']:6.2f} {row['wasted_usd']:7.0f} {row['wasted']:6.1%} {recovery:>7}"
+        f" {row['passed_after_probe']:7.2%}"
     )
 
 
 HEAD = (
-    f"{'scenario':16} {'policy':23} {'load':>5} {'fault':>6} {'ok fault':>8} {'ok':>7} {'peak':>6} {'waste $':>7}"
-    f" {'share':>6} {'recov.':>7}"
+    f"{'scenario':25} {'policy':23} {'load':>5} {'fault':>6} {'ok fault':>8} {'ok':>7} {'peak':>6} {'waste $':>7}"
+    f" {'share':>6} {'recov.':>7} {'passed':>7}"
 )
 
 
@@ -65,15 +66,21 @@ def main() -> None:
     storm = load_simulation()
     table: dict = {"seeds": SEEDS, "step_s": STEP_S, "scenarios": {}, "runs": {}}
     print(HEAD)
-    for name, scenario in {**storm.SCENARIOS, **storm.OTHER_CAPACITIES}.items():
-        table["scenarios"][name] = asdict(scenario)
-        mine = [policy for policy in storm.POLICIES if policy.startswith("ours")]
-        for policy in storm.POLICIES if name in storm.SCENARIOS else mine:
-            row = measure(storm, policy, scenario, SEEDS if name in storm.SCENARIOS else SEEDS[:1])
-            if name not in storm.SCENARIOS:
-                del row["requests"], row["goodput"]
-            table["runs"].setdefault(name, {})[policy] = row
-            print(line(name, policy, row), flush=True)
+    ours = [policy for policy in storm.POLICIES if policy.startswith("ours")]
+    groups = (
+        (storm.SCENARIOS, list(storm.POLICIES), SEEDS),
+        (storm.OTHER_TRAFFIC, ["SDK default", *ours], SEEDS),
+        (storm.OTHER_CAPACITIES, ours, SEEDS[:1]),
+    )
+    for scenarios, policies, seeds in groups:
+        for name, scenario in scenarios.items():
+            table["scenarios"][name] = asdict(scenario)
+            for policy in policies:
+                row = measure(storm, policy, scenario, seeds)
+                if scenarios is not storm.SCENARIOS:
+                    del row["requests"], row["goodput"]
+                table["runs"].setdefault(name, {})[policy] = row
+                print(line(name, policy, row), flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = json.dumps(table, indent=None, separators=(",", ":")).replace('"runs":', '\n"runs":').replace('},"', '},\n"')
     RESULTS.write_text(rows + "\n")

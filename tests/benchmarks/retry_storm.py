@@ -19,7 +19,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -37,6 +37,7 @@ TIMEOUT_S = 30.0
 PRICE = 0.01  # US dollars a served request
 FAULT_AT = 60.0
 LENGTH_S = 480.0
+PROBE_S = 2.0  # from an accepted probe to the time when every call is to pass
 AFTER_S = 120.0  # the part after the fault whose calls are watched for recovery
 TARGET = ModelRef("anthropic", "claude-haiku-4-5-20251001")
 
@@ -49,6 +50,18 @@ class Scenario:
     kind: str
     fault_s: float
     capacity: float
+    rate: float = RATE
+    """Calls a second before the fault, all clients together."""
+    rate_after: float = RATE
+    """From its beginning on."""
+
+    @property
+    def slots(self) -> int:
+        """What the provider can serve at once when it is whole: half as much again as the traffic needs."""
+        return round(SLOTS * max(self.rate, self.rate_after) / RATE)
+
+    def rate_at(self, now: float) -> float:
+        return self.rate if now < FAULT_AT else self.rate_after
 
     @property
     def ends(self) -> float:
@@ -60,6 +73,12 @@ SCENARIOS = {
     "storm": Scenario("storm", "window", 120.0, 1 / 3),
     "brownout": Scenario("brownout", "slots", 120.0, 0.3),
     "bucket": Scenario("bucket", "bucket", 120.0, 1 / 3),
+}
+TRAFFIC = {"rising 1 to 200": (1.0, 200.0), "rising 5 to 50": (5.0, 50.0), "falling 100 to 10": (100.0, 10.0)}
+OTHER_TRAFFIC = {
+    f"{name} {traffic}": replace(SCENARIOS[name], name=f"{name} {traffic}", rate=before, rate_after=after)
+    for name in ("outage", "storm", "brownout")
+    for traffic, (before, after) in TRAFFIC.items()
 }
 OTHER_CAPACITIES = {
     f"{name} at {capacity:.0%}": Scenario(f"{name} at {capacity:.0%}", SCENARIOS[name].kind, 120.0, capacity)
@@ -176,6 +195,7 @@ class Call:
     """One logical call, and how it ended."""
 
     at: float
+    process: Process
     ok: bool | None = None
 
 
@@ -188,6 +208,8 @@ class Process:
 
     def __init__(self, sim: Simulation, rng: Random) -> None:
         self.sim, self.rng = sim, rng
+        self.accepted_at: float | None = None
+        """When the first call after the fault was answered."""
 
     def call(self) -> Any:
         """A generator of steps that returns whether the call succeeded."""
@@ -311,6 +333,9 @@ class Outcome:
     success_in_fault: float
     success_after: float
     """Of the calls begun in the two minutes after the fault."""
+    passed_after_probe: float
+    """The share that succeeded of the calls begun in the two minutes after the fault, and two seconds or more after the
+    first answer that their own process got then."""
     recovery_s: float | None
     """Seconds after the fault from which nine calls in ten succeed, over five seconds; ``None``: not within the run."""
 
@@ -323,22 +348,24 @@ def simulate(policy: str, scenario: Scenario, seed: int, *, scale: float = 1.0) 
     """Run one policy through one scenario. ``scale`` shrinks the fleet and the provider alike."""
     rng = Random(f"{policy} {scenario.name} {seed}")
     sim = Simulation()
-    provider = Provider(sim, scenario, rng, slots=round(SLOTS * scale))
+    provider = Provider(sim, scenario, rng, slots=round(scenario.slots * scale))
     processes = [POLICIES[policy](sim, Random(rng.random())) for _ in range(round(PROCESSES * scale))]
     calls: list[Call] = []
     last_call = LENGTH_S
 
     def begin() -> None:
         if sim.now < last_call:
-            sim.at(sim.now + rng.expovariate(RATE * scale), begin)
-            calls.append(call := Call(sim.now))
-            step(call, rng.choice(processes).call(), None)
+            sim.at(sim.now + rng.expovariate(scenario.rate_at(sim.now) * scale), begin)
+            calls.append(call := Call(sim.now, process := rng.choice(processes)))
+            step(call, process.call(), None)
 
     def step(call: Call, steps: Any, answer: Failure | None) -> None:
         try:
             what, seconds = steps.send(answer)
         except StopIteration as stop:
             call.ok = stop.value
+            if call.ok and sim.now > scenario.ends and call.process.accepted_at is None:
+                call.process.accepted_at = sim.now
             return
         if what == "sleep":
             sim.at(sim.now + seconds, step, call, steps, None)
@@ -365,17 +392,22 @@ def _measure(scenario: Scenario, provider: Provider, calls: list[Call], scale: f
     def share(counts: list[int], since: float, until: float) -> float:
         return sum(counts[int(since) : int(until)]) / max(sum(offered[int(since) : int(until)]), 1)
 
+    watched = [
+        bool(call.ok) for call in calls
+        if (since := call.process.accepted_at) is not None and since + PROBE_S <= call.at < ends + AFTER_S
+    ]  # fmt: skip
     recovery = next((t + 1 for t in range(int(AFTER_S) - 6, -1, -1) if share(ok, ends + t, ends + t + 5) < 0.9), 0)
     return Outcome(
         load=len(provider.arrivals) / len(calls),
         load_in_fault=share(requests, begins, ends),
         requests=[count / scale for count in requests],
         goodput=[good / max(total, 1) for good, total in zip(ok, offered, strict=True)],
-        peak_after=max(requests[int(ends) :]) / (RATE * scale),
+        peak_after=max(requests[int(ends) :]) / (scenario.rate_after * scale),
         billed_usd=provider.billed * PRICE / scale,
         wasted_usd=provider.wasted * PRICE / scale,
         success=sum(bool(call.ok) for call in calls) / len(calls),
         success_in_fault=share(ok, begins, ends),
         success_after=share(ok, ends, ends + AFTER_S),
+        passed_after_probe=sum(watched) / max(len(watched), 1),
         recovery_s=float(recovery) if recovery < AFTER_S - 6 else None,
     )
