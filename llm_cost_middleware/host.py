@@ -128,6 +128,18 @@ def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:
         raise
 
 
+def connection_id(address: object, *credentials: object) -> str:
+    """The ``CallRequest.connection`` of calls that go to an address under some credentials. Names none of them."""
+    return f"{address!s} {hash(tuple(map(str, credentials))):x}"
+
+
+def client_connection(client: Any) -> str:
+    """The connection of a client of the ``anthropic`` or the ``openai`` SDK."""
+    credentials = [getattr(client, name, None) for name in ("api_key", "auth_token", "organization", "project")]
+    # one SDK has a resource by the name that is a setting in the other
+    return connection_id(getattr(client, "base_url", ""), *[value for value in credentials if type(value) is str])
+
+
 def attach_billed_usage(error: BaseException, usage: UsageReport | None) -> None:
     """Leave the usage of an answer on the error that came instead of it, where the lifecycle looks for it."""
     if usage is not None:

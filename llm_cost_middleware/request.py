@@ -153,6 +153,8 @@ class CallRequest(NamedTuple):
     context: CallContext = NO_CONTEXT
     model_pinned: bool = False
     """The caller chose the model for this call explicitly; it is governed, but not routed."""
+    connection: str = ""
+    """Where the host sends it and as whom, opaque: failures of one connection say nothing of another. Never stored."""
     retry_terms: RetryTerms | None = None
     """The retries that the host's owner or the caller set; ``None``: those of ``[retry]``."""
 

@@ -152,7 +152,8 @@ class CallFlow:
                     yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)
-                yield from self._settling.post(call, report, reserved, posting, retry_tokens)
+                self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
+                yield from self._settling.post(call, report, reserved, posting)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
                 verdict = self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.

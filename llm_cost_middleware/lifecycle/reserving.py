@@ -36,10 +36,20 @@ class Reserving:
         self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
     ) -> Steps[ReservedAttempt]:
         """Admit the attempt and set its money aside. In observe mode a misfit is only reported."""
-        stages, observe = self._stages, self._settings.observe
-        admission = stages.health.admit(target)
+        admission = self._stages.health.admit(call, target)
         if admission.action != "admit":
             target = yield from self._wait_for_breaker(call, target, admission)
+        try:
+            return (yield from self._reserve_admitted(call, report, target, number))
+        except BaseException:
+            self._stages.health.not_sent(call, target)
+            raise
+
+    def _reserve_admitted(
+        self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
+    ) -> Steps[ReservedAttempt]:
+        """Set the money of an attempt aside, here or at a model where it fits."""
+        stages, observe = self._stages, self._settings.observe
         if stages.cache.warms_first:
             yield from self._wait_for_cache_write(call, target)
         # After the waits, which may have chosen another model.
@@ -60,12 +70,12 @@ class Reserving:
         health = self._stages.health
         while admission.action == "wait":
             yield Sleep(admission.delay_s)
-            admission = health.admit(target, admission)
+            admission = health.admit(call, target, admission)
         if not admission.rejected:
             return target
         # Only one that is admitted at once: a second queue would add its wait to the first.
         for other in fallbacks_of(call, target) if health.falls_back else ():
-            if health.admit(other).action == "admit":
+            if health.admit(call, other).action == "admit":
                 return other
         raise CircuitOpenError(str(target), admission.retry_after)
 

@@ -45,14 +45,16 @@ class Settling:
         failure = stages.health.classify(error, target)
         reading = attached_usage(error)
         if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
-            yield from self.post(call, report, reserved, stages.price.posting(reserved, reading), retry_tokens)
+            yield from self.post(call, report, reserved, stages.price.posting(reserved, reading))
+            if reading.complete:  # the target is up
+                stages.health.succeeded(call, reserved, retry_tokens)
             if reading.error is None and not reading.unbilled:
                 report.quality_signals += (PARSE_FAILED,)
         elif failure.billed == "no":
             yield from self._void(call, reserved, failure)
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
-            yield from self.post(call, report, reserved, unconfirmed, retry_tokens)
+            yield from self.post(call, report, reserved, unconfirmed)
         # Never again for this call: not as a fallback, and not as a step down when money is short.
         report.tried_targets.append(target)
         others = fallbacks_of(call, target) if stages.health.falls_back else ()
@@ -82,15 +84,15 @@ class Settling:
             posting = stages.price.posting(reserved, reading)
         else:
             if failure is not None:
-                stages.health.failed(reserved, failure)
+                stages.health.failed(call, reserved, failure)
             posting = stages.price.interrupted_posting(reserved, reading)
-        yield from self.post(call, report, reserved, posting, retry_tokens)
+        if failure is None:  # also where its caller left it early: the target is up
+            stages.health.succeeded(call, reserved, retry_tokens)
+        yield from self.post(call, report, reserved, posting)
         if failure is not None:
             stages.record.failed(reserved, failure, "in the middle of its stream")
 
-    def post(
-        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting, retry_tokens: int
-    ) -> Steps[None]:
+    def post(self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting) -> Steps[None]:
         """Book an attempt, whatever happens meanwhile, then learn from it and record it."""
         reading, attempt = posting.reading, reserved.attempt
         memo = encode_memo(
@@ -113,7 +115,6 @@ class Settling:
                 report.quality_signals = (TRUNCATED,) if reading.truncated else ()
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
-            stages.health.succeeded(reserved, retry_tokens)
             stages.route.observe(call, attempt.target, usage)
             if self._settings.calibrated:
                 stages.price.observe(call, attempt.target, usage)

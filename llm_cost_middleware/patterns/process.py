@@ -10,7 +10,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
-from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, invoke, retries_of
+from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, client_connection, invoke, retries_of
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
@@ -131,6 +131,7 @@ class PatternCall:
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
         self._create = attrgetter(self._rules.endpoints[0])(client.with_options(max_retries=0)).create
         self._system, self._item_count = system_prompt, item_count
+        self._connection = client_connection(client)
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
         self.providers = frozenset((self._rules.name,))
 
@@ -138,7 +139,7 @@ class PatternCall:
         """Return the provider-neutral request of one call."""
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
         context = current_context()._replace(item_count=self._item_count)
-        return request._replace(context=context, retry_terms=self._retry_terms)
+        return request._replace(context=context, retry_terms=self._retry_terms, connection=self._connection)
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
         """Return the caller's check of a value as a check of an answer."""

@@ -187,9 +187,11 @@ class CircuitBreaker:
         if self._failures >= least and self._failures >= FAILURE_RATIO * len(self._window):
             self._open(now, retry_after)
 
-    def ended(self) -> None:
-        """Note that an admitted call ended in a way that says nothing of the target, such as a cancellation."""
+    def ended(self, now: float) -> None:
+        """Note that an admitted call ended in a way that says nothing of the target: cancelled, or not sent at all."""
         self._in_flight.end()
+        if self._state == "open" and self._probing:
+            self._probe_at = min(self._probe_at, now + POLL_S[0])  # it may have been the probe
 
     def _admit_open(self, now: float, previous: Admission | None) -> Admission:
         if now >= self._probe_at:

@@ -1,4 +1,4 @@
-"""State of retries in one pipeline: a quota per provider, a circuit breaker per target."""
+"""State of retries on one connection of a pipeline: a quota per provider, a circuit breaker per target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TARGETS = 1_024  # breakers kept; the least recently used is dropped
 
 
 class RetryState:
-    """Retry quotas by provider and circuit breakers by target, of one pipeline. Bounded.
+    """Retry quotas by provider and circuit breakers by target, of one connection. Bounded.
 
     Not thread-safe: the pipeline calls it under its lock. Every attempt that was admitted is followed by one
     ``succeeded`` or ``failed``. Times are monotonic seconds.
@@ -63,12 +63,18 @@ class RetryState:
             return
         breaker = self._breaker(target)
         if failure.kind in {FailureKind.CANCELLED, FailureKind.UNKNOWN}:
-            breaker.ended()
+            breaker.ended(now)
         elif failure.kind in UNHEALTHY and (failure.retryable or failure.kind is not FailureKind.RATE_LIMITED):
             timeout = failure.kind is FailureKind.TIMEOUT
             breaker.failed(now, started, failure.retry_after, timeout=timeout)
         else:
             breaker.succeeded(now, started)
+
+    def not_sent(self, target: ModelRef, *, now: float) -> None:
+        """Note that an admitted attempt was not sent after all: another may take its place."""
+        breaker = self._breakers.get(target)
+        if breaker is not None:
+            breaker.ended(now)
 
     def seconds_until_probe(self, target: ModelRef, *, now: float) -> float:
         """Seconds until the open breaker of ``target`` admits a call; 0 where it is not open."""

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
-from llm_cost_middleware.host import Governed, ObservedStream, attach_billed_usage, capped_timeout, retries_of
+from llm_cost_middleware.host import (
+    Governed,
+    ObservedStream,
+    attach_billed_usage,
+    capped_timeout,
+    client_connection,
+    retries_of,
+)
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.content import read_content
@@ -80,6 +87,7 @@ class SdkCall:
         self.request = request._replace(
             stream=stream, context=context, model_pinned=request.model != routed,
             retry_terms=retries_of(client, asked=options.get("max_retries"), chosen=retries_chosen),
+            connection=client_connection(client),
         )  # fmt: skip
 
     def render(self, attempt: Attempt) -> dict[str, Any]:

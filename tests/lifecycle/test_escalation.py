@@ -35,12 +35,15 @@ def test_an_answer_that_is_rejected_is_asked_again_a_tier_up_and_both_are_booked
 
 def test_a_retry_is_refunded_once_however_often_its_call_is_escalated(sim, clients):
     sim.responder = _by_model({"haiku": "perhaps", "sonnet": "42"})
-    sim.script(Fault.status(503))
     pipeline = _pipeline(retry={"base_s": 0.001})
-    quota = pipeline._stages.health._state._quotas["anthropic"]
+    process("?", pipeline, CostTracker(None), client=clients["anthropic"], accept=lambda text: text == "42")
+    [state] = pipeline._stages.health._states.values()
+    quota = state._quotas["anthropic"]
     quota.tokens = 100
+    sent = len(sim.requests)
+    sim.script(Fault.status(503))
     process("?", pipeline, CostTracker(None), client=clients["anthropic"], accept=lambda text: text.isdigit())
-    assert len(sim.requests) == 3  # the failure, the retry, and the stronger model
+    assert len(sim.requests) - sent == 3  # the failure, the retry, and the stronger model
     assert quota.tokens == 100 + SUCCESS_REFUND
 
 

@@ -41,6 +41,8 @@ class SourceModel(NamedTuple):
     """The request of a call without arguments; only messages, context and stream are missing."""
     max_tokens: int | None
     """The output cap that its user set. A cap that LangChain filled in from a profile counts as none."""
+    connection: str = ""
+    """As ``CallRequest.connection``."""
 
 
 def make_source(
@@ -76,6 +78,7 @@ def read_call(
         plain.choice_count, stream, plain.output_schema, plain.server_tools, plain.has_server_side_context,
         plain.params, context,
         pinned or bool(arguments.get("model")),
+        source.connection,
     )  # fmt: skip
 
 

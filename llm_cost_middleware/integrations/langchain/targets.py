@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
 from llm_cost_middleware.integrations.langchain.single_attempt import make_single_attempt
@@ -160,7 +161,11 @@ def _read_source(model: Any, provider: str) -> SourceModel:
     cap = getattr(model, "max_tokens", None)
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
-    return make_source(provider, name, endpoint, body, next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap))  # type: ignore[arg-type]  # one of the literals
+    cap = next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap)
+    source = make_source(provider, name, endpoint, body, cap)  # type: ignore[arg-type]  # one of the literals
+    key: Any = getattr(model, _KEY_FIELD[provider], None)
+    secret = key.get_secret_value() if hasattr(key, "get_secret_value") else key
+    return source._replace(connection=connection_id(getattr(model, _URL_FIELD[provider], ""), secret))
 
 
 _ANTHROPIC_FALLBACK = 4_096

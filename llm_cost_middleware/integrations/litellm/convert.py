@@ -93,6 +93,7 @@ class RouterCall:
             stream=bool(arguments.get("stream")),
             context=read_context(find_metadata(arguments, METADATA_KEY)),
             model_pinned=group is not None,
+            connection=f"{id(groups):x} {arguments['model']}",  # the deployments of a group share what they learn
         )
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""

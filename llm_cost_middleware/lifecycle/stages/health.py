@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import inf
 from random import Random
 
@@ -9,7 +10,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.provider import Failure
-from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.retry.breaker import ADMITTED, Admission
 from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.retry.decision import FailedAttempt, RetryDecision, decide
@@ -17,6 +18,7 @@ from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.retry.state import RetryState
 from llm_cost_middleware.retry.terms import follow
 
+_CONNECTIONS = 256
 _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 
 
@@ -27,16 +29,21 @@ class HealthStage:
 
     def __init__(self, settings: Settings, policy: RetryPolicy, clock: Clock, rng: Random) -> None:
         self._settings, self._policy, self._clock, self._rng = settings, policy, clock, rng
-        self._state = RetryState(policy, rng)
+        self._states: OrderedDict[str, RetryState] = OrderedDict()
         self.falls_back = policy.fallback and not settings.observe
         """Whether another model may be asked where the chosen one fails."""
 
-    def admit(self, target: ModelRef, previous: Admission | None = None) -> Admission:
+    def admit(self, call: RoutedCall, target: ModelRef, previous: Admission | None = None) -> Admission:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
         if self._settings.observe:
             return ADMITTED
         with self._lock:
-            return self._state.admit(target, now=self._clock.monotonic(), previous=previous)
+            return self._state(call.request).admit(target, now=self._clock.monotonic(), previous=previous)
+
+    def not_sent(self, call: RoutedCall, target: ModelRef) -> None:
+        """Note that an admitted attempt was refused afterwards."""
+        with self._lock:
+            self._state(call.request).not_sent(target, now=self._clock.monotonic())
 
     def timeout_s(self, target: ModelRef) -> float | None:
         """Seconds that the configuration lets a request take; ``None``: as long as its own timeout says."""
@@ -53,19 +60,19 @@ class HealthStage:
         """The meaning of an exception."""
         return classify_error(error, provider=target.provider, now=self._clock.now())
 
-    def succeeded(self, reserved: ReservedAttempt, retry_tokens: int) -> None:
+    def succeeded(self, call: RoutedCall, reserved: ReservedAttempt, retry_tokens: int) -> None:
         """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
         with self._lock:
-            self._state.succeeded(
+            self._state(call.request).succeeded(
                 reserved.attempt.target, now=self._clock.monotonic(), retry_tokens=retry_tokens,
                 started=reserved.started_at,
             )  # fmt: skip
 
-    def failed(self, reserved: ReservedAttempt, failure: Failure) -> None:
+    def failed(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> None:
         """Note that an attempt failed with nothing to follow it."""
         with self._lock:
             now, started = self._clock.monotonic(), reserved.started_at
-            self._state.failed(reserved.attempt.target, failure, now=now, started=started)
+            self._state(call.request).failed(reserved.attempt.target, failure, now=now, started=started)
 
     def decide_retry(
         self,
@@ -81,7 +88,19 @@ class HealthStage:
             policy, weighed = follow(terms.after(error, reserved.attempt.number), policy, failure)
         with self._lock:
             # First: the decision must see the circuit as this failure leaves it.
-            self._state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
+            state = self._state(call.request)
+            state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
             elapsed_s = now - call.started_at
             failed = FailedAttempt(weighed, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)
-            return decide(policy, self._state, failed, self._rng)
+            return decide(policy, state, failed, self._rng)
+
+    def _state(self, request: CallRequest) -> RetryState:
+        """The state of a connection; the lock is held. The least recently used of many is dropped."""
+        state = self._states.get(request.connection)
+        if state is None:
+            state = self._states[request.connection] = RetryState(self._policy, self._rng)
+            if len(self._states) > _CONNECTIONS:
+                self._states.popitem(last=False)
+        else:
+            self._states.move_to_end(request.connection)
+        return state

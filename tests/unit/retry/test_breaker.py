@@ -197,9 +197,9 @@ def test_a_call_in_flight_that_is_cancelled_makes_room():
     for step in range(600):
         at = now + step / 10
         if it.admit(at).action == "admit":
-            it.ended()
+            it.ended(at)
         assert step < 30 or it.admit(at).action == "admit"
-        it.ended()
+        it.ended(at)
 
 
 def test_failures_while_recovering_cut_the_rate_and_many_open_the_circuit_again():
