@@ -19,7 +19,7 @@ from llm_cost_middleware.request import NO_CONTEXT, CallContext
 METADATA_KEY = "llm_cost"
 """The key of a host's metadata under which a call carries these attributes."""
 
-_SCOPED = ("user", "team", "key")
+_SCOPED = ("user", "team", "key", "end_user")
 _KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
 
 _current: ContextVar[CallContext] = ContextVar("llm_cost_context", default=NO_CONTEXT)
@@ -35,10 +35,10 @@ def cost_context(**attributes: Any) -> Iterator[CallContext]:
     """Attach cost attributes to every call in a block, in this thread or task and those it starts.
 
     Args:
-        **attributes: ``user``, ``team``, ``key`` (each becomes a budget scope such as ``user:42``), ``tags`` (a
-            list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as written),
-            ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may reserve at
-            most).
+        **attributes: ``user``, ``team``, ``key``, ``end_user`` (each becomes a budget scope such as ``user:42``),
+            ``tags`` (a list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as
+            written), ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may
+            reserve at most).
 
     Yields:
         The context, blocks around this one included.
@@ -70,30 +70,42 @@ def read_context(attributes: object) -> CallContext:
         # Strictly: a misspelt key would leave a call without its budget.
         if name not in _KEYS:
             raise UnknownKeyError(f"{METADATA_KEY}.{name}", _KEYS)
-    scopes = [make_scope(kind, str(attributes[kind])) for kind in _SCOPED if attributes.get(kind) is not None]
+    scopes = [make_scope(kind, name) for kind in _SCOPED if (name := _name(attributes, kind)) is not None]
     tags = _strings(attributes.get("tags"), "tags")
     scopes += [make_scope("tag", tag) for tag in tags]
-    site = str(attributes.get("site") or "")
+    site = _name(attributes, "site")
     if site:
         scopes.append(make_scope("site", site))
     scopes += [parse_scope(scope) for scope in _strings(attributes.get("scopes"), "scopes")]
     # A call has one user, one team, one key: the inner one replaces the outer one. Tags add up.
-    kinds = {scope.partition(":")[0] for scope in scopes} - {"tag"}
-    kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in scopes)
+    kinds, new = {scope.partition(":")[0] for scope in scopes} - {"tag"}, set(scopes)
+    kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in new)
     item_count = attributes.get("item_count", base.item_count)
     # Not isinstance: True is an int, and no count.
     if type(item_count) is not int or item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
     max_cost = attributes.get("max_cost")
+    forced_model = attributes.get("force_model")
+    if forced_model is not None and not isinstance(forced_model, str):
+        raise ConfigurationError(f"must be the name of a model, not {forced_model!r}", key="llm_cost.force_model")
     return base._replace(
         scopes=(*kept, *dict.fromkeys(scopes)),
         tags=tuple(dict.fromkeys((*base.tags, *tags))),
         call_site=site or base.call_site,
-        forced_model=attributes.get("force_model") or base.forced_model,
+        forced_model=forced_model or base.forced_model,
         item_count=item_count,
-        conversation=attributes.get("conversation") or base.conversation,
+        conversation=_name(attributes, "conversation") or base.conversation,
         max_cost_nanousd=base.max_cost_nanousd if max_cost is None else ceil_nanousd(max_cost, what="max_cost"),
     )
+
+
+def _name(attributes: Mapping[str, Any], key: str) -> str | None:
+    """A name as text: a string, a number, a ``UUID`` or whatever else is written as one word."""
+    value = attributes.get(key)
+    # "" is no user, and must not pass for one; the text of a container is no name, and may be of any length
+    if isinstance(value, Mapping | list | tuple | set | frozenset | bytes | bool):
+        raise ConfigurationError(f"must be a name, not a {type(value).__name__}", key=f"{METADATA_KEY}.{key}")
+    return None if value is None else str(value)
 
 
 def _strings(value: object, key: str) -> tuple[str, ...]:

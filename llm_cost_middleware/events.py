@@ -149,6 +149,16 @@ class Ungoverned(Event):
     advice: str
 
 
+@dataclass(frozen=True, slots=True)
+class AttributesIgnored(Event):
+    """Something that a client of the proxy said of its request became no scope; the request was served without it."""
+
+    what: str
+    """``tags`` or ``end_user``. Never the text itself."""
+    count: int
+    reason: str
+
+
 class Observer(Protocol):
     """Receives every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
 

@@ -17,7 +17,7 @@ from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, UnsupportedRequestError
-from llm_cost_middleware.events import Observer, Ungoverned
+from llm_cost_middleware.events import Event, Observer, Ungoverned
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.lifecycle import (
     AsyncGovernedStream,
@@ -313,7 +313,11 @@ class CostPipeline:
             raise UnsupportedRequestError(what, advice)
         if self.config.on_ungoverned == "warn":
             _log.warning("%s is not governed: %s", what, advice)
-        self._stages.record.emit(Ungoverned("", self.clock.now(), what, advice))
+        self.emit(Ungoverned("", self.clock.now(), what, advice))
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers of something that a host saw."""
+        self._stages.record.emit(event)
 
     # --- what was done ---------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
+    AttributionConfig,
     LedgerConfig,
     OutputConfig,
     ProviderConfig,
@@ -77,6 +78,7 @@ class CostConfig:
         output: ``[output]``.
         retry: ``[retry]``.
         cache: ``[cache]``.
+        attribution: ``[attribution]``.
         prices: ``[prices."provider/model"]``: dated prices that override the catalogue.
 
     Raises:
@@ -96,6 +98,7 @@ class CostConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cache: CachePolicy = field(default_factory=CachePolicy)
+    attribution: AttributionConfig = field(default_factory=AttributionConfig)
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -114,6 +117,7 @@ class CostConfig:
         put(self, "output", read_section(OutputConfig, self.output, "output"))
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
+        put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
         if not isinstance(self.prices, Mapping):
             raise ConfigurationError("must be a table", key="prices")
         put(self, "prices", MappingProxyType(dict(self.prices)))

@@ -54,6 +54,19 @@ class ProviderConfig:
         return _shown(self)
 
 
+@dataclass(frozen=True, slots=True)
+class AttributionConfig:
+    """``[attribution]``: whose word counts when a call is booked under a scope.
+
+    Args:
+        trust_end_user: Book what a client of the LiteLLM proxy says of its end user (``user`` in the body, the header
+            ``x-litellm-end-user-id``, ``metadata.user_id``, ``safety_identifier``) under ``end_user:NAME``. Any client
+            can write any name there.
+    """
+
+    trust_end_user: bool = False
+
+
 def _shown(section: DataclassInstance) -> str:
     """Return the text of a section without the passwords of its URLs: configurations end up in logs."""
     values = ((item.name, getattr(section, item.name)) for item in fields(section))

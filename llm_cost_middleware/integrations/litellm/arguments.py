@@ -8,9 +8,7 @@ from typing import Any
 METADATA = ("metadata", "litellm_metadata")
 """Where callers, and LiteLLM itself, put metadata. The first is also a field of OpenAI's own but for the chat API."""
 GOVERNED = "llm_cost_governed"
-"""Key in LiteLLM's metadata of a governed call, so that a ``CostLogger`` does not book it again."""
-SCOPES = "llm_cost_scopes"
-"""Key in LiteLLM's metadata of a request to the proxy: the budget scopes that it was admitted under."""
+"""Key in LiteLLM's metadata of a governed call's signed id."""
 RESENDING = (
     "fallbacks",
     "context_window_fallbacks",

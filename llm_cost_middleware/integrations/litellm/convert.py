@@ -22,6 +22,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, Groups
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
+from llm_cost_middleware.integrations.litellm.signed_ids import signed
 from llm_cost_middleware.integrations.litellm.streams import (
     ChatReader,
     EventReader,
@@ -124,7 +125,7 @@ class RouterCall:
             sent["timeout"] = min(own, limit) if isinstance(own, int | float) else limit
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
-        sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: attempt.call_id}
+        sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: signed(attempt.call_id)}
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT

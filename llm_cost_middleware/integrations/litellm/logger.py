@@ -12,7 +12,8 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LLMCostError
-from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, find_metadata
+from llm_cost_middleware.integrations.litellm.arguments import find_metadata
+from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.providers import NAMES
@@ -54,7 +55,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     def _book(self, kwargs: Mapping[str, Any], answer: Any) -> None:
         params = kwargs.get("litellm_params") or {}
         provider = kwargs.get("custom_llm_provider") or params.get("custom_llm_provider")
-        if provider not in NAMES or find_metadata(params, GOVERNED) is not None or kwargs.get("cache_hit"):
+        if provider not in NAMES or governed_call_id(params) is not None or kwargs.get("cache_hit"):
             return
         target = ModelRef(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
         native = isinstance(answer, dict) and answer.get("type") == "message"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_cost_middleware.host import ObservedStream
-from llm_cost_middleware.integrations.litellm.arguments import GOVERNED, SCOPES, find_metadata
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
@@ -29,8 +29,15 @@ class PendingRequest:
 
     call: RouterCall
     held: ExternalCall
+    routed_to: str | None = None
+    """The model group that was decided on; ``None``: the request names its group itself."""
     sent: SingleSend | None = None
     """Set when it leaves for the provider."""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The budget scopes that it was admitted under."""
+        return self.call.request.context.scopes
 
     def mark_sent(self) -> None:
         """It leaves now, from this task: once."""
@@ -48,7 +55,8 @@ class PendingRequests:
         self._pipeline = pipeline
         self._blocking = pipeline.ledger.blocks
         self._pending: dict[str, PendingRequest] = {}
-        self._costs: OrderedDict[str, str] = OrderedDict()
+        self._done: OrderedDict[str, tuple[str | None, tuple[str, ...]]] = OrderedDict()
+        """What a request cost and its scopes, until its headers are asked for."""
 
     async def admit(self, call: RouterCall, request: CallRequest) -> PendingRequest:
         """Set its money aside. Raises as a call does."""
@@ -58,11 +66,11 @@ class PendingRequests:
 
     def get(self, data: Mapping[str, Any]) -> PendingRequest | None:
         """The pending request of a call's arguments."""
-        return self._pending.get(_id_in(data))
+        return self._pending.get(governed_call_id(data) or "")
 
     def pop(self, data: Mapping[str, Any]) -> PendingRequest | None:
         """The pending request, to be ended by the caller: only the first gets it."""
-        pending = self._pending.pop(_id_in(data), None)
+        pending = self._pending.pop(governed_call_id(data) or "", None)
         if pending is not None and pending.sent is not None:
             pending.sent.over = True
         return pending
@@ -95,22 +103,23 @@ class PendingRequests:
 
     def remember_cost(self, pending: PendingRequest) -> None:
         """Keep what a request cost, for the headers of its answer."""
-        call_id = pending.held.attempt.call_id
+        call_id, cost = pending.held.attempt.call_id, None
         for record in reversed(self._pipeline.records()[-_RECENT:]):
             if record.call_id == call_id:
-                self._costs[call_id] = f"{record.cost_usd:f}"
+                cost = f"{record.cost_usd:f}"
                 break
+        self._done[call_id] = cost, pending.scopes
         # LiteLLM does not ask for the headers of every answer: the rest must not pile up
-        while len(self._costs) > _REMEMBERED:
-            self._costs.popitem(last=False)
+        while len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
 
     async def headers(self, data: Mapping[str, Any]) -> dict[str, str] | None:
         """What a call cost, and what remains, as headers."""
-        call_id = _id_in(data)
-        pending, cost = self._pending.get(call_id), self._costs.pop(call_id, None)
+        call_id = governed_call_id(data) or ""
+        pending = self._pending.get(call_id)
+        cost, scopes = self._done.pop(call_id, (None, pending.scopes if pending is not None else ()))
         headers = {} if cost is None else {"x-llm-cost-usd": cost}
-        scopes = pending.call.request.context.scopes if pending is not None else find_metadata(data, SCOPES) or ()
-        available = await self._run(lambda: self._pipeline.ledger.available(tuple(scopes)))
+        available = await self._run(lambda: self._pipeline.ledger.available(scopes))
         if available is not None:
             headers["x-llm-cost-remaining-usd"] = f"{available.usd:f}"
         return headers or None
@@ -118,7 +127,3 @@ class PendingRequests:
     async def _run(self, work: Callable[[], Any]) -> Any:
         """A ledger in a file or on a server is asked off the event loop; what was begun is finished."""
         return await asyncio.shield(asyncio.to_thread(work)) if self._blocking else work()
-
-
-def _id_in(data: Mapping[str, Any]) -> str:
-    return str(find_metadata(data, GOVERNED) or "")

@@ -6,10 +6,9 @@
       callbacks: ["llm_cost_middleware.integrations.litellm.proxy.governor"]
 
 They read the configuration in ``LLM_COST_CONFIG``. Money is set aside before a request leaves, and settled when its
-answer, its stream or its error is in. Budgets are kept by the proxy's own identity: its key (alias, else hash), user,
-team and tags become the scopes ``key:``, ``user:``, ``team:`` and ``tag:``; what a client sends under
-``metadata.llm_cost`` counts only where it cannot evade them (``tags``, ``site``, ``conversation``, ``item_count``,
-``max_cost``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it, and so is the repetition
+answer, its stream or its error is in. Budgets are kept by what the proxy authenticated: its key (alias, else hash),
+user and team become the scopes ``key:``, ``user:`` and ``team:``, and its tags, with up to 32 of the client's, ``tag:``
+(``identity``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it, and so is the repetition
 of its HTTP client.
 """
 
@@ -26,18 +25,14 @@ from llm_cost_middleware.extras import needed_for
 with needed_for("the callback of the LiteLLM proxy"):  # looked for before the modules that import it in their turn
     from litellm.integrations.custom_logger import CustomLogger
 
-from llm_cost_middleware.context import METADATA_KEY, cost_context
+from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
-from llm_cost_middleware.integrations.litellm.arguments import (
-    GOVERNED,
-    METADATA,
-    RESENDING,
-    SCOPES,
-    each_metadata,
-)
+from llm_cost_middleware.events import AttributesIgnored
+from llm_cost_middleware.integrations.litellm.arguments import METADATA, RESENDING
 from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.entry_points import can_serve, named_deployments
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
+from llm_cost_middleware.integrations.litellm.identity import identify, take_claims
 from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
 from llm_cost_middleware.pipeline import CostPipeline
@@ -56,8 +51,6 @@ _FREE = frozenset(
     {"moderation", "amoderation", "aget_responses", "adelete_responses", "acancel_responses", "alist_input_items",
      "acount_tokens", "afile_list", "afile_content", "acreate_file", "aretrieve_batch", "alist_batches"}
 )  # fmt: skip
-_ALLOWED = frozenset({"tags", "site", "conversation", "item_count", "max_cost"})
-_TARGET = "llm_cost_target"
 _MARKER = "auto_router/complexity_router"
 
 
@@ -92,12 +85,16 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         del cache
         kind = getattr(call_type, "value", call_type)
         endpoint = _ENDPOINTS.get(kind)
+        claims = take_claims(data)  # of every request: an id in one that is not governed would end somebody else's hold
         try:
             if endpoint is None:
                 if kind not in _FREE:
                     self.pipeline.ungoverned(f"the proxy's {kind}", "use chat completions, responses or messages")
                 return data
-            with cost_context(**_identity(user_api_key_dict, data)):
+            caller = identify(user_api_key_dict, data, claims, self.pipeline.config)
+            for found in caller.ignored:
+                self.pipeline.emit(AttributesIgnored("", self.pipeline.clock.now(), *found))
+            with cost_context(**caller.attributes):
                 call, routed = self._read(endpoint, data)
             if call is None:
                 return data
@@ -111,11 +108,8 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             await self._pending.cancel(pending)
             unreadable = UnsupportedRequestError("this request", f"it cannot be read: {error}")
             raise refusal_of(unreadable, now=self.pipeline.clock.now()) from error
-        bucket = next(name for name in METADATA if GOVERNED in sent.get(name, {}))
-        sent[bucket][SCOPES] = list(call.request.context.scopes)
         if routed:
-            sent[bucket][_TARGET] = sent["model"]
-            sent["model"] = data["model"]
+            pending.routed_to, sent["model"] = sent["model"], data["model"]
         for name in RESENDING:
             data.pop(name, None)
         data.update(sent)
@@ -139,12 +133,6 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             if can_serve(llm_router, model):
                 self.pipeline.ungoverned(f"model group {model!r}", "it is served by a platform with prices of its own")
             return None, False
-        for name in METADATA:
-            if isinstance(data.get(name), dict) and isinstance(data[name].get(METADATA_KEY), Mapping):
-                attributes = data[name][METADATA_KEY]
-                # a client that named its own scopes, or forced a model, would evade the budget of its key
-                allowed = {key: attributes[key] for key in attributes if key in _ALLOWED}
-                data[name] = {**data[name], METADATA_KEY: allowed}
         call = RouterCall(
             endpoint,
             data,
@@ -187,6 +175,11 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         if group is None or not (group.mixed or group.alias):
             _check(target, expected)
         pending.mark_sent()
+
+    def decided(self, arguments: Mapping[str, Any]) -> str | None:
+        """The model group that a routed request goes to; ``None``: it is not routed, or not governed."""
+        pending = self._pending.get(arguments)
+        return None if pending is None else pending.routed_to
 
     # --- after -----------------------------------------------------------------------------------------------------
 
@@ -252,9 +245,9 @@ class Classifier:
 
     async def classify(self, context: Any) -> str | None:
         """The tier of a request. ``None``: the callback has not decided."""
-        decided = context.metadata.get(_TARGET)
+        decided = self._governor.decided({METADATA[0]: context.metadata})
         if decided is not None:
-            return str(decided)
+            return decided
         _log.warning("the classifier runs without the governor: nothing is held and nothing is booked")
         return None
 
@@ -268,18 +261,6 @@ def _check(target: ModelRef | None, expected: ModelRef) -> None:
             model=target.model,
             llm_provider=target.provider,
         )
-
-
-def _identity(key: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The budget scopes of who calls, as the proxy knows it."""
-    tags = (tag for metadata in each_metadata(data) for tag in metadata.get("tags") or ())
-    found: dict[str, Any] = {
-        "key": getattr(key, "key_alias", None) or getattr(key, "token", None),
-        "user": getattr(key, "user_id", None) or getattr(key, "end_user_id", None),
-        "team": getattr(key, "team_alias", None) or getattr(key, "team_id", None),
-        "tags": list(dict.fromkeys(tag for tag in tags if isinstance(tag, str) and tag)),
-    }
-    return {name: value for name, value in found.items() if value}
 
 
 governor = ProxyBudgetCallback()

@@ -7,10 +7,11 @@ import gc
 import pathlib
 
 import pytest
+from proxy_process import Proxy
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.simulator import fill
+from llm_cost_middleware.simulator import Simulator, fill
 
 
 class RouterHarness:
@@ -82,6 +83,19 @@ def harness(make_harness):
 @pytest.fixture
 def router(harness):
     return harness.router()
+
+
+@pytest.fixture(scope="session")
+def proxy(tmp_path_factory, request):
+    """One proxy for all tests of this folder, of two workers or, in the long form, four: it takes a while to start."""
+    pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
+    with Simulator(responder=fill) as sim:
+        running = Proxy(tmp_path_factory.mktemp("proxy"), sim)
+        try:
+            running.start(workers=4 if request.config.getoption("--soak") else 2)
+            yield running
+        finally:
+            running.stop()
 
 
 # Warnings turned into errors change what LiteLLM does: it swallows them, half-way through.

@@ -3,162 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 
 import anthropic
-import httpx
 import openai
 import pytest
 
-from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.integrations.litellm import proxy_config
-from llm_cost_middleware.simulator import Fault, Simulator, fill
+from llm_cost_middleware.simulator import Fault
 
 ASK = [{"role": "user", "content": "Count to forty."}]
-AUTH = """
-from litellm.proxy._types import UserAPIKeyAuth
-
-async def auth(request, api_key):
-    name = api_key.removeprefix("sk-")
-    return UserAPIKeyAuth(api_key=api_key, key_alias=f"{name}-key", user_id=name, team_id="blue")
-"""
-COST = """
-[ledger]
-url = "sqlite:///{ledger}"
-[[budgets]]
-scope = "global"
-limit = "100"
-[[budgets]]
-scope = "user:poor"
-limit = "0.0000001"
-window = "day"
-[[budgets]]
-scope = "tag:tight"
-limit = "0.0000001"
-[retry]
-breaker = false
-[providers.anthropic]
-base_url = "{claude}"
-[providers.openai]
-base_url = "{gpt}"
-"""
-
-
-def free_port():
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-class Proxy:
-    """The process, its simulator and its ledger."""
-
-    def __init__(self, folder, sim):
-        self.sim, self.folder = sim, folder
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.ledger = Ledger.open(f"sqlite:///{folder}/ledger.db")
-
-    def start(self, workers):
-        cost = COST.format(ledger=self.folder / "ledger.db", claude=self.sim.anthropic_url, gpt=self.sim.openai_url)
-        (self.folder / "cost.toml").write_text(cost)
-        (self.folder / "who.py").write_text(AUTH)
-        config = CostConfig.from_toml(self.folder / "cost.toml", env={})
-        text = proxy_config(config) + 'general_settings:\n  custom_auth: "who.auth"\n'
-        (self.folder / "config.yaml").write_text(text)
-        environment = os.environ | {
-            "LLM_COST_CONFIG": str(self.folder / "cost.toml"),
-            "LITELLM_MASTER_KEY": "sk-master",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "ANTHROPIC_API_KEY": "k",
-            "OPENAI_API_KEY": "k",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        log = (self.folder / "proxy.log").open("w")
-        command = [str(Path(sys.executable).with_name("litellm")), "--config", str(self.folder / "config.yaml")]
-        port = self.url.rpartition(":")[2]
-        self.process = subprocess.Popen(
-            [*command, "--port", port, "--host", "127.0.0.1", "--num_workers", str(workers),
-             "--timeout_worker_healthcheck", "200"],  # its own five seconds end workers that a busy machine delays
-            env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
-        log.close()
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log[-3000:]
-            try:
-                if httpx.get(f"{self.url}/health/liveliness", timeout=2).status_code == 200:
-                    return self
-            except httpx.HTTPError:
-                time.sleep(0.5)
-        raise AssertionError(self.log[-3000:])
-
-    def stop(self):
-        os.killpg(self.process.pid, 15)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, 9)
-            self.process.wait(10)
-        self.ledger.close()
-
-    @property
-    def log(self):
-        return (self.folder / "proxy.log").read_text()
-
-    def claude(self, name="alice", **options):
-        return anthropic.Anthropic(base_url=self.url, api_key=f"sk-{name}", max_retries=0, **options)
-
-    def gpt(self, name="alice", **options):
-        options.setdefault("max_retries", 0)
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=f"sk-{name}", **options)
-
-    def since(self):
-        """Where ledger and bill stand."""
-        return self.spent(), self.sim.bill.total_nanousd
-
-    def wait_for_request(self, count):
-        """Until the provider has got so many."""
-        deadline = time.monotonic() + 60
-        while self.sim.request_count < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert self.sim.request_count == count
-
-    def rows(self, scope="global"):
-        """The ledger's rows, oldest first."""
-        return tuple(self.ledger.rows(scope=scope))
-
-    def resolutions(self):
-        """How reservations ended, in order."""
-        return [row for row in self.rows() if row.kind != "reserve"]
-
-    def spent(self, scope="global"):
-        deadline = time.monotonic() + 60
-        while (balance := self.ledger.balance(scope)).pending_nanousd and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert balance.pending_nanousd == 0
-        return balance.settled_nanousd
-
-
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory, request):
-    """One proxy for all tests of this file, of two workers or, in the long form, four: it takes a while to start."""
-    pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
-    with Simulator(responder=fill) as sim:
-        running = Proxy(tmp_path_factory.mktemp("proxy"), sim)
-        try:
-            running.start(workers=4 if request.config.getoption("--soak") else 2)
-            yield running
-        finally:
-            running.stop()
 
 
 def chat(proxy, client, **kwargs):
