@@ -17,10 +17,17 @@ RESENDING = (
     "retry_policy",
     "model_group_retry_policy",
     "retry_strategy",
+    "mock_testing_fallbacks",
+    "mock_testing_context_fallbacks",
+    "mock_testing_content_policy_fallbacks",
+    "mock_testing_rate_limit_error",
 )
 """Those by which LiteLLM would send a request again: that is decided here, once."""
-SINGLE_ATTEMPT: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True}
-"""Those that turn LiteLLM's own retries off for one call."""
+SINGLE_ATTEMPT: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True, "max_fallbacks": 0}
+"""Those that turn LiteLLM's own retries off for one call. Up to 1.105 a stream that breaks before its first chunk heeds
+the last one only."""
+NOT_OF_SYNC_RESPONSES = ("disable_fallbacks", "max_fallbacks")
+"""Those of them that the synchronous ``responses`` would hand on to the provider, who refuses them."""
 UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
 """Metadata of a chat that LiteLLM does not send to a ``silent_model`` too: it takes the call for such a copy."""
 TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")

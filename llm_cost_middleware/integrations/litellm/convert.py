@@ -13,6 +13,7 @@ from llm_cost_middleware.host import Governed, ObservedStream
 from llm_cost_middleware.integrations.litellm.arguments import (
     GOVERNED,
     METADATA,
+    NOT_OF_SYNC_RESPONSES,
     RESENDING,
     SINGLE_ATTEMPT,
     TIMEOUTS,
@@ -35,7 +36,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import Attempt, CallResult, Endpoint, ModelRef
+from llm_cost_middleware.request import Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -55,6 +56,7 @@ class RouterCall:
         defaults: What LiteLLM will add to arguments that are absent.
         own_timeout: The router or its deployments have timeouts of their own.
         asynchronous: The method that is called is.
+        retries: The retries that the router's owner, or the caller, set; ``None``: those of ``[retry]``.
 
     Raises:
         ConfigurationError: The attributes under ``llm_cost`` cannot be used.
@@ -75,6 +77,7 @@ class RouterCall:
         defaults: Mapping[str, Any],
         own_timeout: bool,
         asynchronous: bool,
+        retries: RetryTerms | None = None,
     ) -> None:
         self.group, self._endpoint, self._asynchronous = group, endpoint, asynchronous
         self.arguments = {name: _plain(name, value) for name, value in arguments.items() if name not in RESENDING}
@@ -95,6 +98,7 @@ class RouterCall:
             context=read_context(find_metadata(arguments, METADATA_KEY)),
             model_pinned=group is not None,
             connection=f"{id(groups):x} {arguments['model']}",  # the deployments of a group share what they learn
+            retry_terms=retries,
         )
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""
@@ -130,7 +134,8 @@ class RouterCall:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
         if self._endpoint == "responses" and not self._asynchronous:
-            del sent["disable_fallbacks"]  # the synchronous method hands it on to the provider, who refuses it
+            for name in NOT_OF_SYNC_RESPONSES:
+                del sent[name]
         return sent
 
     def render(self, attempt: Attempt) -> dict[str, Any]:

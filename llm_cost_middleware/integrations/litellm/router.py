@@ -15,11 +15,20 @@ import litellm
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
+from llm_cost_middleware.integrations.litellm.arguments import RESENDING
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
 from llm_cost_middleware.integrations.litellm.booking import book_ungoverned
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
+from llm_cost_middleware.integrations.litellm.fallbacks import FallbackWalk, Hop, adrive, drive, tell
+from llm_cost_middleware.integrations.litellm.owner import (
+    UNSAID,
+    OwnerRetries,
+    OwnerSettings,
+    adeployments_of,
+    deployments_of,
+)
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
 from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
@@ -27,8 +36,6 @@ from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import Endpoint
 
 _log = logging.getLogger(__name__)
-_RETRYING = ("num_retries", "fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks",
-             "retry_policy", "model_group_retry_policy", "enable_weighted_failover")  # fmt: skip
 
 
 class CostAwareRouter(StandIn):
@@ -36,9 +43,14 @@ class CostAwareRouter(StandIn):
 
     ``completion``, ``acompletion``, ``responses``, ``aresponses``, ``anthropic_messages``, their streams and the batch
     methods are governed. The routed name goes to the cheapest model of the configured tiers that is good enough and has
-    a deployment here; any other name is a group of the ``model_list``, called as it is. Retries and fallbacks are the
-    pipeline's, LiteLLM's own are off; balancing and cooldowns between the deployments of a group are LiteLLM's. Prices
-    of a deployment's own are honoured; an answer from LiteLLM's cache costs nothing.
+    a deployment here; any other name is a group of the ``model_list``, called as it is. Retries and fallbacks are those
+    that the request, else the router sets in LiteLLM's own words (``num_retries``, ``retry_policy``, ``fallbacks`` and
+    so on), else those of ``[retry]``: made here, each attempt with a reservation at the price of its own group.
+    Balancing and cooldowns between the deployments of a group are LiteLLM's. Prices of a deployment's own are honoured;
+    an answer from LiteLLM's cache costs nothing.
+
+    A budget that refuses ends the call: it is no reason to fall back. If no fallback answers, the error of the first
+    group is raised, with a note for each of the others.
 
     A call is described further with ``metadata={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``;
     neither reaches the provider. Embeddings, images, audio, text completions, other platforms and the rest of
@@ -75,7 +87,8 @@ class CostAwareRouter(StandIn):
         given = isinstance(model_list, litellm.Router)
         held = model_list if given else _built(pipeline.config, model_list, positional, options)
         super().__init__(held, pipeline, given=given)
-        vars(self)["routed"] = routed
+        said = options.get("num_retries") is not None
+        vars(self).update(routed=routed, _unsaid_retries=None if said else UNSAID)
 
     # --- the governed entry points ---------------------------------------------------------------------------------
 
@@ -136,28 +149,60 @@ class CostAwareRouter(StandIn):
 
     def _run(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
-        call = self._read(endpoint, arguments, asynchronous=False)
-        if call is None:
-            answer = method(**arguments)
-            book_ungoverned(self.pipeline, answer, arguments)
-            return answer
-        return invoke(self.pipeline, call, lambda rendered: method(**rendered))
+
+        def ask(hop: Hop) -> Any:
+            retries = self._retries(hop)
+            call = self._read(endpoint, hop.arguments, retries, asynchronous=False)
+            if call is None:
+                answer = method(**_ungoverned(hop.arguments, name))
+                book_ungoverned(self.pipeline, answer, hop.arguments)
+                return answer
+
+            def send(rendered: dict[str, Any]) -> Any:
+                try:
+                    return method(**rendered)
+                except Exception:
+                    retries.deployments = deployments_of(self._held, rendered["model"])
+                    raise
+
+            return tell(invoke(self.pipeline, call, send), hop.depth, retries.failures)
+
+        return drive(self._walk().steps(arguments), ask)
 
     async def _arun(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
-        call = self._read(endpoint, arguments, asynchronous=True)
-        if call is None:
-            answer = await method(**arguments)
-            await asyncio.to_thread(book_ungoverned, self.pipeline, answer, arguments)
-            return answer
 
-        async def send(rendered: dict[str, Any]) -> Any:
-            with single_send():
-                return await method(**rendered)
+        async def ask(hop: Hop) -> Any:
+            retries = self._retries(hop)
+            call = self._read(endpoint, hop.arguments, retries, asynchronous=True)
+            if call is None:
+                answer = await method(**_ungoverned(hop.arguments, name))
+                await asyncio.to_thread(book_ungoverned, self.pipeline, answer, hop.arguments)
+                return answer
 
-        return await ainvoke(self.pipeline, call, send)
+            async def send(rendered: dict[str, Any]) -> Any:
+                try:
+                    with single_send():
+                        return await method(**rendered)
+                except Exception:
+                    retries.deployments = await adeployments_of(self._held, rendered["model"])
+                    raise
 
-    def _read(self, endpoint: Endpoint, arguments: Mapping[str, Any], *, asynchronous: bool) -> RouterCall | None:
+            return tell(await ainvoke(self.pipeline, call, send), hop.depth, retries.failures)
+
+        return await adrive(self._walk().steps(arguments), ask)
+
+    def _walk(self) -> FallbackWalk:
+        clock, limit = self.pipeline.clock, self.pipeline.config.retry.deadline_s
+        began = clock.monotonic()
+        return FallbackWalk(lambda: OwnerSettings.of(self._held), lambda: limit - (clock.monotonic() - began))
+
+    def _retries(self, hop: Hop) -> OwnerRetries:
+        return OwnerRetries(self._held, hop.arguments, self._unsaid_retries, hop.deadline_s)
+
+    def _read(
+        self, endpoint: Endpoint, arguments: Mapping[str, Any], retries: OwnerRetries, *, asynchronous: bool
+    ) -> RouterCall | None:
         """The call; ``None`` where it goes to a platform that is not governed."""
         model = arguments["model"]
         self._groups.refresh()
@@ -178,23 +223,29 @@ class CostAwareRouter(StandIn):
             defaults={**defaults, **(group.defaults if group is not None else {})},
             own_timeout=own_timeout,
             asynchronous=asynchronous,
+            retries=retries,
         )
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call
 
 
+def _ungoverned(arguments: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The arguments of a call that is LiteLLM's alone: it retries, and does not fall back, which is done here."""
+    sent = {name: value for name, value in arguments.items() if name not in RESENDING}
+    return sent if method == "responses" else {**sent, "disable_fallbacks": True, "max_fallbacks": 0}
+
+
 def _built(config: CostConfig, model_list: Any, positional: Sequence[Any], options: dict[str, Any]) -> litellm.Router:
-    """A plain router of LiteLLM's own arguments, with its retries off."""
+    """A plain router of LiteLLM's own arguments."""
     names = list(inspect.signature(litellm.Router).parameters)[1 : len(positional) + 1]
     if twice := [name for name in names if name in options]:
         raise TypeError(f"CostAwareRouter() got multiple values for argument {twice[0]!r}")
     options = {**dict(zip(names, positional, strict=True)), **options}
-    for name in _RETRYING:
-        if options.pop(name, None):
-            _log.warning("%s is ignored: retries and fallbacks are those of the pipeline's [retry]", name)
+    if options.get("enable_weighted_failover"):
+        _log.warning("enable_weighted_failover has no effect: give deployments that stand in for another a group")
     if model_list is None:
         model_list = router_config(config)["model_list"]
         for entry in model_list:  # the pipeline times every attempt, within its deadline
             entry["litellm_params"].pop("timeout", None)
-    return litellm.Router(model_list=model_list, num_retries=0, **options)
+    return litellm.Router(model_list=model_list, **options)

@@ -197,8 +197,8 @@ def test_what_was_deprecated_is_used_only_where_nothing_else_is_there(harness):
 # --- nothing slips past -----------------------------------------------------------------------------------------------
 
 
-def test_a_given_routers_own_retries_and_fallbacks_send_nothing(make_harness, plain):
-    harness = make_harness(retry={"max_attempts": 1})
+def test_a_given_routers_fallbacks_are_made_here_each_with_a_reservation(make_harness, plain):
+    harness = make_harness()
     router = harness.router(plain)
     doors = {
         "completion": lambda: router.completion("mini", ASK, max_tokens=9),
@@ -216,8 +216,10 @@ def test_a_given_routers_own_retries_and_fallbacks_send_nothing(make_harness, pl
         with pytest.raises(Exception, match=r"."):
             door()
         sent[name] = harness.sim.request_count
-    assert sent == dict.fromkeys(doors, 1)
+    assert sent == dict.fromkeys(doors, 2)
     assert harness.settled == 0
+    held = {row.id for row in harness.pipeline.ledger.rows()}
+    assert len(held) == sum(sent.values())
 
 
 def _raise(error):

@@ -37,7 +37,7 @@ SHORT = (
     "tests/integrations/litellm/test_race.py::test_fifty_threads_send_exactly_the_five_that_fit",
     "tests/integrations/litellm/test_race.py::test_fifty_tasks_send_exactly_the_five_that_fit",
     "tests/integrations/litellm/test_stand_in.py::test_every_public_method_of_the_router_is_governed_reported_or_known_to_cost_nothing",
-    "tests/integrations/litellm/test_stand_in.py::test_a_given_routers_own_retries_and_fallbacks_send_nothing",
+    "tests/integrations/litellm/test_stand_in.py::test_a_given_routers_fallbacks_are_made_here_each_with_a_reservation",
     "tests/integrations/litellm/test_stand_in.py::test_what_was_deprecated_is_used_only_where_nothing_else_is_there",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[claude-sonnet-4-6-completion]",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[gpt-5-mini-aresponses]",

@@ -1,0 +1,201 @@
+"""What the owner of a router set of its retries and fallbacks, read when a call fails, and what a failure then means.
+
+LiteLLM's own are off for each request that is sent; its rules are followed here, where every attempt has a reservation.
+They are those of docs.litellm.ai/docs/routing, the same in 1.102, 1.108 and 1.110.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import litellm
+import openai
+
+from llm_cost_middleware.integrations.litellm.entry_points import FACADE, named_deployments
+from llm_cost_middleware.request import RetryAdvice
+
+UNSAID = openai.DEFAULT_MAX_RETRIES
+"""The number of retries of a router for which nobody set any."""
+_POLICY_FIELDS: Mapping[type[Exception], str] = {
+    litellm.AuthenticationError: "AuthenticationErrorRetries",
+    litellm.Timeout: "TimeoutErrorRetries",
+    litellm.RateLimitError: "RateLimitErrorRetries",
+    litellm.ContentPolicyViolationError: "ContentPolicyViolationErrorRetries",
+    litellm.BadRequestError: "BadRequestErrorRetries",
+    litellm.ServiceUnavailableError: "ServiceUnavailableErrorRetries",
+    litellm.InternalServerError: "InternalServerErrorRetries",
+}
+"""The fields of LiteLLM's ``RetryPolicy``, by the error each stands for."""
+_RETRIED = frozenset({408, 409, 429})
+_ACCOUNT = frozenset({401, 403, 429})
+"""Statuses that are about one key or one account: another deployment may answer."""
+_SERVER_ERROR = 500
+
+
+class OwnerSettings(NamedTuple):
+    """A router's settings as they stand now."""
+
+    num_retries: int | None
+    retry_after: float
+    max_fallbacks: int
+    retry_policy: Any
+    model_group_retry_policy: Any
+    fallbacks: Sequence[Any] | None
+    context_window_fallbacks: Sequence[Any] | None
+    content_policy_fallbacks: Sequence[Any] | None
+    fallback_on_unsupported_params: bool
+
+    @classmethod
+    def of(cls, router: Any) -> OwnerSettings:
+        """Read off a router: through ``settings()`` where it has it."""
+        if FACADE:
+            settings = router.settings()
+            found = {**settings.as_dict(), "content_policy_fallbacks": settings.content_policy_fallbacks}
+        else:
+            found = vars(router)
+        return cls(
+            router.num_retries,
+            router.retry_after or 0.0,
+            router.max_fallbacks,
+            found.get("retry_policy"),
+            found.get("model_group_retry_policy"),
+            found.get("fallbacks"),
+            found.get("context_window_fallbacks"),
+            found.get("content_policy_fallbacks"),
+            bool(found.get("fallback_on_unsupported_params", True)),
+        )
+
+    def over(self, arguments: Mapping[str, Any]) -> OwnerSettings:
+        """The same, with what the request itself says."""
+        said = {name: arguments[name] for name in _OF_REQUESTS if name in arguments}
+        if said.get("max_fallbacks") is None:
+            said.pop("max_fallbacks", None)
+        return self._replace(**said)
+
+
+_OF_REQUESTS = (
+    "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_group_retry_policy", "max_fallbacks",
+)  # fmt: skip
+
+
+class Deployments(NamedTuple):
+    """How many deployments a name has, and how many of them do not cool down."""
+
+    healthy: int
+    total: int
+
+
+def deployments_of(router: Any, model: str) -> Deployments:
+    """Ask after a failure, for then LiteLLM has noted it."""
+    ids = _ids(router, model)
+    return Deployments(len(ids) - len(_cooldowns(router).get_active_cooldowns(ids, None)) if ids else 0, len(ids))
+
+
+async def adeployments_of(router: Any, model: str) -> Deployments:
+    """As ``deployments_of``; a store on a server is not waited for by the event loop."""
+    ids = _ids(router, model)
+    cooled = await _cooldowns(router).async_get_active_cooldowns(ids, None) if ids else ()
+    return Deployments(len(ids) - len(cooled), len(ids))
+
+
+def _ids(router: Any, model: str) -> list[str]:
+    ids = [entry["model_info"]["id"] for entry in named_deployments(router, model)]
+    return [] if ids == [model] else ids  # one that is called by its id is not retried
+
+
+def _cooldowns(router: Any) -> Any:
+    return router.health().cooldowns if FACADE else router.cooldown_cache
+
+
+class OwnerRetries:
+    """The ``RetryTerms`` of one call of one model group.
+
+    The number of retries is, in this order: the request's ``num_retries``, that of the failed deployment, the router's;
+    over the last two goes a retry policy of the group or the router for the error's class. Where nobody set any, it is
+    that of ``[retry]``.
+
+    Args:
+        router: The router that is asked.
+        arguments: The call's, as the caller gave them.
+        unsaid: The router's number of retries if nobody set it; ``None``: somebody did.
+        deadline_s: Seconds that are left for the whole call.
+    """
+
+    __slots__ = ("_arguments", "_deadline_s", "_retries", "_router", "_ruled", "_unsaid", "deployments", "failures")
+
+    def __init__(
+        self, router: Any, arguments: Mapping[str, Any], unsaid: int | None, deadline_s: float | None = None
+    ) -> None:
+        self._router, self._arguments = router, arguments
+        self._unsaid, self._deadline_s = unsaid, deadline_s
+        self._retries: int | None = None
+        self._ruled = False
+        self.deployments = Deployments(0, 0)
+        """As they were after the last failure."""
+        self.failures = 0
+        """Attempts that failed."""
+
+    def after(self, error: BaseException, attempt: int) -> RetryAdvice:
+        """As LiteLLM decides, but for what our own rules know better: an account that is empty stays so."""
+        del attempt
+        settings = OwnerSettings.of(self._router).over(self._arguments)
+        self.failures += 1
+        if self.failures == 1:  # as LiteLLM does: the first error decides how many there are
+            self._retries, self._ruled = self._count(error, settings)
+        healthy, total = self.deployments
+        status = getattr(error, "status_code", None)
+        elsewhere = total > 1 and healthy > 0
+        if self._ruled:  # a number for this class: said of it by name, so it is retried
+            retryable = None if isinstance(error, litellm.RateLimitError) and not elsewhere else True
+        elif not _is_retried(error, settings, self.deployments):
+            retryable = False
+        else:
+            retryable = True if elsewhere and status in _ACCOUNT else None
+        return RetryAdvice(
+            max_attempts=None if self._retries is None else self._retries + 1,
+            retryable=retryable,
+            at_once=elsewhere,
+            least_delay_s=0.0 if elsewhere else float(settings.retry_after),
+            deadline_s=self._deadline_s,
+        )
+
+    def _count(self, error: BaseException, settings: OwnerSettings) -> tuple[int | None, bool]:
+        """The number of retries, and whether a retry policy names it."""
+        asked = self._arguments.get("num_retries")
+        if asked != 0:
+            ruled = _retries_by_class(error, settings, str(self._arguments["model"]))
+            if ruled is not None:
+                return ruled, True
+        if asked is not None:
+            return asked, False
+        own = getattr(error, "num_retries", None)  # LiteLLM leaves that of the deployment on its error
+        if isinstance(own, int):
+            return own, False
+        return (None if settings.num_retries == self._unsaid else settings.num_retries), False
+
+
+def _retries_by_class(error: BaseException, settings: OwnerSettings, group: str) -> int | None:
+    of_groups = settings.model_group_retry_policy or {}
+    policy = of_groups.get(group, settings.retry_policy)
+    if policy is None:
+        return None
+    numbers = policy if isinstance(policy, Mapping) else vars(policy)
+    fields = [_POLICY_FIELDS[kind] for kind in type(error).__mro__ if kind in _POLICY_FIELDS]
+    found = (numbers.get(name) for name in (*fields, "DefaultRetries"))
+    return next((number for number in found if number is not None), None)
+
+
+def _is_retried(error: BaseException, settings: OwnerSettings, deployments: Deployments) -> bool:
+    """Whether LiteLLM would send the request to the same group again."""
+    status = getattr(error, "status_code", None)
+    if isinstance(error, litellm.ContextWindowExceededError) and settings.context_window_fallbacks is not None:
+        return False
+    if isinstance(error, litellm.ContentPolicyViolationError) and settings.content_policy_fallbacks is not None:
+        return False
+    if isinstance(error, openai.NotFoundError) or (
+        isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError) and deployments.total <= 1
+    ):
+        return False
+    passing = status is None or status in _RETRIED or status in _ACCOUNT or status >= _SERVER_ERROR
+    return passing and deployments.healthy > 0
