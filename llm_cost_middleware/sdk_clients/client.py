@@ -49,6 +49,26 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
     return ClientWrapper(pipeline, api, routed, batches, frozenset((api.provider,))).wrap(client)
 
 
+def is_governed(client: Any) -> bool:
+    """Whether a client of an SDK came out of ``govern``."""
+    return hasattr(getattr(client, "__dict__", {}).get("post"), _MARK)
+
+
+def ungoverned(client: C) -> C:
+    """A client that sends without us: the very client, or a copy of one that is governed."""
+    if not is_governed(client):
+        return client
+    twin: Any = copy.copy(client)
+    for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(type(twin), name))):
+        del vars(twin)[name]
+    plain: C = twin
+    return plain
+
+
+_MARK = "_llm_cost_governed"
+_SHADOWED = ("post", "get", "copy", "with_options")
+
+
 class OriginalMethods(NamedTuple):
     """A governed client, and the ungoverned methods that it shadows."""
 
@@ -84,6 +104,7 @@ class ClientWrapper(NamedTuple):
         for name in ("copy", "with_options"):
             make = getattr(twin, name)
             setattr(twin, name, _like(make, functools.partial(copied, make)))
+        setattr(twin.post, _MARK, True)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
         made: C = twin

@@ -109,7 +109,7 @@ class GuardedCall:
         """The target model, and copies of messages and arguments in the words of its provider."""
         targets, target = self._targets, attempt.target
         messages, call_kwargs = render(
-            targets.source.provider, self._messages, self._call_kwargs, attempt, timeout=targets.timeout
+            targets.source.provider, self._messages, self._call_kwargs, attempt, timeout=targets.clients.timeout
         )
         if self.streamed_answer is not None:
             self.streamed_answer.provider = target.provider

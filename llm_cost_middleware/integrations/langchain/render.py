@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from llm_cost_middleware.host import capped_timeout
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider
@@ -61,7 +62,7 @@ def render(
         messages: The caller's messages; they are not changed.
         arguments: The caller's arguments; they are not changed.
         attempt: The target, the output cap, the cache plan and the time there is.
-        timeout: The model's own, in seconds or as an object of its SDK, which then stays as it is.
+        timeout: The model's own, in seconds or as an object of its SDK; ``None`` for no end.
     """
     there = attempt.target.provider
     dropped = _NOT_SENT if there == source else _NOT_TRANSLATED
@@ -82,9 +83,8 @@ def render(
         for name in OUTPUT_CAP_FIELDS:
             call_kwargs.pop(name, None)
         call_kwargs[_CAP_NAME] = attempt.max_tokens
-    own = arguments.get("timeout", timeout)
-    if attempt.timeout_s is not None and (own is None or isinstance(own, int | float)):
-        call_kwargs["timeout"] = attempt.timeout_s if own is None else min(own, attempt.timeout_s)
+    if (limit_s := attempt.limit_s(chosen="timeout" in arguments)) is not None:
+        call_kwargs["timeout"] = capped_timeout(arguments.get("timeout", timeout), limit_s)
     return rendered, call_kwargs
 
 

@@ -138,6 +138,8 @@ class GuardRuntime:
             attributes = model.metadata.get(METADATA_KEY)
         context = read_context(attributes) if attributes else current_context()
         request = read_call(targets.source, messages, arguments, context=context, stream=stream, pinned=self._pinned)
+        if (terms := targets.clients.retry_terms) is not None:
+            request = request._replace(retry_terms=terms)
         return request, providers
 
     def route(
@@ -197,7 +199,9 @@ def _forget(table: dict[int, Any], at: int, _: object) -> None:
 
 def _settings_of(model: Any) -> Any:
     """A key that is equal for instances with equal settings."""
-    return plain_class(model), tuple((name, _key(getattr(model, name))) for name in sorted(model.model_fields_set))
+    held = (vars(model).get(name) for name in ("_client", "_async_client"))  # of ChatAnthropic: no fields
+    settings = tuple((name, _key(getattr(model, name))) for name in sorted(model.model_fields_set))
+    return plain_class(model), settings, *map(id, held)
 
 
 def _key(value: Any) -> Any:

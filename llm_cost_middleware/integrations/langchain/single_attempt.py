@@ -1,8 +1,10 @@
-"""ModelRef models: LangChain's own classes, made to send exactly one request and to keep the provider's usage.
+"""Target models: LangChain's own classes, made to send exactly one request and to keep the provider's usage.
 
+They send through the clients that the user's model holds at that moment, given, assigned or patched ones included.
 Three things differ from the user's class: the SDK does not retry (every hidden attempt would spend without a
-reservation), every event loop has an asynchronous client of its own (a pooled connection of a loop that is gone sends
-the request and then fails to read the answer), and the provider's usage events ride along on the chunks they became.
+reservation); where the asynchronous client is LangChain's own, every event loop has connections of its own (a pooled
+connection of a loop that is gone sends the request and then fails to read the answer); and the provider's usage events
+ride along on the chunks they became.
 """
 
 from __future__ import annotations
@@ -14,49 +16,136 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
+from llm_cost_middleware.host import retries_of
 from llm_cost_middleware.integrations.langchain.usage import RAW_USAGE_KEY
+from llm_cost_middleware.request import RetryTerms
+from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_attempt
 
 
-class LoopClients:
-    """One asynchronous SDK client an event loop. It is closed when its loop shuts its asynchronous generators down."""
+class LoopTransports:
+    """One asynchronous HTTP client an event loop. It is closed when its loop shuts its asynchronous generators down."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._lock = Lock()
-        self._clients: dict[int, tuple[asyncio.AbstractEventLoop, Any, AsyncGenerator[None, None]]] = {}
+        self._open: dict[int, tuple[asyncio.AbstractEventLoop, Any, AsyncGenerator[None, None]]] = {}
 
     def get(self) -> Any:
-        """The client of the running loop."""
+        """The HTTP client of the running loop."""
         loop = asyncio.get_running_loop()
-        entry = self._clients.get(id(loop))
+        entry = self._open.get(id(loop))
         if entry is not None and entry[0] is loop:
             return entry[1]
         with self._lock:
             # ids of loops are used again, so entries of dead ones must go
-            for key in [key for key, (other, _, _) in self._clients.items() if other.is_closed()]:
-                del self._clients[key]  # a loop that was closed without ceremony
-            client = self._make()
-            keeper = self._keep(id(loop), client)
+            for key in [key for key, (other, _, _) in self._open.items() if other.is_closed()]:
+                del self._open[key]  # a loop that was closed without ceremony
+            transport = self._make()
+            keeper = self._keep(id(loop), transport)
             with suppress(StopIteration):  # the first step registers the generator with the loop, and suspends nowhere
                 keeper.__anext__().send(None)
-            self._clients[id(loop)] = (loop, client, keeper)
-            return client
+            self._open[id(loop)] = (loop, transport, keeper)
+            return transport
 
-    async def _keep(self, key: int, client: Any) -> AsyncGenerator[None, None]:
+    async def _keep(self, key: int, transport: Any) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            self._clients.pop(key, None)
-            await client.close()
+            self._open.pop(key, None)
+            await transport.aclose()
 
 
-def make_single_attempt(model: Any, provider: str) -> Any:
-    """Make a freshly built chat model send single attempts, in place. Its SDK must have been built with no retries."""
-    kind, make_client = _KINDS[provider]
-    clients = LoopClients(make_client(model))
-    object.__setattr__(model, "__class__", kind(type(model)))
-    object.__setattr__(model, "_llm_cost_clients", clients)
+class HeldClients:
+    """The clients that a user's model holds, to send single attempts through.
+
+    Args:
+        model: The model, whose fields are read at each use.
+        provider: Whose API it speaks.
+    """
+
+    def __init__(self, model: Any, provider: str) -> None:
+        self._model, self._provider = model, provider
+        self._transports = LoopTransports(self._make_transport)
+
+    def get(self, name: str) -> Any:
+        """The client or the resource under ``name``, made to send once; ``None`` where the model has none."""
+        held = getattr(self._model, name)
+        if held is None:
+            return None
+        own = "async" in name and self._is_langchains(held)
+        return single_attempt(held, self._transports.get() if own else None)
+
+    @property
+    def timeout(self) -> Any:
+        """What the clients of the model say: seconds, an object of the SDK's, or ``None`` for no end."""
+        return getattr(self._client(), "timeout", None)
+
+    @property
+    def retry_terms(self) -> RetryTerms | None:
+        """The retries that the model's owner set, on the model or on a client of their own."""
+        model, client = self._model, self._client()
+        chosen = "max_retries" in model.model_fields_set and model.max_retries is not None
+        if client is None or self._is_langchains(client):  # made from the fields of the model
+            return retries_of(model, asked=model.max_retries) if chosen else None
+        return retries_of(client)
+
+    def _client(self) -> Any:
+        """A client that the model has; ``None`` where it makes one only when it sends."""
+        fields = vars(self._model)
+        held = (fields.get(name) for name in (*_FIELDS[self._provider],))
+        return next((client for thing in held if (client := client_of(thing)) is not None), None)
+
+    def _is_langchains(self, held: Any) -> bool:
+        """Whether LangChain made it, over its own connections: those of the user are the user's to keep loop-safe."""
+        transport = getattr(client_of(held), "_client", None)
+        if transport is None:
+            return False
+        proxied = getattr(self._model, "openai_proxy", None) and transport is self._model.http_async_client
+        return bool(proxied) or type(transport).__module__.startswith("langchain_")
+
+    def _make_transport(self) -> Any:
+        """The HTTP client of one event loop, as LangChain makes the one it shares between loops."""
+        if self._provider == "openai":
+            import openai
+
+            template, proxy = self._model.root_async_client, self._model.openai_proxy
+            options = {"base_url": template.base_url, "timeout": template.timeout}
+            return openai.DefaultAsyncHttpxClient(**options, **({"proxy": proxy} if proxy else {}))
+        import anthropic
+
+        params = self._model._client_params  # noqa: SLF001 - what ChatAnthropic builds its own client from
+        options = {name: params[name] for name in ("timeout",) if name in params}
+        if self._model.anthropic_proxy:
+            options["proxy"] = self._model.anthropic_proxy
+        base_url = params["base_url"] or "https://api.anthropic.com"
+        return anthropic.DefaultAsyncHttpxClient(base_url=base_url, **options)
+
+
+_FIELDS = {
+    "anthropic": ("_client", "_async_client"),
+    "openai": ("client", "root_client", "async_client", "root_async_client"),
+}
+
+
+def make_single_attempt(model: Any, provider: str, clients: HeldClients | None = None) -> Any:
+    """Make a freshly built chat model send single attempts, in place.
+
+    Args:
+        model: The model.
+        provider: Whose API it speaks.
+        clients: What to send through; the model's own, if ``None``.
+    """
+    kind = _KINDS[provider](type(model))
+    object.__setattr__(model, "_llm_cost_clients", clients or HeldClients(model.model_copy(), provider))
+    object.__setattr__(model, "__class__", kind)
     return model
+
+
+def _shadow_clients(kind: Any, provider: str) -> Any:
+    # after the class was made: some are fields, which pydantic does not let a class body shadow
+    for name in _FIELDS[provider]:
+        setattr(kind, name, property(lambda self, name=name: self._llm_cost_clients.get(name)))
+    return kind
 
 
 @cache
@@ -67,31 +156,16 @@ def _anthropic_kind(base: Any) -> Any:
             chunk.response_metadata[RAW_USAGE_KEY] = event
         return chunk, block
 
-    return type(base)(
+    kind = type(base)(
         base.__name__,
         (base,),
         {
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "_make_message_chunk_from_anthropic_event": keep_event,
-            "_async_client": property(lambda self: self._llm_cost_clients.get()),
         },
     )
-
-
-def _anthropic_client(model: Any) -> Callable[[], Any]:
-    import anthropic
-
-    def make() -> Any:
-        options = dict(model._client_params)  # noqa: SLF001 - what ChatAnthropic builds its own client from
-        transport: dict[str, Any] = {"base_url": options["base_url"] or "https://api.anthropic.com"}
-        if "timeout" in options:
-            transport["timeout"] = options["timeout"]
-        if model.anthropic_proxy:
-            transport["proxy"] = model.anthropic_proxy
-        return anthropic.AsyncAnthropic(**options, http_client=anthropic.DefaultAsyncHttpxClient(**transport))
-
-    return make
+    return _shadow_clients(kind, "anthropic")
 
 
 @cache
@@ -114,28 +188,7 @@ def _openai_kind(base: Any) -> Any:
             "_convert_chunk_to_generation_chunk": keep_chunk,
         },
     )
-    # the fields of these names are shadowed after the class was made: pydantic refuses it inside the class body
-    kind.root_async_client = property(lambda self: self._llm_cost_clients.get())
-    kind.async_client = property(lambda self: self._llm_cost_clients.get().chat.completions)
-    return kind
+    return _shadow_clients(kind, "openai")
 
 
-def _openai_client(model: Any) -> Callable[[], Any]:
-    import openai
-
-    template, proxy = model.root_async_client, model.openai_proxy
-    own = None if proxy else model.http_async_client  # a transport of the user is the user's to keep loop-safe
-
-    def make() -> Any:
-        if own is not None:
-            return template.with_options(max_retries=0)
-        options = {"base_url": template.base_url, "timeout": template.timeout, **({"proxy": proxy} if proxy else {})}
-        return template.with_options(max_retries=0, http_client=openai.DefaultAsyncHttpxClient(**options))
-
-    return make
-
-
-_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Callable[[], Any]]]] = {
-    "anthropic": (_anthropic_kind, _anthropic_client),
-    "openai": (_openai_kind, _openai_client),
-}
+_KINDS: dict[str, Callable[[Any], Any]] = {"anthropic": _anthropic_kind, "openai": _openai_kind}

@@ -12,7 +12,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.render import takes_no_stop
-from llm_cost_middleware.integrations.langchain.single_attempt import make_single_attempt
+from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -31,7 +31,6 @@ _STOP_FIELD = {"anthropic": "stop_sequences", "openai": "stop"}
 _OWN = frozenset({
     "callbacks", "tags", "metadata", "cache", "rate_limiter", "verbose", "name", "custom_get_token_ids", "profile",
     "disable_streaming", "streaming", "stream_usage", "max_retries", "max_tokens", "model", "model_name",
-    "client", "async_client", "root_client", "root_async_client",
 })  # fmt: skip
 # settings without a meaning at another provider: a model that uses one stays at its own
 _PROVIDER_ONLY = (
@@ -86,8 +85,8 @@ class TargetModels:
         """Its settings mean nothing elsewhere."""
         if not self.pinned_to_provider:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
-        self.timeout: Any = getattr(model, _TIMEOUT_FIELD[provider])
-        """The user's own, in whichever form; ``None`` without one."""
+        self.clients = HeldClients(model, provider)
+        """Those of the user's model, as it holds them at each use."""
         self.params: Mapping[str, Any] | None = None
         """What the model says of itself to LangChain's callbacks, once asked; ``ls_params``: to traces."""
         self.ls_params: Mapping[str, Any] | None = None
@@ -107,8 +106,10 @@ class TargetModels:
             with self._lock:
                 built = self._built.get(target)
                 if built is None:
-                    make = self._same if target.provider == self.source.provider else self._other
-                    built = self._built[target] = make_single_attempt(make(target), target.provider)
+                    same = target.provider == self.source.provider
+                    made = (self._same if same else self._other)(target)
+                    clients = self.clients if same else None
+                    built = self._built[target] = make_single_attempt(made, target.provider, clients)
         return built
 
     def for_request(self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
