@@ -17,7 +17,13 @@ from llm_cost_middleware import errors
 from llm_cost_middleware.retry.classify import classify_error
 
 HOME = "llm_cost_middleware.integrations.{}.errors"
-DOORS = {"openai": "OpenAIError", "anthropic": "AnthropicError"}
+DOORS = {
+    "openai": ("openai", "OpenAIError", "APIError"),
+    "anthropic": ("anthropic", "AnthropicError", "APIError"),
+    "langchain": ("langchain_core.exceptions", "ModelError", "ModelRateLimitError"),
+}
+"""Where a host's own classes are, the one that an error of ours is, and the root of those that are retried."""
+
 MADE = {
     errors.ConfigurationError: ("not so", {"key": "a.b"}),
     errors.UnknownKeyError: ("a.c", {"known": ("a.b",)}),
@@ -56,14 +62,17 @@ def test_every_error_has_an_example():
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_an_error_of_ours_is_the_hosts_too_with_the_same_facts(door, kind):
     """The text, the fields, the cause and the way out; through ``pickle``, ``copy`` and ``deepcopy``."""
-    module, sdk = import_module(HOME.format(door)), import_module(door)
+    package, base, retried = DOORS[door]
+    module, host = import_module(HOME.format(door)), import_module(package)
     plain, cause = made(kind), ValueError("first")
     plain.__cause__ = cause
     plain.add_note("a note")
     error = module.ERRORS.translated(plain)
     assert isinstance(error, kind)
-    assert isinstance(error, getattr(sdk, DOORS[door]))
-    assert not isinstance(error, sdk.APIError), "what retries those would retry it"
+    may_be_asked_again = door == "langchain" and issubclass(kind, errors.LedgerError)
+    assert isinstance(error, getattr(host, base)) is not may_be_asked_again
+    assert not getattr(error, "is_retryable", False)
+    assert not isinstance(error, getattr(host, retried)), "what retries those would retry it"
     assert module.ERRORS.translated(error) is error
     assert type(error) is getattr(module, kind.__name__), "one class a door, which an except clause can name"
     assert (error.__cause__, error.__notes__) == (cause, ["a note"])
@@ -76,11 +85,12 @@ def test_an_error_of_ours_is_the_hosts_too_with_the_same_facts(door, kind):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_an_error_reaches_another_process(door, tmp_path):
+    package, base, _ = DOORS[door]
     error = import_module(HOME.format(door)).ERRORS.translated(made(errors.BudgetExceededError))
     (tmp_path / "error").write_bytes(pickle.dumps(error))
     code = (
         "import pickle, sys; error = pickle.loads(open(sys.argv[1], 'rb').read());"
-        f"import {door}; assert isinstance(error, {door}.{DOORS[door]}); print(error.scope, error)"
+        f"import {package} as host; assert isinstance(error, host.{base}); print(error.scope, error)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "error"], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == f"user:1 {error}"

@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import get_config_list, merge_configs
 
 from llm_cost_middleware.errors import BudgetExceededError, LLMCostError
-from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
+from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.patterns.batch import progress_bar
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def refuse_what_cannot_fit(
         for wanted, within in ((quote.expected_nanousd, scopes), (expected, ())):
             available = pipeline.ledger.available(within)
             if available is not None and wanted > available:
-                raise_as_model_error(
+                ERRORS.raised(
                     BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=Decimal(wanted).scaleb(-9))
                 )
 

@@ -23,10 +23,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
-from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.host import attach_billed_usage
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source, read_call
-from llm_cost_middleware.integrations.langchain.errors import raise_as_model_error
+from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelName, model_of
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import billed_usage
@@ -118,11 +118,11 @@ class CostCallbackHandler(BaseCallbackHandler):
         request = read_call(self._source(model, call_kwargs), messages[0], {}, context=context, stream=False)
         try:
             held = self.pipeline.authorize(request)
-        except BudgetExceededError as error:
-            raise_as_model_error(error)
         except PriceNotFoundError as error:
             self.pipeline.ungoverned(f"{model.provider}/{model.name}", str(error))
             return
+        except LLMCostError as error:
+            ERRORS.raised(error)
         call_id = held.attempt.call_id
         self._count(call_id)
         with self._lock:

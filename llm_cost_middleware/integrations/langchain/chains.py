@@ -20,7 +20,7 @@ from langchain_core.runnables.configurable import RunnableConfigurableAlternativ
 from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
-from llm_cost_middleware.integrations.langchain.errors import except_budget_refusals
+from llm_cost_middleware.integrations.langchain.errors import except_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
 from llm_cost_middleware.integrations.langchain.targets import provider_of
@@ -143,10 +143,11 @@ class _Search:
             return self._copied(
                 thing, {"default": self.rewrite(thing.default, f"{path}.default"), "alternatives": lazy}
             )
+        before = len(self.found)
         parts = {name: value for name, value in vars(thing).items() if name not in _NOT_PARTS}
         made = self._copied(thing, {name: self.rewrite(value, f"{path}.{name}") for name, value in parts.items()})
-        if made is not thing and isinstance(made, RunnableRetry):
-            made.__dict__["retry_exception_types"] = except_budget_refusals(made.retry_exception_types)
+        if isinstance(made, RunnableRetry) and any(found.guarded for found in self.found[before:]):
+            return self._copied(made, {"retry_exception_types": except_refusals(made.retry_exception_types)})
         return made
 
     def _copied(self, thing: Any, fields: Mapping[str, Any]) -> Any:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
-from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, with_progress
 from llm_cost_middleware.integrations.langchain.call import RenderedCall
-from llm_cost_middleware.integrations.langchain.errors import RetryOn, except_budget_refusals, raise_as_model_error
+from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
@@ -61,10 +61,10 @@ def guard(
         A model of a subclass of the user's class. What a call says of itself stands in
         ``config={"metadata": {"llm_cost": {"user": "42"}}}``, or around it in ``cost_context(...)``.
 
-    A refused budget is raised as a ``BudgetExceededError`` that is also LangChain's ``ModelError`` and not retryable:
-    neither ``with_retry`` of the model nor ``ModelRetryMiddleware`` tries again. Fallbacks are the one place where
-    LangChain does not let an error end a call: ``with_fallbacks`` and ``ModelFallbackMiddleware`` go on to the next
-    model after any error, so guard that one as well; it is then refused in turn.
+    A refusal, such as a ``BudgetExceededError``, is also LangChain's ``ModelError`` and not retryable: neither
+    ``with_retry`` of the model nor ``ModelRetryMiddleware`` nor LangGraph's default tries again. Fallbacks are the one
+    place where LangChain does not let an error end a call: ``with_fallbacks`` and ``ModelFallbackMiddleware`` go on to
+    the next model after any error, so guard that one as well; it is then refused in turn.
 
     Raises:
         ConfigurationError: It is no chat model, or there is no configuration.
@@ -243,8 +243,8 @@ class GuardMixin(_Model):
             call = runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False)
             send = RenderedCall.generate
             result: ChatResult = invoke(runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept)
-        except BudgetExceededError as refusal:
-            raise_as_model_error(refusal)
+        except LLMCostError as refusal:
+            ERRORS.raised(refusal)
         return result
 
     async def _agenerate(
@@ -258,8 +258,8 @@ class GuardMixin(_Model):
             result: ChatResult = await ainvoke(
                 runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept
             )
-        except BudgetExceededError as refusal:
-            raise_as_model_error(refusal)
+        except LLMCostError as refusal:
+            ERRORS.raised(refusal)
         return result
 
     def _stream(
@@ -279,8 +279,8 @@ class GuardMixin(_Model):
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        except BudgetExceededError as refusal:
-            raise_as_model_error(refusal)
+        except LLMCostError as refusal:
+            ERRORS.raised(refusal)
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -300,8 +300,8 @@ class GuardMixin(_Model):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        except BudgetExceededError as refusal:
-            raise_as_model_error(refusal)
+        except LLMCostError as refusal:
+            ERRORS.raised(refusal)
 
     def with_structured_output(
         self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any
@@ -316,8 +316,8 @@ class GuardMixin(_Model):
         return in_one_piece(chain)
 
     def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
-        """As LangChain does, but a refused budget is not retried."""
-        return super().with_retry(retry_if_exception_type=except_budget_refusals(retry_if_exception_type), **kwargs)
+        """As LangChain does, but a refusal is not retried."""
+        return super().with_retry(retry_if_exception_type=except_refusals(retry_if_exception_type), **kwargs)
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 

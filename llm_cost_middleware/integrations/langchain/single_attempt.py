@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -144,8 +144,12 @@ def make_single_attempt(model: Any, provider: str, clients: HeldClients | None =
 def _shadow_clients(kind: Any, provider: str) -> Any:
     # after the class was made: some are fields, which pydantic does not let a class body shadow
     for name in _FIELDS[provider]:
-        setattr(kind, name, property(lambda self, name=name: self._llm_cost_clients.get(name)))
+        setattr(kind, name, property(partial(_held, name)))
     return kind
+
+
+def _held(name: str, model: Any) -> Any:
+    return model._llm_cost_clients.get(name)  # noqa: SLF001 - our own
 
 
 @cache
