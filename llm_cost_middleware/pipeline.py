@@ -258,30 +258,29 @@ class CostPipeline:
 
     def book(
         self,
-        usage: UsageReport | NanoUSD,
+        usage: UsageReport | NanoUSD | None,
         target: ModelRef,
         context: CallContext,
         *,
         id: str,  # noqa: A002 - the word of the domain
         estimated: bool = False,
+        noted: bool = False,
     ) -> None:
         """Book an answer that was sent past the pipeline, and keep its record. The same id again changes nothing.
 
         Args:
-            usage: The usage that the answer reports; or the amount that a host names, where the model has no price.
+            usage: The usage that the answer reports; or the amount that a host names, where the model has no price;
+                ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
             target: The model that was asked.
             context: The scopes of the call.
             id: Names the attempt.
             estimated: The usage is not the provider's own.
+            noted: It has such a row, which this corrects.
 
         Raises:
             LedgerError: It could not be booked.
         """
-        # A host that names an amount has no usage to price it by.
-        if isinstance(usage, UsageReport):
-            self._clerk.book(usage, target, context, booking_id=id, estimated=estimated)
-        else:
-            self._clerk.book_amount(usage, target.model, context, booking_id=id)
+        self._clerk.book(usage, target, context, booking_id=id, estimated=estimated, noted=noted)
 
     def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
         """Set aside what a batch at ``provider`` can cost at most.

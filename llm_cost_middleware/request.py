@@ -157,6 +157,9 @@ class CallRequest(NamedTuple):
     """Where the host sends it and as whom, opaque: failures of one connection say nothing of another. Never stored."""
     retry_terms: RetryTerms | None = None
     """The retries that the host's owner or the caller set; ``None``: those of ``[retry]``."""
+    prices: Any = None
+    """The catalogue of prices that holds for this call alone, as of a router's own deployments; ``None``: the
+    pipeline's."""
 
 
 class ModelRef(NamedTuple):

@@ -20,7 +20,7 @@ from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd,
 ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
 Verb = Literal["settle", "void", "expire", "reconcile", "book"]
 RowKind = Literal["reserve", "settle", "void", "expire", "reconcile", "book", "carried"]
-RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "void"]
+RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "unpriced", "void"]
 
 GLOBAL = "global"
 LIFETIME = "none"

@@ -45,12 +45,12 @@ def reconcile(
 
 @ledger.command()
 def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
-    """List the attempts whose cost is an estimate: candidates for ``reconcile``."""
+    """List the attempts whose cost is an estimate or not known: candidates for ``reconcile``."""
     # A later row of the same id decides, and rows come in order: a corrected attempt is dropped again.
     open_ones: dict[str, tuple[float, NanoUSD, str]] = {}
     with open_ledger(config, url) as opened:
         for row in opened.rows():
-            if row.status in {"estimated", "unconfirmed"}:
+            if row.status in {"estimated", "unconfirmed", "unpriced"}:
                 open_ones[row.id] = (row.at, row.amount_nanousd, row.status)
             elif row.kind == "reconcile":
                 open_ones.pop(row.id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
@@ -27,33 +28,39 @@ class ConfiguredModels:
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
-        self._of_day: dict[frozenset[str] | None, tuple[int, tuple[Candidate, ...]]] = {}
+        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[int, tuple[Candidate, ...]]] = {}
 
-    def for_providers(self, providers: frozenset[str] | None) -> tuple[Candidate, ...]:
+    def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> tuple[Candidate, ...]:
         """Return the candidates of a host.
 
         Args:
             providers: Providers that the host reaches, or single models as ``provider/model``; ``None``: the
                 providers with a key in the environment.
+            prices: The catalogue that holds for the call; ``None``: the pipeline's.
         """
         # Kept for a day: routing only compares models. Bounds and bills are priced at the time of the call.
         now = self._clock.now()
         day = int(now // _DAY_S)
-        known = self._of_day.get(providers)
+        known = self._of_day.get((providers, prices))
         if known is None or known[0] != day:
             tiers = enumerate(self._config.tiers)
-            made = tuple(self._make(target, index, providers, now) for index, tier in tiers for target in tier.models)
+            catalogue = prices or self._catalogue
+            made = tuple(
+                self._make(target, index, providers, catalogue, now) for index, tier in tiers for target in tier.models
+            )
             if len(self._of_day) >= _HOSTS:
                 self._of_day.clear()
-            known = self._of_day[providers] = (day, made)
+            known = self._of_day[providers, prices] = (day, made)
         return known[1]
 
-    def _make(self, target: ModelRef, tier: int, providers: frozenset[str] | None, now: float) -> Candidate:
-        limits = self._catalogue.limits(target.provider, target.model)
+    def _make(
+        self, target: ModelRef, tier: int, providers: frozenset[str] | None, catalogue: Catalogue, now: float
+    ) -> Candidate:
+        limits = catalogue.limits(target.provider, target.model)
         unavailable = self._out_of_reach(target, providers)
         prices = (0, 0)
         try:
-            level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
+            level = catalogue.rates(target.provider, target.model, at=now).levels[0]
             prices = (level.uncached_input, level.output)
         except PriceNotFoundError as error:
             unavailable = str(error)

@@ -17,7 +17,7 @@ from llm_cost_middleware.lifecycle.batches import quote_batch
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.state import Posting
 from llm_cost_middleware.metering import PricedCall, encode_memo
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
 from llm_cost_middleware.usage import NO_USAGE, UsageReport
 
@@ -33,29 +33,60 @@ class Clerk:
         self._flow, self._stages, self._ledger, self._clock = flow, flow.stages, ledger, clock
 
     def book(
-        self, reading: UsageReport, target: ModelRef, context: CallContext, *, booking_id: str, estimated: bool
+        self,
+        usage: UsageReport | NanoUSD | None,
+        target: ModelRef,
+        context: CallContext,
+        *,
+        booking_id: str,
+        estimated: bool,
+        noted: bool = False,
     ) -> None:
-        """Book an answer at its cost. Raises ``LedgerError``; an answer without a known cost is logged instead."""
+        """Book a request that somebody else sends. Raises ``LedgerError``.
+
+        Args:
+            usage: The usage that its answer reports; the amount that a host names for a model without a price here; or
+                ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
+            target: The model that was asked.
+            context: The scopes of the call.
+            booking_id: Names the attempt.
+            estimated: The usage is not the provider's own.
+            noted: It has such a row, which this corrects.
+        """
+        if isinstance(usage, UsageReport):
+            self._book_usage(usage, target, context, booking_id, estimated=estimated, noted=noted)
+            return
+        memo = encode_memo(call_id=booking_id, attempt=1, target=target if target.provider else None)
+        scopes = _scopes(target, context)
+        if usage is None:
+            self._ledger.book(ZERO, scopes, id=booking_id, memo=memo, status="unpriced")
+        else:
+            self._book(Posting(usage, "estimated"), target, scopes, memo, booking_id, noted=noted)
+
+    def _book_usage(
+        self, reading: UsageReport, target: ModelRef, context: CallContext, booking_id: str, *, estimated: bool,
+        noted: bool,
+    ) -> None:  # fmt: skip
         priced = self._stages.price.price(reading, target.provider, target.model)
         if priced.cost_nanousd is None:
             _log.warning("a call of %s was not booked: %s", target, "; ".join(priced.notes))
             return
-        scopes = (*context.scopes, f"provider:{target.provider}", f"model:{target.model}")
         # A host may fill in counts of its own where the provider sent none: exact prices do not make them exact.
         exact = priced.status == "exact" and not estimated
         self._book(
             Posting(priced.cost_nanousd, "exact" if exact else "estimated", reading, priced),
-            target, scopes, encode_memo(call_id=booking_id, attempt=1, target=target, priced=priced, reading=reading),
-            booking_id,
+            target, _scopes(target, context),
+            encode_memo(call_id=booking_id, attempt=1, target=target, priced=priced, reading=reading),
+            booking_id, noted=noted,
         )  # fmt: skip
 
-    def book_amount(self, amount: NanoUSD, model: str, context: CallContext, *, booking_id: str) -> None:
-        """Book an amount that a host names for a model without a price here. Raises ``LedgerError``."""
-        memo = encode_memo(call_id=booking_id, attempt=1, target=None)
-        self._book(Posting(amount, "estimated"), ModelRef("", model), context.scopes, memo, booking_id)
-
-    def _book(self, posting: Posting, target: ModelRef, scopes: tuple[str, ...], memo: bytes, booking_id: str) -> None:
-        receipt = self._ledger.book(posting.amount_nanousd, scopes, id=booking_id, memo=memo, status=posting.status)
+    def _book(
+        self, posting: Posting, target: ModelRef, scopes: tuple[str, ...], memo: bytes, booking_id: str, *, noted: bool
+    ) -> None:
+        if noted:
+            receipt = self._ledger.reconcile(booking_id, posting.amount_nanousd, memo=memo, status=posting.status)
+        else:
+            receipt = self._ledger.book(posting.amount_nanousd, scopes, id=booking_id, memo=memo, status=posting.status)
         if not receipt.repeated:
             reading = posting.reading
             usage = reading.usage if reading is not None and reading.items else None
@@ -120,3 +151,8 @@ class Clerk:
                 ModelRef(provider, model), call_id=reservation_id, at=at, requested_model=model,
                 usage=sum((item.usage for item in items), NO_USAGE),
             )  # fmt: skip
+
+
+def _scopes(target: ModelRef, context: CallContext) -> tuple[str, ...]:
+    own = (f"provider:{target.provider}", f"model:{target.model}") if target.provider else ()
+    return (*context.scopes, *own)

@@ -86,6 +86,8 @@ class Quote(NamedTuple):
     """The vocabulary in which the input could be counted exactly."""
     over_call_limit: BudgetExceededError | None = None
     """Set where the call's own ``max_cost`` refuses it."""
+    prices: Any = None
+    """As of ``CallRequest``: the catalogue that the answer is priced by, too."""
 
 
 class ReservedAttempt(NamedTuple):

@@ -42,23 +42,23 @@ class Catalogue:
     """
 
     def __init__(self, overrides: Mapping[str, Any] | None = None, *, update_prices: bool | str = False) -> None:
-        self._users = self._own = configured(overrides)
-        self._fallback: dict[str, Any] = {}
+        self._own = configured(overrides)
         self._update = update_prices
         self._priced: dict[tuple[str, str], PricedModel] = {}
 
-    def add_fallback_prices(self, prices: Mapping[str, Any]) -> None:
-        """Add a host's prices (of a router's deployments) as a layer below the user's own. A model's latest count.
+    def with_prices(self, prices: Mapping[str, Any]) -> Catalogue:
+        """Return this catalogue with a host's prices (of a router's deployments) as a layer below the user's own.
+
+        This one stays as it is: such prices hold for the calls of that host alone.
 
         Raises:
             ConfigurationError: Invalid ``prices``.
         """
-        together = {**self._fallback, **prices}
-        below, users = configured(together), self._users
-        self._fallback = together
-        self._own = Overlay((*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}")
-        self._priced = {}
-        self.__dict__.pop("version", None)  # it names the layers
+        below, users, scoped = configured(prices), self._own, Catalogue(update_prices=self._update)
+        scoped._own = Overlay((*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}")
+        # Published prices are read, or fetched, once for all catalogues that stand on them.
+        vars(scoped)["_source"] = self._source
+        return scoped
 
     @cached_property
     def _source(self) -> GenaiPrices:

@@ -135,9 +135,11 @@ class AsyncLedger(LedgerArguments):
         """See ``Ledger``."""
         return await self._backend.resolve("void", id, 0, status="void", memo=memo)
 
-    async def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
+    async def reconcile(
+        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+    ) -> Receipt:
         """See ``Ledger``."""
-        return await self._backend.resolve("reconcile", id, to_nanousd(actual), status="exact", memo=memo)
+        return await self._backend.resolve("reconcile", id, to_nanousd(actual), status=check_status(status), memo=memo)
 
     async def book(
         self,

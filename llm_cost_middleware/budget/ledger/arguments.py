@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import wraps
 from itertools import count
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from llm_cost_middleware.budget.model import MAX_NANOUSD, RowStatus, bounded_nanousd, parse_scopes
 from llm_cost_middleware.clock import Clock
@@ -20,7 +20,7 @@ from llm_cost_middleware.money import USD, NanoUSD
 
 Durability = Literal["full", "normal"]
 OnExpiry = Literal["charge", "release"]
-SettlementStatus = Literal["exact", "estimated", "unconfirmed"]
+SettlementStatus = Literal["exact", "estimated", "unconfirmed", "unpriced"]
 
 SWEEP = 256
 """Reservations expired in one step: it bounds how long a caller waits for housekeeping."""
@@ -145,8 +145,8 @@ def to_nanousd(amount: USD | NanoUSD) -> int:
 
 def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
-    if status not in {"exact", "estimated", "unconfirmed"}:
-        raise ConfigurationError(f"{status!r} is none of exact, estimated, unconfirmed", key="status")
+    if status not in get_args(SettlementStatus):
+        raise ConfigurationError(f"{status!r} is none of {', '.join(get_args(SettlementStatus))}", key="status")
     return status
 
 

@@ -162,9 +162,11 @@ class Ledger(LedgerArguments):
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
         return self._backend.resolve("void", id, 0, status="void", memo=memo)
 
-    def reconcile(self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"") -> Receipt:
+    def reconcile(
+        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+    ) -> Receipt:
         """Correct what a resolved id cost, by a new row. Raises as ``settle``; a conflict while it is pending."""
-        return self._backend.resolve("reconcile", id, to_nanousd(actual), status="exact", memo=memo)
+        return self._backend.resolve("reconcile", id, to_nanousd(actual), status=check_status(status), memo=memo)
 
     def book(
         self,

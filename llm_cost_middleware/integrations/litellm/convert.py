@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
@@ -21,7 +22,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     find_metadata,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
-from llm_cost_middleware.integrations.litellm.groups import Group, Groups
+from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.signed_ids import signed
 from llm_cost_middleware.integrations.litellm.streams import (
@@ -41,6 +42,8 @@ from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
+OTHER_PLATFORM = "it is not known to reach only models that have a price here; call one of the groups that do"
+"""What to do about a name that is not governed."""
 SHADOW_ADVICE = "the copies are not sent, as nothing would hold or book them; call both models yourself"
 """What to do about a call that is ``shadowed``."""
 
@@ -52,7 +55,7 @@ class RouterCall:
         endpoint: Which API's shape the arguments have.
         arguments: As the caller gave them, ``model`` and messages included; never changed.
         group: The group that is called by its name; ``None``: the call is routed.
-        groups: All that the router has.
+        groups: What calls can be routed to.
         defaults: What LiteLLM will add to arguments that are absent.
         own_timeout: The router or its deployments have timeouts of their own.
         asynchronous: The method that is called is.
@@ -63,7 +66,7 @@ class RouterCall:
     """
 
     __slots__ = (
-        "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_serving", "arguments",
+        "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_served", "arguments",
         "group", "providers", "request",
     )  # fmt: skip
 
@@ -73,7 +76,7 @@ class RouterCall:
         arguments: Mapping[str, Any],
         *,
         group: Group | None,
-        groups: Groups,
+        groups: ServedModels,
         defaults: Mapping[str, Any],
         own_timeout: bool,
         asynchronous: bool,
@@ -86,19 +89,20 @@ class RouterCall:
         self._caps = {
             name: defaults[name] for name in OUTPUT_CAP_FIELDS if name in defaults and arguments.get(name) is None
         }
-        self._serving = groups.serving
+        self._served = groups
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
         self._capture = AnswerCapture(None)
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
         request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
-        name = str(self.arguments["model"]) if group is not None else None
-        self.request = note_host_marks(request, arguments, groups.router, name)._replace(
+        placed = groups.places_marks if group is None else group.places_marks
+        self.request = note_host_marks(request, arguments, placed=placed)._replace(
             stream=bool(arguments.get("stream")),
             context=read_context(find_metadata(arguments, METADATA_KEY)),
             model_pinned=group is not None,
-            connection=f"{id(groups):x} {arguments['model']}",  # the deployments of a group share what they learn
+            connection=f"{groups.router_id:x} {arguments['model']}",  # the deployments of a group share what they learn
             retry_terms=retries,
+            prices=groups.prices if group is None else group.prices,
         )
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""
@@ -155,18 +159,19 @@ class RouterCall:
 
     def read_usage(self, attempt: Attempt, answer: Any) -> UsageReport:
         """The usage of a whole answer."""
-        return self._priced(read_answer(answer, attempt.target.provider, self._endpoint))
+        return self._priced(attempt.target, read_answer(answer, attempt.target.provider, self._endpoint))
 
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""
         reader: StreamUsageReader
+        priced = partial(self._priced, attempt.target)
         is_injected = None
         if self._endpoint == "chat.completions":
-            reader = ChatReader(stream, self._priced, attempt.target.provider, self._capture.chunks)
+            reader = ChatReader(stream, priced, attempt.target.provider, self._capture.chunks)
             asked = (self.arguments.get("stream_options") or {}).get("include_usage")
             is_injected = None if asked else carries_usage
         else:
-            reader = EventReader(stream, self._priced, provider_of_endpoint(self._endpoint).new_stream_reader())
+            reader = EventReader(stream, priced, provider_of_endpoint(self._endpoint).new_stream_reader())
         close = closing(stream, asynchronous=self._asynchronous)
         return ObservedStream(stream, reader, close, is_injected=is_injected)
 
@@ -177,7 +182,7 @@ class RouterCall:
         # LiteLLM may send a chat to the responses API of a provider that has one, and shows nothing of that
         translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
         reading = self._capture.billed_usage(error, provider.name, shows_all=shows_all, translates=translates)
-        return None if reading is None else self._priced(reading)
+        return None if reading is None else self._priced(attempt.target, reading)
 
     def deliver(self, answer: Governed) -> Any:
         """LiteLLM's own object; a stream is of LiteLLM's own class where the one below is."""
@@ -187,17 +192,19 @@ class RouterCall:
             GovernedStreamWrapper(self._returned, answer) if isinstance(self._returned, CustomStreamWrapper) else answer
         )
 
-    def _priced(self, reading: UsageReport) -> UsageReport:
-        """A reading that is priced as the group is: by the group's own price where it has one."""
-        if self.group is None or not self.group.alias:
+    def _priced(self, target: ModelRef, reading: UsageReport) -> UsageReport:
+        """A reading that is priced as its deployment is: by its own price, whatever model the answer names."""
+        group = self.group
+        own = target in self._served.own_priced if group is None else group.prices is not None and not group.mixed
+        if not own:
             return reading
         return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
 
     def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:
             return str(self.arguments["model"])
-        if target in self._serving:
-            return self._serving[target]
+        if target in self._served.groups:
+            return self._served.groups[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
 
 

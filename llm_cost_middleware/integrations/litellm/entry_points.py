@@ -20,28 +20,27 @@ def all_deployments(router: Any) -> Sequence[Any]:
     return found
 
 
-def named_deployments(router: Any, model: str) -> Sequence[Any]:
-    """The deployments that a name reaches as a group, an alias, a wildcard or an id; none where it is not known."""
-    found = router.registry().deployments(model) if FACADE else router.get_model_list(model_name=model)
-    # LiteLLM lists neither ids nor, from 1.110 on, what was appended to its list in place, and serves both
-    return found or [entry for entry in all_deployments(router) if model in (entry["model_name"], _id_of(entry))]
+def named_deployments(router: Any, model: str, team: str | None = None) -> Sequence[Any]:
+    """The deployments that a name reaches as a group, an alias, a routing group, a wildcard or a team's public name."""
+    if FACADE:
+        return router.registry().deployments(model, team_id=team) or ()
+    return router.get_model_list(model_name=model, team_id=team) or ()
 
 
-def _id_of(entry: Mapping[str, Any]) -> Any:
+def deployment_id(entry: Mapping[str, Any]) -> Any:
+    """The id of a deployment; ``None`` where LiteLLM has given it none."""
     return (entry.get("model_info") or {}).get("id")
 
 
-def can_serve(router: Any, model: str) -> bool:
-    """Whether LiteLLM would send a call of this name; true where it cannot be known."""
-    if named_deployments(router, model):
-        return True
-    try:
-        router.get_available_deployment(model=model)
-    except litellm.BadRequestError:  # what LiteLLM raises for a name that it does not know
-        return False
-    except Exception:  # noqa: BLE001 - a deployment that cools down, a plugin: the name may be served a moment later
-        return True
-    return True
+def aliases(router: Any) -> Mapping[str, Any]:
+    """The live names that stand for groups."""
+    found: Mapping[str, Any] = router.registry().aliases() if FACADE else router.model_group_alias
+    return found
+
+
+def default_deployment(router: Any) -> Any:
+    """The deployment that serves whatever name is not known; ``None`` where there is none."""
+    return router.settings().default_deployment if FACADE else router.default_deployment
 
 
 def default_parameters(router: Any) -> Mapping[str, Any]:

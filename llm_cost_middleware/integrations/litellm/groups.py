@@ -6,14 +6,23 @@ so the deployments of one group must agree in what decides the price, or one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from threading import Lock
 from typing import Any, NamedTuple
 
+import litellm
+
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS
-from llm_cost_middleware.integrations.litellm.entry_points import all_deployments, named_deployments
+from llm_cost_middleware.integrations.litellm.entry_points import (
+    aliases,
+    all_deployments,
+    default_parameters,
+    deployment_id,
+)
+from llm_cost_middleware.integrations.litellm.injection import places_marks
+from llm_cost_middleware.integrations.litellm.resolve import reach_key, reached
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.request import ModelRef
@@ -42,20 +51,44 @@ _DEFAULTS = (
 _ADDS = frozenset({"n", "tools"})
 """Those that make a call cost more than its caller can know; a group with them is called by name only."""
 _MTOK = 10**6
+_KEPT = 1_024
+"""Names and price lists that are remembered, at most: a wildcard serves any number of names."""
+
+Prices = tuple[tuple[str, str], ...]
+"""A deployment's own prices by their name in the catalogue; none where it has the model's."""
 
 
 class Group(NamedTuple):
-    """A model group that can be governed."""
+    """What a name reaches, where it can be governed."""
 
     target: ModelRef
     """The model it calls; where it mixes models, the one that costs the most."""
-    alias: bool
-    """Its price is its own: ``target`` names the group, and the model that an answer names does not decide it."""
+    prices: Catalogue | None
+    """The prices of its own deployments, where they have any: they hold for its calls alone."""
     mixed: bool
     defaults: Mapping[str, Any]
     own_timeout: bool
     shadowed: bool
     """A deployment has a ``silent_model``: LiteLLM would send each chat there too, unless it is kept from it."""
+    places_marks: bool
+    """LiteLLM places cache marks of its own."""
+
+
+class ServedModels(NamedTuple):
+    """The models of a router that calls can be routed to."""
+
+    groups: Mapping[ModelRef, str]
+    """Each with the group that serves it."""
+    reach: frozenset[str]
+    """The same models, by provider and name."""
+    prices: Catalogue | None
+    """The prices of those whose groups have their own."""
+    own_priced: frozenset[ModelRef]
+    """Those models."""
+    places_marks: bool
+    """LiteLLM places cache marks of its own for some of them."""
+    router_id: int
+    """Tells the router from others of the process."""
 
 
 class Deployment(NamedTuple):
@@ -64,71 +97,136 @@ class Deployment(NamedTuple):
     group: str
     target: ModelRef | None
     """``None``: a platform with prices of its own, or a provider that is not known."""
-    prices: tuple[tuple[str, str], ...]
+    prices: Prices
     params: Mapping[str, Any]
 
 
+class _Known(NamedTuple):
+    """A name that was asked for before."""
+
+    live: Sequence[Any]
+    """The router's own entries on which the answer rests."""
+    copies: Sequence[Any]
+    """What they were."""
+    group: Group | None
+
+
+class _Lists(NamedTuple):
+    """A router's lists as they were read."""
+
+    live: Sequence[Any]
+    """The router's own entries."""
+    copies: Sequence[Any]
+    """What they were: an entry can be edited in place."""
+    aliases: Mapping[str, Any]
+    renamed: Mapping[str, Any]
+    """LiteLLM's ``model_alias_map``, which it applies to the model of a deployment."""
+    by_id: Mapping[Any, tuple[Any, Any]]
+    """Each entry with its copy."""
+    served: ServedModels
+    known: dict[Any, _Known]
+
+
+_NOTHING_READ = _Lists(
+    (), (), {"": ""}, {}, {}, ServedModels({}, frozenset(), None, frozenset(), places_marks=False, router_id=0), {}
+)
+
+
 class Groups:
-    """The groups of a router, read when first asked for and again when its deployments have changed.
+    """What the names of a router reach, asked for once and again when its lists have changed.
 
     Args:
         router: A ``litellm.Router``.
-        catalogue: Prices. Deployments with prices of their own are added to it.
+        catalogue: Prices. It stays as it is: a deployment's own prices are laid over it for its calls alone.
     """
 
     def __init__(self, router: Any, catalogue: Catalogue) -> None:
         self.router, self._catalogue = router, catalogue
         self._reading = Lock()
-        self._seen: list[dict[str, Any]] = []
-        self._entries: list[dict[str, Any]] = []
-        self._groups: dict[str, tuple[Sequence[Any], Group]] = {}
-        """Each with the deployments that its name led to."""
-        self.serving: dict[ModelRef, str] = {}
-        """The models that can be routed to, each with the group that serves it; as last read."""
-        self.reach: frozenset[str] = frozenset()
-        """The same models, by provider and name."""
+        self._lists = _NOTHING_READ
+        self._price_lists: dict[Any, Catalogue] = {}
 
-    def find(self, model: str) -> Group | None:
-        """The group of a name as callers use it, as last read; ``None`` where it is not of a provider that is governed.
+    @property
+    def served(self) -> ServedModels:
+        """The models that calls can be routed to, as last read."""
+        return self._lists.served
+
+    def find(self, model: Any, request: Mapping[str, Any]) -> Group | None:
+        """What a request's name reaches; ``None`` where not all of it is known, or of a provider that is governed.
+
+        Args:
+            model: The name as callers use it.
+            request: The keyword arguments of the call.
 
         Raises:
-            UnsupportedRequestError: The group mixes deployments of which none costs the most in everything.
+            UnsupportedRequestError: It reaches deployments of which none costs the most in everything.
+            litellm.BadRequestError: LiteLLM does not know the name.
         """
-        groups, entries = self._groups, named_deployments(self.router, model)
-        known = groups.get(model)
-        # a name leads elsewhere once an alias is set, which leaves the deployments as they are
-        if known is not None and known[0] == entries:
-            return known[1]
-        group = self._group(model, [_deployment(entry) for entry in entries])
-        if group is not None:
-            groups[model] = entries, group
+        lists = self._current()
+        key = reach_key(model, request)
+        known = lists.known.get(key) if isinstance(model, str) else None
+        if known is not None and known.copies == known.live:
+            return known.group
+        if known is not None:
+            lists = self._read(lists)
+        entries, lasting = reached(self.router, model, request)
+        group = self._group(str(model), [_deployment(entry) for entry in entries])
+        if lasting:
+            if len(lists.known) >= _KEPT:
+                lists.known.clear()
+            lists.known[key] = _Known(*_resting_on(model, entries, lists), group)
         return group
 
-    def refresh(self) -> None:
-        """Read the router's deployments again where it has changed."""
-        if not self._is_read():
-            with self._reading:
-                if not self._is_read():
-                    self._read()
+    def refresh(self) -> ServedModels:
+        """The models that calls can be routed to, read again where the router has changed."""
+        lists = self._current()
+        # by value: values that stayed are the same objects, so this is quick
+        return (lists if lists.copies == lists.live else self._read(lists)).served
 
-    def _is_read(self) -> bool:
-        # by value: a deployment can be edited in place; values that stayed are the same objects, so this is quick
-        return bool(self._seen == all_deployments(self.router))
+    def _current(self) -> _Lists:
+        """The lists; an entry of them may have been edited in place."""
+        lists = self._lists
+        same = (
+            lists.live == all_deployments(self.router)  # of the same objects, which is quick to see
+            and lists.aliases == aliases(self.router)
+            and lists.renamed == litellm.model_alias_map
+        )
+        return lists if same else self._read(lists)
 
-    def _read(self) -> None:
-        self._entries = entries = [_copied(entry) for entry in all_deployments(self.router)]
-        deployments = [_deployment(entry) for entry in entries]
-        self._enter_prices(deployments)
-        serving: dict[ModelRef, str] = {}
-        for name in dict.fromkeys(deployment.group for deployment in deployments):
-            group = self._group_or_none(name, [entry for entry in deployments if entry.group == name])
-            if group is not None and not (
-                group.alias or group.mixed or group.shadowed or _ADDS & group.defaults.keys()
-            ):
-                serving.setdefault(group.target, name)
-        self.serving, self.reach = serving, frozenset(map(str, serving))
-        self._groups = {}
-        self._seen = entries  # last: a reader that finds it up to date finds the rest so
+    def _read(self, seen: _Lists) -> _Lists:
+        with self._reading:
+            if self._lists is not seen:  # another thread has read them meanwhile
+                return self._lists
+            live = list(all_deployments(self.router))
+            copies = [_copied(entry) for entry in live]
+            self._lists = _Lists(
+                live,
+                copies,
+                _copied(aliases(self.router)),
+                dict(litellm.model_alias_map),
+                {deployment_id(copy): (entry, copy) for entry, copy in zip(live, copies, strict=True)},
+                self._served([_deployment(entry) for entry in copies]),
+                {},
+            )
+            return self._lists
+
+    def _served(self, deployments: Sequence[Deployment]) -> ServedModels:
+        groups: dict[ModelRef, str] = {}
+        own: dict[ModelRef, Prices] = {}
+        members: dict[str, list[Deployment]] = {}
+        for entry in deployments:
+            members.setdefault(entry.group, []).append(entry)
+        # where a model is served at its listed price, too, that is the one that is routed to
+        for name in sorted(members, key=lambda name: any(entry.prices for entry in members[name])):
+            group = self._group_or_none(name, members[name])
+            if group is None or group.mixed or group.shadowed or _ADDS & group.defaults.keys():
+                continue
+            if groups.setdefault(group.target, name) == name and group.prices is not None:
+                own[group.target] = self._dearest(name, members[name])[1]
+        return ServedModels(
+            groups, frozenset(map(str, groups)), self._priced(own.items()), frozenset(own), self._mark(deployments),
+            id(self.router),
+        )  # fmt: skip
 
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:
@@ -137,11 +235,11 @@ class Groups:
             return None
 
     def _group(self, name: str, entries: Sequence[Deployment]) -> Group | None:
-        kinds = {(entry.target, entry.prices) for entry in entries}
-        if not kinds or any(target is None for target, _ in kinds):
+        if not entries or any(entry.target is None for entry in entries):
             return None
-        targets = sorted({self._priced(target, prices, name) for target, prices in kinds if target is not None})
-        target = targets[0] if len(targets) == 1 else self._costliest(name, targets)
+        target, _ = self._dearest(name, entries)
+        by_model = {entry.target: [rival for rival in entries if rival.target == entry.target] for entry in entries}
+        own = [kind for rivals in by_model.values() if (kind := self._dearest(name, rivals))[1]]
         defaults: dict[str, Any] = {}
         for key in _DEFAULTS:
             values = [entry.params.get(key) for entry in entries]
@@ -153,22 +251,31 @@ class Groups:
                 defaults[key] = values[0]
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
-        return Group(target, _is_alias(target), len(targets) > 1, defaults, timeout, shadowed)
+        mixed = len(by_model) > 1
+        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries))
 
-    def _costliest(self, name: str, targets: Sequence[ModelRef]) -> ModelRef:
-        cards = {target: self._card(target) for target in targets}
-        for target, card in cards.items():
+    def _mark(self, entries: Sequence[Deployment]) -> bool:
+        return places_marks([default_parameters(self.router), *(entry.params for entry in entries)])
+
+    def _dearest(self, name: str, entries: Sequence[Deployment]) -> tuple[ModelRef, Prices]:
+        """The model and the prices of the deployment that costs the most in everything."""
+        kinds = sorted({(entry.target, entry.prices) for entry in entries if entry.target is not None})
+        if len(kinds) == 1:
+            return kinds[0]
+        cards = {kind: self._card(*kind) for kind in kinds}
+        for kind, card in cards.items():
             if all(mine >= other for rival in cards.values() for mine, other in zip(card, rival, strict=True)):
-                return target
+                return kind
         raise UnsupportedRequestError(
             f"model group {name!r}",
-            f"it mixes {', '.join(map(str, targets))}, none of which costs the most in everything: give each a group "
-            "of its own, or list them in a tier and call the routed name",
+            f"it mixes {', '.join(str(target) for target, _ in kinds)}, none of which costs the most in everything: "
+            "give each a group of its own, or list them in a tier and call the routed name",
         )
 
-    def _card(self, target: ModelRef) -> tuple[float, ...]:
+    def _card(self, target: ModelRef, prices: Prices) -> tuple[float, ...]:
         """What a byte of input and a token of output cost at most."""
-        levels = self._catalogue.upper_bound_rates(target.provider, target.model).levels
+        catalogue = self._priced([(target, prices)]) or self._catalogue
+        levels = catalogue.upper_bound_rates(target.provider, target.model).levels
         provider = get_provider(target.provider)
         most_per_input = max(
             max(level.uncached_input, level.cache_write_5m, level.cache_write_1h, level.cache_write_30m)
@@ -176,24 +283,34 @@ class Groups:
         )
         return most_per_input * provider.tokens_per_byte, max(level.output for level in levels)
 
-    def _priced(self, target: ModelRef, prices: tuple[tuple[str, str], ...], group: str) -> ModelRef:
-        return ModelRef(target.provider, _alias(target.model, group)) if prices and self._varies(target) else target
+    def _priced(self, own: Iterable[tuple[ModelRef, Prices]]) -> Catalogue | None:
+        """The catalogue with deployments' own prices over it; ``None`` where they have none."""
+        key = tuple(sorted((str(target), prices) for target, prices in own if prices))
+        if not key:
+            return None
+        found = self._price_lists.get(key)
+        if found is None:
+            if len(self._price_lists) >= _KEPT:
+                self._price_lists.clear()
+            found = self._catalogue.with_prices({target: dict(prices) for target, prices in key})
+            self._price_lists[key] = found
+        return found
 
-    def _varies(self, target: ModelRef) -> bool:
-        """Whether the deployments of a model differ in price, so that the model's name alone does not decide it."""
-        deployments = (_deployment(entry) for entry in self._entries)
-        return len({entry.prices for entry in deployments if entry.target == target}) > 1
 
-    def _enter_prices(self, deployments: Sequence[Deployment]) -> None:
-        overrides: dict[str, Any] = {}
-        for entry in deployments:
-            if entry.prices and entry.target is not None:
-                target = self._priced(entry.target, entry.prices, entry.group)
-                overrides[str(target)] = dict(entry.prices)
-                if target != entry.target:
-                    overrides[str(target)]["same_as"] = str(entry.target)
-        if overrides:
-            self._catalogue.add_fallback_prices(overrides)
+def _resting_on(model: str, entries: Sequence[Mapping[str, Any]], lists: _Lists) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The router's own entries on which it rests what a name reaches, and their copies."""
+    pairs = [lists.by_id.get(deployment_id(entry)) for entry in entries]
+    # LiteLLM fills in the model of a wildcard; and what is one deployment's model may become another one's, too
+    by_group = all(
+        pair is not None
+        and pair[0]["litellm_params"] is entry["litellm_params"]
+        and model in (entry["model_name"], deployment_id(entry))
+        for pair, entry in zip(pairs, entries, strict=True)
+    )
+    if not by_group:
+        return lists.live, lists.copies
+    found = [pair for pair in pairs if pair is not None]
+    return [live for live, _ in found], [copy for _, copy in found]
 
 
 def _copied(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,11 +325,9 @@ def _deployment(entry: Mapping[str, Any]) -> Deployment:
 
 def target_of(params: Mapping[str, Any]) -> ModelRef | None:
     """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
-    from litellm import get_llm_provider
-
     try:
-        model, provider, _, _ = get_llm_provider(
-            model=params["model"],
+        model, provider, _, _ = litellm.get_llm_provider(
+            model=litellm.model_alias_map.get(params["model"], params["model"]),
             custom_llm_provider=params.get("custom_llm_provider"),
             api_base=params.get("api_base"),
         )
@@ -231,11 +346,3 @@ def _own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 # the decimal that was written, not the binary float nearest to it
                 yield name, f"{Decimal(repr(found[name])) * _MTOK:f}"
             return
-
-
-def _alias(model: str, group: str) -> str:
-    return f"{model}@{group}"
-
-
-def _is_alias(target: ModelRef) -> bool:
-    return "@" in target.model

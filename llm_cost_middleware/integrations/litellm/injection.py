@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.integrations.litellm.entry_points import (
-    all_deployments,
-    default_parameters,
-    named_deployments,
-)
 from llm_cost_middleware.request import MARKED_BY_HOST, CallRequest
 
 _POINTS = "cache_control_injection_points"
 
 
-def note_host_marks(request: CallRequest, arguments: Mapping[str, Any], router: Any, group: str | None) -> CallRequest:
+def places_marks(sources: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether LiteLLM adds marks of its own by any of these parameters: of deployments, of a router, of a call."""
+    return any(source.get(_POINTS) for source in sources)
+
+
+def note_host_marks(request: CallRequest, arguments: Mapping[str, Any], *, placed: bool) -> CallRequest:
     """The request, with a note for the planner where LiteLLM will add marks of its own to it.
 
     They are the user's choice: which blocks they reach is decided behind the router, for the deployment it picks, and
@@ -24,11 +24,8 @@ def note_host_marks(request: CallRequest, arguments: Mapping[str, Any], router: 
     Args:
         request: The neutral view of the call.
         arguments: Its keyword arguments.
-        router: A ``litellm.Router``.
-        group: The group that is called by its name; ``None``: the call is routed, to any of them.
+        placed: What the call may reach places marks, whatever its arguments say.
     """
-    entries = all_deployments(router) if group is None else named_deployments(router, group)
-    sources = (arguments, default_parameters(router), *(entry["litellm_params"] for entry in entries))
-    if any(source.get(_POINTS) for source in sources):
+    if placed or places_marks([arguments]):
         return request._replace(params={**request.params, MARKED_BY_HOST: True})
     return request

@@ -23,14 +23,15 @@ from typing import Any, Self
 from llm_cost_middleware.extras import needed_for
 
 with needed_for("the callback of the LiteLLM proxy"):  # looked for before the modules that import it in their turn
+    from litellm import BadRequestError
     from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.events import AttributesIgnored
 from llm_cost_middleware.integrations.litellm.arguments import METADATA, RESENDING
-from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
-from llm_cost_middleware.integrations.litellm.entry_points import can_serve, named_deployments
+from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
+from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
 from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
 from llm_cost_middleware.integrations.litellm.identity import identify, take_claims
 from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
@@ -124,20 +125,21 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             )
         if self._groups is None or self._groups.router is not llm_router:
             self._groups = Groups(llm_router, self.pipeline.catalogue)
-        self._groups.refresh()
-        model = str(data.get("model") or "")
+        served, model = self._groups.refresh(), str(data.get("model") or "")
         entries = named_deployments(llm_router, model)
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
-        group = None if routed else self._groups.find(model)
+        try:
+            group = None if routed else self._groups.find(model, data)
+        except BadRequestError:  # LiteLLM has an error of its own for a name that it does not know
+            return None, False
         if not routed and group is None:
-            if can_serve(llm_router, model):
-                self.pipeline.ungoverned(f"model group {model!r}", "it is served by a platform with prices of its own")
+            self.pipeline.ungoverned(f"model {model!r}", OTHER_PLATFORM)
             return None, False
         call = RouterCall(
             endpoint,
             data,
             group=group,
-            groups=self._groups,
+            groups=served,
             defaults=group.defaults if group is not None else {},
             own_timeout=True,  # the proxy's own settings time its requests
             asynchronous=True,
@@ -172,7 +174,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         target = target_of(kwargs)
         expected = pending.held.attempt.target
         group = pending.call.group
-        if group is None or not (group.mixed or group.alias):
+        if group is None or not (group.mixed):
             _check(target, expected)
         pending.mark_sent()
 
@@ -254,8 +256,6 @@ class Classifier:
 
 def _check(target: ModelRef | None, expected: ModelRef) -> None:
     if target is not None and target != expected:
-        from litellm import BadRequestError
-
         raise BadRequestError(
             message=f"money was set aside for {expected}, and {target} was about to be called",
             model=target.model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import os
@@ -17,10 +16,9 @@ from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
 from llm_cost_middleware.integrations.litellm.arguments import RESENDING
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
-from llm_cost_middleware.integrations.litellm.booking import book_ungoverned
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
-from llm_cost_middleware.integrations.litellm.convert import SHADOW_ADVICE, RouterCall
+from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.fallbacks import FallbackWalk, Hop, adrive, drive, tell
 from llm_cost_middleware.integrations.litellm.owner import (
     UNSAID,
@@ -154,9 +152,8 @@ class CostAwareRouter(StandIn):
             retries = self._retries(hop)
             call = self._read(endpoint, hop.arguments, retries, asynchronous=False)
             if call is None:
-                answer = method(**_ungoverned(hop.arguments, name))
-                book_ungoverned(self.pipeline, answer, hop.arguments)
-                return answer
+                sent = _ungoverned(hop.arguments, name)
+                return self._pass(method, f"model {sent['model']!r}", OTHER_PLATFORM, **sent)
 
             def send(rendered: dict[str, Any]) -> Any:
                 try:
@@ -176,9 +173,8 @@ class CostAwareRouter(StandIn):
             retries = self._retries(hop)
             call = self._read(endpoint, hop.arguments, retries, asynchronous=True)
             if call is None:
-                answer = await method(**_ungoverned(hop.arguments, name))
-                await asyncio.to_thread(book_ungoverned, self.pipeline, answer, hop.arguments)
-                return answer
+                sent = _ungoverned(hop.arguments, name)
+                return await self._apass(method, f"model {sent['model']!r}", OTHER_PLATFORM, **sent)
 
             async def send(rendered: dict[str, Any]) -> Any:
                 try:
@@ -203,23 +199,18 @@ class CostAwareRouter(StandIn):
     def _read(
         self, endpoint: Endpoint, arguments: Mapping[str, Any], retries: OwnerRetries, *, asynchronous: bool
     ) -> RouterCall | None:
-        """The call; ``None`` where it goes to a platform that is not governed."""
+        """The call; ``None`` where it cannot be told that all it reaches is governed."""
         model = arguments["model"]
-        self._groups.refresh()
-        group = None if model == self.routed else self._groups.find(model)
+        group = None if model == self.routed else self._groups.find(model, arguments)
         if model != self.routed and group is None:
-            if entry_points.can_serve(self._held, model):
-                self.pipeline.ungoverned(
-                    f"model group {model!r}", "it is served by a platform with prices of its own; call it elsewhere"
-                )
-            return None  # LiteLLM has an error of its own for a name that it does not know
+            return None
         defaults = entry_points.default_parameters(self._held)
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
         call = RouterCall(
             endpoint,
             arguments,
             group=group,
-            groups=self._groups,
+            groups=self._groups.refresh() if group is None else self._groups.served,
             defaults={**defaults, **(group.defaults if group is not None else {})},
             own_timeout=own_timeout,
             asynchronous=asynchronous,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import litellm
 
-from llm_cost_middleware.integrations.litellm.booking import book_ungoverned
+from llm_cost_middleware.integrations.litellm.booking import UngovernedCall, let_pass
 from llm_cost_middleware.integrations.litellm.entry_points import retire
 from llm_cost_middleware.integrations.litellm.groups import Groups
 from llm_cost_middleware.integrations.litellm.surface import HARMLESS, NEW, UNGOVERNED
@@ -56,7 +56,7 @@ class StandIn:
         if private or name in HARMLESS or not inspect.isroutine(found):
             return found
         passing = self._apass if inspect.iscoroutinefunction(found) else self._pass
-        return partial(passing, found, name, UNGOVERNED.get(name, NEW))
+        return partial(passing, found, f"Router.{name}", UNGOVERNED.get(name, NEW))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in vars(self) or hasattr(type(self), name):
@@ -91,14 +91,19 @@ class StandIn:
 
     # --- what is not governed --------------------------------------------------------------------------------------
 
-    def _pass(self, method: Any, name: str, advice: str, *args: Any, **kwargs: Any) -> Any:
-        self.pipeline.ungoverned(f"Router.{name}", advice)
+    def _pass(self, method: Any, what: str, advice: str, /, *args: Any, **kwargs: Any) -> Any:
+        passing = let_pass(self.pipeline, what, advice, kwargs)
         answer = method(*args, **kwargs)
-        book_ungoverned(self.pipeline, answer, kwargs)
+        if inspect.isawaitable(answer):  # not every method that is asynchronous says so
+            return self._awaited(passing, answer)
+        passing.book_answer(answer)
         return answer
 
-    async def _apass(self, method: Any, name: str, advice: str, *args: Any, **kwargs: Any) -> Any:
-        self.pipeline.ungoverned(f"Router.{name}", advice)
-        answer = await method(*args, **kwargs)
-        await asyncio.to_thread(book_ungoverned, self.pipeline, answer, kwargs)
+    async def _apass(self, method: Any, what: str, advice: str, /, *args: Any, **kwargs: Any) -> Any:
+        passing = await asyncio.to_thread(let_pass, self.pipeline, what, advice, kwargs)
+        return await self._awaited(passing, method(*args, **kwargs))
+
+    async def _awaited(self, passing: UngovernedCall, answering: Any) -> Any:
+        answer = await answering
+        await asyncio.to_thread(passing.book_answer, answer)
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -47,12 +48,14 @@ class CacheStage:
         """How the prompt divides into cacheable sections; ``None`` where caches are off."""
         return read_layout(request) if self._policy.mode != "off" else None
 
-    def affinity(self, layout: PromptLayout, candidates: Iterable[Candidate], now: float) -> Mapping[ModelRef, int]:
+    def affinity(
+        self, layout: PromptLayout, candidates: Iterable[Candidate], now: float, prices: Any = None
+    ) -> Mapping[ModelRef, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
         # A model that cannot be used may have no price to weigh a cache by.
-        prices = {c.target: self._prices(c.target, now) for c in candidates if c.unavailable is None}
+        priced = {c.target: self._prices(c.target, now, prices) for c in candidates if c.unavailable is None}
         with self._lock:
-            return self._statistics.affinity(layout, prices, now=now)
+            return self._statistics.affinity(layout, priced, now=now)
 
     def must_wait(self, call: RoutedCall, target: ModelRef) -> bool:
         """Whether another call is writing the prefix that this one could read in a moment."""
@@ -73,7 +76,7 @@ class CacheStage:
             return None  # ours could only be too many, or in the wrong order of lifetimes
         now = self._clock.now()
         try:
-            prices = self._prices(target, now)
+            prices = self._prices(target, now, call.request.prices)
         except PriceNotFoundError:  # sent at an estimate: there is nothing to weigh a mark by
             return None
         with self._lock:
@@ -96,9 +99,9 @@ class CacheStage:
             learned, self._has_learned = self._has_learned, False
             return self._statistics.dump() if learned else None
 
-    def _prices(self, target: ModelRef, now: float) -> CachePrices:
+    def _prices(self, target: ModelRef, now: float, catalogue: Any) -> CachePrices:
         ability = get_provider(target.provider).cache_capabilities(target.model)
-        level = self._catalogue.rates(target.provider, target.model, at=now).levels[0]
+        level = (catalogue or self._catalogue).rates(target.provider, target.model, at=now).levels[0]
         paid = ability.ttls if ability.writes_are_paid else ()
         return CachePrices(
             read=level.cache_read,

@@ -33,7 +33,7 @@ class PriceStage:
         self,
         settings: Settings,
         catalogue: Catalogue,
-        candidates: Callable[[frozenset[str] | None], tuple[Candidate, ...]],
+        candidates: Callable[..., tuple[Candidate, ...]],
         clock: Clock,
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
@@ -61,15 +61,15 @@ class PriceStage:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
         request, settings = call.request, self._settings
-        now = self._clock.now()
+        now, catalogue = self._clock.now(), call.request.prices or self._catalogue
         try:
-            rates = self._catalogue.upper_bound_rates(target.provider, target.model, at=now, params=request.params)
+            rates = catalogue.upper_bound_rates(target.provider, target.model, at=now, params=request.params)
         except PriceNotFoundError:
             estimated = self._estimated_rates(target, request, now)
             if estimated is None:
                 raise
             rates = estimated
-        limits = self._catalogue.limits(target.provider, target.model)
+        limits = catalogue.limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
         max_tokens = asked
@@ -96,7 +96,9 @@ class PriceStage:
         if ceiling is not None and most.amount_nanousd > ceiling:
             limit = NanoUSD(ceiling).usd
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
-        return Quote(target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal)
+        return Quote(
+            target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices
+        )
 
     def _estimated_rates(self, target: ModelRef, request: CallRequest, now: float) -> Rates | None:
         """The most expensive configured rates, its own provider's first; ``None`` where no estimate may be made."""
@@ -143,7 +145,7 @@ class PriceStage:
         if request.model_pinned or provider_of(request.model) is not None:
             return target
         try:
-            self._catalogue.rates(target.provider, target.model, at=self._clock.now())
+            (request.prices or self._catalogue).rates(target.provider, target.model, at=self._clock.now())
         except PriceNotFoundError:
             return None
         return target
@@ -152,9 +154,9 @@ class PriceStage:
 
     def posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
-        target = reserved.attempt.target
+        target, catalogue = reserved.attempt.target, reserved.quote.prices or self._catalogue
         priced = price_usage(
-            reading, get_provider(target.provider), self._catalogue, at=self._clock.now(), requested_model=target.model
+            reading, get_provider(target.provider), catalogue, at=self._clock.now(), requested_model=target.model
         )
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
@@ -171,7 +173,7 @@ class PriceStage:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""
         quote, rates = reserved.quote, reserved.quote.rates
         if reading.service_tier is not None:
-            rates = self._catalogue.rates(
+            rates = (quote.prices or self._catalogue).rates(
                 *quote.target, at=self._clock.now(), service_tier=reading.service_tier, speed=reading.speed,
                 geo=reading.geo,
             )  # fmt: skip

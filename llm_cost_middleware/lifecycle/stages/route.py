@@ -22,7 +22,7 @@ from llm_cost_middleware.usage import TokenUsage
 
 _CONVERSATIONS = 4_096
 _PREPARED = 4_096
-Candidates = Callable[[frozenset[str] | None], tuple[Candidate, ...]]
+Candidates = Callable[..., tuple[Candidate, ...]]
 """The configured models as a host sees them that reaches these providers."""
 
 
@@ -77,12 +77,12 @@ class RouteStage:
             NoEligibleModelError: No model may take it.
         """
         started_at, now = self._clock.monotonic(), self._clock.now()
-        features, candidates = read_features(request), self._candidates(providers)
+        features, candidates = read_features(request), self._candidates(providers, request.prices)
         worthy = features.total_chars >= CACHE_WORTHY  # below it no model caches a prefix: nothing to look for
         layout = self._cache.layout(request) if worthy else None
         affinity = NO_AFFINITY
         if layout is not None and not request.model_pinned and len(candidates) > 1:
-            affinity = self._cache.affinity(layout, candidates, now)
+            affinity = self._cache.affinity(layout, candidates, now, request.prices)
         conversation = _conversation(request)
         available, share = (None, None) if headroom is None else headroom
         with self._lock:
@@ -111,7 +111,8 @@ class RouteStage:
         """Choose the model without remembering the choice: for a quote."""
         started_at, now = self._clock.monotonic(), self._clock.now()
         context = RoutingContext(call_id, now, self._rng, history=self._history)
-        decision = decide(self._policy, self._candidates(providers), request, read_features(request), context)
+        candidates = self._candidates(providers, request.prices)
+        decision = decide(self._policy, candidates, request, read_features(request), context)
         return RoutedCall(call_id, request, decision, decision.target, None, started_at)
 
     def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:

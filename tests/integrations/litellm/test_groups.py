@@ -345,8 +345,8 @@ def test_concurrent_threads_all_see_the_whole_list(harness):
 
     def ask(groups):
         start.wait()
-        groups.refresh()
-        return len(groups.serving), len(groups.reach), groups.find("gpt-5-mini") is not None
+        served = groups.refresh()
+        return len(served.groups), len(served.reach), groups.find("gpt-5-mini", {}) is not None
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

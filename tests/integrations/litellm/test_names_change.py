@@ -87,12 +87,14 @@ def test_a_deployment_that_is_called_by_its_id_is_held(harness):
     harness.agree()
 
 
-def test_what_litellm_serves_under_no_name_of_its_list_is_reported(make_harness):
-    harness = make_harness(on_ungoverned="deny")
+def test_what_a_default_deployment_serves_under_any_name_is_held(make_harness):
+    harness = make_harness(**NO_MONEY, on_ungoverned="deny")
     router = harness.router(deployments(harness))
     router.default_deployment = router.model_list[0]
-    with pytest.raises(UnsupportedRequestError, match="'openai/gpt-5-mini'"):
+    with pytest.raises(BudgetExceededError):
         router.completion(MINI, ASK, max_tokens=9)
+    with pytest.raises(UnsupportedRequestError, match="'together_ai/x'"):
+        router.completion("together_ai/x", ASK, max_tokens=9)
     router.default_deployment = None
     with pytest.raises(litellm.BadRequestError):
         router.completion(MINI, ASK, max_tokens=9)

@@ -1,0 +1,85 @@
+"""A deployment's own price belongs to that deployment: nobody else on the pipeline is booked at it."""
+
+from __future__ import annotations
+
+import copy
+
+import openai
+import pytest
+
+from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.integrations.openai import wrap_openai
+
+ASK = [{"role": "user", "content": "Count to forty."}]
+MINI = "openai/gpt-5-mini"
+DEAR = {"input_cost_per_token": 1e-4, "output_cost_per_token": 3e-4}
+CHEAP = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+
+
+def cost_of(usage, prices):
+    per_token = {name: round(price * 1e9) for name, price in prices.items()}
+    asked = usage.prompt_tokens * per_token["input_cost_per_token"]
+    return asked + usage.completion_tokens * per_token["output_cost_per_token"]
+
+
+def booked_by(harness, call):
+    """The answer of one call, what it was booked at, and what the provider lists it at."""
+    before, bill = harness.settled, harness.sim.bill.total_nanousd
+    answer = call()
+    return answer, harness.settled - before, harness.sim.bill.total_nanousd - bill
+
+
+def test_two_routers_and_a_plain_client_on_one_pipeline_each_keep_their_own_price(harness):
+    dear = harness.router([harness.deployment("m", MINI, **DEAR)])
+    cheap = harness.router([harness.deployment("m", MINI, **CHEAP)])
+    listed = harness.router([harness.deployment("m", MINI)])
+    client = wrap_openai(openai.OpenAI(base_url=harness.sim.openai_url, api_key="k"), pipeline=harness.pipeline)
+    for name in ("m", "smart", MINI):
+        for router, prices in ((dear, DEAR), (cheap, CHEAP), (dear, DEAR), (listed, None)):
+            answer, booked, bill = booked_by(harness, lambda: router.completion(name, ASK, max_tokens=9))  # noqa: B023
+            assert booked == (bill if prices is None else cost_of(answer.usage, prices)), (name, prices)
+    _, booked, bill = booked_by(
+        harness, lambda: client.chat.completions.create(model="gpt-5-mini", messages=ASK, max_completion_tokens=9)
+    )
+    assert booked == bill > 0
+    with client:
+        _, booked, bill = booked_by(harness, lambda: list(cheap.completion("m", ASK, max_tokens=9, stream=True)))
+    assert booked != bill
+
+
+def test_a_price_that_is_taken_away_is_gone(harness):
+    router = harness.router([harness.deployment("m", MINI, **DEAR)])
+    answer, booked, _ = booked_by(harness, lambda: router.completion("m", ASK, max_tokens=9))
+    assert booked == cost_of(answer.usage, DEAR)
+    for name in DEAR:  # LiteLLM keeps it twice
+        del router.model_list[0]["litellm_params"][name], router.model_list[0]["model_info"][name]
+    for name in ("m", "smart"):
+        _, booked, bill = booked_by(harness, lambda: router.completion(name, ASK, max_tokens=9))  # noqa: B023
+        assert booked == bill > 0
+
+
+def test_of_two_prices_in_one_group_the_dearer_is_held(make_harness):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.001"}])
+    router = harness.router([harness.deployment("m", MINI, **DEAR), harness.deployment("m", MINI, **CHEAP)])
+    with pytest.raises(BudgetExceededError):
+        router.completion("m", ASK, max_tokens=300)
+    assert harness.sim.request_count == 0
+
+
+def test_a_budget_of_a_model_counts_its_deployments_at_prices_of_their_own(make_harness):
+    harness = make_harness(budgets=[{"scope": "model:gpt-5-mini", "limit": "1"}])
+    router = harness.router([harness.deployment("m", MINI, **DEAR), harness.deployment("listed", MINI)])
+    answer = router.completion("m", ASK, max_tokens=9)
+    assert harness.pipeline.ledger.balance("model:gpt-5-mini").settled_nanousd == cost_of(answer.usage, DEAR)
+
+
+def test_a_copy_of_a_router_keeps_its_prices(harness):
+    router = copy.copy(harness.router([harness.deployment("m", MINI, **DEAR)]))
+    answer, booked, _ = booked_by(harness, lambda: router.completion("m", ASK, max_tokens=9))
+    assert booked == cost_of(answer.usage, DEAR)
+
+
+def test_a_model_that_is_priced_by_its_deployment_alone_is_governed(harness):
+    router = harness.router([harness.deployment("mine", "openai/gpt-5-mini", **CHEAP)])
+    answer, booked, _ = booked_by(harness, lambda: router.completion("mine", ASK, max_tokens=9))
+    assert booked == cost_of(answer.usage, CHEAP)
