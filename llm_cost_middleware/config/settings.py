@@ -23,7 +23,6 @@ def read_settings(config: CostConfig) -> Settings:
         on_insufficient=output.on_insufficient,
         default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
         calibrated=output.estimate == "calibrated",
-        learning=config.routing.kind == "learned" or config.routing.explore > 0,
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
         hold_ttl_s=config.ledger.hold_ttl_s,
         timeouts={

@@ -174,7 +174,7 @@ class CallFlow:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
         route = self.stages.route
         # Read only where something learns from it: most calls never extract the content of their answer.
-        if self.settings.learning and (content := answer.content) is not None:
+        if route.learns(call.decision.site) and (content := answer.content) is not None:
             report.quality_signals += failure_signals(call.request, content)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer

@@ -37,8 +37,6 @@ class Settings:
     default_max_tokens: int | None = None
     """``None``: per model, reasoning counted."""
     calibrated: bool = False
-    learning: bool = False
-    """Decisions carry hashed n-grams of the text, to learn from later."""
     server_tool_allowance: NanoUSD = ZERO
     hold_ttl_s: float = 900.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

@@ -6,12 +6,11 @@ The functions here choose the next model; sending, reserving and recording are t
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
+from llm_cost_middleware.routing.agreement import answers_agree
 from llm_cost_middleware.routing.decision import AcceptBy, RoutingDecision
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.signals import failure_signals
@@ -19,9 +18,6 @@ from llm_cost_middleware.routing.signals import failure_signals
 # An assumption about sites without calls of their own, optimistic so that a cascade is tried and measured at all. It
 # weighs five calls: the site's own record soon outweighs it.
 _PRIOR_CALLS, _PRIOR_ACCEPTED = 5, 0.8
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_ANSWER_LENGTH = 80  # characters; a longer text is reasoning, and its last number is the answer
 
 
 def cascade_models(decision: RoutingDecision, accept: AcceptBy) -> tuple[ModelRef, ...]:
@@ -83,9 +79,8 @@ def review_answer(
         accepted = accept is not None and accept(results[0])
     elif by == "schema":
         accepted = not failure_signals(request, contents[0])
-    else:  # tool calls are the answer where there are any: the text beside them varies
-        texts = [json.dumps(each.tool_calls, default=str) if each.tool_calls else each.text for each in contents]
-        accepted = answers_agree(texts[0], texts[1])
+    else:
+        accepted = answers_agree(contents[0], contents[1], field=policy.answer_field)
     return results[0] if accepted else models[-1]
 
 
@@ -114,21 +109,3 @@ def is_worthwhile(
     share = (accepted * seen + _PRIOR_ACCEPTED * _PRIOR_CALLS) / (seen + _PRIOR_CALLS)
     saving = share * strong_nanousd - cheap_nanousd - (1 - share) * extra_seconds * second_nanousd
     return saving > 0, NanoUSD(int(saving))
-
-
-def answers_agree(one: str, other: str) -> bool:
-    """Return whether two answers agree: equal JSON, equal short texts, or the same last number in longer ones."""
-    return bool(normalised := _normalised(one)) and normalised == _normalised(other)
-
-
-def _normalised(text: str) -> object:
-    text = text.strip()
-    try:
-        return json.dumps(json.loads(text), sort_keys=True)
-    except ValueError:
-        pass
-    words = " ".join(text.casefold().split())
-    if len(text) <= _ANSWER_LENGTH:
-        return words.rstrip(".!")
-    numbers = _NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else words

@@ -59,6 +59,11 @@ class RoutingDecision(NamedTuple):
     """Statistics of the last user text (``complexity.STAT_NAMES``); only where learning is on."""
 
     @property
+    def grams(self) -> tuple[int, ...]:
+        """Former name of ``ngrams``."""
+        return self.ngrams
+
+    @property
     def expected_nanousd(self) -> NanoUSD | None:
         """Expected cost of the call at the chosen model; ``None`` where unknown."""
         return next((c.expected_nanousd for c in self.candidates if c.target == self.target), None)

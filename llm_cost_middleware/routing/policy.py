@@ -44,6 +44,7 @@ class RoutingPolicy:
         tiers: The names of the tiers, for reasons.
         accept: For ``cascade``: what accepts a cheap answer: the caller's ``check``, its ``schema``, or ``agreement``
             of two cheap models.
+        answer_field: For ``agreement``: the compared field of a JSON answer (``result.label``); empty: all of it.
         wait_usd_s: For ``cascade``: the price of a second of waiting, in US dollars.
 
     Raises:
@@ -64,6 +65,7 @@ class RoutingPolicy:
     learned: LearnedPolicy | None = field(default=None, hash=False, repr=False)
     tiers: tuple[str, ...] = ()
     accept: AcceptBy = "check"
+    answer_field: str = ""
     wait_usd_s: USD = 0
     version: str = field(init=False, default="", compare=False)
     """The kind, and a digest of everything that decides; logged with each decision."""
@@ -81,6 +83,8 @@ class RoutingPolicy:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
         if self.accept not in get_args(AcceptBy):
             raise ConfigurationError(f"must be one of {', '.join(get_args(AcceptBy))}", key="routing.accept")
+        if not isinstance(self.answer_field, str):
+            raise ConfigurationError(f"must be a name, not {self.answer_field!r}", key="routing.answer_field")
         parse_usd(self.wait_usd_s, what="routing.wait_usd_s")
         if self.kind == "learned" and self.learned is None:
             raise ConfigurationError("a learned policy needs a policy_file: llm-cost tune", key="routing.policy_file")
@@ -94,6 +98,11 @@ class RoutingPolicy:
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(self, "version", f"{self.kind}:{blake2b(deciding.encode(), digest_size=4).hexdigest()}")
+
+    @property
+    def learns(self) -> bool:
+        """Whether its decisions carry what can be learned from later."""
+        return self.explore > 0 or self.kind == "learned"
 
     def is_large(self, text_length: int, item_count: int) -> bool:
         """Return whether the classic rule goes one tier up: for a long text or a large batch."""

@@ -46,8 +46,6 @@ class RoutingContext(NamedTuple):
     """Output lengths, latencies and acceptance of earlier calls."""
     sticky: ModelRef | None = None
     """The model that the conversation has used so far."""
-    learning: bool = False
-    """Whether the decision carries hashed n-grams of the text, to learn from later."""
 
 
 def decide(
@@ -71,18 +69,18 @@ def decide(
     """
     site = call_site(request)
     given = PolicyInput(features, request, site, context.budget_left, context.now)
+    own = policy.for_site(site)
     # forced and pinned models are not checked: the caller may know a model that the configuration does not
     forced = _forced(request, candidates)
     if forced is not None:
         choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
-        return _decision(policy, choice, forced, (), given, context)
+        return _decision(own, choice, forced, (), given, context)
     if request.model_pinned:
         pinned = ModelRef(request.provider, request.model)
         choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
-        return _decision(policy, choice, pinned, (), given, context)
+        return _decision(own, choice, pinned, (), given, context)
 
     history, sticky = context.history, context.sticky
-    own = policy.for_site(site)
     n_tiers = 1 + max(map(_tier, candidates), default=0)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
     evaluated = evaluate_candidates(candidates, own, request, features, n_tiers, context.affinity, outputs)
@@ -91,6 +89,7 @@ def decide(
         raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
     # a random model inside a conversation would throw its warm cache away
     choice = select_tier(own, given, n_tiers, context.rng if sticky is None else None)
+    wanted = choice.tier
     if own.kind == "cascade":
         choice = _cascade_or_direct(own, choice, eligible, site, history)
     chosen = _cheapest(eligible, choice.tier, context.available)
@@ -101,6 +100,11 @@ def decide(
         current = next((c for c in eligible if c.target == sticky), None)
         if current is None:
             reason += f"; {sticky} of this conversation may not take it"
+        elif wanted > current.tier < chosen.tier:
+            # Staying keeps a warm cache, which is a question of price between models that may both answer. Which may is
+            # the policy's to say, at any turn.
+            lost = NanoUSD(current.cache_saving_nanousd)
+            reason += f"; leaves {sticky} of this conversation for it, and a warm cache worth {lost}"
         else:
             least = Mean(history.least_output(site) if history else 0)
             short = evaluate_candidates(candidates, own, request, features, n_tiers, NO_AFFINITY, {None: least})
@@ -223,7 +227,7 @@ def _decision(
     given: PolicyInput,
     context: RoutingContext,
 ) -> RoutingDecision:
-    learning = context.learning
+    learning = policy.learns
     text = head_and_tail(last_user_text(given.request)) if learning else ""
     return RoutingDecision(
         call_id=context.call_id,

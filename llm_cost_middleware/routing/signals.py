@@ -20,7 +20,7 @@ SIGNAL_SCORES = dict.fromkeys((PARSE_FAILED, SCHEMA_VIOLATED, TRUNCATED, ESCALAT
 
 SIGNAL_TEXT = {
     PARSE_FAILED: "the answer could not be parsed as what it was asked for",
-    SCHEMA_VIOLATED: "a tool call in the answer does not fit the tool's schema",
+    SCHEMA_VIOLATED: "a tool call in the answer does not fit the tool's schema, or one that was demanded is missing",
     TRUNCATED: "the answer was cut off by its output cap",
     ESCALATED: "the answer was not accepted, and a stronger model was asked",
     USER_RETRY: "the same person asked the same again within ten minutes",
@@ -35,8 +35,8 @@ _SENTENCE = 16
 
 
 def failure_signals(request: CallRequest, content: AnswerContent) -> tuple[str, ...]:
-    """Return the failures that an answer shows: tool calls that do not match their tools, text without its schema."""
-    if content.tool_calls:
+    """Return the failures that an answer shows: tool calls that do not fit or are missing, text without its schema."""
+    if content.tool_calls or demanded_tools(request) is not None:
         return () if tool_calls_match(request, content) else (SCHEMA_VIOLATED,)
     if asks_for_json(request.output_schema) and not text_matches_schema(request.output_schema, content.text):
         return (PARSE_FAILED,)
@@ -44,9 +44,49 @@ def failure_signals(request: CallRequest, content: AnswerContent) -> tuple[str, 
 
 
 def tool_calls_match(request: CallRequest, content: AnswerContent) -> bool:
-    """Return whether every tool call names a tool of the request and matches its schema, where the request has it."""
+    """Return whether every call matches its tool where the request has it, and the demanded ones are there."""
+    demanded = demanded_tools(request)
+    if demanded is not None:
+        called = {name for name, _ in content.tool_calls}
+        if not called or not called <= (demanded or called):
+            return False
     tools = {tool.name: tool.text for tool in request.tools}
     return all(_call_matches(tools, name, arguments) for name, arguments in content.tool_calls)
+
+
+def demanded_tools(request: CallRequest) -> frozenset[str] | None:
+    """Return the tools of which a request demands a call; empty for any; ``None`` where words are an answer, too.
+
+    OpenAI's ``required`` and named functions (guide to function calling), Anthropic's ``any`` and ``tool`` (guide to
+    tool use). What a tool that the provider runs does is not seen, so a demand of one is none here.
+    """
+    choice = request.params.get("tool_choice")
+    if not request.tools:
+        return None
+    if isinstance(choice, str):
+        choice = {"type": choice}
+    if not isinstance(choice, Mapping):
+        return None
+    kind = choice.get("type")
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), Mapping) else choice
+        if not isinstance(allowed, Mapping) or allowed.get("mode") != "required":
+            return None
+        names = [_tool_name(tool) for tool in allowed.get("tools") or ()]
+        return None if None in names else frozenset(name for name in names if name is not None)
+    if kind in ("required", "any"):
+        return None if request.server_tools else frozenset()
+    name = _tool_name(choice) if kind in ("function", "tool", "custom") else None
+    return frozenset((name,)) if name in {tool.name for tool in request.tools} and name is not None else None
+
+
+def _tool_name(choice: object) -> str | None:
+    """The name in a choice of either API: flat, or under the kind of tool."""
+    if not isinstance(choice, Mapping):
+        return None
+    inner = choice.get(str(choice.get("type")))
+    name = inner.get("name") if isinstance(inner, Mapping) else choice.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _call_matches(tools: Mapping[str, str], name: str, arguments: object) -> bool:

@@ -137,6 +137,8 @@ def test_an_answer_that_two_cheap_models_agree_on_is_accepted_through_a_host_tha
     router = CostAwareRouter(pipeline=pipeline("agreement"))
     router.completion("smart", HI)
     assert sim.request_count == 2
+    # another pipeline: this one has learned that answers here are so short that asking two cheap models does not pay
+    router = CostAwareRouter(pipeline=pipeline("agreement"))
     sim.responder = lambda request: Answer(text={"mini": "41", "haiku": "43"}.get(_size(request.model), "42"))
     assert router.completion("smart", HI).choices[0].message.content == "42"
     assert sim.request_count == 5

@@ -20,7 +20,7 @@ from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import NO_AFFINITY, Candidate, RoutingContext, decide, downgrade, fallbacks
 from llm_cost_middleware.usage import TokenUsage
 
-_CONVERSATIONS = 4_096
+_TURNS = 16_384  # calls remembered, as numbers, to recognise the next turn of their conversation
 _PREPARED = 4_096
 Candidates = Callable[..., tuple[Candidate, ...]]
 """The configured models as a host sees them that reaches these providers."""
@@ -83,15 +83,12 @@ class RouteStage:
         affinity = NO_AFFINITY
         if layout is not None and not request.model_pinned and len(candidates) > 1:
             affinity = self._cache.affinity(layout, candidates, now, request.prices)
-        conversation = _conversation(request)
+        own_key, earlier = conversation_keys(request)
         available, share = (None, None) if headroom is None else headroom
         with self._lock:
             # Chosen under the lock: history and conversation must not change between ranking and remembering.
-            last = self._last_target.get(conversation)
-
-            context = RoutingContext(
-                call_id, now, self._rng, available, share, affinity, self._history, last, self._settings.learning
-            )
+            last = next((found for key in earlier if (found := self._last_target.get(key)) is not None), None)
+            context = RoutingContext(call_id, now, self._rng, available, share, affinity, self._history, last)
             try:
                 decision = decide(self._policy, candidates, request, features, context)
             except NoEligibleModelError:
@@ -99,10 +96,9 @@ class RouteStage:
                     raise
                 pinned = request._replace(model_pinned=True)  # an observer must not stop a call
                 decision = decide(self._policy, candidates, pinned, features, context)
-            self._last_target[conversation] = decision.target
-            if last is not None:
-                self._last_target.move_to_end(conversation)
-            elif len(self._last_target) > _CONVERSATIONS:
+            self._last_target[own_key] = decision.target
+            self._last_target.move_to_end(own_key)
+            if len(self._last_target) > _TURNS:
                 self._last_target.popitem(last=False)
         target = named or decision.target
         return RoutedCall(call_id, request, decision, target, layout, started_at, sent_externally, events_enabled)
@@ -114,6 +110,10 @@ class RouteStage:
         candidates = self._candidates(providers, request.prices)
         decision = decide(self._policy, candidates, request, read_features(request), context)
         return RoutedCall(call_id, request, decision, decision.target, None, started_at)
+
+    def learns(self, site: str) -> bool:
+        """Whether the calls of a site are learned from."""
+        return self._policy.for_site(site).learns
 
     def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:
         """Note that ``call`` was handed to a host. A call that is dropped unused is forgotten in time."""
@@ -172,13 +172,19 @@ def downgrades_of(call: RoutedCall, target: ModelRef) -> Iterator[ModelRef]:
         yield from (other for other in (call.decision.target, *downgrade(call.decision)) if other != target)
 
 
-def _conversation(request: CallRequest) -> Hashable:
-    """A key that is the same for all turns of one conversation: its own id, else a hash of how it began."""
+def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable]]:
+    """Return the key of a call, and those of the calls that it may continue, the latest first.
+
+    A conversation's own id is the same for all of its turns. Without one, a call continues another that it carries
+    whole: every message of it, its last question included, and the answer. What begins alike, such as the examples of a
+    template, makes no conversation.
+    """
     if request.context.conversation is not None:
-        return request.context.conversation
-    opening = []
-    for message in request.messages:
-        opening.append(message.parts[0].text if message.parts else "")
-        if message.role == "user":
-            break
-    return hash(tuple(opening))
+        return request.context.conversation, (request.context.conversation,)
+    keys: list[int] = []
+    seen = hash((request.provider, request.endpoint))
+    for message, following in zip(request.messages, (*request.messages[1:], None), strict=True):
+        seen = hash((seen, message.role, tuple((part.kind, part.text) for part in message.parts)))
+        if following is None or (message.role != "assistant" and following.role == "assistant"):
+            keys.append(seen)
+    return seen, keys[-2::-1]

@@ -61,15 +61,14 @@ def test_a_decision_takes_microseconds(outcomes, litellm_score, show, keep_figur
         "learned": RoutingPolicy(kind="learned", learned=learned),
     }
 
-    def router(policy, *, learning=False):
+    def router(policy):
         def call(text):
             asked = request(text)
-            decide(policy, FLEET, asked, read_features(asked), RoutingContext("c", 0.0, rng, learning=learning))
+            decide(policy, FLEET, asked, read_features(asked), RoutingContext("c", 0.0, rng))
 
         return call
 
     calls = {name: router(policy) for name, policy in policies.items()}
-    calls["learned, and logged to learn from"] = router(policies["learned"], learning=True)
     calls["litellm complexity router"] = litellm_score
     long = [("\n".join(rng.sample(found.prompts, 120)))[:40_000] for _ in range(5)]
     assert all(len(text) == 40_000 for text in long)

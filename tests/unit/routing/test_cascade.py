@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_cost_middleware.provider import UsageReport
 from llm_cost_middleware.request import AnswerContent, CallResult
+from llm_cost_middleware.routing.agreement import answers_agree
 from llm_cost_middleware.routing.cascade import (
-    answers_agree,
     cascade_models,
     escalation,
     is_worthwhile,
@@ -104,10 +106,52 @@ def test_escalation_goes_one_tier_up_to_the_cheapest(route, ask, models, fleet, 
         ("so " * 40 + "the answer is 1,200", "because " * 20 + "we get 1200.", True),
         ("so " * 40 + "the answer is 12", "because " * 20 + "we get 13.", False),
         ("", "", False),
+        ("Final answer: (B)", "b.", True),
+        ("$1,000.00", "1000", True),
+        ("50%", "50", False),
+        ("yes", "no", False),
+        ('```json\n{"a": 1}\n```', '{"a": 1}', True),
+        ("It holds, by section 4. " * 5, "It does not hold, by section 4. " * 5, False),
+        ("It holds, by section 4. " * 5, "it holds,  by section 4. " * 5, True),
+        ("We count them all. " * 5 + "The answer is not 24.", "We count them. " * 7 + "The answer is 24.", False),
     ],
 )
 def test_agreement_looks_at_the_answer_not_at_its_dress(one, other, same):
-    assert answers_agree(one, other) is same
+    assert answers_agree(AnswerContent(one), AnswerContent(other)) is same
+    assert answers_agree(AnswerContent(other), AnswerContent(one)) is same
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["in", "since", "under section", "after", "page"]))
+def test_the_last_number_of_prose_is_no_answer(number, word):
+    one = f"I would certainly take the first of the two, as it has been the better one by every test {word} {number}."
+    other = (
+        f"The second one is what I would take, for reasons of price and of the support that it gets {word} {number}."
+    )
+    assert not answers_agree(AnswerContent(one), AnswerContent(other))
+
+
+def test_a_declared_field_is_the_answer_whatever_the_reasoning_beside_it():
+    one = AnswerContent('{"reasoning": "long", "result": {"label": "Refund"}}')
+    other = AnswerContent('{"reasoning": "other", "result": {"label": "refund"}}')
+    assert not answers_agree(one, other)
+    assert answers_agree(one, other, field="result.label")
+    assert not answers_agree(one, AnswerContent('{"result": {"label": "keep"}}'), field="result.label")
+    nothing = AnswerContent('{"reasoning": "x"}')
+    assert not answers_agree(nothing, nothing, field="result.label")
+    assert not answers_agree(AnswerContent("refund"), AnswerContent("refund"), field="result.label")
+
+
+def test_tool_calls_agree_by_name_and_arguments_in_any_order():
+    def calls(*pairs):
+        return AnswerContent("some words", tuple(pairs))
+
+    one = calls(("weather", '{"city": "Oslo", "days": 2}'), ("time", {"zone": "CET"}))
+    assert answers_agree(
+        one, AnswerContent("others", (("time", '{"zone":"CET"}'), ("weather", {"days": 2, "city": "Oslo"})))
+    )
+    assert not answers_agree(one, calls(("weather", '{"city": "Oslo", "days": 3}'), ("time", {"zone": "CET"})))
+    assert not answers_agree(one, AnswerContent("some words"))
 
 
 @pytest.mark.parametrize(

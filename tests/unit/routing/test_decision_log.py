@@ -9,6 +9,7 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, QualitySource
+from llm_cost_middleware.routing.policy import RoutingPolicy
 
 
 class Entry(NamedTuple):
@@ -37,7 +38,7 @@ def log(request):
 
 
 def test_a_decision_survives_its_line(route, ask):
-    decision = route(ask("x" * 700, tools=("t",), context={"call_site": "s"}), learning=True)
+    decision = route(ask("x" * 700, tools=("t",), context={"call_site": "s"}), RoutingPolicy(explore=0.5))
     line = decision.to_json()
     assert "\n" not in line
     assert RoutingDecision.from_json(line) == decision

@@ -10,6 +10,7 @@ from llm_cost_middleware.request import ModelRef, Part, ServerTool
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import downgrade, fallbacks, provider_of
+from llm_cost_middleware.routing.rules import parse_rules
 from llm_cost_middleware.routing.sites import call_site
 
 TIERED = {"tiers": ("small", "large")}
@@ -168,10 +169,33 @@ def test_a_switch_must_pay_even_if_the_answer_is_short(route, ask, models):
         assert route(request, history=history, **facts).target == models["sonnet"]
 
 
-def test_a_conversation_never_moves_to_a_more_expensive_model_on_its_own(route, ask, models):
-    decision = route(ask("x" * 10_000), sticky=models["mini"])
+@pytest.mark.parametrize(
+    ("policy", "request_facts"),
+    [
+        (RoutingPolicy(), {"text": "x" * 10_000}),
+        (
+            RoutingPolicy(kind="rules", rules=parse_rules([{"tier": 1, "when": {"tag": "proof"}}], ())),
+            {"context": {"tags": ("proof",)}},
+        ),
+        (
+            RoutingPolicy(kind="rules", rules=parse_rules([{"tier": 1, "when": {"site": "legal"}}], ())),
+            {"context": {"call_site": "legal"}},
+        ),
+        (RoutingPolicy(floor=1), {}),
+    ],
+)
+def test_a_policy_moves_a_conversation_up_at_any_turn_and_says_what_cache_is_lost(
+    route, ask, models, policy, request_facts
+):
+    decision = route(ask(**request_facts), policy, sticky=models["mini"], affinity={models["mini"]: 10**6})
+    assert decision.tier == 1
+    if policy.floor is None:  # below a floor it may not take the call at all
+        assert f"a warm cache worth {NanoUSD(10**6)}" in decision.reason
+
+
+def test_a_conversation_does_not_move_to_a_dearer_model_of_its_own_tier(route, ask, models):
+    decision = route(ask("x"), sticky=models["mini"], affinity={models["haiku"]: 0})
     assert decision.target == models["mini"]
-    assert "saves nothing" in decision.reason
 
 
 def test_a_conversation_leaves_a_model_that_cannot_take_the_call(route, ask, models, fleet):
@@ -189,9 +213,16 @@ def test_there_is_no_exploration_inside_a_conversation(route, ask, models):
 
 def test_grams_and_shape_are_kept_only_where_learning_is_on(route, ask):
     assert route(ask("some words")).ngrams == route(ask("some words")).text_stats == ()
-    learning = route(ask("some words"), learning=True)
+    learning = route(ask("some words"), RoutingPolicy(explore=0.5))
     assert len(learning.ngrams) == 3
     assert "words" not in learning.to_json().replace('"words"', "")
+
+
+def test_what_learning_needs_is_kept_at_the_sites_that_explore_and_at_no_other(route, ask):
+    policy = RoutingPolicy.from_mapping({"sites": {"faq": {"explore": 0.5}}})
+    assert route(ask("some words", context={"call_site": "faq"}), policy).ngrams
+    assert route(ask("some words", context={"call_site": "faq"}, model_pinned=True), policy).ngrams
+    assert not route(ask("some words", context={"call_site": "other"}), policy).ngrams
 
 
 def test_a_cascade_asks_cheap_first_only_where_it_pays(route, ask, models):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import AnswerContent, CallContext, CallRequest, Message, Part, Tool
+from llm_cost_middleware.request import AnswerContent, CallContext, CallRequest, Message, Part, ServerTool, Tool
 from llm_cost_middleware.routing.schemas import asks_for_json, inner_schema, matches_schema, text_matches_schema
 from llm_cost_middleware.routing.signals import (
     REPEAT_WINDOW_S,
@@ -73,6 +73,52 @@ def test_a_call_of_a_tool_that_was_not_offered_is_seen_where_any_was():
     said = AnswerContent("", (("forecast", {}),))
     assert failure_signals(request(("user", "x"), tools=(Tool("weather", compact(TOOLS["chat"])),)), said)
     assert not failure_signals(request(("user", "x")), said)  # they may stand in a stored prompt
+
+
+WORDS, RIGHT = AnswerContent("no idea"), AnswerContent("", (("weather", {"city": "Oslo"}),))
+OTHER = AnswerContent("", (("people", {"city": "Oslo"}),))
+
+
+@pytest.mark.parametrize(
+    ("choice", "accepted"),
+    [
+        (None, [WORDS, RIGHT, OTHER]),
+        ("auto", [WORDS, RIGHT, OTHER]),
+        ("none", [WORDS, RIGHT, OTHER]),
+        ({"type": "auto"}, [WORDS, RIGHT, OTHER]),
+        ("required", [RIGHT, OTHER]),
+        ({"type": "any"}, [RIGHT, OTHER]),
+        ({"type": "any", "disable_parallel_tool_use": True}, [RIGHT, OTHER]),
+        ({"type": "function", "function": {"name": "weather"}}, [RIGHT]),
+        ({"type": "function", "name": "weather"}, [RIGHT]),
+        ({"type": "tool", "name": "weather"}, [RIGHT]),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]},
+            [WORDS, RIGHT, OTHER],
+        ),
+        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]}, [RIGHT]),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "people"}}]},
+            },
+            [OTHER],
+        ),
+        ({"type": "web_search"}, [WORDS, RIGHT, OTHER]),  # what the provider runs is not seen
+        ({"type": "function", "name": "not offered"}, [WORDS, RIGHT, OTHER]),
+        (7, [WORDS, RIGHT, OTHER]),
+    ],
+)
+def test_a_call_that_is_demanded_and_missing_is_a_failure(choice, accepted):
+    tools = tuple(Tool(name, compact({"name": name, "input_schema": ARGUMENTS})) for name in ("weather", "people"))
+    asked = request(("user", "x"), tools=tools)._replace(params={} if choice is None else {"tool_choice": choice})
+    assert [said for said in (WORDS, RIGHT, OTHER) if not failure_signals(asked, said)] == accepted
+
+
+def test_a_demand_that_a_tool_of_the_provider_may_meet_is_not_judged():
+    asked = request(("user", "x"), tools=(Tool("weather", compact(TOOLS["chat"])),))
+    asked = asked._replace(params={"tool_choice": "required"}, server_tools=(ServerTool("web_search"),))
+    assert not failure_signals(asked, WORDS)
 
 
 @pytest.mark.parametrize("held", [{"type": "bash_20250124", "name": "bash"}, {"type": "custom", "name": "free"}])

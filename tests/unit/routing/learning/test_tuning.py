@@ -134,9 +134,7 @@ def logged_calls(route, ask):
     for number in range(3_000):
         hard = number % 4 == 0
         text = f"{HARD if hard else EASY} {rng.random():.6f}"
-        decision = route(ask(text, context={"call_site": "a"}), policy, seed=number, learning=True)._replace(
-            call_id=str(number)
-        )
+        decision = route(ask(text, context={"call_site": "a"}), policy, seed=number)._replace(call_id=str(number))
         weak, strong = outcome(rng, hard=hard)
         score = strong if decision.tier else weak
         entries.append(
@@ -176,7 +174,7 @@ def test_a_policy_is_learned_from_the_log_alone(logged_calls, models):
 def test_the_promise_holds_where_hard_and_easy_prompts_form_two_clusters(route, ask, models, seed, numbered):
     """A number that ends each prompt was seen once in the log and comes again: it moves all scores of live calls."""
     policy = RoutingPolicy(explore=0.5, tiers=("small", "large"))
-    plain = route(ask("x", context={"call_site": "a"}), policy, learning=True)
+    plain = route(ask("x", context={"call_site": "a"}), policy)
 
     def prompts(n, rng):
         for number in range(n):
@@ -215,7 +213,7 @@ def test_the_promise_holds_where_hard_and_easy_prompts_form_two_clusters(route, 
 
 def test_calls_without_information_are_left_out_with_the_reason(route, ask, models):
     plain = route(ask("x"))
-    learning = route(ask("x"), learning=True)
+    learning = route(ask("x"), RoutingPolicy(explore=1e-9))
     entries = [
         LoggedCall(route(ask("x", context={"forced_model": "claude-x"}))),
         LoggedCall(plain),
