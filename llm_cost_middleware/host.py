@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
+from llm_cost_middleware.nesting import enclosing_run
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, FixedRetries, RetryTerms
@@ -79,8 +81,13 @@ def invoke(
     Raises:
         LLMCostError: As ``CostPipeline.run``; otherwise what the last attempt raised.
     """
+    run = enclosing_run(pipeline, call.request.model)
+    if run is not None:
+        run.give_back()
 
     def attempt_once(attempt: Attempt) -> CallResult | CallStream:
+        if run is not None:
+            run.call_ids.add(attempt.call_id)
         rendered = _rendered(call, attempt)
         try:
             raw = send(rendered)
@@ -103,8 +110,13 @@ async def ainvoke(
     accept: Callable[[CallResult], bool] | None = None,
 ) -> Any:
     """Govern one call of a host on an event loop. As ``invoke``."""
+    run = enclosing_run(pipeline, call.request.model)
+    if run is not None:
+        await asyncio.to_thread(run.give_back)
 
     async def attempt_once(attempt: Attempt) -> CallResult | CallStream:
+        if run is not None:
+            run.call_ids.add(attempt.call_id)
         rendered = _rendered(call, attempt)
         try:
             raw = await send(rendered)

@@ -12,6 +12,7 @@ from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, client_connection, invoke, retries_of
 from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -129,10 +130,11 @@ class PatternCall:
         self._client, self._retry_terms = client, retries_of(client)
         # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
-        self._create = attrgetter(self._rules.endpoints[0])(client.with_options(max_retries=0)).create
+        self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
+        plain = unwrapped(client, self.pipeline).with_options(max_retries=0)
+        self._create = attrgetter(self._rules.endpoints[0])(plain).create
         self._system, self._item_count = system_prompt, item_count
         self._connection = client_connection(client)
-        self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
         self.providers = frozenset((self._rules.name,))
 
     def request(self, text: str) -> CallRequest:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
+from llm_cost_middleware.nesting import WrappedClient, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
@@ -45,8 +46,10 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
         )
         return client
-    batches = Batches(pipeline, api.provider)
-    return ClientWrapper(pipeline, api, routed, batches, frozenset((api.provider,))).wrap(client)
+    wrapper = ClientWrapper(pipeline, api, routed, Batches(pipeline, api.provider), frozenset((api.provider,)))
+    # wrapped twice, a call would be booked twice
+    inner = wrapped_client(client, pipeline)
+    return wrapper.wrap(client) if inner is None else wrapper.wrap(inner.client, retries_chosen=inner.retries_chosen)
 
 
 def is_governed(client: Any) -> bool:
@@ -107,6 +110,7 @@ class ClientWrapper(NamedTuple):
         setattr(twin.post, _MARK, True)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
+        mark_wrapped(twin, WrappedClient(self.pipeline, client, retries_chosen))
         made: C = twin
         return made
 

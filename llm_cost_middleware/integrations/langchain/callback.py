@@ -31,8 +31,9 @@ from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelNam
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import billed_usage
 from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, read_message
-from llm_cost_middleware.lifecycle.external import ExternalCall
+from llm_cost_middleware.nesting import MeteredRun, enclose
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import read_or_unknown
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -50,7 +51,8 @@ class PendingRun(NamedTuple):
     """A run between its start and its end, with the money set aside for it."""
 
     provider: str
-    held: ExternalCall
+    target: ModelRef
+    run: MeteredRun
 
 
 _claimed_runs: dict[tuple[int, UUID], str] = {}
@@ -127,10 +129,17 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._count(call_id)
         with self._lock:
             _claimed_runs[claim] = call_id
-            self._open[run_id] = PendingRun(model.provider, held)
+            self._open[run_id] = PendingRun(model.provider, held.attempt.target, run := MeteredRun(self.pipeline, held))
             if len(self._open) > _OPEN:  # a start whose end never came: it expires in the ledger
                 lost, _ = self._open.popitem(last=False)
                 _claimed_runs.pop((id(self.pipeline), lost), None)
+        enclose(run)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that the answer has begun: what is called between its chunks is no part of it."""
+        del token, kwargs
+        if (entry := self._open.get(run_id)) is not None:
+            entry.run.waiting = False
 
     def on_chain_start(
         self, serialized: Mapping[str, Any], inputs: Any, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any
@@ -157,17 +166,17 @@ class CostCallbackHandler(BaseCallbackHandler):
         if isinstance(stamp, Mapping):
             self._count(str(stamp.get("call_id")))
         entry = self._take(run_id)
-        if entry is not None:
+        if entry is not None and (held := entry.run.take()) is not None:
             reading = read_or_unknown(read_message, entry.provider, message, response.llm_output)
-            self._quietly(entry.held.settle, reading)
+            self._quietly(held.settle, reading)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Give the money back where nothing was billed; else book it."""
         del kwargs
         entry = self._take(run_id)
-        if entry is not None:
-            attach_billed_usage(error, billed_usage(error, entry.held.attempt.target))
-            self._quietly(entry.held.fail, error)
+        if entry is not None and (held := entry.run.take()) is not None:
+            attach_billed_usage(error, billed_usage(error, entry.target))
+            self._quietly(held.fail, error)
 
     def _source(self, model: ModelName, call_kwargs: Mapping[str, Any]) -> SourceModel:
         """The settings of a model, read anew where they differ from those of its last call."""
@@ -194,7 +203,10 @@ class CostCallbackHandler(BaseCallbackHandler):
             entry = self._open.pop(run_id, None)
             if entry is not None:
                 _claimed_runs.pop((id(self.pipeline), run_id), None)
-            return entry
+                entry.run.waiting = False
+        for call_id in entry.run.call_ids if entry is not None else ():
+            self._count(call_id)
+        return entry
 
     def _quietly(self, end: Any, what: Any) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,14 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.integrations.litellm.arguments import find_metadata
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.usage import read_answer
+from llm_cost_middleware.nesting import enclosing_run
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint, ModelRef
 
 _log = logging.getLogger(__name__)
+_REMEMBERED = 10_000
+"""Calls that another listener books, at most."""
 
 
 class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
@@ -38,7 +42,16 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     def __init__(self, pipeline: PipelineSource | None = None) -> None:
         super().__init__()
         self.pipeline = CostPipeline.resolve(pipeline)
+        self._held_elsewhere: OrderedDict[str, bool] = OrderedDict()
         self.name = f"llm-cost-{os.urandom(4).hex()}"  # LiteLLM takes two loggers without a text of their own for one
+
+    def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
+        """Remember a call of a LangChain model that a ``CostCallbackHandler`` holds money for, and will book."""
+        del messages
+        if enclosing_run(self.pipeline, str(model).rpartition("/")[2]) is not None:
+            self._held_elsewhere[str(kwargs.get("litellm_call_id"))] = True
+            while len(self._held_elsewhere) > _REMEMBERED:  # failed calls are never asked for
+                self._held_elsewhere.popitem(last=False)
 
     def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """LiteLLM's report of a call of its synchronous side."""
@@ -57,6 +70,9 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         provider = kwargs.get("custom_llm_provider") or params.get("custom_llm_provider")
         if provider not in NAMES or governed_call_id(params) is not None or kwargs.get("cache_hit"):
             return
+        call_id = str(kwargs.get("litellm_call_id") or os.urandom(8).hex())
+        if self._held_elsewhere.pop(call_id, False):
+            return
         target = ModelRef(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
         native = isinstance(answer, dict) and answer.get("type") == "message"
         endpoint: Endpoint = "messages" if native else "chat.completions"
@@ -65,7 +81,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
                 read_answer(answer, provider, endpoint),
                 target,
                 read_context(find_metadata(params, METADATA_KEY)),
-                id=f"logged.{kwargs.get('litellm_call_id') or os.urandom(8).hex()}",
+                id=f"logged.{call_id}",
                 estimated=bool(kwargs.get("stream")),
             )
         except LLMCostError as error:

@@ -30,6 +30,7 @@ from llm_cost_middleware.integrations.litellm.owner import (
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
 from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
+from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import Endpoint
 
@@ -204,6 +205,8 @@ class CostAwareRouter(StandIn):
         group = None if model == self.routed else self._groups.find(model, arguments)
         if model != self.routed and group is None:
             return None
+        if (client := arguments.get("client")) is not None:  # a wrapped one would book the call as well
+            arguments = {**arguments, "client": unwrapped(client, self.pipeline)}
         defaults = entry_points.default_parameters(self._held)
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
         call = RouterCall(
