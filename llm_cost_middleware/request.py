@@ -160,6 +160,12 @@ class CallRequest(NamedTuple):
     prices: Any = None
     """The catalogue of prices that holds for this call alone, as of a router's own deployments; ``None``: the
     pipeline's."""
+    settings: Mapping[str, Any] = EMPTY
+    """Its parameters by their names at ``endpoint``, all but the prompt itself: what a model must take to take the
+    call."""
+    endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
+    """The endpoint at which the host calls a model, ``None`` where it finds one that takes the call; absent for hosts
+    that call every model at ``endpoint``."""
 
 
 class ModelRef(NamedTuple):
@@ -225,6 +231,8 @@ class Attempt(NamedTuple):
     """How many answers are asked for and billed."""
     cut_after_s: float | None = None
     """Seconds until the deadline, where the configuration asks that attempts be cut there; ``None``: it does not."""
+    changes: Mapping[str, Any] = EMPTY
+    """Fields of the caller's body that are written otherwise for this target; ``None`` leaves one out."""
 
     def limit_s(self, *, chosen: bool) -> float | None:
         """The most seconds that the request may take; ``None``: as long as its own timeout says.

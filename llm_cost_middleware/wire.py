@@ -216,6 +216,15 @@ def output_cap_field(body: Mapping[str, Any], endpoint: str, *, chat: str) -> st
     return "max_tokens" if body.get("max_tokens") is not None else chat
 
 
+def apply_changes(out: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Write the changes of an attempt into ``out``, a copy of a body; ``None`` leaves a field out."""
+    for name, value in changes.items():
+        if value is None:
+            out.pop(name, None)
+        else:
+            out[name] = value
+
+
 def ask_for_usage(out: dict[str, Any], endpoint: str) -> None:
     """Ask for usage in a streamed chat, which reports it only on request. Changes ``out``, a copy of the body."""
     if endpoint == "chat.completions" and out.get("stream"):

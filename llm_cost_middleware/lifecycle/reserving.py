@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from llm_cost_middleware.budget.rules import Headroom
+from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.commands import Available, Command, ReadHeadroom, Reserve, RunInThread, Sleep, Void
@@ -119,7 +120,10 @@ class Reserving:
         cache_plan = stages.cache.plan(call, target) if call.layout is not None else None
         cap = request.max_tokens if self._settings.observe else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
-        attempt = Attempt(call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s)
+        changes = fit(request, target).changes if self._settings.observe else quote.changes
+        attempt = Attempt(
+            call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes
+        )
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved)

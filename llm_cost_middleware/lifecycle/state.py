@@ -20,7 +20,7 @@ from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.request import Attempt, CallRequest, ModelRef
+from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
@@ -86,6 +86,8 @@ class Quote(NamedTuple):
     """Set where the call's own ``max_cost`` refuses it."""
     prices: Any = None
     """As of ``CallRequest``: the catalogue that the answer is priced by, too."""
+    changes: Mapping[str, Any] = EMPTY
+    """What is written otherwise for the target and the cap: ``Attempt.changes``."""
 
 
 class ReservedAttempt(NamedTuple):

@@ -6,10 +6,11 @@ model with a price and without limits.
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
+
+from llm_cost_middleware.model_table import Rows, look_up, read_rows
 
 
 class ModelLimits(NamedTuple):
@@ -38,24 +39,12 @@ PROVIDERS = tuple(sorted(file.name[:-5] for file in files(__package__).iterdir()
 @cache
 def find_limits(provider: str, model: str) -> ModelLimits:
     """Return the limits of a model: each from the longest name in the provider's file that begins the model's name."""
-    ref = model.lower().removeprefix(f"{provider}/").removeprefix("ft:")
-    found: dict[str, int | str | None] = {}
-    for name, row in read_table(provider):
-        if ref.startswith(name):
-            found |= row
+    found = look_up(read_table(provider), provider, model)
     found["encoding"] = found.get("encoding") or None  # "" ends what a shorter name states: TOML has no null
-    return ModelLimits(**found)  # type: ignore[arg-type]  # the file's values are of the fields' types: tested
+    return ModelLimits(**found)
 
 
 @cache
-def read_table(provider: str) -> tuple[tuple[str, dict[str, int | str]], ...]:
+def read_table(provider: str) -> Rows:
     """Return the rows of a provider by name, shortest names first; empty for a provider without a file."""
-    file = files(__package__).joinpath(f"{provider}.toml")
-    if not file.is_file():
-        return ()
-    rows = tomllib.loads(file.read_text(encoding="utf-8"))["model"]
-    named = [
-        (name, {key: row[key] for key in ModelLimits._fields if key in row}) for row in rows for name in row["names"]
-    ]
-    # Sorted, so that a longer name overrides a shorter one wherever it stands in the file.
-    return tuple(sorted(named, key=lambda entry: len(entry[0])))
+    return read_rows(__package__, provider, ModelLimits._fields)

@@ -42,7 +42,7 @@ class RoutingDecision(NamedTuple):
     tier_name: str
     policy: str
     """``threshold``, ``rules``, ``learned``, ``cascade``, ``default`` (learned, but not for this site), ``force``,
-    ``pinned``."""
+    ``pinned``, ``home`` (no other model takes its parameters)."""
     policy_version: str
     reason: str
     score: float | None
@@ -57,6 +57,8 @@ class RoutingDecision(NamedTuple):
     """Hashed n-grams of the last user text, repeated as often as they occur; only where learning is on."""
     text_stats: tuple[float, ...] = ()
     """Statistics of the last user text (``complexity.STAT_NAMES``); only where learning is on."""
+    left_out: tuple[str, ...] = ()
+    """Parameters of the request that the chosen model does not take, and is not sent."""
 
     @property
     def grams(self) -> tuple[int, ...]:
@@ -109,6 +111,7 @@ class RoutingDecision(NamedTuple):
                 ],
                 "grams": self.ngrams,
                 "shape": self.text_stats,
+                **({"left_out": self.left_out} if self.left_out else {}),
             },
             ensure_ascii=False,
             separators=(",", ":"),
@@ -153,6 +156,7 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
         candidates=tuple(_evaluated(*entry) for entry in data.get("candidates", ())),
         ngrams=tuple(data.get("grams", ())),
         text_stats=tuple(data.get("shape", ())),
+        left_out=tuple(data.get("left_out", ())),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
@@ -12,6 +14,7 @@ from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
+Parameters = Literal["strict", "lenient", "ignored"]
 DEFAULT_OUTPUT = 512
 """Output tokens expected at a site without history. The same for every model, so that their prices rank them."""
 
@@ -42,12 +45,24 @@ def evaluate_candidates(
     n_tiers: int,
     affinity: Mapping[ModelRef, int],
     outputs: Outputs,
+    parameters: Parameters = "strict",
 ) -> list[EvaluatedCandidate]:
-    """Return every candidate with the expected cost of this call there, and the reason against it."""
+    """Return every candidate with the expected cost of this call there, and the reason against it.
+
+    Args:
+        candidates: The models.
+        policy: Its floor and ceiling.
+        request: The call.
+        features: Its features.
+        n_tiers: How many tiers there are.
+        affinity: What a warm cache is worth, by model.
+        outputs: Expected lengths of answers, by model.
+        parameters: How parameters decide: ``lenient`` leaves soft demands out, ``ignored`` does not look at them.
+    """
     evaluated = []
     elsewhere, input_tokens = outputs.get(None), features.input_tokens
     cap, answers = request.max_tokens, request.choice_count
-    reasons = _rejections(candidates, policy, request, features, n_tiers)
+    reasons = _rejections(candidates, policy, request, features, n_tiers, parameters)
     for candidate, rejected in zip(candidates, reasons):  # noqa: B905 - of one length, and checking it costs 700 instructions
         target, most = candidate.target, candidate.max_output
         known = outputs.get(target, elsewhere)
@@ -66,7 +81,12 @@ def evaluate_candidates(
 
 
 def _rejections(
-    candidates: Sequence[Candidate], policy: RoutingPolicy, request: CallRequest, features: Features, n_tiers: int
+    candidates: Sequence[Candidate],
+    policy: RoutingPolicy,
+    request: CallRequest,
+    features: Features,
+    n_tiers: int,
+    parameters: Parameters,
 ) -> list[str]:
     """Return for every candidate the reason why it may not take the call; empty where it may."""
     floor, ceiling = min(policy.floor or 0, n_tiers - 1), n_tiers if policy.ceiling is None else policy.ceiling
@@ -93,5 +113,13 @@ def _rejections(
             reason = f"gives at most {most:,} output tokens, {wanted:,} asked for"
         elif window is not None and size > window:
             reason = f"about {size:,} tokens do not fit its window of {window:,}"
+        else:
+            reason = _unfit(request, candidate.target, parameters)
         reasons.append(reason)
     return reasons
+
+
+def _unfit(request: CallRequest, target: ModelRef, parameters: Parameters) -> str:
+    if parameters == "ignored":
+        return ""
+    return fit(request, target, lenient=parameters == "lenient").refused

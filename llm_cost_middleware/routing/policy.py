@@ -17,6 +17,11 @@ from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
 
 PolicyKind = Literal["threshold", "rules", "learned", "cascade"]
+OnUnsupported = Literal["leave_out", "refuse"]
+_CHOICES = (
+    ("kind", "policy", PolicyKind), ("accept", "accept", AcceptBy), ("on_unsupported", "on_unsupported", OnUnsupported),
+)  # fmt: skip
+"""Fields that are one of a few words, with their keys."""
 
 
 class Tier(NamedTuple):
@@ -46,6 +51,8 @@ class RoutingPolicy:
             of two cheap models.
         answer_field: For ``agreement``: the compared field of a JSON answer (``result.label``); empty: all of it.
         wait_usd_s: For ``cascade``: the price of a second of waiting, in US dollars.
+        on_unsupported: For calls that name no model: where none that can be reached takes ``stop``, ``logprobs``,
+            ``top_logprobs`` or ``logit_bias``, ``leave_out`` sends them without, ``refuse`` raises.
 
     Raises:
         ConfigurationError: A value outside its range, or ``learned`` without a policy file.
@@ -67,12 +74,14 @@ class RoutingPolicy:
     accept: AcceptBy = "check"
     answer_field: str = ""
     wait_usd_s: USD = 0
+    on_unsupported: OnUnsupported = "leave_out"
     version: str = field(init=False, default="", compare=False)
     """The kind, and a digest of everything that decides; logged with each decision."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(PolicyKind):
-            raise ConfigurationError(f"must be one of {', '.join(get_args(PolicyKind))}", key="routing.policy")
+        for name, key, choices in _CHOICES:
+            if getattr(self, name) not in get_args(choices):
+                raise ConfigurationError(f"must be one of {', '.join(get_args(choices))}", key=f"routing.{key}")
         for name in ("text_threshold", "item_threshold"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:  # a bool is an int, and no threshold
@@ -81,8 +90,6 @@ class RoutingPolicy:
             raise ConfigurationError(f"must be between 0 and 1, not {self.explore!r}", key="routing.explore")
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
-        if self.accept not in get_args(AcceptBy):
-            raise ConfigurationError(f"must be one of {', '.join(get_args(AcceptBy))}", key="routing.accept")
         if not isinstance(self.answer_field, str):
             raise ConfigurationError(f"must be a name, not {self.answer_field!r}", key="routing.answer_field")
         parse_usd(self.wait_usd_s, what="routing.wait_usd_s")
@@ -94,7 +101,8 @@ class RoutingPolicy:
         deciding = "; ".join(
             f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
             for item in fields(self)
-            if item.name not in ("version", "tiers", "policy_file", "sites")
+            # it decides nothing about the model: logged versions stay comparable
+            if item.name not in ("version", "tiers", "policy_file", "sites", "on_unsupported")
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(self, "version", f"{self.kind}:{blake2b(deciding.encode(), digest_size=4).hexdigest()}")

@@ -8,6 +8,7 @@ from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
+from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.providers import NAMES, provider_of
@@ -15,9 +16,9 @@ from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import is_worthwhile
 from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
-from llm_cost_middleware.routing.eligibility import Candidate, evaluate_candidates
+from llm_cost_middleware.routing.eligibility import Candidate, Parameters, evaluate_candidates
 from llm_cost_middleware.routing.features import Features, last_user_text
-from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, SiteHistory
+from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, Outputs, SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
@@ -70,21 +71,25 @@ def decide(
     site = call_site(request)
     given = PolicyInput(features, request, site, context.budget_left, context.now)
     own = policy.for_site(site)
-    # forced and pinned models are not checked: the caller may know a model that the configuration does not
-    forced = _forced(request, candidates)
-    if forced is not None:
-        choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
-        return _decision(own, choice, forced, (), given, context)
-    if request.model_pinned:
-        pinned = ModelRef(request.provider, request.model)
-        choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
-        return _decision(own, choice, pinned, (), given, context)
+    named = _named(own, candidates, given, context)
+    if named is not None:
+        return named
 
     history, sticky = context.history, context.sticky
     n_tiers = 1 + max(map(_tier, candidates), default=0)
+    look = _Look(candidates, own, request, features, n_tiers)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    evaluated = evaluate_candidates(candidates, own, request, features, n_tiers, context.affinity, outputs)
+    evaluated, lenient = look.evaluate(context.affinity, outputs), False
     eligible = list(filterfalse(_rejected, evaluated))
+    if not eligible and (home := look.home()) is not None:
+        reasons = ", ".join(dict.fromkeys(c.rejected for c in evaluated))
+        choice = TierChoice(
+            -1, None, f"stays with the model that it names: no other takes it ({reasons})", policy="home"
+        )
+        return _decision(own, choice, home, tuple(evaluated), given, context)
+    if not eligible and own.on_unsupported == "leave_out":
+        evaluated, lenient = look.evaluate(context.affinity, outputs, "lenient"), True
+        eligible = list(filterfalse(_rejected, evaluated))
     if not eligible:
         raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
     # a random model inside a conversation would throw its warm cache away
@@ -97,24 +102,86 @@ def decide(
     if chosen.tier != choice.tier:
         reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
     if sticky is not None and sticky != chosen.target:
-        current = next((c for c in eligible if c.target == sticky), None)
-        if current is None:
-            reason += f"; {sticky} of this conversation may not take it"
-        elif wanted > current.tier < chosen.tier:
-            # Staying keeps a warm cache, which is a question of price between models that may both answer. Which may is
-            # the policy's to say, at any turn.
-            lost = NanoUSD(current.cache_saving_nanousd)
-            reason += f"; leaves {sticky} of this conversation for it, and a warm cache worth {lost}"
-        else:
-            least = Mean(history.least_output(site) if history else 0)
-            short = evaluate_candidates(candidates, own, request, features, n_tiers, NO_AFFINITY, {None: least})
-            cost = {c.target: c.expected_nanousd or 0 for c in short}
-            saving = NanoUSD(cost[current.target] - cost[chosen.target])
-            chosen, explanation = _stay_or_switch(chosen, current, saving)
-            reason += explanation
+        chosen, explanation = _beside(sticky, wanted, chosen, eligible, look, site, history)
+        reason += explanation
+    if left_out := fit(request, chosen.target, lenient=lenient).left_out:
+        reason += f"; without {', '.join(left_out)}, which {chosen.target} does not take"
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)
-    return _decision(own, choice, chosen.target, tuple(evaluated), given, context)
+    return _decision(own, choice, chosen.target, tuple(evaluated), given, context, left_out)
+
+
+def _named(
+    policy: RoutingPolicy, candidates: Sequence[Candidate], given: PolicyInput, context: RoutingContext
+) -> RoutingDecision | None:
+    """The decision for a call whose model is forced or pinned; ``None`` where it is to be routed.
+
+    Neither model is checked against the candidates: the caller may know one that the configuration does not. A forced
+    model is one that the parameters were not written for, so they must fit it.
+    """
+    request = given.request
+    forced = _forced(request, candidates)
+    if forced is not None:
+        if refused := fit(request, forced).refused:
+            raise NoEligibleModelError({str(forced): refused})
+        choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
+        return _decision(policy, choice, forced, (), given, context)
+    if request.model_pinned:
+        pinned = ModelRef(request.provider, request.model)
+        choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
+        return _decision(policy, choice, pinned, (), given, context)
+    return None
+
+
+def _beside(
+    sticky: ModelRef,
+    wanted: int,
+    chosen: EvaluatedCandidate,
+    eligible: Sequence[EvaluatedCandidate],
+    look: _Look,
+    site: str,
+    history: SiteHistory | None,
+) -> tuple[EvaluatedCandidate, str]:
+    """The model to use in a conversation that has used another one so far, and the reason as a clause."""
+    current = next((c for c in eligible if c.target == sticky), None)
+    if current is None:
+        return chosen, f"; {sticky} of this conversation may not take it"
+    if wanted > current.tier < chosen.tier:
+        # Staying keeps a warm cache, which is a question of price between models that may both answer. Which may is the
+        # policy's to say, at any turn.
+        lost = NanoUSD(current.cache_saving_nanousd)
+        return chosen, f"; leaves {sticky} of this conversation for it, and a warm cache worth {lost}"
+    least = Mean(history.least_output(site) if history else 0)
+    cost = {c.target: c.expected_nanousd or 0 for c in look.evaluate(NO_AFFINITY, {None: least})}
+    return _stay_or_switch(chosen, current, NanoUSD(cost[current.target] - cost[chosen.target]))
+
+
+class _Look(NamedTuple):
+    """One call, looked at for every candidate."""
+
+    candidates: Sequence[Candidate]
+    policy: RoutingPolicy
+    request: CallRequest
+    features: Features
+    n_tiers: int
+
+    def evaluate(
+        self, affinity: Mapping[ModelRef, int], outputs: Outputs, parameters: Parameters = "strict"
+    ) -> list[EvaluatedCandidate]:
+        """Every candidate with its expected cost, and the reason against it."""
+        return evaluate_candidates(*self, affinity, outputs, parameters)
+
+    def home(self) -> ModelRef | None:
+        """The model that the caller named, where nothing but parameters keeps the call from every candidate.
+
+        ``None`` where the caller named none ("smart" is a name for "choose one").
+        """
+        request = self.request
+        if provider_of(request.model) != request.provider:
+            return None
+        others = self.evaluate(NO_AFFINITY, NO_OUTPUTS, "ignored")
+        alone = any(not candidate.rejected for candidate in others)
+        return ModelRef(request.provider, request.model) if alone else None
 
 
 def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
@@ -226,6 +293,7 @@ def _decision(
     evaluated: tuple[EvaluatedCandidate, ...],
     given: PolicyInput,
     context: RoutingContext,
+    left_out: tuple[str, ...] = (),
 ) -> RoutingDecision:
     learning = policy.learns
     text = head_and_tail(last_user_text(given.request)) if learning else ""
@@ -246,6 +314,7 @@ def _decision(
         candidates=evaluated,
         ngrams=tuple(sorted(ngram_hashes(text).elements())) if learning else (),
         text_stats=text_stats(text) if learning else (),
+        left_out=left_out,
     )
 
 

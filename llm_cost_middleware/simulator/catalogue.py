@@ -39,7 +39,6 @@ class SimModel:
     cache: Literal["steps", "breakpoints", "marks"] = "steps"
     geo: bool = False  # knows inference_geo
     reasons: bool = False
-    sampling: bool = True  # takes temperature and top_p
 
     def card(self, tier: str, prompt_tokens: int) -> RateCard:
         """Return the rates of a request: the tier's own card, the long one where the prompt is above the threshold."""

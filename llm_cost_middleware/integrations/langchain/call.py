@@ -113,7 +113,7 @@ class GuardedCall:
         )
         if self.streamed_answer is not None:
             self.streamed_answer.provider = target.provider
-        model = targets.for_request(target, messages, call_kwargs)
+        model = targets.for_request(target, messages, call_kwargs, attempt.changes)
         return RenderedCall(model, messages, call_kwargs, target, self._checked)
 
     def read(self, attempt: Attempt, raw: Any) -> CallResult | ObservedStream:

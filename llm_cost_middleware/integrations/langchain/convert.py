@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import EMPTY, CallContext, CallRequest, Endpoint, Message, Part, PartKind, Role
+from llm_cost_middleware.request import (
+    EMPTY,
+    CallContext,
+    CallRequest,
+    Endpoint,
+    Message,
+    ModelRef,
+    Part,
+    PartKind,
+    Role,
+)
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS, fingerprint
 
 _ROLES: Mapping[str, Role] = {
@@ -43,13 +53,20 @@ class SourceModel(NamedTuple):
     """The output cap that its user set. A cap that LangChain filled in from a profile counts as none."""
     connection: str = ""
     """As ``CallRequest.connection``."""
+    endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
+    """Where LangChain calls each model that may take the call."""
 
 
 def make_source(
-    provider: str, model: str, endpoint: Endpoint, body: Mapping[str, Any], max_tokens: int | None
+    provider: str,
+    model: str,
+    endpoint: Endpoint,
+    body: Mapping[str, Any],
+    max_tokens: int | None,
+    endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None,
 ) -> SourceModel:
     """Read a model's settings once."""
-    source = SourceModel(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens)
+    source = SourceModel(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens, endpoint_at=endpoint_at)
     return source._replace(plain=_read_arguments(source, {}))
 
 
@@ -79,16 +96,41 @@ def read_call(
         plain.params, context,
         pinned or bool(arguments.get("model")),
         source.connection,
+        settings=plain.settings, endpoint_at=source.endpoint_at,
     )  # fmt: skip
 
 
 def _read_arguments(source: SourceModel, arguments: Mapping[str, Any]) -> CallRequest:
-    body = {**source.body, **arguments, "messages": ()}
+    given = {name: value for name, value in arguments.items() if name not in NOT_SENT}
+    body = {**source.body, **given, "messages": ()}
     schema = body.pop("response_format", None)
+    if source.provider == "anthropic":
+        _as_anthropic_says(body)
     request = get_provider(source.provider).read_request(body, source.endpoint)
+    if schema:
+        name = "output_format" if source.provider == "anthropic" else "response_format"
+        request = request._replace(settings={**request.settings, name: schema})
     cap = next((body[name] for name in OUTPUT_CAP_FIELDS if type(body.get(name)) is int), None)
     request = request._replace(max_tokens=cap if cap is not None else source.max_tokens)
     return request._replace(output_schema=schema_text(schema)) if schema else request
+
+
+def _as_anthropic_says(body: dict[str, Any]) -> None:
+    """Arguments of ChatAnthropic under the names that they are sent by. Changes ``body``."""
+    if stop := body.pop("stop", None):
+        body["stop_sequences"] = stop
+    effort, other = body.pop("effort", None), body.pop("reasoning_effort", None)
+    if effort or other:
+        body["output_config"] = {**(body.get("output_config") or {}), "effort": effort or other}
+
+
+NOT_SENT = frozenset(
+    {
+        "stream", "stream_usage", "timeout", "strict", "ls_structured_output_format", "structured_output_format",
+        "llm_cost_route", "extra_headers", "extra_query",
+    }
+)  # fmt: skip
+"""Arguments of a call that are LangChain's own, or the SDK's."""
 
 
 _EMPTY_REQUEST = CallRequest("", "", ())

@@ -7,6 +7,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from llm_cost_middleware.capabilities import find_capabilities
+from llm_cost_middleware.capabilities.efforts import nearest_effort
 from llm_cost_middleware.host import capped_timeout
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
@@ -27,10 +29,8 @@ _LOCAL = frozenset({"user", "metadata", "safety_identifier", "verbosity"}).union
 _CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 
-def is_portable(arguments: Mapping[str, Any], source: str) -> bool:
+def is_portable(arguments: Mapping[str, Any]) -> bool:
     """Whether a call with these arguments means the same at another provider, so that it may be routed there."""
-    if source == "anthropic" and (arguments.get("stop") or arguments.get("stop_sequences")):
-        return False  # OpenAI's reasoning models take none
     if any(name not in _PORTABLE and name not in _LOCAL for name in arguments):
         return False
     if any(not _is_plain_tool(tool) for tool in arguments.get("tools") or ()):
@@ -67,15 +67,14 @@ def render(
     there = attempt.target.provider
     dropped = _NOT_SENT if there == source else _NOT_TRANSLATED
     call_kwargs = {name: value for name, value in arguments.items() if name not in dropped}
+    _apply(call_kwargs, attempt.changes, source)
     if there != source:
-        call_kwargs = _translate(call_kwargs, source)
+        call_kwargs = _translate(call_kwargs, source, attempt.target)
     for foreign in foreign_cache_fields(there):
         for name in foreign.request:
             call_kwargs.pop(name, None)
     if tools := call_kwargs.get("tools"):
         call_kwargs["tools"] = strip_marks(tools, there)
-    if "stop" in call_kwargs and there == "openai" and takes_no_stop(attempt.target.model):
-        del call_kwargs["stop"]
     rendered = strip_marks(_messages_for(messages, source, attempt.target), there)
     if attempt.cache_plan is not None:
         rendered = place_marks(attempt.cache_plan, there, rendered, call_kwargs)
@@ -97,9 +96,31 @@ def _messages_for(messages: Sequence[BaseMessage], source: str, target: ModelRef
     return drop_foreign_reasoning(messages if source == "anthropic" else _system_first(messages), target.model)
 
 
-def takes_no_stop(model: str) -> bool:
-    """Whether OpenAI refuses ``stop`` for a model, as it does for all that reason."""
-    return model.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6")) and "chat" not in model
+def effort_at(target: ModelRef, asked: Any) -> str | None:
+    """The level of effort of the target that is nearest to the one asked for; ``None`` where it takes none."""
+    known = find_capabilities(*target)
+    if known is None or not isinstance(asked, str):
+        return asked if isinstance(asked, str) else None
+    return nearest_effort(asked, known.efforts)
+
+
+def _apply(call_kwargs: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
+    """Write an attempt's changes into the arguments of a call that has them. Changes ``call_kwargs``."""
+    for name, value in changes.items():
+        if name == "thinking":
+            continue  # fitted with the messages
+        for given in _AS_ARGUMENTS.get((source, name), (name,)):
+            if given in call_kwargs:
+                del call_kwargs[given]
+                if value is not None:
+                    call_kwargs[name] = value
+
+
+_AS_ARGUMENTS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("anthropic", "stop_sequences"): ("stop_sequences", "stop"),
+    ("anthropic", "output_config"): ("output_config", "effort", "reasoning_effort"),
+}
+"""The arguments of a LangChain model that are sent under another name."""
 
 
 _NOT_SENT = frozenset({"model", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"})
@@ -109,11 +130,15 @@ _NOT_TRANSLATED = _NOT_SENT | _LOCAL | {"thinking"}  # thinking is configured in
 # --- across providers ------------------------------------------------------------------------------------------------
 
 
-def _translate(call_kwargs: dict[str, Any], source: str) -> dict[str, Any]:
+def _translate(call_kwargs: dict[str, Any], source: str, target: ModelRef) -> dict[str, Any]:
     if "tools" in call_kwargs:
         convert = _to_openai_tool if source == "anthropic" else _to_anthropic_tool
         call_kwargs["tools"] = [convert(tool) for tool in call_kwargs["tools"]]
-    return _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
+    translated = _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
+    for name in ("reasoning_effort", "effort"):
+        if name in translated and (level := effort_at(target, translated.pop(name))):
+            translated[name] = level
+    return translated
 
 
 def _to_openai(call_kwargs: dict[str, Any]) -> dict[str, Any]:

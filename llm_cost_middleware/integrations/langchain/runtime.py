@@ -131,7 +131,7 @@ class GuardRuntime:
         targets = self.targets(model)
         # what only one provider understands must stay there, whatever the tiers say
         providers = targets.providers
-        if arguments and len(providers) > 1 and not is_portable(arguments, targets.source.provider):
+        if arguments and len(providers) > 1 and not is_portable(arguments):
             providers = targets.own_provider
         attributes = metadata.get(METADATA_KEY) if metadata else None
         if attributes is None and model.metadata:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
-from llm_cost_middleware.integrations.langchain.render import takes_no_stop
+from llm_cost_middleware.integrations.langchain.render import effort_at
 from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
-from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.request import EMPTY, Endpoint, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "langchain_openai"}
@@ -38,11 +38,18 @@ _PROVIDER_ONLY = (
     "top_logprobs", "logit_bias", "seed", "presence_penalty", "frequency_penalty", "store", "include", "truncation",
     "extra_body", "use_previous_response_id", "service_tier",
 )  # fmt: skip
-_SAMPLING = ("temperature", "top_p", "top_k")
 _BODY = {
-    "anthropic": ("thinking", "inference_geo", "output_config", "context_management", "container", "mcp_servers"),
-    "openai": ("reasoning_effort", "reasoning", "service_tier", "prompt_cache_options", "n", "truncation"),
-}
+    "anthropic": (
+        "temperature", "top_p", "top_k", "stop_sequences", "thinking", "inference_geo", "output_config",
+        "context_management", "container", "mcp_servers", "betas", "user_profile_id",
+    ),
+    "openai": (
+        "temperature", "top_p", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs", "logit_bias",
+        "seed", "n", "stop", "reasoning_effort", "reasoning", "verbosity", "service_tier", "store", "truncation",
+        "include", "context_management", "prompt_cache_options",
+    ),
+}  # fmt: skip
+"""Fields that are sent, by the names that they are sent under."""
 
 
 def provider_of(model: Any) -> str | None:
@@ -74,8 +81,8 @@ class TargetModels:
         if provider is None:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
         self._model, self._config, self._lock = model, config, Lock()
-        self._built: dict[ModelRef, Any] = {}
-        self.source: SourceModel = _read_source(model, provider)
+        self._built: dict[tuple[ModelRef, str], Any] = {}
+        self.source: SourceModel = _read_source(model, provider, self._endpoint_at)
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
         gateway = getattr(model, _URL_FIELD[provider], None)
@@ -99,25 +106,43 @@ class TargetModels:
     def _key(self, provider: str) -> str | None:
         return os.environ.get(self._config.providers[provider].api_key_env)
 
-    def get(self, target: ModelRef) -> Any:
-        """The model object for ``target``."""
-        built = self._built.get(target)
+    def get(self, target: ModelRef, changes: Mapping[str, Any] = EMPTY) -> Any:
+        """The model object for ``target``, its settings changed as an attempt there says."""
+        key = target, repr(changes) if changes else ""
+        built = self._built.get(key)
         if built is None:
             with self._lock:
-                built = self._built.get(target)
+                built = self._built.get(key)
                 if built is None:
                     same = target.provider == self.source.provider
-                    made = (self._same if same else self._other)(target)
+                    made = (self._same if same else self._other)(target, changes)
                     clients = self.clients if same else None
-                    built = self._built[target] = make_single_attempt(made, target.provider, clients)
+                    built = make_single_attempt(made, target.provider, clients)
+                    if len(self._built) >= _BUILT:
+                        self._built.clear()
+                    self._built[key] = built
         return built
 
-    def for_request(self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any]) -> Any:
+    def for_request(
+        self, target: ModelRef, messages: Sequence[Any], arguments: dict[str, Any], changes: Mapping[str, Any]
+    ) -> Any:
         """The model object for one request to ``target``."""
-        model = self.get(target)
-        return fit_thinking(model, messages, arguments) if target.provider == "anthropic" else model
+        # thinking changes with every cap, and is copied in: the object behind it is kept
+        model = self.get(target, {name: value for name, value in changes.items() if name != "thinking"})
+        return fit_thinking(model, messages, arguments, changes) if target.provider == "anthropic" else model
 
-    def _same(self, target: ModelRef) -> Any:
+    def _endpoint_at(self, target: ModelRef) -> Endpoint | None:
+        """Where LangChain calls a model: its class decides between the two of OpenAI, by name and tools."""
+        if target.provider != "openai":
+            return self.source.endpoint if self.source.provider == target.provider else "messages"
+        if self.source.provider != "openai":
+            return "responses" if _prefers_responses(target.model) else "chat.completions"
+        if self.source.endpoint == "responses":
+            return "responses"
+        twin = self._model.model_copy(update={"model_name": target.model})
+        return "responses" if twin._use_responses_api({}) else "chat.completions"  # noqa: SLF001 - its own rule
+
+    def _same(self, target: ModelRef, changes: Mapping[str, Any]) -> Any:
         """The user's own class and settings with another model name."""
         model = self._model
         fields = type(model).model_fields
@@ -129,41 +154,46 @@ class TargetModels:
         if settings.get("openai_proxy"):  # the transports were made from it
             settings.pop("http_client", None)
             settings.pop("http_async_client", None)
-        if target.model != self.source.model:
-            settings = _fit(target, settings, _profile(target))
-        return _construct(plain_class(model), target, settings)
+        return _construct(plain_class(model), target, _changed(settings, changes, target.provider))
 
-    def _other(self, target: ModelRef) -> Any:
+    def _other(self, target: ModelRef, changes: Mapping[str, Any]) -> Any:
         """The other provider's class, with the settings that mean the same there."""
         model, source, there = self._model, self.source.provider, target.provider
+        left = {name for name, value in changes.items() if value is None}
+        pairs = (("temperature", "temperature"), ("top_p", "top_p"), (_TIMEOUT_FIELD[source], _TIMEOUT_FIELD[there]),
+                 (_STOP_FIELD[source], _STOP_FIELD[there]))  # fmt: skip
         settings: dict[str, Any] = {
-            name: value for name in ("temperature", "top_p") if (value := getattr(model, name, None)) is not None
+            to: value for name, to in pairs if name not in left and (value := getattr(model, name, None)) is not None
         }
-        pairs = ((_TIMEOUT_FIELD[source], _TIMEOUT_FIELD[there]), (_STOP_FIELD[source], _STOP_FIELD[there]))
-        settings |= {to: value for name, to in pairs if (value := getattr(model, name, None)) is not None}
-        if effort := getattr(model, "reasoning_effort", None):
+        if effort := effort_at(target, getattr(model, "reasoning_effort", None)):
             settings["reasoning_effort"] = effort
         settings[_KEY_FIELD[there]] = self._key(there)
         if url := self._config.providers[there].base_url:
             settings[_URL_FIELD[there]] = url
-        return _construct(_class_of(there), target, _fit(target, settings, _profile(target)))
+        return _construct(_class_of(there), target, settings)
 
 
-def _read_source(model: Any, provider: str) -> SourceModel:
+_BUILT = 64
+"""Model objects that are kept for one guarded model."""
+
+
+def _read_source(
+    model: Any, provider: str, endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
+) -> SourceModel:
     name = str(getattr(model, "model_name", None) or model.model)
-    body: dict[str, Any] = {"model": name, **(model.model_kwargs or {})}
+    body: dict[str, Any] = {"model": name, **(model.model_kwargs or {}), **(getattr(model, "extra_body", None) or {})}
     body |= {key: value for key in _BODY[provider] if (value := getattr(model, key, None)) is not None}
     effort = getattr(model, "reasoning_effort", None)
     if provider == "anthropic" and effort:
         body["output_config"] = {**(body.get("output_config") or {}), "effort": effort}
-    endpoint = "messages"
+    endpoint: Endpoint = "messages"
     if provider == "openai":
         endpoint = "responses" if model._use_responses_api(body) else "chat.completions"  # noqa: SLF001 - its own rule
     cap = getattr(model, "max_tokens", None)
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
     cap = next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap)
-    source = make_source(provider, name, endpoint, body, cap)  # type: ignore[arg-type]  # one of the literals
+    source = make_source(provider, name, endpoint, body, cap, endpoint_at)
     key: Any = getattr(model, _KEY_FIELD[provider], None)
     secret = key.get_secret_value() if hasattr(key, "get_secret_value") else key
     return source._replace(connection=connection_id(getattr(model, _URL_FIELD[provider], ""), secret))
@@ -178,45 +208,27 @@ def _is_set(model: Any, name: str) -> bool:
     return bool(value) and not (name == "n" and value == 1) and not (name == "service_tier" and value in _USUAL_TIERS)
 
 
-def _fit(target: ModelRef, settings: dict[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what the target model does not take."""
-    if profile.get("temperature") is False:
-        for name in _SAMPLING:
-            settings.pop(name, None)
-    if target.provider == "openai" and takes_no_stop(target.model):
-        settings.pop("stop", None)
-    # a level that the model does not know is an error at the provider, not a default
-    effort = settings.get("reasoning_effort")
-    if effort is not None and effort not in (profile.get("reasoning_effort_levels") or ()):
-        del settings["reasoning_effort"]
-    thinking = settings.get("thinking")
-    if thinking is not None and target.provider == "anthropic":
-        settings["thinking"] = _fit_thinking(thinking, profile)
+def _changed(settings: dict[str, Any], changes: Mapping[str, Any], provider: str) -> dict[str, Any]:
+    """Settings of a model with the changes of an attempt, which name them as they are sent."""
+    if not changes:
+        return settings
+    if "output_config" in changes:
+        settings.pop("reasoning_effort", None)  # ChatAnthropic would write it over the change
+    for holder in ("model_kwargs", "extra_body"):
+        if settings.get(holder):
+            settings[holder] = {name: value for name, value in settings[holder].items() if name not in changes}
+    fields = {*_BODY[provider]}
+    for name, value in changes.items():
+        settings.pop(name, None)
+        if value is not None and name in fields:
+            settings[name] = value
     return settings
 
 
-def _fit_thinking(thinking: Mapping[str, Any], profile: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Extended thinking in the form that the model takes: a budget of tokens before, adaptive since."""
-    if not profile.get("reasoning_output"):
-        return None
-    adaptive = "xhigh" in (profile.get("reasoning_effort_levels") or ())
-    if thinking.get("type") == "adaptive" and not adaptive:
-        return {"type": "enabled", "budget_tokens": _THINKING_BUDGET}
-    if thinking.get("type") == "enabled" and adaptive:
-        return {"type": "adaptive"}
-    return thinking
+def _prefers_responses(model: str) -> bool:
+    from langchain_openai.chat_models.base import _model_prefers_responses_api
 
-
-_THINKING_BUDGET = 4_096
-
-
-def _profile(target: ModelRef) -> Mapping[str, Any]:
-    if target.provider == "anthropic":
-        from langchain_anthropic.chat_models import _get_default_model_profile as profile_of
-    else:
-        from langchain_openai.chat_models.base import _get_default_model_profile as profile_of
-    profile: Mapping[str, Any] = profile_of(target.model)
-    return profile
+    return bool(_model_prefers_responses_api(model))
 
 
 def _class_of(provider: str) -> Any:

@@ -1,6 +1,6 @@
 """Extended thinking across models, caps and conversations: no request may be refused because of it.
 
-Anthropic's rules: a thinking budget lies below the output cap; thoughts are signed by the model that had them; with
+Anthropic's rules: thoughts are signed by the model that had them; with
 thinking on, an assistant turn that a tool still answers must begin with its thoughts (platform.claude.com, "Extended
 thinking").
 """
@@ -12,8 +12,10 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from llm_cost_middleware.capabilities.thinking import cap_thinking
+from llm_cost_middleware.request import EMPTY
+
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
-_LEAST = 1_024
 
 
 def drop_foreign_reasoning(messages: Sequence[BaseMessage], model: str) -> list[BaseMessage]:
@@ -47,19 +49,21 @@ def _without_thoughts(message: BaseMessage) -> BaseMessage:
     return message.model_copy(update={"content": [block for block in message.content if not _is_thought(block)]})
 
 
-def fit_thinking(model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[str, Any]) -> Any:
+def fit_thinking(
+    model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[str, Any], changes: Mapping[str, Any] = EMPTY
+) -> Any:
     """The target model, or a copy of it whose thinking fits this request.
 
     Args:
         model: A target; only Anthropic's have ``thinking``.
         messages: The messages to send.
         call_kwargs: The arguments to send; a ``thinking`` among them is changed in place.
+        changes: What the attempt says of the thinking, under its cap and at its target.
     """
     own = getattr(model, "thinking", None)
     asked = own if own is not None else call_kwargs.get("thinking")
-    if not isinstance(asked, Mapping) or asked.get("type") == "disabled":
-        return model
-    fits = _fitted(asked, messages, call_kwargs.get("max_tokens"))
+    wanted = changes.get("thinking", asked)
+    fits = _fitted(wanted, messages, call_kwargs.get("max_tokens"))
     if fits is asked:
         return model
     call_kwargs.pop("thinking", None)
@@ -70,14 +74,13 @@ def fit_thinking(model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[
     return model
 
 
-def _fitted(asked: Mapping[str, Any], messages: Sequence[BaseMessage], cap: int | None) -> Mapping[str, Any] | None:
+def _fitted(wanted: Any, messages: Sequence[BaseMessage], cap: int | None) -> Any:
+    if not isinstance(wanted, Mapping) or wanted.get("type") == "disabled":
+        return wanted
     # the provider refuses thinking on a turn that was begun without it
     if _is_open_turn_without_thoughts(messages):
         return None
-    budget = asked.get("budget_tokens")
-    if budget is None or cap is None or budget < cap:
-        return asked
-    return {**asked, "budget_tokens": max(cap // 2, _LEAST)} if cap > _LEAST else None
+    return wanted if cap is None else cap_thinking(wanted, cap)
 
 
 def _is_open_turn_without_thoughts(messages: Sequence[BaseMessage]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 METADATA = ("metadata", "litellm_metadata")
@@ -31,6 +32,24 @@ NOT_OF_SYNC_RESPONSES = ("disable_fallbacks", "max_fallbacks")
 UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
 """Metadata of a chat that LiteLLM does not send to a ``silent_model`` too: it takes the call for such a copy."""
 TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+
+
+_SENT = frozenset({"client", "extra_headers", "extra_query", "headers", "drop_params", "additional_drop_params",
+                   "api_type", "priority", "specific_deployment", "request_kwargs", "use_in_pass_through"})  # fmt: skip
+"""Arguments of LiteLLM that its list of its own leaves out."""
+
+
+@cache
+def _own_names() -> frozenset[str]:
+    from litellm.types.utils import all_litellm_params
+
+    # the metadata of responses and messages is also the provider's, and bookkeeping in both
+    return frozenset({*all_litellm_params, *RESENDING, *TIMEOUTS, *_SENT})
+
+
+def is_own(name: str) -> bool:
+    """Whether a keyword argument is LiteLLM's, and no parameter of the model."""
+    return name.startswith(("litellm_", "_")) or name in _own_names()
 
 
 def each_metadata(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

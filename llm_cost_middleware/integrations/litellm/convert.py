@@ -20,6 +20,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     TIMEOUTS,
     UNSHADOWED,
     find_metadata,
+    is_own,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
@@ -37,7 +38,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import Attempt, CallResult, Endpoint, ModelRef, RetryTerms
+from llm_cost_middleware.request import EMPTY, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -67,7 +68,7 @@ class RouterCall:
 
     __slots__ = (
         "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_served", "arguments",
-        "group", "providers", "request",
+        "changes", "group", "providers", "request",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,8 @@ class RouterCall:
             name: defaults[name] for name in OUTPUT_CAP_FIELDS if name in defaults and arguments.get(name) is None
         }
         self._served = groups
+        self.changes: Mapping[str, Any] = EMPTY
+        """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
         self._capture = AnswerCapture(None)
         self._returned: Any = None
@@ -103,6 +106,8 @@ class RouterCall:
             connection=f"{groups.router_id:x} {arguments['model']}",  # the deployments of a group share what they learn
             retry_terms=retries,
             prices=groups.prices if group is None else group.prices,
+            settings={name: value for name, value in request.settings.items() if not is_own(name)},
+            endpoint_at=_found_by_litellm,
         )
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""
@@ -122,6 +127,8 @@ class RouterCall:
             UnsupportedRequestError: A model is forced that this router does not serve.
         """
         rules = get_provider(attempt.target.provider)
+        if self.changes:
+            attempt = attempt._replace(changes=self.changes)
         if self.group is not None and self.group.mixed:  # its deployments do not all understand the same marks
             attempt = attempt._replace(cache_plan=None)
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
@@ -206,6 +213,11 @@ class RouterCall:
         if target in self._served.groups:
             return self._served.groups[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
+
+
+def _found_by_litellm(_: ModelRef) -> Endpoint | None:
+    """``None``: LiteLLM sends a call to whichever endpoint of the model takes it."""
+    return None
 
 
 def _plain(name: str, value: Any) -> Any:

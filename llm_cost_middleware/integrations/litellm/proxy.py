@@ -26,6 +26,8 @@ with needed_for("the callback of the LiteLLM proxy"):  # looked for before the m
     from litellm import BadRequestError
     from litellm.integrations.custom_logger import CustomLogger
 
+from llm_cost_middleware.capabilities.fitting import fit
+from llm_cost_middleware.capabilities.thinking import changes_for_cap, default_cap
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.events import AttributesIgnored
@@ -111,7 +113,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             raise refusal_of(unreadable, now=self.pipeline.clock.now()) from error
         if routed:
             pending.routed_to, sent["model"] = sent["model"], data["model"]
-        for name in RESENDING:
+        for name in (*RESENDING, *call.changes):  # what is changed and not left out is written again
             data.pop(name, None)
         data.update(sent)
         return data
@@ -156,13 +158,16 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
                 raise UnsupportedRequestError(
                     "a routing policy that looks at the budget", "the proxy routes before it reserves: use another"
                 )
+            call.changes = fit(request, prepared.target).changes
             request = request._replace(provider=prepared.target.provider, model=prepared.target.model)
         if request.max_tokens is None:
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
             # the answer is bounded by what was set aside only where the request names that cap
-            cap = configured if isinstance(configured, int) else limits.default_output
-            request = request._replace(max_tokens=min(cap, limits.max_output or cap))
+            cap = default_cap(request, limits, configured if isinstance(configured, int) else None)
+            target = ModelRef(request.provider, request.model)
+            call.changes = changes_for_cap(request, target, cap, call.changes) or call.changes
+            request = request._replace(max_tokens=cap)
         return await self._pending.admit(call, request)
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from llm_cost_middleware.capabilities.fitting import fit
+from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER, changes_for_cap, default_cap
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -20,8 +22,6 @@ from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage, UsageReport
-
-_LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
 
 
 class PriceStage:
@@ -72,14 +72,14 @@ class PriceStage:
         limits = catalogue.limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
-        max_tokens = asked
-        if max_tokens is None:
-            max_tokens = settings.default_max_tokens or limits.default_output
-            if request.params:
-                max_tokens += _thinking_budget(request)
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
+        max_tokens = default_cap(request, limits, settings.default_max_tokens) if asked is None else asked
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
+        changes = fit(request, target).changes
+        if injected and request.settings:
+            lowered = changes_for_cap(request, target, max_tokens, changes)
+            changes = changes if lowered is None else lowered
         input_tokens, exact = token_counts.get(limits.encoding), True
         # An exact count is better than a calibrated one, so it is asked for first.
         if input_tokens is None and settings.calibrated:
@@ -97,8 +97,9 @@ class PriceStage:
             limit = NanoUSD(ceiling).usd
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(
-            target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices
-        )
+            target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
+            changes,
+        )  # fmt: skip
 
     def _estimated_rates(self, target: ModelRef, request: CallRequest, now: float) -> Rates | None:
         """The most expensive configured rates, its own provider's first; ``None`` where no estimate may be made."""
@@ -135,8 +136,10 @@ class PriceStage:
         ceiling = call.request.context.max_cost_nanousd
         room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
         cap = quote.bound.max_tokens_within(NanoUSD(max(room, 0)))
-        if cap >= quote.max_tokens or cap < min(_LEAST_OUTPUT, quote.max_tokens):
+        if cap >= quote.max_tokens or cap < min(LEAST_ANSWER, quote.max_tokens):
             return None
+        if changes_for_cap(call.request, quote.target, cap, quote.changes) is None:
+            return None  # it could not think and answer
         return self.quote(call, quote.target, token_counts, cap=cap)
 
     def named_model(self, request: CallRequest) -> ModelRef | None:
@@ -192,10 +195,3 @@ def expected_cost(call: RoutedCall, quote: Quote) -> NanoUSD:
     """The expected cost of a quoted call by the answers its call site has had; the bound, where it is unknown."""
     expected = call.decision.expected_nanousd
     return quote.amount_nanousd if expected is None else min(expected, quote.amount_nanousd)
-
-
-def _thinking_budget(request: CallRequest) -> int:
-    """The thinking tokens that the caller asked for: they come on top of a usual answer."""
-    thinking = request.params.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-    return budget if type(budget) is int and budget > 0 else 0

@@ -21,6 +21,8 @@ _PARAMS = (
     "container",
 )
 _SERVER_TOOLS = ("web_search", "web_fetch", "code_execution", "tool_search_tool", "advisor", "mcp_toolset")
+_PROMPT = frozenset({"messages", "system", "tools", "model", "stream"})
+"""What a host writes itself; the rest are settings."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
@@ -70,6 +72,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         server_tools=server_tools,
         has_server_side_context=view.stored or type(get("container")) is str or _continues(get("thread")),
         params=params or EMPTY,
+        settings={name: value for name, value in body.items() if name not in _PROMPT} or EMPTY,
     )
 
 

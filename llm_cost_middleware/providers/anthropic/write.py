@@ -15,7 +15,7 @@ from llm_cost_middleware.cache_marks import (
     own_child,
 )
 from llm_cost_middleware.request import Attempt, BlockRef, CacheDirectives, Endpoint
-from llm_cost_middleware.wire import ask_for_usage, output_cap_field
+from llm_cost_middleware.wire import apply_changes, ask_for_usage, output_cap_field
 
 
 def _cache_control(ttl: str) -> dict[str, str]:
@@ -43,8 +43,9 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
     if attempt.cache_plan is not None:
         write_marks(out, attempt.cache_plan, endpoint)
     out["model"] = attempt.target.model
+    apply_changes(out, attempt.changes)
     if attempt.max_tokens is not None:
-        out[output_cap_field(body, endpoint, chat="max_tokens")] = attempt.max_tokens
+        out[output_cap_field(out, endpoint, chat="max_tokens")] = attempt.max_tokens
     ask_for_usage(out, endpoint)
     return out
 

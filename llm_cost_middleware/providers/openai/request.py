@@ -32,6 +32,8 @@ _ROLES: Mapping[Any, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+_PROMPT = frozenset({"messages", "input", "instructions", "tools", "model", "stream", "stream_options"})
+"""What a host writes itself; the rest are settings."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
@@ -73,6 +75,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         server_tools=server_tools,
         has_server_side_context=view.stored or (responses and any(get(name) is not None for name in _STORED)),
         params=params or EMPTY,
+        settings={name: value for name, value in body.items() if name not in _PROMPT} or EMPTY,
     )
 
 

@@ -13,7 +13,7 @@ from llm_cost_middleware.cache_marks import (
     message_index,
 )
 from llm_cost_middleware.request import Attempt, CacheDirectives, Endpoint
-from llm_cost_middleware.wire import ask_for_usage, output_cap_field
+from llm_cost_middleware.wire import apply_changes, ask_for_usage, output_cap_field
 
 
 def _options(directives: CacheDirectives) -> dict[str, Any]:
@@ -48,8 +48,9 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
     if attempt.cache_plan is not None:
         write_marks(out, attempt.cache_plan, endpoint)
     out["model"] = attempt.target.model
+    apply_changes(out, attempt.changes)
     if attempt.max_tokens is not None:
-        out[output_cap_field(body, endpoint, chat="max_completion_tokens")] = attempt.max_tokens
+        out[output_cap_field(out, endpoint, chat="max_completion_tokens")] = attempt.max_tokens
     ask_for_usage(out, endpoint)
     return out
 

@@ -10,6 +10,7 @@ from llm_cost_middleware.simulator.fields import is_count, unknown
 from llm_cost_middleware.simulator.prompts import Prompt, Segments, canonical
 from llm_cost_middleware.simulator.reading import Reading
 from llm_cost_middleware.simulator.refusals import Refusal, anthropic_error
+from llm_cost_middleware.simulator.rules import rule_book
 from llm_cost_middleware.simulator.tokens import ATTACHMENT, Tokenizer
 
 from .cache_control import check_marks
@@ -18,10 +19,14 @@ from .checks import bad_request, check_messages, check_system, check_tools
 _KNOWN = frozenset(
     {
         "betas",
+        "billing_policy",
         "cache_control",
+        "compaction",
         "container",
         "context_management",
         "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
         "inference_geo",
         "max_tokens",
         "mcp_servers",
@@ -37,6 +42,7 @@ _KNOWN = frozenset(
         "system",
         "temperature",
         "thinking",
+        "thread",
         "tool_choice",
         "tools",
         "top_k",
@@ -134,6 +140,9 @@ def _limits(body: Mapping[str, Any], model: SimModel) -> None:
         raise bad_request(f"speed: '{speed}' is not supported for {model.id}")
     if body.get("inference_geo") and not model.geo:
         raise bad_request(f"inference_geo: not supported for {model.id}")
+    broken = rule_book("anthropic").check(body, model.id, "messages", called=body["model"])
+    if broken is not None:
+        raise bad_request(broken.message)
     _check_thinking(body, limit)
 
 

@@ -70,19 +70,13 @@ def read_chat(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokeniz
     checks.check_foreign(body)
     _check_messages(body)
     _check_tools(body)
-    if body.get("max_tokens") is not None:
-        if model.reasons:
-            raise checks.unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
-        if body.get("max_completion_tokens") is not None:
-            raise checks.bad_request(
-                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-            )
-    if model.reasons and body.get("stop") is not None:
-        raise checks.unsupported("stop")
+    checks.check_temperature(body)
+    checks.check_effort(body.get("reasoning_effort"), "reasoning_effort")
+    checks.check_rules(body, model, "chat/completions")
+    if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
+        raise checks.bad_request("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
     checks.check_limit(body, "max_tokens", model)
     checks.check_limit(body, "max_completion_tokens", model)
-    checks.check_sampling(body, model)
-    checks.check_effort(body.get("reasoning_effort"), model, "reasoning_effort")
     checks.check_cache_options(body, model)
     if body.get("stream_options") is not None and not body.get("stream"):
         raise checks.bad_request(

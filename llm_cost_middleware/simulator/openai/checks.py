@@ -6,11 +6,12 @@ from typing import Any
 from llm_cost_middleware.simulator.catalogue import SimModel, catalogue
 from llm_cost_middleware.simulator.fields import find_key, is_count
 from llm_cost_middleware.simulator.refusals import Refusal, openai_error
+from llm_cost_middleware.simulator.rules import rule_book
 
 _FOREIGN = frozenset({"cache_control"})
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority"}
 _HOTTEST = 2
-EFFORT_TOKENS = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 512}
+EFFORT_TOKENS = {"none": 0, "minimal": 0, "low": 64, "medium": 128, "high": 256, "xhigh": 512, "max": 1024}
 """Reasoning tokens that an answer spends on each effort that a request states."""
 
 
@@ -79,8 +80,8 @@ def check_limit(body: Mapping[str, Any], name: str, model: SimModel, least: int 
         )
 
 
-def check_sampling(body: Mapping[str, Any], model: SimModel) -> None:
-    """Temperature within its range, and not at all on models that only take the default."""
+def check_temperature(body: Mapping[str, Any]) -> None:
+    """Temperature within its range."""
     temperature = body.get("temperature")
     if temperature is not None and temperature < 0:
         raise bad_request(
@@ -96,24 +97,18 @@ def check_sampling(body: Mapping[str, Any], model: SimModel) -> None:
             param="temperature",
             code="decimal_above_max_value",
         )
-    if not model.sampling:
-        for name in ("temperature", "top_p"):
-            if body.get(name) not in {None, 1}:
-                raise bad_request(
-                    f"Unsupported value: '{name}' does not support {body[name]} with this model. Only the default (1) "
-                    "value is supported.",
-                    param=name,
-                    code="unsupported_value",
-                )
 
 
-def check_effort(effort: object, model: SimModel, where: str) -> None:
-    """Only reasoning models take an effort, and only a known one."""
-    if effort is None:
-        return
-    if not model.reasons:
-        raise unsupported(where)
-    if effort not in EFFORT_TOKENS:
+def check_rules(body: Mapping[str, Any], model: SimModel, endpoint: str) -> None:
+    """What the rules of the provider refuse of this model."""
+    broken = rule_book("openai").check(body, model.id, endpoint, called=body["model"])
+    if broken is not None:
+        raise bad_request(broken.message, param=broken.parameter, code=broken.rule.code)
+
+
+def check_effort(effort: object, where: str) -> None:
+    """Only a known effort."""
+    if effort is not None and effort not in EFFORT_TOKENS:
         raise bad_request(f"Invalid value: '{effort}'.", param=where, code="invalid_value")
 
 

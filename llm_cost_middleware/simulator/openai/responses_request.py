@@ -14,9 +14,12 @@ from . import checks
 
 _KNOWN = frozenset(
     {
+        "access_programs",
         "background",
+        "background_options",
         "context_management",
         "conversation",
+        "image",
         "include",
         "input",
         "instructions",
@@ -83,9 +86,10 @@ def read_response(
     items = [*earlier, *items_of(body)]
     _check_items(items)
     checks.check_limit(body, "max_output_tokens", model, _LEAST_OUTPUT)
-    checks.check_sampling(body, model)
+    checks.check_temperature(body)
     reasoning = body.get("reasoning") or {}
-    checks.check_effort(reasoning.get("effort"), model, "reasoning.effort")
+    checks.check_effort(reasoning.get("effort"), "reasoning.effort")
+    checks.check_rules(body, model, "responses")
     checks.check_cache_options(body, model)
     tier = checks.tier_of(body, model)
     prompt = prompt_blocks(body, items, rule)

@@ -192,6 +192,7 @@ def to_openai(body: dict[str, Any], model: str) -> dict[str, Any]:
             messages.append(added)
     out = {"model": model, "messages": messages}
     if body.get("tools"):
+        out["reasoning_effort"] = "none"  # a chat with tools takes no other from GPT-5.6 on
         out["tools"] = [
             {
                 "type": "function",

@@ -1,0 +1,257 @@
+"""A request's parameters for a model that its caller did not write them for: kept, translated, left out or refused.
+
+A parameter is translated where its meaning carries over, left out where it is a hint (how to sample, spend or word),
+and otherwise the model may not take the call. Pure: the tables of this package and the request decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from llm_cost_middleware.capabilities import ModelCapabilities, Parameter, find_capabilities, read_parameters
+from llm_cost_middleware.capabilities.efforts import nearest_effort
+from llm_cost_middleware.capabilities.rules import RULES, asks_for_something
+from llm_cost_middleware.request import EMPTY, CallRequest, ModelRef
+
+_NATIVE: Mapping[str, str] = MappingProxyType(
+    {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
+)
+_LEFT_ABROAD = frozenset({"user", "metadata"})
+"""Bookkeeping that hosts translate themselves."""
+
+
+class Fit(NamedTuple):
+    """How the parameters of a request fit a model."""
+
+    refused: str = ""
+    """Why the model may not take the call; empty where it may."""
+    changes: Mapping[str, Any] = EMPTY
+    """Fields of the body that are written otherwise for it; ``None`` leaves one out."""
+    left_out: tuple[str, ...] = ()
+    """Parameters with a meaning that the model does not take."""
+
+
+UNCHANGED = Fit()
+
+
+def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit:
+    """Fit the parameters of a request to a model.
+
+    Args:
+        request: The call.
+        target: The model.
+        lenient: Leave out soft demands, too.
+
+    Returns:
+        ``changes`` also where it is refused: the fields that the model does take.
+    """
+    if target.model == request.model and target.provider == request.provider:
+        return UNCHANGED
+    known = find_capabilities(*target)
+    abroad = target.provider != _NATIVE.get(request.endpoint)
+    if known is None:  # nothing is stated of it: what its owner configured is sent as it was written
+        return UNCHANGED
+    return Fitting(request, target, known, abroad=abroad, lenient=lenient).run()
+
+
+class Fitting:
+    """One request on its way to one model."""
+
+    __slots__ = (
+        "abroad", "bridged", "changes", "endpoint", "known", "left_out", "lenient", "refused", "request", "settings",
+        "target",
+    )  # fmt: skip
+
+    def __init__(
+        self, request: CallRequest, target: ModelRef, known: ModelCapabilities, *, abroad: bool, lenient: bool
+    ) -> None:
+        self.request, self.target = request, target
+        self.known: ModelCapabilities = known
+        self.abroad: bool = abroad
+        self.lenient: bool = lenient
+        self.settings = request.settings
+        served = request.endpoint_at(target) if request.endpoint_at is not None else request.endpoint
+        self.bridged = served is None
+        self.endpoint = served or request.endpoint
+        self.changes: dict[str, Any] = {}
+        self.left_out: list[str] = []
+        self.refused: list[str] = []
+
+    def run(self) -> Fit:
+        """What becomes of every parameter."""
+        known, native = self.known, _NATIVE.get(self.endpoint) == self.target.provider and not self.bridged
+        if native and known.endpoints and self.endpoint not in known.endpoints:
+            self.refused.append(f"is not served at {self.endpoint}")
+        if self.settings:
+            tables = read_parameters()
+            names, others = tables[self.request.endpoint], tables.values()
+            for name, value in self.settings.items():
+                if value is not None:
+                    # hosts that translate take a parameter by its name at another endpoint, too
+                    known_as = names.get(name) or next((table[name] for table in others if name in table), None)
+                    self._parameter(name, value, known_as)
+        self._conversation()
+        if native and self.endpoint == "chat.completions" and self.request.tools:
+            self._chat_tools()
+        return Fit("; ".join(dict.fromkeys(self.refused)), self.changes or EMPTY, tuple(dict.fromkeys(self.left_out)))
+
+    # --- one parameter ---------------------------------------------------------------------------------------------
+
+    def _parameter(self, name: str, value: Any, parameter: Parameter | None) -> None:
+        if parameter is None or parameter.fate == "home":
+            self._refuse(name, f"is not known to take {name}")
+            return
+        fate, concept = parameter.fate, parameter.concept
+        if fate == "cap":
+            self._cap(name, value)
+            return
+        if fate == "content":
+            return
+        if self.abroad and self._stays_behind(name, parameter):
+            return
+        if self.endpoint == "responses" != self.request.endpoint and not self._has_name_at_responses(name, parameter):
+            return
+        rule = RULES.get(concept)
+        if rule is None:
+            return
+        takes = rule(self, name, value)
+        if takes:
+            return
+        if fate == "hint":
+            self._leave_out(name)
+        else:
+            self._refuse(name, f"does not take {name}", soft=parameter.soft)
+
+    def _stays_behind(self, name: str, parameter: Parameter) -> bool:
+        """Whether a parameter is dealt with because the model is another provider's."""
+        if parameter.fate == "bookkeeping":
+            if name not in _LEFT_ABROAD:
+                self.changes[name] = None
+            return True
+        if parameter.fate == "provider":
+            self._refuse(name, f"does not take {name}, which is {self.request.provider}'s")
+            return True
+        if parameter.concept == "thinking":  # configured in words of its own at each provider, which hosts translate
+            if not self.known.efforts:
+                self._refuse(name, "does not think")
+            return True
+        if not parameter.crosses and parameter.concept not in _CARRIED:
+            if parameter.fate == "hint":
+                self._leave_out(name)
+            elif asks_for_something(parameter.concept, self.settings[name]):
+                self._refuse(name, f"does not take {name}", soft=parameter.soft)
+            else:
+                self.changes[name] = None
+            return True
+        return False
+
+    def _has_name_at_responses(self, name: str, parameter: Parameter) -> bool:
+        """Whether a chat's parameter can be sent where the host calls this model: at responses."""
+        if parameter.concept in _CARRIED or any(
+            other.concept == parameter.concept and other.fate == parameter.fate
+            for other in read_parameters()["responses"].values()
+        ):
+            return True
+        if parameter.fate in ("hint", "bookkeeping"):
+            self._leave_out(name)
+        elif asks_for_something(parameter.concept, self.settings[name]):
+            self._refuse(name, f"does not take {name} at {self.endpoint}", soft=parameter.soft)
+        else:
+            self.changes[name] = None
+        return False
+
+    def _leave_out(self, name: str) -> None:
+        self.changes[name] = None
+        self.left_out.append(name)
+
+    def _refuse(self, name: str, why: str, *, soft: bool = False) -> None:
+        self.changes[name] = None
+        if soft and self.lenient:
+            self.left_out.append(name)
+        else:
+            self.refused.append(why)
+
+    def _cap(self, name: str, value: Any) -> None:
+        renames = self.request.endpoint == "chat.completions" and self.known.chat_cap == "max_completion_tokens"
+        if renames and not self.abroad and name == "max_tokens":
+            self.changes["max_tokens"] = None
+            self.changes.setdefault("max_completion_tokens", self.settings.get("max_completion_tokens") or value)
+
+    # --- what is read off the whole request ------------------------------------------------------------------------
+
+    def _conversation(self) -> None:
+        request, known = self.request, self.known
+        messages = request.messages
+        if messages and messages[-1].role == "assistant":
+            foreign = self.target.provider == "openai" and request.endpoint == "messages"
+            if foreign or not known.prefill:
+                self.refused.append("does not continue an answer that the caller has begun")
+        if request.tools:
+            forced = _is_forced(self.settings.get("tool_choice"))
+            if forced and (not known.forced_tools or self.thinks):
+                self.refused.append("takes no tool_choice that forces a tool")
+            if not known.deferred_tools and any(_DEFERRED in tool.text for tool in request.tools):
+                self.refused.append("takes no tools with defer_loading")
+        if self.endpoint == "messages" and not known.mid_system and _instructs_inside(request):
+            self.refused.append("takes no system message inside the conversation")
+
+    def _chat_tools(self) -> None:
+        """Function tools of a chat, which some models take only while they do not reason."""
+        known, name = self.known, "reasoning_effort"
+        if known.chat_tools != "unreasoned" or self.effort == "none":
+            return
+        if known.default_effort == "none":
+            self._leave_out(name)
+        elif "none" in known.efforts and self.lenient:
+            self.changes[name] = "none"
+            self.left_out.append(name)
+        else:
+            self.refused.append("takes tools in a chat only with reasoning_effort = none")
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a host makes an effort that the request states into extended thinking, which has rules of its own."""
+        if not (self.bridged and self.abroad and self.target.provider == "anthropic"):
+            return False
+        return self.settings.get("reasoning_effort") not in (None, "none") or bool(self.settings.get("reasoning"))
+
+    @property
+    def stated_effort(self) -> str | None:
+        """The effort that the request states, as this model has it; ``None`` where it states none that it takes."""
+        reasoning = self.settings.get("reasoning")
+        stated = reasoning.get("effort") if isinstance(reasoning, Mapping) else self.settings.get("reasoning_effort")
+        return nearest_effort(stated, self.levels) if isinstance(stated, str) else None
+
+    @property
+    def effort(self) -> str | None:
+        """The effort that the request ends up with."""
+        return self.stated_effort or self.known.default_effort
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of effort that the model takes at this endpoint: chats take no ``max``."""
+        levels = self.known.efforts
+        return tuple(each for each in levels if each != "max") if self.endpoint == "chat.completions" else levels
+
+
+_DEFERRED = '"defer_loading":true'
+_CARRIED = frozenset({"effort", "reasoning", "output_config", "text", "schema", "verbosity", "parallel_tools"})
+"""What hosts translate between endpoints and providers although the names differ."""
+
+
+def _is_forced(choice: Any) -> bool:
+    if isinstance(choice, Mapping):
+        return choice.get("type") in ("any", "tool", "function", "custom")
+    return choice in ("required", "any")
+
+
+def _instructs_inside(request: CallRequest) -> bool:
+    began = False
+    for message in request.messages:
+        if message.role != "system":
+            began = True
+        elif began:
+            return True
+    return False
