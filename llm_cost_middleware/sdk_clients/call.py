@@ -20,6 +20,14 @@ from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endpoint
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
+from llm_cost_middleware.sdk_clients.response_bodies import (
+    BodyReader,
+    aevents_of,
+    events_of,
+    is_event_stream,
+    is_injected_event,
+    rewrap_body,
+)
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
@@ -58,7 +66,8 @@ class SdkCall:
     """
 
     __slots__ = (
-        "_api", "_body", "_client", "_options", "_raw", "_reply", "_rules", "_stream", "providers", "request",
+        "_api", "_body", "_client", "_options", "_raw", "_reply", "_rules", "_stream", "_unread", "providers",
+        "request",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +88,8 @@ class SdkCall:
         self._options = options
         self._body = plain_body(body, options.get("extra_json"))
         attributes = self._body.pop(METADATA_KEY, None)
-        self._raw = RAW_RESPONSE in (options.get("headers") or ())
+        raw = (options.get("headers") or {}).get(RAW_RESPONSE)
+        self._raw, self._unread = raw is not None, raw == "stream"
         self._reply = Reply(None)
         self._rules = rules = get_provider(api.provider)
         request = rules.read_request(self._body, endpoint)
@@ -110,6 +120,8 @@ class SdkCall:
 
         ``None`` for an answer in one piece.
         """
+        if self._unread:
+            return response.http_response
         if not self._stream:
             return None
         return response.parse() if self._raw else response
@@ -122,9 +134,23 @@ class SdkCall:
         if stream is None:
             return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_content)
         self._reply = raw  # of the attempt that answered: the caller gets an object of its class
+        if self._unread:
+            return self._observe_body(stream)
         chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
         is_injected = self._api.injected_chunks(self._body)
         return ObservedStream(chunks, self._rules.new_stream_reader(), stream.close, is_injected=is_injected)
+
+    def _observe_body(self, response: Any) -> ObservedStream:
+        """The body of an HTTP response that its caller reads by themselves."""
+        is_async = not hasattr(response.stream, "__iter__")
+        chunks, close = (
+            (response.aiter_bytes(), response.aclose) if is_async else (response.iter_bytes(), response.close)
+        )
+        events = is_event_stream(response)
+        is_injected = self._api.injected_chunks(self._body) if events else None
+        if is_injected is not None:  # to leave one event out, events must come one by one
+            chunks, is_injected = (aevents_of if is_async else events_of)(chunks), is_injected_event(is_injected)
+        return ObservedStream(chunks, BodyReader(self._rules, is_stream=events), close, is_injected=is_injected)
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> None:
         """``None``: the parser, which has the answer in its hands, leaves the usage on its error."""
@@ -134,6 +160,8 @@ class SdkCall:
         if isinstance(answer, CallOutcome):
             return answer.response
         response, inner = self._reply
+        if self._unread:
+            return rewrap_body(response, answer)
         outer = rewrap_stream(inner, answer)
         return rewrap_response(response, outer) if self._raw else outer
 

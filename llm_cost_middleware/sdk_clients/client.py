@@ -18,7 +18,7 @@ from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
-from llm_cost_middleware.sdk_clients.call import RAW_RESPONSE, Reply, SdkCall
+from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
 
 C = TypeVar("C")
 
@@ -146,11 +146,6 @@ class ClientWrapper(NamedTuple):
         if endpoint is None:
             if (advice := self.api.advice_for(bare)) is not None:
                 self.pipeline.ungoverned(f"POST {bare}", advice)
-            return None
-        if (options.get("headers") or {}).get(RAW_RESPONSE) == "stream":
-            self.pipeline.ungoverned(
-                f"POST {path} by with_streaming_response", "use stream=True or with_raw_response, which are governed"
-            )
             return None
         body = arguments.get("body")
         if not isinstance(body, Mapping) or has_invalid_cap(body):  # bytes or a file cannot be bounded

@@ -10,6 +10,7 @@ from llm_cost_middleware.integrations.openai.errors import ERRORS
 from llm_cost_middleware.integrations.openai.paths import FREE, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
+from llm_cost_middleware.wire import field_reader
 
 
 def injected_chunks(body: Body) -> Callable[[Any], bool] | None:
@@ -20,7 +21,8 @@ def injected_chunks(body: Body) -> Callable[[Any], bool] | None:
 
 
 def _carries_usage_only(chunk: Any) -> bool:
-    return not chunk.choices and chunk.usage is not None
+    get = field_reader(chunk)
+    return not get("choices") and get("usage") is not None
 
 
 API = Api(
