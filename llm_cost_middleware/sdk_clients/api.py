@@ -72,6 +72,8 @@ class Api:
     injected_chunks: Callable[[Body], Callable[[Any], bool] | None]
     """For a streaming body: recognises the chunks that its caller did not ask for; ``None``: they get them all."""
     batches: BatchApi
+    sockets: Mapping[str, str]
+    """Resources with a ``connect``, by their dotted path, and what to do instead of connecting."""
 
     def canonical(self, path: str) -> str:
         """A path as the resources write it, from any spelling: absolute, with a query, or without its first slash."""

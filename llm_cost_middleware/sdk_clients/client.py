@@ -19,6 +19,8 @@ from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, st
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
+from llm_cost_middleware.sdk_clients.signatures import like
+from llm_cost_middleware.sdk_clients.sockets import watch_sockets
 
 C = TypeVar("C")
 
@@ -103,13 +105,14 @@ class ClientWrapper(NamedTuple):
         copied = functools.partial(self._copied, retries_chosen)
         for name, governed_method in (("post", post), ("get", get)):
             governed = self._at_door(functools.partial(governed_method, original))
-            setattr(twin, name, _like(getattr(twin, name), governed))
+            setattr(twin, name, like(getattr(twin, name), governed))
         for name in ("copy", "with_options"):
             make = getattr(twin, name)
-            setattr(twin, name, _like(make, functools.partial(copied, make)))
+            setattr(twin, name, like(make, functools.partial(copied, make)))
         setattr(twin.post, _MARK, True)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
+        watch_sockets(twin, self.api.sockets, self.pipeline, self.api.provider, self._at_door)
         mark_wrapped(twin, WrappedClient(self.pipeline, client, retries_chosen))
         made: C = twin
         return made
@@ -236,12 +239,6 @@ class ClientWrapper(NamedTuple):
         if not self.api.batches.observes(path):
             return answer
         return await asyncio.to_thread(self.api.batches.observe, self.batches, path, answer)
-
-
-def _like(method: Any, function: Any) -> Any:
-    """``function`` with the name, the text and the signature of ``method``, which it stands in for."""
-    function.__signature__ = inspect.signature(method)
-    return functools.update_wrapper(function, method, updated=())
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -92,7 +92,8 @@ def _cut(data: bytes) -> list[bytes]:
 def rewrap_body(response: Any, governed: GovernedStream | AsyncGovernedStream) -> Any:
     """A copy of the SDK's response whose body is what ``governed`` yields, and which settles with it."""
     inner = response.http_response
-    outer = object.__new__(_governed_class(type(inner)))
+    kind: Any = type(inner)
+    outer = object.__new__(_governed_class(kind))
     outer.__dict__.update(vars(inner), llm_cost_body=(inner, governed))
     twin = copy.copy(response)
     twin.http_response = outer

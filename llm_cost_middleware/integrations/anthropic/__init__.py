@@ -22,13 +22,14 @@ def wrap_anthropic(client: Client, pipeline: PipelineSource | None = None, *, ro
     """A copy of an ``Anthropic`` or ``AsyncAnthropic`` client whose calls are routed, held, retried and booked.
 
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
-    and all of them through ``with_raw_response`` and on copies made by ``with_options``; ``messages.batches.create``
-    reserves the sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
-    ``with_streaming_response``, what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so
-    on, by the table in ``paths``), posts to a path that no table knows, and clients of Bedrock, Vertex and Foundry.
-    What costs nothing passes through untouched.
+    and all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by
+    ``with_options``; ``messages.batches.create`` reserves the sum of its requests' bounds at batch price. Not governed
+    (see ``on_ungoverned``): what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so on, by
+    the table in ``paths``), posts to a path that no table knows, and clients of Bedrock, Vertex and Foundry. What costs
+    nothing passes through untouched.
 
-    The SDK's own retries are off for governed calls. A call says more about itself with
+    The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default means
+    ``[retry]``). Refusals are ``anthropic.AnthropicError`` too, see ``errors``. A call says more about itself with
     ``extra={"llm_cost": {"user": "42"}}``, which every governed method takes, or inside ``cost_context(...)``; nothing
     of it reaches the provider. Type checkers see the SDK's own signatures, which have no ``extra``: where that matters,
     ``extra_body={"llm_cost": ...}`` does the same.

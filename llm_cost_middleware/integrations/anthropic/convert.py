@@ -22,4 +22,5 @@ API = Api(
     errors=ERRORS,
     injected_chunks=lambda _: None,
     batches=MessageBatches(),
+    sockets={},
 )

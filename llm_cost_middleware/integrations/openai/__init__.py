@@ -22,18 +22,19 @@ def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, route
     """A copy of an ``OpenAI`` or ``AsyncOpenAI`` client whose calls are routed, held, retried and booked.
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
-    all of them through ``with_raw_response`` and on copies made by ``with_options``; ``batches.create`` reserves the
-    sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
-    ``with_streaming_response``, what else is billed (``embeddings``, ``images``, ``decisions``, ``live``,
-    ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a path that no table knows,
-    and clients of Azure and Bedrock. What costs nothing passes through untouched; websockets (``realtime.connect``,
-    ``responses.connect``, ``live``) and ``request`` by hand are not seen.
+    all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by ``with_options``;
+    ``batches.create`` reserves the sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
+    what else is billed (``embeddings``, ``images``, ``decisions``, ``live``, ``beta.agents``, ``responses.compact``
+    and so on, by the table in ``paths``), posts to a path that no table knows, clients of Azure and Bedrock, and
+    websockets: what ``realtime.connect`` and ``responses.connect`` say of usage is booked, ``live`` says nothing that
+    has a price. What costs nothing passes through untouched; ``request`` by hand is not seen.
 
-    The SDK's own retries are off for governed calls. Usage is asked for in every chat stream; the chunk that carries it
-    reaches only callers who asked for it themselves. A call says more about itself with
-    ``extra={"llm_cost": {"user": "42"}}``, which every governed method takes, or inside ``cost_context(...)``; nothing
-    of it reaches the provider. Type checkers see the SDK's own signatures, which have no ``extra``: where that matters,
-    ``extra_body={"llm_cost": ...}`` does the same.
+    The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default
+    means ``[retry]``). Refusals are ``openai.OpenAIError`` too, see ``errors``. Usage is asked for in every chat
+    stream; the chunk that carries it reaches only callers who asked for it themselves. A call says more about
+    itself with ``extra={"llm_cost": {"user": "42"}}``, which every governed method takes, or inside
+    ``cost_context(...)``; nothing of it reaches the provider. Type checkers see the SDK's own signatures, which
+    have no ``extra``: where that matters, ``extra_body={"llm_cost": ...}`` does the same.
 
     Args:
         client: The client. It is not changed; the copy shares its connections.

@@ -68,3 +68,15 @@ FREE = {
         "/organization/**", "/projects/**", "/vaults", "/vaults/**", "/webhook_endpoints", "/webhook_endpoints/**",
     ),
 }  # fmt: skip
+
+_SOCKET = "use responses.create"
+SOCKETS = {
+    "beta.realtime": _SESSION,
+    "beta.responses": _SOCKET,
+    "live": _SESSION,
+    "live.forks": _SESSION,
+    "live.sideband": _SESSION,
+    "realtime": _SESSION,
+    "realtime.translations": _SESSION,
+    "responses": _SOCKET,
+}
