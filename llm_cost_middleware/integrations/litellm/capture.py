@@ -12,6 +12,7 @@ from typing import Any
 
 import litellm
 
+from llm_cost_middleware.integrations.litellm.mocks import shows_mock
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import NOT_SENT, UsageReport
 
@@ -26,11 +27,13 @@ class AnswerCapture:
         callers: The caller's own ``logger_fn``, which is still called.
     """
 
-    __slots__ = ("_began", "_callers", "body", "chunks")
+    __slots__ = ("_began", "_callers", "body", "chunks", "mocked")
 
     def __init__(self, callers: Callable[[Any], Any] | None) -> None:
         self._callers = callers
         self._began = False
+        self.mocked = False
+        """LiteLLM answers it itself."""
         self.body: str | None = None
         """The provider's answer, as JSON; ``None`` where none was shown."""
         self.chunks: list[Any] | None = None
@@ -38,6 +41,7 @@ class AnswerCapture:
 
     def logger_fn(self, details: Mapping[str, Any]) -> None:
         """Called by LiteLLM before it sends and after it received. The mapping is its own, and lives on."""
+        self.mocked = self.mocked or (not self._began and shows_mock(details))
         self._began = True
         shown = details.get("original_response")
         if isinstance(shown, str):  # of an error, too: only an answer is JSON from its first character
@@ -56,6 +60,8 @@ class AnswerCapture:
             shows_all: LiteLLM shows every request of this endpoint, so that one not shown was not sent.
             translates: Unless it translates the request to another endpoint.
         """
+        if self.mocked:
+            return NOT_SENT
         links = list(_chain(error))
         # the class alone proves nothing: LiteLLM also reads the answer, and imports packages only after it
         local = (not translates and _is_local(links)) or any(isinstance(link, ImportError) for link in links)

@@ -25,6 +25,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
+from llm_cost_middleware.integrations.litellm.mocks import MADE_UP, MadeUpReader, asks_for_mock, is_made_up
 from llm_cost_middleware.integrations.litellm.signed_ids import signed
 from llm_cost_middleware.integrations.litellm.streams import (
     ChatReader,
@@ -94,7 +95,7 @@ class RouterCall:
         self.changes: Mapping[str, Any] = EMPTY
         """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
-        self._capture = AnswerCapture(None)
+        self._capture: AnswerCapture | None = None
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
         request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
@@ -152,29 +153,40 @@ class RouterCall:
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """As ``write``, and LiteLLM shows what passes."""
         sent = self.write(attempt)
-        self._capture = AnswerCapture(self.arguments.get("logger_fn"))
+        self._capture = capture = AnswerCapture(self.arguments.get("logger_fn"))
         if self._endpoint != "messages":  # it shows nothing
-            sent["logger_fn"] = self._capture.logger_fn
+            sent["logger_fn"] = capture.logger_fn
         return sent
 
     def read(self, attempt: Attempt, raw: Any) -> CallResult | ObservedStream:
         """What LiteLLM returned: an answer with its usage, or an open stream."""
         self._returned = raw
-        if self.request.stream:
+        # what it makes up for one of its newer APIs comes in one piece, also where a stream was asked for
+        if self.request.stream and not is_made_up(raw):
             return self.observe(attempt, raw)
         return CallResult(raw, self.read_usage(attempt, raw), read_content=read_content)
 
     def read_usage(self, attempt: Attempt, answer: Any) -> UsageReport:
         """The usage of a whole answer."""
+        if self.is_made_up(answer):
+            return MADE_UP
         return self._priced(attempt.target, read_answer(answer, attempt.target.provider, self._endpoint))
+
+    def is_made_up(self, answer: Any) -> bool:
+        """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""
+        if self._endpoint != "chat.completions":
+            return is_made_up(answer)
+        return self._capture.mocked if self._capture else asks_for_mock(self.arguments, self._served.router, answer)
 
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""
         reader: StreamUsageReader
         priced = partial(self._priced, attempt.target)
         is_injected = None
-        if self._endpoint == "chat.completions":
-            reader = ChatReader(stream, priced, attempt.target.provider, self._capture.chunks)
+        if self.is_made_up(stream):
+            reader = MadeUpReader()
+        elif self._endpoint == "chat.completions":
+            reader = ChatReader(stream, priced, attempt.target.provider, self._chunks)
             asked = (self.arguments.get("stream_options") or {}).get("include_usage")
             is_injected = None if asked else carries_usage
         else:
@@ -185,6 +197,8 @@ class RouterCall:
     def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
         """The usage of an answer that LiteLLM could not use, and raised an error of its own instead."""
         shows_all = self._endpoint == "chat.completions"
+        if self._capture is None:
+            return None
         provider = get_provider(attempt.target.provider)
         # LiteLLM may send a chat to the responses API of a provider that has one, and shows nothing of that
         translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
@@ -198,6 +212,10 @@ class RouterCall:
         return (
             GovernedStreamWrapper(self._returned, answer) if isinstance(self._returned, CustomStreamWrapper) else answer
         )
+
+    @property
+    def _chunks(self) -> list[Any] | None:
+        return self._capture.chunks if self._capture is not None else None
 
     def _priced(self, target: ModelRef, reading: UsageReport) -> UsageReport:
         """A reading that is priced as its deployment is: by its own price, whatever model the answer names."""

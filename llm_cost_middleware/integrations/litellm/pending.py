@@ -83,7 +83,7 @@ class PendingRequests:
 
     async def fail(self, pending: PendingRequest, error: BaseException) -> None:
         """End a request with its error: what was never sent costs nothing."""
-        if pending.sent is None:
+        if pending.sent is None or pending.call.is_made_up(None):
             await self._run(lambda: pending.held.settle(NOT_SENT))
         else:
             await self._run(lambda: pending.held.fail(error))
