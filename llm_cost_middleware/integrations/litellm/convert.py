@@ -25,7 +25,13 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
-from llm_cost_middleware.integrations.litellm.mocks import MADE_UP, MadeUpReader, asks_for_mock, is_made_up
+from llm_cost_middleware.integrations.litellm.mocks import (
+    MADE_UP,
+    MadeUpReader,
+    asks_for_mock,
+    deployment_of,
+    is_made_up,
+)
 from llm_cost_middleware.integrations.litellm.signed_ids import signed
 from llm_cost_middleware.integrations.litellm.streams import (
     ChatReader,
@@ -176,7 +182,9 @@ class RouterCall:
         """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""
         if self._endpoint != "chat.completions":
             return is_made_up(answer)
-        return self._capture.mocked if self._capture else asks_for_mock(self.arguments, self._served.router, answer)
+        if self._capture is not None:
+            return self._capture.mocked
+        return asks_for_mock(self.arguments) or deployment_of(answer) in self._served.mocked
 
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""

@@ -22,6 +22,7 @@ from llm_cost_middleware.integrations.litellm.entry_points import (
     deployment_id,
 )
 from llm_cost_middleware.integrations.litellm.injection import places_marks
+from llm_cost_middleware.integrations.litellm.mocks import asks_for_mock
 from llm_cost_middleware.integrations.litellm.resolve import reach_key, reached
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -89,6 +90,8 @@ class ServedModels(NamedTuple):
     """LiteLLM places cache marks of its own for some of them."""
     router_id: int
     """Tells the router from others of the process."""
+    mocked: frozenset[Any] = frozenset()
+    """The ids of the deployments whose chats LiteLLM answers by itself."""
 
 
 class Deployment(NamedTuple):
@@ -205,7 +208,7 @@ class Groups:
                 _copied(aliases(self.router)),
                 dict(litellm.model_alias_map),
                 {deployment_id(copy): (entry, copy) for entry, copy in zip(live, copies, strict=True)},
-                self._served([_deployment(entry) for entry in copies]),
+                self._served([_deployment(entry) for entry in copies])._replace(mocked=self._mocked(copies)),
                 {},
             )
             return self._lists
@@ -227,6 +230,10 @@ class Groups:
             groups, frozenset(map(str, groups)), self._priced(own.items()), frozenset(own), self._mark(deployments),
             id(self.router),
         )  # fmt: skip
+
+    def _mocked(self, entries: Sequence[Mapping[str, Any]]) -> frozenset[Any]:
+        every = asks_for_mock(default_parameters(self.router))
+        return frozenset(deployment_id(entry) for entry in entries if every or asks_for_mock(entry["litellm_params"]))
 
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:

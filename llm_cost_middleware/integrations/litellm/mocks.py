@@ -10,7 +10,6 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cost_middleware.integrations.litellm.entry_points import all_deployments, default_parameters
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import as_mapping, field_reader
 
@@ -51,23 +50,14 @@ def is_made_up(answer: Any) -> bool:
     return isinstance(found, str) and provider_id(found) in _IDS
 
 
-def asks_for_mock(arguments: Mapping[str, Any], router: Any, answer: Any = None) -> bool:
-    """Whether a chat is answered by LiteLLM itself, by its own arguments or those that a router adds.
+def asks_for_mock(arguments: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM answers a chat with these arguments, or these of its deployment, by itself."""
+    return any(arguments.get(name) for name in _ASKING)
 
-    Args:
-        arguments: Of the call.
-        router: Whose call it is.
-        answer: LiteLLM's, which names the deployment; ``None``: the deployments are left out.
-    """
-    sources = [arguments, default_parameters(router)]
-    served = as_mapping(field_reader(answer)("_hidden_params")).get("model_id")
-    if served is not None:
-        sources += [
-            entry["litellm_params"]
-            for entry in all_deployments(router)
-            if (entry.get("model_info") or {}).get("id") == served
-        ]
-    return any(source.get(name) for source in sources for name in _ASKING)
+
+def deployment_of(answer: Any) -> Any:
+    """The id of the deployment that an answer, or a stream, of LiteLLM names."""
+    return as_mapping(field_reader(answer)("_hidden_params")).get("model_id")
 
 
 def provider_id(response_id: str) -> str:

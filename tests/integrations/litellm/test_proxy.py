@@ -47,6 +47,16 @@ def test_every_route_is_settled_at_its_price(name, stream, model, proxy):
 
 
 @every_door
+def test_what_litellm_makes_up_for_a_client_costs_nothing(name, proxy):
+    door, sdk = DOORS[name]
+    before = proxy.since()
+    with getattr(proxy, sdk)() as client:
+        for model in ("claude-sonnet-4-6", "gpt-5-mini"):
+            door(proxy, client, model=model, extra_body={"mock_response": "made up"})
+    assert proxy.since() == before
+
+
+@every_door
 def test_a_refusal_is_a_429_that_no_sdk_retries(name, proxy):
     door, sdk = DOORS[name]
     sent = proxy.sim.request_count
