@@ -23,7 +23,7 @@ from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
+from llm_cost_middleware.request import CallRequest, CallResult, InputCounter, ModelRef
 from llm_cost_middleware.routing.signals import failure_signals
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class CallFlow:
         self, stages: Stages, settings: Settings, clock: Clock, new_id: Callable[[], str], stream_deadline_s: float
     ) -> None:
         self.stages, self.settings, self._new_id = stages, settings, new_id
-        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, settings)
+        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, clock)
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -81,6 +81,7 @@ class CallFlow:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> Flow:
         """Govern one call.
 
@@ -89,6 +90,7 @@ class CallFlow:
             providers: The providers that this host can send to; ``None``: those with a key in the environment.
             prepared: The call, where it was routed ahead; it is good for one run.
             accept: Checks an answer; what it rejects is asked once more, a tier up, where the budget allows.
+            counter: Asks the provider for the call's input tokens, where the host can.
 
         Raises:
             BudgetExceededError: It does not fit, and nothing that ``on_insufficient`` allows makes it fit.
@@ -105,7 +107,7 @@ class CallFlow:
         else:
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
-        report = CallReport()
+        report = CallReport(counter=counter)
         try:
             response = yield from self._attempts(call, report, accept)
         except GeneratorExit:

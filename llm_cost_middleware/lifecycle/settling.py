@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.lifecycle.commands import PostUnreserved, Settle, Sleep, StreamEnd, Void
 from llm_cost_middleware.lifecycle.reserving import Steps
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
-from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
@@ -23,8 +24,8 @@ _log = logging.getLogger(__name__)
 class Settling:
     """The steps that resolve a reservation, however its attempt ended. One a pipeline; keeps nothing of a call."""
 
-    def __init__(self, stages: Stages, settings: Settings) -> None:
-        self._stages, self._settings = stages, settings
+    def __init__(self, stages: Stages, clock: Clock) -> None:
+        self._stages, self._clock = stages, clock
 
     def after_failure(
         self,
@@ -107,6 +108,7 @@ class Settling:
         else:
             verb = Settle(reserved.reservation_id, posting.amount_nanousd, posting.status, memo)
         receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         usage, stages = None, self._stages
         if reading is not None:
             if reading.complete and reading.items:
@@ -116,8 +118,7 @@ class Settling:
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
             stages.route.observe(call, attempt.target, usage)
-            if self._settings.calibrated:
-                stages.price.observe(call, attempt.target, usage)
+            stages.price.observe(call, reserved, usage)
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
             stages.cache.observe_result(call, reserved, usage)
@@ -132,6 +133,7 @@ class Settling:
         interruption = None
         if reserved.reservation_id is not None:
             _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id))
+            self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         self._stages.cache.observe_result(call, reserved, None)
         if call.events_enabled:
             self._stages.record.voided(reserved, failure)

@@ -10,7 +10,15 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
-from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, client_connection, invoke, retries_of
+from llm_cost_middleware.host import (
+    ClientCounter,
+    Governed,
+    ainvoke,
+    capped_timeout,
+    client_connection,
+    invoke,
+    retries_of,
+)
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
@@ -169,7 +177,8 @@ class PatternCall:
 
     def _prompt(self, text: str) -> _Prompt:
         body = self._rules.write_prompt(self._system, text)
-        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout)
+        counter = ClientCounter(self._client, self._rules, body) if self._rules.count_fields else None
+        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout, counter)
 
     def _send_once(self, rendered: dict[str, Any]) -> Any:
         return self._create(**rendered)
@@ -195,6 +204,7 @@ class _Prompt(NamedTuple):
     providers: frozenset[str]
     timeout: Any
     """The client's own."""
+    counter: ClientCounter | None = None
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The arguments of the SDK's ``create``."""

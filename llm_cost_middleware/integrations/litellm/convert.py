@@ -23,6 +23,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     is_own,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
+from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.mocks import (
@@ -45,7 +46,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import EMPTY, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
+from llm_cost_middleware.request import EMPTY, OF_SEVERAL_MODELS, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -120,6 +121,8 @@ class RouterCall:
         """What the router can reach: every model it serves, or the provider of the group that was called."""
         if group is not None:
             self.request = self.request._replace(provider=group.target.provider, model=group.target.model)
+            if group.mixed:
+                self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
             self.providers = frozenset((group.target.provider,))
 
     @property
@@ -212,6 +215,14 @@ class RouterCall:
         translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
         reading = self._capture.billed_usage(error, provider.name, shows_all=shows_all, translates=translates)
         return None if reading is None else self._priced(attempt.target, reading)
+
+    @property
+    def counter(self) -> DeploymentCounter:
+        """Asks with the key of the deployment that will serve the call."""
+        return DeploymentCounter(self._endpoint, self.arguments, self._access)
+
+    def _access(self, target: ModelRef) -> Mapping[str, Any] | None:
+        return self.group.access if self.group is not None else self._served.access.get(target)
 
     def deliver(self, answer: Governed) -> Any:
         """LiteLLM's own object; a stream is of LiteLLM's own class where the one below is."""

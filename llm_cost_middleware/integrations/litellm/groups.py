@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import litellm
@@ -73,6 +74,8 @@ class Group(NamedTuple):
     """A deployment has a ``silent_model``: LiteLLM would send each chat there too, unless it is kept from it."""
     places_marks: bool
     """LiteLLM places cache marks of its own."""
+    access: Mapping[str, Any] | None = None
+    """The parameters of the deployment whose key may count input; ``None`` where they are of several models."""
 
 
 class ServedModels(NamedTuple):
@@ -92,6 +95,8 @@ class ServedModels(NamedTuple):
     """Tells the router from others of the process."""
     mocked: frozenset[Any] = frozenset()
     """The ids of the deployments whose chats LiteLLM answers by itself."""
+    access: Mapping[ModelRef, Mapping[str, Any]] = MappingProxyType({})
+    """The parameters of a deployment of each model."""
 
 
 class Deployment(NamedTuple):
@@ -228,7 +233,7 @@ class Groups:
                 own[group.target] = self._dearest(name, members[name])[1]
         return ServedModels(
             groups, frozenset(map(str, groups)), self._priced(own.items()), frozenset(own), self._mark(deployments),
-            id(self.router),
+            id(self.router), access={target: members[name][0].params for target, name in groups.items()},
         )  # fmt: skip
 
     def _mocked(self, entries: Sequence[Mapping[str, Any]]) -> frozenset[Any]:
@@ -259,7 +264,8 @@ class Groups:
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
         mixed = len(by_model) > 1
-        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries))
+        access = None if mixed else entries[0].params
+        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access)
 
     def _mark(self, entries: Sequence[Deployment]) -> bool:
         return places_marks([default_parameters(self.router), *(entry.params for entry in entries)])

@@ -60,7 +60,7 @@ class PendingRequests:
 
     async def admit(self, call: RouterCall, request: CallRequest) -> PendingRequest:
         """Set its money aside. Raises as a call does."""
-        held = await self._run(lambda: self._pipeline.authorize(request))
+        held = await self._pipeline.aauthorize(request, counter=call.counter)
         pending = self._pending[held.attempt.call_id] = PendingRequest(call, held)
         return pending
 

@@ -1,7 +1,8 @@
 """The stages of a call: each owns its state and the lock around it. No stage calls another while it holds its lock.
 
 ``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
-``health`` decides on waits and retries, ``record`` keeps records and notifies observers, ``decisions`` logs.
+``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
+notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
+from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 
 
 class Stages(NamedTuple):
@@ -25,3 +28,5 @@ class Stages(NamedTuple):
     health: HealthStage
     record: CallRecorder
     decisions: DecisionRecorder
+    counts: ProviderCounts
+    waiting: WaitingCalls

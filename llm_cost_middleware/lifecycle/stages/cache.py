@@ -59,14 +59,17 @@ class CacheStage:
 
     def must_wait(self, call: RoutedCall, target: ModelRef) -> bool:
         """Whether another call is writing the prefix that this one could read in a moment."""
-        made = self._plan(call, target, leaves=False)
+        made = self.plan(call, target)
         return made is not None and made.wait_for is not None
 
-    def plan(self, call: RoutedCall, target: ModelRef) -> CachePlan | None:
-        """The marks of an attempt that is about to leave."""
-        return self._plan(call, target, leaves=True)
+    def begin(self, call: RoutedCall, made: CachePlan | None) -> None:
+        """Note that an attempt with this plan is about to leave."""
+        if call.layout is not None and made is not None:
+            with self._lock:
+                self._statistics.begin(call.layout, made, now=self._clock.now())
 
-    def _plan(self, call: RoutedCall, target: ModelRef, *, leaves: bool) -> CachePlan | None:
+    def plan(self, call: RoutedCall, target: ModelRef) -> CachePlan | None:
+        """The marks that an attempt would carry now."""
         if call.layout is None or self._settings.observe:
             return None
         ability = get_provider(target.provider).cache_capabilities(target.model)
@@ -80,10 +83,7 @@ class CacheStage:
         except PriceNotFoundError:  # sent at an estimate: there is nothing to weigh a mark by
             return None
         with self._lock:
-            made = plan(call.layout, ability, prices, self._statistics, self._policy, now=now, target=target)
-            if leaves:
-                self._statistics.begin(call.layout, made, now=now)
-        return made
+            return plan(call.layout, ability, prices, self._statistics, self._policy, now=now, target=target)
 
     def observe_result(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage | None) -> None:
         """Learn from the usage of an attempt; from ``None`` that its marks came to nothing."""

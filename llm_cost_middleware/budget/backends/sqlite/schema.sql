@@ -113,3 +113,6 @@ BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
 -- The end of a hold is called expiry. Rows of the ledger are never changed: reading maps their old word (backend.py).
 UPDATE reservation SET state = 'expired' WHERE state = 'lapsed';
 UPDATE reservation SET verb = 'expire' WHERE verb = 'lapse';
+
+-- version 5
+ALTER TABLE budget ADD COLUMN reserve TEXT NOT NULL DEFAULT '';             -- JSON: shares kept, by scope
