@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
+from llm_cost_middleware.call_ids import note_call
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.nesting import enclosing_run
 from llm_cost_middleware.pipeline import CostPipeline
@@ -115,7 +116,7 @@ def invoke(
     answer = pipeline.call(
         call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
     )
-    return call.deliver(answer)
+    return _delivered(call, answer)
 
 
 async def ainvoke(
@@ -145,7 +146,15 @@ async def ainvoke(
     answer = await pipeline.acall(
         call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
     )
-    return call.deliver(answer)
+    return _delivered(call, answer)
+
+
+def _delivered(call: HostCall[Any, Any], answer: Governed) -> Any:
+    response = call.deliver(answer)
+    note_call(response, answer.call_id)
+    if isinstance(response, CallOutcome):  # ``process`` hands on the SDK's own object inside
+        note_call(response.response, answer.call_id)
+    return response
 
 
 def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:

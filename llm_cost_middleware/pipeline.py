@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
+from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
@@ -288,18 +289,18 @@ class CostPipeline(BookingByHand):
         """The latest routing decisions, oldest first."""
         return self._stages.decisions.decisions()
 
-    def feedback(self, call_id: str, score: float, *, name: str = FEEDBACK) -> None:
+    def feedback(self, call_id: Any, score: float, *, name: str = FEEDBACK) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
 
         Args:
-            call_id: The call.
+            call_id: The id of a call, or its response (see ``call_id_of``).
             score: Its quality.
             name: Source of the score. ``feedback`` wins over all others; of those the worst counts.
 
         Raises:
-            ConfigurationError: The score is outside 0 to 1.
+            ConfigurationError: The score is outside 0 to 1, or no such call is known.
         """
-        self._stages.decisions.feedback(call_id, score, name)
+        self._stages.decisions.feedback(call_id if isinstance(call_id, str) else call_id_of(call_id), score, name)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 

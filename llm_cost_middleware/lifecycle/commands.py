@@ -93,6 +93,7 @@ class HandOffStream(NamedTuple):
     hold_ttl_s: float
     deadline: float = inf
     """Monotonic seconds at which the call has lasted long enough."""
+    call_id: str = ""
 
 
 class LedgerCommand:

@@ -24,7 +24,7 @@ from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, InputCounter, ModelRef
-from llm_cost_middleware.routing.signals import failure_signals
+from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,8 @@ class CallFlow:
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s
-                    end = yield HandOffStream(answer, reserved.reservation_id, self.settings.hold_ttl_s, deadline)
+                    hold_ttl_s = self.settings.hold_ttl_s
+                    end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id)
                     yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)
@@ -176,7 +177,10 @@ class CallFlow:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
         route = self.stages.route
         # Read only where something learns from it: most calls never extract the content of their answer.
-        if route.learns(call.decision.site) and (content := answer.content) is not None:
+        told = (
+            route.learns(call.decision.site) or call.request.output_schema or demanded_tools(call.request) is not None
+        )
+        if told and (content := answer.content) is not None:
             report.quality_signals += failure_signals(call.request, content)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer

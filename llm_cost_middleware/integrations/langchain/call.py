@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 
+from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.host import Governed, ObservedStream, account_of
 from llm_cost_middleware.integrations.langchain.render import render
 from llm_cost_middleware.integrations.langchain.structured import (
@@ -19,7 +20,7 @@ from llm_cost_middleware.integrations.langchain.structured import (
     wanted_class,
 )
 from llm_cost_middleware.integrations.langchain.targets import TargetModels
-from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, ChunkObserver, read_result
+from llm_cost_middleware.integrations.langchain.usage import ChunkObserver, read_result
 from llm_cost_middleware.lifecycle import CallOutcome, RoutedCall
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import AnswerContent, Attempt, CallRequest, CallResult, ModelRef

@@ -88,9 +88,13 @@ class DecisionRecorder:
             return tuple(logged.decision for logged in self._log.read())
 
     def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
-        """Log the application's opinion of an answer. Raises ``ConfigurationError`` for a score outside 0 to 1."""
+        """Log the application's opinion of an answer.
+
+        Raises:
+            ConfigurationError: The score is outside 0 to 1, or the call is not in the log.
+        """
         with self._lock:
-            self._log.outcome(call_id, name, score, self._clock.now())
+            self._log.outcome(call_id, name, score, self._clock.now(), known_only=True)
 
     def load_prefix_stats(self) -> PrefixStatistics:
         """The statistics of prefixes of an earlier process; empty ones, where the storage does not keep them."""
