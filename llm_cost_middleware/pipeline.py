@@ -32,6 +32,7 @@ from llm_cost_middleware.lifecycle import (
 )
 from llm_cost_middleware.lifecycle.by_hand import BookingByHand
 from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S, Clerk
+from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
@@ -114,6 +115,7 @@ class CostPipeline(BookingByHand):
             decisions,
             ProviderCounts(clock),
             WaitingCalls(),
+            DeferredBills(self._runtimes.ledger, clock),
         )
         return CallFlow(stages, settings, clock, new_id, config.retry.stream_deadline_s)
 

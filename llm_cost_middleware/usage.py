@@ -116,6 +116,8 @@ class UsageReport(NamedTuple):
     finish_reason: str | None = None
     error: str | None = None
     """An error in the response's place (or at its end), in the provider's words."""
+    pending: bool = False
+    """The provider still works on the answer: its usage comes with the answer that is retrieved by ``response_id``."""
     unbilled: bool = False
     """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
     tool_calls: Mapping[str, int] | None = None

@@ -85,6 +85,10 @@ class BookingByHand:
         """Give the money of a batch back where ``error`` shows that it was not created."""
         self._clerk.fail_batch(provider, reservation_id, error)
 
+    def settle_retrieved(self, provider: str, usage: UsageReport) -> None:
+        """Book an answer in the background that was retrieved, if it is awaited. The second time, nothing."""
+        self._clerk.settle_retrieved(provider, usage)
+
     @property
     def coverage(self) -> Coverage:
         """With ``output.estimate = "calibrated"``: how often the estimates of this process covered what was billed."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError
-from llm_cost_middleware.lifecycle.commands import PostUnreserved, Settle, Sleep, StreamEnd, Void
+from llm_cost_middleware.lifecycle.commands import (
+    Extend,
+    PostUnreserved,
+    Settle,
+    Sleep,
+    StreamEnd,
+    Void,
+    WriteLog,
+)
+from llm_cost_middleware.lifecycle.deferred import DEFERRED_LIFETIME_S, DeferredBill
 from llm_cost_middleware.lifecycle.reserving import Steps
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
@@ -94,7 +104,16 @@ class Settling:
             stages.record.failed(reserved, failure, "in the middle of its stream")
 
     def post(self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting) -> Steps[None]:
-        """Book an attempt, whatever happens meanwhile, then learn from it and record it."""
+        """Book an attempt, whatever happens meanwhile, learn from it and record it; what is unfinished, later."""
+        reading, deferred = posting.reading, False
+        if reading is not None and reading.pending and reading.response_id is not None:
+            deferred = yield from self._deferred(call, report, reserved, reading.response_id)
+        if not deferred:
+            yield from self._post_now(call, report, reserved, posting)
+
+    def _post_now(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting
+    ) -> Steps[None]:
         reading, attempt = posting.reading, reserved.attempt
         memo = encode_memo(
             call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading
@@ -127,6 +146,38 @@ class Settling:
         stages.record.settled(call, report, reserved, posting, receipt, usage)
         if interruption is not None:
             raise interruption
+
+    def _deferred(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, response_id: str
+    ) -> Steps[bool]:
+        """Keep the money of an answer that is not finished until it is retrieved.
+
+        Returns:
+            Whether it is set aside; else the attempt is booked at its quote, and corrected by the answer.
+        """
+        stages, target, held = self._stages, reserved.attempt.target, reserved.reservation_id is not None
+        bill = DeferredBill(
+            reserved.reservation_id or f"{call.id}.{report.reservations + 1}", held, target, call.request.model,
+            reserved.quote.amount_nanousd, reserved.scopes, stages.record.now(),
+        )  # fmt: skip
+        interruption: BaseException | None = None
+        try:
+            yield WriteLog(partial(stages.deferred.expect, response_id, bill))
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the storage raises: the answer is under way
+            _log.error("whose bill %s brings was not kept: %s", response_id, type(error).__name__)
+            interruption = None if isinstance(error, Exception) else error
+        if held:
+            try:
+                yield Extend(bill.booking_id, DEFERRED_LIFETIME_S)
+            except LedgerError as error:
+                _log.error("a reservation was not extended; it will expire and be charged: %s", error)
+            if reserved.plan is not None:
+                stages.cache.observe_result(call, reserved, None)
+        if interruption is not None:
+            raise interruption
+        return held
 
     def _void(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> Steps[None]:
         """Give back the reservation of an attempt that was certainly not billed."""

@@ -76,7 +76,7 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
 
     app.router.add_get("/v1/responses/{id}", _fetch(frontend, responses))
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
-    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.get(request.match_info["id"]))
+    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
     add_more(app)
     app.router.add_route("*", "/{path:.*}", _unknown(frontend))

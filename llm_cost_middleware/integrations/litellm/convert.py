@@ -29,7 +29,6 @@ from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.mocks import (
     MADE_UP,
     MadeUpReader,
-    asks_for_mock,
     deployment_of,
     is_made_up,
 )
@@ -187,7 +186,8 @@ class RouterCall:
             return is_made_up(answer)
         if self._capture is not None:
             return self._capture.mocked
-        return asks_for_mock(self.arguments) or deployment_of(answer) in self._served.mocked
+        # on the proxy: only by its own configuration, because it takes the arguments away that its clients send
+        return deployment_of(answer) in self._served.mocked
 
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""

@@ -2,13 +2,15 @@
 
 ``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
 ``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
-notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money.
+notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money, ``deferred``
+remembers whose bills come later.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
@@ -30,3 +32,4 @@ class Stages(NamedTuple):
     decisions: DecisionRecorder
     counts: ProviderCounts
     waiting: WaitingCalls
+    deferred: DeferredBills

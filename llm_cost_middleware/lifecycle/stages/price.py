@@ -275,11 +275,12 @@ class PriceStage:
                 "Declare it: [providers.%s] service_tier = %r", target, tier, target.provider, tier,
             )  # fmt: skip
 
-    def price(self, reading: UsageReport, provider: str, requested_model: str | None = None) -> PricedCall:
-        """The cost of an answer for which nothing was reserved."""
-        return price_usage(
-            reading, get_provider(provider), self._catalogue, at=self._clock.now(), requested_model=requested_model
-        )
+    def price(
+        self, reading: UsageReport, provider: str, requested_model: str | None = None, *, at: float | None = None
+    ) -> PricedCall:
+        """The cost of an answer outside the flow of a call. ``at``: the moment of its price; ``None``: now."""
+        moment = self._clock.now() if at is None else at
+        return price_usage(reading, get_provider(provider), self._catalogue, at=moment, requested_model=requested_model)
 
     def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""

@@ -49,6 +49,10 @@ class CallRecorder:
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.now()
+
     @property
     def tracker(self) -> CostTracker:
         """Everything spent through this pipeline since it was opened."""

@@ -47,13 +47,15 @@ def test_every_route_is_settled_at_its_price(name, stream, model, proxy):
 
 
 @every_door
-def test_what_litellm_makes_up_for_a_client_costs_nothing(name, proxy):
+def test_a_client_cannot_make_its_calls_free_by_asking_for_a_mock(name, proxy):
     door, sdk = DOORS[name]
-    before = proxy.since()
+    before, sent = proxy.since(), proxy.sim.request_count
     with getattr(proxy, sdk)() as client:
         for model in ("claude-sonnet-4-6", "gpt-5-mini"):
             door(proxy, client, model=model, extra_body={"mock_response": "made up"})
-    assert proxy.since() == before
+    after = proxy.since()
+    assert after[0] - before[0] == after[1] - before[1]
+    assert (after[1] > before[1]) == (proxy.sim.request_count > sent)
 
 
 @every_door
