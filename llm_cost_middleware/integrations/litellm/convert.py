@@ -143,6 +143,8 @@ class RouterCall:
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
         if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
             sent = strip_foreign_cache_fields(sent, rules.name)
+        if self.group is None and (effort := sent.get("reasoning_effort")) in _RARE_EFFORTS:
+            sent["reasoning_effort"] = effort if _knows_effort(attempt.target, effort) else "high"
         sent["model"] = self._group_of(attempt.target)
         if (limit := attempt.limit_s(chosen=self._own_timeout)) is not None:
             own = sent.get("timeout")
@@ -250,6 +252,20 @@ class RouterCall:
         if target in self._served.groups:
             return self._served.groups[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
+
+
+_RARE_EFFORTS = ("xhigh", "max")
+
+
+def _knows_effort(target: ModelRef, effort: str) -> bool:
+    """Whether LiteLLM's map has a level of effort for a model: it refuses these levels for models that it lacks."""
+    from litellm import get_model_info
+
+    try:
+        info = get_model_info(target.model, custom_llm_provider=target.provider)
+    except Exception:  # noqa: BLE001 - whatever it raises for a name that it does not know
+        return False
+    return bool(info.get(f"supports_{effort}_reasoning_effort"))
 
 
 def _found_by_litellm(_: ModelRef) -> Endpoint | None:
