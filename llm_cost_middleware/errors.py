@@ -137,6 +137,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         kept: What of the limit is kept for other scopes, in US dollars.
         max_tokens: The largest output cap with which this call would have fitted; ``None``: none would.
         pending_for_s: How long calls lately held their money, in seconds: what is pending may be back after that.
+        advice: What else there is to say.
 
     The message rounds amounts for people, against the call: what is left down, what is wanted up. The fields are exact.
     """
@@ -156,10 +157,11 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         kept: Decimal | None = None,
         max_tokens: int | None = None,
         pending_for_s: float | None = None,
+        advice: str = "",
     ) -> None:
         self.total_cost, self.budget_limit, self.scope = total_cost, budget_limit, scope
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
-        self.kept, self.max_tokens, self.pending_for_s = kept, max_tokens, pending_for_s
+        self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
         super().__init__(self._text())
 
     @property
@@ -187,7 +189,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
             parts.append(f"{readable(max(self.available, Decimal(0)))} would fit{cap}")
         if self.resets_at is not None:
             parts.append(f"resets at {self.resets_at.isoformat()}")
-        return ", ".join(parts)
+        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "")
 
 
 class CircuitOpenError(LLMCostError, RuntimeError):

@@ -128,7 +128,11 @@ class PatternCall:
         item_count: int = 1,
         *,
         is_async: bool = False,
+        max_tokens: int | None = None,
     ) -> None:
+        if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
+            raise ConfigurationError(f"must be a positive whole number, not {max_tokens!r}", key="max_tokens")
+        self._max_tokens = max_tokens
         self._rules = _provider_of(client)
         if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
             wanted = "an asynchronous" if is_async else "a synchronous"
@@ -149,7 +153,9 @@ class PatternCall:
         """Return the provider-neutral request of one call."""
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
         context = current_context()._replace(item_count=self._item_count)
-        return request._replace(context=context, retry_terms=self._retry_terms, connection=self._connection)
+        return request._replace(
+            context=context, retry_terms=self._retry_terms, connection=self._connection, max_tokens=self._max_tokens
+        )
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
         """Return the caller's check of a value as a check of an answer."""

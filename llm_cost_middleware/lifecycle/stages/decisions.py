@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import NanoUSD
@@ -19,6 +20,7 @@ from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK, DecisionLog, Settlement
+from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.signals import (
     ESCALATED,
     PARSE_FAILED,
@@ -29,6 +31,7 @@ from llm_cost_middleware.routing.signals import (
 )
 from llm_cost_middleware.usage import TokenUsage
 
+_HISTORY_S = 7 * 86_400.0
 _PREFIXES, _RECENT_S = "prefixes", 86_400.0  # every cache of a day ago is cold
 
 
@@ -45,6 +48,7 @@ class DecisionRecorder:
     def __init__(self, journal: Journal | None, clock: Clock) -> None:
         self._journal, self._clock = journal, clock
         self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), RepeatDetector()
+        self._outputs: SiteHistory | None = None
 
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
@@ -86,6 +90,17 @@ class DecisionRecorder:
         """The decisions, oldest first."""
         with self._lock:
             return tuple(logged.decision for logged in self._log.read())
+
+    def usual_outputs(self) -> SiteHistory:
+        """The lengths of answers by call site, as logged by all processes in the last week; read once."""
+        with self._lock:
+            if self._outputs is None:
+                self._outputs = SiteHistory()
+                with suppress(LLMCostError):  # a quote without history is better than none
+                    for logged in self._log.read(self._clock.now() - _HISTORY_S):
+                        if (end := logged.settlement) is not None and end.output_tokens is not None:
+                            self._outputs.observe(logged.decision.site, end.target, end.output_tokens)
+            return self._outputs
 
     def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
         """Log the application's opinion of an answer.

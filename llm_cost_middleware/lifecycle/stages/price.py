@@ -15,7 +15,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
-from llm_cost_middleware.pricing.bound import bound
+from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.served_tiers import ServedTiers
@@ -24,11 +24,13 @@ from llm_cost_middleware.pricing.tokenizer import PartialCount, TokenCounter, is
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import MARKED_BY_HOST, OF_SEVERAL_MODELS, CallRequest, ModelRef
+from llm_cost_middleware.routing.eligibility import DEFAULT_OUTPUT
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 _log = logging.getLogger(__name__)
 _LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
+_BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
 _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
@@ -234,6 +236,30 @@ class PriceStage:
             cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
         return refusal.advised(requested=quote.amount_nanousd.usd, max_tokens=cap, pending_for_s=held_s)
 
+    def expected(self, call: RoutedCall, quote: Quote, output_tokens: float | None) -> NanoUSD:
+        """What a quoted call is expected to cost, uncached, never above its bound.
+
+        Args:
+            call: The call.
+            quote: Its bound.
+            output_tokens: The usual length of its site's answers; ``None``: not known, so a common one is assumed.
+        """
+        request, target = call.request, quote.target
+        try:
+            rates = (request.prices or self._catalogue).rates(
+                *target, at=self._clock.now(), batch=bool(request.params.get("batch"))
+            )
+        except PriceNotFoundError:
+            return quote.amount_nanousd
+        size = measure(request)
+        likely = quote.bound.input_tokens if quote.counted else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
+        output = DEFAULT_OUTPUT if output_tokens is None else round(output_tokens)
+        usage = TokenUsage(
+            uncached_input=min(likely, quote.bound.input_tokens),
+            output=min(output, quote.max_tokens) * request.choice_count,
+        )
+        return min(rates.cost(usage), quote.amount_nanousd)
+
     def named_model(self, request: CallRequest) -> ModelRef | None:
         """The model that the caller named, where it is a model and not a name for "choose one"."""
         target = ModelRef(request.provider, request.model)
@@ -320,9 +346,3 @@ def _planned(request: CallRequest, plan: CachePlan | None) -> frozenset[str] | N
     if MARKED_BY_HOST in request.params:
         return None
     return frozenset(mark.ttl for mark in plan.marks) if plan is not None else _NO_MARKS
-
-
-def expected_cost(call: RoutedCall, quote: Quote) -> NanoUSD:
-    """The expected cost of a quoted call by the answers its call site has had; the bound, where it is unknown."""
-    expected = call.decision.expected_nanousd
-    return quote.amount_nanousd if expected is None else min(expected, quote.amount_nanousd)
