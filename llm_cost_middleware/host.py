@@ -27,7 +27,7 @@ from llm_cost_middleware.request import (
     ModelRef,
     RetryTerms,
 )
-from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
+from llm_cost_middleware.usage import FAILED_LOCALLY, UsageReport, attach_usage, read_or_unknown
 
 Rendered = TypeVar("Rendered")
 Raw = TypeVar("Raw")
@@ -162,7 +162,7 @@ def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:
         return call.render(attempt)
     except Exception as error:
         # an argument of the caller that cannot be read, say: nothing was sent, so the reservation is given back
-        attach_usage(error, NOT_SENT)
+        attach_usage(error, FAILED_LOCALLY)
         raise
 
 

@@ -168,6 +168,8 @@ class CallRequest(NamedTuple):
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """The endpoint at which the host calls a model, ``None`` where it finds one that takes the call; absent for hosts
     that call every model at ``endpoint``."""
+    alternatives: tuple[ModelRef, ...] = ()
+    """The models among which the host chooses by itself, where it does; ``model`` is the one that costs the most."""
 
 
 class ModelRef(NamedTuple):

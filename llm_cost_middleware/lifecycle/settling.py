@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 
 from llm_cost_middleware.budget.model import Receipt
@@ -23,12 +24,13 @@ from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import encode_memo
-from llm_cost_middleware.provider import Failure
+from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.signals import PARSE_FAILED, TRUNCATED
-from llm_cost_middleware.usage import attached_usage
+from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, attached_usage
 
 _log = logging.getLogger(__name__)
+_UNSENT = (FAILED_LOCALLY, NOT_SENT)
 
 
 class Settling:
@@ -55,14 +57,16 @@ class Settling:
         stages, target = self._stages, reserved.attempt.target
         failure = stages.health.classify(error, target)
         reading = attached_usage(error)
-        if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
+        if reading is FAILED_LOCALLY:
+            failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed="no")
+        if reading in _UNSENT or (reading is None and failure.billed == "no"):
+            yield from self._void(call, reserved, failure)
+        elif reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
             yield from self.post(call, report, reserved, stages.price.posting(reserved, reading))
             if reading.complete:  # the target is up
                 stages.health.succeeded(call, reserved, retry_tokens)
             if reading.error is None and not reading.unbilled:
                 report.quality_signals += (PARSE_FAILED,)
-        elif failure.billed == "no":
-            yield from self._void(call, reserved, failure)
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
             yield from self.post(call, report, reserved, unconfirmed)
@@ -114,20 +118,15 @@ class Settling:
     def _post_now(
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting
     ) -> Steps[None]:
-        reading, attempt = posting.reading, reserved.attempt
+        reading = posting.reading
+        served = call.as_served(reserved, reading)
+        attempt = served.attempt
         memo = encode_memo(
             call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading
         )
-        verb: Settle | PostUnreserved
-        if reserved.reservation_id is None:
-            report.reservations += 1
-            verb = PostUnreserved(
-                f"{call.id}.{report.reservations}", posting.amount_nanousd, reserved.scopes, posting.status, memo
-            )
-        else:
-            verb = Settle(reserved.reservation_id, posting.amount_nanousd, posting.status, memo)
-        receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        receipt, interruption = yield from self._book(call, report, reserved, served, posting, memo)
         self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
+        reserved = served
         usage, stages = None, self._stages
         if reading is not None:
             if reading.complete and reading.items:
@@ -178,6 +177,28 @@ class Settling:
         if interruption is not None:
             raise interruption
         return held
+
+    def _book(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        served: ReservedAttempt,
+        posting: Posting,
+        memo: bytes,
+    ) -> Steps[tuple[Receipt | None, BaseException | None]]:
+        """Resolve the reservation of an attempt at its cost; where another model answered, book it in its place."""
+        held, amount, status = reserved.reservation_id, posting.amount_nanousd, posting.status
+        if held is not None and served is reserved:
+            return (yield from self._resolve_uninterruptibly(Settle(held, amount, status, memo)))
+        report.reservations += 1
+        verb = PostUnreserved(f"{call.id}.{report.reservations}", amount, served.scopes, status, memo)
+        receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        if held is not None and receipt is not None:
+            # held under the scopes of all that might have answered; given back last, so that nobody takes the money
+            _, again = yield from self._resolve_uninterruptibly(Void(held))
+            interruption = interruption or again
+        return receipt, interruption
 
     def _void(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> Steps[None]:
         """Give back the reservation of an attempt that was certainly not billed."""

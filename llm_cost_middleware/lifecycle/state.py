@@ -68,7 +68,19 @@ class RoutedCall(NamedTuple):
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
-        return (*self.request.context.scopes, *_scopes_of(target))
+        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        if self.request.alternatives:  # the host may send it to any of them: each of their budgets must have room
+            others = (scope for other in self.request.alternatives for scope in _scopes_of(other))
+            return tuple(dict.fromkeys((*scopes, *others)))
+        return scopes
+
+    def as_served(self, reserved: ReservedAttempt, reading: UsageReport | None) -> ReservedAttempt:
+        """The attempt as the model that answered it, where the host chose that."""
+        if reading is None or reading.served_by is None:
+            return reserved
+        target = ModelRef(*reading.served_by)
+        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        return reserved._replace(attempt=reserved.attempt._replace(target=target), scopes=scopes)
 
 
 @lru_cache(maxsize=256)

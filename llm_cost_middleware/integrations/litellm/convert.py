@@ -24,6 +24,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
+from llm_cost_middleware.integrations.litellm.departure import Departure, expect
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.mocks import (
@@ -74,8 +75,8 @@ class RouterCall:
     """
 
     __slots__ = (
-        "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_served", "arguments",
-        "changes", "group", "providers", "request",
+        "_asynchronous", "_caps", "_capture", "_departure", "_endpoint", "_own_timeout", "_returned", "_served",
+        "arguments", "changes", "group", "providers", "request",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +103,7 @@ class RouterCall:
         """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
         self._capture: AnswerCapture | None = None
+        self._departure = Departure()
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
         request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
@@ -119,8 +121,10 @@ class RouterCall:
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""
         if group is not None:
-            self.request = self.request._replace(provider=group.target.provider, model=group.target.model)
-            if group.mixed:
+            self.request = self.request._replace(
+                provider=group.target.provider, model=group.target.model, alternatives=group.alternatives
+            )
+            if group.alternatives:
                 self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
             self.providers = frozenset((group.target.provider,))
 
@@ -138,7 +142,7 @@ class RouterCall:
         rules = get_provider(attempt.target.provider)
         if self.changes:
             attempt = attempt._replace(changes=self.changes)
-        if self.group is not None and self.group.mixed:  # its deployments do not all understand the same marks
+        if self.group is not None and self.group.alternatives:  # its deployments do not all understand the same marks
             attempt = attempt._replace(cache_plan=None)
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
         if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
@@ -152,6 +156,7 @@ class RouterCall:
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: signed(attempt.call_id)}
+        self._departure = expect(attempt.call_id)
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
@@ -180,7 +185,8 @@ class RouterCall:
         """The usage of a whole answer."""
         if self.is_made_up(answer):
             return MADE_UP
-        return self._priced(attempt.target, read_answer(answer, attempt.target.provider, self._endpoint))
+        target = self._served_by(attempt)
+        return self._priced(target, read_answer(answer, target.provider, self._endpoint))
 
     def is_made_up(self, answer: Any) -> bool:
         """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""
@@ -194,12 +200,13 @@ class RouterCall:
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""
         reader: StreamUsageReader
-        priced = partial(self._priced, attempt.target)
+        target = self._served_by(attempt)
+        priced = partial(self._priced, target)
         is_injected = None
         if self.is_made_up(stream):
             reader = MadeUpReader()
         elif self._endpoint == "chat.completions":
-            reader = ChatReader(stream, priced, attempt.target.provider, self._chunks)
+            reader = ChatReader(stream, priced, target.provider, self._chunks)
             asked = (self.arguments.get("stream_options") or {}).get("include_usage")
             is_injected = None if asked else carries_usage
         else:
@@ -209,14 +216,10 @@ class RouterCall:
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
         """The usage of an answer that LiteLLM could not use, and raised an error of its own instead."""
-        shows_all = self._endpoint == "chat.completions"
-        if self._capture is None:
-            return None
-        provider = get_provider(attempt.target.provider)
-        # LiteLLM may send a chat to the responses API of a provider that has one, and shows nothing of that
-        translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
-        reading = self._capture.billed_usage(error, provider.name, shows_all=shows_all, translates=translates)
-        return None if reading is None else self._priced(attempt.target, reading)
+        target, never_left = self._served_by(attempt), self._departure.never_left
+        capture = self._capture or AnswerCapture(None)  # the proxy's callers are shown nothing
+        reading = capture.billed_usage(error, target.provider, never_left=never_left)
+        return reading if reading is None or reading.unbilled else self._priced(target, reading)
 
     @property
     def counter(self) -> DeploymentCounter:
@@ -238,10 +241,18 @@ class RouterCall:
     def _chunks(self) -> list[Any] | None:
         return self._capture.chunks if self._capture is not None else None
 
+    def _served_by(self, attempt: Attempt) -> ModelRef:
+        """The model that an attempt was sent to: of a group of several, the one that LiteLLM picked."""
+        if self.group is None or self._departure.target not in self.group.alternatives:
+            return attempt.target
+        return self._departure.target
+
     def _priced(self, target: ModelRef, reading: UsageReport) -> UsageReport:
         """A reading that is priced as its deployment is: by its own price, whatever model the answer names."""
         group = self.group
-        own = target in self._served.own_priced if group is None else group.prices is not None and not group.mixed
+        if group is not None and target == self._departure.target and group.alternatives:
+            reading = reading._replace(served_by=(target.provider, target.model))
+        own = target in self._served.own_priced if group is None else group.prices is not None
         if not own:
             return reading
         return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))

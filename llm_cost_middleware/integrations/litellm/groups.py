@@ -67,7 +67,8 @@ class Group(NamedTuple):
     """The model it calls; where it mixes models, the one that costs the most."""
     prices: Catalogue | None
     """The prices of its own deployments, where they have any: they hold for its calls alone."""
-    mixed: bool
+    alternatives: tuple[ModelRef, ...]
+    """The models among which LiteLLM chooses; none where it is one."""
     defaults: Mapping[str, Any]
     own_timeout: bool
     shadowed: bool
@@ -227,7 +228,7 @@ class Groups:
         # where a model is served at its listed price, too, that is the one that is routed to
         for name in sorted(members, key=lambda name: any(entry.prices for entry in members[name])):
             group = self._group_or_none(name, members[name])
-            if group is None or group.mixed or group.shadowed or _ADDS & group.defaults.keys():
+            if group is None or group.alternatives or group.shadowed or _ADDS & group.defaults.keys():
                 continue
             if groups.setdefault(group.target, name) == name and group.prices is not None:
                 own[group.target] = self._dearest(name, members[name])[1]
@@ -263,7 +264,7 @@ class Groups:
                 defaults[key] = values[0]
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
-        mixed = len(by_model) > 1
+        mixed = tuple(sorted(model for model in by_model if model is not None)) if len(by_model) > 1 else ()
         access = None if mixed else entries[0].params
         return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_cost_middleware.host import ObservedStream
+from llm_cost_middleware.host import ObservedStream, attach_billed_usage
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
@@ -86,6 +86,9 @@ class PendingRequests:
         if pending.sent is None or pending.call.is_made_up(None):
             await self._run(lambda: pending.held.settle(NOT_SENT))
         else:
+            attempt = pending.held.attempt
+            if isinstance(error, Exception):
+                attach_billed_usage(error, pending.call.billed_usage(attempt, error))
             await self._run(lambda: pending.held.fail(error))
 
     async def cancel(self, pending: PendingRequest) -> None:
