@@ -29,7 +29,6 @@ except ModuleNotFoundError as error:
     raise ImportError("the simulator needs the package aiohttp: pip install 'llm-cost-middleware'") from error
 
 from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn
-from .anthropic.counting import CountingRules
 from .bill import Bill, BillLine, Tokens
 from .clock import SimClock
 from .faults import Exchange, Fault
@@ -43,7 +42,6 @@ __all__ = [
     "Answer",
     "Bill",
     "BillLine",
-    "CountingRules",
     "Exchange",
     "Fault",
     "Refusal",

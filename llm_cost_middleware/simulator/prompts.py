@@ -74,7 +74,8 @@ class Segments:
 
     def text(self, text: str, ttl: str = "") -> None:
         """Add a text."""
-        self.add(text.encode("utf-8", "surrogatepass"), self.rule.text(text), ttl)
+        data = text.encode("utf-8", "surrogatepass")
+        self.add(data, self.rule.size(len(data)), ttl)
 
     def add(self, data: bytes, tokens: int, ttl: str = "") -> None:
         """Add bytes that cost a given number of tokens."""
