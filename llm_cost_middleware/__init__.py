@@ -55,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
     from llm_cost_middleware.budget.model import Balance, Budget, Receipt, Reservation
+    from llm_cost_middleware.call_ids import call_id_of
     from llm_cost_middleware.config import CostConfig
     from llm_cost_middleware.context import cost_context
     from llm_cost_middleware.errors import (
@@ -129,6 +130,7 @@ __all__ = [
     "aprocess",
     "aprocess_many",
     "build_cached_messages",
+    "call_id_of",
     "call_with_retry",
     "classify_error",
     "classify_response",
@@ -142,6 +144,7 @@ __all__ = [
 _ROOMS = {
     "budget.ledger": ("AsyncLedger", "Ledger"),
     "budget.model": ("Balance", "Budget", "Receipt", "Reservation"),
+    "call_ids": ("call_id_of",),
     "config": ("CostConfig",),
     "context": ("cost_context",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),

@@ -26,12 +26,12 @@ LLMCostError
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from decimal import Decimal
 
 
 class LLMCostError(Exception):
@@ -134,6 +134,12 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         pending: What is reserved by calls in flight, in US dollars.
         requested: What this call would have reserved, in US dollars.
         resets_at: When the window ends; ``None`` where it never does.
+        kept: What of the limit is kept for other scopes, in US dollars.
+        max_tokens: The largest output cap with which this call would have fitted; ``None``: none would.
+        pending_for_s: How long calls lately held their money, in seconds: what is pending may be back after that.
+        advice: What else there is to say.
+
+    The message rounds amounts for people, against the call: what is left down, what is wanted up. The fields are exact.
     """
 
     is_retryable = False
@@ -148,17 +154,42 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         pending: Decimal | None = None,
         requested: Decimal | None = None,
         resets_at: datetime | None = None,
+        kept: Decimal | None = None,
+        max_tokens: int | None = None,
+        pending_for_s: float | None = None,
+        advice: str = "",
     ) -> None:
         self.total_cost, self.budget_limit, self.scope = total_cost, budget_limit, scope
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
-        parts = [f"budget{f' of {scope}' if scope else ''} exceeded: ${total_cost:f} of ${budget_limit:f} spent"]
-        if pending:
-            parts.append(f"${pending:f} reserved by calls in flight")
-        if requested is not None:
-            parts.append(f"${requested:f} requested")
-        if resets_at is not None:
-            parts.append(f"resets at {resets_at.isoformat()}")
-        super().__init__(", ".join(parts))
+        self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
+        super().__init__(self._text())
+
+    @property
+    def available(self) -> Decimal:
+        """How much would have fitted, in US dollars; negative after an overrun."""
+        return self.budget_limit - self.total_cost - (self.pending or 0) - (self.kept or 0)
+
+    def advised(self, *, requested: Decimal, max_tokens: int | None, pending_for_s: float | None) -> Self:
+        """This refusal, with what the caller can do about it."""
+        self.requested, self.max_tokens, self.pending_for_s = requested, max_tokens, pending_for_s
+        self.args = (self._text(),)  # in place: it keeps its traceback, and a host's own class
+        return self
+
+    def _text(self) -> str:
+        of = f" of {self.scope}" if self.scope else ""
+        parts = [f"budget{of} exceeded: {readable(self.total_cost)} of {readable(self.budget_limit)} spent"]
+        if self.pending:
+            back = "" if self.pending_for_s is None else f", which lately took {_duration(self.pending_for_s)}"
+            parts.append(f"{readable(self.pending)} reserved by calls in flight{back}")
+        if self.kept:
+            parts.append(f"{readable(self.kept)} kept for other scopes")
+        if self.requested is not None:
+            parts.append(f"{readable(self.requested, up=True)} requested")
+            cap = f" (max_tokens={self.max_tokens})" if self.max_tokens else ""
+            parts.append(f"{readable(max(self.available, Decimal(0)))} would fit{cap}")
+        if self.resets_at is not None:
+            parts.append(f"resets at {self.resets_at.isoformat()}")
+        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "")
 
 
 class CircuitOpenError(LLMCostError, RuntimeError):
@@ -219,6 +250,21 @@ class ReservationConflictError(LedgerError):
     def __init__(self, reservation_id: str, reason: str) -> None:
         self.reservation_id, self.reason = reservation_id, reason
         super().__init__(f"reservation {reservation_id!r}: {reason}")
+
+
+def readable(amount: Decimal, *, up: bool = False) -> str:
+    """Write US dollars for people: cents, and below a dollar three digits that count. Rounds down, or ``up``."""
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    size = abs(amount)
+    places = 2 if size >= 1 or not size else max(2 - size.adjusted(), 2)
+    shown = amount.quantize(Decimal(1).scaleb(-places), context=Context(prec=60, rounding=rounding))
+    text = f"{abs(shown):,f}"
+    whole, _, fraction = text.partition(".")
+    return f"{'-' if shown < 0 else ''}${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - a minute
 
 
 def _nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:

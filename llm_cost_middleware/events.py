@@ -115,6 +115,17 @@ class BudgetRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingForBudget(Event):
+    """A call does not fit because of money that calls in flight hold, and waits for it."""
+
+    model: str
+    scope: str
+    requested_nanousd: NanoUSD
+    ahead: int
+    """How many calls came first."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestAdjusted(Event):
     """A call was changed so that it fits: a cheaper model, or a smaller output cap. In observe mode it was not."""
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
+from llm_cost_middleware.call_ids import note_call
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.nesting import enclosing_run
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.provider import StreamUsageReader
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, FixedRetries, RetryTerms
-from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
+from llm_cost_middleware.provider import Provider, StreamUsageReader
+from llm_cost_middleware.request import (
+    Attempt,
+    CallRequest,
+    CallResult,
+    CallStream,
+    FixedRetries,
+    InputCounter,
+    ModelRef,
+    RetryTerms,
+)
+from llm_cost_middleware.usage import FAILED_LOCALLY, UsageReport, attach_usage, read_or_unknown
 
 Rendered = TypeVar("Rendered")
 Raw = TypeVar("Raw")
@@ -55,6 +66,11 @@ class HostCall(Protocol[Rendered_co, Raw_contra]):
 
     def deliver(self, answer: Governed) -> Any:
         """What the caller of the host gets."""
+        ...
+
+    @property
+    def counter(self) -> InputCounter | None:
+        """Asks the provider how many input tokens the call has; ``None`` where the host has no way to."""
         ...
 
 
@@ -97,8 +113,10 @@ def invoke(
         return call.read(attempt, raw)
 
     # ``call``, not ``run``: hosts differ in what they deliver of an outcome
-    answer = pipeline.call(call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept)
-    return call.deliver(answer)
+    answer = pipeline.call(
+        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
+    )
+    return _delivered(call, answer)
 
 
 async def ainvoke(
@@ -126,9 +144,17 @@ async def ainvoke(
         return call.read(attempt, raw)
 
     answer = await pipeline.acall(
-        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept
+        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
     )
-    return call.deliver(answer)
+    return _delivered(call, answer)
+
+
+def _delivered(call: HostCall[Any, Any], answer: Governed) -> Any:
+    response = call.deliver(answer)
+    note_call(response, answer.call_id)
+    if isinstance(response, CallOutcome):  # ``process`` hands on the SDK's own object inside
+        note_call(response.response, answer.call_id)
+    return response
 
 
 def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:
@@ -136,7 +162,7 @@ def _rendered(call: HostCall[Rendered, Any], attempt: Attempt) -> Rendered:
         return call.render(attempt)
     except Exception as error:
         # an argument of the caller that cannot be read, say: nothing was sent, so the reservation is given back
-        attach_usage(error, NOT_SENT)
+        attach_usage(error, FAILED_LOCALLY)
         raise
 
 
@@ -196,6 +222,53 @@ def retries_of(client: Any, *, asked: Any = None, chosen: bool = False) -> Retry
 
 
 _DEFAULT = "DEFAULT_MAX_RETRIES"  # both SDKs export it
+
+
+class ClientCounter:
+    """An ``InputCounter`` over a client of a provider's SDK: its documented ``messages.count_tokens``.
+
+    Args:
+        client: The client. It is not changed; a copy that does not retry asks.
+        rules: Its provider.
+        body: The body of the call, in the shape of the provider's first endpoint. Read when a count is asked for.
+        headers: The headers of the call; those that name betas go along.
+    """
+
+    __slots__ = ("_body", "_client", "_headers", "_rules")
+
+    def __init__(
+        self, client: Any, rules: Provider, body: Mapping[str, Any], headers: Mapping[str, Any] | None = None
+    ) -> None:
+        self._client, self._rules, self._body, self._headers = client, rules, body, headers or {}
+
+    def account(self, target: ModelRef) -> str:
+        """A digest of the client's key and address."""
+        del target  # the client has one of each
+        secret = getattr(self._client, "api_key", None) or getattr(self._client, "auth_token", None) or ""
+        return account_of(str(secret), str(getattr(self._client, "base_url", "")))
+
+    def counts(self, target: ModelRef) -> bool:
+        """Whether the model is one of a provider that counts."""
+        return bool(self._rules.count_fields) and target.provider == self._rules.name
+
+    def count(self, target: ModelRef, timeout_s: float) -> int:
+        """Ask."""
+        return int(self._ask(target, timeout_s).input_tokens)
+
+    async def acount(self, target: ModelRef, timeout_s: float) -> int:
+        """Ask on an event loop, with an asynchronous client."""
+        return int((await self._ask(target, timeout_s)).input_tokens)
+
+    def _ask(self, target: ModelRef, timeout_s: float) -> Any:
+        given = {name: self._body[name] for name in self._rules.count_fields if self._body.get(name) is not None}
+        betas = {name: value for name, value in self._headers.items() if name.lower() == "anthropic-beta"}
+        resource = self._client.with_options(max_retries=0).messages
+        return resource.count_tokens(model=target.model, **given, extra_headers=betas or None, timeout=timeout_s)
+
+
+def account_of(secret: str, address: str) -> str:
+    """A name for a key at an address that reveals neither."""
+    return blake2b(f"{secret}\n{address}".encode(), digest_size=12).hexdigest()
 
 
 class ObservedStream:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
+from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
-from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
+from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Event, Observer, Ungoverned
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.lifecycle import (
@@ -28,31 +30,31 @@ from llm_cost_middleware.lifecycle import (
     adrive,
     drive,
 )
-from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
+from llm_cost_middleware.lifecycle.by_hand import BookingByHand
 from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S, Clerk
-from llm_cost_middleware.lifecycle.external import ExternalCall, authorize
+from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import Attempt, CallContext, CallRequest, CallResult, CallStream, ModelRef
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
-from llm_cost_middleware.usage import UsageReport
 
 __all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
 _log = logging.getLogger(__name__)
 
 
-class CostPipeline:
+class CostPipeline(BookingByHand):
     """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
 
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
@@ -103,7 +105,7 @@ class CostPipeline:
         settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
         # One instance of each: statistics and breakers are of use only where all calls share them.
         decisions = DecisionRecorder(self._runtimes.journal, clock)
-        cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
+        cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
         stages = Stages(
             RouteStage(settings, config.routing, candidates, cache, clock, rng),
             cache,
@@ -111,6 +113,9 @@ class CostPipeline:
             HealthStage(settings, config.retry, clock, rng),
             CallRecorder(clock, (LoggingObserver(), *observers)),
             decisions,
+            ProviderCounts(clock),
+            WaitingCalls(),
+            DeferredBills(self._runtimes.ledger, clock),
         )
         return CallFlow(stages, settings, clock, new_id, config.retry.stream_deadline_s)
 
@@ -148,6 +153,7 @@ class CostPipeline:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> Any:
         """Govern one call.
 
@@ -159,6 +165,7 @@ class CostPipeline:
             prepared: What ``prepare`` returned for this request; it is used once.
             accept: Checks an answer. One that it rejects is paid for, and asked again of a model a tier up, where the
                 budget allows; streams are not checked.
+            counter: Asks the provider for the call's input tokens, where the host can.
 
         Returns:
             The host's response, or a ``GovernedStream`` that settles however it is left.
@@ -167,7 +174,7 @@ class CostPipeline:
             BudgetExceededError: It does not fit. NoEligibleModelError, PriceNotFoundError, CircuitOpenError,
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
-        answer = self.call(request, send, providers=providers, prepared=prepared, accept=accept)
+        answer = self.call(request, send, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return answer.response if isinstance(answer, CallOutcome) else answer
 
     def call(
@@ -178,12 +185,13 @@ class CostPipeline:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> CallOutcome | GovernedStream:
         """As ``run``, but a plain answer comes with its decision and what was booked for it."""
         # Here, because a finaliser may not: it can run under any lock.
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
-        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
+        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return drive(steps, self._runtimes.sync, send)
 
     async def arun(
@@ -194,9 +202,10 @@ class CostPipeline:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
-        answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept)
+        answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return answer.response if isinstance(answer, CallOutcome) else answer
 
     async def acall(
@@ -207,10 +216,11 @@ class CostPipeline:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> CallOutcome | AsyncGovernedStream:
         """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
         await self._runtimes.orphans.asettle()
-        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept)
+        steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return await adrive(steps, self._runtimes.of_loop(), send)
 
     def prepare(
@@ -241,64 +251,6 @@ class CostPipeline:
                 if not self._flow.settings.allow_unavailable:
                     raise
         return route.keep_for_one_run(self._flow.route(request, providers, headroom))
-
-    def authorize(self, request: CallRequest) -> ExternalCall:
-        """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
-        self._runtimes.orphans.settle()
-        return authorize(self._flow, self._runtimes.sync, request)
-
-    def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
-        """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
-
-        Raises:
-            PriceNotFoundError, NoEligibleModelError: As a call would.
-        """
-        return quote_batch(self._flow, requests, providers)
-
-    def book(
-        self,
-        usage: UsageReport | NanoUSD | None,
-        target: ModelRef,
-        context: CallContext,
-        *,
-        id: str,  # noqa: A002 - the word of the domain
-        estimated: bool = False,
-        noted: bool = False,
-    ) -> None:
-        """Book an answer that was sent past the pipeline, and keep its record. The same id again changes nothing.
-
-        Args:
-            usage: The usage that the answer reports; or the amount that a host names, where the model has no price;
-                ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
-            target: The model that was asked.
-            context: The scopes of the call.
-            id: Names the attempt.
-            estimated: The usage is not the provider's own.
-            noted: It has such a row, which this corrects.
-
-        Raises:
-            LedgerError: It could not be booked.
-        """
-        self._clerk.book(usage, target, context, booking_id=id, estimated=estimated, noted=noted)
-
-    def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
-        """Set aside what a batch at ``provider`` can cost at most.
-
-        Returns:
-            The id of the reservation, which any process can end with ``settle_batch`` or ``fail_batch``.
-
-        Raises:
-            BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
-        """
-        return self._clerk.reserve_batch(provider, requests, context)
-
-    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
-        """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
-        self._clerk.settle_batch(provider, reservation_id, usage)
-
-    def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
-        """Give the money of a batch back where ``error`` shows that it was not created."""
-        self._clerk.fail_batch(provider, reservation_id, error)
 
     def ungoverned(self, what: str, advice: str) -> None:
         """Report or refuse a call that goes past the middleware, by ``on_ungoverned``.
@@ -339,31 +291,36 @@ class CostPipeline:
         """The latest routing decisions, oldest first."""
         return self._stages.decisions.decisions()
 
-    def feedback(self, call_id: str, score: float, *, name: str = FEEDBACK) -> None:
+    def feedback(self, call_id: Any, score: float, *, name: str = FEEDBACK) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
 
         Args:
-            call_id: The call.
+            call_id: The id of a call, or its response (see ``call_id_of``).
             score: Its quality.
             name: Source of the score. ``feedback`` wins over all others; of those the worst counts.
 
         Raises:
-            ConfigurationError: The score is outside 0 to 1.
+            ConfigurationError: The score is outside 0 to 1, or no such call is known.
         """
-        self._stages.decisions.feedback(call_id, score, name)
+        self._stages.decisions.feedback(call_id if isinstance(call_id, str) else call_id_of(call_id), score, name)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._runtimes.orphans.settle()
-        self._stages.cache.save()
+        self._save_learned()
         self._runtimes.close()
+
+    def _save_learned(self) -> None:
+        if (learned := self._stages.cache.take_learned()) is not None:
+            with suppress(LedgerError):  # what was learned is a convenience
+                self._stages.decisions.save_prefix_stats(learned)
 
     async def aclose(self) -> None:
         """Close on an event loop; also closes that loop's connections."""
         await self._runtimes.orphans.asettle()
-        await asyncio.to_thread(self._stages.cache.save)
+        await asyncio.to_thread(self._save_learned)
         await self._runtimes.aclose()
         self.close()
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.usage import UsageReport
 
+OF_SEVERAL_MODELS = "of_several_models"
+"""Key in ``CallRequest.params``: behind the name that is called stand several models, so that no count is exact."""
 MARKED_BY_HOST = "marked_by_host"
 """Key among the parameters of a request to which its host will add cache marks that its user configured there."""
 Endpoint = Literal["messages", "chat.completions", "responses"]
@@ -166,6 +168,8 @@ class CallRequest(NamedTuple):
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """The endpoint at which the host calls a model, ``None`` where it finds one that takes the call; absent for hosts
     that call every model at ``endpoint``."""
+    alternatives: tuple[ModelRef, ...] = ()
+    """The models among which the host chooses by itself, where it does; ``model`` is the one that costs the most."""
 
 
 class ModelRef(NamedTuple):
@@ -291,4 +295,24 @@ class CallStream(Protocol):
 
     async def aclose(self) -> None:
         """Release the connection; safe to call twice."""
+        ...
+
+
+class InputCounter(Protocol):
+    """Asks the provider, through the host's own client, how many input tokens one call has. Free of charge."""
+
+    def account(self, target: ModelRef) -> str:
+        """Whose rate limit it draws on: a digest of the key and the address. Never the key itself."""
+        ...
+
+    def counts(self, target: ModelRef) -> bool:
+        """Whether it can ask for this model."""
+        ...
+
+    def count(self, target: ModelRef, timeout_s: float) -> int:
+        """The input tokens of the call at ``target``. Raises whatever the client raises."""
+        ...
+
+    async def acount(self, target: ModelRef, timeout_s: float) -> int:
+        """The same on an event loop."""
         ...

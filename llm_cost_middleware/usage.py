@@ -116,6 +116,8 @@ class UsageReport(NamedTuple):
     finish_reason: str | None = None
     error: str | None = None
     """An error in the response's place (or at its end), in the provider's words."""
+    pending: bool = False
+    """The provider still works on the answer: its usage comes with the answer that is retrieved by ``response_id``."""
     unbilled: bool = False
     """Nothing is billed for it: an error response, a local cache hit, a count of tokens."""
     tool_calls: Mapping[str, int] | None = None
@@ -123,6 +125,8 @@ class UsageReport(NamedTuple):
     warnings: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     """Why the counts may not be the whole bill: its price is then an estimate."""
+    served_by: tuple[str, str] | None = None
+    """Provider and model that were asked, where a host chose among several; ``None``: those of the attempt."""
 
     @property
     def truncated(self) -> bool:
@@ -149,6 +153,8 @@ _ATTACHED = "_llm_cost_usage"
 
 NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 """The usage of an attempt that failed before anything left."""
+FAILED_LOCALLY = NOT_SENT._replace(warnings=("it failed on this machine before anything was sent",))
+"""The same where this machine is why, so that another attempt would fail as well."""
 
 
 def read_or_unknown(read: Callable[..., UsageReport], *answer: Any) -> UsageReport:

@@ -6,7 +6,7 @@ Times are integer milliseconds since the Unix epoch inside this package, and sec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError
-from llm_cost_middleware.money import USD, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd
+from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd, parse_usd
 
 ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
 Verb = Literal["settle", "void", "expire", "reconcile", "book"]
@@ -153,6 +153,9 @@ class Budget:
         timezone: An IANA name. Weeks start on Monday.
         warn_at: Share of the limit, above 0 and up to 1, from which on a settle reports a warning, once per window;
             ``None`` for never.
+        reserve: Shares of the limit that are kept, by the scope they are kept for: with ``{"tag:checkout": 0.2}`` the
+            last fifth goes to calls of that scope alone. A scope may be ``kind:*``. What such a call spends before
+            counts as any other spending; the shares together are at most 1.
 
     Raises:
         InvalidScopeError, InvalidAmountError, ConfigurationError: A field that cannot be used.
@@ -163,7 +166,9 @@ class Budget:
     window: str = LIFETIME
     timezone: str = "UTC"
     warn_at: float | None = 0.8
+    reserve: Mapping[str, USD] = field(default_factory=dict, compare=False)
     limit_nanousd: NanoUSD = field(init=False, repr=False, compare=False)
+    shares: tuple[tuple[str, Decimal], ...] = field(init=False, repr=False)
     warn_nanousd: NanoUSD | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +181,8 @@ class Budget:
         set_(self, "limit", limit.usd)
         set_(self, "limit_nanousd", limit)
         set_(self, "warn_nanousd", self._warning(limit))
+        set_(self, "shares", shares := _shares(self.reserve))
+        set_(self, "reserve", dict(shares))
         if self.timezone != "UTC":  # UTC works without a time zone database, which Windows does not have
             try:
                 ZoneInfo(self.timezone)
@@ -190,10 +197,41 @@ class Budget:
         # repr: 0.8 means 0.8, not the double nearest to it
         return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
 
+    def kept_from(self, scopes: Iterable[str]) -> NanoUSD:
+        """What of the limit is kept for others than a call of these scopes."""
+        if not self.shares:
+            return ZERO
+        own = tuple(scopes)
+        others = (share for pattern, share in self.shares if not any(scope_matches(pattern, scope) for scope in own))
+        # Up: rounding must not take from what is kept.
+        return min(ceil_nanousd(multiply_usd(self.limit_nanousd.usd, sum(others, Decimal(0)))), self.limit_nanousd)
+
     @property
     def key(self) -> tuple[str, str]:
         """The identity of a budget: ``(scope, window)``."""
         return self.scope, self.window
+
+
+def scope_matches(pattern: str, scope: str) -> bool:
+    """Return whether a scope of a budget, which may be a template, applies to a call's scope."""
+    return scope.startswith(pattern[:-1]) if pattern.endswith(":*") else scope == pattern
+
+
+def _shares(value: object) -> tuple[tuple[str, Decimal], ...]:
+    """The kept shares of a budget, canonical and sorted."""
+    if not isinstance(value, Mapping):
+        form = 'a table of shares by scope, such as {"tag:checkout" = 0.2}'
+        raise ConfigurationError(f"must be {form}, not {value!r}", key="reserve")
+    shares: dict[str, Decimal] = {}
+    for name, part in value.items():
+        scope, share = parse_scope(name, template=True), parse_usd(part, what="reserve")
+        if scope == GLOBAL or not 0 < share <= 1:
+            told = "each share is above 0 and at most 1, and none is of 'global'"
+            raise ConfigurationError(f"{name!r}: {part!r}: {told}", key="reserve")
+        shares[scope] = share
+    if sum(shares.values()) > 1:
+        raise ConfigurationError("the shares together are more than the whole limit", key="reserve")
+    return tuple(sorted(shares.items()))
 
 
 class Reservation(NamedTuple):

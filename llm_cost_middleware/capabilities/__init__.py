@@ -40,6 +40,8 @@ class ModelCapabilities(NamedTuple):
     """Function tools of a chat; ``unreasoned``: while the effort is ``none``."""
     efforts: tuple[str, ...] = ()
     """Levels of reasoning effort; none where it takes no effort."""
+    quiet_efforts: tuple[str, ...] = ()
+    """Those that it takes while thinking is ``disabled``, where they are fewer."""
     default_effort: str | None = None
     verbosity: bool = True
     thinking: tuple[str, ...] = ()

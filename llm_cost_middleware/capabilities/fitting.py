@@ -93,7 +93,10 @@ class Fitting:
                     known_as = names.get(name) or next((table[name] for table in others if name in table), None)
                     self._parameter(name, value, known_as)
         self._conversation()
-        if native and self.endpoint == "chat.completions" and self.request.tools:
+        # LiteLLM sends such a chat to responses where the request states an effort
+        bridges = self.bridged and self.stated_effort is not None
+        in_chat = self.target.provider == "openai" and self.endpoint == "chat.completions" and not bridges
+        if in_chat and self.request.tools:
             self._chat_tools()
         return Fit("; ".join(dict.fromkeys(self.refused)), self.changes or EMPTY, tuple(dict.fromkeys(self.left_out)))
 
@@ -204,11 +207,11 @@ class Fitting:
             return
         if known.default_effort == "none":
             self._leave_out(name)
-        elif "none" in known.efforts and self.lenient:
+        elif "none" in known.efforts:
+            self._refuse(name, _TOOLS_WITHOUT_EFFORT, soft=True)
             self.changes[name] = "none"
-            self.left_out.append(name)
         else:
-            self.refused.append("takes tools in a chat only with reasoning_effort = none")
+            self.refused.append("takes no tools in a chat")
 
     @property
     def thinks(self) -> bool:
@@ -236,6 +239,7 @@ class Fitting:
         return tuple(each for each in levels if each != "max") if self.endpoint == "chat.completions" else levels
 
 
+_TOOLS_WITHOUT_EFFORT = "takes tools in a chat only with reasoning_effort = none"
 _DEFERRED = '"defer_loading":true'
 _CARRIED = frozenset({"effort", "reasoning", "output_config", "text", "schema", "verbosity", "parallel_tools"})
 """What hosts translate between endpoints and providers although the names differ."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.capabilities.efforts import nearest_effort
+from llm_cost_middleware.capabilities.thinking import cap_thinking
 
 if TYPE_CHECKING:
     from llm_cost_middleware.capabilities.fitting import Fitting
@@ -92,7 +93,7 @@ def _logprobs(at: Fitting, name: str, value: Any) -> bool:
 
 
 def _effort(at: Fitting, name: str, value: Any) -> bool:
-    if at.abroad:
+    if at.abroad and (value in ("none", "minimal") or not at.levels):
         return True  # hosts have a table of their own for it
     if not at.levels:
         return False
@@ -143,8 +144,13 @@ def _text(at: Fitting, name: str, value: Any) -> bool:
     return True
 
 
-def _verbosity(at: Fitting, _name: str, value: Any) -> bool:
-    return not at.abroad and (at.known.verbosity or value == "medium")
+def _verbosity(at: Fitting, name: str, value: Any) -> bool:
+    if at.known.verbosity and not at.abroad:
+        return True
+    if value == "medium":
+        at.changes[name] = None
+        return True
+    return False
 
 
 def _output_config(at: Fitting, name: str, value: Any) -> bool:
@@ -152,7 +158,9 @@ def _output_config(at: Fitting, name: str, value: Any) -> bool:
         return False
     kept = dict(value)
     if value.get("effort") is not None and not at.abroad:
-        found = nearest_effort(str(value["effort"]), at.known.efforts)
+        thinking = at.settings.get("thinking")
+        quiet = isinstance(thinking, Mapping) and thinking.get("type") == "disabled"
+        found = nearest_effort(str(value["effort"]), (quiet and at.known.quiet_efforts) or at.known.efforts)
         if found is None:
             del kept["effort"]
             at.left_out.append("output_config.effort")
@@ -178,8 +186,10 @@ def _thinking(at: Fitting, name: str, value: Any) -> bool:
         at.changes[name] = {"type": "adaptive", **rest}
         return True
     if kind == "adaptive" and "enabled" in styles:
-        at.changes[name] = {"type": "enabled", "budget_tokens": _THINKING_BUDGET}
-        return True
+        asked, cap = {"type": "enabled", "budget_tokens": _THINKING_BUDGET}, at.request.max_tokens
+        budget = asked if cap is None else cap_thinking(asked, cap)
+        at.changes[name] = budget
+        return budget is not None
     return False
 
 
@@ -199,6 +209,13 @@ def _service_tier(at: Fitting, name: str, value: Any) -> bool:
             at.changes[name] = None
         return True
     return not at.abroad and tier in at.known.service_tiers
+
+
+def _speed(at: Fitting, name: str, value: Any) -> bool:
+    if value == "standard" and at.known.speeds == ("standard",):
+        at.changes[name] = None  # the parameter came with the faster ones
+        return True
+    return value in at.known.speeds
 
 
 def _include(at: Fitting, name: str, value: Any) -> bool:
@@ -242,7 +259,7 @@ RULES: Mapping[str, Callable[[Fitting, str, Any], bool]] = {
     "audio": _flag("audio"),
     "search": _flag("search"),
     "service_tier": _service_tier,
-    "speed": lambda at, _, value: value in at.known.speeds,
+    "speed": _speed,
     "geo": _flag("geo"),
     "cache_options": _flag("cache_options"),
     "include": _include,

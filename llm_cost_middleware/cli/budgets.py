@@ -52,9 +52,13 @@ def set_budget(
     limit: Annotated[str, typer.Argument(help="US dollars.")],
     window: Annotated[str, typer.Option(help="none, hour, day, week, month, or seconds such as 3600s.")] = "none",
     timezone: Annotated[str, typer.Option(help="Of calendar windows.")] = "UTC",
+    reserve: Annotated[
+        list[str] | None, typer.Option(help="Keep a share of the limit for a scope, such as tag:checkout=0.2.")
+    ] = None,
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
-    budget = Budget(scope, limit, window, timezone)
+    kept = dict(pair.rpartition("=")[::2] for pair in reserve or ())
+    budget = Budget(scope, limit, window, timezone, reserve=kept)
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)

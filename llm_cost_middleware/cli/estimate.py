@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, err, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
@@ -20,9 +20,12 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.tokenizer import count_tokens
 from llm_cost_middleware.providers import get_provider, provider_of, provider_of_endpoint
 from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.routing.decision_log import DecisionLog
+from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.usage import TokenUsage
 
+_WEEK_S = 7 * 86_400.0
 _BYTES_PER_TOKEN = 3
 """Usual bytes per token without a tokenizer: prose has more, JSON and code fewer."""
 
@@ -51,16 +54,25 @@ def estimate(
     config: ConfigOption = None,
     answer: Annotated[int, typer.Option(min=0, help="How long an answer is expected to be, in tokens.")] = 500,
     allowance: Annotated[str, typer.Option(help="US dollars to allow for each use of a server tool.")] = "0.05",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Output cap of the requests that name none.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="A call site: expect answers as long as the ledger's log has them there.")
+    ] = None,
+    ledger: LedgerOption = None,
     *,
     batch: Annotated[bool, typer.Option("--batch", help="They will be sent as a batch.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the requests of a file would cost: at most, and by an answer of the expected length."""
     catalogue, now = open_catalogue(config), SystemClock().now()
+    if site is not None:
+        answer = _usual_answer(config, ledger, site, now)
     per_use = ceil_nanousd(allowance, what="--allowance")
     sums: dict[str, _Sum] = {}
     unpriced: dict[str, list[int]] = {}
     for line in _requests(file):
+        if line.request.max_tokens is None:
+            line = line._replace(request=line.request._replace(max_tokens=max_tokens))  # noqa: PLW2901 - the same line
         model = f"{line.provider}/{line.request.model}"
         params = {**line.request.params, "batch": batch}
         try:
@@ -81,6 +93,19 @@ def estimate(
         )
     if unpriced:
         raise typer.Exit(1)
+
+
+def _usual_answer(config: Path | None, url: str | None, site: str, now: float) -> int:
+    """The mean length of the answers that were logged at a call site in the last week, in tokens."""
+    history = SiteHistory()
+    with open_ledger(config, url) as ledger:
+        for logged in DecisionLog(ledger.journal).read(now - _WEEK_S):
+            if logged.decision.site == site and (end := logged.settlement) and end.output_tokens is not None:
+                history.observe(site, end.target, end.output_tokens)
+    mean = history.outputs(site).get(None)
+    if mean is None:
+        raise ConfigurationError(f"no answers of {site!r} were logged in the last week", key="--site")
+    return round(mean.value)
 
 
 def _requests(file: Path) -> Iterator[_RequestLine]:

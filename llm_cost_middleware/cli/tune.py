@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -28,8 +31,11 @@ def tune(
     outcomes: Annotated[
         Path | None, typer.Argument(help="JSONL or parquet with both models' outcomes; default: the decision log.")
     ] = None,
-    weak: Annotated[str | None, typer.Option(help="provider/model; default: the first of the lowest tier.")] = None,
-    strong: Annotated[str | None, typer.Option(help="provider/model; default: the first of the next tier.")] = None,
+    weak: Annotated[
+        str | None,
+        typer.Option(help="provider/model; default: the log's most used, else the first, of the lowest tier."),
+    ] = None,
+    strong: Annotated[str | None, typer.Option(help="provider/model; default: the same of the next tier.")] = None,
     quality: Annotated[float, typer.Option(min=0.5, max=1.0, help="The share of the strong model's quality.")] = 0.95,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="How likely the promise is kept.")] = 0.95,
     horizon: Annotated[
@@ -50,15 +56,21 @@ def tune(
     # With data of its own the command needs no configuration, only the default tiers to know which models are meant.
     given = outcomes is not None or log is not None or ledger is not None
     settings = _config_or_default() if given and config is None else load_config(config)
-    pair = _target(weak, settings, 0), _target(strong, settings, 1)
+    seen = None
     if outcomes is not None:
+        pair = _target(weak, settings, 0), _target(strong, settings, 1)
         labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)
     else:
         with open_log(log, config, ledger) as entries:
-            labels = _from_log(list(entries), measure, pair)
+            logged = list(entries)
+        used = most_used(logged)
+        pair = _target(weak, settings, 0, used), _target(strong, settings, 1, used)
+        labels = _from_log(logged, measure, pair, used)
+        times = [entry.decision.at for entry in logged]
+        seen = {"first": min(times), "last": max(times)} if times else None
     with err.status(f"fitting {len(labels):,} labels"):
         found = tune_policy(
-            labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon)
+            labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon), log=seen
         )
     _show(found)
     if plot is not None and found.calibration is not None:
@@ -81,8 +93,12 @@ def _config_or_default() -> CostConfig:
         return CostConfig()
 
 
-def _target(name: str | None, settings: CostConfig, tier: int) -> ModelRef:
+def _target(
+    name: str | None, settings: CostConfig, tier: int, used: Mapping[int, Counter[ModelRef]] = MappingProxyType({})
+) -> ModelRef:
     if name is None:
+        if found := used.get(tier):
+            return found.most_common(1)[0][0]
         if tier >= len(settings.tiers):
             raise ConfigurationError("there is only one tier: name both models", key="--strong")
         return settings.tiers[tier].models[0]
@@ -93,13 +109,38 @@ def _target(name: str | None, settings: CostConfig, tier: int) -> ModelRef:
 
 
 def _from_log(
-    entries: list[LoggedCall], measure: QualitySource | None, pair: tuple[ModelRef, ModelRef]
+    entries: list[LoggedCall],
+    measure: QualitySource | None,
+    pair: tuple[ModelRef, ModelRef],
+    used: Mapping[int, Counter[ModelRef]],
 ) -> list[PairedOutcome]:
     found = labels_from_log(entries, *pair, measure)
+    err.print(f"weak {pair[0]}, strong {pair[1]}; others by --weak and --strong", highlight=False)
     err.print(measured_by(found.source, entries), highlight=False)
+    if found.source is QualitySource.FAILURES and measure is None:
+        out.print(f"[bold]refused:[/] {_NO_GRADES.format(len(entries))}", highlight=False)
+        raise typer.Exit(1)
+    if "another model" in found.left_out:
+        others = sorted({f"{target} ({calls:,})" for seen in used.values() for target, calls in seen.items()})
+        err.print(f"the log holds {', '.join(others)}", highlight=False)
     for reason, calls in found.left_out.items():
         err.print(f"left out {calls:,} calls: {reason}", highlight=False)
     return found.labels
+
+
+_NO_GRADES = (
+    "nothing is known of how good these {:,} calls were. That no failure was seen is no grade. Report it with "
+    "pipeline.feedback(call_id_of(response), score), or learn to avoid visible failures alone with --measure failures"
+)
+
+
+def most_used(entries: Iterable[LoggedCall]) -> Mapping[int, Counter[ModelRef]]:
+    """How many calls of a log went to each model, by tier; calls whose model the caller chose are left out."""
+    used: defaultdict[int, Counter[ModelRef]] = defaultdict(Counter)
+    for entry in entries:
+        if entry.decision.tier >= 0:
+            used[entry.decision.tier][entry.decision.target] += 1
+    return used
 
 
 def _show(found: TuningResult) -> None:

@@ -45,8 +45,15 @@ class ProviderConfig:
     api_key_env: str = ""
     timeout_s: float | None = None
     """Seconds that a request may take at most; ``None``: as long as the client's own timeout says."""
+    service_tier: str = ""
+    """The tier that calls without one are served at (the project's own setting), and held at; ``auto``: the dearest it
+    may be; empty: the standard one, until an answer shows another."""
+    send_service_tier: bool = False
+    """Send it with every call that names none, so that it is certain."""
 
     def __post_init__(self) -> None:
+        if self.send_service_tier and not self.service_tier:
+            raise ConfigurationError("needs service_tier: the tier to send", key="send_service_tier")
         if self.timeout_s is not None and not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
 
@@ -85,8 +92,15 @@ class OutputConfig:
     on_insufficient: tuple[Literal["downgrade", "cap_output", "raise"], ...] = ("downgrade", "cap_output", "raise")
     estimate: Literal["bound", "calibrated"] = "bound"
     server_tool_allowance: USD = "0.05"
+    max_wait_for_budget_s: float = 0.0
+    """Seconds that a call waits where only money that calls in flight hold stands in its way; 0: none."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_wait_for_budget_s < float("inf"):
+            raise ConfigurationError(
+                f"must be a number of seconds from 0 on, not {self.max_wait_for_budget_s!r}",
+                key="output.max_wait_for_budget_s",
+            )
         if self.default_max_tokens != "auto" and (
             type(self.default_max_tokens) is not int or self.default_max_tokens < 1
         ):

@@ -28,6 +28,11 @@ def read_settings(config: CostConfig) -> Settings:
         timeouts={
             name: limit for name, provider in config.providers.items() if (limit := provider.timeout_s) is not None
         },
+        service_tiers={name: provider.service_tier for name, provider in config.providers.items()},
+        sent_tiers={
+            name: provider.service_tier for name, provider in config.providers.items() if provider.send_service_tier
+        },
+        max_wait_for_budget_s=output.max_wait_for_budget_s,
     )
 
 

@@ -140,6 +140,39 @@ class Clerk:
             memo = encode_memo(call_id=reservation_id, attempt=1, target=None)
             self._ledger.void(reservation_id, memo=memo)
 
+    def settle_retrieved(self, provider: str, reading: UsageReport) -> None:
+        """Book an answer in the background that was retrieved, by whoever asked for it: once, however often it is read.
+
+        One that ended without a usage is booked at what was set aside. What cannot be booked is logged.
+        """
+        deferred, response_id = self._stages.deferred, reading.response_id
+        if reading.pending or response_id is None:
+            return
+        bill = deferred.find(provider, response_id)
+        if bill is None:
+            return
+        priced = self._stages.price.price(reading, provider, bill.target.model, at=bill.at)
+        if priced.cost_nanousd is None:
+            posting = Posting(bill.amount_nanousd, "unconfirmed", reading, priced)
+        else:
+            posting = Posting(
+                priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced
+            )
+        call_id = bill.booking_id.rpartition(".")[0]
+        memo = encode_memo(call_id=call_id, attempt=1, target=bill.target, priced=priced, reading=reading)
+        resolve = self._ledger.settle if bill.held else self._ledger.reconcile
+        try:
+            receipt = resolve(bill.booking_id, posting.amount_nanousd, memo=memo, status=posting.status)
+            deferred.close(provider, response_id)
+        except LedgerError as error:
+            _log.error("an answer in the background was not settled: %s", error)
+            return
+        if bill.held and not receipt.repeated:
+            self._stages.record.keep(
+                posting, bill.target, call_id=call_id, at=receipt.at, usage=reading.usage if reading.items else None,
+                requested_model=bill.requested_model, scopes=bill.scopes,
+            )  # fmt: skip
+
     def _record_by_model(
         self, provider: str, reservation_id: str, posting: Posting, priced: PricedCall, at: float
     ) -> None:

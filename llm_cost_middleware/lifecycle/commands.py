@@ -8,10 +8,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import Attempt, CallStream
+from llm_cost_middleware.request import Attempt, CallStream, InputCounter, ModelRef
 
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
+    from llm_cost_middleware.lifecycle.waiting import Ticket
     from llm_cost_middleware.usage import UsageReport
 
 
@@ -55,6 +56,21 @@ class RunInThread(NamedTuple):
     function: Callable[[], object]
 
 
+class CountInput(NamedTuple):
+    """Ask the provider how many input tokens a call has. Raises whatever the host's client raises."""
+
+    counter: InputCounter
+    target: ModelRef
+    timeout_s: float
+
+
+class AwaitMoney(NamedTuple):
+    """Wait until money may have come back, at most so many seconds. The answer: whether it was told so."""
+
+    ticket: Ticket
+    seconds: float
+
+
 class WriteLog(NamedTuple):
     """Write something down beside the money; on an event loop in a thread where the storage may block."""
 
@@ -77,6 +93,7 @@ class HandOffStream(NamedTuple):
     hold_ttl_s: float
     deadline: float = inf
     """Monotonic seconds at which the call has lasted long enough."""
+    call_id: str = ""
 
 
 class LedgerCommand:
@@ -183,4 +200,4 @@ class Extend(LedgerCommand):
         return ledger.extend(self.reservation_id, self.ttl)
 
 
-Command = Send | Sleep | RunInThread | WriteLog | HandOffStream | LedgerCommand
+Command = Send | Sleep | RunInThread | CountInput | AwaitMoney | WriteLog | HandOffStream | LedgerCommand

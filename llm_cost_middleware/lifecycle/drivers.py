@@ -15,7 +15,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from llm_cost_middleware.lifecycle.commands import (
+    AwaitMoney,
     Command,
+    CountInput,
     HandOffStream,
     LedgerCommand,
     OpenedStream,
@@ -42,6 +44,7 @@ Flow = Generator[Command, Any, CallOutcome]
 """The flow of one call: yields commands, is sent their results, returns the outcome."""
 SendAttempt = Callable[[Attempt], "CallResult | CallStream"]
 AsyncSendAttempt = Callable[[Attempt], Awaitable["CallResult | CallStream"]]
+_Errand = Sleep | RunInThread | CountInput | AwaitMoney | WriteLog
 
 
 @dataclass(slots=True)
@@ -87,20 +90,26 @@ def drive(
                 if send is None:
                     return command.attempt
                 value = _send(send, command.attempt)
-            elif isinstance(command, Sleep):
-                runtime.clock.sleep(command.seconds)
             elif isinstance(command, HandOffStream):
                 end = partial(_resume, flow, runtime)
                 return GovernedStream(StreamSettlement(command, runtime.clock, runtime.orphaned, end), runtime.ledger)
             else:
-                value = command.function()
+                value = _run(command, runtime)
         except BaseException as raised:  # noqa: BLE001 - the flow decides, KeyboardInterrupt included
             error = raised
 
 
+@overload
 async def adrive(
     flow: Flow, runtime: Runtime, send: AsyncSendAttempt, *, value: Any = None
-) -> CallOutcome | AsyncGovernedStream:
+) -> CallOutcome | AsyncGovernedStream: ...
+@overload
+async def adrive(
+    flow: Flow, runtime: Runtime, send: None, *, value: Any = None
+) -> CallOutcome | AsyncGovernedStream | Attempt: ...
+async def adrive(
+    flow: Flow, runtime: Runtime, send: AsyncSendAttempt | None, *, value: Any = None
+) -> CallOutcome | AsyncGovernedStream | Attempt:
     """Run a call on an event loop, as ``drive`` does."""
     error: BaseException | None = None
     while True:
@@ -115,6 +124,8 @@ async def adrive(
             if isinstance(command, LedgerCommand):
                 value = await run_to_end(command, runtime)
             elif isinstance(command, Send):
+                if send is None:
+                    return command.attempt
                 value = await _asend(send, command.attempt)
             elif isinstance(command, HandOffStream):
                 # a finaliser may not await: an orphaned stream is settled by the synchronous driver
@@ -144,10 +155,25 @@ def _cancel(flow: Flow, runtime: Runtime) -> None:
         drive(flow, runtime, None, error=asyncio.CancelledError())
 
 
-async def _arun(command: Sleep | RunInThread | WriteLog, runtime: Runtime) -> object:
+def _run(command: _Errand, runtime: Runtime) -> object:
+    if isinstance(command, Sleep):
+        runtime.clock.sleep(command.seconds)
+        return None
+    if isinstance(command, CountInput):
+        return command.counter.count(command.target, command.timeout_s)
+    if isinstance(command, AwaitMoney):
+        return command.ticket.wait(command.seconds)
+    return command.function()
+
+
+async def _arun(command: _Errand, runtime: Runtime) -> object:
     if isinstance(command, Sleep):
         await runtime.clock.asleep(command.seconds)
         return None
+    if isinstance(command, CountInput):
+        return await asyncio.wait_for(command.counter.acount(command.target, command.timeout_s), command.timeout_s)
+    if isinstance(command, AwaitMoney):
+        return await command.ticket.await_(command.seconds)
     if isinstance(command, WriteLog) and runtime.aledger is None:
         return command.function()  # to memory
     return await asyncio.to_thread(command.function)

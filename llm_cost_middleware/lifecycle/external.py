@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from llm_cost_middleware.lifecycle.drivers import Flow, Runtime, drive
+from llm_cost_middleware.lifecycle.drivers import Flow, Runtime, adrive, drive
 from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, InputCounter
 from llm_cost_middleware.usage import UsageReport
 
 
@@ -31,12 +32,29 @@ class ExternalCall:
             drive(self._flow, self._runtime, None, error=error)
 
 
-def authorize(flow: CallFlow, runtime: Runtime, request: CallRequest) -> ExternalCall:
+def authorize(
+    flow: CallFlow, runtime: Runtime, request: CallRequest, counter: InputCounter | None = None
+) -> ExternalCall:
     """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
+    steps = _start(flow, request, counter)
+    return _held(steps, runtime, drive(steps, runtime, None))
+
+
+async def aauthorize(
+    flow: CallFlow, runtimes: RuntimePool, request: CallRequest, counter: InputCounter | None = None
+) -> ExternalCall:
+    """``authorize`` on an event loop. The call is ended by the blocking ledger, as the other form's is."""
+    steps = _start(flow, request, counter)
+    return _held(steps, runtimes.sync, await adrive(steps, runtimes.of_loop(), None))
+
+
+def _start(flow: CallFlow, request: CallRequest, counter: InputCounter | None) -> Flow:
     pinned = request._replace(model_pinned=True, context=request.context._replace(forced_model=None))
     call = flow.stages.route.keep_for_one_run(flow.route(pinned, None, sent_externally=True))
-    steps = flow.start(pinned, prepared=call)
-    attempt = drive(steps, runtime, None)
+    return flow.start(pinned, prepared=call, counter=counter)
+
+
+def _held(steps: Flow, runtime: Runtime, attempt: object) -> ExternalCall:
     # The money is set aside when the first attempt is about to leave.
     assert isinstance(attempt, Attempt)  # noqa: S101 - nothing was sent that could have been answered
     return ExternalCall(steps, runtime, attempt)

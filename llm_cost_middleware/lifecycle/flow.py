@@ -23,8 +23,8 @@ from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
-from llm_cost_middleware.routing.signals import failure_signals
+from llm_cost_middleware.request import CallRequest, CallResult, InputCounter, ModelRef
+from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class CallFlow:
         self, stages: Stages, settings: Settings, clock: Clock, new_id: Callable[[], str], stream_deadline_s: float
     ) -> None:
         self.stages, self.settings, self._new_id = stages, settings, new_id
-        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, settings)
+        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, clock)
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -81,6 +81,7 @@ class CallFlow:
         providers: frozenset[str] | None = None,
         prepared: RoutedCall | None = None,
         accept: Callable[[CallResult], bool] | None = None,
+        counter: InputCounter | None = None,
     ) -> Flow:
         """Govern one call.
 
@@ -89,6 +90,7 @@ class CallFlow:
             providers: The providers that this host can send to; ``None``: those with a key in the environment.
             prepared: The call, where it was routed ahead; it is good for one run.
             accept: Checks an answer; what it rejects is asked once more, a tier up, where the budget allows.
+            counter: Asks the provider for the call's input tokens, where the host can.
 
         Raises:
             BudgetExceededError: It does not fit, and nothing that ``on_insufficient`` allows makes it fit.
@@ -105,9 +107,7 @@ class CallFlow:
         else:
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
-        if self.stages.cache.shares(call):
-            yield WriteLog(partial(self.stages.cache.recall, call))
-        report = CallReport()
+        report = CallReport(counter=counter)
         try:
             response = yield from self._attempts(call, report, accept)
         except GeneratorExit:
@@ -150,7 +150,8 @@ class CallFlow:
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s
-                    end = yield HandOffStream(answer, reserved.reservation_id, self.settings.hold_ttl_s, deadline)
+                    hold_ttl_s = self.settings.hold_ttl_s
+                    end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id)
                     yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)
@@ -176,7 +177,10 @@ class CallFlow:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
         route = self.stages.route
         # Read only where something learns from it: most calls never extract the content of their answer.
-        if route.learns(call.decision.site) and (content := answer.content) is not None:
+        told = (
+            route.learns(call.decision.site) or call.request.output_schema or demanded_tools(call.request) is not None
+        )
+        if told and (content := answer.content) is not None:
             report.quality_signals += failure_signals(call.request, content)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer
@@ -191,6 +195,6 @@ class CallFlow:
     def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
         """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
         try:
-            yield WriteLog(partial(self.stages.write_log, call, report))
+            yield WriteLog(partial(self.stages.decisions.record, call, report))
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
             _log.exception("the decision of call %s was not logged", call.id)

@@ -5,26 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from llm_cost_middleware.budget.model import GLOBAL
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError, LedgerUnavailableError
-from llm_cost_middleware.lifecycle.commands import Available, Command, ReadHeadroom, Reserve, RunInThread, Sleep, Void
+from llm_cost_middleware.lifecycle.commands import Available, AwaitMoney, Command, ReadHeadroom, Reserve, Sleep, Void
+from llm_cost_middleware.lifecycle.sizing import Sizing
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import encode_memo
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
 
 _log = logging.getLogger(__name__)
+_IN_LINE_S, _LAST_LOOK_S = 2.0, 0.001
 _WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
 _T = TypeVar("_T")
 Steps = Generator[Command, Any, _T]
 """A part of a call's flow: yields commands, is sent their results, returns a value."""
+
+
+class Fit(NamedTuple):
+    """What became of making an attempt fit."""
+
+    attempt: ReservedAttempt | None
+    """Ready to be sent; ``None`` where nothing helped."""
+    quote: Quote
+    """The attempt as it was wanted, its input counted where it could be."""
+    least: Quote
+    """The least that was tried."""
 
 
 class Reserving:
@@ -32,6 +47,7 @@ class Reserving:
 
     def __init__(self, stages: Stages, settings: Settings, clock: Clock) -> None:
         self._stages, self._settings, self._clock = stages, settings, clock
+        self._sizing = Sizing(stages, settings, clock, self.available)
 
     def admit_and_reserve(
         self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
@@ -54,17 +70,67 @@ class Reserving:
         if stages.cache.warms_first:
             yield from self._wait_for_cache_write(call, target)
         # After the waits, which may have chosen another model.
-        quote = stages.price.quote(call, target, report.token_counts)
+        quote = yield from self._sizing.first_quote(call, report, target)
+        scope = None if observe else stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
+        if scope is not None:  # others came first
+            return (yield from self._wait_for_money(call, report, quote, number, scope))
         try:
             return (yield from self._reserve(call, report, quote, number))
         except BudgetExceededError as refusal:
-            fitting = yield from self._fit_to_budget(call, report, quote, number)
-            if fitting is None:
-                stages.record.refused(call, quote, enforced=not observe, scope=refusal.scope)
+            fit = yield from self._fit_to_budget(call, report, quote, number, refusal)
+            if fit.attempt is None and self._waits_for(refusal, fit.least):
+                return (yield from self._wait_for_money(call, report, fit.quote, number, str(refusal.scope)))
+            if fit.attempt is None:
+                stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
                 if not observe:
-                    raise
+                    raise stages.price.advise(refusal, call, fit.least, stages.waiting.held_s) from refusal.__cause__
             # an observer sends the call as it is, whether it could be made to fit or not
-            return self._unreserved(call, quote, number) if fitting is None or observe else fitting
+            return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
+
+    # --- waiting for money -----------------------------------------------------------------------------------------
+
+    def _waits_for(self, refusal: BudgetExceededError, quote: Quote) -> bool:
+        """Whether money that calls in flight hold, and have not spent, is all that stands in the way."""
+        if not self._settings.max_wait_for_budget_s or self._settings.observe or not refusal.pending:
+            return False
+        least = self._stages.price.least_amount(quote)
+        return least <= ceil_nanousd(max(refusal.pending + refusal.available, ZERO.usd))
+
+    def _wait_for_money(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int, scope: str
+    ) -> Steps[ReservedAttempt]:
+        """Wait in line until the attempt fits, at most as long as the configuration allows."""
+        waiting, record = self._stages.waiting, self._stages.record
+        ticket = waiting.join(scope)
+        left, until = (
+            self._settings.max_wait_for_budget_s,
+            self._clock.monotonic() + self._settings.max_wait_for_budget_s,
+        )
+        record.waiting(call, quote, scope, ahead=waiting.ahead_of(ticket))
+        try:
+            while True:
+                first = waiting.ahead_of(ticket) == 0
+                # By the waits as well: a clock that is set by hand may stand still.
+                left = min(left, until - self._clock.monotonic())
+                if first:
+                    try:
+                        return (yield from self._reserve(call, report, quote, number))
+                    except BudgetExceededError as error:
+                        refusal = error
+                    fit = yield from self._fit_to_budget(call, report, quote, number, refusal)
+                    if fit.attempt is not None:
+                        return fit.attempt
+                    if left <= 0 or not self._waits_for(refusal, fit.least):
+                        record.refused(call, fit.least, enforced=True, scope=refusal.scope)
+                        raise self._stages.price.advise(refusal, call, fit.least, waiting.held_s) from refusal.__cause__
+                    quote = fit.quote
+                pause = max(min(POLL_S if first else _IN_LINE_S, left), _LAST_LOOK_S)
+                if not (yield AwaitMoney(ticket, pause)):
+                    left -= pause
+                if left <= 0:
+                    waiting.leave(ticket)  # whoever is next has its turn; this call looks once more and ends
+        finally:
+            waiting.leave(ticket)
 
     def _wait_for_breaker(self, call: RoutedCall, target: ModelRef, admission: Admission) -> Steps[ModelRef]:
         """Wait until the circuit breaker admits an attempt; where the circuit is open, choose another model."""
@@ -117,10 +183,13 @@ class Reserving:
         """The attempt, ready to be sent."""
         stages, request, target = self._stages, call.request, quote.target
         now = self._clock.monotonic()
-        cache_plan = stages.cache.plan(call, target) if call.layout is not None else None
+        cache_plan = quote.plan
+        stages.cache.begin(call, cache_plan)
         cap = request.max_tokens if self._settings.observe else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
         changes = fit(request, target).changes if self._settings.observe else quote.changes
+        if quote.tier is not None and not self._settings.observe:
+            changes = {**changes, "service_tier": quote.tier}
         attempt = Attempt(
             call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes
         )
@@ -134,23 +203,23 @@ class Reserving:
         return self._reserved(call, quote, number, None, call.scopes_at(quote.target))
 
     def _fit_to_budget(
-        self, call: RoutedCall, report: CallReport, quote: Quote, number: int
-    ) -> Steps[ReservedAttempt | None]:
-        """Count exactly where bytes were the bound, then do what ``on_insufficient`` allows, in its order."""
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int, refusal: BudgetExceededError
+    ) -> Steps[Fit]:
+        """Count where bytes were the bound, then do what ``on_insufficient`` allows, in its order."""
         fitting: ReservedAttempt | None = None
-        if (count := self._stages.price.exact_count(call, quote, report.token_counts)) is not None:
-            report.token_counts[quote.encoding] = yield RunInThread(count)
-            exact = self._stages.price.quote(call, quote.target, report.token_counts)
-            if exact.amount_nanousd < quote.amount_nanousd:
-                fitting = yield from self._try_reserve(call, report, exact, number)
+        better = yield from self._sizing.counted(call, report, quote, refusal)
+        if better.amount_nanousd < quote.amount_nanousd:
+            quote = better
+            fitting = yield from self._try_reserve(call, report, quote, number)
+        least = quote
         for action in self._settings.on_insufficient:
             if fitting is not None or action == "raise":
                 break
             if action == "downgrade":
-                fitting, quote = yield from self._downgrade(call, report, quote, number)
+                fitting, least = yield from self._downgrade(call, report, least, number)
             else:
-                fitting = yield from self._cap_output(call, report, quote, number)
-        return fitting
+                fitting = yield from self._cap_output(call, report, least, number)
+        return Fit(fitting, quote, least)
 
     def _downgrade(
         self, call: RoutedCall, report: CallReport, quote: Quote, number: int
@@ -160,7 +229,7 @@ class Reserving:
         for cheaper in downgrades_of(call, quote.target):
             if cheaper in report.tried_targets:
                 continue
-            lesser = stages.price.quote(call, cheaper, report.token_counts)
+            lesser = yield from self._sizing.first_quote(call, report, cheaper)
             # Cheaper by its expected cost is not always cheaper by its bound: another tokenizer, a longer default
             # answer.
             if lesser.amount_nanousd >= quote.amount_nanousd:
@@ -178,7 +247,7 @@ class Reserving:
     ) -> Steps[ReservedAttempt | None]:
         """Try the largest output cap that the budget leaves room for."""
         # An observer may not take money from calls that are enforced elsewhere, so it looks instead of reserving.
-        available = yield from self._available(call.scopes_at(quote.target))
+        available = yield from self.available(call.scopes_at(quote.target))
         capped = self._stages.price.cap_to(call, quote, available, report.token_counts)
         if capped is None:
             return None
@@ -193,7 +262,7 @@ class Reserving:
     ) -> Steps[ReservedAttempt | None]:
         """Set a lesser amount aside; in observe mode, only look whether it would have fitted."""
         if self._settings.observe:
-            available = yield from self._available(call.scopes_at(quote.target))
+            available = yield from self.available(call.scopes_at(quote.target))
             fits = quote.over_call_limit is None and (available is None or quote.amount_nanousd <= available)
             return self._unreserved(call, quote, number) if fits else None
         try:
@@ -211,7 +280,8 @@ class Reserving:
                 raise
         return headroom
 
-    def _available(self, scopes: tuple[str, ...]) -> Steps[NanoUSD | None]:
+    def available(self, scopes: tuple[str, ...]) -> Steps[NanoUSD | None]:
+        """Ask for the money left in the tightest budget; ``None`` as for ``headroom``."""
         available: NanoUSD | None = None
         try:
             available = yield Available(scopes)

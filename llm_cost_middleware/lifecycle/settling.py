@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError
-from llm_cost_middleware.lifecycle.commands import PostUnreserved, Settle, Sleep, StreamEnd, Void
+from llm_cost_middleware.lifecycle.commands import (
+    Extend,
+    PostUnreserved,
+    Settle,
+    Sleep,
+    StreamEnd,
+    Void,
+    WriteLog,
+)
+from llm_cost_middleware.lifecycle.deferred import DEFERRED_LIFETIME_S, DeferredBill
 from llm_cost_middleware.lifecycle.reserving import Steps
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
-from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import encode_memo
-from llm_cost_middleware.provider import Failure
+from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.signals import PARSE_FAILED, TRUNCATED
-from llm_cost_middleware.usage import attached_usage
+from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, attached_usage
 
 _log = logging.getLogger(__name__)
+_UNSENT = (FAILED_LOCALLY, NOT_SENT)
 
 
 class Settling:
     """The steps that resolve a reservation, however its attempt ended. One a pipeline; keeps nothing of a call."""
 
-    def __init__(self, stages: Stages, settings: Settings) -> None:
-        self._stages, self._settings = stages, settings
+    def __init__(self, stages: Stages, clock: Clock) -> None:
+        self._stages, self._clock = stages, clock
 
     def after_failure(
         self,
@@ -44,14 +57,16 @@ class Settling:
         stages, target = self._stages, reserved.attempt.target
         failure = stages.health.classify(error, target)
         reading = attached_usage(error)
-        if reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
+        if reading is FAILED_LOCALLY:
+            failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed="no")
+        if reading in _UNSENT or (reading is None and failure.billed == "no"):
+            yield from self._void(call, reserved, failure)
+        elif reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
             yield from self.post(call, report, reserved, stages.price.posting(reserved, reading))
             if reading.complete:  # the target is up
                 stages.health.succeeded(call, reserved, retry_tokens)
             if reading.error is None and not reading.unbilled:
                 report.quality_signals += (PARSE_FAILED,)
-        elif failure.billed == "no":
-            yield from self._void(call, reserved, failure)
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
             yield from self.post(call, report, reserved, unconfirmed)
@@ -93,20 +108,25 @@ class Settling:
             stages.record.failed(reserved, failure, "in the middle of its stream")
 
     def post(self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting) -> Steps[None]:
-        """Book an attempt, whatever happens meanwhile, then learn from it and record it."""
-        reading, attempt = posting.reading, reserved.attempt
+        """Book an attempt, whatever happens meanwhile, learn from it and record it; what is unfinished, later."""
+        reading, deferred = posting.reading, False
+        if reading is not None and reading.pending and reading.response_id is not None:
+            deferred = yield from self._deferred(call, report, reserved, reading.response_id)
+        if not deferred:
+            yield from self._post_now(call, report, reserved, posting)
+
+    def _post_now(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting
+    ) -> Steps[None]:
+        reading = posting.reading
+        served = call.as_served(reserved, reading)
+        attempt = served.attempt
         memo = encode_memo(
             call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading
         )
-        verb: Settle | PostUnreserved
-        if reserved.reservation_id is None:
-            report.reservations += 1
-            verb = PostUnreserved(
-                f"{call.id}.{report.reservations}", posting.amount_nanousd, reserved.scopes, posting.status, memo
-            )
-        else:
-            verb = Settle(reserved.reservation_id, posting.amount_nanousd, posting.status, memo)
-        receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        receipt, interruption = yield from self._book(call, report, reserved, served, posting, memo)
+        self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
+        reserved = served
         usage, stages = None, self._stages
         if reading is not None:
             if reading.complete and reading.items:
@@ -116,8 +136,7 @@ class Settling:
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
             stages.route.observe(call, attempt.target, usage)
-            if self._settings.calibrated:
-                stages.price.observe(call, attempt.target, usage)
+            stages.price.observe(call, reserved, usage)
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
             stages.cache.observe_result(call, reserved, usage)
@@ -127,11 +146,66 @@ class Settling:
         if interruption is not None:
             raise interruption
 
+    def _deferred(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, response_id: str
+    ) -> Steps[bool]:
+        """Keep the money of an answer that is not finished until it is retrieved.
+
+        Returns:
+            Whether it is set aside; else the attempt is booked at its quote, and corrected by the answer.
+        """
+        stages, target, held = self._stages, reserved.attempt.target, reserved.reservation_id is not None
+        bill = DeferredBill(
+            reserved.reservation_id or f"{call.id}.{report.reservations + 1}", held, target, call.request.model,
+            reserved.quote.amount_nanousd, reserved.scopes, stages.record.now(),
+        )  # fmt: skip
+        interruption: BaseException | None = None
+        try:
+            yield WriteLog(partial(stages.deferred.expect, response_id, bill))
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the storage raises: the answer is under way
+            _log.error("whose bill %s brings was not kept: %s", response_id, type(error).__name__)
+            interruption = None if isinstance(error, Exception) else error
+        if held:
+            try:
+                yield Extend(bill.booking_id, DEFERRED_LIFETIME_S)
+            except LedgerError as error:
+                _log.error("a reservation was not extended; it will expire and be charged: %s", error)
+            if reserved.plan is not None:
+                stages.cache.observe_result(call, reserved, None)
+        if interruption is not None:
+            raise interruption
+        return held
+
+    def _book(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        served: ReservedAttempt,
+        posting: Posting,
+        memo: bytes,
+    ) -> Steps[tuple[Receipt | None, BaseException | None]]:
+        """Resolve the reservation of an attempt at its cost; where another model answered, book it in its place."""
+        held, amount, status = reserved.reservation_id, posting.amount_nanousd, posting.status
+        if held is not None and served is reserved:
+            return (yield from self._resolve_uninterruptibly(Settle(held, amount, status, memo)))
+        report.reservations += 1
+        verb = PostUnreserved(f"{call.id}.{report.reservations}", amount, served.scopes, status, memo)
+        receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        if held is not None and receipt is not None:
+            # held under the scopes of all that might have answered; given back last, so that nobody takes the money
+            _, again = yield from self._resolve_uninterruptibly(Void(held))
+            interruption = interruption or again
+        return receipt, interruption
+
     def _void(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> Steps[None]:
         """Give back the reservation of an attempt that was certainly not billed."""
         interruption = None
         if reserved.reservation_id is not None:
             _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id))
+            self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         self._stages.cache.observe_result(call, reserved, None)
         if call.events_enabled:
             self._stages.record.voided(reserved, failure)

@@ -20,7 +20,7 @@ from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
+from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
@@ -41,6 +41,12 @@ class Settings:
     hold_ttl_s: float = 900.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Seconds that a request may take, by provider, where the configuration says so."""
+    service_tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By provider, the service tier that requests without one are served at."""
+    sent_tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By provider, the service tier to send where a request names none."""
+    max_wait_for_budget_s: float = 0.0
+    """How long a call waits for money that calls in flight hold; 0: not at all."""
 
 
 class RoutedCall(NamedTuple):
@@ -62,7 +68,19 @@ class RoutedCall(NamedTuple):
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
-        return (*self.request.context.scopes, *_scopes_of(target))
+        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        if self.request.alternatives:  # the host may send it to any of them: each of their budgets must have room
+            others = (scope for other in self.request.alternatives for scope in _scopes_of(other))
+            return tuple(dict.fromkeys((*scopes, *others)))
+        return scopes
+
+    def as_served(self, reserved: ReservedAttempt, reading: UsageReport | None) -> ReservedAttempt:
+        """The attempt as the model that answered it, where the host chose that."""
+        if reading is None or reading.served_by is None:
+            return reserved
+        target = ModelRef(*reading.served_by)
+        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        return reserved._replace(attempt=reserved.attempt._replace(target=target), scopes=scopes)
 
 
 @lru_cache(maxsize=256)
@@ -88,6 +106,12 @@ class Quote(NamedTuple):
     """As of ``CallRequest``: the catalogue that the answer is priced by, too."""
     changes: Mapping[str, Any] = EMPTY
     """What is written otherwise for the target and the cap: ``Attempt.changes``."""
+    plan: CachePlan | None = None
+    """The cache plan that it was priced with, and that is sent."""
+    counted: bool = False
+    """The input was counted; otherwise its bytes bound it, or past calls estimate it."""
+    tier: str | None = None
+    """The service tier to send, where the request names none and the configuration says to send one."""
 
 
 class ReservedAttempt(NamedTuple):
@@ -137,8 +161,9 @@ class CallReport:
 
     reservations: int = 0
     """Reservations tried; numbers their ids."""
-    token_counts: dict[str | None, int | None] = field(default_factory=dict)
-    """Exact input tokens by vocabulary, once counted; ``None`` where they cannot be."""
+    token_counts: dict[str, int | None] = field(default_factory=dict)
+    """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None`` where
+    they could not be."""
     tried_targets: list[ModelRef] = field(default_factory=list)
     """The models that failed, or whose answer was rejected."""
     records: list[CostRecord] = field(default_factory=list)
@@ -149,3 +174,7 @@ class CallReport:
     """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
     escalated: bool = False
     cache_traces: tuple[CacheTrace, ...] = ()
+    asked_counts: dict[ModelRef, bool] = field(default_factory=dict)
+    """The models whose provider was asked for a count: once a call."""
+    counter: InputCounter | None = None
+    """Asks the provider for a count, where the host can."""

@@ -47,6 +47,11 @@ class StreamSettlement:
         self._due = min(self._renew_at, command.deadline)
 
     @property
+    def call_id(self) -> str:
+        """The call whose answer the stream is."""
+        return self._command.call_id
+
+    @property
     def opened(self) -> OpenedStream:
         """The stream, its iterator and its first chunk."""
         return self._command.opened
@@ -117,6 +122,11 @@ class GovernedStream(Iterator[Any]):
         self._finalizer.atexit = False  # at exit nobody can settle it any more: it expires
         self._iterator = settlement.opened.chunks()
 
+    @property
+    def call_id(self) -> str:
+        """The call whose answer the stream is."""
+        return self._settlement.call_id
+
     def __iter__(self) -> Self:
         return self
 
@@ -174,6 +184,11 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._alarm: asyncio.TimerHandle | None = None
         if (left := settlement.seconds_left()) < inf:
             self._alarm = asyncio.get_running_loop().call_later(left, _on_deadline, weakref.ref(self))
+
+    @property
+    def call_id(self) -> str:
+        """The call whose answer the stream is."""
+        return self._settlement.call_id
 
     def __aiter__(self) -> Self:
         return self

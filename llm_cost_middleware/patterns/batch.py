@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, readable
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
@@ -46,6 +46,8 @@ def process_many(
     parse_result: Callable[[Any], Any] | None = None,
     on_error: OnError = "raise",
     progress: bool = False,
+    max_tokens: int | None = None,
+    anyway: bool = False,
 ) -> BatchResult:
     """``process`` for many texts, one call each. The whole batch is quoted before its first call.
 
@@ -59,16 +61,21 @@ def process_many(
         on_error: ``raise`` at the first item that fails (the error's ``batch`` attribute is the ``BatchResult`` so
             far), or ``collect`` it and go on.
         progress: Show a progress bar on standard error.
+        max_tokens: Output cap of every call; without one, that of the configuration.
+        anyway: Start it even if it is expected to cost more than is left: each call is held on its own, and the first
+            that does not fit ends the batch.
 
     Returns:
         The results, what remains, and a new tracker. A budget that ends in the middle ends the batch without an error.
 
     Raises:
         BudgetExceededError: The tracker is over its limit, or the batch is expected to cost more than is left; nothing
-            was sent.
+            was sent. The message says what is expected, and at most.
         Exception: The error of an item, with ``on_error="raise"``.
     """
-    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error)
+    batch = _Batch(
+        items, config, tracker, client, system_prompt, parse_result, on_error, max_tokens=max_tokens, anyway=anyway
+    )
     with progress_bar(len(batch.items), show=progress) as advance:
         for index, item in batch.pending():
             try:
@@ -90,9 +97,14 @@ async def aprocess_many(
     on_error: OnError = "raise",
     progress: bool = False,
     concurrency: int = 8,
+    max_tokens: int | None = None,
+    anyway: bool = False,
 ) -> BatchResult:
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
-    batch = _Batch(items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True)
+    batch = _Batch(
+        items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True, max_tokens=max_tokens,
+        anyway=anyway,
+    )  # fmt: skip
     pending = batch.pending()  # one iterator for all workers: each item is taken once
     with progress_bar(len(batch.items), show=progress) as advance:
 
@@ -124,30 +136,34 @@ class _Batch:
         on_error: OnError,
         *,
         is_async: bool = False,
+        max_tokens: int | None = None,
+        anyway: bool = False,
     ) -> None:
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"{on_error!r} is not one of {', '.join(get_args(OnError))}", key="on_error")
         check_tracker(tracker)
         self.items = list(items)
-        self.call = PatternCall(client, config, system_prompt, is_async=is_async)
+        self.call = PatternCall(client, config, system_prompt, is_async=is_async, max_tokens=max_tokens)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}
         self._failed: dict[int, Exception] = {}
         self._exhausted: BudgetExceededError | None = None
         self._error: Exception | None = None
         self._quote = self.call.pipeline.quote(map(self.call.request, self.items), providers=self.call.providers)
-        self._check_batch_fits()
+        if not anyway:
+            self._check_batch_fits()
 
     def _check_batch_fits(self) -> None:
-        wanted, tracker = self._quote.expected, self._tracker
-        if tracker.budget_limit is not None and tracker.total_cost + wanted > tracker.budget_limit:
-            raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=wanted)
+        quote, tracker = self._quote, self._tracker
+        advice = f"at most {readable(quote.bound, up=True)}; {quote.advice}"
+        if tracker.budget_limit is not None and tracker.total_cost + quote.expected > tracker.budget_limit:
+            raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=quote.expected, advice=advice)
         ledger = self.call.pipeline.ledger
         # The ledger may have other callers: this is a forecast, and each item is still reserved on its own.
         scopes = self.call.request("").context.scopes
         available = ledger.available(scopes)
-        if available is not None and self._quote.expected_nanousd > available:
-            raise BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=wanted)
+        if available is not None and quote.expected_nanousd > available:
+            raise BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=quote.expected, advice=advice)
 
     def pending(self) -> Iterator[tuple[int, str]]:
         """Yield the items still to be called, until the batch ends."""

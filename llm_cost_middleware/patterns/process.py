@@ -10,7 +10,15 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
-from llm_cost_middleware.host import Governed, ainvoke, capped_timeout, client_connection, invoke, retries_of
+from llm_cost_middleware.host import (
+    ClientCounter,
+    Governed,
+    ainvoke,
+    capped_timeout,
+    client_connection,
+    invoke,
+    retries_of,
+)
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
@@ -120,7 +128,11 @@ class PatternCall:
         item_count: int = 1,
         *,
         is_async: bool = False,
+        max_tokens: int | None = None,
     ) -> None:
+        if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
+            raise ConfigurationError(f"must be a positive whole number, not {max_tokens!r}", key="max_tokens")
+        self._max_tokens = max_tokens
         self._rules = _provider_of(client)
         if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
             wanted = "an asynchronous" if is_async else "a synchronous"
@@ -141,7 +153,9 @@ class PatternCall:
         """Return the provider-neutral request of one call."""
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
         context = current_context()._replace(item_count=self._item_count)
-        return request._replace(context=context, retry_terms=self._retry_terms, connection=self._connection)
+        return request._replace(
+            context=context, retry_terms=self._retry_terms, connection=self._connection, max_tokens=self._max_tokens
+        )
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:
         """Return the caller's check of a value as a check of an answer."""
@@ -169,7 +183,8 @@ class PatternCall:
 
     def _prompt(self, text: str) -> _Prompt:
         body = self._rules.write_prompt(self._system, text)
-        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout)
+        counter = ClientCounter(self._client, self._rules, body) if self._rules.count_fields else None
+        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout, counter)
 
     def _send_once(self, rendered: dict[str, Any]) -> Any:
         return self._create(**rendered)
@@ -195,6 +210,7 @@ class _Prompt(NamedTuple):
     providers: frozenset[str]
     timeout: Any
     """The client's own."""
+    counter: ClientCounter | None = None
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The arguments of the SDK's ``create``."""

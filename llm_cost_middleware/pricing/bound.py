@@ -143,8 +143,9 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     limits: ModelLimits,
     server_tool_allowance: NanoUSD = ZERO,
     cache_writes: bool = True,
+    planned: frozenset[str] | None = None,
     input_tokens: int | None = None,
-    exact: bool = True,
+    doubt: str = "",
 ) -> Bound:
     """Return the upper bound of the cost of ``request``.
 
@@ -156,8 +157,9 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         limits: The model's limits.
         server_tool_allowance: Nano-dollars per use of a provider-side tool.
         cache_writes: A cache plan may still add marks. The caller's own marks count in any case.
+        planned: Lifetimes of the marks that a plan adds, where it is known already: no others can be written.
         input_tokens: Input tokens to use in place of the byte bound; cut to the context window.
-        exact: ``input_tokens`` is a count; ``False`` for an estimate, which guarantees nothing.
+        doubt: Why ``input_tokens`` guarantees nothing; empty where it is an exact count.
 
     Raises:
         PriceNotFoundError: The request carries or asks for audio, and the model has no known price for it.
@@ -167,8 +169,8 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     notes: list[str] = []
     if input_tokens is None:
         input_tokens = _input(request, provider, size, limits)
-    elif not exact:
-        doubts.append("the input is an estimate")
+    elif doubt:
+        doubts.append(doubt)
     window = limits.context_window
     # Stored context is input that only the provider sees. The window is its one known limit, so it is the bound.
     if input_tokens is None or request.has_server_side_context:
@@ -190,7 +192,8 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         doubts.append("neither a cap nor a maximum of the output is known")
         max_tokens = limits.default_output
     audio_out = bool(params) and "audio" in (params.get("modalities") or ())
-    writes = provider.billable_cache_writes(request, size.marks, cache_writes)
+    marks, may_add = (size.marks, cache_writes) if planned is None else (size.marks | planned, False)
+    writes = provider.billable_cache_writes(request, marks, may_add)
     inward, outward = rates.max_picousd(input_tokens, writes=writes, audio=bool(size.audio), audio_output=audio_out)
     fixed, output = input_tokens * inward, outward * runs
     if "prediction_bytes" in params:

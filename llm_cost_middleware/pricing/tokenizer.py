@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.pricing.bound import (
     PROVIDER_TOOL_TOKENS,
     REQUEST_OVERHEAD,
@@ -31,6 +33,16 @@ _CALL_OVERHEAD = 16
 """Tokens added to a tool call or its result, beside the block's."""
 _TOOL_INSTRUCTIONS = 600
 """Hidden instructions of a request with tools: 500 were measured."""
+_WORTH_KEEPING = 512
+"""Characters from which on a count is remembered."""
+_loaded: set[str] = set()
+
+
+class _Countable(NamedTuple):
+    """What a count is made of: tokens that need no vocabulary, and texts with how often each one's tokens count."""
+
+    overhead: int
+    texts: list[tuple[str, int]]
 
 
 def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
@@ -46,30 +58,111 @@ def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
         The count, never below what is billed; ``None`` if the model's vocabulary is not public or not installed, or
         the request has content that is not text.
     """
-    vocabulary = _vocabulary(encoding)
-    if vocabulary is None or request.has_server_side_context or request.server_tools:
+    vocabulary, found = _vocabulary(encoding), _countable(request)
+    if vocabulary is None or found is None:
         return None
-    texts: list[str] = []
+    return found.overhead + sum(times * _count(vocabulary, text) for text, times in found.texts)
+
+
+def _countable(request: CallRequest) -> _Countable | None:
+    if request.has_server_side_context or request.server_tools:
+        return None
+    texts: list[tuple[str, int]] = []
     blocks = calls = 0
     for message in request.messages:
         blocks += len(message.parts) or 1
         for part in message.parts:
             if part.nested or part.kind in ("image", "document", "audio", "thinking"):
                 return None
-            texts.append(part.text)
+            texts.append((part.text, 1))
             calls += part.kind in ("tool_use", "tool_result")
-    count = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
-    count += sum(_count(vocabulary, text) for text in texts)
+    overhead = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
     definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
     if definitions:
-        count += _TOOL_INSTRUCTIONS + TOOL_OVERHEAD * len(definitions)
-        count += TOOL_EXPANSION * sum(_count(vocabulary, text) for text in definitions)
-    return count + int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
+        overhead += _TOOL_INSTRUCTIONS + TOOL_OVERHEAD * len(definitions)
+        texts += [(text, TOOL_EXPANSION) for text in definitions]
+    return _Countable(overhead + int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS, texts)
+
+
+class TokenCounter:
+    """``count_tokens`` that remembers: tools and the unchanged beginning of a conversation are counted once.
+
+    What is kept of a text is its digest. Safe to share between threads.
+
+    Args:
+        keep: Texts to remember, at most; the least recently used go first.
+    """
+
+    _lock = ForkSafeLock()
+
+    def __init__(self, keep: int = 8_192) -> None:
+        self._keep = keep
+        self._known: OrderedDict[bytes, int] = OrderedDict()
+
+    def begin(self, request: CallRequest, encoding: str) -> PartialCount | None:
+        """Look up what is known of a request; ``None`` if it has content that is not text."""
+        found = _countable(request)
+        if found is None:
+            return None
+        count, missing, size = found.overhead, [], 0
+        for text, times in found.texts:
+            # Looking up a short text takes as long as counting it.
+            digest = _digest(encoding, text) if len(text) >= _WORTH_KEEPING else b""
+            with self._lock:
+                known = self._known.get(digest) if digest else None
+                if known is not None:
+                    self._known.move_to_end(digest)
+            if known is None:
+                missing.append((digest, text, times))
+                size += len(text)
+            else:
+                count += times * known
+        return PartialCount(encoding, count, tuple(missing), size)
+
+    def finish(self, partial: PartialCount) -> int | None:
+        """Count what is missing; ``None`` if the vocabulary is not installed. Loads it on first use: a second."""
+        vocabulary = _vocabulary(partial.encoding)
+        if vocabulary is None:
+            return None
+        total = partial.known
+        for digest, text, times in partial.missing:
+            count = _count(vocabulary, text)
+            total += times * count
+            if digest:
+                with self._lock:
+                    self._known[digest] = count
+                    if len(self._known) > self._keep:
+                        self._known.popitem(last=False)
+        return total
+
+
+class PartialCount(NamedTuple):
+    """The count of a request as far as it is known."""
+
+    encoding: str
+    known: int
+    """Tokens of what was counted before, overhead included."""
+    missing: tuple[tuple[bytes, str, int], ...]
+    """(digest or nothing, text, how often its tokens count) of each text that is still to be counted."""
+    size: int
+    """Characters of those texts."""
+
+
+def _digest(encoding: str, text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=encoding.encode()).digest()
 
 
 def warm_up(encoding: str | None) -> bool:
     """Load a vocabulary ahead of its first use. Return whether it is installed."""
-    return _vocabulary(encoding) is not None
+    found = _vocabulary(encoding) is not None
+    if encoding is not None:
+        _loaded.add(encoding)
+    return found
+
+
+def is_loaded(encoding: str | None) -> bool:
+    """Return whether ``warm_up`` was done, so that a count takes no longer than its text."""
+    return encoding in _loaded
 
 
 def _count(vocabulary: Encoding, text: str) -> int:

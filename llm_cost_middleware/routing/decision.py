@@ -41,8 +41,8 @@ class RoutingDecision(NamedTuple):
     """The tier's index, cheap to strong; -1 for a model that was forced or pinned."""
     tier_name: str
     policy: str
-    """``threshold``, ``rules``, ``learned``, ``cascade``, ``default`` (learned, but not for this site), ``force``,
-    ``pinned``, ``home`` (no other model takes its parameters)."""
+    """``threshold``, ``rules``, ``learned``, ``cascade``, ``force``, ``pinned``, ``home`` (no other model takes its
+    parameters); ``default`` in logs of older versions (learned, but not for this site)."""
     policy_version: str
     reason: str
     score: float | None

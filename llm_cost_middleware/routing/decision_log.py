@@ -170,6 +170,7 @@ class DecisionLog:
     def __init__(self, journal: LogStore | None = None, keep: int = 10_000) -> None:
         self._journal, self._keep = journal, keep
         self._calls: OrderedDict[str, LoggedCall] = OrderedDict()
+        self._appended: OrderedDict[str, None] = OrderedDict()
 
     def append(self, decision: RoutingDecision, settlement: Settlement | None = None) -> None:
         """Log a decision, with the settlement of its call where there is one already.
@@ -177,6 +178,9 @@ class DecisionLog:
         A later decision of the same call (a fallback was routed anew) takes its place.
         """
         if self._journal is not None:
+            self._appended[decision.call_id] = None
+            if len(self._appended) > self._keep:
+                self._appended.popitem(last=False)
             self._journal.append("decision", decision.call_id, decision.at, decision.to_json().encode())
             if settlement is not None:
                 self.settled(*settlement)
@@ -187,7 +191,13 @@ class DecisionLog:
         if len(self._calls) > self._keep:
             self._calls.popitem(last=False)
 
-    def outcome(self, call_id: str, name: str, score: float, at: float) -> None:
+    def knows(self, call_id: str) -> bool:
+        """Whether a call is in the log. For one of another process the whole journal is read."""
+        if self._journal is None:
+            return call_id in self._calls
+        return call_id in self._appended or any(line.id == call_id for line in self._journal.read("decision"))
+
+    def outcome(self, call_id: str, name: str, score: float, at: float, *, known_only: bool = False) -> None:
         """Log a quality signal of a call.
 
         Args:
@@ -195,9 +205,10 @@ class DecisionLog:
             name: ``feedback``, or one of ``signals.SIGNAL_SCORES``, or a name of the application's own.
             score: Quality, 0 (useless) to 1 (as good as it gets).
             at: Seconds since the Unix epoch.
+            known_only: Refuse a call that is not in the log.
 
         Raises:
-            ConfigurationError: The score is not a number in [0, 1], or the call or the name no text.
+            ConfigurationError: The score is not a number in [0, 1], the call or the name no text, or the call unknown.
         """
         # True and False would pass as 1 and 0, and hide that a score was meant for something else
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
@@ -205,6 +216,8 @@ class DecisionLog:
         for key, value in (("call_id", call_id), ("name", name)):
             if not isinstance(value, str) or not value:
                 raise ConfigurationError(f"must be a text that is not empty, not {value!r}", key=key)
+        if known_only and not self.knows(call_id):
+            raise ConfigurationError(f"no call {call_id!r} is in the log", key="call_id")
         entry = Outcome(call_id, name, float(score), at)
         if self._journal is not None:
             self._journal.append("outcome", call_id, at, json.dumps({"name": name, "score": entry.score}).encode())

@@ -51,6 +51,9 @@ class SiteTerm(NamedTuple):
     labels: int = 0
 
 
+_NO_LABELS = SiteTerm(0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class LearnedPolicy:
     """Fitted router for one pair of models. Immutable; ``parse`` and ``dump`` read and write its file."""
@@ -71,20 +74,20 @@ class LearnedPolicy:
     weak_tier: int = 0
     strong_tier: int = 1
 
-    def score(self, text: str, site: str) -> Scored | None:
-        """Score a text at a call site; ``None`` for a site without labels."""
-        term = self.sites.get(site) or self.sites.get(ANY_SITE)
-        if term is None:
-            return None
+    def score(self, text: str, site: str) -> Scored:
+        """Score a text at a call site.
+
+        At a site without labels the text alone decides, as it does for such sites where the policy is judged.
+        """
         text = head_and_tail(text)
-        return self._scored(term, ngram_hashes(text), text_stats(text) if self.stat_weights else ())
+        return self._scored(site, ngram_hashes(text), text_stats(text) if self.stat_weights else ())
 
     def score_counts(self, counts: Mapping[int, int], stats: Sequence[float], site: str) -> Scored | None:
-        """Score a logged text by its hashed n-grams and its statistics."""
-        term = self.sites.get(site) or self.sites.get(ANY_SITE)
-        return None if term is None or (self.stat_weights and not stats) else self._scored(term, counts, stats)
+        """Score a logged text by its hashed n-grams and its statistics; ``None`` where an old log lacks these."""
+        return None if self.stat_weights and not stats else self._scored(site, counts, stats)
 
-    def _scored(self, term: SiteTerm, counts: Mapping[int, int], stats: Sequence[float]) -> Scored:
+    def _scored(self, site: str, counts: Mapping[int, int], stats: Sequence[float]) -> Scored:
+        term = self.sites.get(site) or self.sites.get(ANY_SITE) or _NO_LABELS
         dot = norm = 0.0
         get = self.weights.get
         for bucket, count in counts.items():

@@ -65,9 +65,6 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
         scored = policy.learned.score(last_user_text(given.request), given.site)
-        if scored is None:
-            # weights learned at other sites or on other benchmarks were no better than chance (APGR 0.51)
-            return _by_threshold(policy, given.features, low)._replace(policy="default")
         sign = "≥" if scored.strong else "<"
         reason = (
             f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {given.site}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llm_cost_middleware.refusals import HostErrors
@@ -74,6 +75,12 @@ class Api:
     batches: BatchApi
     sockets: Mapping[str, str]
     """Resources with a ``connect``, by their dotted path, and what to do instead of connecting."""
+    later: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By verb: the path, as ``matches`` reads it, that shows or ends an answer asked for in the background."""
+
+    def shows_bill(self, verb: str, path: str) -> bool:
+        """Whether the answer to a path may report the usage of an earlier call."""
+        return verb in self.later and matches(self.later[verb], self.canonical(path))
 
     def canonical(self, path: str) -> str:
         """A path as the resources write it, from any spelling: absolute, with a query, or without its first slash."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.host import (
+    ClientCounter,
     Governed,
     ObservedStream,
     attach_billed_usage,
@@ -164,6 +165,13 @@ class SdkCall:
             return rewrap_body(response, answer)
         outer = rewrap_stream(inner, answer)
         return rewrap_response(response, outer) if self._raw else outer
+
+    @property
+    def counter(self) -> ClientCounter | None:
+        """Asks the client, where its provider counts."""
+        if not self._rules.count_fields or self.request.endpoint != self._rules.endpoints[0]:
+            return None
+        return ClientCounter(self._client, self._rules, self._body, self._options.get("headers"))
 
     def _usage(self, answer: Any) -> UsageReport:
         return read_or_unknown(self._rules.read_usage, answer.http_response.content if self._raw else fields_of(answer))

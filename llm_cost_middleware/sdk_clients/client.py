@@ -16,6 +16,7 @@ from llm_cost_middleware.nesting import WrappedClient, mark_wrapped, wrapped_cli
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
+from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
@@ -48,7 +49,10 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
         )
         return client
-    wrapper = ClientWrapper(pipeline, api, routed, Batches(pipeline, api.provider), frozenset((api.provider,)))
+    wrapper = ClientWrapper(
+        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider),
+        frozenset((api.provider,)),
+    )  # fmt: skip
     # wrapped twice, a call would be booked twice
     inner = wrapped_client(client, pipeline)
     return wrapper.wrap(client) if inner is None else wrapper.wrap(inner.client, retries_chosen=inner.retries_chosen)
@@ -91,6 +95,7 @@ class ClientWrapper(NamedTuple):
     api: Api
     routed: str
     batches: Batches
+    background: BackgroundAnswers
     providers: frozenset[str]
     """The one that the client can reach."""
 
@@ -166,7 +171,7 @@ class ClientWrapper(NamedTuple):
             return self._create_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            return original.post(path, **strip_attributes(arguments))
+            return self._noted("post", path, original.post(path, **strip_attributes(arguments)))
 
         def send(rendered: dict[str, Any]) -> Reply:
             response = original.post(path, **arguments | rendered)
@@ -179,7 +184,7 @@ class ClientWrapper(NamedTuple):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            return await original.post(path, **strip_attributes(arguments))
+            return await self._anoted("post", path, await original.post(path, **strip_attributes(arguments)))
 
         async def send(rendered: dict[str, Any]) -> Reply:
             response = await original.post(path, **arguments | rendered)
@@ -231,14 +236,23 @@ class ClientWrapper(NamedTuple):
         return batch, {**arguments, "body": batch.body, "options": options}
 
     def _get(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
-        answer = original.get(path, **arguments)
-        return self.api.batches.observe(self.batches, path, answer) if self.api.batches.observes(path) else answer
+        return self._noted("get", path, original.get(path, **arguments))
 
     async def _aget(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
-        answer = await original.get(path, **arguments)
-        if not self.api.batches.observes(path):
+        return await self._anoted("get", path, await original.get(path, **arguments))
+
+    # --- bills that come later -------------------------------------------------------------------------------------
+
+    def _noted(self, verb: str, path: str, answer: Any) -> Any:
+        """Take note of an answer that may bring the bill of an earlier call, and return what its caller gets."""
+        if verb == "get" and self.api.batches.observes(path):
+            return self.api.batches.observe(self.batches, path, answer)
+        return self.background.observe(answer) if self.api.shows_bill(verb, path) else answer
+
+    async def _anoted(self, verb: str, path: str, answer: Any) -> Any:
+        if not (self.api.shows_bill(verb, path) or (verb == "get" and self.api.batches.observes(path))):
             return answer
-        return await asyncio.to_thread(self.api.batches.observe, self.batches, path, answer)
+        return await asyncio.to_thread(self._noted, verb, path, answer)
 
 
 def _is_cached(kind: type, name: str) -> bool:

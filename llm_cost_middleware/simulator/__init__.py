@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
     raise ImportError("the simulator needs the package aiohttp: pip install 'llm-cost-middleware'") from error
 
 from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn
+from .anthropic.counting import CountingRules
 from .bill import Bill, BillLine, Tokens
 from .clock import SimClock
 from .faults import Exchange, Fault
@@ -42,6 +43,7 @@ __all__ = [
     "Answer",
     "Bill",
     "BillLine",
+    "CountingRules",
     "Exchange",
     "Fault",
     "Refusal",

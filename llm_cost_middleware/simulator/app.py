@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .anthropic.counting import CountingRules
 from .catalogue import ProviderName
 from .engine import ServedRequest, ServingEngine
 from .faults import Exchange, Fault, FaultScript
@@ -39,6 +40,7 @@ class HttpFrontend:
         self.latency_s = latency_s
         self.keep_bodies = keep_bodies
         self.chunk_chars = chunk_chars
+        self.counting = CountingRules()
         self.exchanges: deque[Exchange] = deque(maxlen=keep)
         self.count = 0
 
@@ -81,7 +83,7 @@ class HttpFrontend:
                 raise fault.refusal(provider)
             # Unbilled: the connection is lost before the provider did any work, so nothing is answered or cached.
             if fault is not None and fault.kind in {"hang", "reset"} and not fault.billed:
-                return await self._drop(request, exchange, fault)
+                return await self.drop(request, exchange, fault)
             key = authenticate(provider, exchange.headers)
             reading = self.engine.read(dialect, body, exchange.headers, exchange.index)
             failure = _failure(dialect, fault)
@@ -93,7 +95,7 @@ class HttpFrontend:
         if fault is not None and fault.kind in {"hang", "reset"}:
             self.engine.started(served)
             served.close("disconnected")
-            return await self._drop(request, exchange, fault)
+            return await self.drop(request, exchange, fault)
         try:
             wait = self.latency_s + (fault.delay_s if fault else 0.0)
             if wait:
@@ -178,7 +180,8 @@ class HttpFrontend:
             hard_close(request)
         return response
 
-    async def _drop(self, request: web.Request, exchange: Exchange, fault: Fault) -> web.StreamResponse:
+    async def drop(self, request: web.Request, exchange: Exchange, fault: Fault) -> web.StreamResponse:
+        """Lose the connection before an answer, at once or after a long silence."""
         exchange.status = 0
         if fault.kind == "hang":
             await asyncio.sleep(_FOREVER_S)

@@ -1,6 +1,6 @@
 """One served request, from validated body to bill: the same for every endpoint, and no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,14 +37,22 @@ class ServedRequest:
 class ServingEngine:
     """Reads, answers and bills. Owned by one event loop; `bill` may be read from anywhere."""
 
-    def __init__(self, *, clock: SimClock, responder: Responder | None, worst_case_tokenizer: bool, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        clock: SimClock,
+        responder: Responder | None,
+        worst_case_tokenizer: bool,
+        seed: int,
+        openai_vocabulary: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
         self.clock = clock
         self.responder: Responder = responder or echo
         self.bill = Bill()
         self.ids = Ids(seed)
         self.rules = {
             "anthropic": tokenizer("anthropic", worst_case=worst_case_tokenizer),
-            "openai": tokenizer("openai", worst_case=worst_case_tokenizer),
+            "openai": tokenizer("openai", worst_case=worst_case_tokenizer, encode=openai_vocabulary),
         }
         self._store = PrefixStore()
 

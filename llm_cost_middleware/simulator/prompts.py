@@ -74,8 +74,7 @@ class Segments:
 
     def text(self, text: str, ttl: str = "") -> None:
         """Add a text."""
-        data = text.encode("utf-8", "surrogatepass")
-        self.add(data, self.rule.size(len(data)), ttl)
+        self.add(text.encode("utf-8", "surrogatepass"), self.rule.text(text), ttl)
 
     def add(self, data: bytes, tokens: int, ttl: str = "") -> None:
         """Add bytes that cost a given number of tokens."""

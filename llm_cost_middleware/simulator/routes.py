@@ -35,9 +35,10 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
     for dialect in (MESSAGES, CHAT, responses.dialect):
         app.router.add_post(f"/v1/{dialect.endpoint}", frontend.endpoint(dialect))
 
-    def count(_: web.Request, exchange: Exchange, body: Any, _key: str) -> Any:
+    def count(_: web.Request, exchange: Exchange, body: Any, key: str) -> Any:
+        frontend.counting.take(key)
         reading = engine.read(COUNT_TOKENS, body, exchange.headers, exchange.index)
-        return {"input_tokens": reading.prompt.tokens}
+        return {"input_tokens": frontend.counting.told(reading.prompt.tokens)}
 
     def count_input(_: web.Request, exchange: Exchange, body: Any, _key: str) -> Any:
         reading = engine.read(responses.dialect, body, exchange.headers, exchange.index)
@@ -75,7 +76,7 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
 
     app.router.add_get("/v1/responses/{id}", _fetch(frontend, responses))
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
-    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.get(request.match_info["id"]))
+    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
     add_more(app)
     app.router.add_route("*", "/{path:.*}", _unknown(frontend))
@@ -89,6 +90,8 @@ def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work) -> Handle
         try:
             if fault is not None and fault.kind == "status":
                 raise fault.refusal(provider)
+            if fault is not None and fault.kind in {"hang", "reset"}:
+                return await frontend.drop(request, exchange, fault)
             result = work(request, exchange, body, authenticate(provider, exchange.headers))
         except Refusal as refusal:
             return frontend.refuse(refusal, exchange)

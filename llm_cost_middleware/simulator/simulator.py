@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from .admin import add_admin
 from .answers import Responder
+from .anthropic.counting import CountingRules
 from .app import HttpFrontend
 from .bill import Bill
 from .clock import SimClock
@@ -25,6 +27,7 @@ class Simulator:
     Args:
         responder: Makes the model's answers; `responders.echo` by default. May be replaced at any time.
         worst_case_tokenizer: Count tokens at the highest density measured with real tokenizers.
+        openai_vocabulary: Encodes text as OpenAI's models do; without it their text costs the rule of `tokens`.
         latency_s: Real seconds before every answer, so that concurrent calls overlap.
         keep_bodies: Keep the parsed body of every request in `requests`.
         keep: How many requests to remember; all by default.
@@ -40,6 +43,7 @@ class Simulator:
         *,
         responder: Responder | None = None,
         worst_case_tokenizer: bool = False,
+        openai_vocabulary: Callable[[str], Sequence[int]] | None = None,
         latency_s: float = 0.0,
         keep_bodies: bool = True,
         keep: int | None = None,
@@ -52,7 +56,11 @@ class Simulator:
         self.clock = clock or SimClock()
         self._faults = FaultScript()
         self._engine = ServingEngine(
-            clock=self.clock, responder=responder, worst_case_tokenizer=worst_case_tokenizer, seed=seed
+            clock=self.clock,
+            responder=responder,
+            worst_case_tokenizer=worst_case_tokenizer,
+            seed=seed,
+            openai_vocabulary=openai_vocabulary,
         )
         self._frontend = HttpFrontend(
             self._engine, self._faults, latency_s=latency_s, keep_bodies=keep_bodies, keep=keep, chunk_chars=chunk_chars
@@ -115,6 +123,15 @@ class Simulator:
     @latency_s.setter
     def latency_s(self, seconds: float) -> None:
         self._frontend.latency_s = seconds
+
+    @property
+    def counting(self) -> CountingRules:
+        """Rate limit and accuracy of Anthropic's ``count_tokens``; may be replaced at any time."""
+        return self._frontend.counting
+
+    @counting.setter
+    def counting(self, rules: CountingRules) -> None:
+        self._frontend.counting = rules
 
     def script(self, fault: Fault, times: int = 1, match: Match | None = None) -> None:
         """Queue a fault for the next `times` requests, or the next that `match` accepts."""

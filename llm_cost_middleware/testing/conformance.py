@@ -14,8 +14,8 @@ from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Verb
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.clock import FakeClock
+from llm_cost_middleware.testing.kept_shares import KeptShareTests
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.testing.shared_state import SharedStateTests
 
 GLOBAL = ("global",)
 USER_A = ("global", "user:a")
@@ -23,7 +23,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(SharedStateTests):
+class LedgerBackendTests(KeptShareTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:

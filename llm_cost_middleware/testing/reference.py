@@ -62,7 +62,9 @@ class ReferenceLedger:
         for scope in scopes:
             for budget in self.budgets_of(scope):
                 settled, pending = self.sums(scope, budget, now)
-                if settled + pending + amount > budget.limit_nanousd:
+                # By the letter of ``Budget.reserve``: the last shares are for their own scopes.
+                kept = sum(share for own, share in budget.shares if not any(_is_of(one, own) for one in scopes))
+                if settled + pending + amount > budget.limit_nanousd * (1 - kept):
                     self.rows[id_] = ReferenceRow(scopes, amount, now, now, "refused")
                     return "refused", (scope, settled, pending)
         self.rows[id_] = ReferenceRow(scopes, amount, now, now + ttl)
@@ -123,3 +125,7 @@ class ReferenceLedger:
         for row in over:
             row.state, row.spent = "expired", row.amount if charge else 0
         return len(over)
+
+
+def _is_of(scope: str, pattern: str) -> bool:
+    return scope == pattern or (pattern[-1] == "*" and scope.partition(":")[0] == pattern.partition(":")[0])

@@ -20,6 +20,7 @@ from llm_cost_middleware.testing.reference import ReferenceLedger, Verdict
 
 _IDS = st.integers(0, 11).map("call-{}".format)  # few, so that histories meet
 _AMOUNTS = st.integers(0, 60)
+_KEPT = st.sampled_from([{}, {}, {"user:a": "0.25"}, {"user:*": "0.5", "team:x": "0.125"}])
 _LIMITS = st.integers(0, 200)
 _SCOPES = st.sampled_from(
     [
@@ -68,9 +69,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert got == expected, f"the backend: {got}, the reference: {expected}"
         return value
 
-    @rule(pattern=_PATTERNS, window=_WINDOWS, zone=_ZONES, limit=_LIMITS)
-    def set_budget(self, pattern: str, window: str, zone: str, limit: int) -> None:
-        budget = Budget(pattern, NanoUSD(limit), window, zone)
+    @rule(pattern=_PATTERNS, window=_WINDOWS, zone=_ZONES, limit=_LIMITS, kept=_KEPT)
+    def set_budget(self, pattern: str, window: str, zone: str, limit: int, kept: dict[str, str]) -> None:
+        budget = Budget(pattern, NanoUSD(limit), window, zone, reserve=kept)
         self.backend.set_budget(budget)
         self.reference.budgets[budget.key] = budget
 

@@ -72,7 +72,7 @@ class ShelfBackend:
                 settled, pending = self.sums(posting)
                 if posting.limit is not None and settled + pending + amount > posting.limit:
                     account = posting.scope, posting.window, posting.limit, settled, pending
-                    refusal = rules.BudgetRefusal(*account, amount, posting.resets)
+                    refusal = rules.BudgetRefusal(*account, amount, posting.resets, posting.kept)
                     if not fresh:
                         self.shelf.records[id_] = replace(record, state="refused")
                         self.shelf.refusals[id_] = refusal

@@ -242,7 +242,10 @@ def test_a_response_without_a_model_is_a_clear_error():
 @pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/l.db"])
 def test_feedback_that_nothing_can_be_made_of_is_refused(tmp_path, url, call_id, name):
     """A name that is no text was kept, and `llm-cost decisions` could not show that log ever again."""
-    with pipe(ledger={"url": url.format(tmp_path)}) as pipeline, pytest.raises(ConfigurationError, match="text"):
+    with (
+        pipe(ledger={"url": url.format(tmp_path)}) as pipeline,
+        pytest.raises(ConfigurationError, match=r"text|governed call"),
+    ):
         pipeline.feedback(call_id, 0.5, name=name)
 
 

@@ -325,7 +325,7 @@ def test_tune_learns_from_observed_failures_without_feedback(make_pipeline, wrap
     policy = tmp_path / "policy.json"
     (tmp_path / "llm-cost.toml").write_text("")
     names = ("--weak", "openai/gpt-5-mini", "--strong", "openai/gpt-5.1")
-    told = llm_cost("tune", *names, "--quality", "0.9", "--output", str(policy))
+    told = llm_cost("tune", *names, "--quality", "0.9", "--measure", "failures", "--output", str(policy))
     assert "no visible failure" in told
     found = json.loads(policy.read_text())
     assert found["fitted"]["saving"][0] > 0.2

@@ -150,7 +150,7 @@ def test_the_circuit_closes_when_the_target_recovers(make_harness):
 def test_a_second_attempt_that_does_not_fit_is_refused_and_says_what_the_first_met(make_harness):
     from llm_cost_middleware import BudgetExceededError
 
-    harness = make_harness(budgets=[{"scope": "global", "limit": "0.0005"}], output={"on_insufficient": ["raise"]})
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.0002"}], output={"on_insufficient": ["raise"]})
     harness.sim.script(Fault.reset(billed=True))
     with pytest.raises(BudgetExceededError) as caught:
         harness.ask("openai")

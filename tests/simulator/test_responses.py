@@ -70,11 +70,27 @@ def test_the_limit_makes_it_incomplete(sim, gpt):
 def test_a_background_response_is_billed_once_and_carries_usage_only_when_fetched(sim, gpt):
     pending = gpt.responses.create(model=MINI, input="hi", background=True)
     assert (pending.status, pending.usage, pending.output) == ("queued", None, [])
+    early = gpt.responses.retrieve(pending.id)
+    assert (early.status, early.usage, early.output) == ("in_progress", None, [])
     fetched = gpt.responses.retrieve(pending.id)
     assert (fetched.status, fetched.id, fetched.output_text) == ("completed", pending.id, "You said: hi")
     events = list(gpt.responses.retrieve(pending.id, stream=True))
     assert events[-1].response.usage == fetched.usage
     assert [line.request_id for line in sim.bill.lines] == [pending.id]
+
+
+def test_a_background_response_can_be_cancelled_until_it_is_finished_and_no_other_can(gpt):
+    pending = gpt.responses.create(model=MINI, input="hi", background=True)
+    assert gpt.responses.cancel(pending.id).status == "cancelled"
+    assert (gpt.responses.retrieve(pending.id).status, gpt.responses.retrieve(pending.id).usage) == ("cancelled", None)
+    for _ in range(2):
+        gpt.responses.retrieve((done := gpt.responses.create(model=MINI, input="hi", background=True)).id)
+    gpt.responses.retrieve(done.id)
+    assert gpt.responses.cancel(done.id).status == "completed"
+    with pytest.raises(openai.BadRequestError, match="synchronous"):
+        gpt.responses.cancel(gpt.responses.create(model=MINI, input="hi").id)
+    with pytest.raises(openai.BadRequestError, match="store"):
+        gpt.responses.create(model=MINI, input="hi", background=True, store=False)
 
 
 def test_what_was_not_stored_cannot_be_fetched(gpt):

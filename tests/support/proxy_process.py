@@ -26,6 +26,12 @@ async def auth(request, api_key):
     user = None if name.startswith("shared") else name  # a key of many people
     return UserAPIKeyAuth(api_key=api_key, key_alias=f"{name}-key", user_id=user, team_id="blue", metadata=tags)
 """
+MIXED = """model_list:
+  - model_name: "fast"
+    litellm_params: {{model: "openai/gpt-5-mini", api_base: "{gpt}", api_key: "k"}}
+  - model_name: "fast"
+    litellm_params: {{model: "anthropic/claude-haiku-4-5", api_base: "{claude}", api_key: "k"}}
+"""
 COST = """
 [ledger]
 url = "sqlite:///{ledger}"
@@ -69,7 +75,10 @@ class Proxy:
         (self.folder / "cost.toml").write_text(cost + self.cost)
         (self.folder / "who.py").write_text(AUTH)
         config = CostConfig.from_toml(self.folder / "cost.toml", env={})
-        text = proxy_config(config) + 'general_settings:\n  custom_auth: "who.auth"\n'
+        text = proxy_config(config).replace(
+            "model_list:\n", MIXED.format(claude=self.sim.anthropic_url, gpt=self.sim.openai_url)
+        )
+        text += 'general_settings:\n  custom_auth: "who.auth"\n'
         (self.folder / "config.yaml").write_text(text)
         environment = os.environ | {
             "LLM_COST_CONFIG": str(self.folder / "cost.toml"),

@@ -173,7 +173,7 @@ class MemoryBackend:
                 settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
                 if settled + pending + amount > limit:
                     account = posting.scope, posting.window, limit
-                    refusal = BudgetRefusal(*account, settled, pending, amount, posting.resets)
+                    refusal = BudgetRefusal(*account, settled, pending, amount, posting.resets, posting.kept)
                     if not fresh:
                         self._close(_MemoryReservation(id_, scopes, amount, now, now, "refused", refusal=refusal))
                     raise refusal.error()

@@ -4,6 +4,7 @@ They read no clock and take no lock: ``now`` and the state are arguments. The Re
 accounts in Lua; the conformance suite and the state machine prove that the two agree.
 """
 
+from llm_cost_middleware.budget.model import scope_matches
 from llm_cost_middleware.budget.rules.accounts import (
     AccountPosting,
     BudgetIndex,
@@ -12,7 +13,6 @@ from llm_cost_middleware.budget.rules.accounts import (
     backfill_start,
     known_scopes,
     rebuild_totals,
-    scope_matches,
 )
 from llm_cost_middleware.budget.rules.balances import (
     AccountTotals,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds
+from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds, scope_matches
 from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, window_at
 
 
@@ -14,6 +14,7 @@ class AccountPosting(NamedTuple):
     """One account that a call is booked in at a given time. ``limit`` is ``None`` where the scope has no budget.
 
     An account is one scope in one window; its sums are kept by cells of time. ``first_cell`` to ``cell`` count now.
+    ``limit`` is what this call may fill: without what the budget keeps for other scopes (``kept``).
     """
 
     scope: str
@@ -24,6 +25,7 @@ class AccountPosting(NamedTuple):
     warn: int | None
     resets: int | None  # when nothing booked now counts any more, ms; None for never
     rolling: bool  # more than one cell counts
+    kept: int = 0
 
 
 class PostingPlan(NamedTuple):
@@ -76,9 +78,10 @@ class BudgetIndex:
                 if seconds:  # the newest slot leaves when the window has passed over the whole of it
                     slot = -(-seconds * 1000 // SLOTS)
                     resets = (span.cell + 1) * slot + seconds * 1000
-                limit, warn = (budget.limit_nanousd, budget.warn_nanousd) if budget else (None, None)
+                kept = budget.kept_from(scopes) if budget else 0
+                limit, warn = (budget.limit_nanousd - kept, budget.warn_nanousd) if budget else (None, None)
                 first, last = span.first_cell, span.cell
-                postings.append(AccountPosting(scope, window, last, first, limit, warn, resets, first != last))
+                postings.append(AccountPosting(scope, window, last, first, limit, warn, resets, first != last, kept))
         return PostingPlan(start, until, tuple(postings))
 
 
@@ -95,11 +98,6 @@ class EntryDelta(NamedTuple):
     created: int
     settled: int
     pending: int
-
-
-def scope_matches(pattern: str, scope: str) -> bool:
-    """Return whether a budget's scope, which may be a template, applies to a call's scope."""
-    return scope.startswith(pattern[:-1]) if pattern.endswith(":*") else scope == pattern
 
 
 def backfill_start(window: str, timezone: str, now: int) -> int:

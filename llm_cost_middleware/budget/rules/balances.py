@@ -13,7 +13,10 @@ from llm_cost_middleware.money import NanoUSD
 
 
 class BudgetRefusal(NamedTuple):
-    """Reason of a refusal: the first account without room. Amounts in nano-dollars, ``resets`` in ms."""
+    """Reason of a refusal: the first account without room. Amounts in nano-dollars, ``resets`` in ms.
+
+    ``limit`` is that of the posting: without ``kept``, which the budget keeps for other scopes.
+    """
 
     scope: str
     window: str
@@ -22,17 +25,19 @@ class BudgetRefusal(NamedTuple):
     pending: int
     requested: int
     resets: int | None
+    kept: int = 0
 
     def error(self) -> BudgetExceededError:
         """Return it as the public exception."""
         return BudgetExceededError(
             NanoUSD(self.settled).usd,
-            NanoUSD(self.limit).usd,
+            NanoUSD(self.limit + self.kept).usd,
             scope=self.scope,
             settled=NanoUSD(self.settled).usd,
             pending=NanoUSD(self.pending).usd,
             requested=NanoUSD(self.requested).usd,
             resets_at=to_datetime(self.resets),
+            kept=NanoUSD(self.kept).usd if self.kept else None,
         )
 
 
@@ -107,8 +112,10 @@ class Headroom(NamedTuple):
 
 def headroom(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> Headroom | None:
     """Return what is left under the budgets of these accounts; ``None`` where no budget limits them."""
+    totals = tuple(totals)
+    own = tuple(dict.fromkeys(account.scope for account in totals))
     left = [
-        (budget.limit_nanousd - settled - pending, budget.limit_nanousd)
+        (budget.limit_nanousd - budget.kept_from(own) - settled - pending, budget.limit_nanousd)
         for scope, window, settled, pending in totals
         if (budget := index.for_scope(scope).get(window)) is not None
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import get_config_list, merge_configs
 
-from llm_cost_middleware.errors import BudgetExceededError, LLMCostError
+from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, readable
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.patterns.batch import progress_bar
 
@@ -52,8 +52,10 @@ def refuse_what_cannot_fit(
         for wanted, within in ((quote.expected_nanousd, scopes), (expected, ())):
             available = pipeline.ledger.available(within)
             if available is not None and wanted > available:
+                advice = f"at most {readable(quote.bound, up=True)}; {quote.advice}"
+                requested = Decimal(wanted).scaleb(-9)
                 ERRORS.raised(
-                    BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=Decimal(wanted).scaleb(-9))
+                    BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=requested, advice=advice)
                 )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 
-from llm_cost_middleware.host import Governed, ObservedStream
+from llm_cost_middleware.call_ids import BOOKED_KEY
+from llm_cost_middleware.host import Governed, ObservedStream, account_of
 from llm_cost_middleware.integrations.langchain.render import render
 from llm_cost_middleware.integrations.langchain.structured import (
     StreamedAnswer,
@@ -18,8 +20,9 @@ from llm_cost_middleware.integrations.langchain.structured import (
     wanted_class,
 )
 from llm_cost_middleware.integrations.langchain.targets import TargetModels
-from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, ChunkObserver, read_result
+from llm_cost_middleware.integrations.langchain.usage import ChunkObserver, read_result
 from llm_cost_middleware.lifecycle import CallOutcome, RoutedCall
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import AnswerContent, Attempt, CallRequest, CallResult, ModelRef
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
@@ -84,8 +87,8 @@ class GuardedCall:
     """
 
     __slots__ = (
-        "_call_kwargs", "_checked", "_messages", "_stream", "_targets", "prepared", "providers", "request",
-        "streamed_answer",
+        "_call_kwargs", "_checked", "_messages", "_stream", "prepared", "providers", "request",
+        "streamed_answer", "targets",
     )  # fmt: skip
 
     def __init__(
@@ -102,12 +105,12 @@ class GuardedCall:
     ) -> None:
         self._stream = stream
         self.request, self.providers, self.prepared = request, providers, prepared
-        self._targets, self._messages, self._call_kwargs, self._checked = targets, messages, call_kwargs, checked
+        self.targets, self._messages, self._call_kwargs, self._checked = targets, messages, call_kwargs, checked
         self.streamed_answer = StreamedAnswer.of(call_kwargs, targets.source.provider) if stream else None
 
     def render(self, attempt: Attempt) -> RenderedCall:
         """The target model, and copies of messages and arguments in the words of its provider."""
-        targets, target = self._targets, attempt.target
+        targets, target = self.targets, attempt.target
         messages, call_kwargs = render(
             targets.source.provider, self._messages, self._call_kwargs, attempt, timeout=targets.clients.timeout
         )
@@ -129,7 +132,7 @@ class GuardedCall:
         # a new mapping: LangChain may hand one out that its own cache keeps
         message.response_metadata = {**message.response_metadata, BOOKED_KEY: booked}
         # the parser of ChatOpenAI looks for an object that only the OpenAI SDK leaves there
-        if provider != self._targets.source.provider and (kind := wanted_class(self._call_kwargs)) is not None:
+        if provider != self.targets.source.provider and (kind := wanted_class(self._call_kwargs)) is not None:
             message.additional_kwargs.update(parse_answer(kind, message.text))
         return CallResult(raw, usage, read_content=_read_content)
 
@@ -144,6 +147,52 @@ class GuardedCall:
         if isinstance(answer.response, UnparsedAnswer):
             raise answer.response.error
         return answer.response
+
+    @property
+    def counter(self) -> RenderedCounter | None:
+        """Asks the target's own model object; ``None`` where no target counts."""
+        return RenderedCounter(self) if "anthropic" in self.providers else None
+
+
+class RenderedCounter:
+    """An ``InputCounter`` over ``ChatAnthropic.get_num_tokens_from_messages``, which asks the provider.
+
+    Args:
+        call: The call; it is rendered without marks.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: GuardedCall) -> None:
+        self._call = call
+
+    def account(self, target: ModelRef) -> str:
+        """A digest of the key and the address of the target's model object."""
+        model: Any = self._call.targets.get(target)
+        key = getattr(model, "anthropic_api_key", None)
+        return account_of(key.get_secret_value() if key is not None else "", str(model.anthropic_api_url))
+
+    def counts(self, target: ModelRef) -> bool:
+        """Whether LangChain's class for the target asks its provider, instead of loading a tokenizer."""
+        return bool(get_provider(target.provider).count_fields)
+
+    def count(self, target: ModelRef, timeout_s: float) -> int:
+        """Ask."""
+        sent = self._call.render(Attempt(self._call.request.model, 0, target, None, None, timeout_s))
+        given = {name: value for name in _COUNTED if (value := _given(sent, name)) is not None}
+        return int(sent.model.get_num_tokens_from_messages(sent.messages, timeout=timeout_s, **given))
+
+    async def acount(self, target: ModelRef, timeout_s: float) -> int:
+        """Ask in a thread: LangChain has no asynchronous form of it."""
+        return await asyncio.to_thread(self.count, target, timeout_s)
+
+
+_COUNTED = ("tools", "tool_choice", "thinking")
+
+
+def _given(sent: RenderedCall, name: str) -> Any:
+    """An argument of the call, or what its model was made with."""
+    return sent.call_kwargs.get(name) or getattr(sent.model, name, None)
 
 
 def booked_as(attempt: Attempt) -> dict[str, Any]:

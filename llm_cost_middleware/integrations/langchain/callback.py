@@ -22,6 +22,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
+from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.host import attach_billed_usage
@@ -30,7 +31,7 @@ from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelName, model_of
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import billed_usage
-from llm_cost_middleware.integrations.langchain.usage import BOOKED_KEY, read_message
+from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.nesting import MeteredRun, enclose
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import ModelRef

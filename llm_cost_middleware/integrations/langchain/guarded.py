@@ -195,13 +195,14 @@ class GuardMixin(_Model):
             config: As everywhere.
             return_exceptions: Answer what fits, and return the refusals: without it, a batch that is expected to cost
                 more than the budgets have left is refused before its first call.
-            **kwargs: ``progress=True`` shows a progress bar on standard error. The rest goes to the model.
+            **kwargs: ``progress=True`` shows a progress bar on standard error; ``anyway=True`` starts a batch that is
+                expected not to fit: each call is held on its own. The rest goes to the model.
 
         Raises:
             BudgetExceededError: It does not fit; nothing was sent.
         """
-        show = kwargs.pop("progress", False)
-        if not return_exceptions:
+        show, anyway = kwargs.pop("progress", False), kwargs.pop("anyway", False)
+        if not (return_exceptions or anyway):
             refuse_what_cannot_fit(self._llm_cost, self, inputs, config, kwargs)
         with with_progress(config, len(inputs), show=show) as configs:
             return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
@@ -210,8 +211,8 @@ class GuardMixin(_Model):
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
         """``batch`` on an event loop."""
-        show = kwargs.pop("progress", False)
-        if not return_exceptions:  # in a thread: it reads the ledger, and as many prompts as there are
+        show, anyway = kwargs.pop("progress", False), kwargs.pop("anyway", False)
+        if not (return_exceptions or anyway):  # in a thread: it reads the ledger, and as many prompts as there are
             await asyncio.to_thread(refuse_what_cannot_fit, self._llm_cost, self, inputs, config, kwargs)
         with with_progress(config, len(inputs), show=show) as configs:
             return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)

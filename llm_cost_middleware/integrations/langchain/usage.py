@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
@@ -18,8 +19,6 @@ from llm_cost_middleware.wire import count_group, required_count, token_count, t
 
 RAW_USAGE_KEY = "llm_cost_raw"
 """Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
-BOOKED_KEY = "llm_cost"
-"""Where an answer that is booked carries its call, in ``response_metadata``."""
 _TIERS = ("", "flex_", "priority_")
 _FEES = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _IDS = ("msg_", "resp_", "chatcmpl")

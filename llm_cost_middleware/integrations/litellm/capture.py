@@ -10,13 +10,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import litellm
+import httpx
 
+from llm_cost_middleware.integrations.litellm.mocks import shows_mock
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.usage import NOT_SENT, UsageReport
+from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, UsageReport
 
 _LINKS = 8
 _OK = 200
+_LOCAL = frozenset({"builtins", "json", "pydantic_core"})
+"""Where the classes come from that an argument raises which no request can be made of."""
 
 
 class AnswerCapture:
@@ -26,11 +29,13 @@ class AnswerCapture:
         callers: The caller's own ``logger_fn``, which is still called.
     """
 
-    __slots__ = ("_began", "_callers", "body", "chunks")
+    __slots__ = ("_began", "_callers", "body", "chunks", "mocked")
 
     def __init__(self, callers: Callable[[Any], Any] | None) -> None:
         self._callers = callers
         self._began = False
+        self.mocked = False
+        """LiteLLM answers it itself."""
         self.body: str | None = None
         """The provider's answer, as JSON; ``None`` where none was shown."""
         self.chunks: list[Any] | None = None
@@ -38,6 +43,7 @@ class AnswerCapture:
 
     def logger_fn(self, details: Mapping[str, Any]) -> None:
         """Called by LiteLLM before it sends and after it received. The mapping is its own, and lives on."""
+        self.mocked = self.mocked or (not self._began and shows_mock(details))
         self._began = True
         shown = details.get("original_response")
         if isinstance(shown, str):  # of an error, too: only an answer is JSON from its first character
@@ -47,20 +53,19 @@ class AnswerCapture:
         if self._callers is not None:
             self._callers(details)
 
-    def billed_usage(self, error: Exception, provider: str, *, shows_all: bool, translates: bool) -> UsageReport | None:
+    def billed_usage(self, error: Exception, provider: str, *, never_left: bool) -> UsageReport | None:
         """The usage of the answer behind an error; ``None`` where no answer is known to have arrived.
 
         Args:
             error: What LiteLLM raised.
             provider: Whose answer it would be.
-            shows_all: LiteLLM shows every request of this endpoint, so that one not shown was not sent.
-            translates: Unless it translates the request to another endpoint.
+            never_left: No request was handed over to be sent.
         """
-        links = list(_chain(error))
-        # the class alone proves nothing: LiteLLM also reads the answer, and imports packages only after it
-        local = (not translates and _is_local(links)) or any(isinstance(link, ImportError) for link in links)
-        if shows_all and not self._began and local:
+        if self.mocked:
             return NOT_SENT
+        links = list(_chain(error))
+        if never_left:
+            return FAILED_LOCALLY if _is_local(links) else NOT_SENT
         messages = (str(getattr(link, "message", "")) for link in links if getattr(link, "status_code", None) == _OK)
         found = (_read(text, provider) for text in (self.body, *messages) if text)
         return next((reading for reading in found if reading is not None), None)
@@ -76,13 +81,9 @@ def _read(text: str, provider: str) -> UsageReport | None:
 
 def _is_local(links: Sequence[BaseException]) -> bool:
     """Whether it is Python's own and not of a connection, such as a ``TypeError`` for a bad argument."""
-    # an asynchronous call's arrives as the cause of LiteLLM's own class for whatever it does not know
-    links = links[1:] if isinstance(links[0], litellm.APIConnectionError) else links
-    return bool(links) and all(_is_builtin(link) and not isinstance(link, OSError) for link in links)
-
-
-def _is_builtin(error: BaseException) -> bool:
-    return type(error).__module__ == "builtins"
+    # it may stand behind a class that LiteLLM raises for whatever it does not know
+    local = any(type(link).__module__.partition(".")[0] in _LOCAL and not isinstance(link, OSError) for link in links)
+    return local and not any(isinstance(link, OSError | httpx.TransportError) for link in links)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

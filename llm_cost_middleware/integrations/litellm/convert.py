@@ -23,8 +23,16 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     is_own,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
+from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
+from llm_cost_middleware.integrations.litellm.departure import Departure, expect
 from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
+from llm_cost_middleware.integrations.litellm.mocks import (
+    MADE_UP,
+    MadeUpReader,
+    deployment_of,
+    is_made_up,
+)
 from llm_cost_middleware.integrations.litellm.signed_ids import signed
 from llm_cost_middleware.integrations.litellm.streams import (
     ChatReader,
@@ -38,7 +46,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import EMPTY, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
+from llm_cost_middleware.request import EMPTY, OF_SEVERAL_MODELS, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -67,8 +75,8 @@ class RouterCall:
     """
 
     __slots__ = (
-        "_asynchronous", "_caps", "_capture", "_endpoint", "_own_timeout", "_returned", "_served", "arguments",
-        "changes", "group", "providers", "request",
+        "_asynchronous", "_caps", "_capture", "_departure", "_endpoint", "_own_timeout", "_returned", "_served",
+        "arguments", "changes", "group", "providers", "request",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +102,8 @@ class RouterCall:
         self.changes: Mapping[str, Any] = EMPTY
         """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
-        self._capture = AnswerCapture(None)
+        self._capture: AnswerCapture | None = None
+        self._departure = Departure()
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
         request = provider_of_endpoint(endpoint).read_request({**defaults, **given}, endpoint)
@@ -112,7 +121,11 @@ class RouterCall:
         self.providers = groups.reach
         """What the router can reach: every model it serves, or the provider of the group that was called."""
         if group is not None:
-            self.request = self.request._replace(provider=group.target.provider, model=group.target.model)
+            self.request = self.request._replace(
+                provider=group.target.provider, model=group.target.model, alternatives=group.alternatives
+            )
+            if group.alternatives:
+                self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
             self.providers = frozenset((group.target.provider,))
 
     @property
@@ -129,11 +142,13 @@ class RouterCall:
         rules = get_provider(attempt.target.provider)
         if self.changes:
             attempt = attempt._replace(changes=self.changes)
-        if self.group is not None and self.group.mixed:  # its deployments do not all understand the same marks
+        if self.group is not None and self.group.alternatives:  # its deployments do not all understand the same marks
             attempt = attempt._replace(cache_plan=None)
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
         if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
             sent = strip_foreign_cache_fields(sent, rules.name)
+        if self.group is None and (effort := sent.get("reasoning_effort")) in _RARE_EFFORTS:
+            sent["reasoning_effort"] = effort if _knows_effort(attempt.target, effort) else "high"
         sent["model"] = self._group_of(attempt.target)
         if (limit := attempt.limit_s(chosen=self._own_timeout)) is not None:
             own = sent.get("timeout")
@@ -141,6 +156,7 @@ class RouterCall:
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: signed(attempt.call_id)}
+        self._departure = expect(attempt.call_id)
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
@@ -152,29 +168,45 @@ class RouterCall:
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """As ``write``, and LiteLLM shows what passes."""
         sent = self.write(attempt)
-        self._capture = AnswerCapture(self.arguments.get("logger_fn"))
+        self._capture = capture = AnswerCapture(self.arguments.get("logger_fn"))
         if self._endpoint != "messages":  # it shows nothing
-            sent["logger_fn"] = self._capture.logger_fn
+            sent["logger_fn"] = capture.logger_fn
         return sent
 
     def read(self, attempt: Attempt, raw: Any) -> CallResult | ObservedStream:
         """What LiteLLM returned: an answer with its usage, or an open stream."""
         self._returned = raw
-        if self.request.stream:
+        # what it makes up for one of its newer APIs comes in one piece, also where a stream was asked for
+        if self.request.stream and not is_made_up(raw):
             return self.observe(attempt, raw)
         return CallResult(raw, self.read_usage(attempt, raw), read_content=read_content)
 
     def read_usage(self, attempt: Attempt, answer: Any) -> UsageReport:
         """The usage of a whole answer."""
-        return self._priced(attempt.target, read_answer(answer, attempt.target.provider, self._endpoint))
+        if self.is_made_up(answer):
+            return MADE_UP
+        target = self._served_by(attempt)
+        return self._priced(target, read_answer(answer, target.provider, self._endpoint))
+
+    def is_made_up(self, answer: Any) -> bool:
+        """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""
+        if self._endpoint != "chat.completions":
+            return is_made_up(answer)
+        if self._capture is not None:
+            return self._capture.mocked
+        # on the proxy: only by its own configuration, because it takes the arguments away that its clients send
+        return deployment_of(answer) in self._served.mocked
 
     def observe(self, attempt: Attempt, stream: Any) -> ObservedStream:
         """An open stream, read as it passes."""
         reader: StreamUsageReader
-        priced = partial(self._priced, attempt.target)
+        target = self._served_by(attempt)
+        priced = partial(self._priced, target)
         is_injected = None
-        if self._endpoint == "chat.completions":
-            reader = ChatReader(stream, priced, attempt.target.provider, self._capture.chunks)
+        if self.is_made_up(stream):
+            reader = MadeUpReader()
+        elif self._endpoint == "chat.completions":
+            reader = ChatReader(stream, priced, target.provider, self._chunks)
             asked = (self.arguments.get("stream_options") or {}).get("include_usage")
             is_injected = None if asked else carries_usage
         else:
@@ -184,12 +216,18 @@ class RouterCall:
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> UsageReport | None:
         """The usage of an answer that LiteLLM could not use, and raised an error of its own instead."""
-        shows_all = self._endpoint == "chat.completions"
-        provider = get_provider(attempt.target.provider)
-        # LiteLLM may send a chat to the responses API of a provider that has one, and shows nothing of that
-        translates = "responses" in provider.endpoints or (self.group is not None and self.group.mixed)
-        reading = self._capture.billed_usage(error, provider.name, shows_all=shows_all, translates=translates)
-        return None if reading is None else self._priced(attempt.target, reading)
+        target, never_left = self._served_by(attempt), self._departure.never_left
+        capture = self._capture or AnswerCapture(None)  # the proxy's callers are shown nothing
+        reading = capture.billed_usage(error, target.provider, never_left=never_left)
+        return reading if reading is None or reading.unbilled else self._priced(target, reading)
+
+    @property
+    def counter(self) -> DeploymentCounter:
+        """Asks with the key of the deployment that will serve the call."""
+        return DeploymentCounter(self._endpoint, self.arguments, self._access)
+
+    def _access(self, target: ModelRef) -> Mapping[str, Any] | None:
+        return self.group.access if self.group is not None else self._served.access.get(target)
 
     def deliver(self, answer: Governed) -> Any:
         """LiteLLM's own object; a stream is of LiteLLM's own class where the one below is."""
@@ -199,10 +237,22 @@ class RouterCall:
             GovernedStreamWrapper(self._returned, answer) if isinstance(self._returned, CustomStreamWrapper) else answer
         )
 
+    @property
+    def _chunks(self) -> list[Any] | None:
+        return self._capture.chunks if self._capture is not None else None
+
+    def _served_by(self, attempt: Attempt) -> ModelRef:
+        """The model that an attempt was sent to: of a group of several, the one that LiteLLM picked."""
+        if self.group is None or self._departure.target not in self.group.alternatives:
+            return attempt.target
+        return self._departure.target
+
     def _priced(self, target: ModelRef, reading: UsageReport) -> UsageReport:
         """A reading that is priced as its deployment is: by its own price, whatever model the answer names."""
         group = self.group
-        own = target in self._served.own_priced if group is None else group.prices is not None and not group.mixed
+        if group is not None and target == self._departure.target and group.alternatives:
+            reading = reading._replace(served_by=(target.provider, target.model))
+        own = target in self._served.own_priced if group is None else group.prices is not None
         if not own:
             return reading
         return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
@@ -213,6 +263,20 @@ class RouterCall:
         if target in self._served.groups:
             return self._served.groups[target]
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
+
+
+_RARE_EFFORTS = ("xhigh", "max")
+
+
+def _knows_effort(target: ModelRef, effort: str) -> bool:
+    """Whether LiteLLM's map has a level of effort for a model: it refuses these levels for models that it lacks."""
+    from litellm import get_model_info
+
+    try:
+        info = get_model_info(target.model, custom_llm_provider=target.provider)
+    except Exception:  # noqa: BLE001 - whatever it raises for a name that it does not know
+        return False
+    return bool(info.get(f"supports_{effort}_reasoning_effort"))
 
 
 def _found_by_litellm(_: ModelRef) -> Endpoint | None:

@@ -121,6 +121,32 @@ def chain_after(error: BaseException | None, model: str, settings: OwnerSettings
     return next((found for name in (*candidates, "*") if (found := _listed(fallbacks, name)) is not None), None)
 
 
+def check_blocked(answer: Any, arguments: Mapping[str, Any], settings: Callable[[], OwnerSettings]) -> None:
+    """Look for an answer that a filter cut, where there is a fallback for it.
+
+    LiteLLM looks for it, too, but not where a request forbids fallbacks, as each of ours does.
+
+    Raises:
+        litellm.ContentPolicyViolationError: By which LiteLLM falls back from such an answer.
+    """
+    messages = isinstance(answer, dict)
+    if messages:
+        cut = answer.get("stop_reason") == "refusal" and bool(answer.get("stop_details"))
+    else:
+        first = next(iter(getattr(answer, "choices", None) or ()), None)
+        cut = getattr(first, "finish_reason", None) == "content_filter"
+    if not cut or arguments.get("disable_fallbacks") is True:
+        return
+    model, found = str(arguments["model"]), settings().over(arguments)
+    error = litellm.ContentPolicyViolationError(message="Response output was blocked.", model=model, llm_provider="")
+    if found.content_policy_fallbacks is None and not messages:  # of the others, LiteLLM looks at the default ones
+        chain = _listed(found.fallbacks or (), "*")
+    else:
+        chain = chain_after(error, model, found)
+    if chain is not None:
+        raise error
+
+
 def _listed(table: Sequence[Any], model: str) -> Sequence[Any] | None:
     for item in table:
         if isinstance(item, Mapping) and next(iter(item), None) == model:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import litellm
@@ -22,6 +23,7 @@ from llm_cost_middleware.integrations.litellm.entry_points import (
     deployment_id,
 )
 from llm_cost_middleware.integrations.litellm.injection import places_marks
+from llm_cost_middleware.integrations.litellm.mocks import asks_for_mock
 from llm_cost_middleware.integrations.litellm.resolve import reach_key, reached
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -65,13 +67,16 @@ class Group(NamedTuple):
     """The model it calls; where it mixes models, the one that costs the most."""
     prices: Catalogue | None
     """The prices of its own deployments, where they have any: they hold for its calls alone."""
-    mixed: bool
+    alternatives: tuple[ModelRef, ...]
+    """The models among which LiteLLM chooses; none where it is one."""
     defaults: Mapping[str, Any]
     own_timeout: bool
     shadowed: bool
     """A deployment has a ``silent_model``: LiteLLM would send each chat there too, unless it is kept from it."""
     places_marks: bool
     """LiteLLM places cache marks of its own."""
+    access: Mapping[str, Any] | None = None
+    """The parameters of the deployment whose key may count input; ``None`` where they are of several models."""
 
 
 class ServedModels(NamedTuple):
@@ -89,6 +94,10 @@ class ServedModels(NamedTuple):
     """LiteLLM places cache marks of its own for some of them."""
     router_id: int
     """Tells the router from others of the process."""
+    mocked: frozenset[Any] = frozenset()
+    """The ids of the deployments whose chats LiteLLM answers by itself."""
+    access: Mapping[ModelRef, Mapping[str, Any]] = MappingProxyType({})
+    """The parameters of a deployment of each model."""
 
 
 class Deployment(NamedTuple):
@@ -205,7 +214,7 @@ class Groups:
                 _copied(aliases(self.router)),
                 dict(litellm.model_alias_map),
                 {deployment_id(copy): (entry, copy) for entry, copy in zip(live, copies, strict=True)},
-                self._served([_deployment(entry) for entry in copies]),
+                self._served([_deployment(entry) for entry in copies])._replace(mocked=self._mocked(copies)),
                 {},
             )
             return self._lists
@@ -219,14 +228,18 @@ class Groups:
         # where a model is served at its listed price, too, that is the one that is routed to
         for name in sorted(members, key=lambda name: any(entry.prices for entry in members[name])):
             group = self._group_or_none(name, members[name])
-            if group is None or group.mixed or group.shadowed or _ADDS & group.defaults.keys():
+            if group is None or group.alternatives or group.shadowed or _ADDS & group.defaults.keys():
                 continue
             if groups.setdefault(group.target, name) == name and group.prices is not None:
                 own[group.target] = self._dearest(name, members[name])[1]
         return ServedModels(
             groups, frozenset(map(str, groups)), self._priced(own.items()), frozenset(own), self._mark(deployments),
-            id(self.router),
+            id(self.router), access={target: members[name][0].params for target, name in groups.items()},
         )  # fmt: skip
+
+    def _mocked(self, entries: Sequence[Mapping[str, Any]]) -> frozenset[Any]:
+        every = asks_for_mock(default_parameters(self.router))
+        return frozenset(deployment_id(entry) for entry in entries if every or asks_for_mock(entry["litellm_params"]))
 
     def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         try:
@@ -251,8 +264,9 @@ class Groups:
                 defaults[key] = values[0]
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
-        mixed = len(by_model) > 1
-        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries))
+        mixed = tuple(sorted(model for model in by_model if model is not None)) if len(by_model) > 1 else ()
+        access = None if mixed else entries[0].params
+        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access)
 
     def _mark(self, entries: Sequence[Deployment]) -> bool:
         return places_marks([default_parameters(self.router), *(entry.params for entry in entries)])

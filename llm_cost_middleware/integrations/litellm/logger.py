@@ -7,6 +7,8 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
@@ -14,6 +16,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.integrations.litellm.arguments import find_metadata
+from llm_cost_middleware.integrations.litellm.mocks import is_made_up, shows_mock
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.nesting import enclosing_run
@@ -63,7 +66,13 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     ) -> None:
         """LiteLLM's report of a call of its asynchronous side."""
         del start_time, end_time
-        await asyncio.to_thread(self._book, kwargs, response_obj)
+        book = partial(copy_context().run, self._book, kwargs, response_obj)
+        try:
+            booking = asyncio.get_running_loop().run_in_executor(None, book)
+        except RuntimeError:  # the process ends: LiteLLM delivers what is left, and no thread takes any more work
+            book()
+        else:
+            await booking
 
     def _book(self, kwargs: Mapping[str, Any], answer: Any) -> None:
         params = kwargs.get("litellm_params") or {}
@@ -72,6 +81,8 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             return
         call_id = str(kwargs.get("litellm_call_id") or os.urandom(8).hex())
         if self._held_elsewhere.pop(call_id, False):
+            return
+        if shows_mock(kwargs) or is_made_up(answer):
             return
         target = ModelRef(provider, str(kwargs.get("model") or "").removeprefix(f"{provider}/"))
         native = isinstance(answer, dict) and answer.get("type") == "message"

@@ -6,13 +6,13 @@ They are those of docs.litellm.ai/docs/routing, the same in 1.102, 1.108 and 1.1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import litellm
 import openai
 
-from llm_cost_middleware.integrations.litellm.entry_points import FACADE, named_deployments
+from llm_cost_middleware.integrations.litellm.entry_points import FACADE, deployment_id, named_deployments
 from llm_cost_middleware.request import RetryAdvice
 
 UNSAID = openai.DEFAULT_MAX_RETRIES
@@ -80,32 +80,37 @@ _OF_REQUESTS = (
 
 
 class Deployments(NamedTuple):
-    """How many deployments a name has, and how many of them do not cool down."""
+    """The deployments of a name."""
 
-    healthy: int
-    total: int
+    healthy: tuple[str, ...] = ()
+    """The ids of those that do not cool down."""
+    total: int = 0
 
 
 def deployments_of(router: Any, model: str) -> Deployments:
     """Ask after a failure, for then LiteLLM has noted it."""
     ids = _ids(router, model)
-    return Deployments(len(ids) - len(_cooldowns(router).get_active_cooldowns(ids, None)) if ids else 0, len(ids))
+    return _healthy(ids, _cooldowns(router).get_active_cooldowns(ids, None) if ids else ())
 
 
 async def adeployments_of(router: Any, model: str) -> Deployments:
     """As ``deployments_of``; a store on a server is not waited for by the event loop."""
     ids = _ids(router, model)
-    cooled = await _cooldowns(router).async_get_active_cooldowns(ids, None) if ids else ()
-    return Deployments(len(ids) - len(cooled), len(ids))
+    return _healthy(ids, await _cooldowns(router).async_get_active_cooldowns(ids, None) if ids else ())
 
 
 def _ids(router: Any, model: str) -> list[str]:
-    ids = [entry["model_info"]["id"] for entry in named_deployments(router, model)]
+    ids = [str(deployment_id(entry)) for entry in named_deployments(router, model)]
     return [] if ids == [model] else ids  # one that is called by its id is not retried
 
 
 def _cooldowns(router: Any) -> Any:
     return router.health().cooldowns if FACADE else router.cooldown_cache
+
+
+def _healthy(ids: Sequence[str], cooled: Iterable[tuple[str, Any]]) -> Deployments:
+    cold = {name for name, _ in cooled}
+    return Deployments(tuple(name for name in ids if name not in cold), len(ids))
 
 
 class OwnerRetries:
@@ -122,7 +127,9 @@ class OwnerRetries:
         deadline_s: Seconds that are left for the whole call.
     """
 
-    __slots__ = ("_arguments", "_deadline_s", "_retries", "_router", "_ruled", "_unsaid", "deployments", "failures")
+    __slots__ = (
+        "_arguments", "_deadline_s", "_refusing", "_retries", "_router", "_ruled", "_unsaid", "deployments", "failures",
+    )  # fmt: skip
 
     def __init__(
         self, router: Any, arguments: Mapping[str, Any], unsaid: int | None, deadline_s: float | None = None
@@ -131,7 +138,9 @@ class OwnerRetries:
         self._unsaid, self._deadline_s = unsaid, deadline_s
         self._retries: int | None = None
         self._ruled = False
-        self.deployments = Deployments(0, 0)
+        self._refusing: set[str] = set()
+        """Deployments that would refuse this request again."""
+        self.deployments = Deployments()
         """As they were after the last failure."""
         self.failures = 0
         """Attempts that failed."""
@@ -143,9 +152,10 @@ class OwnerRetries:
         self.failures += 1
         if self.failures == 1:  # as LiteLLM does: the first error decides how many there are
             self._retries, self._ruled = self._count(error, settings)
-        healthy, total = self.deployments
         status = getattr(error, "status_code", None)
-        elsewhere = total > 1 and healthy > 0
+        elsewhere = self.deployments.total > 1 and bool(self.deployments.healthy)
+        if isinstance(status, int) and not _passes(status) and (failed := getattr(error, "failed_deployment_id", None)):
+            self._refusing.add(failed)
         if self._ruled:  # a number for this class: said of it by name, so it is retried
             retryable = None if isinstance(error, litellm.RateLimitError) and not elsewhere else True
         elif not _is_retried(error, settings, self.deployments):
@@ -159,6 +169,11 @@ class OwnerRetries:
             least_delay_s=0.0 if elsewhere else float(settings.retry_after),
             deadline_s=self._deadline_s,
         )
+
+    def name_of_next(self, model: str) -> str:
+        """Where the next attempt goes: the group, or one deployment of it where another has refused the request."""
+        others = [name for name in self.deployments.healthy if name not in self._refusing] if self._refusing else ()
+        return next(iter(others), model)
 
     def _count(self, error: BaseException, settings: OwnerSettings) -> tuple[int | None, bool]:
         """The number of retries, and whether a retry policy names it."""
@@ -197,5 +212,9 @@ def _is_retried(error: BaseException, settings: OwnerSettings, deployments: Depl
         isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError) and deployments.total <= 1
     ):
         return False
-    passing = status is None or status in _RETRIED or status in _ACCOUNT or status >= _SERVER_ERROR
-    return passing and deployments.healthy > 0
+    return (status is None or _passes(status) or status in _ACCOUNT) and bool(deployments.healthy)
+
+
+def _passes(status: int) -> bool:
+    """Whether a failure of this status may pass, as LiteLLM sees it."""
+    return status in _RETRIED or status >= _SERVER_ERROR

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm_cost_middleware.host import ObservedStream
+from llm_cost_middleware.host import ObservedStream, attach_billed_usage
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
@@ -60,7 +60,7 @@ class PendingRequests:
 
     async def admit(self, call: RouterCall, request: CallRequest) -> PendingRequest:
         """Set its money aside. Raises as a call does."""
-        held = await self._run(lambda: self._pipeline.authorize(request))
+        held = await self._pipeline.aauthorize(request, counter=call.counter)
         pending = self._pending[held.attempt.call_id] = PendingRequest(call, held)
         return pending
 
@@ -83,9 +83,12 @@ class PendingRequests:
 
     async def fail(self, pending: PendingRequest, error: BaseException) -> None:
         """End a request with its error: what was never sent costs nothing."""
-        if pending.sent is None:
+        if pending.sent is None or pending.call.is_made_up(None):
             await self._run(lambda: pending.held.settle(NOT_SENT))
         else:
+            attempt = pending.held.attempt
+            if isinstance(error, Exception):
+                attach_billed_usage(error, pending.call.billed_usage(attempt, error))
             await self._run(lambda: pending.held.fail(error))
 
     async def cancel(self, pending: PendingRequest) -> None:

@@ -179,7 +179,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         target = target_of(kwargs)
         expected = pending.held.attempt.target
         group = pending.call.group
-        if group is None or not (group.mixed):
+        if group is None or not group.alternatives:
             _check(target, expected)
         pending.mark_sent()
 

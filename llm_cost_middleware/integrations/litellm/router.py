@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import litellm
 
@@ -19,7 +19,7 @@ from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, 
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
-from llm_cost_middleware.integrations.litellm.fallbacks import FallbackWalk, Hop, adrive, drive, tell
+from llm_cost_middleware.integrations.litellm.fallbacks import FallbackWalk, Hop, adrive, check_blocked, drive, tell
 from llm_cost_middleware.integrations.litellm.owner import (
     UNSAID,
     OwnerRetries,
@@ -35,6 +35,14 @@ from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import Endpoint
 
 _log = logging.getLogger(__name__)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _described(method: _Method) -> _Method:
+    """Give a method the signature that LiteLLM's has in this version, for those who read it before they call."""
+    if (theirs := getattr(litellm.Router, method.__name__, None)) is not None:
+        method.__signature__ = inspect.signature(theirs)  # type: ignore[attr-defined]  # what inspect looks for
+    return method
 
 
 class CostAwareRouter(StandIn):
@@ -91,48 +99,64 @@ class CostAwareRouter(StandIn):
 
     # --- the governed entry points ---------------------------------------------------------------------------------
 
+    @_described
     def completion(self, model: str, messages: list[Any], **kwargs: Any) -> Any:
         """As ``litellm.Router.completion``; raises ``BudgetExceededError`` before it sends what does not fit."""
         return self._run("completion", "chat.completions", {"model": model, "messages": messages, **kwargs})
 
+    @_described
     async def acompletion(self, model: str, messages: list[Any], stream: bool = False, **kwargs: Any) -> Any:
         """As ``litellm.Router.acompletion``; raises as ``completion`` does."""
         arguments = {"model": model, "messages": messages, "stream": stream, **kwargs}
         return await self._arun("acompletion", "chat.completions", arguments)
 
-    async def schedule_acompletion(self, model: str, messages: list[Any], priority: int, **kwargs: Any) -> Any:
+    @_described
+    async def schedule_acompletion(
+        self, model: str, messages: list[Any], priority: int | None = None, stream: bool = False, **kwargs: Any
+    ) -> Any:
         """As ``litellm.Router.schedule_acompletion``."""
-        return await self.acompletion(model, messages, priority=priority, **kwargs)
+        return await self.acompletion(model, messages, stream, priority=priority, **kwargs)
 
-    def responses(self, model: str, **kwargs: Any) -> Any:
+    @_described
+    def responses(self, custom_llm_provider: str | None = None, client: Any = None, **kwargs: Any) -> Any:
         """As ``litellm.Router.responses``; raises as ``completion`` does."""
-        return self._run("responses", "responses", {"model": model, **kwargs})
+        return self._run("responses", "responses", _given(custom_llm_provider, client, kwargs))
 
-    async def aresponses(self, model: str, **kwargs: Any) -> Any:
+    @_described
+    async def aresponses(self, custom_llm_provider: str | None = None, client: Any = None, **kwargs: Any) -> Any:
         """As ``litellm.Router.aresponses``; raises as ``completion`` does."""
-        return await self._arun("aresponses", "responses", {"model": model, **kwargs})
+        return await self._arun("aresponses", "responses", _given(custom_llm_provider, client, kwargs))
 
-    async def anthropic_messages(self, model: str, **kwargs: Any) -> Any:
+    @_described
+    async def anthropic_messages(
+        self, custom_llm_provider: str | None = None, client: Any = None, **kwargs: Any
+    ) -> Any:
         """As ``litellm.Router.anthropic_messages``; raises as ``completion`` does."""
         if kwargs.get("stream"):
             require_fastapi()
-        return await self._arun("anthropic_messages", "messages", {"model": model, **kwargs})
+        return await self._arun("anthropic_messages", "messages", _given(custom_llm_provider, client, kwargs))
 
     aanthropic_messages = anthropic_messages
 
+    @_described
     async def abatch_completion(self, models: list[str], messages: list[Any], **kwargs: Any) -> list[Any]:
         """As ``litellm.Router.abatch_completion``: an error, a refusal too, stands in its answer's place."""
         return await ask_all(self.acompletion, models, messages, kwargs)
 
+    @_described
     async def abatch_completion_one_model_multiple_requests(
         self, model: str, messages: list[Any], **kwargs: Any
     ) -> list[Any]:
         """As ``litellm.Router``'s: an error, a refusal too, stands in its answer's place."""
         return await ask_each(self.acompletion, model, messages, kwargs)
 
-    async def abatch_completion_fastest_response(self, model: str, messages: list[Any], **kwargs: Any) -> Any:
+    @_described
+    async def abatch_completion_fastest_response(
+        self, model: str, messages: list[Any], stream: bool = False, **kwargs: Any
+    ) -> Any:
         """As ``litellm.Router``'s. Each model of ``"a, b"`` is set money aside for; those too late are booked, too."""
-        return await ask_fastest(self.acompletion, [name.strip() for name in model.split(",")], messages, kwargs)
+        names = [name.strip() for name in model.split(",")]
+        return await ask_fastest(self.acompletion, names, messages, {"stream": stream, **kwargs})
 
     async def call(self, op: str, request: Mapping[str, Any]) -> Any:
         """As ``litellm.Router.call`` of 1.110: the method of that name."""
@@ -158,10 +182,12 @@ class CostAwareRouter(StandIn):
 
             def send(rendered: dict[str, Any]) -> Any:
                 try:
-                    return method(**rendered)
+                    answer = method(**{**rendered, "model": retries.name_of_next(rendered["model"])})
+                    check_blocked(answer, hop.arguments, self._settings)
                 except Exception:
                     retries.deployments = deployments_of(self._held, rendered["model"])
                     raise
+                return answer
 
             return tell(invoke(self.pipeline, call, send), hop.depth, retries.failures)
 
@@ -180,10 +206,12 @@ class CostAwareRouter(StandIn):
             async def send(rendered: dict[str, Any]) -> Any:
                 try:
                     with single_send():
-                        return await method(**rendered)
+                        answer = await method(**{**rendered, "model": retries.name_of_next(rendered["model"])})
+                    check_blocked(answer, hop.arguments, self._settings)
                 except Exception:
                     retries.deployments = await adeployments_of(self._held, rendered["model"])
                     raise
+                return answer
 
             return tell(await ainvoke(self.pipeline, call, send), hop.depth, retries.failures)
 
@@ -192,7 +220,10 @@ class CostAwareRouter(StandIn):
     def _walk(self) -> FallbackWalk:
         clock, limit = self.pipeline.clock, self.pipeline.config.retry.deadline_s
         began = clock.monotonic()
-        return FallbackWalk(lambda: OwnerSettings.of(self._held), lambda: limit - (clock.monotonic() - began))
+        return FallbackWalk(self._settings, lambda: limit - (clock.monotonic() - began))
+
+    def _settings(self) -> OwnerSettings:
+        return OwnerSettings.of(self._held)
 
     def _retries(self, hop: Hop) -> OwnerRetries:
         return OwnerRetries(self._held, hop.arguments, self._unsaid_retries, hop.deadline_s)
@@ -222,6 +253,14 @@ class CostAwareRouter(StandIn):
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call
+
+
+def _given(custom_llm_provider: str | None, client: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method that LiteLLM makes from one pattern; those that are ``None`` count as absent there."""
+    if "model" not in kwargs:
+        raise TypeError("the model is missing: call it with model=...")
+    also = {"custom_llm_provider": custom_llm_provider, "client": client}
+    return {**kwargs, **{name: value for name, value in also.items() if value is not None}}
 
 
 def _ungoverned(arguments: Mapping[str, Any], method: str) -> dict[str, Any]:

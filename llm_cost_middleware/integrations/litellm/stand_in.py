@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Self
 
 import litellm
@@ -56,7 +56,7 @@ class StandIn:
         if private or name in HARMLESS or not inspect.isroutine(found):
             return found
         passing = self._apass if inspect.iscoroutinefunction(found) else self._pass
-        return partial(passing, found, f"Router.{name}", UNGOVERNED.get(name, NEW))
+        return wraps(found)(partial(passing, found, f"Router.{name}", UNGOVERNED.get(name, NEW)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in vars(self) or hasattr(type(self), name):

@@ -41,4 +41,5 @@ API = Api(
     injected_chunks=injected_chunks,
     batches=FileBatches(),
     sockets=SOCKETS,
+    later={"get": "/responses/*", "post": "/responses/*/cancel"},
 )

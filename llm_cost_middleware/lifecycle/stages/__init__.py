@@ -1,20 +1,24 @@
 """The stages of a call: each owns its state and the lock around it. No stage calls another while it holds its lock.
 
 ``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
-``health`` decides on waits and retries, ``record`` keeps records and notifies observers, ``decisions`` logs.
+``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
+notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money, ``deferred``
+remembers whose bills come later.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
+from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
-from llm_cost_middleware.lifecycle.state import CallReport, RoutedCall
+from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 
 
 class Stages(NamedTuple):
@@ -26,8 +30,6 @@ class Stages(NamedTuple):
     health: HealthStage
     record: CallRecorder
     decisions: DecisionRecorder
-
-    def write_log(self, call: RoutedCall, report: CallReport) -> None:
-        """Write down what a call was beside its money. May block."""
-        self.decisions.record(call, report)
-        self.cache.save()
+    counts: ProviderCounts
+    waiting: WaitingCalls
+    deferred: DeferredBills

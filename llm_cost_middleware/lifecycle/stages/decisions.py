@@ -6,16 +6,21 @@ may block, so it is a command of its own, after the money is booked.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK, DecisionLog, Settlement
+from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.signals import (
     ESCALATED,
     PARSE_FAILED,
@@ -25,6 +30,9 @@ from llm_cost_middleware.routing.signals import (
     question_key,
 )
 from llm_cost_middleware.usage import TokenUsage
+
+_HISTORY_S = 7 * 86_400.0
+_PREFIXES, _RECENT_S = "prefixes", 86_400.0  # every cache of a day ago is cold
 
 
 class DecisionRecorder:
@@ -40,6 +48,7 @@ class DecisionRecorder:
     def __init__(self, journal: Journal | None, clock: Clock) -> None:
         self._journal, self._clock = journal, clock
         self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), RepeatDetector()
+        self._outputs: SiteHistory | None = None
 
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
@@ -82,10 +91,39 @@ class DecisionRecorder:
         with self._lock:
             return tuple(logged.decision for logged in self._log.read())
 
-    def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
-        """Log the application's opinion of an answer. Raises ``ConfigurationError`` for a score outside 0 to 1."""
+    def usual_outputs(self) -> SiteHistory:
+        """The lengths of answers by call site, as logged by all processes in the last week; read once."""
         with self._lock:
-            self._log.outcome(call_id, name, score, self._clock.now())
+            if self._outputs is None:
+                self._outputs = SiteHistory()
+                with suppress(LLMCostError):  # a quote without history is better than none
+                    for logged in self._log.read(self._clock.now() - _HISTORY_S):
+                        if (end := logged.settlement) is not None and end.output_tokens is not None:
+                            self._outputs.observe(logged.decision.site, end.target, end.output_tokens)
+            return self._outputs
+
+    def feedback(self, call_id: str, score: float, name: str = FEEDBACK) -> None:
+        """Log the application's opinion of an answer.
+
+        Raises:
+            ConfigurationError: The score is outside 0 to 1, or the call is not in the log.
+        """
+        with self._lock:
+            self._log.outcome(call_id, name, score, self._clock.now(), known_only=True)
+
+    def load_prefix_stats(self) -> PrefixStatistics:
+        """The statistics of prefixes of an earlier process; empty ones, where the storage does not keep them."""
+        learned = PrefixStatistics()
+        if self._journal is not None:
+            for line in self._journal.read(_PREFIXES, self._clock.now() - _RECENT_S):
+                with suppress(ValueError, KeyError, TypeError):  # of another version: learn anew
+                    learned = PrefixStatistics.load(line.data)
+        return learned
+
+    def save_prefix_stats(self, dumped: bytes) -> None:
+        """Keep statistics of prefixes for the next process, where the storage can."""
+        if self._journal is not None:
+            self._journal.append(_PREFIXES, _PREFIXES, self._clock.now(), dumped)
 
     def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:
         if self._journal is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER, changes_for_cap, default_cap
@@ -12,16 +14,35 @@ from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_usage
-from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.pricing.bound import bound
+from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
+from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.pricing.token_calibration import TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
+from llm_cost_middleware.pricing.served_tiers import ServedTiers
+from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
+from llm_cost_middleware.pricing.tokenizer import PartialCount, TokenCounter, is_loaded, warm_up
+from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.providers import get_provider, provider_of
-from llm_cost_middleware.request import CallRequest, ModelRef
+from llm_cost_middleware.request import MARKED_BY_HOST, OF_SEVERAL_MODELS, CallRequest, ModelRef
+from llm_cost_middleware.routing.eligibility import DEFAULT_OUTPUT
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage, UsageReport
+
+_log = logging.getLogger(__name__)
+_LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
+_BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
+_AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
+_NO_MARKS: frozenset[str] = frozenset()
+PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
+
+
+class ExactCount(NamedTuple):
+    """A count that can be made offline."""
+
+    encoding: str
+    make: Callable[[], int | None]
+    cheap: bool
+    """It takes about a millisecond at most."""
 
 
 class PriceStage:
@@ -38,6 +59,8 @@ class PriceStage:
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = TokenCalibration()
+        self._counter, self._checks = TokenCounter(), CountChecks()
+        self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
 
     # --- before an attempt -----------------------------------------------------------------------------------------
 
@@ -45,8 +68,9 @@ class PriceStage:
         self,
         call: RoutedCall,
         target: ModelRef,
-        token_counts: Mapping[str | None, int | None],
+        token_counts: Mapping[str, int | None],
         *,
+        plan: CachePlan | None = None,
         cap: int | None = None,
     ) -> Quote:
         """The most that one attempt at ``target`` can cost.
@@ -54,22 +78,16 @@ class PriceStage:
         Args:
             call: The call.
             target: The model.
-            token_counts: Exact input tokens by vocabulary, once counted; ``None`` where they cannot be.
+            token_counts: Input tokens once counted, as ``CallReport`` keeps them.
+            plan: The cache plan that will be sent: only its marks and the caller's own write to a cache.
             cap: An output cap below the caller's own.
 
         Raises:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
         request, settings = call.request, self._settings
-        now, catalogue = self._clock.now(), call.request.prices or self._catalogue
-        try:
-            rates = catalogue.upper_bound_rates(target.provider, target.model, at=now, params=request.params)
-        except PriceNotFoundError:
-            estimated = self._estimated_rates(target, request, now)
-            if estimated is None:
-                raise
-            rates = estimated
-        limits = catalogue.limits(target.provider, target.model)
+        rates, doubt, sent_tier = self._rates(target, request)
+        limits = (request.prices or self._catalogue).limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
@@ -80,17 +98,15 @@ class PriceStage:
         if injected and request.settings:
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
-        input_tokens, exact = token_counts.get(limits.encoding), True
-        # An exact count is better than a calibrated one, so it is asked for first.
-        if input_tokens is None and settings.calibrated:
-            with self._lock:
-                input_tokens, exact = self._calibration.tokens(target, request), False
+        input_tokens, counted, note = self._input(call, target, limits.encoding, token_counts)
         most = bound(
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
-            input_tokens=input_tokens, exact=exact,
-            cache_writes=call.layout is not None,
+            input_tokens=input_tokens, doubt=note,
+            planned=_planned(request, plan),
         )  # fmt: skip
+        if doubt:
+            most = most._replace(guaranteed=False, notes=(*most.notes, doubt))
         ceiling = request.context.max_cost_nanousd
         refusal = None
         if ceiling is not None and most.amount_nanousd > ceiling:
@@ -98,8 +114,55 @@ class PriceStage:
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(
             target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
-            changes,
+            changes, plan, counted, sent_tier,
         )  # fmt: skip
+
+    def _rates(self, target: ModelRef, request: CallRequest) -> tuple[Rates, str, str | None]:
+        """The rates to hold at, why they guarantee nothing (or ""), and the service tier to send."""
+        params, now = request.params, self._clock.now()
+        asked = params.get("service_tier")
+        sent = self._settings.sent_tiers.get(target.provider) if asked is None else None
+        doubt = ""
+        if sent is not None:
+            params = {**params, "service_tier": sent}
+        elif not params.get("batch"):
+            with self._lock:
+                held = self._tiers.held(target.provider, asked)
+            if held.tier is not None and held.tier != asked:
+                dearest = self._highest_rates(target, request, params, now) if held.assumed else None
+                params = {**params, "service_tier": held.tier}
+                rates = self._highest_rates(target, request, params, now)
+                if dearest is not None and dearest.levels != rates.levels:
+                    doubt = f"held at the standard service tier: [providers.{target.provider}] declares no other"
+                return rates, doubt, None
+        return self._highest_rates(target, request, params, now), doubt, sent
+
+    def _highest_rates(self, target: ModelRef, request: CallRequest, params: Mapping[str, Any], now: float) -> Rates:
+        try:
+            catalogue = request.prices or self._catalogue
+            return catalogue.upper_bound_rates(target.provider, target.model, at=now, params=params)
+        except PriceNotFoundError:
+            estimated = self._estimated_rates(target, request, now)
+            if estimated is None:
+                raise
+            return estimated
+
+    def _input(
+        self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None]
+    ) -> tuple[int | None, bool, str]:
+        """The input tokens to hold, whether they were counted, and why they guarantee nothing (or "")."""
+        exact = token_counts.get(encoding) if encoding is not None else None
+        if exact is not None:
+            return self._checks.scaled(target, exact), True, ""
+        asked = token_counts.get(str(target))
+        if asked is not None:
+            return self._checks.scaled(target, asked), True, PROVIDER_COUNT
+        # A count is better than an estimate, so it is looked at first.
+        if self._settings.calibrated:
+            with self._lock:
+                estimate = self._calibration.tokens(target, call.request, call.decision.site)
+            return estimate, False, "the input is an estimate from past calls" if estimate is not None else ""
+        return None, False, ""
 
     def _estimated_rates(self, target: ModelRef, request: CallRequest, now: float) -> Rates | None:
         """The most expensive configured rates, its own provider's first; ``None`` where no estimate may be made."""
@@ -111,24 +174,30 @@ class PriceStage:
         return self._catalogue.upper_bound_rates(*upper, at=now, params=request.params)
 
     def exact_count(
-        self, call: RoutedCall, quote: Quote, token_counts: Mapping[str | None, int | None]
-    ) -> Callable[[], int | None] | None:
-        """A function that counts the input exactly, where that is possible offline and was not done yet."""
-        if quote.encoding is None or quote.encoding in token_counts:
+        self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]
+    ) -> ExactCount | None:
+        """How the input can be counted exactly, where that is possible offline and was not done yet."""
+        encoding = self._catalogue.limits(target.provider, target.model).encoding
+        if encoding is None or encoding in token_counts or OF_SEVERAL_MODELS in call.request.params:
             return None
-        return partial(self._count, call.request, quote.encoding)
+        begun = self._counter.begin(call.request, encoding)
+        if begun is None:
+            return ExactCount(encoding, lambda: None, cheap=True)
+        cheap = is_loaded(encoding) and begun.size <= _AT_ONCE
+        return ExactCount(encoding, partial(self._count, begun), cheap)
 
-    def _count(self, request: CallRequest, encoding: str) -> int | None:
-        with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
-            warm_up(encoding)
-        return count_tokens(request, encoding)
+    def _count(self, begun: PartialCount) -> int | None:
+        if not is_loaded(begun.encoding):
+            with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
+                warm_up(begun.encoding)
+        return self._counter.finish(begun)
 
     def cap_to(
         self,
         call: RoutedCall,
         quote: Quote,
         available: NanoUSD | None,
-        token_counts: Mapping[str | None, int | None],
+        token_counts: Mapping[str, int | None],
     ) -> Quote | None:
         """The same attempt with the largest output cap that fits; ``None`` where too little output would be left."""
         if call.sent_externally:
@@ -140,7 +209,56 @@ class PriceStage:
             return None
         if changes_for_cap(call.request, quote.target, cap, quote.changes) is None:
             return None  # it could not think and answer
-        return self.quote(call, quote.target, token_counts, cap=cap)
+        return self.quote(call, quote.target, token_counts, plan=quote.plan, cap=cap)
+
+    def least_amount(self, quote: Quote, *, input_tokens: int | None = None) -> NanoUSD:
+        """The least that an attempt can be made to hold: its output cut as far as is allowed and sensible.
+
+        Args:
+            quote: The attempt.
+            input_tokens: Its input tokens, in place of those it was quoted at.
+        """
+        most, cap = quote.bound, quote.max_tokens
+        if "cap_output" in self._settings.on_insufficient:
+            cap = min(cap, _LEAST_OUTPUT)
+        fixed = most.fixed_picousd
+        if input_tokens is not None and most.input_tokens:
+            fixed = fixed * min(input_tokens, most.input_tokens) // most.input_tokens
+        return ceil_picousd(fixed + most.output_picousd * cap)
+
+    def advise(
+        self, refusal: BudgetExceededError, call: RoutedCall, quote: Quote, held_s: float | None
+    ) -> BudgetExceededError:
+        """The refusal with what would have fitted, and when money may return."""
+        left = refusal.available
+        cap = None
+        if left is not None and not call.sent_externally:
+            cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
+        return refusal.advised(requested=quote.amount_nanousd.usd, max_tokens=cap, pending_for_s=held_s)
+
+    def expected(self, call: RoutedCall, quote: Quote, output_tokens: float | None) -> NanoUSD:
+        """What a quoted call is expected to cost, uncached, never above its bound.
+
+        Args:
+            call: The call.
+            quote: Its bound.
+            output_tokens: The usual length of its site's answers; ``None``: not known, so a common one is assumed.
+        """
+        request, target = call.request, quote.target
+        try:
+            rates = (request.prices or self._catalogue).rates(
+                *target, at=self._clock.now(), batch=bool(request.params.get("batch"))
+            )
+        except PriceNotFoundError:
+            return quote.amount_nanousd
+        size = measure(request)
+        likely = quote.bound.input_tokens if quote.counted else (size.text_bytes + size.tool_bytes) // _BYTES_PER_TOKEN
+        output = DEFAULT_OUTPUT if output_tokens is None else round(output_tokens)
+        usage = TokenUsage(
+            uncached_input=min(likely, quote.bound.input_tokens),
+            output=min(output, quote.max_tokens) * request.choice_count,
+        )
+        return min(rates.cost(usage), quote.amount_nanousd)
 
     def named_model(self, request: CallRequest) -> ModelRef | None:
         """The model that the caller named, where it is a model and not a name for "choose one"."""
@@ -157,25 +275,46 @@ class PriceStage:
 
     def posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
-        target, catalogue = reserved.attempt.target, reserved.quote.prices or self._catalogue
+        catalogue = reserved.quote.prices or self._catalogue
+        target = reserved.attempt.target if reading.served_by is None else ModelRef(*reading.served_by)
         priced = price_usage(
             reading, get_provider(target.provider), catalogue, at=self._clock.now(), requested_model=target.model
         )
+        if reading.service_tier is not None and not reading.batch:
+            self._note_tier(target, reserved.quote, reading.service_tier)
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
         return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
 
-    def price(self, reading: UsageReport, provider: str, requested_model: str | None = None) -> PricedCall:
-        """The cost of an answer for which nothing was reserved."""
-        return price_usage(
-            reading, get_provider(provider), self._catalogue, at=self._clock.now(), requested_model=requested_model
-        )
+    def _note_tier(self, target: ModelRef, quote: Quote, tier: str) -> None:
+        """Hold later requests at the tier of an answer, where it costs more than this one was held at."""
+        try:
+            paid = self._catalogue.rates(*target, at=self._clock.now(), service_tier=tier)
+        except PriceNotFoundError:
+            return
+        with self._lock:
+            dearer = paid.levels[0].output > quote.rates.levels[0].output
+            first = self._tiers.answered(target.provider, tier, dearer=dearer)
+        if first:
+            _log.warning(
+                "%s answered at the service tier %r, which costs more than was held: later requests are held at it. "
+                "Declare it: [providers.%s] service_tier = %r", target, tier, target.provider, tier,
+            )  # fmt: skip
+
+    def price(
+        self, reading: UsageReport, provider: str, requested_model: str | None = None, *, at: float | None = None
+    ) -> PricedCall:
+        """The cost of an answer outside the flow of a call. ``at``: the moment of its price; ``None``: now."""
+        moment = self._clock.now() if at is None else at
+        return price_usage(reading, get_provider(provider), self._catalogue, at=moment, requested_model=requested_model)
 
     def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""
         quote, rates = reserved.quote, reserved.quote.rates
-        if reading.service_tier is not None:
+        if reading.served_by is not None:
+            rates = (quote.prices or self._catalogue).upper_bound_rates(*reading.served_by, at=self._clock.now())
+        elif reading.service_tier is not None:
             rates = (quote.prices or self._catalogue).rates(
                 *quote.target, at=self._clock.now(), service_tier=reading.service_tier, speed=reading.speed,
                 geo=reading.geo,
@@ -184,14 +323,29 @@ class PriceStage:
         amount = max_cost_of_interrupted(reading, rates, most_output, quote.amount_nanousd)
         return Posting(amount, "estimated", reading)
 
-    def observe(self, call: RoutedCall, target: ModelRef, usage: TokenUsage) -> None:
-        """Learn from an answer how long the input was."""
-        if self._settings.calibrated:
-            with self._lock:
-                self._calibration.learn(target, call.request, usage.input_tokens)
+    def observe(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage) -> None:
+        """Learn from an answer how long the input was, and whether it was longer than what was held."""
+        quote, actual = reserved.quote, usage.input_tokens
+        if quote.counted and actual > quote.bound.input_tokens and quote.bound.guaranteed:
+            _log.warning(
+                "%s billed %d input tokens where %d were counted; later counts are scaled to that", quote.target,
+                actual, quote.bound.input_tokens,
+            )  # fmt: skip
+        with self._lock:
+            if quote.counted:
+                self._checks.check(quote.target, quote.bound.input_tokens, actual)
+            if self._settings.calibrated:
+                self._calibration.learn(quote.target, call.request, actual, call.decision.site)
+
+    @property
+    def coverage(self) -> Coverage:
+        """How often the estimates of past calls covered what was billed."""
+        with self._lock:
+            return self._calibration.coverage
 
 
-def expected_cost(call: RoutedCall, quote: Quote) -> NanoUSD:
-    """The expected cost of a quoted call by the answers its call site has had; the bound, where it is unknown."""
-    expected = call.decision.expected_nanousd
-    return quote.amount_nanousd if expected is None else min(expected, quote.amount_nanousd)
+def _planned(request: CallRequest, plan: CachePlan | None) -> frozenset[str] | None:
+    """The lifetimes of the marks that are added to a request; ``None``: the host adds some of its own, of any."""
+    if MARKED_BY_HOST in request.params:
+        return None
+    return frozenset(mark.ttl for mark in plan.marks) if plan is not None else _NO_MARKS

@@ -21,6 +21,7 @@ from llm_cost_middleware.events import (
     Settled,
     ThresholdCrossed,
     Voided,
+    WaitingForBudget,
 )
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
@@ -47,6 +48,10 @@ class CallRecorder:
         self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.now()
 
     @property
     def tracker(self) -> CostTracker:
@@ -222,6 +227,10 @@ class CallRecorder:
         """A call did not fit."""
         now, amount = self._clock.now(), quote.amount_nanousd
         self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
+
+    def waiting(self, call: RoutedCall, quote: Quote, scope: str, *, ahead: int) -> None:
+        """A call waits for money."""
+        self.emit(WaitingForBudget(call.id, self._clock.now(), str(quote.target), scope, quote.amount_nanousd, ahead))
 
     def adjusted(self, call: RoutedCall, action: str, before: object, after: object, *, enforced: bool) -> None:
         """A call was changed so that it fits."""

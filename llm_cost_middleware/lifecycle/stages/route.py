@@ -155,6 +155,20 @@ class RouteStage:
                 )
         return verdict
 
+    def expected_output(self, call: RoutedCall, earlier: Callable[[], SiteHistory]) -> float | None:
+        """How long answers at the site of a call usually are, in tokens; ``None`` where it has had none.
+
+        Args:
+            call: The call.
+            earlier: What earlier processes logged; asked only where this one knows nothing.
+        """
+        site = call.decision.site
+        with self._lock:
+            known = self._history.outputs(site)
+        found = known or earlier().outputs(site)
+        mean = found.get(call.target) or found.get(None)
+        return mean.value if mean is not None and mean.calls else None
+
     def observe(self, call: RoutedCall, target: ModelRef, usage: TokenUsage) -> None:
         """Learn how long the answers of a call site are."""
         with self._lock:

@@ -28,4 +28,5 @@ PROVIDER = Provider(
     tokens_per_message=16,
     tokens_for_tools=600,
     charges_tool_calls=False,  # web searches are counted by the usage
+    count_fields=("messages", "system", "tools", "tool_choice", "thinking"),  # those that every version of the SDK has
 )

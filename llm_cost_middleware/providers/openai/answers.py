@@ -76,6 +76,7 @@ def _without_usage(get: Any) -> UsageReport:
     note = f"the response is {status}: its usage comes with the retrieved one" if unfinished else "no usage in it"
     return UsageReport(
         finish_reason=_finish(get("choices")) or str_or_none(status),
+        pending=unfinished,
         warnings=(note if unfinished else "the response carries no usage",),
     )
 

@@ -23,7 +23,7 @@ class OpenAIStreamReader:
     Chat chunks and events of the Responses API are distinguished by their shape.
     """
 
-    __slots__ = ("_error", "_final", "_finish", "_id", "_model", "_sse", "_status", "_tier", "_usage")
+    __slots__ = ("_background", "_error", "_final", "_finish", "_id", "_model", "_sse", "_status", "_tier", "_usage")
 
     def __init__(self) -> None:
         self._usage: Mapping[str, Any] | None = None
@@ -34,6 +34,7 @@ class OpenAIStreamReader:
         self._finish: str | None = None
         self._status: str | None = None
         self._error: str | None = None
+        self._background = False
         self._sse: SSEDecoder | None = None
 
     def feed(self, event: Any) -> None:
@@ -82,6 +83,7 @@ class OpenAIStreamReader:
             self._final = response
         else:
             self._status = str_or_none(get("status"))
+            self._background = get("background") is True
 
     def _failed(self, error: Any) -> None:
         if error is not None:
@@ -111,6 +113,7 @@ class OpenAIStreamReader:
             response_id=self._id,
             finish_reason=self._finish or self._status,
             error=self._error,
+            pending=self._background and self._error is None,
             unbilled=self._error is not None and silent,
             warnings=(note,),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
 from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import ANY_SITE
+from llm_cost_middleware.routing.signals import ESCALATED
 
 # Calls whose alternative tier had a lower propensity are skipped: divided by it, their estimate is mostly noise.
 MIN_PROPENSITY = 0.005
@@ -101,6 +102,15 @@ def read_labels(
     return found
 
 
+class _UsableCall(NamedTuple):
+    logged: LoggedCall
+    was_strong: bool
+    """The stronger model was asked first."""
+    quality: float
+    """Of the model that was asked first."""
+    escalated: bool
+
+
 class LogLabels(NamedTuple):
     """Labels of a log."""
 
@@ -109,6 +119,8 @@ class LogLabels(NamedTuple):
     """Number of calls that could not be used, by reason."""
     source: QualitySource
     """Source of their quality."""
+    call_ids: list[str]
+    """The call of each label."""
 
 
 def labels_from_log(
@@ -119,6 +131,13 @@ def labels_from_log(
     The answer that is missing is estimated without bias from the propensities that exploration logged (doubly robust:
     the site's mean for that model, corrected by what was seen, weighted by how likely it was to be seen).
 
+    Of a call that was escalated the rejection speaks of the model that was asked first, and the application's report of
+    the one that answered last: its answer was seen because the first one failed, so it is no unbiased sample of the
+    strong model's and corrects nothing.
+
+    Each call has costs of its own: what was expected of either model, times the ratio of paid to expected costs of that
+    model at the site. The bill of an escalated call is that of two models, and enters no ratio.
+
     Args:
         logged: Decisions joined with their outcomes.
         weak: The cheaper model.
@@ -127,7 +146,7 @@ def labels_from_log(
     """
     entries = list(logged)
     source = QualitySource.of(entries) if source is None else source
-    usable: list[tuple[LoggedCall, bool, float]] = []
+    usable: list[_UsableCall] = []
     left_out: Counter[str] = Counter()
     for entry in entries:
         quality = source.read(entry)
@@ -135,11 +154,15 @@ def labels_from_log(
         if reason:
             left_out[reason] += 1
         else:
-            usable.append((entry, entry.decision.target == strong, quality or 0.0))
-    costs = {arm: _mean_nanousd(usable, arm=arm) for arm in (False, True)}
+            rejected = any(outcome.name == ESCALATED for outcome in entry.outcomes)
+            usable.append(
+                _UsableCall(entry, entry.decision.target == strong, 0.0 if rejected else quality or 0.0, rejected)
+            )
+    costs = _Costs(usable, (weak, strong))
     means = _site_means(usable)
     found = []
-    for entry, was_strong, quality in usable:
+    for call in usable:
+        entry, was_strong, quality, _ = call
         decision, features = entry.decision, entry.decision.features
         weak_score, strong_score = means[decision.site, False], means[decision.site, True]
         if was_strong:
@@ -153,13 +176,13 @@ def labels_from_log(
                 site=decision.site,
                 weak=weak_score,
                 strong=strong_score,
-                weak_nanousd=costs[False],
-                strong_nanousd=costs[True],
+                weak_nanousd=costs.of(call, arm=False),
+                strong_nanousd=costs.of(call, arm=True),
                 text_length=features.text_length,
                 item_count=features.item_count,
             )
         )
-    return LogLabels(found, dict(left_out), source)
+    return LogLabels(found, dict(left_out), source, [call.logged.decision.call_id for call in usable])
 
 
 def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: float | None) -> str:
@@ -175,21 +198,55 @@ def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: floa
     return ""
 
 
-def _mean_nanousd(usable: Iterable[tuple[LoggedCall, bool, float]], *, arm: bool) -> int:
-    paid = [
-        int(entry.settlement.cost_nanousd if entry.settlement else entry.decision.expected_nanousd or 0)
-        for entry, was_strong, _ in usable
-        if was_strong == arm
-    ]
-    return sum(paid) // len(paid) if paid else 0
+class _Costs:
+    """Costs of either model on each call of a log."""
+
+    def __init__(self, usable: Sequence[_UsableCall], pair: tuple[ModelRef, ModelRef]) -> None:
+        self._pair = pair
+        paid: dict[tuple[str, bool], list[int]] = {}
+        calls: dict[bool, list[int]] = {False: [], True: []}
+        for call in usable:
+            if call.escalated or call.logged.settlement is None:
+                continue
+            cost, expected = int(call.logged.settlement.cost_nanousd), self._expected(call, arm=call.was_strong)
+            calls[call.was_strong].append(cost)
+            for key in ((call.logged.decision.site, call.was_strong), ("", call.was_strong)):
+                sums = paid.setdefault(key, [0, 0, 0])
+                for place, value in enumerate((cost, expected, 1) if expected else (0, 0, 0)):
+                    sums[place] += value
+        self._means = {arm: sum(seen) // len(seen) if seen else 0 for arm, seen in calls.items()}
+        overall = {arm: self._ratio(paid.get(("", arm)), 1.0) for arm in (False, True)}
+        self._overall = overall
+        self._ratios = {key: self._ratio(sums, overall[key[1]]) for key, sums in paid.items()}
+
+    def of(self, call: _UsableCall, *, arm: bool) -> int:
+        """Nano-dollars that the call costs at the strong model (``arm``) or at the weak one."""
+        expected = self._expected(call, arm=arm)
+        if not expected:  # an old line, or a model that was no candidate
+            return self._means[arm]
+        return round(expected * self._ratios.get((call.logged.decision.site, arm), self._overall[arm]))
+
+    def _expected(self, call: _UsableCall, *, arm: bool) -> int:
+        target = self._pair[arm]
+        found = (c.expected_nanousd for c in call.logged.decision.candidates if c.target == target)
+        return int(next(found, None) or 0)
+
+    @staticmethod
+    def _ratio(sums: Sequence[int] | None, prior: float) -> float:
+        """Paid by expected, drawn towards a prior where calls are few."""
+        if sums is None or not sums[2]:
+            return prior
+        paid, expected, n = sums
+        usual = expected / n
+        return (paid + prior * usual * _PRIOR) / (expected + usual * _PRIOR)
 
 
-def _site_means(usable: Iterable[tuple[LoggedCall, bool, float]]) -> dict[tuple[str, bool], float]:
+def _site_means(usable: Iterable[_UsableCall]) -> dict[tuple[str, bool], float]:
     """Return mean quality by (site, strong), drawn towards the mean over all sites where calls are few."""
     own: dict[tuple[str, bool], list[float]] = {}
     overall: dict[bool, list[float]] = {False: [], True: []}
     sites = set()
-    for entry, arm, quality in usable:
+    for entry, arm, quality, _ in usable:
         sites.add(entry.decision.site)
         own.setdefault((entry.decision.site, arm), []).append(quality)
         overall[arm].append(quality)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -14,6 +14,9 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallContext, CallRequest
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
 from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
+from llm_cost_middleware.routing.learning.fitting import cross_scores, design_of
+from llm_cost_middleware.routing.learning.labels import labels_from_log
+from llm_cost_middleware.routing.learning.replayed_cascade import CascadeReplay
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput, Rule
 from llm_cost_middleware.routing.selection import TierChoice, select_tier, within_bounds
@@ -22,6 +25,7 @@ from llm_cost_middleware.routing.selection import TierChoice, select_tier, withi
 # unmet would give a figure that looks like an answer.
 UNLOGGED = ("tag", "scope", "provider", "max_tokens", "budget_left")
 
+MIN_TO_CROSS_FIT = 20  # labels; with fewer calls of the log the policy was tuned on, nothing can be fitted anew
 _PRIOR = 10.0  # calls that the overall mean counts for at each site, as in ``fitting.SITE_PRIOR``
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -64,6 +68,16 @@ class _ReplayedCall(NamedTuple):
     supported: bool
 
 
+class _LogFacts(NamedTuple):
+    """What replaying one call needs of the whole log."""
+
+    cost_ratios: Mapping[str, float]
+    quality_means: Mapping[tuple[str, int], float]
+    tried: set[tuple[str, int]]
+    held_out: Mapping[str, bool]
+    cascades: Mapping[RoutingPolicy, CascadeReplay]
+
+
 class _MeasuredCall(NamedTuple):
     logged: LoggedCall
     quality: float | None
@@ -87,16 +101,51 @@ def replay(
     for own in (policy, *policy.sites.values()):
         _check_rules(own.rules)
     read = list(logged)
-    quality_of = (QualitySource.of(read) if source is None else source).read
-    entries = [_MeasuredCall(entry, quality_of(entry)) for entry in read]
-    ratios, means, tried = _cost_ratios(read), _quality_means(entries), _tried(entries)
-    calls = [_replayed(entry, policy, ratios, means, tried) for entry in entries]
+    source = QualitySource.of(read) if source is None else source
+    entries = [_MeasuredCall(entry, source.read(entry)) for entry in read]
+    facts = _LogFacts(
+        _cost_ratios(read), _quality_means(entries), _tried(entries), held_out_choices(read, policy, source),
+        {
+            own: CascadeReplay(own, read) for own in (policy, *policy.sites.values())
+            if own.kind == "cascade" and any(policy.for_site(entry.decision.site) is own for entry in read)
+        },
+    )  # fmt: skip
+    calls = [_replayed(entry, policy, facts) for entry in entries]
     by_site: dict[str, list[_ReplayedCall]] = {}
     for call in calls:
         by_site.setdefault(call.site, []).append(call)
     rows = [_summary(site, own) for site, own in by_site.items()]
     rows.sort(key=lambda row: -row.paid_nanousd)
     return [*rows, _summary("all", calls)]
+
+
+def held_out_choices(logged: Sequence[LoggedCall], policy: RoutingPolicy, source: QualitySource) -> Mapping[str, bool]:
+    """Return how a learned policy would decide on the calls that it was tuned on, had it not seen each of them.
+
+    Scored on those very calls it would look better than it is (Chernozhukov et al. 2018, cross-fitting), so models are
+    fitted anew, each on the other folds.
+
+    Returns:
+        Whether a call goes to the stronger model, by its id; empty where the policy was tuned on other calls.
+
+    Raises:
+        MissingExtraError: The ``learn`` extra is not installed.
+    """
+    choices: dict[str, bool] = {}
+    for own in (policy, *policy.sites.values()):
+        learned = own.learned if own.kind == "learned" else None
+        seen = learned.fitted.get("log") if learned is not None else None
+        if learned is None or not isinstance(seen, Mapping):
+            continue
+        first, last = float(seen["first"]), float(seen["last"])
+        found = labels_from_log(
+            [entry for entry in logged if first <= entry.decision.at <= last], learned.weak, learned.strong, source
+        )
+        if len(found.labels) >= MIN_TO_CROSS_FIT:
+            scores = cross_scores(design_of(found.labels))
+            threshold = learned.threshold
+            choices |= {id_: score >= threshold for id_, score in zip(found.call_ids, scores, strict=True)}
+    return choices
 
 
 def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice:
@@ -112,18 +161,20 @@ def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice
     return select_tier(own, PolicyInput(decision.features, request, decision.site, None, decision.at), n_tiers)
 
 
-def _replayed(
-    entry: _MeasuredCall,
-    policy: RoutingPolicy,
-    ratios: dict[str, float],
-    means: dict[tuple[str, int], float],
-    tried: set[tuple[str, int]],
-) -> _ReplayedCall:
+def _replayed(entry: _MeasuredCall, policy: RoutingPolicy, facts: _LogFacts) -> _ReplayedCall:
     decision, quality = entry.logged.decision, entry.quality
+    ratios, means, tried = facts.cost_ratios, facts.quality_means, facts.tried
     paid = _paid(entry.logged)
     target, tier = decision.target, decision.tier
+    own = policy.for_site(decision.site)
+    if tier >= 0 and (cascade := facts.cascades.get(own)) is not None:
+        return _cascaded(entry, paid, cascade, facts)
     if tier >= 0:  # not forced or pinned
-        tier = choose_again(decision, policy).tier
+        strong = facts.held_out.get(decision.call_id) if own.learned is not None else None
+        if strong is None or own.learned is None:
+            tier = choose_again(decision, policy).tier
+        else:
+            tier = own.learned.strong_tier if strong else own.learned.weak_tier
         if tier != decision.tier:
             chosen = _cheapest(decision.eligible, tier)
             target, tier = chosen.target, chosen.tier
@@ -139,6 +190,31 @@ def _replayed(
             robust += (quality - robust) / decision.propensity
     supported = tier == decision.tier or (decision.site, tier) in tried
     return _ReplayedCall(decision.site, moved, paid, after, quality, robust, supported)
+
+
+def _cascaded(entry: _MeasuredCall, paid: NanoUSD, cascade: CascadeReplay, facts: _LogFacts) -> _ReplayedCall:
+    decision, quality = entry.logged.decision, entry.quality
+    call = cascade.call(entry.logged, paid, facts.cost_ratios.get(decision.site, 1.0))
+    robust = None
+    means, weak = facts.quality_means, min((c.tier for c in decision.eligible), default=0)
+    if quality is not None:
+        overall = means["", -1]
+        stronger = [tier for site, tier in means if site == decision.site and tier > weak]
+        strong = means[decision.site, min(stronger)] if stronger else overall
+        # what an escalated call was rated is the stronger model's answer; the cheap one's own was of no use
+        answered = quality if not call.escalated or _answered_above(entry.logged, weak) else strong
+        robust = (1 - call.escalated) * means.get((decision.site, weak), overall) + call.escalated * strong
+        if call.seen:
+            robust += (answered - robust) / decision.propensity
+    moved = not call.seen or (call.escalated > 0 and not _answered_above(entry.logged, weak))
+    supported = call.seen or (decision.site, weak) in facts.tried
+    return _ReplayedCall(decision.site, moved, paid, call.nanousd, quality, robust, supported)
+
+
+def _answered_above(entry: LoggedCall, tier: int) -> bool:
+    """Whether a model of a higher tier answered in the end."""
+    answered = entry.settlement.target if entry.settlement is not None else entry.decision.target
+    return any(c.target == answered and c.tier > tier for c in entry.decision.candidates)
 
 
 def _summary(site: str, calls: Sequence[_ReplayedCall]) -> ReplayedSite:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from statistics import NormalDist
@@ -55,6 +55,7 @@ def tune(
     guarantee: QualityGuarantee = QualityGuarantee(),  # noqa: B008  # immutable
     folds: int = 10,
     seed: int = 0,
+    log: Mapping[str, float] | None = None,
 ) -> TuningResult:
     """Fit, calibrate and assess a learned policy for one pair of models.
 
@@ -66,6 +67,8 @@ def tune(
         guarantee: The quality to keep; its confidence is also that of the gain.
         folds: Each label is scored by a model fitted on the other folds.
         seed: Decides the folds.
+        log: ``first`` and ``last``: the times of the logged calls that the labels come from, in seconds since the Unix
+            epoch. Kept in the file, so that a replay of these calls is not taken for a test.
 
     Raises:
         MissingExtraError: The ``learn`` extra is not installed.
@@ -101,6 +104,8 @@ def tune(
         "strong_share": round(found.chosen.strong_share, 4),
         "saving": [round(value, 4) for value in saving],
     }
+    if log is not None:
+        fitted["log"] = dict(log)
     policy = replace(policy, fitted=MappingProxyType(fitted))
     reason = (
         f"{tuned.quality:.1%} of the strong model's quality (at least {quality:.0%} with {confidence:.0%} confidence) "

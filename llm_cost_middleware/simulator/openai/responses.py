@@ -12,6 +12,7 @@ from . import responses_reply
 from .responses_request import read_response
 
 _KEPT = 500
+_UNFINISHED: dict[str, Any] = {"completed_at": None, "output": [], "usage": None, "incomplete_details": None}
 
 
 class Responses:
@@ -19,6 +20,7 @@ class Responses:
 
     def __init__(self) -> None:
         self._bodies: OrderedDict[str, tuple[dict[str, Any], list[Any]]] = OrderedDict()
+        self._working: set[str] = set()  # in the background, not yet asked for
         self.dialect = Dialect(
             "openai", "responses", "resp_", 50, self._read, self._reply, self._frames, responses_reply.error_frame
         )
@@ -29,7 +31,26 @@ class Responses:
         Raises:
             Refusal: 404.
         """
-        return self._find(response_id)[0]
+        body = self._find(response_id)[0]
+        if response_id in self._working:  # the first who asks comes too early
+            self._working.discard(response_id)
+            return body | _UNFINISHED | {"status": "in_progress"}
+        return body
+
+    def cancel(self, response_id: str) -> dict[str, Any]:
+        """End a response in the background; one that is finished stays as it is.
+
+        Raises:
+            Refusal: 404; 400 for one that was not asked for in the background (platform.openai.com, cancel a response).
+        """
+        body, items = self._find(response_id)
+        if not body["background"]:
+            raise openai_error(400, "Cannot cancel a synchronous response.", kind="invalid_request_error")
+        if response_id in self._working:
+            self._working.discard(response_id)
+            body = body | _UNFINISHED | {"status": "cancelled"}
+            self._bodies[response_id] = body, items
+        return body
 
     def delete(self, response_id: str) -> dict[str, Any]:
         """Forget a stored response.
@@ -81,14 +102,8 @@ class Responses:
     def _reply(self, out: Reply) -> dict[str, Any]:
         finished = self._finish(out)
         if finished["background"]:
-            pending: dict[str, Any] = {
-                "status": "queued",
-                "completed_at": None,
-                "output": [],
-                "usage": None,
-                "incomplete_details": None,
-            }
-            return finished | pending | {"service_tier": "auto"}
+            self._working.add(out.answer_id)
+            return finished | _UNFINISHED | {"status": "queued", "service_tier": "auto"}
         return finished
 
     def _frames(self, out: Reply, chunk: int) -> Iterator[Frame]:

@@ -82,6 +82,8 @@ def read_response(
             )
         raise checks.unknown_parameter(extra)
     model = checks.find_model(body, "responses")
+    if body.get("background") and body.get("store") is False:  # platform.openai.com, background mode: "Limits"
+        raise checks.bad_request("Background mode requires 'store' to be true.", param="background")
     checks.check_foreign(body)
     items = [*earlier, *items_of(body)]
     _check_items(items)

@@ -12,7 +12,7 @@ from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.events import BudgetRefused, Reserved
 from llm_cost_middleware.integrations.langchain import guard
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.simulator import fill
+from llm_cost_middleware.simulator import CountingRules, fill
 
 CALLS = 50
 PROMPT = "Tell me everything about the bridges of Prague."
@@ -60,8 +60,8 @@ SETTINGS = {"output": {"on_insufficient": ["raise"], "default_max_tokens": 400},
 
 @pytest.fixture
 def probe(make_harness, claude, sim):
-    """The bound and the true cost of one call, in nano-dollars."""
-    sim.responder = fill
+    """The bound and the true cost of one call, in nano-dollars. Behind a gateway that counts nothing: by its bytes."""
+    sim.responder, sim.counting = fill, CountingRules(offered=False)
     harness = make_harness(**SETTINGS)
     guard(claude(), harness.pipeline, pinned=True).invoke(PROMPT)
     bound, cost = harness.observer.of(Reserved)[0].amount_nanousd, sim.bill.total_nanousd
@@ -100,7 +100,7 @@ def test_with_room_for_five_bounds_exactly_five_are_sent(way, probe, make_harnes
     harness = make_harness(limit=NanoUSD(5 * bound).usd, observers=[decided], **SETTINGS)
     answers = way(guard(claude(), harness.pipeline, pinned=True))
     refused = [answer for answer in answers if isinstance(answer, BudgetExceededError)]
-    assert (sim.request_count, len(answers) - len(refused)) == (5, 5)
+    assert (len(sim.bill.lines), len(answers) - len(refused)) == (5, 5)
     harness.check()
 
 
@@ -113,6 +113,6 @@ def test_with_room_for_five_answers_the_bill_stays_within(way, probe, make_harne
     model = guard(claude(), harness.pipeline, pinned=True)
     while not any(isinstance(answer, BudgetExceededError) for answer in way(model)):
         assert sim.bill.total_nanousd <= limit
-    assert 1 <= sim.request_count <= 5
+    assert 1 <= len(sim.bill.lines) <= 5
     assert sim.bill.total_nanousd <= limit
     harness.check()

@@ -46,6 +46,9 @@ ODD = {
     "nested": {"metadata": {"a": {"b": [None, 1]}}},
     "forged id": {"metadata": {"llm_cost_governed": "x"}, "litellm_metadata": {"llm_cost_governed": ["x"]}},
     "tags of odd types": {"metadata": {"tags": [None, 1, {}], "trace_id": 3}},
+    "a list": {"metadata": ["x"]},
+    "text": {"metadata": "x"},
+    "LiteLLM's a list": {"litellm_metadata": ["x"]},
 }
 
 

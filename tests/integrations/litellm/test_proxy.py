@@ -47,6 +47,18 @@ def test_every_route_is_settled_at_its_price(name, stream, model, proxy):
 
 
 @every_door
+def test_a_client_cannot_make_its_calls_free_by_asking_for_a_mock(name, proxy):
+    door, sdk = DOORS[name]
+    before, sent = proxy.since(), proxy.sim.request_count
+    with getattr(proxy, sdk)() as client:
+        for model in ("claude-sonnet-4-6", "gpt-5-mini"):
+            door(proxy, client, model=model, extra_body={"mock_response": "made up"})
+    after = proxy.since()
+    assert after[0] - before[0] == after[1] - before[1]
+    assert (after[1] > before[1]) == (proxy.sim.request_count > sent)
+
+
+@every_door
 def test_a_refusal_is_a_429_that_no_sdk_retries(name, proxy):
     door, sdk = DOORS[name]
     sent = proxy.sim.request_count

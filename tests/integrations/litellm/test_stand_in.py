@@ -75,6 +75,23 @@ def test_a_method_that_can_spend_is_refused_where_configured(make_harness, plain
     assert harness.sim.request_count == 0
 
 
+def test_every_method_that_can_spend_has_the_signature_of_the_routers_own(harness, plain):
+    from llm_cost_middleware.integrations.litellm.surface import UNGOVERNED
+
+    router = harness.router(plain)
+    named = {
+        name for name in public_methods(plain) & set(dir(type(router))) if name not in {"call", "retire", "discard"}
+    }
+    asked = named | UNGOVERNED.keys() & public_methods(plain)
+    assert len(asked) > 40
+    assert {name for name in asked if shape(getattr(router, name)) != shape(getattr(plain, name))} == set()
+
+
+def shape(method):
+    parameters = inspect.signature(method).parameters.values()
+    return inspect.iscoroutinefunction(method), [(each.name, each.kind, each.default) for each in parameters]
+
+
 def test_an_unknown_method_is_reported_as_one_that_can_spend(make_harness):
     import litellm
 

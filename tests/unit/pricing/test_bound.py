@@ -141,7 +141,7 @@ def test_what_runs_beyond_the_request_is_admitted(most, body, endpoint, told):
 def test_a_count_replaces_the_bytes_and_an_estimate_guarantees_nothing(most):
     counted = most("openai", gpt("x" * 900), input_tokens=50)
     assert (counted.input_tokens, counted.guaranteed) == (50, True)
-    assert not most("openai", gpt("x" * 900), input_tokens=50, exact=False).guaranteed
+    assert not most("openai", gpt("x" * 900), input_tokens=50, doubt="an estimate").guaranteed
 
 
 def test_a_request_without_a_cap_is_bounded_at_the_models_maximum(most, catalogue):

@@ -50,10 +50,11 @@ def test_a_site_has_its_own_bias_and_threshold(learned):
     assert learned.score("Prove it", "poems") == (0.0, 0.5)
 
 
-def test_where_it_has_no_labels_it_does_not_judge(route, ask, models, policy, learned):
-    assert learned.score("Prove it", "elsewhere") is None
+def test_where_it_has_no_labels_the_text_decides_as_it_did_where_the_policy_was_judged(route, ask, policy, learned):
+    alone = learned.score("Prove it", "maths").score - learned.sites["maths"].bias
+    assert learned.score("Prove it", "elsewhere") == (alone, learned.threshold)
     decision = route(ask("Prove it", context={"call_site": "elsewhere"}), policy)
-    assert (decision.target, decision.policy) == (models["mini"], "default")
+    assert (decision.score, decision.policy) == (alone, "learned")
 
 
 def test_labels_without_sites_cover_every_site(learned):

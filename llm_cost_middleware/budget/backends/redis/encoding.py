@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from llm_cost_middleware.budget.model import Budget, Row
@@ -55,8 +56,9 @@ def parse_account(name: str) -> tuple[str, str]:
 
 
 def encode_budget(budget: Budget) -> str:
-    """Return a budget's value in the hash of budgets."""
-    return json.dumps([budget.limit_nanousd, budget.timezone, budget.warn_at])
+    """Return a budget's value in the hash of budgets; the kept shares only where there are any."""
+    kept = [{scope: f"{share:f}" for scope, share in budget.shares}] if budget.shares else []
+    return json.dumps([budget.limit_nanousd, budget.timezone, budget.warn_at, *kept])
 
 
 def read_budgets(fields: Fields) -> BudgetIndex:
@@ -65,8 +67,9 @@ def read_budgets(fields: Fields) -> BudgetIndex:
     for name, value in fields.items():
         scope, window = parse_account(name.decode())
         if window:  # else one of the hash's own: version, schema
-            limit, timezone, warn_at = json.loads(value)
-            budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at))
+            limit, timezone, warn_at, *kept = json.loads(value)
+            shares = {name: Decimal(share) for name, share in kept[0].items()} if kept else {}
+            budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at, shares))
     return BudgetIndex(budgets)
 
 

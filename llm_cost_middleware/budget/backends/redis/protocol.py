@@ -117,7 +117,7 @@ class RedisProtocol:
                 posting = plan.postings[position]
                 held = int(settled), int(pending)
                 raise BudgetRefusal(
-                    posting.scope, posting.window, posting.limit or 0, *held, amount, posting.resets
+                    posting.scope, posting.window, posting.limit or 0, *held, amount, posting.resets, posting.kept
                 ).error()
             if answer == b"known":
                 record, refusal = encoding.read_record(encoding.hash_fields(facts[0]))
@@ -379,10 +379,11 @@ class RedisProtocol:
             self._recent.popitem(last=False)
 
     def _with_reset(self, refusal: BudgetRefusal, record: ReservationRecord) -> BudgetRefusal:
-        """Return a refusal with the end of its window, which is not stored."""
+        """Return a refusal with the end of its window and what was kept from it, which are not stored."""
         postings = self._known[1].posting_plan(record.scopes, record.created).postings
-        resets = {(posting.scope, posting.window): posting.resets for posting in postings}
-        return refusal._replace(resets=resets.get((refusal.scope, refusal.window)))
+        found = {(posting.scope, posting.window): (posting.resets, posting.kept) for posting in postings}
+        resets, kept = found.get((refusal.scope, refusal.window), (None, 0))
+        return refusal._replace(resets=resets, kept=kept)
 
     def _stale_too_often(self) -> LedgerUnavailableError:
         return LedgerUnavailableError(self.url, "its budgets or its clock change faster than a call can follow")

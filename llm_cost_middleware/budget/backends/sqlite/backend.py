@@ -11,7 +11,8 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
-from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState
+from llm_cost_middleware.budget.backends.sqlite.budget_rows import read_budget, write_budget
+from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
@@ -61,6 +62,11 @@ _APPEND = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_BUDGETS = "SELECT scope, window, limit_nanousd, timezone, warn_at, reserve FROM budget WHERE tenant = ?"
+_SET_BUDGET = (
+    "INSERT OR REPLACE INTO budget (tenant, scope, window, limit_nanousd, timezone, warn_at, reserve)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
@@ -77,7 +83,7 @@ class SQLiteBackend:
         file.on_rollback(self)
         self._name = tenant
         self._tenant: int = file.write(partial(_tenant_id, tenant))
-        self.journal, self.shared_state = SQLiteJournal(file, self._tenant), SQLiteSharedState(file, self._tenant)
+        self.journal = SQLiteJournal(file, self._tenant)
 
     @classmethod
     def open(cls, url: str, clock: Clock, tenant: str, *, full: bool) -> SQLiteBackend:
@@ -110,8 +116,9 @@ class SQLiteBackend:
                     settled, pending = self._counted(db, posting)
                     if settled + pending + amount > posting.limit:
                         refusal = BudgetRefusal(
-                            posting.scope, posting.window, posting.limit, settled, pending, amount, posting.resets
-                        )
+                            posting.scope, posting.window, posting.limit, settled, pending, amount, posting.resets,
+                            posting.kept,
+                        )  # fmt: skip
                         if not fresh:
                             db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal)))
                         raise refusal.error()
@@ -293,12 +300,7 @@ class SQLiteBackend:
             before = {known.key: known for known in self._current(db).budgets}.get(budget.key)
             if before == budget:
                 return
-            warn_at = None if budget.warn_at is None else repr(budget.warn_at)
-            db.execute(
-                "INSERT OR REPLACE INTO budget (tenant, scope, window, limit_nanousd, timezone, warn_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (self._tenant, *budget.key, budget.limit_nanousd, budget.timezone, warn_at),
-            )
+            db.execute(_SET_BUDGET, (self._tenant, *write_budget(budget)))
             self._budgets_changed(db, None if before and before.timezone == budget.timezone else budget)
 
         self._file.write(step)
@@ -357,13 +359,7 @@ class SQLiteBackend:
         return self._book
 
     def _load(self, db: sqlite3.Connection) -> BudgetIndex:
-        rows = db.execute(
-            "SELECT scope, limit_nanousd, window, timezone, warn_at FROM budget WHERE tenant = ?", (self._tenant,)
-        )
-        return BudgetIndex(
-            Budget(scope, NanoUSD(limit), window, timezone, None if warn_at is None else float(warn_at))
-            for scope, limit, window, timezone, warn_at in rows.fetchall()
-        )
+        return BudgetIndex(read_budget(row) for row in db.execute(_BUDGETS, (self._tenant,)).fetchall())
 
     def _account(self, db: sqlite3.Connection, scope: str, window: str) -> int:
         account = self._accounts.get((scope, window))

@@ -1,0 +1,64 @@
+"""The moment at which LiteLLM hands a request over to be sent: whether it came, and for which model.
+
+LiteLLM runs the documented ``log_pre_api_call`` of its input callbacks before every request of the three endpoints,
+synchronous or not, streamed or not (``tests/integrations/litellm/test_departure.py`` looks at each). What failed before
+that moment was never sent; and a group of several models was answered by the one that is named there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakValueDictionary
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
+from llm_cost_middleware.request import ModelRef
+
+_ROUTES = ("responses/", "chat_completions/")  # LiteLLM's way to a model, no part of its name
+
+
+class Departure:
+    """One attempt of a governed call."""
+
+    __slots__ = ("__weakref__", "left", "target")
+
+    def __init__(self) -> None:
+        self.left = False
+        """Its request was handed over to be sent."""
+        self.target: ModelRef | None = None
+        """The model that it was sent to; ``None`` before."""
+
+    @property
+    def never_left(self) -> bool:
+        """Whether nothing was sent, as far as this can be known: not where somebody has emptied LiteLLM's list."""
+        return not self.left and _watch in litellm.input_callback
+
+
+_departures: WeakValueDictionary[str, Departure] = WeakValueDictionary()
+
+
+def expect(call_id: str) -> Departure:
+    """Watch for the request of an attempt, as long as what is returned is kept."""
+    if _watch not in litellm.input_callback:
+        litellm.input_callback.append(_watch)
+    departure = _departures[call_id] = Departure()
+    return departure
+
+
+class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Mapping[str, Any]) -> None:
+        """LiteLLM's notice. It is no place to refuse a request: what is raised here is swallowed."""
+        del messages
+        departure = _departures.get(governed_call_id(kwargs.get("litellm_params") or {}) or "")
+        if departure is not None and not departure.left:  # LiteLLM may ask more than once for one call
+            departure.left = True
+            name, provider = str(model), kwargs.get("custom_llm_provider")
+            for route in _ROUTES:
+                name = name.removeprefix(route)
+            departure.target = ModelRef(str(provider), name.removeprefix(f"{provider}/"))
+
+
+_watch = _Watch()

@@ -1,0 +1,95 @@
+"""Money that hosts hold and book by hand, beside the calls that a pipeline sends: its part of ``CostPipeline``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
+from llm_cost_middleware.lifecycle.clerk import Clerk
+from llm_cost_middleware.lifecycle.external import ExternalCall, aauthorize, authorize
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.pricing.token_calibration import Coverage
+from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
+from llm_cost_middleware.usage import UsageReport
+
+
+class BookingByHand:
+    """Holds, quotes and bookings outside the flow of a call. The pipeline sets what it works on."""
+
+    _flow: CallFlow
+    _runtimes: RuntimePool
+    _clerk: Clerk
+
+    def authorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
+        """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
+        self._runtimes.orphans.settle()
+        return authorize(self._flow, self._runtimes.sync, request, counter)
+
+    async def aauthorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
+        """``authorize`` on an event loop: it may wait there, for a count or for money."""
+        await self._runtimes.orphans.asettle()
+        return await aauthorize(self._flow, self._runtimes, request, counter)
+
+    def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
+        """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
+
+        Raises:
+            PriceNotFoundError, NoEligibleModelError: As a call would.
+        """
+        return quote_batch(self._flow, requests, providers)
+
+    def book(
+        self,
+        usage: UsageReport | NanoUSD | None,
+        target: ModelRef,
+        context: CallContext,
+        *,
+        id: str,  # noqa: A002 - the word of the domain
+        estimated: bool = False,
+        noted: bool = False,
+    ) -> None:
+        """Book an answer that was sent past the pipeline, and keep its record. The same id again changes nothing.
+
+        Args:
+            usage: The usage that the answer reports; or the amount that a host names, where the model has no price;
+                ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
+            target: The model that was asked.
+            context: The scopes of the call.
+            id: Names the attempt.
+            estimated: The usage is not the provider's own.
+            noted: It has such a row, which this corrects.
+
+        Raises:
+            LedgerError: It could not be booked.
+        """
+        self._clerk.book(usage, target, context, booking_id=id, estimated=estimated, noted=noted)
+
+    def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
+        """Set aside what a batch at ``provider`` can cost at most.
+
+        Returns:
+            The id of the reservation, which any process can end with ``settle_batch`` or ``fail_batch``.
+
+        Raises:
+            BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
+        """
+        return self._clerk.reserve_batch(provider, requests, context)
+
+    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
+        """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
+        self._clerk.settle_batch(provider, reservation_id, usage)
+
+    def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
+        """Give the money of a batch back where ``error`` shows that it was not created."""
+        self._clerk.fail_batch(provider, reservation_id, error)
+
+    def settle_retrieved(self, provider: str, usage: UsageReport) -> None:
+        """Book an answer in the background that was retrieved, if it is awaited. The second time, nothing."""
+        self._clerk.settle_retrieved(provider, usage)
+
+    @property
+    def coverage(self) -> Coverage:
+        """With ``output.estimate = "calibrated"``: how often the estimates of this process covered what was billed."""
+        return self._flow.stages.price.coverage

@@ -1,0 +1,123 @@
+"""Every parameter at every target through LiteLLM: the routed name, the two SDK shapes, a forced model, the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import openai
+import parameter_cases as cases
+import pytest
+from parameter_product import TARGETS, Outcomes, pipeline_to, product
+
+from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError
+from llm_cost_middleware.simulator import Simulator
+
+SAY = [{"role": "user", "content": cases.SAY}]
+
+
+@pytest.fixture(scope="module")
+def provider():
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def routers(provider):
+    """A governed router for each target, over one router of LiteLLM's."""
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    urls = {"anthropic": provider.anthropic_url, "openai": provider.openai_url}
+    entries = [
+        {
+            "model_name": model,
+            "litellm_params": {"model": f"{maker}/{model}", "api_base": urls[maker], "api_key": "k"},
+        }
+        for maker, model in TARGETS
+    ]
+    held = litellm.Router(model_list=entries, num_retries=0)
+    return {target: CostAwareRouter(held, pipeline=pipeline_to(target, provider)) for target in TARGETS}
+
+
+@pytest.fixture
+def soak(request):
+    return request.config.getoption("--soak")
+
+
+def test_a_routed_chat_carries_only_what_its_target_takes(routers, provider, soak):
+    found = Outcomes()
+    for _, value, target in product(cases.CHAT, TARGETS, soak):
+        call = routers[target].completion
+        found.note(
+            f"{target[1]} {value}", lambda call=call, value=value: call("smart", **{"messages": SAY, **value}), provider
+        )
+    found.check("CostAwareRouter, chat")
+
+
+@pytest.mark.parametrize("endpoint", ["responses", "messages"])
+def test_a_routed_call_of_another_shape_carries_only_what_its_target_takes(endpoint, routers, provider, soak):
+    names = cases.RESPONSES if endpoint == "responses" else cases.MESSAGES
+    # each shape at home: LiteLLM makes a chat of a shape that is the other provider's
+    targets = [target for target in TARGETS if (target[0] == "openai") == (endpoint == "responses")]
+    found = Outcomes()
+    with asyncio.Runner() as runner:
+
+        async def ask(router, value):
+            if endpoint == "responses":
+                return await router.aresponses("smart", **{"input": cases.SAY, **value})
+            return await router.anthropic_messages("smart", **{"messages": SAY, "max_tokens": 500, **value})
+
+        async def drained(router, value):
+            answer = await ask(router, value)
+            if value.get("stream"):
+                [chunk async for chunk in answer]
+
+        for _, value, target in product(names, targets, soak):
+            router = routers[target]
+            found.note(
+                f"{target[1]} {value}",
+                lambda router=router, value=value: runner.run(drained(router, value)),
+                provider,
+            )
+    found.check(f"CostAwareRouter, {endpoint}")
+
+
+def test_a_forced_model_is_sent_what_it_takes_or_refused(routers, provider):
+    router = routers[("openai", "gpt-4.1-2025-04-14")]
+    asked = provider.request_count
+    forced = {"metadata": {"llm_cost": {"force_model": "openai/o4-mini-2025-04-16"}}}
+    with pytest.raises(NoEligibleModelError, match="does not take stop"):
+        router.completion("smart", messages=SAY, stop=["END"], **forced)
+    assert provider.request_count == asked
+    router.completion("smart", messages=SAY, max_tokens=300, temperature=0, **forced)
+    sent = provider.requests[-1].body
+    assert (sent["model"], sent["max_completion_tokens"]) == ("o4-mini-2025-04-16", 300)
+    assert not {"max_tokens", "temperature"} & sent.keys()
+
+
+@pytest.mark.parametrize(
+    "thinking", [{"thinking": {"type": "enabled", "budget_tokens": 10_000}}, {"reasoning_effort": "max"}]
+)
+def test_a_cap_that_is_lowered_lowers_the_thinking_with_it(thinking, make_harness, sim):
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.10"}])
+    name = "claude-sonnet-4-5-20250929"
+    router = harness.router([harness.deployment(name, f"anthropic/{name}")])
+    router.completion(name, messages=SAY, max_tokens=20_000, **thinking)
+    sent = sim.requests[-1].body
+    assert 1_024 <= sent["thinking"]["budget_tokens"] < sent["max_tokens"] - 200 < 20_000
+    poor = make_harness(budgets=[{"scope": "global", "limit": "0.012"}])
+    with pytest.raises(BudgetExceededError):
+        poor.router([poor.deployment(name, f"anthropic/{name}")]).completion(
+            name, messages=SAY, max_tokens=20_000, **thinking
+        )
+
+
+def test_the_proxy_routes_ordinary_parameters(proxy):
+    with proxy.gpt() as client:
+        for value in ({"max_tokens": 60}, {"temperature": 0}, {"stop": ["END"]}, {"logprobs": True}, {"seed": 3}):
+            asked = {"max_completion_tokens": 60, **value} if "max_tokens" not in value else value
+            assert client.chat.completions.create(model="smart", messages=SAY, **asked).choices
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.chat.completions.create(model="smart", messages=SAY, extra_body={"some_new_parameter": 1})
+    assert refused.value.status_code in (400, 422)

@@ -1,0 +1,190 @@
+"""Counts by the provider: asked where the byte bound does not fit, as little as possible, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
+from llm_cost_middleware.lifecycle.stages.price import PROVIDER_COUNT
+from llm_cost_middleware.simulator import CountingRules, Fault
+
+TEXT = "The shipment left the harbour on Tuesday and nobody has heard of it since. " * 60
+LONG = [{"role": "user", "content": TEXT}]
+RAISE = {"on_insufficient": ["raise"]}
+COUNT, ASK = "/v1/messages/count_tokens", "/v1/messages"
+
+
+def _budget(limit):
+    return [{"scope": "global", "limit": limit}]
+
+
+def _asked(harness, path=COUNT):
+    return [request for request in harness.sim.requests if request.path == path]
+
+
+@pytest.fixture(autouse=True)
+def rules(sim):
+    """A provider that counts exactly, and often."""
+    sim.counting = CountingRules()
+    return sim.counting
+
+
+def test_a_prompt_is_counted_where_its_byte_bound_does_not_fit(make_harness):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    harness.ask("anthropic", messages=LONG)
+    assert len(_asked(harness)) == 1
+    (reserved,) = harness.reported("Reserved")
+    (record,) = harness.pipeline.records()
+    assert not reserved.guaranteed, "the provider calls its own count an estimate"
+    input_held, billed = reserved.amount_nanousd - 64 * 5_000, record.usage.input_tokens * 1_000
+    assert billed <= input_held <= billed * 1.021
+    harness.check()
+
+
+def test_a_hold_by_a_count_names_its_margin(make_harness):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    seen = []
+    quote = harness.pipeline._stages.price.quote
+    harness.pipeline._stages.price.quote = lambda *a, **k: seen.append(quote(*a, **k)) or seen[-1]
+    harness.ask("anthropic", messages=LONG)
+    assert seen[-1].bound.notes == (PROVIDER_COUNT,)
+    assert "2 %" in PROVIDER_COUNT
+
+
+def test_nothing_is_counted_where_money_is_ample(make_harness):
+    harness = make_harness()
+    harness.ask("anthropic", messages=LONG)
+    assert not _asked(harness)
+
+
+def test_nothing_is_counted_where_not_even_the_answer_fits(make_harness):
+    harness = make_harness(budgets=_budget("0.0002"), output=RAISE)
+    with pytest.raises(BudgetExceededError):
+        harness.ask("anthropic", messages=LONG)
+    assert not harness.sim.requests
+
+
+def test_an_observer_asks_for_no_count(make_harness):
+    harness = make_harness(mode="observe", budgets=_budget("0.0001"))
+    harness.ask("anthropic", messages=LONG)
+    assert not _asked(harness)
+
+
+def test_a_prompt_is_counted_once_and_its_continuation_by_what_was_added(make_harness):
+    harness = make_harness(budgets=_budget("0.006"), output=RAISE)
+    harness.ask("anthropic", messages=LONG)
+    harness.ask("anthropic", messages=LONG)
+    more = [*LONG, {"role": "assistant", "content": "I see."}, {"role": "user", "content": "And now?"}]
+    harness.ask("anthropic", messages=more)
+    assert len(_asked(harness)) == 1
+    assert len(_asked(harness, ASK)) == 3
+    harness.check()
+
+
+@pytest.mark.parametrize(
+    ("fault", "asks"),
+    [(Fault.status(500), 2), (Fault.status(404), 1), (Fault.status(429), 2), (Fault.reset(), 2)],
+)
+def test_a_count_that_fails_leaves_the_byte_bound_and_a_gateway_without_it_is_not_asked_again(
+    make_harness, fault, asks
+):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    harness.sim.script(fault, times=9, match=lambda request: request.path == COUNT)
+    for _ in range(2):
+        with pytest.raises(BudgetExceededError):
+            harness.ask("anthropic", messages=LONG)
+    assert len(_asked(harness)) == asks
+    assert not _asked(harness, ASK)
+    harness.check()
+
+
+def test_a_key_whose_counts_keep_failing_is_left_alone_for_a_while(make_harness):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    harness.sim.script(Fault.status(500), times=50, match=lambda request: request.path == COUNT)
+
+    def refused():
+        with pytest.raises(BudgetExceededError):
+            harness.ask("anthropic", messages=LONG)
+
+    for _ in range(6):
+        refused()
+    assert len(_asked(harness)) == 3
+    harness.clock.advance(31)
+    refused()
+    refused()
+    assert len(_asked(harness)) == 4, "one tries, and the key is left alone again"
+
+
+def test_a_count_that_hangs_is_given_up_after_a_second(make_harness):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    harness.sim.script(Fault.hang(), match=lambda request: request.path == COUNT)
+    began = time.monotonic()
+    with pytest.raises(BudgetExceededError):
+        harness.ask("anthropic", messages=LONG)
+    assert 0.9 < time.monotonic() - began < 10, "the simulator would be silent for an hour"
+
+
+def test_at_most_five_counts_a_second_are_asked_for_a_key(make_harness):
+    harness = make_harness(budgets=_budget("0.002"), output=RAISE)
+    for number in range(8):
+        try:
+            harness.ask("anthropic", messages=[{"role": "user", "content": f"{number} {TEXT}"}])
+        except BudgetExceededError:
+            continue
+    passed = harness.clock.monotonic()
+    assert len(_asked(harness)) <= 5 + 5 * passed
+
+
+def test_equal_prompts_at_once_are_counted_once(sim, async_caller):
+    """On the machine's own clock: the others wait for the answer that the first has asked for."""
+    with CostPipeline(CostConfig(budgets=_budget("0.02"), output=RAISE)) as pipeline:
+
+        async def all_at_once():
+            client = async_caller.client("anthropic", pipeline)
+            body = {"model": "claude-haiku-4-5-20251001", "max_tokens": 64, "messages": LONG}
+            await asyncio.gather(*(client.messages.create(**body) for _ in range(6)))
+
+        async_caller.run(None, all_at_once)
+        assert [request.path for request in sim.requests].count(COUNT) == 1
+        assert pipeline.ledger.balance("global").settled_nanousd == sim.bill.total_nanousd
+
+
+def test_a_count_that_was_too_low_raises_the_later_ones(make_harness):
+    """The margin is two per cent; a provider that is off by more is believed less from then on."""
+    harness = make_harness(budgets=_budget("0.02"), output=RAISE)
+    harness.sim.counting = CountingRules(permille=lambda _: 900)
+    for number in range(3):
+        harness.ask("anthropic", messages=[{"role": "user", "content": f"{number} {TEXT * 2}"}])
+    held = [reserved.amount_nanousd for reserved in harness.reported("Reserved")]
+    booked = [record.cost_nanousd for record in harness.pipeline.records()]
+    assert held[0] < booked[0]
+    assert all(hold >= cost for hold, cost in zip(held[1:], booked[1:], strict=True))
+
+
+def test_an_openai_prompt_is_counted_by_its_vocabulary_and_a_long_one_only_where_money_is_short(make_harness):
+    harness = make_harness(budgets=_budget("0.01"), output=RAISE)
+    long = TEXT * 8
+    harness.ask("openai", messages=[{"role": "user", "content": long}])
+    (reserved,) = harness.reported("Reserved")
+    (record,) = harness.pipeline.records()
+    assert record.cost_nanousd <= reserved.amount_nanousd <= record.cost_nanousd * 1.05
+    harness.check()
+
+
+def test_tools_and_the_beginning_of_a_conversation_are_counted_once(make_harness, monkeypatch):
+    from llm_cost_middleware.pricing import tokenizer
+
+    counted = []
+    count = tokenizer._count
+    monkeypatch.setattr(
+        tokenizer, "_count", lambda vocabulary, text: counted.append(len(text)) or count(vocabulary, text)
+    )
+    harness = make_harness()
+    turns = [{"role": "user", "content": TEXT}]
+    harness.ask("openai", messages=turns)
+    turns += [{"role": "assistant", "content": "I see."}, {"role": "user", "content": "And now?"}]
+    harness.ask("openai", messages=turns)
+    assert counted.count(len(TEXT)) == 1
