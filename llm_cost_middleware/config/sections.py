@@ -33,6 +33,11 @@ class LedgerConfig:
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
 
+    @property
+    def on_lapse(self) -> Literal["charge", "release"]:
+        """The former name of ``on_expiry``."""
+        return self.on_expiry
+
     def __repr__(self) -> str:
         return _shown(self)
 

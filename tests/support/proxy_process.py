@@ -61,10 +61,19 @@ def free_port():
 
 
 class Proxy:
-    """The process, its simulator and its ledger."""
+    """The process, its simulator and its ledger.
 
-    def __init__(self, folder, sim, *, cost=""):
+    Args:
+        folder: Where its files go.
+        sim: The providers.
+        cost: More of the configuration of costs.
+        adjust: Changes LiteLLM's configuration, as a mapping, before it is written.
+        env: More environment.
+    """
+
+    def __init__(self, folder, sim, *, cost="", adjust=None, env=None):
         self.sim, self.folder, self.cost = sim, folder, cost
+        self.adjust, self.env = adjust, env or {}
         self.url = f"http://127.0.0.1:{free_port()}"
         self.ledger = Ledger.open(f"sqlite:///{folder}/ledger.db")
 
@@ -79,6 +88,12 @@ class Proxy:
             "model_list:\n", MIXED.format(claude=self.sim.anthropic_url, gpt=self.sim.openai_url)
         )
         text += 'general_settings:\n  custom_auth: "who.auth"\n'
+        if self.adjust is not None:
+            import yaml
+
+            written = yaml.safe_load(text)
+            self.adjust(written)
+            text = yaml.safe_dump(written)
         (self.folder / "config.yaml").write_text(text)
         environment = os.environ | {
             "LLM_COST_CONFIG": str(self.folder / "cost.toml"),
@@ -87,6 +102,7 @@ class Proxy:
             "ANTHROPIC_API_KEY": "k",
             "OPENAI_API_KEY": "k",
             "PYTHONPATH": os.pathsep.join(sys.path),
+            **self.env,
         }
         log = (self.folder / "proxy.log").open("w")
         command = [str(Path(sys.executable).with_name("litellm")), "--config", str(self.folder / "config.yaml")]

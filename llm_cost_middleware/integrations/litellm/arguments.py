@@ -31,6 +31,8 @@ NOT_OF_SYNC_RESPONSES = ("disable_fallbacks", "max_fallbacks")
 """Those of them that the synchronous ``responses`` would hand on to the provider, who refuses them."""
 UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
 """Metadata of a chat that LiteLLM does not send to a ``silent_model`` too: it takes the call for such a copy."""
+LOGGING = "litellm_logging_obj"
+"""LiteLLM's object for the logging of a request, one from the first hook to the last."""
 TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
 
 

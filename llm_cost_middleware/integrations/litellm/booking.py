@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,8 @@ from llm_cost_middleware.request import CallContext, ModelRef
 from llm_cost_middleware.wire import as_mapping, field_reader
 
 _log = logging.getLogger(__name__)
+_REMEMBERED = 10_000
+"""Calls that wait for their price, at most."""
 
 
 class UngovernedCall:
@@ -72,3 +75,30 @@ def let_pass(pipeline: CostPipeline, what: str, advice: str, arguments: Mapping[
     context = read_context(metadata.get(METADATA_KEY)) if isinstance(metadata, Mapping) else current_context()
     target = ModelRef("", str(arguments.get("model") or ""))
     return UngovernedCall(pipeline, what, advice, target=target, context=context)
+
+
+class PassingCalls:
+    """Calls of the proxy that were let pass, until LiteLLM names their price, which it does after the answer.
+
+    Told by the id that LiteLLM gives a request, which its client may choose: whoever gives two requests one id may swap
+    the prices of their rows, and of nobody else's.
+    """
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[str, list[UngovernedCall]] = OrderedDict()
+
+    def add(self, request_id: Any, call: UngovernedCall) -> None:
+        """Note one."""
+        self._calls.setdefault(str(request_id), []).append(call)
+        while len(self._calls) > _REMEMBERED:  # not every request is reported
+            self._calls.popitem(last=False)
+
+    def pop(self, request_id: Any) -> UngovernedCall | None:
+        """The one that was answered."""
+        calls = self._calls.get(str(request_id))
+        if not calls:
+            return None
+        found = calls.pop(0)
+        if not calls:
+            del self._calls[str(request_id)]
+        return found

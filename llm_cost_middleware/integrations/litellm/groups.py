@@ -186,6 +186,16 @@ class Groups:
             lists.known[key] = _Known(*_resting_on(model, entries, lists), group)
         return group
 
+    def deployed(self, sent: Mapping[str, Any]) -> Group | None:
+        """The deployment that LiteLLM has picked, from the arguments it is about to send; ``None`` as of ``find``."""
+        lists = self._current()
+        info = sent.get("model_info")
+        _, known = lists.by_id.get(info.get("id") if isinstance(info, Mapping) else None, (None, None))
+        # its prices are those of the list: among the arguments they may be a client's
+        prices = () if known is None else tuple(_own_prices(known))
+        name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))})
+        return self._group(name, [Deployment(name, target, prices, {} if known is None else known["litellm_params"])])
+
     def refresh(self) -> ServedModels:
         """The models that calls can be routed to, read again where the router has changed."""
         lists = self._current()

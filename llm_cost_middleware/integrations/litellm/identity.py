@@ -46,6 +46,28 @@ class Caller(NamedTuple):
     ignored: tuple[Ignored, ...]
 
 
+def is_key(found: Any) -> bool:
+    """Whether it is LiteLLM's own note of who was authenticated: nothing that a client can write."""
+    from litellm.proxy._types import UserAPIKeyAuth
+
+    return isinstance(found, UserAPIKeyAuth)
+
+
+def written_identity(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Who sends a chat that no hook saw before its last look (the proxy's queue), as LiteLLM writes it there.
+
+    Only the keys that it writes on that way, over whatever a client put there.
+    """
+    metadata = arguments.get(METADATA[0])
+    said: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
+    found = {
+        "key": said.get("user_api_key_alias") or said.get("user_api_key_hash"),
+        "user": said.get("user_api_key_user_id"),
+        "team": said.get("user_api_key_team_id"),
+    }
+    return {name: value for name, value in found.items() if isinstance(value, str) and _is_name(value)}
+
+
 def take_claims(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take what is ours out of the metadata of a request, in place, and return what stood under ``llm_cost``.
 

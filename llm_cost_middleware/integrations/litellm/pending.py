@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_cost_middleware.host import ObservedStream, attach_billed_usage
+from llm_cost_middleware.integrations.litellm.arguments import LOGGING
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
+from llm_cost_middleware.integrations.litellm.proxy_kinds import INNER_KINDS
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.workarounds import SingleSend, begin_single_send
 from llm_cost_middleware.lifecycle.external import ExternalCall
@@ -31,17 +33,30 @@ class PendingRequest:
     held: ExternalCall
     routed_to: str | None = None
     """The model group that was decided on; ``None``: the request names its group itself."""
+    kind: str = ""
+    """As LiteLLM names it, set when it leaves."""
+    late: bool = False
+    """Its money was set aside at the last look, which no hook of the proxy knows of."""
+    logging: Any = None
+    """Of a late one, LiteLLM's object for its logging."""
     sent: SingleSend | None = None
     """Set when it leaves for the provider."""
+
+    def covers(self, kind: str) -> bool:
+        """Whether a request that leaves now is this one; a second one of the kind is another."""
+        if self.sent is None:
+            return True
+        return not self.sent.over and kind in INNER_KINDS.get(self.kind, ())
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The budget scopes that it was admitted under."""
         return self.call.request.context.scopes
 
-    def mark_sent(self) -> None:
+    def mark_sent(self, kind: str) -> None:
         """It leaves now, from this task: once."""
-        self.sent = begin_single_send()
+        if self.sent is None:
+            self.kind, self.sent = kind, begin_single_send()
 
     def observe(self, stream: Any) -> ObservedStream:
         """Its stream, read as it passes."""
@@ -55,6 +70,8 @@ class PendingRequests:
         self._pipeline = pipeline
         self._blocking = pipeline.ledger.blocks
         self._pending: dict[str, PendingRequest] = {}
+        self._by_logging: dict[int, PendingRequest] = {}
+        """Late ones that stream, by the id of that object, which each keeps alive."""
         self._done: OrderedDict[str, tuple[str | None, tuple[str, ...]]] = OrderedDict()
         """What a request cost and its scopes, until its headers are asked for."""
 
@@ -64,37 +81,59 @@ class PendingRequests:
         pending = self._pending[held.attempt.call_id] = PendingRequest(call, held)
         return pending
 
+    def mark_late(self, pending: PendingRequest, logging: Any) -> None:
+        """Note that its money was set aside at the last look."""
+        pending.late, pending.logging = True, logging
+        if pending.call.request.stream:
+            self._by_logging[id(logging)] = pending
+
     def get(self, data: Mapping[str, Any]) -> PendingRequest | None:
         """The pending request of a call's arguments."""
         return self._pending.get(governed_call_id(data) or "")
 
     def pop(self, data: Mapping[str, Any]) -> PendingRequest | None:
         """The pending request, to be ended by the caller: only the first gets it."""
-        pending = self._pending.pop(governed_call_id(data) or "", None)
-        if pending is not None and pending.sent is not None:
-            pending.sent.over = True
+        return self._end(governed_call_id(data) or "")
+
+    def pop_stream(self, data: Mapping[str, Any], stream: Any) -> PendingRequest | None:
+        """As ``pop``, for a stream; of a late request it is told by LiteLLM's object for the logging of it."""
+        loggings = (data.get(LOGGING), getattr(stream, "logging_obj", None))
+        late = next((found for each in loggings if (found := self._by_logging.get(id(each))) is not None), None)
+        return self.pop(data) if late is None else self._end(late.held.attempt.call_id)
+
+    def _end(self, call_id: str) -> PendingRequest | None:
+        pending = self._pending.pop(call_id, None)
+        if pending is not None:
+            self._by_logging.pop(id(pending.logging), None)
+            if pending.sent is not None:
+                pending.sent.over = True
         return pending
 
     async def settle(self, pending: PendingRequest, reading: UsageReport) -> None:
         """Book an answer; one that did not end is booked at its reservation."""
         # counts of a stream that broke off are below its bill
         known = reading if reading.complete or reading.unbilled else UsageReport(warnings=reading.warnings)
-        await self._run(lambda: pending.held.settle(known))
+        await self.run(lambda: pending.held.settle(known))
+
+    async def settle_estimated(self, pending: PendingRequest, reading: UsageReport) -> None:
+        """As ``settle``, by counts that LiteLLM may have filled in."""
+        noted = reading._replace(warnings=(*reading.warnings, "counted by LiteLLM"))
+        await self.run(lambda: pending.held.settle(noted._replace(complete=False) if noted.items else noted))
 
     async def fail(self, pending: PendingRequest, error: BaseException) -> None:
         """End a request with its error: what was never sent costs nothing."""
         if pending.sent is None or pending.call.is_made_up(None):
-            await self._run(lambda: pending.held.settle(NOT_SENT))
+            await self.run(lambda: pending.held.settle(NOT_SENT))
         else:
             attempt = pending.held.attempt
             if isinstance(error, Exception):
                 attach_billed_usage(error, pending.call.billed_usage(attempt, error))
-            await self._run(lambda: pending.held.fail(error))
+            await self.run(lambda: pending.held.fail(error))
 
     async def cancel(self, pending: PendingRequest) -> None:
         """End a request that was admitted and never handed on: it costs nothing."""
         self._pending.pop(pending.held.attempt.call_id, None)
-        await self._run(lambda: pending.held.settle(NOT_SENT))
+        await self.run(lambda: pending.held.settle(NOT_SENT))
 
     def abandon(self, pending: PendingRequest, reading: UsageReport) -> None:
         """Settle without awaiting: the task is being cancelled, and every await in it would be, too."""
@@ -122,11 +161,11 @@ class PendingRequests:
         pending = self._pending.get(call_id)
         cost, scopes = self._done.pop(call_id, (None, pending.scopes if pending is not None else ()))
         headers = {} if cost is None else {"x-llm-cost-usd": cost}
-        available = await self._run(lambda: self._pipeline.ledger.available(scopes))
+        available = await self.run(lambda: self._pipeline.ledger.available(scopes))
         if available is not None:
             headers["x-llm-cost-remaining-usd"] = f"{available.usd:f}"
         return headers or None
 
-    async def _run(self, work: Callable[[], Any]) -> Any:
+    async def run(self, work: Callable[[], Any]) -> Any:
         """A ledger in a file or on a server is asked off the event loop; what was begun is finished."""
         return await asyncio.shield(asyncio.to_thread(work)) if self._blocking else work()

@@ -24,40 +24,35 @@ from llm_cost_middleware.extras import needed_for
 
 with needed_for("the callback of the LiteLLM proxy"):  # looked for before the modules that import it in their turn
     from litellm import BadRequestError
-    from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.capabilities.thinking import changes_for_cap, default_cap
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.events import AttributesIgnored
-from llm_cost_middleware.integrations.litellm.arguments import METADATA, RESENDING
+from llm_cost_middleware.integrations.litellm.arguments import (
+    METADATA,
+    RESENDING,
+)
 from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
-from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
+from llm_cost_middleware.integrations.litellm.groups import Groups
 from llm_cost_middleware.integrations.litellm.identity import identify, take_claims
-from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
+from llm_cost_middleware.integrations.litellm.last_look import LastLook
+from llm_cost_middleware.integrations.litellm.pending import PendingRequest
+from llm_cost_middleware.integrations.litellm.proxy_kinds import (
+    GOVERNED_KINDS,
+    kind_of,
+)
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Endpoint, ModelRef
 
 _log = logging.getLogger(__name__)
-_ENDPOINTS: Mapping[str, Endpoint] = {
-    "completion": "chat.completions",
-    "acompletion": "chat.completions",
-    "responses": "responses",
-    "aresponses": "responses",
-    "anthropic_messages": "messages",
-    "aanthropic_messages": "messages",
-}
-_FREE = frozenset(
-    {"moderation", "amoderation", "aget_responses", "adelete_responses", "acancel_responses", "alist_input_items",
-     "acount_tokens", "afile_list", "afile_content", "acreate_file", "aretrieve_batch", "alist_batches"}
-)  # fmt: skip
 _MARKER = "auto_router/complexity_router"
 
 
-class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
+class ProxyBudgetCallback(LastLook):
     """The proxy's callback: sets money aside before a request, settles it after.
 
     Args:
@@ -75,10 +70,6 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         """The pipeline."""
         return self._given if self._given is not None else CostPipeline.default()
 
-    @cached_property
-    def _pending(self) -> PendingRequests:
-        return PendingRequests(self.pipeline)
-
     # --- before ----------------------------------------------------------------------------------------------------
 
     async def async_pre_call_hook(
@@ -86,22 +77,22 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
     ) -> dict[str, Any]:
         """Route, set money aside, and write the attempt into the request. Raises the HTTP error of a refusal."""
         del cache
-        kind = getattr(call_type, "value", call_type)
-        endpoint = _ENDPOINTS.get(kind)
+        kind = kind_of(call_type)
+        endpoint = GOVERNED_KINDS.get(kind)
         claims = take_claims(data)  # of every request: an id in one that is not governed would end somebody else's hold
         try:
-            if endpoint is None:
-                if kind not in _FREE:
-                    self.pipeline.ungoverned(f"the proxy's {kind}", "use chat completions, responses or messages")
-                return data
             caller = identify(user_api_key_dict, data, claims, self.pipeline.config)
             for found in caller.ignored:
                 self.pipeline.emit(AttributesIgnored("", self.pipeline.clock.now(), *found))
+            self.serve(caller.attributes)
+            if endpoint is None:
+                await self.let_wait(kind, data)
+                return data
             with cost_context(**caller.attributes):
                 call, routed = self._read(endpoint, data)
-            if call is None:
+            if call is None:  # the last look is the first that knows what it reaches
                 return data
-            pending = await self._admit(call, routed=routed)
+            pending = await self.admit(call, routed=routed)
         except LLMCostError as error:
             raise refusal_of(error, now=self.pipeline.clock.now()) from error
         try:
@@ -119,23 +110,18 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
         return data
 
     def _read(self, endpoint: Endpoint, data: dict[str, Any]) -> tuple[RouterCall | None, bool]:
-        from litellm.proxy.proxy_server import llm_router
-
-        if llm_router is None:
-            raise UnsupportedRequestError(
-                "a request to a proxy without a model_list", "write one: llm-cost litellm-config"
-            )
-        if self._groups is None or self._groups.router is not llm_router:
-            self._groups = Groups(llm_router, self.pipeline.catalogue)
-        served, model = self._groups.refresh(), str(data.get("model") or "")
-        entries = named_deployments(llm_router, model)
+        groups, model = self.groups_now(), str(data.get("model") or "")
+        served = groups.refresh()
+        entries = named_deployments(groups.router, model)
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
+        if endpoint == "chat.completions" and "," in model:  # the proxy makes a request of each name
+            return None, False
         try:
-            group = None if routed else self._groups.find(model, data)
-        except BadRequestError:  # LiteLLM has an error of its own for a name that it does not know
+            group = None if routed else groups.find(model, data)
+        except BadRequestError:  # the router does not know the name; the proxy may
             return None, False
         if not routed and group is None:
-            self.pipeline.ungoverned(f"model {model!r}", OTHER_PLATFORM)
+            self.refuse(f"model {model!r}", OTHER_PLATFORM)
             return None, False
         call = RouterCall(
             endpoint,
@@ -150,7 +136,8 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call, routed
 
-    async def _admit(self, call: RouterCall, *, routed: bool) -> PendingRequest:
+    async def admit(self, call: RouterCall, *, routed: bool) -> PendingRequest:
+        """See ``LastLook``."""
         request = call.request
         if routed:
             prepared = self.pipeline.prepare(request, providers=call.providers)
@@ -170,18 +157,17 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
             request = request._replace(max_tokens=cap)
         return await self._pending.admit(call, request)
 
-    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
-        """The last look before a request leaves: it must be the one that money was set aside for."""
-        del call_type
-        pending = self._pending.get(kwargs)
-        if pending is None:
-            return
-        target = target_of(kwargs)
-        expected = pending.held.attempt.target
-        group = pending.call.group
-        if group is None or not group.alternatives:
-            _check(target, expected)
-        pending.mark_sent()
+    def groups_now(self) -> Groups:
+        """See ``LastLook``."""
+        from litellm.proxy.proxy_server import llm_router
+
+        if llm_router is None:
+            raise UnsupportedRequestError(
+                "a request to a proxy without a model_list", "write one: llm-cost litellm-config"
+            )
+        if self._groups is None or self._groups.router is not llm_router:
+            self._groups = Groups(llm_router, self.pipeline.catalogue)
+        return self._groups
 
     def decided(self, arguments: Mapping[str, Any]) -> str | None:
         """The model group that a routed request goes to; ``None``: it is not routed, or not governed."""
@@ -203,7 +189,7 @@ class ProxyBudgetCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM is not
     ) -> AsyncIterator[Any]:
         """Pass a stream on, and settle it however it is left: at its end, broken, or by a client that went away."""
         del user_api_key_dict
-        pending = self._pending.pop(request_data)
+        pending = self._pending.pop_stream(request_data, response)
         if pending is None:
             async for chunk in response:
                 yield chunk
@@ -257,15 +243,6 @@ class Classifier:
             return decided
         _log.warning("the classifier runs without the governor: nothing is held and nothing is booked")
         return None
-
-
-def _check(target: ModelRef | None, expected: ModelRef) -> None:
-    if target is not None and target != expected:
-        raise BadRequestError(
-            message=f"money was set aside for {expected}, and {target} was about to be called",
-            model=target.model,
-            llm_provider=target.provider,
-        )
 
 
 governor = ProxyBudgetCallback()
