@@ -124,7 +124,9 @@ class GuardedCall:
         provider, booked = attempt.target.provider, booked_as(attempt)
         if self._stream:
             # a synchronous stream has ``close``, an asynchronous one ``aclose`` alone
-            return ObservedStream(raw, ChunkObserver(provider, booked), getattr(raw, "aclose", None) or raw.close)
+            return ObservedStream(
+                raw, ChunkObserver(provider, booked, self.request), getattr(raw, "aclose", None) or raw.close
+            )
         if isinstance(raw, UnparsedAnswer):
             return CallResult(raw, raw.usage)
         message: Any = raw.generations[0].message

@@ -26,6 +26,7 @@ from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.host import attach_billed_usage
+from llm_cost_middleware.integrations.langchain.asked import with_own_terms
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source, read_call
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelName, model_of
@@ -34,7 +35,7 @@ from llm_cost_middleware.integrations.langchain.structured import billed_usage
 from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.nesting import MeteredRun, enclose
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
-from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import read_or_unknown
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -52,6 +53,7 @@ class PendingRun(NamedTuple):
     """A run between its start and its end, with the money set aside for it."""
 
     provider: str
+    request: CallRequest
     target: ModelRef
     run: MeteredRun
 
@@ -101,7 +103,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             BudgetExceededError: It does not fit; also a ``ModelError`` that no retry can help.
             UnsupportedRequestError: The model has no price, and ``on_ungoverned`` is ``deny``.
         """
-        del serialized, kwargs
+        del kwargs
         call_kwargs, run_metadata = invocation_params or {}, metadata or {}
         if (route := call_kwargs.get(ROUTE_KEY)) is not None:
             if isinstance(route, RouteArgument) and route.call is not None:
@@ -118,6 +120,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             )
             return
         context = read_context(run_metadata[METADATA_KEY]) if METADATA_KEY in run_metadata else current_context()
+        call_kwargs = with_own_terms(call_kwargs, serialized)
         request = read_call(self._source(model, call_kwargs), messages[0], {}, context=context, stream=False)
         try:
             held = self.pipeline.authorize(request)
@@ -130,7 +133,8 @@ class CostCallbackHandler(BaseCallbackHandler):
         self._count(call_id)
         with self._lock:
             _claimed_runs[claim] = call_id
-            self._open[run_id] = PendingRun(model.provider, held.attempt.target, run := MeteredRun(self.pipeline, held))
+            run = MeteredRun(self.pipeline, held)
+            self._open[run_id] = PendingRun(model.provider, request, held.attempt.target, run)
             if len(self._open) > _OPEN:  # a start whose end never came: it expires in the ledger
                 lost, _ = self._open.popitem(last=False)
                 _claimed_runs.pop((id(self.pipeline), lost), None)
@@ -168,7 +172,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             self._count(str(stamp.get("call_id")))
         entry = self._take(run_id)
         if entry is not None and (held := entry.run.take()) is not None:
-            reading = read_or_unknown(read_message, entry.provider, message, response.llm_output)
+            reading = read_or_unknown(read_message, entry.provider, message, response.llm_output, entry.request)
             self._quietly(held.settle, reading)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

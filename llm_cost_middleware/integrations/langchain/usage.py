@@ -12,15 +12,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_cost_middleware.call_ids import BOOKED_KEY
+from llm_cost_middleware.integrations.langchain.asked import with_asked
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import count_group, required_count, token_count, token_counts
 
 RAW_USAGE_KEY = "llm_cost_raw"
 """Where a target model leaves the provider's own event, in ``response_metadata``; taken out before delivery."""
 _TIERS = ("", "flex_", "priority_")
-_FEES = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
+_CLAUDES_SEARCH = "web_search of server_tool_use"
+_FEES = frozenset(
+    {
+        _CLAUDES_SEARCH,
+        "web_search_call",
+        "file_search_call",
+        "code_interpreter_call",
+        "image_generation_call",
+        "mcp_call",
+    }
+)
 _IDS = ("msg_", "resp_", "chatcmpl")
 
 
@@ -42,13 +54,16 @@ def read_result(provider: str, result: Any) -> UsageReport:
     return get_provider(provider).read_usage(body)
 
 
-def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = None) -> UsageReport:
+def read_message(
+    provider: str, message: Any, extra: Mapping[str, Any] | None = None, request: CallRequest | None = None
+) -> UsageReport:
     """The usage of a finished message.
 
     Args:
         provider: Who answered; it decides how long its cache writes live.
         message: An ``AIMessage``, or the sum of its chunks.
         extra: Further metadata, such as ``llm_output``.
+        request: What was asked, where it is known: for what LangChain's figures do not show.
     """
     metadata = {**(extra or {}), **message.response_metadata}
     raw = metadata.get("usage") or metadata.get("token_usage")
@@ -57,17 +72,23 @@ def read_message(provider: str, message: Any, extra: Mapping[str, Any] | None = 
         model, finish = metadata.get("model") or metadata.get("model_name"), metadata.get("finish_reason")
         metadata |= {"usage": raw, "model": model, "content": message.content, "choices": ({"finish_reason": finish},)}
         return get_provider(provider).read_usage(metadata)
-    return _reading(provider, usage, metadata, message.id, _fees(message.content))
+    return _reading(provider, usage, metadata, message.id, _fees(message.content), request)
 
 
 def _reading(
-    provider: str, usage: Mapping[str, Any], metadata: Mapping[str, Any], message_id: object, fees: Mapping[str, int]
+    provider: str,
+    usage: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    message_id: object,
+    fees: Mapping[str, int],
+    request: CallRequest | None,
 ) -> UsageReport:
     free = usage.get("total_cost") == 0  # LangChain's mark of an answer out of its own cache
     counted = bool(usage.get("input_tokens")) and not free  # a gateway's zeros are no bill: nothing is free to read
     finish = metadata.get("finish_reason") or metadata.get("stop_reason") or _status(metadata)
     own_id = str(message_id)
-    return UsageReport(
+    searched = fees.get(_CLAUDES_SEARCH, 0)
+    reading = UsageReport(
         items=(BilledItem(_tokens(provider, usage, metadata)),) if counted else (),
         model=metadata.get("model_name") or metadata.get("model"),
         response_id=metadata.get("id") or (own_id if own_id.startswith(_IDS) else None),
@@ -75,8 +96,12 @@ def _reading(
         complete=counted and finish is not None,
         finish_reason=finish,
         unbilled=free,
-        tool_calls=fees or None,
+        tool_calls={kind: calls for kind, calls in fees.items() if kind != _CLAUDES_SEARCH} or None,
     )
+    if request is None or not counted:
+        return reading
+    unsplit = _pick(usage.get("input_token_details") or {}, "cache_creation")
+    return with_asked(reading, request._replace(provider=provider), unsplit=unsplit, searched=searched)
 
 
 def _status(metadata: Mapping[str, Any]) -> str | None:
@@ -120,6 +145,8 @@ def _fees(content: Any) -> dict[str, int]:
     calls: dict[str, int] = {}
     for block in () if type(content) is str else content:
         kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "server_tool_use" and block.get("name") == "web_search":
+            kind = _CLAUDES_SEARCH
         if kind in _FEES:
             calls[kind] = calls.get(kind, 0) + 1
     return calls
@@ -131,12 +158,13 @@ class ChunkObserver:
     Args:
         provider: Who answers.
         booked: What the first chunk carries under ``BOOKED_KEY``.
+        request: What was asked.
     """
 
-    __slots__ = ("_booked", "_fees", "_id", "_metadata", "_provider", "_raw", "_usage")
+    __slots__ = ("_booked", "_fees", "_id", "_metadata", "_provider", "_raw", "_request", "_usage")
 
-    def __init__(self, provider: str, booked: Mapping[str, Any]) -> None:
-        self._provider = provider
+    def __init__(self, provider: str, booked: Mapping[str, Any], request: CallRequest) -> None:
+        self._provider, self._request = provider, request
         self._booked: Mapping[str, Any] | None = booked
         self._raw: StreamUsageReader | None = None
         self._usage: Mapping[str, Any] = {}
@@ -171,4 +199,4 @@ class ChunkObserver:
             reading = self._raw.reading()
             if reading.items or not self._usage:
                 return reading
-        return _reading(self._provider, self._usage, self._metadata, self._id, self._fees)
+        return _reading(self._provider, self._usage, self._metadata, self._id, self._fees, self._request)

@@ -52,6 +52,36 @@ def test_a_call_of_a_plain_model_is_booked_to_the_nano_dollar(home, way, make_ha
     harness.check()
 
 
+HOUR = [{"type": "text", "text": "rule " * 6_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+US = {"inference_geo": "us"}
+SURCHARGES = {"an hour": ({}, HOUR), "a place": (US, "short"), "both": (US, HOUR)}
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "astream"])
+@pytest.mark.parametrize("surcharge", SURCHARGES)
+def test_a_surcharge_that_was_asked_for_is_in_the_price_also_where_langchain_loses_it(
+    way, surcharge, make_harness, claude
+):
+    harness = make_harness()
+    more, system = SURCHARGES[surcharge]
+    model = claude(model=SONNET, **more)
+    ask, config = [SystemMessage(system), HumanMessage("hi")], {"callbacks": [CostCallbackHandler(harness.pipeline)]}
+    if way == "invoke":
+        model.invoke(ask, config)
+    elif way == "stream":
+        list(model.stream(ask, config))
+    else:
+
+        async def run():
+            return [chunk async for chunk in model.astream(ask, config)]
+
+        asyncio.run(run())
+    (record,) = harness.pipeline.records()
+    billed = harness.sim.bill.total_nanousd
+    assert harness.pipeline.ledger.balance("global").settled_nanousd == billed > 0
+    assert record.status == ("exact" if way == "invoke" else "estimated")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_call_that_does_not_fit_is_never_sent(way, make_harness, claude, sim):
     harness = make_harness(limit="0.01")
