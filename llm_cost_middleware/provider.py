@@ -103,6 +103,8 @@ class Provider:
     """As in ``NAMES``, in ``provider/model`` and in scopes."""
     model_prefixes: tuple[str, ...]
     """How the ids of its models begin: where a bare id belongs."""
+    domains: tuple[str, ...]
+    """Where it answers itself; every other address is a gateway's."""
     endpoints: tuple[Endpoint, ...]
     """The shapes of its request bodies; the first is the one to write where nothing else decides."""
     write_prompt: Callable[[str, str], dict[str, Any]]

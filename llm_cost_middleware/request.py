@@ -165,6 +165,8 @@ class CallRequest(NamedTuple):
     settings: Mapping[str, Any] = EMPTY
     """Its parameters by their names at ``endpoint``, all but the prompt itself: what a model must take to take the
     call."""
+    bare: bool = False
+    """It goes to a gateway: nothing is added that the caller did not write."""
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """The endpoint at which the host calls a model, ``None`` where it finds one that takes the call; absent for hosts
     that call every model at ``endpoint``."""
@@ -237,6 +239,8 @@ class Attempt(NamedTuple):
     """Seconds until the deadline, where the configuration asks that attempts be cut there; ``None``: it does not."""
     changes: Mapping[str, Any] = EMPTY
     """Fields of the caller's body that are written otherwise for this target; ``None`` leaves one out."""
+    bare: bool = False
+    """As ``CallRequest.bare``: no field is added."""
 
     def limit_s(self, *, chosen: bool) -> float | None:
         """The most seconds that the request may take; ``None``: as long as its own timeout says.

@@ -55,6 +55,9 @@ class ProviderConfig:
     may be; empty: the standard one, until an answer shows another."""
     send_service_tier: bool = False
     """Send it with every call that names none, so that it is certain."""
+    gateway: Literal["auto", "provider", "foreign"] = "auto"
+    """What answers at an address that is not the provider's own: ``foreign`` is sent nothing that the caller did not
+    write; ``provider`` what the provider is sent; ``auto``: foreign, but for ``base_url`` and this machine."""
 
     def __post_init__(self) -> None:
         if self.send_service_tier and not self.service_tier:

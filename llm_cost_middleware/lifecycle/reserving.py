@@ -185,14 +185,15 @@ class Reserving:
         now = self._clock.monotonic()
         cache_plan = quote.plan
         stages.cache.begin(call, cache_plan)
-        cap = request.max_tokens if self._settings.observe else quote.max_tokens
+        cap = request.max_tokens if self._settings.observe or quote.cap_unsent else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
         changes = fit(request, target).changes if self._settings.observe else quote.changes
         if quote.tier is not None and not self._settings.observe:
             changes = {**changes, "service_tier": quote.tier}
         attempt = Attempt(
-            call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes
-        )
+            call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
+            request.bare,
+        )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved)

@@ -112,6 +112,8 @@ class Quote(NamedTuple):
     """The input was counted; otherwise its bytes bound it, or past calls estimate it."""
     tier: str | None = None
     """The service tier to send, where the request names none and the configuration says to send one."""
+    cap_unsent: bool = False
+    """The cap is the most that the model gives, and is not sent."""
 
 
 class ReservedAttempt(NamedTuple):

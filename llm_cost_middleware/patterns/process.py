@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
@@ -147,6 +148,7 @@ class PatternCall:
         self._create = attrgetter(self._rules.endpoints[0])(plain).create
         self._system, self._item_count = system_prompt, item_count
         self._connection = client_connection(client)
+        self._bare = is_gateway(self.pipeline.config, self._rules.name, client.base_url)
         self.providers = frozenset((self._rules.name,))
 
     def request(self, text: str) -> CallRequest:
@@ -154,7 +156,11 @@ class PatternCall:
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
         context = current_context()._replace(item_count=self._item_count)
         return request._replace(
-            context=context, retry_terms=self._retry_terms, connection=self._connection, max_tokens=self._max_tokens
+            context=context,
+            retry_terms=self._retry_terms,
+            connection=self._connection,
+            max_tokens=self._max_tokens,
+            bare=self._bare,
         )
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:

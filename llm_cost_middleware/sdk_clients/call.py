@@ -61,6 +61,7 @@ class SdkCall:
         providers: The SDK's own.
         client: The client as its owner set it: its timeout and its retries hold.
         retries_chosen: The client's number of retries was set, even if it is the SDK's default.
+        bare: It goes to a gateway.
 
     Raises:
         ConfigurationError: The attributes under ``llm_cost`` cannot be used.
@@ -83,6 +84,7 @@ class SdkCall:
         providers: frozenset[str],
         client: Any,
         retries_chosen: bool = False,
+        bare: bool = False,
     ) -> None:
         self.providers = providers
         self._api, self._stream, self._client = api, stream, client
@@ -98,7 +100,7 @@ class SdkCall:
         self.request = request._replace(
             stream=stream, context=context, model_pinned=request.model != routed,
             retry_terms=retries_of(client, asked=options.get("max_retries"), chosen=retries_chosen),
-            connection=client_connection(client),
+            connection=client_connection(client), bare=bare,
         )  # fmt: skip
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class SdkCall:
         if self._unread:
             return self._observe_body(stream)
         chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
-        is_injected = self._api.injected_chunks(self._body)
+        is_injected = None if attempt.bare else self._api.injected_chunks(self._body)
         return ObservedStream(chunks, self._rules.new_stream_reader(), stream.close, is_injected=is_injected)
 
     def _observe_body(self, response: Any) -> ObservedStream:

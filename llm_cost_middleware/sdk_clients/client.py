@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
@@ -161,6 +162,7 @@ class ClientWrapper(NamedTuple):
         return SdkCall(
             self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
             providers=self.providers, client=original.client, retries_chosen=original.retries_chosen,
+            bare=is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 
     def _makes_batch(self, path: str) -> bool:

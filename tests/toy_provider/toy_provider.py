@@ -55,6 +55,7 @@ def read_error(body):
 PROVIDER = Provider(
     name="toy",
     model_prefixes=("toy-",),
+    domains=("toy.example",),
     endpoints=("chat.completions",),
     write_prompt=write_prompt,
     read_usage=read_usage,

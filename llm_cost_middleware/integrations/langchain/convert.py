@@ -53,6 +53,8 @@ class SourceModel(NamedTuple):
     """The output cap that its user set. A cap that LangChain filled in from a profile counts as none."""
     connection: str = ""
     """As ``CallRequest.connection``."""
+    bare: bool = False
+    """As ``CallRequest.bare``."""
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """Where LangChain calls each model that may take the call."""
 
@@ -96,7 +98,7 @@ def read_call(
         plain.params, context,
         pinned or bool(arguments.get("model")),
         source.connection,
-        settings=plain.settings, endpoint_at=source.endpoint_at,
+        settings=plain.settings, bare=source.bare, endpoint_at=source.endpoint_at,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.render import effort_at
@@ -86,6 +87,8 @@ class TargetModels:
         reachable = {provider}
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
         gateway = getattr(model, _URL_FIELD[provider], None)
+        self._bare = is_gateway(config, provider, gateway)
+        self.source = self.source._replace(bare=self._bare)
         elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[provider]) and not config.providers[provider].base_url
         # an address of the user's own is a gateway: what it serves is known to nobody else
         self.pinned_to_provider = stops or elsewhere or any(_is_set(model, name) for name in _PROVIDER_ONLY)
@@ -154,6 +157,8 @@ class TargetModels:
         if settings.get("openai_proxy"):  # the transports were made from it
             settings.pop("http_client", None)
             settings.pop("http_async_client", None)
+        if self._bare:  # LangChain asks gateways for no usage, unless its user does
+            settings["stream_usage"] = model.stream_usage
         return _construct(plain_class(model), target, _changed(settings, changes, target.provider))
 
     def _other(self, target: ModelRef, changes: Mapping[str, Any]) -> Any:
@@ -243,4 +248,4 @@ def _class_of(provider: str) -> Any:
 
 def _construct(kind: Any, target: ModelRef, settings: Mapping[str, Any]) -> Any:
     name = "model" if target.provider == "anthropic" else "model_name"
-    return kind(**{**settings, name: target.model, "max_retries": 0, "stream_usage": True})
+    return kind(**{"stream_usage": True, **settings, name: target.model, "max_retries": 0})

@@ -8,6 +8,9 @@ from typing import Any
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
+from llm_cost_middleware.capabilities import find_capabilities
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.host import Governed, ObservedStream
@@ -119,6 +122,8 @@ class RouterCall:
             endpoint_at=_found_by_litellm,
         )
         self.providers = groups.reach
+        if group is None and "response_format" in self.request.settings:
+            self.providers = frozenset(name for name in groups.reach if not _asked_by_forced_tool(name))
         """What the router can reach: every model it serves, or the provider of the group that was called."""
         if group is not None:
             self.request = self.request._replace(
@@ -127,6 +132,13 @@ class RouterCall:
             if group.alternatives:
                 self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
             self.providers = frozenset((group.target.provider,))
+
+    def heed_gateways(self, config: CostConfig) -> None:
+        """Add nothing to a call of a group that has a gateway among its deployments."""
+        if self.group is not None and any(
+            is_gateway(config, self.request.provider, address) for address in self.group.addresses
+        ):
+            self.request = self.request._replace(bare=True)
 
     @property
     def shadowed(self) -> bool:
@@ -270,13 +282,29 @@ _RARE_EFFORTS = ("xhigh", "max")
 
 def _knows_effort(target: ModelRef, effort: str) -> bool:
     """Whether LiteLLM's map has a level of effort for a model: it refuses these levels for models that it lacks."""
+    return _litellm_says(target, f"supports_{effort}_reasoning_effort")
+
+
+def _asked_by_forced_tool(name: str) -> bool:
+    """Whether LiteLLM asks a model for structured output by a tool that it forces, and the model takes no such tool.
+
+    It does for models whose structured output it does not know of, such as those that its map lacks.
+    """
+    provider, _, model = name.partition("/")
+    known = find_capabilities(provider, model)
+    if known is None or known.forced_tools:
+        return False
+    return not _litellm_says(ModelRef(provider, model), "supports_native_structured_output")
+
+
+def _litellm_says(target: ModelRef, what: str) -> bool:
     from litellm import get_model_info
 
     try:
         info = get_model_info(target.model, custom_llm_provider=target.provider)
     except Exception:  # noqa: BLE001 - whatever it raises for a name that it does not know
         return False
-    return bool(info.get(f"supports_{effort}_reasoning_effort"))
+    return bool(info.get(what))
 
 
 def _found_by_litellm(_: ModelRef) -> Endpoint | None:

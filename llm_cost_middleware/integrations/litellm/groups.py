@@ -77,6 +77,8 @@ class Group(NamedTuple):
     """LiteLLM places cache marks of its own."""
     access: Mapping[str, Any] | None = None
     """The parameters of the deployment whose key may count input; ``None`` where they are of several models."""
+    addresses: tuple[str, ...] = ()
+    """Those of its deployments that have one of their own."""
 
 
 class ServedModels(NamedTuple):
@@ -276,7 +278,10 @@ class Groups:
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
         mixed = tuple(sorted(model for model in by_model if model is not None)) if len(by_model) > 1 else ()
         access = None if mixed else entries[0].params
-        return Group(target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access)
+        addresses = tuple(str(base) for entry in entries if (base := entry.params.get("api_base")))
+        return Group(
+            target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access, addresses
+        )
 
     def _mark(self, entries: Sequence[Deployment]) -> bool:
         return places_marks([default_parameters(self.router), *(entry.params for entry in entries)])

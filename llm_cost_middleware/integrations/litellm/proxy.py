@@ -132,6 +132,7 @@ class ProxyBudgetCallback(LastLook):
             own_timeout=True,  # the proxy's own settings time its requests
             asynchronous=True,
         )
+        call.heed_gateways(self.pipeline.config)
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call, routed
@@ -147,7 +148,7 @@ class ProxyBudgetCallback(LastLook):
                 )
             call.changes = fit(request, prepared.target).changes
             request = request._replace(provider=prepared.target.provider, model=prepared.target.model)
-        if request.max_tokens is None:
+        if request.max_tokens is None and not request.bare:
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
             # the answer is bounded by what was set aside only where the request names that cap

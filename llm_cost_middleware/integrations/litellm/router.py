@@ -250,6 +250,7 @@ class CostAwareRouter(StandIn):
             asynchronous=asynchronous,
             retries=retries,
         )
+        call.heed_gateways(self.pipeline.config)
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call

@@ -92,6 +92,10 @@ class PriceStage:
         injected = request.max_tokens is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
         max_tokens = default_cap(request, limits, settings.default_max_tokens) if asked is None else asked
+        # a gateway is sent no cap of ours; Claude's API takes no request without one
+        unsent = request.bare and asked is None and request.endpoint != "messages"
+        if unsent:
+            max_tokens = limits.max_output or max_tokens
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
         changes = fit(request, target).changes
@@ -114,7 +118,7 @@ class PriceStage:
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(
             target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
-            changes, plan, counted, sent_tier,
+            changes, plan, counted, sent_tier, unsent,
         )  # fmt: skip
 
     def _rates(self, target: ModelRef, request: CallRequest) -> tuple[Rates, str, str | None]:

@@ -79,7 +79,7 @@ class RouteStage:
         started_at, now = self._clock.monotonic(), self._clock.now()
         features, candidates = read_features(request), self._candidates(providers, request.prices)
         worthy = features.total_chars >= CACHE_WORTHY  # below it no model caches a prefix: nothing to look for
-        layout = self._cache.layout(request) if worthy else None
+        layout = self._cache.layout(request) if worthy and not request.bare else None
         affinity = NO_AFFINITY
         if layout is not None and not request.model_pinned and len(candidates) > 1:
             affinity = self._cache.affinity(layout, candidates, now, request.prices)

@@ -12,6 +12,7 @@ from llm_cost_middleware.providers.anthropic.write import CACHE_FIELDS, write_pr
 PROVIDER = Provider(
     name="anthropic",
     model_prefixes=("claude",),
+    domains=("anthropic.com", "claude.com"),
     endpoints=("messages",),
     write_prompt=write_prompt,
     read_usage=read_usage,

@@ -46,7 +46,8 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
     apply_changes(out, attempt.changes)
     if attempt.max_tokens is not None:
         out[output_cap_field(out, endpoint, chat="max_tokens")] = attempt.max_tokens
-    ask_for_usage(out, endpoint)
+    if not attempt.bare:
+        ask_for_usage(out, endpoint)
     return out
 
 

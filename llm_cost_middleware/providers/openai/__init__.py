@@ -12,6 +12,7 @@ from llm_cost_middleware.providers.openai.write import CACHE_FIELDS, write_promp
 PROVIDER = Provider(
     name="openai",
     model_prefixes=("gpt", "chatgpt", "o1", "o3", "o4"),
+    domains=("openai.com", "openai.azure.com"),
     endpoints=("chat.completions", "responses"),
     write_prompt=write_prompt,
     read_usage=read_usage,

@@ -50,9 +50,15 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
     out["model"] = attempt.target.model
     apply_changes(out, attempt.changes)
     if attempt.max_tokens is not None:
-        out[output_cap_field(out, endpoint, chat="max_completion_tokens")] = attempt.max_tokens
-    ask_for_usage(out, endpoint)
+        out[output_cap_field(out, endpoint, chat=_cap_field(attempt))] = attempt.max_tokens
+    if not attempt.bare:
+        ask_for_usage(out, endpoint)
     return out
+
+
+def _cap_field(attempt: Attempt) -> str:
+    """The field for a chat without one: every gateway knows the old one, every model of OpenAI takes the new one."""
+    return "max_tokens" if attempt.bare else "max_completion_tokens"
 
 
 def write_marks(out: dict[str, Any], directives: CacheDirectives, endpoint: Endpoint) -> None:

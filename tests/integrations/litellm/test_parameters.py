@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import openai
 import parameter_cases as cases
@@ -10,6 +11,7 @@ import pytest
 from parameter_product import TARGETS, Outcomes, pipeline_to, product
 
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import Simulator
 
 SAY = [{"role": "user", "content": cases.SAY}]
@@ -121,3 +123,24 @@ def test_the_proxy_routes_ordinary_parameters(proxy):
         with pytest.raises(openai.APIStatusError) as refused:
             client.chat.completions.create(model="smart", messages=SAY, extra_body={"some_new_parameter": 1})
     assert refused.value.status_code in (400, 422)
+
+
+def test_a_group_behind_a_gateway_is_sent_what_litellm_sends_alone(make_harness, sim):
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    harness = make_harness(cache={"mode": "system"})
+    bodies = []
+    for gateway in ("foreign", "provider"):
+        config = harness.pipeline.config
+        providers = {**config.providers, "openai": replace(config.providers["openai"], gateway=gateway)}
+        pipeline = CostPipeline(replace(config, providers=providers))
+        entry = harness.deployment("mine", "openai/gpt-4.1")
+        held = litellm.Router(model_list=[entry], num_retries=0)
+        long = [{"role": "system", "content": "You know everything about Prague. " * 900}, *SAY]
+        for each in (held, CostAwareRouter(held, pipeline=pipeline)):
+            each.completion("mine", messages=long)
+            bodies.append(sim.requests[-1].body)
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert bodies[3].keys() - bodies[2].keys() >= {"max_completion_tokens"}
