@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +16,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
-from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, UnsupportedRequestError
+from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Event, Observer, Ungoverned
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.lifecycle import (
@@ -105,7 +104,7 @@ class CostPipeline(BookingByHand):
         settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
         # One instance of each: statistics and breakers are of use only where all calls share them.
         decisions = DecisionRecorder(self._runtimes.journal, clock)
-        cache = CacheStage(settings, config.cache, catalogue, decisions.load_prefix_stats(), clock)
+        cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
         stages = Stages(
             RouteStage(settings, config.routing, candidates, cache, clock, rng),
             cache,
@@ -309,18 +308,13 @@ class CostPipeline(BookingByHand):
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
         self._runtimes.orphans.settle()
-        self._save_learned()
+        self._stages.cache.save()
         self._runtimes.close()
-
-    def _save_learned(self) -> None:
-        if (learned := self._stages.cache.take_learned()) is not None:
-            with suppress(LedgerError):  # what was learned is a convenience
-                self._stages.decisions.save_prefix_stats(learned)
 
     async def aclose(self) -> None:
         """Close on an event loop; also closes that loop's connections."""
         await self._runtimes.orphans.asettle()
-        await asyncio.to_thread(self._save_learned)
+        await asyncio.to_thread(self._stages.cache.save)
         await self._runtimes.aclose()
         self.close()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -158,6 +158,31 @@ class SupportsJournal(Protocol):
     @property
     def journal(self) -> Journal:
         """Journal of this ledger."""
+        ...
+
+
+class SharedState(Protocol):
+    """Small values by key, besides money, that all processes of a ledger share.
+
+    A cache, no record: what was not changed for longest goes first, and a change that meets another one may be lost.
+    """
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of some keys; ``None`` where there is none."""
+        ...
+
+    def change(self, keys: Sequence[str], to: Callable[[list[bytes | None]], Sequence[bytes]], at: float) -> None:
+        """Replace the values of some keys by what ``to`` makes of them; ``at`` is seconds since the Unix epoch."""
+        ...
+
+
+@runtime_checkable
+class SupportsSharedState(Protocol):
+    """Ability of a backend to share small values between processes."""
+
+    @property
+    def shared_state(self) -> SharedState:
+        """Shared values of this ledger."""
         ...
 
 

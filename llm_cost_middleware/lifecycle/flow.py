@@ -107,6 +107,8 @@ class CallFlow:
         else:
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
+        if self.stages.cache.shares(call):
+            yield WriteLog(partial(self.stages.cache.recall, call))
         report = CallReport(counter=counter)
         try:
             response = yield from self._attempts(call, report, accept)
@@ -195,6 +197,6 @@ class CallFlow:
     def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
         """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
         try:
-            yield WriteLog(partial(self.stages.decisions.record, call, report))
+            yield WriteLog(partial(self.stages.write_log, call, report))
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
             _log.exception("the decision of call %s was not logged", call.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
-from llm_cost_middleware.budget.backend import Journal, SupportsAsync
+from llm_cost_middleware.budget.backend import Journal, SharedState, SupportsAsync
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
@@ -41,6 +41,11 @@ class RuntimePool:
     def journal(self) -> Journal | None:
         """Where lines beside money are kept; ``None`` on a memory ledger, which ends with the process anyway."""
         return self.ledger.journal if self.blocks else None
+
+    @property
+    def shared_state(self) -> SharedState | None:
+        """Where processes share what they have learned; ``None`` on a memory ledger, which has one process."""
+        return self.ledger.shared_state if self.blocks else None
 
     def of_loop(self) -> Runtime:
         """The runtime of the running event loop."""

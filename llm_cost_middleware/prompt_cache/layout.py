@@ -79,6 +79,10 @@ class PromptLayout:
     previous: int | None
     """Boundary at which the previous request of this conversation ended, by the request's structure."""
     stage: PromptStage
+    turns: int
+    """Earlier requests of this conversation, by its structure."""
+    previous_stage: PromptStage
+    """Stage of the previous one of them."""
     size: int
     """UTF-8 bytes of the whole prompt."""
     tokens: int
@@ -113,7 +117,9 @@ def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYT
         The layout, without boundaries if the whole text is too short for any model's cache.
     """
     if _is_short(request):
-        return PromptLayout((), 0, 0, None, "first", 0, 0, tokens_per_byte, request.endpoint, request.params)
+        return PromptLayout(
+            (), 0, 0, None, "first", 0, "first", 0, 0, tokens_per_byte, request.endpoint, request.params
+        )
     return _Reader(request, tokens_per_byte).read()
 
 
@@ -174,6 +180,8 @@ class _Reader:
             first_turn=first_turn,
             previous=previous,
             stage=_stage(turns, ends, tools=bool(request.tools)),
+            turns=max(len(ends) - 1, 0),
+            previous_stage=_stage(turns, ends[:-1], tools=bool(request.tools)),
             size=self.size,
             tokens=int(self.size * self.density),
             tokens_per_byte=self.density,

@@ -88,7 +88,9 @@ class CachePlan(CacheDirectives):
     prices: CachePrices | None = None
     """Prices it was planned with."""
     write_risk_picousd: int = 0
-    """Cost of the planned writes beyond uncached input, in pico-dollars: lost if nothing comes back to read them."""
+    """Cost of the planned writes beyond uncached input, in pico-dollars, as far as no evidence covers it."""
+    proven_share: float = 0.0
+    """The part of that cost, from 0 to 1, that evidence covers: the proven odds that it will be read."""
 
 
 NO_PLAN = CachePlan(reason="nothing to cache")

@@ -21,6 +21,7 @@ from llm_cost_middleware.prompt_cache.plan import (
     CachePrices,
     ReuseProbability,
 )
+from llm_cost_middleware.prompt_cache.returns import within
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheCapabilities
@@ -125,13 +126,14 @@ def _marked(case: _PlanInput) -> CachePlan:
         cache_key=key,
         explicit=breakpoints,
         expected_saving_nanousd=floor_picousd(choice.expected_value_picousd),
-        expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_risk_picousd),
+        expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_cost_picousd),
         reason=_reason(choice),
         warm=choice.read,
         wait_for=layout.boundaries[waits.at].fingerprint if waits else None,
         at=case.now,
         prices=prices,
         write_risk_picousd=choice.write_risk_picousd,
+        proven_share=1.0 - choice.write_risk_picousd / choice.write_cost_picousd if choice.write_cost_picousd else 0.0,
     )
 
 
@@ -167,12 +169,12 @@ def _candidates(case: _PlanInput, callers: Sequence[CallersMark], ttls: tuple[st
     claude = case.ability.style == "explicit"
     automatic = _automatic_ttl(case)
     hit = known.deepest_warm(layout, case.target, now)
+    section_ends = {layout.head - 1, *(at for at in range(layout.head) if _ends_tools(layout, at))}
     watched = {*tracked_boundaries(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
     if hit is not None:
         watched.add(hit)
     found: list[CacheCandidate] = []
-    reuse: ReuseProbability = (0.0, 0.0, 0.0)
-    reuse_again: ReuseProbability = reuse
+    reuse = proven = (0.0, 0.0, 0.0)
     for at in sorted(watched, reverse=True):
         ref, number, end, _, prefix, mark, markable = boundaries[at]
         if mark not in case.ability.ttls:
@@ -185,23 +187,45 @@ def _candidates(case: _PlanInput, callers: Sequence[CallersMark], ttls: tuple[st
         allowed = _lifetimes_at(number, callers, ttls) if callers else ttls
         if not mark and not allowed:
             continue
-        own, own_reuse_again = known.reuse(layout, at, now)
+        first, again = known.estimate(layout, at, now)
+        own = within(first.odds)
+        own_again = own if again is first else within(again.odds)
+        own_proven = within(first.proven)
         if case.policy.warm_first and (at != last or not at):
-            own = own_reuse_again = _SURE
-        reuse = max(reuse[0], own[0]), max(reuse[1], own[1]), max(reuse[2], own[2])
-        reuse_again = (
-            max(reuse_again[0], own_reuse_again[0]),
-            max(reuse_again[1], own_reuse_again[1]),
-            max(reuse_again[2], own_reuse_again[2]),
-        )
+            own = own_again = own_proven = _SURE
+        # A prefix comes back with every longer one. What happens after that is its own.
+        reuse, proven = _higher(reuse, own), _higher(proven, own_proven)
+        entry = known.entry(prefix, case.target, now) if hit is not None and at <= hit else None
         pending = (hit is None or at > hit) and known.is_pending(prefix, now)
         found.append(
             CacheCandidate(
-                at, number, tokens, reuse, reuse_again, at == hit, pending, mark, allowed, at == layout.previous
+                at,
+                number,
+                tokens,
+                reuse,
+                own_again,
+                proven,
+                entry.ttl if entry is not None else None,
+                pending,
+                mark,
+                allowed,
+                at == layout.previous,
+                at in section_ends,
             )
         )
     found.reverse()
     return found
+
+
+def _higher(one: ReuseProbability, other: ReuseProbability) -> ReuseProbability:
+    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
+
+
+def _ends_tools(layout: PromptLayout, at: int) -> bool:
+    boundaries = layout.boundaries
+    return boundaries[at].ref.section == "tools" and (
+        at + 1 == len(boundaries) or boundaries[at + 1].ref.section != "tools"
+    )
 
 
 def _takes_breakpoint(layout: PromptLayout, ref: BlockRef) -> bool:
@@ -223,8 +247,8 @@ def _choice(case: _PlanInput, candidates: list[CacheCandidate], ttls: tuple[str,
         ttls,
         slots=slots,
         lookback=case.ability.lookback_blocks,
-        write_allowance_picousd=case.known.write_allowance_picousd(
-            int(case.layout.size * case.density) * prices.uncached
+        write_allowance_picousd=case.known.insurance.allowance(
+            int(case.layout.size * case.density) * prices.uncached, case.now
         ),
     )
 
@@ -240,7 +264,7 @@ def _classic(case: _PlanInput, candidates: list[CacheCandidate], ttl: str) -> Ch
     value = warm * (case.prices.uncached - case.prices.read) + written * write_value(
         heads[-1].reuse, heads[-1].reuse_again, case.prices, ttl
     )
-    return Choice(((heads[-1].at, ttl),), warm, risk, int(value))
+    return Choice(((heads[-1].at, ttl),), warm, risk, risk, int(value))
 
 
 def _reason(choice: Choice) -> str:

@@ -1,92 +1,122 @@
-"""Reuse of prefixes like this one: prior probabilities, and trials counted in groups of peers.
+"""Reuse of prefixes like this one: prior probabilities, and returns counted in groups of peers.
 
-A group counts how often prefixes of one kind came back. It is the prior of a prefix that was seen too seldom to have
+A group counts when prefixes of one kind came back. It is the prior of a prefix that was seen too seldom to have
 statistics of its own.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
-from llm_cost_middleware.prompt_cache.plan import HORIZONS_S, ReuseProbability
-from llm_cost_middleware.request import Section
+from llm_cost_middleware.prompt_cache.returns import NO_ODDS, Group, Odds, Returns, odds_of
 
-_STAGE_REUSE: Mapping[str, ReuseProbability] = {
+_STAGE_ODDS: Mapping[str, Odds] = {
     # The end of a request, before any evidence: agents go on, conversations often do, single questions do not.
-    "first": (0.05, 0.05, 0.05),
-    "first_with_tools": (0.5, 0.5, 0.5),
-    "chat": (0.5, 0.5, 0.5),
-    "agent": (0.9, 0.9, 0.9),
+    "first": odds_of((0.05, 0.06, 0.07)),
+    "first_with_tools": odds_of((0.6, 0.65, 0.65)),
+    "chat": odds_of((0.5, 0.55, 0.6)),
+    "agent": odds_of((0.9, 0.92, 0.92)),
 }
-_SEEN_REUSE: tuple[ReuseProbability, ...] = ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.6, 0.6, 0.6), (0.7, 0.7, 0.7))
-"""Inner boundary that was seen never, once, twice, more often."""
-ENOUGH_SEEN = len(_SEEN_REUSE) - 1
+_HEAD_ODDS: tuple[Odds, ...] = (
+    # Tools and system that were seen never, once, twice, more often. Applications send them again and again: above
+    # the break-even of a five-minute write from the first call on, and below that of an hour's.
+    odds_of((0.4, 0.45, 0.5)),
+    odds_of((0.6, 0.65, 0.7)),
+    odds_of((0.7, 0.75, 0.8)),
+    odds_of((0.8, 0.85, 0.9)),
+)
+_INNER_ODDS: tuple[Odds, ...] = (
+    # Other inner boundaries: questions, documents in front of questions.
+    odds_of((0.1, 0.1, 0.1)),
+    odds_of((0.5, 0.5, 0.5)),
+    odds_of((0.6, 0.6, 0.6)),
+    odds_of((0.7, 0.7, 0.7)),
+)
+ENOUGH_SEEN = len(_HEAD_ODDS) - 1
 """Arrivals from which a prefix has enough statistics of its own."""
 PRIOR_TRIALS = 1.0
-_PEER_TRIALS = 3.0
-_MAX_TRIALS = 200
-"""Trials of a group at which all its counts are halved, so that old ones fade."""
+OWN_TRIALS = 1.0
+"""What peers count as in the odds of a prefix, or of a conversation, that came back before itself."""
+PEER_TRIALS = 3.0
+"""What a wider group counts as in the odds of a closer one."""
+DOUBT = 1.0
+"""Failures that are added to what was seen, for what evidence proves."""
+_AGES = 6
+"""Turns of a conversation that are told apart one by one; older conversations by powers of two."""
 _MAX_GROUPS = 1_024
 
-TrialCounts = list[float]
-"""Trials, and how many of them came back within each horizon."""
+
+class Estimate(NamedTuple):
+    """Odds of a prefix."""
+
+    odds: Odds
+    proven: Odds
+    """The odds that evidence alone supports, without any prior: a lower bound for what is risked."""
+
+    def blend(self, returns: Returns, weight: float) -> Estimate:
+        """Return the estimate of a closer group, or of the prefix itself."""
+        return Estimate(returns.blend(self.odds, weight), returns.blend(self.proven, DOUBT))
 
 
 class PeerGroups:
     """Bounded set of groups. Mutable; its owner holds the lock."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[tuple[object, ...], TrialCounts] = OrderedDict()
+        self._groups: OrderedDict[str, Group] = OrderedDict()
 
-    def peers(self, layout: PromptLayout, at: int, seen: int) -> tuple[TrialCounts, ...]:
+    def peers(self, layout: PromptLayout, at: int, seen: int) -> tuple[Group, ...]:
         """Return the groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
-            return self._group((layout.traffic_key, layout.stage)), self._group((layout.stage,))
-        return (self._group((layout.boundaries[at].ref.section, min(seen, ENOUGH_SEEN))),)
+            return self.peers_of_end(layout.traffic_key, layout.stage, layout.turns)
+        return tuple(self.group(key) for key in inner_keys(layout, at, seen))
 
-    def prior(self, layout: PromptLayout, at: int, seen: int) -> tuple[ReuseProbability, float]:
-        """Return the reuse of a boundary's peers, and the trials that it counts as."""
-        end = at == len(layout.boundaries) - 1
-        reuse, weight = _STAGE_REUSE[layout.stage] if end else _SEEN_REUSE[min(seen, ENOUGH_SEEN)], PRIOR_TRIALS
-        # From the widest group to the closest: each corrects the one before it by its own evidence.
-        for group in reversed(self.peers(layout, at, seen)):
-            reuse, weight = blend(group, reuse, weight), _PEER_TRIALS
-        return reuse, weight
+    def peers_of_end(self, traffic: bytes, stage: str, turns: int) -> tuple[Group, ...]:
+        """Return the groups of ends at a stage of some traffic, the closest first."""
+        return tuple(self.group(key) for key in end_keys(traffic, stage, turns))
 
-    def inner_reuse(self, section: Section, seen: int) -> ReuseProbability:
-        """Return the reuse of inner boundaries of a section that were seen ``seen`` times."""
-        seen = min(seen, ENOUGH_SEEN)
-        return blend(self._group((section, seen)), _SEEN_REUSE[seen], PRIOR_TRIALS)
+    def estimate(self, layout: PromptLayout, at: int, seen: int) -> Estimate:
+        """Return what a boundary's peers say, the boundary itself not asked."""
+        if at == len(layout.boundaries) - 1:
+            prior, weight = _STAGE_ODDS[layout.stage], PRIOR_TRIALS
+        else:
+            known = min(seen, ENOUGH_SEEN)
+            prior = (_HEAD_ODDS if at < layout.head else _INNER_ODDS)[known]
+            weight = PRIOR_TRIALS
+        # From the widest group to the closest: each corrects the one before it by its own evidence. The widest one
+        # mixes what the prior tells apart, so it counts for what is proven alone.
+        *closer, widest = self.peers(layout, at, seen)
+        odds, proven = prior, widest.blend(NO_ODDS, DOUBT)
+        for group in reversed(closer):
+            odds, proven = group.blend(odds, weight), group.blend(proven, DOUBT)
+            weight = PEER_TRIALS
+        return Estimate(odds, proven)
 
-    def stages(self) -> dict[str, TrialCounts]:
-        """Return the groups by stage alone: the ones worth keeping, since they hold for any traffic."""
-        return {str(key[0]): group for key, group in self._groups.items() if len(key) == 1}
+    def find(self, key: str) -> Group | None:
+        """Return a group if it is there."""
+        return self._groups.get(key)
 
-    def restore(self, stages: Mapping[str, TrialCounts]) -> None:
-        """Set the groups that ``stages`` returned."""
-        for stage, group in stages.items():
-            self._groups[stage,] = group
-
-    def _group(self, key: tuple[object, ...]) -> TrialCounts:
+    def group(self, key: str) -> Group:
+        """Return a group; it is made where it is not there."""
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = [0.0] * (1 + len(HORIZONS_S))
+            group = self._groups[key] = Group()
             if len(self._groups) > _MAX_GROUPS:
                 self._groups.popitem(last=False)
         return group
 
 
-def blend(group: Sequence[float], prior: ReuseProbability, weight: float) -> ReuseProbability:
-    """Return the posterior probability of a group whose prior counts as ``weight`` trials."""
-    trials, first, second, third = group
-    n = trials + weight
-    return (first + weight * prior[0]) / n, (second + weight * prior[1]) / n, (third + weight * prior[2]) / n
+def end_keys(traffic: bytes, stage: str, turns: int) -> tuple[str, ...]:
+    """Return the names of the groups of an end, the closest first."""
+    # Conversations of one kind tend to end, or to be cut to a window, after as many turns.
+    age = turns if turns < _AGES else _AGES + turns.bit_length()
+    here = f"{traffic.hex()}.{stage}"
+    return f"{here}.{age}", here, stage, "ends"
 
 
-def count_trial(group: TrialCounts) -> None:
-    """Add a trial to a group; old ones fade."""
-    group[0] += 1.0
-    if group[0] > _MAX_TRIALS:
-        group[:] = [each / 2 for each in group]
+def inner_keys(layout: PromptLayout, at: int, seen: int) -> tuple[str, ...]:
+    """Return the names of the groups of an inner boundary, the closest first."""
+    section = layout.boundaries[at].ref.section
+    return f"{section}.{min(seen, ENOUGH_SEEN)}", section

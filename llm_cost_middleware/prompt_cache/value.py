@@ -1,15 +1,17 @@
 """Expected value of cache marks, and the best set of marks. Arithmetic only.
 
-A prompt is a chain of segments between boundaries. Writing a segment costs ``w - u`` per token more than sending it
-uncached (``u``, ``w``, ``r``: the prices of uncached input, of a write with that lifetime, of a read). If it comes back
-before it expires (probability ``p``), that saves ``u - r``, and leaves an entry with the value ``q (w - r)`` if it
-comes back once more (probability ``q``), but never more than writing it again, ``w - u``. So the value of a write is
-``u - w + p (u - r + min(w - u, q (w - r)))`` per token. In steady traffic this is the difference between
-``u`` and the long-run cost of a segment that is kept cached, ``p r + (1 - p) w``; it breaks even at
-``p = (w - u) / (w - r)``: 0.22 for five minutes at Anthropic's usual prices, 0.53 for an hour.
+A prompt is a chain of segments between boundaries. Let ``u``, ``w``, ``r`` be the prices of a token that is sent
+uncached, written and read, ``p`` the probability that its prefix comes back before the entry expires, and ``q`` that
+it comes back once more after that. A token that is kept cached costs ``c = q r + (1 - q) w`` a call in the long run, so
+from its next return on it costs ``m``, the least of ``u`` and of the ``c`` of each lifetime. A live entry at a return
+then saves ``(m - r) / (1 - q)`` over a missing one: this return, and the ones after it for as long as it lives. So a
+write is worth ``u - w + p (m - r) / (1 - q)``, however often the prefix returns in all, which cancels out. For one
+lifetime and ``p = q`` that is ``u - w + p (w - r)``, which breaks even at ``p = (w - u) / (w - r)``: 0.22 for five
+minutes at Anthropic's usual prices, 0.53 for an hour.
 
 A mark caches everything before it, so the deepest mark goes where the running sum of these values peaks. Marks above it
-cost nothing more, and keep shorter prefixes readable on their own.
+cost nothing more, and keep shorter prefixes readable on their own. A mark that asks for an hour keeps also what is read
+before it for an hour, at the price of the new tokens alone.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llm_cost_middleware.prompt_cache.plan import HORIZON_OF, LIFETIME_S, CachePrices, ReuseProbability
+from llm_cost_middleware.prompt_cache.plan import HORIZON_OF, CachePrices, ReuseProbability
 
 _DISTINCT = 0.02
-"""Least difference in reuse to the next deeper mark for which a shallower mark is placed."""
+"""Least difference in reuse to the next deeper mark for which a mark is placed that does not end tools or system."""
+_MOST_REUSE = 0.99
+"""No prefix comes back for ever."""
+_NEVER: ReuseProbability = (0.0, 0.0, 0.0)
 
 
 class CacheCandidate(NamedTuple):
@@ -35,8 +40,10 @@ class CacheCandidate(NamedTuple):
     """Probability that its prefix comes back."""
     reuse_again: ReuseProbability
     """Probability that it then comes back once more."""
-    warm: bool = False
-    """Readable entry ends here."""
+    proven: ReuseProbability = _NEVER
+    """Probability of the first that evidence alone supports."""
+    warm: str | None = None
+    """Lifetime of the readable entry that ends here."""
     pending: bool = False
     """Another call is writing it."""
     mark: str | None = None
@@ -45,6 +52,8 @@ class CacheCandidate(NamedTuple):
     """Lifetimes that a mark of ours may have here, by the caller's marks before and behind it; empty: any."""
     presumed: bool = False
     """Previous request of this conversation ended here: an entry may exist that the statistics do not have."""
+    ends_section: bool = False
+    """The tools or the system prompt end here."""
 
 
 class Choice(NamedTuple):
@@ -54,19 +63,68 @@ class Choice(NamedTuple):
     """(boundary, lifetime), shallow to deep."""
     read: int = 0
     """Tokens read."""
-    write_risk_picousd: int = 0
+    write_cost_picousd: int = 0
     """Cost of the writes beyond uncached input."""
+    write_risk_picousd: int = 0
+    """The part of it that no evidence covers."""
     expected_value_picousd: int = 0
     """Saving of this call's reads, plus the value of its writes."""
 
 
 def write_value(reuse: ReuseProbability, reuse_again: ReuseProbability, prices: CachePrices, ttl: str) -> float:
     """Return the value of writing one token for ``ttl``, in pico-dollars; negative if it does not pay."""
-    uncached, price, horizon = prices.uncached, prices.write[ttl], HORIZON_OF[ttl]
-    read_back = price - prices.read
-    # An entry that is left over is worth at most a new write: beyond that, it would be written again instead.
-    left_over = min(price - uncached, reuse_again[horizon] * read_back)
-    return uncached - price + reuse[horizon] * (uncached - prices.read + left_over)
+    horizon = HORIZON_OF[ttl]
+    gain = _gain_at_return(reuse_again, prices, ttl)
+    return prices.uncached - prices.write[ttl] + reuse[horizon] * gain
+
+
+def _gain_at_return(reuse_again: ReuseProbability, prices: CachePrices, ttl: str) -> float:
+    """Return what a live entry with a lifetime saves at a return, and after it, over one that has to be written."""
+    return (_long_run(reuse_again, prices)[0] - prices.read) / (1.0 - min(reuse_again[HORIZON_OF[ttl]], _MOST_REUSE))
+
+
+def _long_run(reuse_again: ReuseProbability, prices: CachePrices) -> tuple[float, int]:
+    """Return the cost of a token a call in the long run, and what is paid for it where its entry is missing."""
+    cost, paid = float(prices.uncached), prices.uncached
+    for ttl, price in prices.write.items():
+        again = min(reuse_again[HORIZON_OF[ttl]], _MOST_REUSE)
+        kept = again * prices.read + (1.0 - again) * price
+        if kept < cost:
+            cost, paid = kept, price
+    return cost, paid
+
+
+class _Written(NamedTuple):
+    """Sums over the segments that are written."""
+
+    value: float
+    cost: int
+    risk: float
+    tokens: int
+    """Tokens up to the end of the last one."""
+
+    def with_segment(self, each: CacheCandidate, prices: CachePrices, ttl: str, *, written: bool) -> _Written:
+        """Return the sums with one segment more, that ends here. ``written``: the caller's own mark writes it."""
+        width = max(each.tokens - self.tokens, 0)
+        end = self.tokens + width
+        if written:
+            return self._replace(tokens=end)
+        cost = width * (prices.write[ttl] - prices.uncached)
+        if each.pending:  # the other call's write makes ours useless
+            return _Written(self.value - cost, self.cost + cost, self.risk + cost, end)
+        gained = width * write_value(each.reuse, each.reuse_again, prices, ttl)
+        risk = cost * (1.0 - each.proven[HORIZON_OF[ttl]])
+        return _Written(self.value + gained, self.cost + cost, self.risk + risk, end)
+
+
+class _Reach(NamedTuple):
+    """How deep to write: up to ``long`` with the longest lifetime, from there to ``end`` with the shortest."""
+
+    long: int
+    end: int
+    value: float
+    cost: int
+    risk: int
 
 
 def choose(
@@ -86,65 +144,107 @@ def choose(
         ttls: Lifetimes to choose from, short to long; each has a price.
         slots: Number of marks that may be added to the caller's.
         lookback: Blocks, its own included, over which a mark finds an entry; ``None``: its own only.
-        write_allowance_picousd: Most that the writes may risk; deeper marks are dropped until they fit.
+        write_allowance_picousd: Most that the writes may risk.
     """
     hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
-    peak = _peak(candidates, prices, ttls, hit)
-    choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
-    while choice.write_risk_picousd > write_allowance_picousd and peak > hit:
-        peak -= 1
-        choice = _place(candidates, prices, ttls, slots, lookback, hit, peak)
-    return choice
+    reach = _best_reach(candidates, prices, ttls, hit, write_allowance_picousd)
+    chosen = _places(candidates, ttls, reach, hit, slots, lookback)
+    if not chosen:
+        return Choice()
+    deepest = max(*chosen, *(at for at, each in enumerate(candidates) if each.mark), -1)
+    read = candidates[hit].tokens if 0 <= hit <= deepest else 0
+    gain = read * (prices.uncached - prices.read)
+    marks = tuple((candidates[at].at, chosen[at]) for at in sorted(chosen))
+    return Choice(marks, read, reach.cost, reach.risk, gain + int(reach.value))
 
 
-def _peak(candidates: Sequence[CacheCandidate], prices: CachePrices, ttls: tuple[str, ...], hit: int) -> int:
-    """Return the candidate at which the running value is highest; -1 if nothing pays."""
+def _best_reach(
+    candidates: Sequence[CacheCandidate], prices: CachePrices, ttls: tuple[str, ...], hit: int, allowance: int
+) -> _Reach:
+    """Return how deep to write, and for how long, at most at the risk that is allowed."""
+    short, long = ttls[0], ttls[-1]
     callers = max((at for at, each in enumerate(candidates) if each.mark), default=-1)
-    best, found, total, before = 0.0, -1, 0.0, 0
-    for at, each in enumerate(candidates):
-        if at <= hit:
-            value = float(prices.uncached - prices.read)
-        elif at <= callers:
-            value = 0.0  # the caller's own mark writes it in any case
-        elif each.pending:
-            value = float(prices.uncached - prices.write[ttls[0]])  # the other call's write makes ours useless
-        else:
-            value = max(write_value(each.reuse, each.reuse_again, prices, ttl) for ttl in each.ttls or ttls)
-        total += value * (each.tokens - before)
-        before = each.tokens
-        if total > best:
-            best, found = total, at
-    return found
+    best = _Reach(hit, hit, 0.0, 0, 0)
+    # Along each path, segments are written for the long lifetime up to a boundary, and for the short one behind it.
+    so_far = _Written(0.0, 0, 0.0, candidates[hit].tokens if hit >= 0 else 0)
+    for turn in range(hit, len(candidates)):
+        kept = 0.0
+        if turn > hit:
+            each = candidates[turn]
+            so_far = so_far.with_segment(each, prices, long, written=turn <= callers)
+            if not _may(each, long):
+                continue
+            if short != long:
+                kept = _kept_longer(candidates[: hit + 1], each, prices, long)
+            if so_far.value + kept > best.value and so_far.risk <= allowance:
+                best = _Reach(turn, turn, so_far.value + kept, so_far.cost, int(so_far.risk))
+        tail = so_far
+        for end in range(turn + 1, len(candidates) if short != long else 0):
+            tail = tail.with_segment(candidates[end], prices, short, written=end <= callers)
+            if _may(candidates[end], short) and tail.value + kept > best.value and tail.risk <= allowance:
+                best = _Reach(turn, end, tail.value + kept, tail.cost, int(tail.risk))
+    return best
 
 
-def _place(
+def _may(each: CacheCandidate, ttl: str) -> bool:
+    """Return whether a mark of this lifetime may stand here: one of ours, or the caller's own."""
+    return each.mark == ttl if each.mark else not each.ttls or ttl in each.ttls
+
+
+def _kept_longer(read: Sequence[CacheCandidate], each: CacheCandidate, prices: CachePrices, long: str) -> float:
+    """Return the value of keeping for the long lifetime what is read, where its own entry would expire sooner."""
+    if not read or read[-1].warm == long:
+        return 0.0
+    own, kept, value, before = HORIZON_OF.get(read[-1].warm or "", 0), each.reuse[HORIZON_OF[long]], 0.0, 0
+    for segment in read:
+        more = kept - segment.reuse[own]
+        if more > 0.0:
+            value += more * (segment.tokens - before) * (_long_run(segment.reuse_again, prices)[1] - prices.read)
+        before = segment.tokens
+    return value
+
+
+def _places(
     candidates: Sequence[CacheCandidate],
-    prices: CachePrices,
     ttls: tuple[str, ...],
+    reach: _Reach,
+    hit: int,
     slots: int,
     lookback: int | None,
-    hit: int,
-    deepest: int,
-) -> Choice:
-    """Add the marks above ``deepest`` that cost nothing more, and assign lifetimes to all."""
+) -> dict[int, str]:
+    """Return the candidates to mark, with lifetimes: the reach, what must be found, and marks that cost nothing."""
+    short, long = ttls[0], ttls[-1]
+    # An entry that lives an hour gets no mark of five minutes, which would shorten it once it has to be written again.
+    longest = max((at for at, each in enumerate(candidates[: hit + 1]) if each.warm == long), default=-1)
+    longest = max(longest, reach.long if reach.long > hit else -1)
     callers = {at for at, each in enumerate(candidates) if each.mark}
-    chosen = set(callers)
-    if deepest >= 0:
-        chosen.add(deepest)
-    floor = max(chosen, default=-1)
+    wanted: list[int] = [reach.end] if reach.end >= 0 else []
+    floor = max(reach.end, *callers, -1)
+    if hit < reach.long < reach.end:
+        wanted.append(reach.long)
     # A mark finds an older entry only within its lookback: farther back, a mark of its own must reach it.
-    for needed in (hit, max((at for at, each in enumerate(candidates[:floor]) if each.presumed), default=-1)):
-        if 0 <= needed < floor and not _within_reach(candidates, chosen, needed, lookback):
-            chosen.add(needed)
-    horizon = HORIZON_OF[ttls[-1]]
-    while len(chosen) - len(callers) < slots:
-        extra = _worth_most(candidates, chosen, floor, horizon)
-        if extra is None:
+    for needed in (hit, max((at for at, each in enumerate(candidates[: max(floor, 0)]) if each.presumed), default=-1)):
+        if 0 <= needed < floor and not _within_reach(candidates, {*callers, *wanted}, needed, lookback):
+            wanted.append(needed)
+    horizon = HORIZON_OF[long if longest >= 0 else short]
+    chosen: dict[int, str] = {}
+    for at in wanted:
+        _add(chosen, candidates, at, long if at <= longest else short, slots)
+    while len(chosen) < slots:
+        extra = _worth_most(candidates, callers.union(chosen), floor, horizon)
+        if extra is None or not _add(chosen, candidates, extra, long if extra <= longest else short, slots):
             break
-        chosen.add(extra)
-    if len(chosen) - len(callers) > slots:
-        chosen = callers | set(sorted(chosen - callers, reverse=True)[:slots])
-    return _with_lifetimes(candidates, prices, ttls, sorted(chosen), hit)
+    return chosen
+
+
+def _add(chosen: dict[int, str], candidates: Sequence[CacheCandidate], at: int, ttl: str, slots: int) -> bool:
+    each = candidates[at]
+    if len(each.ttls) == 1:  # what the caller's marks leave
+        ttl = each.ttls[0]
+    if each.mark or at in chosen or len(chosen) >= slots or not _may(each, ttl):
+        return False
+    chosen[at] = ttl
+    return True
 
 
 def _within_reach(candidates: Sequence[CacheCandidate], chosen: set[int], entry: int, lookback: int | None) -> bool:
@@ -153,45 +253,17 @@ def _within_reach(candidates: Sequence[CacheCandidate], chosen: set[int], entry:
 
 
 def _worth_most(candidates: Sequence[CacheCandidate], chosen: set[int], floor: int, horizon: int) -> int | None:
-    """Return the unmarked candidate whose prefix comes back most often without the rest."""
-    best, found = 0.0, None
+    """Return the unmarked candidate whose prefix comes back most often without the rest, ends of sections first."""
+    best, found = -1.0, None
     deeper = candidates[floor].reuse[horizon] if floor >= 0 else 1.0
     for at in range(floor - 1, -1, -1):
         each = candidates[at]
         if at in chosen:
             deeper = each.reuse[horizon]
             continue
-        gain = each.reuse[horizon] - deeper
-        if gain > _DISTINCT and gain * each.tokens > best:
-            best, found = gain * each.tokens, at
+        more = each.reuse[horizon] - deeper
+        # A slot that is left costs nothing, and the next conversation may share no more than tools and system.
+        worth = more * each.tokens if more > _DISTINCT else 0.0 if each.ends_section else -1.0
+        if worth > best:
+            best, found = worth, at
     return found
-
-
-def _with_lifetimes(
-    candidates: Sequence[CacheCandidate], prices: CachePrices, ttls: tuple[str, ...], chosen: list[int], hit: int
-) -> Choice:
-    """Return the best assignment of lifetimes, long ones before short ones, the caller's marks included."""
-    # The Messages API refuses a long lifetime behind a short one, so an assignment is one number: how many are long.
-    best: Choice | None = None
-    read = candidates[hit].tokens if chosen and 0 <= hit <= chosen[-1] else 0
-    gain = read * (prices.uncached - prices.read)
-    callers = {mark for each in candidates if (mark := each.mark)}
-    lifetimes = sorted(callers.union(ttls), key=LIFETIME_S.__getitem__) if callers else ttls
-    short, long = lifetimes[0], lifetimes[-1]
-    for longs in range(len(chosen) + 1 if short != long else 1):
-        marks, risk, value, before = [], 0, 0.0, read
-        for number, at in enumerate(chosen):
-            each = candidates[at]
-            ttl = long if number < longs else short
-            if ttl != each.mark if each.mark else ttl not in (each.ttls or ttls):
-                break
-            fresh = max(each.tokens - before, 0)
-            before = max(before, each.tokens)
-            if not each.mark:
-                marks.append((each.at, ttl))
-                risk += fresh * (prices.write[ttl] - prices.uncached)
-                value += fresh * write_value(each.reuse, each.reuse_again, prices, ttl)
-        else:
-            if best is None or gain + value > best.expected_value_picousd:
-                best = Choice(tuple(marks), read, risk, gain + int(value))
-    return best or Choice()

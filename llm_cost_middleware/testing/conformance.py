@@ -16,6 +16,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.clock import FakeClock
 from llm_cost_middleware.testing.kept_shares import KeptShareTests
 from llm_cost_middleware.testing.oracle import audit
+from llm_cost_middleware.testing.shared_state import SharedStateTests
 
 GLOBAL = ("global",)
 USER_A = ("global", "user:a")
@@ -23,7 +24,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(KeptShareTests):
+class LedgerBackendTests(KeptShareTests, SharedStateTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:
@@ -363,11 +364,8 @@ class LedgerBackendTests(KeptShareTests):
         for number in range(3):
             backend.journal.append("decision", f"call-{number}", 100.5 + number, bytes([number]))
         backend.journal.append("outcome", "call-0", 101.0, b"\xff")
-        entries = list(backend.journal.read("decision", 101.5))
-        assert [(entry.id, entry.at, entry.data) for entry in entries] == [
-            ("call-1", 101.5, b"\x01"),
-            ("call-2", 102.5, b"\x02"),
-        ]
+        entries = [(entry.id, entry.at, entry.data) for entry in backend.journal.read("decision", 101.5)]
+        assert entries == [("call-1", 101.5, b"\x01"), ("call-2", 102.5, b"\x02")]
 
     # --- many at once ----------------------------------------------------------------------------------------------
 

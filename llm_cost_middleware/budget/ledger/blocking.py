@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
-from llm_cost_middleware.budget.backend import ArchiveResult, Backend, Journal, SupportsArchive, SupportsJournal
+from llm_cost_middleware.budget.backend import (
+    ArchiveResult,
+    Backend,
+    Journal,
+    SharedState,
+    SupportsArchive,
+    SupportsJournal,
+    SupportsSharedState,
+)
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
@@ -107,6 +115,11 @@ class Ledger(LedgerArguments):
     def journal(self) -> Journal | None:
         """Journal of the backend; ``None`` if it keeps none. Its calls may block."""
         return self._backend.journal if isinstance(self._backend, SupportsJournal) else None
+
+    @property
+    def shared_state(self) -> SharedState | None:
+        """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
+        return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
     def set_budget(self, budget: Budget) -> None:
         """Set the budget of a scope and window. What the window already holds counts."""

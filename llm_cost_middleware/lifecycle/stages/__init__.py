@@ -18,6 +18,7 @@ from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
+from llm_cost_middleware.lifecycle.state import CallReport, RoutedCall
 from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 
 
@@ -33,3 +34,8 @@ class Stages(NamedTuple):
     counts: ProviderCounts
     waiting: WaitingCalls
     deferred: DeferredBills
+
+    def write_log(self, call: RoutedCall, report: CallReport) -> None:
+        """Write down what a call was beside its money. May block."""
+        self.decisions.record(call, report)
+        self.cache.save()

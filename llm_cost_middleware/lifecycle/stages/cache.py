@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llm_cost_middleware.budget.backend import SharedState
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -12,14 +14,20 @@ from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Set
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
+from llm_cost_middleware.prompt_cache.sharing import absorb, changed_keys, keys_of, merge
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import MARKED_BY_HOST, CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage
 
+_log = logging.getLogger(__name__)
 CACHE_WORTHY = 1_024
 """Characters below which no model caches a prefix."""
+_MARKED = frozenset({"explicit", "both"})
+_MOST_UNSAVED = 4_096
+_AWAY_S = 60.0
+"""Seconds for which a storage that failed is not asked again."""
 _PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
 
 
@@ -30,17 +38,19 @@ class CacheStage:
         settings: Whether anything may be changed at all.
         policy: The application's wishes.
         catalogue: The prices of reading and writing.
-        statistics: What is known of prefixes.
+        shared: Where processes share what they have learned; ``None``: nowhere.
         clock: Time.
     """
 
     _lock = ForkSafeLock()
 
     def __init__(
-        self, settings: Settings, policy: CachePolicy, catalogue: Catalogue, statistics: PrefixStatistics, clock: Clock
+        self, settings: Settings, policy: CachePolicy, catalogue: Catalogue, shared: SharedState | None, clock: Clock
     ) -> None:
         self._settings, self._policy, self._catalogue, self._clock = settings, policy, catalogue, clock
-        self._statistics, self._has_learned = statistics, False
+        self._statistics, self._shared = PrefixStatistics(), shared
+        self._unsaved: dict[str, None] = {}
+        self._away_until = 0.0
         self.warms_first = policy.warm_first and not settings.observe
         """Whether a call waits while another one writes the prefix that both share."""
 
@@ -89,15 +99,53 @@ class CacheStage:
         """Learn from the usage of an attempt; from ``None`` that its marks came to nothing."""
         if call.layout is not None and reserved.plan is not None:
             with self._lock:
-                self._has_learned = True
                 target, now = reserved.attempt.target, self._clock.now()
                 self._statistics.observe(call.layout, target, reserved.plan, usage, now=now)
+                if self._shared is not None and len(self._unsaved) < _MOST_UNSAVED:
+                    self._unsaved.update(dict.fromkeys(changed_keys(self._statistics, call.layout)))
 
-    def take_learned(self) -> bytes | None:
-        """What was learned since the last time, for the next process; ``None`` where nothing was."""
+    def shares(self, call: RoutedCall) -> bool:
+        """Whether other processes may know what the plan of a call needs."""
+        if self._shared is None or self._settings.observe or call.layout is None or not call.layout.boundaries:
+            return False
+        ability = get_provider(call.target.provider).cache_capabilities(call.target.model)
+        return ability.style in _MARKED and not call.sent_externally and self._clock.now() >= self._away_until
+
+    def recall(self, call: RoutedCall) -> None:
+        """Read what other processes have learned of the prefixes of a call. May block, and never raises."""
+        if self._shared is None or call.layout is None:
+            return
+        keys = keys_of(call.layout)
+        try:
+            values = self._shared.read(keys)
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises: it costs a saving, and no call
+            self._leave_alone(error)
+            return
         with self._lock:
-            learned, self._has_learned = self._has_learned, False
-            return self._statistics.dump() if learned else None
+            for key, data in zip(keys, values, strict=True):
+                absorb(self._statistics, key, data, self._clock.now())
+
+    def save(self) -> None:
+        """Write down what was learned, for other processes and for the next one. May block, and never raises."""
+        if self._shared is None or not self._unsaved or self._clock.now() < self._away_until:
+            return
+        with self._lock:
+            keys, self._unsaved = list(self._unsaved), {}
+
+        def merged(values: list[bytes | None]) -> list[bytes]:
+            now = self._clock.now()
+            with self._lock:
+                pairs = zip(keys, values, strict=True)
+                return [merge(self._statistics, key, data, now) for key, data in pairs]
+
+        try:
+            self._shared.change(keys, merged, self._clock.now())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._leave_alone(error)
+
+    def _leave_alone(self, error: Exception) -> None:
+        _log.debug("what was learned of prompt caches is not shared for a while: %s", error)
+        self._away_until = self._clock.now() + _AWAY_S
 
     def _prices(self, target: ModelRef, now: float, catalogue: Any) -> CachePrices:
         ability = get_provider(target.provider).cache_capabilities(target.model)

@@ -14,7 +14,6 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
@@ -32,7 +31,6 @@ from llm_cost_middleware.routing.signals import (
 from llm_cost_middleware.usage import TokenUsage
 
 _HISTORY_S = 7 * 86_400.0
-_PREFIXES, _RECENT_S = "prefixes", 86_400.0  # every cache of a day ago is cold
 
 
 class DecisionRecorder:
@@ -110,20 +108,6 @@ class DecisionRecorder:
         """
         with self._lock:
             self._log.outcome(call_id, name, score, self._clock.now(), known_only=True)
-
-    def load_prefix_stats(self) -> PrefixStatistics:
-        """The statistics of prefixes of an earlier process; empty ones, where the storage does not keep them."""
-        learned = PrefixStatistics()
-        if self._journal is not None:
-            for line in self._journal.read(_PREFIXES, self._clock.now() - _RECENT_S):
-                with suppress(ValueError, KeyError, TypeError):  # of another version: learn anew
-                    learned = PrefixStatistics.load(line.data)
-        return learned
-
-    def save_prefix_stats(self, dumped: bytes) -> None:
-        """Keep statistics of prefixes for the next process, where the storage can."""
-        if self._journal is not None:
-            self._journal.append(_PREFIXES, _PREFIXES, self._clock.now(), dumped)
 
     def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:
         if self._journal is not None:

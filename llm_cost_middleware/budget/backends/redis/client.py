@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -20,6 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIMEOUT_S = 5.0  # a caller is waiting for the answer to a reserve
+_SHARED_KEPT, _SHARED_S = 20_000, 86_400  # shared values that are kept, and for how long after their last change
 _JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs Redis more
 
 
@@ -108,6 +109,7 @@ class RedisBackend:
         self.protocol = RedisProtocol(redacted(url), clock, tenant)
         self.drive(self.protocol.initialise())
         self.journal = RedisJournal(self)
+        self.shared_state = RedisSharedState(self)
 
     def asynchronous(self) -> AsyncRedisBackend:
         """See ``SupportsAsync``."""
@@ -245,3 +247,29 @@ class RedisJournal:
 
     def _key(self, kind: str) -> str:
         return self._backend.protocol.key(f"marks:{kind}")
+
+
+class RedisSharedState:
+    """``SharedState`` on a Redis server: a string per key, and a sorted set of all of them by age."""
+
+    def __init__(self, backend: RedisBackend) -> None:
+        self._backend = backend
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        """See ``SharedState``."""
+        if not keys:
+            return []
+        found: list[bytes | None] = self._backend.execute(RedisCommand(("MGET", *map(self._key, keys))))
+        return found
+
+    def change(self, keys: Sequence[str], to: Callable[[list[bytes | None]], Sequence[bytes]], at: float) -> None:
+        """See ``SharedState``."""
+        if not keys:
+            return
+        names = tuple(map(self._key, keys))
+        values = to(self.read(keys))
+        index = self._backend.protocol.key("shared")
+        self._backend.execute(RedisScript("share", [index, *names], [repr(at), _SHARED_KEPT, _SHARED_S, *values]))
+
+    def _key(self, key: str) -> str:
+        return self._backend.protocol.key(f"s:{key}")

@@ -12,7 +12,7 @@ from typing import Any
 from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.budget_rows import read_budget, write_budget
-from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
+from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
@@ -83,7 +83,7 @@ class SQLiteBackend:
         file.on_rollback(self)
         self._name = tenant
         self._tenant: int = file.write(partial(_tenant_id, tenant))
-        self.journal = SQLiteJournal(file, self._tenant)
+        self.journal, self.shared_state = SQLiteJournal(file, self._tenant), SQLiteSharedState(file, self._tenant)
 
     @classmethod
     def open(cls, url: str, clock: Clock, tenant: str, *, full: bool) -> SQLiteBackend:

@@ -116,3 +116,14 @@ UPDATE reservation SET verb = 'expire' WHERE verb = 'lapse';
 
 -- version 5
 ALTER TABLE budget ADD COLUMN reserve TEXT NOT NULL DEFAULT '';             -- JSON: shares kept, by scope
+
+-- version 6
+CREATE TABLE shared (                           -- small values besides money that processes share: a cache
+    tenant INTEGER NOT NULL,
+    key    TEXT    NOT NULL,
+    at     REAL    NOT NULL,
+    data   BLOB    NOT NULL,
+    PRIMARY KEY (tenant, key)
+) WITHOUT ROWID;
+
+CREATE INDEX shared_age ON shared (tenant, at);
