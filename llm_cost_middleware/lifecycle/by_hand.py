@@ -9,7 +9,7 @@ from llm_cost_middleware.lifecycle.clerk import Clerk
 from llm_cost_middleware.lifecycle.external import ExternalCall, aauthorize, authorize
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import USD, NanoUSD
 from llm_cost_middleware.pricing.token_calibration import Coverage
 from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.usage import UsageReport
@@ -42,7 +42,7 @@ class BookingByHand:
 
     def book(
         self,
-        usage: UsageReport | NanoUSD | None,
+        usage: UsageReport | NanoUSD | USD | None,
         target: ModelRef,
         context: CallContext,
         *,
@@ -53,7 +53,7 @@ class BookingByHand:
         """Book an answer that was sent past the pipeline, and keep its record. The same id again changes nothing.
 
         Args:
-            usage: The usage that the answer reports; or the amount that a host names, where the model has no price;
+            usage: The usage that the answer reports; or the US dollars that a host names, where the model has no price;
                 ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
             target: The model that was asked.
             context: The scopes of the call.

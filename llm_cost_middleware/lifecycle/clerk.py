@@ -12,16 +12,19 @@ from collections.abc import Iterable
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.errors import BudgetExceededError, LedgerError
+from llm_cost_middleware.events import BudgetRefused
 from llm_cost_middleware.lifecycle.batches import quote_batch
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.state import Posting
 from llm_cost_middleware.metering import PricedCall, encode_memo
-from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
-from llm_cost_middleware.usage import NO_USAGE, UsageReport
+from llm_cost_middleware.usage import FAILED_LOCALLY, NO_USAGE, NOT_SENT, UsageReport, attached_usage
 
 _log = logging.getLogger(__name__)
+_OBSERVED = "observed."
+"""Begins the id of a batch that did not fit, and was created all the same."""
 BATCH_LIFETIME_S = 48 * 3_600
 """Both providers end a batch within a day, and keep its results for longer."""
 
@@ -34,7 +37,7 @@ class Clerk:
 
     def book(
         self,
-        usage: UsageReport | NanoUSD | None,
+        usage: UsageReport | NanoUSD | USD | None,
         target: ModelRef,
         context: CallContext,
         *,
@@ -53,6 +56,8 @@ class Clerk:
             estimated: The usage is not the provider's own.
             noted: It has such a row, which this corrects.
         """
+        if usage is not None and not isinstance(usage, UsageReport | NanoUSD):
+            usage = ceil_nanousd(usage, what="usage")  # an amount as everywhere: US dollars
         if isinstance(usage, UsageReport):
             self._book_usage(usage, target, context, booking_id, estimated=estimated, noted=noted)
             return
@@ -113,7 +118,20 @@ class Clerk:
         reservation_id = f"batch.{os.urandom(8).hex()}"
         target = ModelRef(provider, batch[0].model if batch else "")
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
-        self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
+        try:
+            self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
+        except BudgetExceededError as refusal:
+            if not self._flow.settings.observe:
+                raise
+            # a row of nothing, which its results correct: a batch may be settled where its scopes are not known
+            reservation_id = f"{_OBSERVED}{reservation_id}"
+            self._ledger.book(ZERO, scopes, id=reservation_id, memo=memo, status="unpriced")
+            self._stages.record.emit(
+                BudgetRefused(
+                    reservation_id, self._clock.now(), str(target), refusal.scope or "", quote.bound_nanousd,
+                    enforced=False,
+                )
+            )  # fmt: skip
         return reservation_id
 
     def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> None:
@@ -127,18 +145,25 @@ class Clerk:
         memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
         posting = Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", None, priced)
         try:
-            receipt = self._ledger.settle(reservation_id, posting.amount_nanousd, memo=memo, status=posting.status)
-        except LedgerError as error:
-            _log.error("a batch was not settled: %s", error)
+            resolve = self._ledger.reconcile if reservation_id.startswith(_OBSERVED) else self._ledger.settle
+            receipt = resolve(reservation_id, posting.amount_nanousd, memo=memo, status=posting.status)
+        except Exception as error:  # noqa: BLE001 - of any storage: the results are the caller's
+            _log.error("a batch was not settled: %s", error if isinstance(error, LedgerError) else type(error).__name__)
             return
         if not receipt.repeated:  # read again, or settled by another process
             self._record_by_model(provider, reservation_id, posting, priced, receipt.at)
 
     def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
         """Give the money back where a batch was surely not created; else its reservation expires and is charged."""
-        if self._stages.health.classify(error, ModelRef(provider, "")).billed == "no":
+        unsent = attached_usage(error) in (NOT_SENT, FAILED_LOCALLY)
+        if unsent or self._stages.health.classify(error, ModelRef(provider, "")).billed == "no":
             memo = encode_memo(call_id=reservation_id, attempt=1, target=None)
-            self._ledger.void(reservation_id, memo=memo)
+            try:
+                self._ledger.void(reservation_id, memo=memo)
+            except Exception as failed:  # noqa: BLE001 - of any storage: ``error`` is what the caller has to see
+                _log.error(
+                    "the money of a batch that was not created stays until it expires: %s", type(failed).__name__
+                )
 
     def settle_retrieved(self, provider: str, reading: UsageReport) -> None:
         """Book an answer in the background that was retrieved, by whoever asked for it: once, however often it is read.

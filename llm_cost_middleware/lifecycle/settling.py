@@ -232,6 +232,11 @@ class Settling:
             except GeneratorExit:
                 raise
             except BaseException as error:
+                # a storage of somebody's own fails in words of its own, at each go; a signal's handler interrupts once
+                failed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+                if failed or (isinstance(error, Exception) and type(error) is type(interruption)):
+                    _log.error("%s failed: %s", type(verb).__name__.lower(), type(error).__qualname__)
+                    return None, None if type(error) is type(interruption) else interruption
                 if interruption is not None:
                     raise
                 interruption = error

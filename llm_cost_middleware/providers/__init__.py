@@ -16,7 +16,7 @@ that does not read what it writes; ``tests/unit/test_model_tables.py`` for one w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -35,7 +35,7 @@ NAMES = _PACKAGES.keys()
 
 
 def register(name: str, package: str) -> None:
-    """Add a provider from another distribution, before ``CostPipeline`` is imported: its tables are made then.
+    """Add a provider from another distribution.
 
     Args:
         name: Its name.
@@ -49,6 +49,22 @@ def register(name: str, package: str) -> None:
         raise ConfigurationError(f"there is a provider {name!r} already: {_PACKAGES[name]}")
     for derived in (foreign_cache_fields, foreign_block_keys):  # those of the new one are foreign to all others
         derived.cache_clear()
+    for tell in _listeners:
+        tell(name)
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+def for_each_provider(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Call a function with the name of every provider, now and when one is registered; usable as a decorator.
+
+    For tables that are made of the providers when their module is imported.
+    """
+    _listeners.append(tell)
+    for name in NAMES:
+        tell(name)
+    return tell
 
 
 @cache

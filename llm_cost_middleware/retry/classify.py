@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from llm_cost_middleware.provider import Billed, ErrorRule, Failure, FailureKind
-from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES, ExceptionRule
+from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, ExceptionRule, is_neutral
 from llm_cost_middleware.retry.facts import FailureFacts, read_exception, read_response
 
 _K = FailureKind
@@ -114,7 +114,7 @@ def _decisive_rule(names: tuple[str, ...]) -> tuple[str, ExceptionRule | None]:
 def _fallback_rule(names: tuple[str, ...]) -> tuple[str, ExceptionRule | None]:
     for name in names:
         rule = EXCEPTION_RULES.get(name)
-        if rule is not None and name not in NEUTRAL_BASES:
+        if rule is not None and not is_neutral(name):
             return name, rule
     return "", None
 
@@ -180,3 +180,10 @@ def _reason(facts: FailureFacts, kind: FailureKind, why: str) -> str:
     if facts.should_retry is not None:
         seen.append(f"x-should-retry {str(facts.should_retry).lower()}")
     return f"{', '.join(filter(None, seen))}: {kind} by {why}"
+
+
+@for_each_provider
+def _forget(provider: str) -> None:
+    """Failures that were classified before a provider was known are classified anew."""
+    del provider
+    _decisive_rule.cache_clear()

@@ -17,10 +17,11 @@ To add an error rule:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from llm_cost_middleware.provider import Billed, FailureKind
-from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.providers import for_each_provider
 
 
 class ExceptionRule(NamedTuple):
@@ -96,20 +97,6 @@ _SINGLE: dict[str, ExceptionRule] = {
     "builtins.ConnectionAbortedError": _CUT,
     "builtins.BrokenPipeError": ExceptionRule(_K.CONNECTION),
     "builtins.ConnectionError": ExceptionRule(_K.CONNECTION),
-    # --- both SDKs
-    **{
-        f"{sdk}.{name}": rule
-        for sdk in NAMES  # the SDKs are called as their providers
-        for name, rule in {
-            "APIConnectionError": ExceptionRule(_K.CONNECTION, decisive=False),
-            "APITimeoutError": ExceptionRule(_K.TIMEOUT),
-            "APIResponseValidationError": _DELIVERED,
-            "APIError": _NEUTRAL,
-            "APIStatusError": _NEUTRAL,
-            "_response.StreamAlreadyConsumed": _DELIVERED,
-            "_response.MissingStreamClassError": _UNUSABLE,
-        }.items()
-    },
     # --- anthropic
     "anthropic.AnthropicError": _NEUTRAL,
     "anthropic.APIWebhookValidationError": _LOCAL,
@@ -259,7 +246,7 @@ _SINGLE: dict[str, ExceptionRule] = {
 EXCEPTION_RULES: dict[str, ExceptionRule] = {
     **{
         f"{prefix}.{name}": ExceptionRule(kind, decisive=False)
-        for prefix in (*NAMES, "litellm.exceptions")
+        for prefix in ("litellm.exceptions",)
         for kind, names in _STATUS_CLASSES
         for name in names.split()
     },
@@ -269,6 +256,26 @@ EXCEPTION_RULES: dict[str, ExceptionRule] = {
     **_SINGLE,
 }
 """Rules by qualified class name."""
+_SDK: Mapping[str, ExceptionRule] = {
+    **{name: ExceptionRule(kind, decisive=False) for kind, names in _STATUS_CLASSES for name in names.split()},
+    "APIConnectionError": ExceptionRule(_K.CONNECTION, decisive=False),
+    "APITimeoutError": ExceptionRule(_K.TIMEOUT),
+    "APIResponseValidationError": _DELIVERED,
+    "APIError": _NEUTRAL,
+    "APIStatusError": _NEUTRAL,
+    "_response.StreamAlreadyConsumed": _DELIVERED,
+    "_response.MissingStreamClassError": _UNUSABLE,
+}
+"""The classes that every SDK of this make has."""
 
-NEUTRAL_BASES = frozenset(name for name, rule in EXCEPTION_RULES.items() if rule == _NEUTRAL)
-"""Base classes that are listed, but mean nothing by themselves."""
+
+@for_each_provider
+def _add_sdk(provider: str) -> None:
+    """The SDKs are called as their providers."""
+    for name, rule in _SDK.items():
+        EXCEPTION_RULES.setdefault(f"{provider}.{name}", rule)
+
+
+def is_neutral(name: str) -> bool:
+    """Whether a class is listed as a base that means nothing by itself."""
+    return EXCEPTION_RULES.get(name) == _NEUTRAL

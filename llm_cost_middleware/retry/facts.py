@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.provider import FailureKind
-from llm_cost_middleware.providers import NAMES, get_provider
-from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES
+from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, is_neutral
 from llm_cost_middleware.retry.request_phase import failed_before_send, failed_while_streaming
 from llm_cost_middleware.retry.response_headers import pick_headers, request_id, retry_after, should_retry
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
@@ -26,7 +26,7 @@ _MAX_CHAIN = 8  # a chain may be a cycle; SDK, host and transport together make 
 _SERVER_ERRORS = 500
 _REAL = frozenset({"httpx.HTTPStatusError", "httpx2.HTTPStatusError"})
 """Raised for a status that was received, also where LiteLLM raises a class of its own that derives from it."""
-_PROVIDER_BY_PACKAGE = {f"{prefix}{name}": name for name in NAMES for prefix in ("", "langchain_")}
+_PROVIDER_BY_PACKAGE: dict[str, str] = {}
 _TRANSPORTS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
 _BREAKS = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT})
 _NO_ERROR = ("", "", "")
@@ -181,7 +181,7 @@ def _class_of(cls: type[BaseException]) -> _Class:
     return _Class(
         names,
         rewritten,
-        meaningful=any(name in EXCEPTION_RULES and name not in NEUTRAL_BASES for name in names),
+        meaningful=any(name in EXCEPTION_RULES and not is_neutral(name) for name in names),
         breaks=any((rule := EXCEPTION_RULES.get(name)) is not None and rule.kind in _BREAKS for name in names),
         provider=next((_PROVIDER_BY_PACKAGE[root] for root in roots if root in _PROVIDER_BY_PACKAGE), None),
     )
@@ -277,3 +277,11 @@ def _answered(names: tuple[str, ...], status: int | None) -> bool:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+@for_each_provider
+def _add_packages(provider: str) -> None:
+    """The packages whose exceptions are a provider's; what was read of them before it was known is read anew."""
+    _PROVIDER_BY_PACKAGE.update({f"{prefix}{provider}": provider for prefix in ("", "langchain_")})
+    for derived in (_class_of, _sent, _answered):
+        derived.cache_clear()

@@ -2,6 +2,7 @@
 
 Both SDKs turn a body into bytes, and headers into a request, in ``_build_request`` of their ``_base_client``, before
 the transport is asked to send anything. What cannot be encoded fails there, as a bare ``TypeError`` or ``ValueError``.
+LangChain's models make the arguments of the SDK in ``_get_request_payload``.
 Both read the events of a stream in their ``_streaming``. A connection that breaks there leaves anthropic as the
 transport's own exception; openai raises its ``APIConnectionError`` instead since 3.0, the class that also stands for
 a connection that was never made, so that only the place distinguishes the two.
@@ -14,8 +15,8 @@ from traceback import walk_tb
 
 from llm_cost_middleware.providers import NAMES
 
-_SDKS = frozenset(NAMES)  # called as their providers
-_STREAM_READERS = frozenset(f"{sdk}._streaming" for sdk in _SDKS)
+_SDKS = NAMES  # called as their providers
+_PAYLOAD = "_get_request_payload"
 
 
 def failed_before_send(exc: BaseException) -> bool:
@@ -24,7 +25,7 @@ def failed_before_send(exc: BaseException) -> bool:
     The frames between must be the SDK's own: a middleware in between may have sent something before. A warning that
     was turned into an error (``python -W error``) is raised by the method that the caller called, before any of that.
     """
-    if not isinstance(exc, TypeError | ValueError | RecursionError | Warning):
+    if not isinstance(exc, Exception) or hasattr(exc, "response"):
         return False
     frames = [frame for frame, _ in walk_tb(exc.__traceback__)]
     places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
@@ -32,6 +33,8 @@ def failed_before_send(exc: BaseException) -> bool:
         files = [module.split(".")[1:2] for module, _ in places if module.partition(".")[0] in _SDKS]
         return bool(files) and files[-1] == ["resources"] and ["_base_client"] not in files
     for at, (module, function) in enumerate(places):
+        if function == _PAYLOAD and module.startswith("langchain_"):
+            return True
         sdk, _, file = module.partition(".")
         if sdk in _SDKS and file == "_base_client" and function == "_build_request":
             callers = takewhile(lambda place, sdk=sdk: place[0].partition(".")[0] == sdk, reversed(places[:at]))  # type: ignore[misc]  # bound now
@@ -42,4 +45,4 @@ def failed_before_send(exc: BaseException) -> bool:
 def failed_while_streaming(exc: BaseException) -> bool:
     """Return whether ``exc``, a failure of the connection, was raised while an SDK read the events of a stream."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(exc.__traceback__))
-    return any(module in _STREAM_READERS for module in modules)
+    return any(module.partition(".")[0] in _SDKS and module.partition(".")[2] == "_streaming" for module in modules)

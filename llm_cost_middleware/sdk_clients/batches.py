@@ -6,17 +6,20 @@ holds its results, is kept in the ledger's journal where the ledger has one.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterable, Mapping
-from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.pipeline import BATCH_LIFETIME_S, CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
-from llm_cost_middleware.usage import UsageReport, read_or_unknown
+from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
 
+_log = logging.getLogger(__name__)
 _KIND = "batch"
 _OVER = frozenset({"failed", "expired", "cancelled"})
 
@@ -24,10 +27,11 @@ _OVER = frozenset({"failed", "expired", "cancelled"})
 class Batches:
     """The batches of one provider, in one ledger."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self, pipeline: CostPipeline, provider: str) -> None:
         self._pipeline, self._provider = pipeline, provider
         self._rules = get_provider(provider)
-        self._lock = Lock()
         self._known: dict[str, str] = {}
 
     # --- created ---------------------------------------------------------------------------------------------------
@@ -49,9 +53,23 @@ class Batches:
         requests = [self._request(body, endpoint) for body, endpoint in bodies]
         return self._pipeline.reserve_batch(self._provider, requests, read_context(attributes))
 
-    def created(self, reservation_id: str, batch_id: str) -> None:
-        """Remember whose money is set aside for a batch that was created."""
-        self._remember(batch_id, reservation_id)
+    async def areserve(self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any) -> str:
+        """As ``reserve``, in a thread. Cancelled, it gives back what the thread sets aside all the same."""
+        task = asyncio.ensure_future(asyncio.to_thread(self.reserve, bodies, attributes))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])  # a thread is not stopped
+            if not task.cancelled() and task.exception() is None:
+                attach_usage(unsent := asyncio.CancelledError(), NOT_SENT)
+                self.failed(task.result(), unsent)
+            raise
+
+    def created(self, reservation_id: str, batch: Any) -> None:
+        """Remember whose money is set aside for a batch that was created, or for the unparsed answer that says so."""
+        made = batch.parse() if not hasattr(batch, "id") and hasattr(batch, "parse") else batch
+        if (batch_id := getattr(made, "id", None)) is not None:
+            self._remember(str(batch_id), reservation_id)
 
     def failed(self, reservation_id: str, error: BaseException) -> None:
         """Give the money back where a batch was surely not created; else its reservation expires."""
@@ -97,18 +115,22 @@ class Batches:
             if self._known.get(key) == reservation_id:
                 return
             self._known[key] = reservation_id
-        journal = self._pipeline.ledger.journal
-        if journal is not None:
-            journal.append(_KIND, f"{self._provider}.{key}", self._pipeline.clock.now(), reservation_id.encode())
+        try:
+            if (journal := self._pipeline.ledger.journal) is not None:
+                journal.append(_KIND, f"{self._provider}.{key}", self._pipeline.clock.now(), reservation_id.encode())
+        except Exception as error:  # noqa: BLE001 - of any storage: the batch is made and paid for, and its caller's
+            _log.error("only this process knows the reservation of batch %s: %s", key, type(error).__qualname__)
 
     def _find(self, key: str) -> str | None:
         with self._lock:
             found = self._known.get(key)
-        # another process may have created the batch
-        journal = self._pipeline.ledger.journal
-        if found is None and journal is not None:
-            since = self._pipeline.clock.now() - BATCH_LIFETIME_S
-            for mark in journal.read(_KIND, since):
+        if found is not None:
+            return found
+        try:  # another process may have created the batch
+            journal, since = self._pipeline.ledger.journal, self._pipeline.clock.now() - BATCH_LIFETIME_S
+            for mark in journal.read(_KIND, since) if journal is not None else ():
                 if mark.id == f"{self._provider}.{key}":
                     found = mark.data.decode()
+        except Exception as error:  # noqa: BLE001 - as above: what was fetched is the caller's
+            _log.error("the reservation of batch %s was not looked up: %s", key, type(error).__qualname__)
         return found

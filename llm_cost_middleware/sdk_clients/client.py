@@ -208,7 +208,7 @@ class ClientWrapper(NamedTuple):
         except BaseException as error:  # a cancelled post may have created it as well: the failure decides
             self.batches.failed(reservation_id, error)
             raise
-        self.batches.created(reservation_id, created.id)
+        self.batches.created(reservation_id, created)
         return created
 
     async def _acreate_batch(self, original: OriginalMethods, path: str, arguments: dict[str, Any]) -> Any:
@@ -217,13 +217,13 @@ class ClientWrapper(NamedTuple):
             content = (await original.client.files.content(file_id)).content
         batch, arguments = self._batch_of(arguments, content)
         # the ledger's file or socket would hold up the event loop
-        reservation_id = await asyncio.to_thread(self.batches.reserve, batch.requests, batch.attributes)
+        reservation_id = await self.batches.areserve(batch.requests, batch.attributes)
         try:
             created = await original.post(path, **arguments)
         except BaseException as error:
             self.batches.failed(reservation_id, error)
             raise
-        await asyncio.to_thread(self.batches.created, reservation_id, created.id)
+        await asyncio.to_thread(self.batches.created, reservation_id, created)
         return created
 
     def _batch_of(self, arguments: dict[str, Any], content: bytes) -> tuple[BatchRequests, dict[str, Any]]:

@@ -1,10 +1,13 @@
 """The lock that a forked child may take, and the ids it draws."""
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
+import llm_cost_middleware
 from llm_cost_middleware.budget.ledger import unique_id
 from llm_cost_middleware.fork import ForkSafeLock
 
@@ -66,3 +69,19 @@ def test_a_child_takes_a_lock_that_a_thread_of_its_parent_holds():
 @needs_fork
 def test_a_child_draws_no_id_of_its_parent():
     assert in_child(lambda: unique_id().partition("-")[0]) != repr(unique_id().partition("-")[0])
+
+
+def test_every_lock_that_is_kept_survives_a_fork():
+    """But for those that live as long as one call or one file, and what stands alone."""
+    package = Path(llm_cost_middleware.__file__).parent
+    kept = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\b(?:threading\.)?R?Lock\(\)", path.read_text()) and "simulator" not in path.parts
+    }
+    assert kept == {
+        "fork.py",
+        "lifecycle/streams.py",  # of one stream
+        "budget/backends/sqlite/ledger_file.py",  # a child opens the file anew
+        "budget/backends/sqlite/group_commit.py",  # of one commit, and of the file
+    }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from langchain.agents.middleware import AgentMiddleware
 
 from llm_cost_middleware.context import cost_context, current_context
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
@@ -40,13 +40,14 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
     """
 
+    _lock = ForkSafeLock()
+
     def __init__(self, pipeline: PipelineSource | None = None) -> None:
         super().__init__()
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
         self._guarded: dict[int, tuple[ref[BaseChatModel], BaseChatModel]] = {}
-        self._lock = Lock()
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]

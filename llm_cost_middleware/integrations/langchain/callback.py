@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import deepcopy
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from langchain_core.tracers.context import register_configure_hook
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import attach_billed_usage
 from llm_cost_middleware.integrations.langchain.asked import with_own_terms
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source, read_call
@@ -77,6 +77,8 @@ class CostCallbackHandler(BaseCallbackHandler):
     raise_error = True  # otherwise a veto would be logged, and the call sent
     run_inline = True  # in order and on the caller's thread, also in an asynchronous run
 
+    _lock = ForkSafeLock()
+
     def __init__(self, pipeline: PipelineSource | None = None) -> None:
         self.pipeline = CostPipeline.resolve(pipeline)
         self.call_ids: set[str] | None = None
@@ -85,7 +87,6 @@ class CostCallbackHandler(BaseCallbackHandler):
         """The handler of the block around this one's, which counts these calls as well."""
         self._open: OrderedDict[UUID, PendingRun] = OrderedDict()
         self._sources: dict[ModelName, tuple[Mapping[str, Any], SourceModel]] = {}
-        self._lock = Lock()
 
     def on_chat_model_start(
         self,

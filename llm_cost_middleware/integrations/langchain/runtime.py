@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -15,6 +14,7 @@ from langchain_core.messages import BaseMessage
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError, NoEligibleModelError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.call import GuardedCall
 from llm_cost_middleware.integrations.langchain.convert import read_call
 from llm_cost_middleware.integrations.langchain.render import is_portable
@@ -65,8 +65,10 @@ class RouteArgument(str):
 class TargetCache:
     """The target models of guarded models, by instance and by settings. Safe between threads."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self, config: CostConfig) -> None:
-        self._config, self._lock = config, Lock()
+        self._config = config
         self._by_id: dict[int, tuple[weakref.ref[Any], TargetModels]] = {}
         self._by_settings: OrderedDict[Any, TargetModels] = OrderedDict()
 

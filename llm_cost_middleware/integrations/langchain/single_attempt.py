@@ -13,9 +13,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from functools import cache, partial
-from threading import Lock
 from typing import Any
 
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import retries_of
 from llm_cost_middleware.integrations.langchain.usage import RAW_USAGE_KEY
 from llm_cost_middleware.request import RetryTerms
@@ -25,9 +25,10 @@ from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_att
 class LoopTransports:
     """One asynchronous HTTP client an event loop. It is closed when its loop shuts its asynchronous generators down."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._lock = Lock()
         self._open: dict[int, tuple[asyncio.AbstractEventLoop, Any, AsyncGenerator[None, None]]] = {}
 
     def get(self) -> Any:

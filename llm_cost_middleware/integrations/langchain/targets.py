@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from threading import Lock
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.render import effort_at
@@ -77,11 +77,13 @@ class TargetModels:
         config: Where keys and addresses of the other provider stand.
     """
 
+    _lock = ForkSafeLock()
+
     def __init__(self, model: Any, config: CostConfig) -> None:
         provider = provider_of(model)
         if provider is None:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
-        self._model, self._config, self._lock = model, config, Lock()
+        self._model, self._config = model, config
         self._built: dict[tuple[ModelRef, str], Any] = {}
         self.source: SourceModel = _read_source(model, provider, self._endpoint_at)
         reachable = {provider}

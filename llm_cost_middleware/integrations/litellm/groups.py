@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import litellm
 
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS
 from llm_cost_middleware.integrations.litellm.entry_points import (
     aliases,
@@ -151,9 +151,10 @@ class Groups:
         catalogue: Prices. It stays as it is: a deployment's own prices are laid over it for its calls alone.
     """
 
+    _reading = ForkSafeLock()
+
     def __init__(self, router: Any, catalogue: Catalogue) -> None:
         self.router, self._catalogue = router, catalogue
-        self._reading = Lock()
         self._lists = _NOTHING_READ
         self._price_lists: dict[Any, Catalogue] = {}
 

@@ -14,7 +14,7 @@ import pytest
 from llm_cost_middleware import errors
 from llm_cost_middleware.provider import FailureKind as K
 from llm_cost_middleware.retry.classify import classify_error
-from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, NEUTRAL_BASES
+from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, is_neutral
 from llm_cost_middleware.retry.facts import read_exception
 
 LITELLM = (
@@ -64,7 +64,7 @@ def exceptions_of(root: str) -> dict[str, type[BaseException]]:
 def unmapped(classes: dict[str, type[BaseException]]) -> list[str]:
     def mapped(name: str, cls: type[BaseException]) -> bool:
         bases = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
-        return name in EXCEPTION_RULES or any(base in EXCEPTION_RULES and base not in NEUTRAL_BASES for base in bases)
+        return name in EXCEPTION_RULES or any(base in EXCEPTION_RULES and not is_neutral(base) for base in bases)
 
     return sorted(name for name, cls in classes.items() if not mapped(name, cls))
 
