@@ -12,6 +12,7 @@ from llm_cost_middleware.cache_marks import (
     mark_message,
     message_index,
 )
+from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.request import Attempt, CacheDirectives, Endpoint
 from llm_cost_middleware.wire import apply_changes, ask_for_usage, output_cap_field
 
@@ -57,8 +58,11 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
 
 
 def _cap_field(attempt: Attempt) -> str:
-    """The field for a chat without one: every gateway knows the old one, every model of OpenAI takes the new one."""
-    return "max_tokens" if attempt.bare else "max_completion_tokens"
+    """The field for a chat without one: every model of OpenAI takes the new one, every gateway knows the old one."""
+    if not attempt.bare:
+        return "max_completion_tokens"
+    known = find_capabilities(*attempt.target)
+    return "max_tokens" if known is None else known.chat_cap
 
 
 def write_marks(out: dict[str, Any], directives: CacheDirectives, endpoint: Endpoint) -> None:
