@@ -267,8 +267,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - a minute
 
 
+_LONGEST = 256
+
+
 def _nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    return tuple(get_close_matches(name, tuple(known), n=3, cutoff=0.6))
+    # a name may be a client's, of any length, and comparing takes its length times its length
+    return tuple(get_close_matches(name, tuple(known), n=3, cutoff=0.6)) if len(name) <= _LONGEST else ()
 
 
 def restore(kind: type[LLMCostError], args: tuple[Any, ...], state: dict[str, Any]) -> LLMCostError:

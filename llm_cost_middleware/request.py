@@ -274,7 +274,10 @@ class CallResult(NamedTuple):
     def content(self) -> AnswerContent | None:
         """Its text and tool calls; ``None`` where the host cannot extract them."""
         if self.read_content is not None:
-            return self.read_content(self.response)
+            try:
+                return self.read_content(self.response)
+            except Exception:  # noqa: BLE001 - a host's own object, of whatever shape: its caller gets it all the same
+                return None
         return None if self.text is None else AnswerContent(self.text)
 
 

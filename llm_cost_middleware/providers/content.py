@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llm_cost_middleware.request import AnswerContent
@@ -14,7 +15,7 @@ def read_content(response: Any) -> AnswerContent:
     Anything else has no content.
     """
     get = field_reader(response)
-    if choices := get("choices"):
+    if choices := _list(get("choices")):
         return _chat(field_reader(choices[0])("message"))
     if output := get("output"):
         return _responses(output)
@@ -23,14 +24,14 @@ def read_content(response: Any) -> AnswerContent:
 
 def _chat(message: Any) -> AnswerContent:
     get = field_reader(message)
-    functions = [field_reader(field_reader(call)("function")) for call in get("tool_calls") or ()]
+    functions = [field_reader(field_reader(call)("function")) for call in _list(get("tool_calls"))]
     calls = tuple((function("name"), function("arguments")) for function in functions)
     return AnswerContent(_text(get("content")), calls)
 
 
 def _responses(output: Any) -> AnswerContent:
     texts, calls = [], []
-    for item in output if isinstance(output, list) else ():
+    for item in _list(output):
         get = field_reader(item)
         if get("type") == "function_call":
             calls.append((get("name"), get("arguments")))
@@ -41,7 +42,7 @@ def _responses(output: Any) -> AnswerContent:
 
 def _blocks(content: Any) -> AnswerContent:
     calls = []
-    for block in content if isinstance(content, list) else ():
+    for block in _list(content):
         get = field_reader(block)
         if get("type") == "tool_use":
             calls.append((get("name"), get("input")))
@@ -51,5 +52,10 @@ def _blocks(content: Any) -> AnswerContent:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = [field_reader(part)("text") for part in content] if isinstance(content, list) else []
+    parts = [field_reader(part)("text") for part in _list(content)]
     return "".join(part for part in parts if isinstance(part, str))
+
+
+def _list(value: Any) -> Sequence[Any]:
+    """``value`` if it is a list: an answer may come from anywhere."""
+    return value if isinstance(value, list | tuple) else ()
