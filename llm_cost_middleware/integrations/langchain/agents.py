@@ -11,16 +11,15 @@ from langchain.agents.middleware import AgentMiddleware
 
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest, ModelResponse
-    from langchain.tools.tool_node import ToolCallRequest
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage, ToolMessage
-    from langgraph.types import Command
+    from langchain_core.messages import AIMessage
 
 
 class CostMiddleware(AgentMiddleware[Any, Any]):
@@ -63,20 +62,6 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         with self._around(request):
             return await handler(request.override(model=self._guard(request.model)))
 
-    def wrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
-    ) -> ToolMessage | Command[Any]:
-        """Meter the models inside a tool."""
-        with listening(self.handler):
-            return handler(request)
-
-    async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
-    ) -> ToolMessage | Command[Any]:
-        """Meter the models inside a tool."""
-        with listening(self.handler):
-            return await handler(request)
-
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         if is_guarded(model):
             return model
@@ -89,7 +74,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     @contextmanager
     def _around(self, request: ModelRequest[Any]) -> Iterator[None]:
-        """Name the conversation, and listen for models that a middleware further in puts in place of ours."""
+        """Name the conversation, and listen for models that a middleware further in, or a tool, puts beside ours."""
+        agent_runs.note(request.runtime, self.handler)
         info = getattr(request.runtime, "execution_info", None)
         thread = getattr(info, "thread_id", None)
         with listening(self.handler):
