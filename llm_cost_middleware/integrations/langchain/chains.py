@@ -20,6 +20,7 @@ from langchain_core.runnables.configurable import RunnableConfigurableAlternativ
 from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
+from llm_cost_middleware.integrations.langchain.configurable import is_configurable
 from llm_cost_middleware.integrations.langchain.errors import except_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
@@ -102,7 +103,7 @@ class _Search:
         return made
 
     def _rewrite(self, thing: Any, path: str) -> Any:
-        if isinstance(thing, BaseChatModel):
+        if isinstance(thing, BaseChatModel) or is_configurable(thing):
             return self._guard(thing, path)
         if isinstance(thing, BaseLanguageModel):
             self._hidden(thing, path, "completions of the old kind are not governed")
@@ -127,7 +128,7 @@ class _Search:
         if is_guarded(model):
             self.found.append(FoundModel(path, what, guarded=True, note="was guarded before"))
             return model
-        note = "" if provider_of(model) else "metered only"
+        note = "" if is_configurable(model) or provider_of(model) else "metered only"
         self.found.append(FoundModel(path, what, guarded=True, note=note))
         return model if self._pipeline is None else guard(model, self._pipeline)
 
@@ -135,7 +136,7 @@ class _Search:
         if isinstance(thing, RunnableLambda | RunnableGenerator):
             slots = [name for name in ("func", "afunc", "_transform", "_atransform") if name in vars(thing)]
             return self._copied(thing, {name: self._function(vars(thing)[name], f"{path}.{name}") for name in slots})
-        if type(thing).__module__.startswith(("langgraph.", "langchain.chat_models")):
+        if type(thing).__module__.startswith("langgraph."):
             self._hidden(thing, path, "its models are out of reach")
             return thing
         if isinstance(thing, RunnableConfigurableAlternatives):

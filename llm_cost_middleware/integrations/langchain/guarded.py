@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,11 @@ from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, with_progress
 from llm_cost_middleware.integrations.langchain.call import RenderedCall
+from llm_cost_middleware.integrations.langchain.configurable import (
+    ConfigurableGuard,
+    guard_configurable,
+    is_configurable,
+)
 from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
@@ -49,8 +55,8 @@ def guard(
     """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
 
     Args:
-        model: A ``ChatAnthropic`` or ``ChatOpenAI``, or a subclass of one. It is not changed. A guarded model is
-            guarded anew: its pipeline is replaced.
+        model: A ``ChatAnthropic`` or ``ChatOpenAI``, or a subclass of one, or what ``init_chat_model`` makes of
+            ``configurable_fields``. It is not changed. A guarded model is guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: Govern the model, but never route it to another. One call is pinned by ``model=`` among its arguments.
 
@@ -71,6 +77,10 @@ def guard(
         UnsupportedRequestError: Azure, Bedrock, Vertex or another transport, and ``on_ungoverned`` is ``deny``;
             otherwise such a model is metered, as by ``CostCallbackHandler``.
     """
+    if is_configurable(model):
+        again: Any = partial(guard, pipeline=CostPipeline.resolve(pipeline), pinned=pinned)
+        made: Model = guard_configurable(model, partial(again, escalate_on_parse_failure=escalate_on_parse_failure))
+        return made
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(f"expected a chat model, not {type(model).__qualname__}", key="model")
     pipeline = CostPipeline.resolve(pipeline)
@@ -91,7 +101,7 @@ def _attach(model: Model, runtime: GuardRuntime, **update: Any) -> Model:
 
 def is_guarded(model: object) -> bool:
     """Whether ``model`` came out of ``guard``."""
-    return isinstance(model, GuardMixin)
+    return isinstance(model, GuardMixin | ConfigurableGuard)
 
 
 def _namespace(plain: Any) -> dict[str, Any]:
