@@ -33,7 +33,8 @@ ROOT = HERE.parent.parent
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "host_suites.json"
 TOOLS = (
     "blockbuster", "dirty-equals", "http-snapshot", "inline-snapshot", "nest-asyncio", "pytest-asyncio",
-    "pytest-benchmark", "pytest-mock", "pytest-socket", "respx", "syrupy", "time-machine", "toml", "trio", "vcrpy",
+    "pytest-benchmark", "pytest-mock", "pytest-socket", "pytest-timeout", "respx", "syrupy",
+    "time-machine", "toml", "trio", "vcrpy",
 )  # fmt: skip
 """What the suites import beside their hosts."""
 
@@ -49,8 +50,10 @@ class Suite(NamedTuple):
 _SDK = ("--ignore=tests/api_resources", "-p", "no:xdist")
 SUITES = {
     "anthropic": Suite("anthropic", ("tests/test_client.py", "tests/test_streaming.py", "tests/test_response.py",
-                                     "tests/test_prepare.py", "tests/lib/streaming", "tests/lib/tools",
-                                     "tests/lib/_parse", "tests/lib/test_client_copy.py",
+                                     "tests/test_prepare.py", "tests/lib/streaming",
+                                     "tests/lib/tools/test_runners.py", "tests/lib/tools/test_functions.py",
+                                     "tests/lib/tools/test_runner_eager_tools.py", "tests/lib/_parse",
+                                     "tests/lib/test_client_copy.py",
                                      "tests/lib/test_scoped_client.py"), _SDK),
     "openai": Suite("openai", ("tests/test_client.py", "tests/test_streaming.py", "tests/test_response.py",
                                "tests/test_legacy_response.py", "tests/test_module_client.py",
@@ -149,15 +152,16 @@ def run(python: Path, name: str, suite: Suite, folder: Path, work: Path, *, gove
     }  # fmt: skip
     paths = [path for path in suite.paths if (folder / path).exists()]
     command = [
-        python, "-m", "pytest", "-q", "-x" if False else "-q", "-p", "no:cacheprovider", "--no-header", "-W", "ignore",
-        "--tb=line", "-o", "addopts=", "-o", "filterwarnings=", f"--junitxml={report}", *plugin, *suite.options, *paths,
+        python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "-W", "ignore",
+        "--tb=line", "--timeout=60", "-o", "addopts=", "-o", "filterwarnings=", f"--junitxml={report}", *plugin,
+        *suite.options, *paths,
     ]  # fmt: skip
     log = report.with_suffix(".log")
     with log.open("w") as output:
         subprocess.run(command, cwd=folder, env=environ, stdout=output, stderr=output, check=False, timeout=3_000)
     if not report.exists():
         raise SystemExit(f"{name} could not be run:\n{log.read_text()[-2_000:]}")
-    return Outcome({test_name(case): state_of(case) for case in ET.parse(report).iter("testcase")})
+    return Outcome({test_name(case): state_of(case) for case in ET.parse(report).iter("testcase")})  # noqa: S314 - as above
 
 
 def test_name(case: ET.Element) -> str:
