@@ -8,12 +8,13 @@ or, where a run is resumed in the middle of a turn, by its thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.runtime import get_runtime
+
+from llm_cost_middleware.fork import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,9 @@ _AGENTS = 10_000
 class AgentRuns:
     """The handlers of running agents, read by LangChain as a ``ContextVar``. Safe between threads."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self) -> None:
-        self._lock = Lock()
         self._known: OrderedDict[Any, tuple[Any, CostCallbackHandler]] = OrderedDict()
 
     def note(self, runtime: Any, handler: CostCallbackHandler) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
-from threading import Lock
 from typing import Any
+
+from llm_cost_middleware.fork import ForkSafeLock
 
 _HOME = ("langchain.chat_models.base", "_ConfigurableModel")
 _SEAMS = ("_model", "_model_params", "_queued_declarative_operations", "_default_config")
@@ -90,8 +91,10 @@ class ConfigurableGuard:
 class _Models:
     """Guarded models by what they were made from: they hold connections. Safe between threads."""
 
+    _lock = ForkSafeLock()
+
     def __init__(self, guard: Guard) -> None:
-        self._guard, self._lock = guard, Lock()
+        self._guard = guard
         self._made: OrderedDict[Any, Any] = OrderedDict()
 
     def get(self, params: dict[str, Any], make: Callable[[], Any]) -> Any:
