@@ -10,6 +10,7 @@ a connection that was never made, so that only the place distinguishes the two.
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 from traceback import walk_tb
 
@@ -17,6 +18,8 @@ from llm_cost_middleware.providers import NAMES
 
 _SDKS = NAMES  # called as their providers
 _PAYLOAD = "_get_request_payload"
+_UNCALLED = re.compile(r"\w+\.(?:create|parse|stream)\(\) (?:got (?:an unexpected|multiple)|missing )")
+"""Python's words for arguments that a resource of an SDK does not have: it was never entered."""
 
 
 def failed_before_send(exc: BaseException) -> bool:
@@ -29,6 +32,8 @@ def failed_before_send(exc: BaseException) -> bool:
         return False
     frames = [frame for frame, _ in walk_tb(exc.__traceback__)]
     places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
+    if type(exc) is TypeError and _UNCALLED.match(str(exc)):
+        return True
     if isinstance(exc, Warning):
         files = [module.split(".")[1:2] for module, _ in places if module.partition(".")[0] in _SDKS]
         return bool(files) and files[-1] == ["resources"] and ["_base_client"] not in files

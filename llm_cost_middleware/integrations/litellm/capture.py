@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from traceback import walk_tb
 from typing import Any
 
 import httpx
 
 from llm_cost_middleware.integrations.litellm.mocks import shows_mock
 from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.retry.request_phase import failed_before_send
 from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, UsageReport
 
 _LINKS = 8
 _OK = 200
 _LOCAL = frozenset({"builtins", "json", "pydantic_core"})
 """Where the classes come from that an argument raises which no request can be made of."""
+_ENCODING = frozenset(
+    {"dumps", "default", "encode", "iterencode", "_iterencode", "_iterencode_dict", "_iterencode_list"}
+)
+_CLIENTS = frozenset({"httpx._client", "httpx2._client"})
+_HEADERS = ("litellm.llms.openai.openai", "_request_without_sdk_transform")
+"""Where LiteLLM checks the headers of a chat: with pydantic, which it also reads answers with, elsewhere."""
 
 
 class AnswerCapture:
@@ -64,8 +72,10 @@ class AnswerCapture:
         if self.mocked:
             return NOT_SENT
         links = list(_chain(error))
+        if _is_local(links) and (never_left or any(map(_makes_request, links))):
+            return FAILED_LOCALLY
         if never_left:
-            return FAILED_LOCALLY if _is_local(links) else NOT_SENT
+            return NOT_SENT
         messages = (str(getattr(link, "message", "")) for link in links if getattr(link, "status_code", None) == _OK)
         found = (_read(text, provider) for text in (self.body, *messages) if text)
         return next((reading for reading in found if reading is not None), None)
@@ -84,6 +94,15 @@ def _is_local(links: Sequence[BaseException]) -> bool:
     # it may stand behind a class that LiteLLM raises for whatever it does not know
     local = any(type(link).__module__.partition(".")[0] in _LOCAL and not isinstance(link, OSError) for link in links)
     return local and not any(isinstance(link, OSError | httpx.TransportError) for link in links)
+
+
+def _makes_request(link: BaseException) -> bool:
+    """Whether it was raised where a request is made of what is to be sent, after LiteLLM has shown it already."""
+    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame, _ in walk_tb(link.__traceback__)]
+    # an encoder fails at objects of the caller: those of an answer were JSON before
+    encoding = bool(places) and places[-1][0].partition(".")[0] == "json" and places[-1][1] in _ENCODING
+    building = any(module in _CLIENTS and function == "build_request" for module, function in places)
+    return encoding or building or failed_before_send(link) or places[-2:-1] == [_HEADERS]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
