@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,23 @@ from llm_cost_middleware.config import DEFAULT_FILE
 
 def template() -> str:
     """Return the commented configuration: every key with its default."""
-    return (files("llm_cost_middleware.config") / "template.toml").read_text(encoding="utf-8")
+    return _read("template.toml")
+
+
+def todays() -> str:
+    """Return the template with today's tiers in place of the packaged ones, which never change under their users."""
+    dated = _read("tiers.toml")
+    as_of = tomllib.loads(dated)["as_of"]
+    start = "[[tiers]]"
+    tiers = dated[dated.index(start) :].strip()
+    before, _, rest = template().partition(start)
+    after = rest[rest.index("[providers.") :]
+    tiers = tiers.replace("# from cheap to strong", f"# from cheap to strong, as of {as_of}", 1)
+    return f"{before}{tiers}\n\n{after}"
+
+
+def _read(name: str) -> str:
+    return (files("llm_cost_middleware.config") / name).read_text(encoding="utf-8")
 
 
 def init(
@@ -22,9 +39,9 @@ def init(
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented llm-cost.toml with every key and its default."""
+    """Write a commented llm-cost.toml with every key and its default, and with today's models as tiers."""
     if path.exists() and not force:  # it may hold somebody's limits and prices
         err.print(f"{path} exists; use --force to overwrite it.")
         raise typer.Exit(1)
-    path.write_text(template(), encoding="utf-8")
+    path.write_text(todays(), encoding="utf-8")
     out.print(f"wrote {path}")

@@ -72,7 +72,8 @@ class CostConfig:
         update_prices: Fetch newer prices over the network when the pipeline starts.
         ledger: ``[ledger]``.
         budgets: ``[[budgets]]``: limits by scope and window. None by default.
-        tiers: ``[[tiers]]``: models from cheap to strong.
+        tiers: ``[[tiers]]``: models from cheap to strong. Without them and without a ``[routing]`` of one's own only
+            calls that ask for it by a routed name (``smart``) or by the classic functions are routed.
         providers: ``[providers.NAME]``.
         routing: ``[routing]``.
         output: ``[output]``.
@@ -100,6 +101,8 @@ class CostConfig:
     cache: CachePolicy = field(default_factory=CachePolicy)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    routes: bool = field(init=False, default=False, compare=False)
+    """Whether a call that names its own model may go to another: where tiers or a routing policy are configured."""
 
     def __post_init__(self) -> None:
         for name, kind in (("mode", Mode), ("on_unknown_price", OnUnknownPrice), ("on_ungoverned", OnUngoverned)):
@@ -111,9 +114,13 @@ class CostConfig:
         put = object.__setattr__  # frozen for callers; sections given as mappings are replaced by their values here
         put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
         put(self, "budgets", _read_budgets(self.budgets))
-        put(self, "tiers", read_tiers(self.tiers))
+        own_tiers = self.tiers is not DEFAULT_TIERS
+        if own_tiers:
+            put(self, "tiers", read_tiers(self.tiers))
         put(self, "providers", _read_providers(self.providers))
         put(self, "routing", self._read_routing())
+        asked = own_tiers or self.routing != RoutingPolicy(tiers=self.routing.tiers)
+        put(self, "routes", asked and self.routing.kind != "off")
         put(self, "output", read_section(OutputConfig, self.output, "output"))
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))

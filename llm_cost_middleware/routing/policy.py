@@ -16,7 +16,7 @@ from llm_cost_middleware.routing.decision import AcceptBy
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
 
-PolicyKind = Literal["threshold", "rules", "learned", "cascade"]
+PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
 _CHOICES = (
     ("kind", "policy", PolicyKind), ("accept", "accept", AcceptBy), ("on_unsupported", "on_unsupported", OnUnsupported),
@@ -36,7 +36,7 @@ class RoutingPolicy:
     """Settings by which a tier is chosen.
 
     Args:
-        kind: ``threshold``, ``rules``, ``learned`` or ``cascade``.
+        kind: ``threshold``, ``rules``, ``learned``, ``cascade``, or ``off``: every call goes to the model it names.
         text_threshold: Characters from which the threshold rule goes one tier up.
         item_threshold: Items from which it does.
         policy_file: The file that ``learned`` was read from; for reports.

@@ -74,7 +74,6 @@ def decide(
     named = _named(own, candidates, given, context)
     if named is not None:
         return named
-
     history, sticky = context.history, context.sticky
     n_tiers = 1 + max(map(_tier, candidates), default=0)
     look = _Look(candidates, own, request, features, n_tiers)
@@ -114,7 +113,7 @@ def decide(
 def _named(
     policy: RoutingPolicy, candidates: Sequence[Candidate], given: PolicyInput, context: RoutingContext
 ) -> RoutingDecision | None:
-    """The decision for a call whose model is forced or pinned; ``None`` where it is to be routed.
+    """The decision for a call whose model is forced or pinned; ``None`` where it is to be routed, unless that is off.
 
     Neither model is checked against the candidates: the caller may know one that the configuration does not. A forced
     model is one that the parameters were not written for, so they must fit it.
@@ -130,6 +129,8 @@ def _named(
         pinned = ModelRef(request.provider, request.model)
         choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
         return _decision(policy, choice, pinned, (), given, context)
+    if policy.kind == "off":
+        raise NoEligibleModelError({request.model: 'routing.policy is "off": name a model'})
     return None
 
 

@@ -3,19 +3,36 @@
 import inspect
 import pickle
 import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from llm_cost_middleware import Budget, ConfigurationError, CostConfig, CostPipeline
-from llm_cost_middleware.cli.init import template
+from llm_cost_middleware.cli.init import template, todays
 from llm_cost_middleware.errors import InvalidAmountError, InvalidScopeError, UnknownKeyError
 from llm_cost_middleware.integrations.litellm import router_config
+from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
 
 
 def test_the_template_is_the_defaults():
     assert CostConfig.from_mapping(tomllib.loads(template())) == CostConfig()
+
+
+def test_what_init_writes_is_the_defaults_but_for_the_tiers_of_today():
+    written = CostConfig.from_mapping(tomllib.loads(todays()))
+    assert replace(written, tiers=CostConfig().tiers, routing=CostConfig().routing) == CostConfig()
+    assert written.routes
+    catalogue, now = Catalogue(), datetime(2026, 11, 26, tzinfo=UTC).timestamp()
+    for today, packaged in zip(written.tiers, CostConfig().tiers, strict=True):
+        for newer, older in zip(today.models, packaged.models, strict=True):
+            assert newer.provider == older.provider
+            assert catalogue.limits(*newer).max_output  # a model that everything here knows
+            level, old = (catalogue.rates(*model, at=now).level(1_000) for model in (newer, older))
+            assert level.uncached_input <= old.uncached_input
+            assert level.output <= old.output
 
 
 def test_the_defaults_reach_both_providers_and_limit_nothing():

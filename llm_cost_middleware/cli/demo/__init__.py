@@ -21,6 +21,7 @@ from llm_cost_middleware.cli.demo.hosts import SendCall, chain_host, router_host
 from llm_cost_middleware.cli.demo.receipt import show
 from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
@@ -48,7 +49,7 @@ def demo(
     budgets = [{"scope": "global", "limit": budget}, {"scope": "user:trial", "limit": trial_budget}]
     logging.getLogger("llm_cost_middleware").setLevel(logging.ERROR)  # refusals are counted below
     with _provider(chosen, live=live) as (bill, providers):
-        common: dict[str, Any] = {"ledger": {"url": "memory://demo"}, "budgets": budgets}
+        common: dict[str, Any] = {"ledger": {"url": "memory://demo"}, "budgets": budgets, "tiers": list(DEFAULT_TIERS)}
         only_claude = {**providers, "openai": {**providers.get("openai", {}), "api_key_env": "DEMO_NO_KEY"}}
         chain_pipeline = CostPipeline(CostConfig(providers=only_claude, **common))
         router_pipeline = CostPipeline(CostConfig(providers=providers, **common))

@@ -37,12 +37,14 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     Args:
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+        pinned: As of ``guard``.
     """
 
     _lock = ForkSafeLock()
 
-    def __init__(self, pipeline: PipelineSource | None = None) -> None:
+    def __init__(self, pipeline: PipelineSource | None = None, *, pinned: bool = False) -> None:
         super().__init__()
+        self._pinned = pinned
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
@@ -69,7 +71,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             # agents make a new request per step with the same model: guard it once, so that its clients are kept
             entry = self._guarded.get(id(model))
             if entry is None or entry[0]() is not model:
-                entry = self._guarded[id(model)] = (ref(model), guard(model, self.pipeline))
+                entry = self._guarded[id(model)] = (ref(model), guard(model, self.pipeline, pinned=self._pinned))
             return entry[1]
 
     @contextmanager

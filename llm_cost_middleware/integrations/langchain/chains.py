@@ -47,17 +47,19 @@ class FoundModel(NamedTuple):
 
 
 @overload
-def instrument(chain: Chain, pipeline: PipelineSource | None = None, *, explain: Literal[False] = False) -> Chain: ...
+def instrument(
+    chain: Chain, pipeline: PipelineSource | None = None, *, pinned: bool = False, explain: Literal[False] = False
+) -> Chain: ...
 
 
 @overload
 def instrument(
-    chain: Chain, pipeline: PipelineSource | None = None, *, explain: Literal[True]
+    chain: Chain, pipeline: PipelineSource | None = None, *, pinned: bool = False, explain: Literal[True]
 ) -> tuple[Chain, tuple[FoundModel, ...]]: ...
 
 
 def instrument(
-    chain: Chain, pipeline: PipelineSource | None = None, *, explain: bool = False
+    chain: Chain, pipeline: PipelineSource | None = None, *, pinned: bool = False, explain: bool = False
 ) -> Chain | tuple[Chain, tuple[FoundModel, ...]]:
     """A copy of ``chain`` with every reachable chat model guarded.
 
@@ -69,13 +71,14 @@ def instrument(
     Args:
         chain: Any runnable, a model included. It is not changed.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
+        pinned: As of ``guard``.
         explain: Also return what was found, and where.
 
     Raises:
         NoModelFoundError: There is no model that can be reached; the message says where one may hide, and what to do.
         ConfigurationError, UnsupportedRequestError: As ``guard`` does.
     """
-    search = _Search(CostPipeline.resolve(pipeline))
+    search = _Search(CostPipeline.resolve(pipeline), pinned=pinned)
     made = search.rewrite(chain, "")
     if not any(found.guarded for found in search.found):
         hidden = "; ".join(f"{found.path or 'chain'}: {found.what} ({found.note})" for found in search.found)
@@ -88,8 +91,8 @@ def instrument(
 class _Search:
     """One walk over a chain. An object that is met twice is replaced by the same copy; without a pipeline, by none."""
 
-    def __init__(self, pipeline: CostPipeline | None) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: CostPipeline | None, *, pinned: bool = False) -> None:
+        self._pipeline, self._pinned = pipeline, pinned
         self.found: list[FoundModel] = []
         self._seen: dict[int, tuple[Any, Any]] = {}
 
@@ -130,7 +133,7 @@ class _Search:
             return model
         note = "" if is_configurable(model) or provider_of(model) else "metered only"
         self.found.append(FoundModel(path, what, guarded=True, note=note))
-        return model if self._pipeline is None else guard(model, self._pipeline)
+        return model if self._pipeline is None else guard(model, self._pipeline, pinned=self._pinned)
 
     def _runnable(self, thing: Any, path: str) -> Any:
         if isinstance(thing, RunnableLambda | RunnableGenerator):

@@ -58,8 +58,8 @@ def guard(
         model: A ``ChatAnthropic`` or ``ChatOpenAI``, or a subclass of one, or what ``init_chat_model`` makes of
             ``configurable_fields``. It is not changed. A guarded model is guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
-        pinned: Govern the model, but never route it to another. One call is pinned by ``model=`` among its arguments.
-
+        pinned: Govern the model, but never route it to another; so it is where the configuration has neither
+            ``[[tiers]]`` nor ``[routing]``. One call is pinned by ``model=`` among its arguments.
         escalate_on_parse_failure: Ask a model of the next tier where structured output does not parse. Every answer is
             booked either way.
 

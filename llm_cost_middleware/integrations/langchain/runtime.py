@@ -105,6 +105,7 @@ class GuardRuntime:
     """
 
     def __init__(self, pipeline: CostPipeline, *, pinned: bool = False, escalates: bool = False) -> None:
+        pinned = pinned or not pipeline.config.routes  # a budget alone changes no model
         self.pipeline, self.escalates, self._pinned = pipeline, escalates, pinned
         self.accept: Callable[[CallResult], bool] | None = None
         """Checks every answer; one that it rejects is asked again of a model a tier up."""

@@ -12,6 +12,10 @@ import pytest
 from llm_cost_middleware.events import Reserved, Settled, Voided
 from llm_cost_middleware.simulator import auto
 
+TIERS = (
+    {"name": "small", "models": ["anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"]},
+    {"name": "large", "models": ["anthropic/claude-sonnet-4-6", "openai/gpt-5.1"]},
+)
 HAIKU, SONNET, MINI, GPT = "claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-5.1"
 
 
@@ -130,6 +134,7 @@ def make_harness(sim):
             "openai": {"base_url": sim.openai_url, "timeout_s": timeout_s},
         }
         budgets = sections.pop("budgets", [{"scope": "global", "limit": limit}])
+        sections.setdefault("tiers", TIERS)
         observer = RecordingObserver()
         config = CostConfig(providers=providers, budgets=budgets, **sections)
         pipeline = CostPipeline(config, observers=(observer, *observers))
