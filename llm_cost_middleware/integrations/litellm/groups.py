@@ -7,7 +7,7 @@ so the deployments of one group must agree in what decides the price, or one of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,6 +16,13 @@ import litellm
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS
+from llm_cost_middleware.integrations.litellm.deployments import (
+    Deployment,
+    Prices,
+    deployment_of,
+    own_prices,
+    target_of,
+)
 from llm_cost_middleware.integrations.litellm.entry_points import (
     aliases,
     all_deployments,
@@ -26,19 +33,9 @@ from llm_cost_middleware.integrations.litellm.injection import places_marks
 from llm_cost_middleware.integrations.litellm.mocks import asks_for_mock
 from llm_cost_middleware.integrations.litellm.resolve import reach_key, reached
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import ModelRef
 
-_PRICES: Mapping[str, str] = {
-    "input_cost_per_token": "input_mtok",
-    "output_cost_per_token": "output_mtok",
-    "cache_read_input_token_cost": "cache_read_mtok",
-    "cache_creation_input_token_cost": "cache_write_mtok",
-    "cache_creation_input_token_cost_above_1hr": "cache_write_1h_mtok",
-    "input_cost_per_audio_token": "input_audio_mtok",
-    "output_cost_per_audio_token": "output_audio_mtok",
-}
-"""LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
 _DEFAULTS = (
     "max_tokens",
     "max_completion_tokens",
@@ -52,12 +49,10 @@ _DEFAULTS = (
 """Parameters of a deployment that LiteLLM adds to its calls, and that decide what a call can cost."""
 _ADDS = frozenset({"n", "tools"})
 """Those that make a call cost more than its caller can know; a group with them is called by name only."""
-_MTOK = 10**6
+_AT_ONCE = 32
+"""Entries that are compared in one turn: a call may not wait for a thousand."""
 _KEPT = 1_024
 """Names and price lists that are remembered, at most: a wildcard serves any number of names."""
-
-Prices = tuple[tuple[str, str], ...]
-"""A deployment's own prices by their name in the catalogue; none where it has the model's."""
 
 
 class Group(NamedTuple):
@@ -102,45 +97,56 @@ class ServedModels(NamedTuple):
     """The parameters of a deployment of each model."""
 
 
-class Deployment(NamedTuple):
-    """What matters here of one entry of a ``model_list``."""
+class _Watch(NamedTuple):
+    """Entries of a router on which something rests that was read off them."""
 
-    group: str
-    target: ModelRef | None
-    """``None``: a platform with prices of its own, or a provider that is not known."""
-    prices: Prices
-    params: Mapping[str, Any]
+    live: Sequence[Any]
+    """The router's own."""
+    copies: Sequence[Any]
+    """What they were: an entry can be edited in place."""
+    turns: Iterator[int]
+
+    def still_so(self) -> bool:
+        """Whether they are what they were; of many, some in each turn.
+
+        An edit by hand in a group of hundreds is so seen some calls later. What is changed through LiteLLM is another
+        entry, which is seen at once.
+        """
+        count = len(self.live)
+        if count <= _AT_ONCE:  # of values that stayed, the objects are the same, so this is quick
+            return bool(self.copies == self.live)
+        start = next(self.turns) * _AT_ONCE % count
+        return bool(self.copies[start : start + _AT_ONCE] == self.live[start : start + _AT_ONCE])
 
 
 class _Known(NamedTuple):
     """A name that was asked for before."""
 
-    live: Sequence[Any]
-    """The router's own entries on which the answer rests."""
-    copies: Sequence[Any]
-    """What they were."""
+    watch: _Watch
     group: Group | None
 
 
 class _Lists(NamedTuple):
     """A router's lists as they were read."""
 
-    live: Sequence[Any]
-    """The router's own entries."""
-    copies: Sequence[Any]
-    """What they were: an entry can be edited in place."""
+    watch: _Watch
+    """All entries."""
     aliases: Mapping[str, Any]
     renamed: Mapping[str, Any]
     """LiteLLM's ``model_alias_map``, which it applies to the model of a deployment."""
     by_id: Mapping[Any, tuple[Any, Any]]
     """Each entry with its copy."""
     served: ServedModels
+    serving: _Watch
+    """The entries that calls can be routed to."""
     known: dict[Any, _Known]
 
 
+_NO_ENTRIES = _Watch((), (), count())
 _NOTHING_READ = _Lists(
-    (), (), {"": ""}, {}, {}, ServedModels({}, frozenset(), None, frozenset(), places_marks=False, router_id=0), {}
-)
+    _NO_ENTRIES, {"": ""}, {}, {},
+    ServedModels({}, frozenset(), None, frozenset(), places_marks=False, router_id=0), _NO_ENTRIES, {},
+)  # fmt: skip
 
 
 class Groups:
@@ -177,16 +183,16 @@ class Groups:
         lists = self._current()
         key = reach_key(model, request)
         known = lists.known.get(key) if isinstance(model, str) else None
-        if known is not None and known.copies == known.live:
+        if known is not None and known.watch.still_so():
             return known.group
         if known is not None:
             lists = self._read(lists)
         entries, lasting = reached(self.router, model, request)
-        group = self._group(str(model), [_deployment(entry) for entry in entries])
+        group = self._group(str(model), [deployment_of(entry) for entry in entries])
         if lasting:
             if len(lists.known) >= _KEPT:
                 lists.known.clear()
-            lists.known[key] = _Known(*_resting_on(model, entries, lists), group)
+            lists.known[key] = _Known(_resting_on(model, entries, lists), group)
         return group
 
     def deployed(self, sent: Mapping[str, Any]) -> Group | None:
@@ -195,21 +201,20 @@ class Groups:
         info = sent.get("model_info")
         _, known = lists.by_id.get(info.get("id") if isinstance(info, Mapping) else None, (None, None))
         # its prices are those of the list: among the arguments they may be a client's
-        prices = () if known is None else tuple(_own_prices(known))
+        prices = () if known is None else tuple(own_prices(known))
         name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))})
         return self._group(name, [Deployment(name, target, prices, {} if known is None else known["litellm_params"])])
 
     def refresh(self) -> ServedModels:
         """The models that calls can be routed to, read again where the router has changed."""
         lists = self._current()
-        # by value: values that stayed are the same objects, so this is quick
-        return (lists if lists.copies == lists.live else self._read(lists)).served
+        return (lists if lists.serving.still_so() else self._read(lists)).served
 
     def _current(self) -> _Lists:
         """The lists; an entry of them may have been edited in place."""
         lists = self._lists
         same = (
-            lists.live == all_deployments(self.router)  # of the same objects, which is quick to see
+            lists.watch.live == all_deployments(self.router)  # of the same objects, which is quick to see
             and lists.aliases == aliases(self.router)
             and lists.renamed == litellm.model_alias_map
         )
@@ -221,13 +226,16 @@ class Groups:
                 return self._lists
             live = list(all_deployments(self.router))
             copies = [_copied(entry) for entry in live]
+            served = self._served([deployment_of(entry) for entry in copies])
+            names = set(served.groups.values())
+            pairs = [pair for pair in zip(live, copies, strict=True) if pair[1]["model_name"] in names]
             self._lists = _Lists(
-                live,
-                copies,
+                _Watch(live, copies, count()),
                 _copied(aliases(self.router)),
                 dict(litellm.model_alias_map),
                 {deployment_id(copy): (entry, copy) for entry, copy in zip(live, copies, strict=True)},
-                self._served([_deployment(entry) for entry in copies])._replace(mocked=self._mocked(copies)),
+                served,
+                _Watch([entry for entry, _ in pairs], [copy for _, copy in pairs], count()),
                 {},
             )
             return self._lists
@@ -327,8 +335,8 @@ class Groups:
         return found
 
 
-def _resting_on(model: str, entries: Sequence[Mapping[str, Any]], lists: _Lists) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The router's own entries on which it rests what a name reaches, and their copies."""
+def _resting_on(model: str, entries: Sequence[Mapping[str, Any]], lists: _Lists) -> _Watch:
+    """The router's own entries on which it rests what a name reaches."""
     pairs = [lists.by_id.get(deployment_id(entry)) for entry in entries]
     # LiteLLM fills in the model of a wildcard; and what is one deployment's model may become another one's, too
     by_group = all(
@@ -338,41 +346,11 @@ def _resting_on(model: str, entries: Sequence[Mapping[str, Any]], lists: _Lists)
         for pair, entry in zip(pairs, entries, strict=True)
     )
     if not by_group:
-        return lists.live, lists.copies
+        return lists.watch
     found = [pair for pair in pairs if pair is not None]
-    return [live for live, _ in found], [copy for _, copy in found]
+    return _Watch([live for live, _ in found], [copy for _, copy in found], count())
 
 
 def _copied(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What can be edited in place, apart from the router's own."""
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in entry.items()}
-
-
-def _deployment(entry: Mapping[str, Any]) -> Deployment:
-    params: Mapping[str, Any] = entry["litellm_params"]
-    return Deployment(entry["model_name"], target_of(params), tuple(_own_prices(entry)), params)
-
-
-def target_of(params: Mapping[str, Any]) -> ModelRef | None:
-    """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
-    try:
-        model, provider, _, _ = litellm.get_llm_provider(
-            model=litellm.model_alias_map.get(params["model"], params["model"]),
-            custom_llm_provider=params.get("custom_llm_provider"),
-            api_base=params.get("api_base"),
-        )
-    except Exception:  # noqa: BLE001 - whatever LiteLLM raises for a name it does not know: nothing we can govern
-        return None
-    # "responses/" and "chat_completions/" choose LiteLLM's way to the model; they are no part of its name
-    model = model.removeprefix("responses/").removeprefix("chat_completions/")
-    return ModelRef(provider, model) if provider in NAMES else None
-
-
-def _own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for source in (entry["litellm_params"], entry.get("model_info") or {}):
-        found = {name: source[key] for key, name in _PRICES.items() if source.get(key) is not None}
-        if found:
-            for name in sorted(found):
-                # the decimal that was written, not the binary float nearest to it
-                yield name, f"{Decimal(repr(found[name])) * _MTOK:f}"
-            return

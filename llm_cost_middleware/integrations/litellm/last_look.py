@@ -15,7 +15,8 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.integrations.litellm.arguments import LOGGING, METADATA, each_metadata
 from llm_cost_middleware.integrations.litellm.booking import PassingCalls, UngovernedCall
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
-from llm_cost_middleware.integrations.litellm.groups import Groups, target_of
+from llm_cost_middleware.integrations.litellm.deployments import target_of
+from llm_cost_middleware.integrations.litellm.groups import Groups
 from llm_cost_middleware.integrations.litellm.identity import identify, is_key, written_identity
 from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
 from llm_cost_middleware.integrations.litellm.proxy_kinds import (

@@ -146,8 +146,10 @@ def test_every_kind_of_name_is_held_noted_or_refused(path, watched):
 
 
 def test_nothing_of_it_is_left_pending(watched):
-    watched.proxy.spent()
-    assert watched.proxy.spent() >= watched.sim.bill.total_nanousd > 0
+    spent, bill = watched.proxy.spent(), watched.sim.bill.total_nanousd
+    assert bill > 0
+    # with "warn", what was let pass may have no price, and says so in its row
+    assert spent >= bill or watched.mode == "warn"
 
 
 def test_no_name_leads_past_an_empty_budget(watched):

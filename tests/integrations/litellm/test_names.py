@@ -7,40 +7,12 @@ import warnings
 
 import litellm
 import pytest
+from router_names import MINI, NAMES, listed
 
 from llm_cost_middleware.errors import BudgetExceededError, LedgerUnavailableError, UnsupportedRequestError
 
 ASK = [{"role": "user", "content": "Count to forty."}]
-HAIKU, MINI = "anthropic/claude-haiku-4-5-20251001", "openai/gpt-5-mini"
 NO_MONEY = {"budgets": [{"scope": "global", "limit": "0.0000001"}], "on_ungoverned": "deny"}
-TEAM = {"metadata": {"user_api_key_team_id": "blue"}}
-
-
-def listed(harness):
-    """A router that knows its deployments by every kind of name."""
-    team = harness.deployment("internal", MINI)
-    team["model_info"] = {"id": "team-1", "team_id": "blue", "team_public_model_name": "ours"}
-    by_id = harness.deployment("mini", MINI)
-    by_id["model_info"] = {"id": "dep-1"}
-    claude = {**harness.deployment("claude/*", HAIKU)}
-    claude["litellm_params"]["model"] = "anthropic/*"
-    return harness.router(
-        [by_id, team, claude],
-        model_group_alias={"short": "mini", "hidden": {"model": "mini", "hidden": True}},
-    )
-
-
-NAMES = {
-    "group": ("mini", {}),
-    "alias": ("short", {}),
-    "hidden alias": ("hidden", {}),
-    "id": ("dep-1", {}),
-    "id of a team's": ("team-1", {}),
-    "model": (MINI, {}),
-    "specific": (MINI, {"specific_deployment": True}),
-    "wildcard": ("claude/claude-haiku-4-5-20251001", {}),
-    "public name of a team": ("ours", TEAM),
-}
 METHODS = {
     "completion": lambda router, model, more: router.completion(model, ASK, max_tokens=9, **more),
     "stream": lambda router, model, more: list(router.completion(model, ASK, max_tokens=9, stream=True, **more)),

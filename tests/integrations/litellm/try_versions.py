@@ -8,8 +8,8 @@ A version, or ``newest``, is resolved with all else as new as it may be; ``lowes
 package as low as it may be; the path of a Python runs what is there. Each gets a temporary environment of its own. The
 proxy's extra is taken along where it exists for that very version: it holds ``newest`` back, so it is never part of
 that. Without arguments the three that are supported by promise are run. ``--short``: the race, the classification of
-every method, a slice of the calls, and the demo. The versions that were resolved and pytest's own words are printed;
-the exit code says whether all passed.
+every method, every method and route by a sample of the names, a slice of the calls, and the demo. The versions that
+were resolved and pytest's own words are printed; the exit code says whether all passed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ SHORT = (
     "tests/integrations/litellm/test_stand_in.py::test_every_public_method_of_the_router_is_governed_reported_or_known_to_cost_nothing",
     "tests/integrations/litellm/test_stand_in.py::test_a_given_routers_fallbacks_are_made_here_each_with_a_reservation",
     "tests/integrations/litellm/test_stand_in.py::test_what_was_deprecated_is_used_only_where_nothing_else_is_there",
+    "tests/integrations/litellm/test_names.py",
+    "tests/integrations/litellm/test_own_prices.py",
+    "tests/integrations/litellm/test_every_method.py",
+    "tests/integrations/litellm/test_every_route.py",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[claude-sonnet-4-6-completion]",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[gpt-5-mini-aresponses]",
     "tests/cli/test_demo.py::test_the_packaged_excerpt_ends_in_a_receipt_that_is_the_bill",

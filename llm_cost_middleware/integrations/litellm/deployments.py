@@ -1,0 +1,68 @@
+"""One entry of a router's ``model_list``: which model it calls, and at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import litellm
+
+from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.request import ModelRef
+
+_PRICES: Mapping[str, str] = {
+    "input_cost_per_token": "input_mtok",
+    "output_cost_per_token": "output_mtok",
+    "cache_read_input_token_cost": "cache_read_mtok",
+    "cache_creation_input_token_cost": "cache_write_mtok",
+    "cache_creation_input_token_cost_above_1hr": "cache_write_1h_mtok",
+    "input_cost_per_audio_token": "input_audio_mtok",
+    "output_cost_per_audio_token": "output_audio_mtok",
+}
+"""LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
+_MTOK = 10**6
+Prices = tuple[tuple[str, str], ...]
+"""A deployment's own prices by their name in the catalogue; none where it has the model's."""
+
+
+class Deployment(NamedTuple):
+    """What matters here of one entry of a ``model_list``."""
+
+    group: str
+    target: ModelRef | None
+    """``None``: a platform with prices of its own, or a provider that is not known."""
+    prices: Prices
+    params: Mapping[str, Any]
+
+
+def deployment_of(entry: Mapping[str, Any]) -> Deployment:
+    """What matters of an entry."""
+    params: Mapping[str, Any] = entry["litellm_params"]
+    return Deployment(entry["model_name"], target_of(params), tuple(own_prices(entry)), params)
+
+
+def target_of(params: Mapping[str, Any]) -> ModelRef | None:
+    """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
+    try:
+        model, provider, _, _ = litellm.get_llm_provider(
+            model=litellm.model_alias_map.get(params["model"], params["model"]),
+            custom_llm_provider=params.get("custom_llm_provider"),
+            api_base=params.get("api_base"),
+        )
+    except Exception:  # noqa: BLE001 - whatever LiteLLM raises for a name it does not know: nothing we can govern
+        return None
+    # "responses/" and "chat_completions/" choose LiteLLM's way to the model; they are no part of its name
+    model = model.removeprefix("responses/").removeprefix("chat_completions/")
+    return ModelRef(provider, model) if provider in NAMES else None
+
+
+def own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A deployment's own prices, in USD a million tokens, by their name in the catalogue; sorted."""
+    for source in (entry["litellm_params"], entry.get("model_info") or {}):
+        found = {name: source[key] for key, name in _PRICES.items() if source.get(key) is not None}
+        if found:
+            for name in sorted(found):
+                # the decimal that was written, not the binary float nearest to it
+                yield name, f"{Decimal(repr(found[name])) * _MTOK:f}"
+            return
