@@ -78,6 +78,8 @@ class CachePlan(CacheDirectives):
     expected_now_nanousd: NanoUSD = ZERO
     """Expected saving of this call alone, as ``CachePrices.saving`` should find it. Negative for a first write."""
     reason: str = ""
+    marks_end: bool = False
+    """The provider's own breakpoint at the end of the request stays on, and writes it."""
     warm: int = 0
     """Tokens expected to be read from the cache."""
     wait_for: bytes | None = None

@@ -31,9 +31,10 @@ __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
 
 _LENIENT = 0.8
 """Share of the minimum length from which a prefix is marked: a mark that proves too short is ignored at no cost."""
-REQUESTS_PER_KEY = 15.0
-"""Requests per minute and ``prompt_cache_key``, as OpenAI advises."""
-_MAX_SHARDS = 1_024
+_SHOWN = 5.0
+"""Ends of requests that must be seen to come back or not, before a provider's own breakpoint is switched off."""
+_BESIDE_ITS_OWN = 3
+"""Breakpoints that OpenAI writes beside its own one."""
 _BEHIND_ALL, _ANY_LIFETIME_S = 1 << 30, 1e9
 _SURE: ReuseProbability = (0.9, 0.9, 0.9)
 """Reuse of a prefix that the application announced with ``warm_first``."""
@@ -95,7 +96,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
     warm = 0 if hit is None else int(layout.boundaries[hit].end * case.density)
     saving = prices.read_saving(warm)
     return CachePlan(
-        cache_key=cache_key(layout, case.known, case.now),
+        cache_key=cache_key(layout, case.known, case.density, case.ability.min_tokens),
         retention="24h" if case.policy.ttl == "1h" and "24h" in case.ability.ttls else None,
         expected_saving_nanousd=saving,
         expected_now_nanousd=saving,
@@ -109,7 +110,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
 def _marked(case: _PlanInput) -> CachePlan:
     layout, ability, prices = case.layout, case.ability, case.prices
     breakpoints = ability.style == "both"
-    key = cache_key(layout, case.known, case.now) if breakpoints else None
+    key = cache_key(layout, case.known, case.density, case.ability.min_tokens) if breakpoints else None
     callers = _callers_marks(case)
     # Explicit breakpoints replace OpenAI's own one: adding ours to the caller's would change what they chose.
     if breakpoints and (callers or "prompt_cache_options" in layout.params):
@@ -119,12 +120,16 @@ def _marked(case: _PlanInput) -> CachePlan:
         ttls = (case.policy.ttl,)
     candidates = _candidates(case, callers, ttls)
     choice = _choice(case, candidates, ttls, ability.max_marks - len(callers))
+    left_on = breakpoints and _writes_its_own_end(case, choice)
+    if left_on:
+        choice = _beside_its_own(case, choice)
     # The deepest pending prefix is the one to wait for: its entry covers every shorter prefix.
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
         marks=tuple(CacheBreakpoint(layout.boundaries[at].ref, ttl) for at, ttl in choice.marks),
         cache_key=key,
-        explicit=breakpoints,
+        explicit=breakpoints and not left_on,
+        marks_end=left_on,
         expected_saving_nanousd=floor_picousd(choice.expected_value_picousd),
         expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_cost_picousd),
         reason=_reason(choice),
@@ -135,6 +140,45 @@ def _marked(case: _PlanInput) -> CachePlan:
         write_risk_picousd=choice.write_risk_picousd,
         proven_share=1.0 - choice.write_risk_picousd / choice.write_cost_picousd if choice.write_cost_picousd else 0.0,
     )
+
+
+def _writes_its_own_end(case: _PlanInput, choice: Choice) -> bool:
+    """Return whether OpenAI's own breakpoint at the end of the request stays on.
+
+    It does until ends of this kind were seen not to come back, as far as the write is insured, so that a plan costs no
+    more than leaving it alone.
+    """
+    last = len(case.layout.boundaries) - 1
+    if any(at == last for at, _ in choice.marks):
+        return True
+    risk = choice.write_risk_picousd + _own_write(case, choice)
+    return case.known.peers.ends_seen(case.layout) < _SHOWN and risk <= _allowance(case)
+
+
+def _own_write(case: _PlanInput, choice: Choice) -> int:
+    """Return what OpenAI's own write at the end costs beyond uncached input and the marks that are chosen."""
+    marked = max((case.layout.boundaries[at].end for at, _ in choice.marks), default=0)
+    tokens = int((case.layout.size - marked) * case.density)
+    return max(tokens, 0) * (max(case.prices.write.values(), default=0) - case.prices.uncached)
+
+
+def _beside_its_own(case: _PlanInput, choice: Choice) -> Choice:
+    """Return the marks that stand beside OpenAI's own one, which cost nothing more."""
+    last = len(case.layout.boundaries) - 1
+    beside = tuple(mark for mark in choice.marks if mark[0] != last)[-_BESIDE_ITS_OWN:]
+    if len(beside) < len(choice.marks):
+        return choice._replace(marks=beside)
+    own = _own_write(case, choice)
+    return choice._replace(
+        marks=beside,
+        write_cost_picousd=choice.write_cost_picousd + own,
+        write_risk_picousd=choice.write_risk_picousd + own,
+    )
+
+
+def _allowance(case: _PlanInput) -> int:
+    """Return what the writes of this request may put at risk."""
+    return case.known.insurance.allowance(int(case.layout.size * case.density) * case.prices.uncached, case.now)
 
 
 def _callers_marks(case: _PlanInput) -> tuple[CallersMark, ...]:
@@ -274,17 +318,28 @@ def _reason(choice: Choice) -> str:
     return f"{len(choice.marks)} marks ({lifetimes}): {choice.read} tokens expected warm"
 
 
-def cache_key(layout: PromptLayout, statistics: PrefixStatistics, now: float) -> str | None:
-    """Return OpenAI's ``prompt_cache_key`` for this request; ``None`` if the caller set one or nothing is shared."""
-    key = layout.traffic_key
-    if not key or layout.params.get("prompt_cache_key"):
+def cache_key(layout: PromptLayout, statistics: PrefixStatistics, density: float, shortest: int) -> str | None:
+    """Return OpenAI's ``prompt_cache_key`` for this request; ``None`` if the caller set one or nothing is shared.
+
+    Requests are routed to a machine by the start of the prompt and the key together; past about fifteen a minute for
+    one pair they spill over to other machines and miss (developers.openai.com, "Prompt caching"). So what can share a
+    prefix shares a key, as it would without one: the key names the shortest prefix that is cached at all. Only above
+    that rate it names a longer one of tools and system, and above it again it is split by conversation.
+    """
+    if layout.params.get("prompt_cache_key"):
         return None
-    # Requests are routed to a machine by the start of the prompt and the key together; past about fifteen a minute for
-    # one pair they spill over to other machines and miss (developers.openai.com, "Prompt caching"). So a key names the
-    # shared prefix, and busy prefixes are split into shards: powers of two, so that growth moves few conversations.
-    shards = 1
-    rate = statistics.rate(key, now)
-    while shards * REQUESTS_PER_KEY < rate and shards < _MAX_SHARDS:
-        shards *= 2
-    shard = int.from_bytes(layout.conversation_key[:4], "big") % shards
+    # A conversation keeps its key: another one would lead away from what is warm.
+    began = statistics.records.get(layout.conversation_key) if layout.turns else None
+    if began is not None and began.cache_key is not None:
+        return began.cache_key
+    # What follows tools and system may be shared in part, wherever it is cut: it must not tell keys apart.
+    if not layout.head:
+        return None
+    heads = layout.boundaries[: layout.head]
+    root = next((at for at, each in enumerate(heads) if each.end * density >= shortest), layout.head - 1)
+    while root + 1 < layout.head and statistics.shards(layout.boundaries[root].fingerprint) > 1:
+        root += 1
+    key = layout.boundaries[root].fingerprint
+    # Powers of two, so that growth moves few conversations.
+    shard = int.from_bytes(layout.conversation_key[:4], "big") % statistics.shards(key)
     return f"{key[:12].hex()}-{shard:x}" if shard else key[:12].hex()

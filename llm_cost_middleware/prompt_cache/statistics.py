@@ -26,6 +26,11 @@ _ANSWER_S = 30.0
 """After so long an outstanding answer is taken to have begun."""
 _AUTOMATIC_S, _AUTOMATIC = 600.0, "10m"
 """Assumed lifetime of OpenAI's automatic cache: the published five to ten minutes of inactivity."""
+REQUESTS_PER_KEY = 15.0
+"""Requests per minute and ``prompt_cache_key``, as OpenAI advises."""
+_RATED_OVER_S = 300.0
+"""A rate is an average over so long: a burst is none yet."""
+_MAX_SHARDS = 1_024
 _DENSITY_GAIN = 0.2
 _READ_ALL = 0.9
 """Share of the tokens up to an end from which it counts as read."""
@@ -35,8 +40,8 @@ class PrefixStats:
     """One fingerprint."""
 
     __slots__ = (
-        "base", "entries", "foreign", "groups", "last", "pending_until", "rate", "rated_at", "ready", "returns",
-        "rhythm", "seen", "was_end",
+        "base", "cache_key", "entries", "foreign", "groups", "last", "pending_until", "rate", "rated_at", "ready",
+        "returns", "rhythm", "seen", "shards", "was_end",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -45,6 +50,9 @@ class PrefixStats:
         self.ready = 0.0
         self.pending_until = 0.0
         self.rate = 0.0
+        self.shards = 1
+        self.cache_key: str | None = None
+        """Key with which a conversation began here."""
         self.rated_at = 0.0
         self.returns = Returns()
         self.rhythm: Returns | None = None
@@ -58,6 +66,16 @@ class PrefixStats:
         self.entries: dict[ModelRef, Entry] = {}
         self.base: tuple[int, Returns] = (0, Returns())
         """How often it was seen, and came back, as other processes know it."""
+
+    def arrived(self, now: float) -> None:
+        """Count an arrival in the rate, and split the traffic into keys by it."""
+        self.rate = self.rate * exp((self.rated_at - now) / _RATED_OVER_S) + 60.0 / _RATED_OVER_S
+        self.rated_at = now
+        # Split late and joined later still: every change moves conversations away from what is warm.
+        if self.rate > self.shards * REQUESTS_PER_KEY and self.shards < _MAX_SHARDS:
+            self.shards *= 2
+        elif self.shards > 1 and self.rate < self.shards * REQUESTS_PER_KEY / 4:
+            self.shards //= 2
 
 
 class PrefixStatistics:
@@ -113,10 +131,10 @@ class PrefixStatistics:
         record = self.records.get(prefix)
         return record is not None and record.pending_until > now
 
-    def rate(self, prefix: bytes, now: float) -> float:
-        """Return arrivals per minute, smoothed over a minute."""
+    def shards(self, prefix: bytes) -> int:
+        """Return into how many keys the traffic of a prefix is split."""
         record = self.records.get(prefix)
-        return 0.0 if record is None else record.rate * exp((record.rated_at - now) / 60.0)
+        return 1 if record is None else record.shards
 
     def density(self, target: ModelRef | None) -> float | None:
         """Return tokens per byte from this model's own usage; ``None`` until it was seen."""
@@ -133,8 +151,7 @@ class PrefixStatistics:
             record = self.record(layout.boundaries[at].fingerprint)
             if at == layout.previous and not record.seen:
                 record.foreign = True
-            record.rate = record.rate * exp((record.rated_at - now) / 60.0) + 1.0
-            record.rated_at = now
+            record.arrived(now)
             # Without a warm entry this call's mark writes one; others may wait for its answer (``warm_first``).
             if at <= deepest and not any(each.expires > now for each in record.entries.values()):
                 record.pending_until = now + _ANSWER_S
@@ -153,6 +170,8 @@ class PrefixStatistics:
             record.ready = now + _ANSWER_S
             if at == last:
                 record.was_end, record.rhythm = True, rhythm
+        if plan.cache_key is not None and not layout.turns and layout.first_turn:
+            self.record(layout.conversation_key).cache_key = plan.cache_key
         self.insurance.hold(plan.write_risk_picousd)
 
     def observe(
@@ -284,6 +303,8 @@ def marked_boundaries(layout: PromptLayout, plan: CachePlan) -> Iterable[tuple[i
         ttl = ours.get(boundary.ref) or boundary.mark
         if ttl:
             yield at, ttl
+    if plan.marks_end and layout.boundaries:
+        yield len(layout.boundaries) - 1, "30m"
     automatic = layout.params.get("cache_control")
     if automatic and layout.boundaries:
         yield len(layout.boundaries) - 1, automatic.get("ttl") or "5m"

@@ -111,7 +111,8 @@ def plan_breakpoints(
     read = 0 if hit is None else totals[hit]
     if hit is not None:
         store.refresh(digests[hit], now)
-    writes = [at for at in points[-WRITTEN:] if totals[at] > read and totals[at] >= MINIMUM]
+    # a mark before the newest 80 is not considered at all
+    writes = [at for at in points[-WRITTEN:] if totals.get(at, 0) > read and totals[at] >= MINIMUM]
     return CacheUse(
         read=read,
         write=totals[writes[-1]] - read if writes else 0,

@@ -68,6 +68,8 @@ class Player:
         self.statistics.begin(layout, made, now=self.now)
         ends = {each.ref: each.tokens for each in layout.boundaries}
         deepest = max((ends[mark.position] for mark in made.marks), default=made.warm)
+        if made.marks_end:  # the provider's own breakpoint
+            deepest = layout.boundaries[-1].tokens
         written = {
             "cache_write_1h" if any(m.ttl == "1h" for m in made.marks) else "cache_write_5m": deepest - made.warm
         }

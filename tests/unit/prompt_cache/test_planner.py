@@ -177,33 +177,57 @@ def test_the_callers_own_key_stays(conversation, player):
     assert player(GPT5, GPT5_PRICES).call(request).cache_key is None
 
 
-def test_a_busy_prefix_is_split_into_shards_and_a_conversation_stays_in_its_own(conversation, player):
+def test_a_busy_prefix_is_split_and_a_conversation_keeps_its_key(conversation, player):
     play = player(GPT5, GPT5_PRICES)
-    requests = [conversation(1, salt=f"{at}", provider="openai") for at in range(64)]
-    assert len({play.plan(request)[1].cache_key for request in requests}) == 1
+    began = conversation(1, salt="0", provider="openai")
+    first = play.call(began).cache_key
+    requests = [conversation(1, salt=f"{at}", provider="openai") for at in range(1, 400)]
     for request in requests:
-        layout, made = play.plan(request)
-        play.statistics.begin(layout, made, now=play.now)
-        play.now += 1.0
-    keys = {play.plan(request)[1].cache_key for request in requests}
+        play.call(request)  # two seconds each: thirty a minute
+    keys = {
+        play.plan(request)[1].cache_key
+        for request in (conversation(1, salt=f"n{n}", provider="openai") for n in range(64))
+    }
     assert 2 <= len(keys) <= 8
-    later = conversation(3, salt="5", provider="openai")
-    assert play.plan(requests[5])[1].cache_key == play.plan(later)[1].cache_key
+    assert play.plan(conversation(2, salt="0", provider="openai"))[1].cache_key == first
 
 
-def test_from_5_6_on_a_single_question_switches_the_paid_write_off(conversation, player):
-    made = player(SOL, SOL_PRICES).call(conversation(1, provider="openai"))
-    assert made.explicit
-    assert [mark.position.section for mark in made.marks] == ["system"]
+def test_a_burst_is_no_rate(conversation, player):
+    play = player(GPT5, GPT5_PRICES)
+    keys = set()
+    for at in range(40):
+        layout, made = play.plan(conversation(1, salt=f"{at}", provider="openai"))
+        play.statistics.begin(layout, made, now=play.now)
+        play.now += 0.1
+        keys.add(made.cache_key)
+    assert len(keys) == 1
 
 
-def test_from_5_6_on_a_conversation_marks_its_last_end_and_its_new_one(conversation, player):
+def test_what_shares_the_shortest_prefix_that_is_cached_shares_a_key(conversation, player):
+    """As it would without a key: a system prompt that differs, behind tools that are long enough, changes nothing."""
+    play = player(GPT5, GPT5_PRICES)
+    tools = {"provider": "openai", "tools": 9}
+    one, other = (play.call(conversation(1, system=f"{at}" * 6_000, **tools)).cache_key for at in "ab")
+    assert one == other is not None
+    assert play.call(conversation(1, system="", provider="openai")).cache_key is None  # left to the provider
+
+
+def test_from_5_6_on_the_provider_s_own_breakpoint_stays_until_ends_were_seen_not_to_return(conversation, player):
+    play = player(SOL, SOL_PRICES)
+    plans = [play.call(conversation(1, salt=f"{at}", provider="openai"), after=60.0) for at in range(40)]
+    assert not plans[0].explicit
+    assert plans[-1].explicit  # the paid write of a question that never comes back is switched off
+    assert {mark.position.section for made in plans for mark in made.marks} == {"system"}
+
+
+def test_from_5_6_on_a_conversation_is_left_to_write_its_own_end(conversation, player):
     play = player(SOL, SOL_PRICES)
     for turn in range(1, 6):
         made = play.call(conversation(turn, tools=4, results=True, provider="openai"), after=5.0)
-        assert made.explicit
+        assert made.marks_end
+        assert not made.explicit
+        assert len(made.marks) <= 3
         assert all(mark.position.section != "tools" for mark in made.marks)
-    assert [mark.position.message for mark in made.marks if mark.position.section == "messages"][-2:] == [6, 8]
     assert made.warm > 0
 
 
