@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from . import odd_usage
 from .anthropic.counting import CountingRules
 from .catalogue import ProviderName
 from .engine import ServedRequest, ServingEngine
@@ -118,6 +119,8 @@ class HttpFrontend:
         if kind == "no_usage":
             served.out = served.out._replace(usage=False)
         reply = dialect.reply(served.out)
+        if fault is not None and kind == "odd_usage":
+            reply = odd_usage.in_body(reply, fault.body)
         served.close("cut" if kind == "cut" else "complete")
         whole = self.respond(exchange, reply)
         return await self._cut_short(request, whole, clean=bool(fault and fault.clean)) if kind == "cut" else whole
@@ -145,7 +148,8 @@ class HttpFrontend:
             entry.produced = frame.produced
             if upcoming is None:
                 entry.outcome = "complete"  # before the client can have read the end
-            await response.write(frame.data)
+            odd = fault is not None and kind == "odd_usage"
+            await response.write(odd_usage.in_event(frame.data, fault.body) if odd and fault else frame.data)
             sent += 1
         await response.write_eof()
         return response

@@ -9,7 +9,7 @@ from . import refusals
 from .catalogue import ProviderName
 
 FaultKind = Literal[
-    "status", "hang", "reset", "cut", "error_event", "stall", "slow", "failed", "no_usage", "bare_delta"
+    "status", "hang", "reset", "cut", "error_event", "stall", "slow", "failed", "no_usage", "bare_delta", "odd_usage"
 ]
 
 
@@ -145,6 +145,16 @@ class Fault:
     def no_usage(cls) -> "Fault":
         """Leave the usage out of the answer."""
         return cls("no_usage")
+
+    @classmethod
+    def odd_usage(cls, **counts: Any) -> "Fault":
+        """Report counts as no provider does, and some gateways do; the bill stays what it is.
+
+        Args:
+            **counts: ``input`` and ``output``: what stands in place of the count, in every form of it; ``"gone"``
+                leaves it out.
+        """
+        return cls("odd_usage", body=counts)
 
     @classmethod
     def bare_delta(cls) -> "Fault":

@@ -34,7 +34,7 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     """The usage of a whole answer, of any of the three endpoints. Unreadable usage is noted, and never zero."""
     if is_cached(answer):
         return FREE
-    return read_or_unknown(_read_answer, fields_of(answer), provider, endpoint)
+    return _without_zero_output(read_or_unknown(_read_answer, fields_of(answer), provider, endpoint))
 
 
 def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
@@ -47,6 +47,15 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
         finish = field_reader(choices[0])("finish_reason") if choices else get("status")
         return _claude(get("id"), get("model"), claude_usage(usage), finish)
     return get_provider(provider).read_usage(answer)
+
+
+def _without_zero_output(reading: UsageReport) -> UsageReport:
+    """A reading without items that count no output: LiteLLM writes zero where the provider's count was null."""
+    if not reading.items or reading.usage.output_tokens:
+        return reading
+    return reading._replace(
+        items=(), complete=False, warnings=(*reading.warnings, "LiteLLM reports no output: its count may be missing")
+    )
 
 
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
@@ -70,7 +79,8 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
         reading = get_provider(provider).read_usage(
             {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
         )
-    return reading._replace(complete=finish is not None and bool(reading.items), finish_reason=finish)
+    reading = reading._replace(complete=finish is not None and bool(reading.items), finish_reason=finish)
+    return _without_zero_output(reading)
 
 
 def finish_reason(chunks: Sequence[Any]) -> str | None:
