@@ -27,6 +27,9 @@ RESENDING = (
 SINGLE_ATTEMPT: Mapping[str, Any] = {"num_retries": 0, "disable_fallbacks": True, "max_fallbacks": 0}
 """Those that turn LiteLLM's own retries off for one call. Up to 1.105 a stream that breaks before its first chunk heeds
 the last one only."""
+SINGLE_RESPONSE: Mapping[str, Any] = {"retry_policy": {"DefaultRetries": 0}}
+"""What a call of the responses API needs beside them: LiteLLM's own function, below the router, repeats it as often as
+the deployment's ``num_retries`` says; up to 1.105 the asynchronous one, from 1.110 on the synchronous one."""
 NOT_OF_SYNC_RESPONSES = ("disable_fallbacks", "max_fallbacks")
 """Those of them that the synchronous ``responses`` would hand on to the provider, who refuses them."""
 UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}

@@ -20,6 +20,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     NOT_OF_SYNC_RESPONSES,
     RESENDING,
     SINGLE_ATTEMPT,
+    SINGLE_RESPONSE,
     TIMEOUTS,
     UNSHADOWED,
     find_metadata,
@@ -172,9 +173,11 @@ class RouterCall:
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
-        if self._endpoint == "responses" and not self._asynchronous:
-            for name in NOT_OF_SYNC_RESPONSES:
-                del sent[name]
+        if self._endpoint == "responses":
+            sent |= SINGLE_RESPONSE
+            if not self._asynchronous:
+                for name in NOT_OF_SYNC_RESPONSES:
+                    del sent[name]
         return sent
 
     def render(self, attempt: Attempt) -> dict[str, Any]:

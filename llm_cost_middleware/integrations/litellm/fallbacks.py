@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import litellm
 
 from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LLMCostError
+from llm_cost_middleware.integrations.litellm.entry_points import FACADE
 from llm_cost_middleware.integrations.litellm.owner import OwnerSettings
 
 _MOCKS: Mapping[str, type[Exception]] = {
@@ -111,7 +112,9 @@ def chain_after(error: BaseException | None, model: str, settings: OwnerSettings
     if not settings.fallback_on_unsupported_params and _is_bad_request(error):
         return None
     if isinstance(error, litellm.ContextWindowExceededError) and settings.context_window_fallbacks is not None:
-        return _listed(settings.context_window_fallbacks, model)
+        own = _listed(settings.context_window_fallbacks, model)
+        if own is not None or not FACADE:  # from 1.110 on, the general list is next where this one has no such group
+            return own
     if isinstance(error, litellm.ContentPolicyViolationError) and settings.content_policy_fallbacks is not None:
         return _listed(settings.content_policy_fallbacks, model)
     if fallbacks is None:

@@ -184,10 +184,20 @@ class OwnerRetries:
                 return ruled, True
         if asked is not None:
             return asked, False
-        own = getattr(error, "num_retries", None)  # LiteLLM leaves that of the deployment on its error
-        if isinstance(own, int):
+        own = getattr(error, "num_retries", None)  # LiteLLM leaves that of the deployment on most of its errors
+        if not isinstance(own, int):
+            own = self._of_deployment(getattr(error, "failed_deployment_id", None))
+        if own is not None:
             return own, False
         return (None if settings.num_retries == self._unsaid else settings.num_retries), False
+
+    def _of_deployment(self, failed: str | None) -> int | None:
+        """The number of a group's deployment: of the one that failed, where that is known."""
+        entries = named_deployments(self._router, str(self._arguments["model"]))
+        found = (
+            entry["litellm_params"].get("num_retries") for entry in entries if failed in (None, deployment_id(entry))
+        )
+        return next((int(number) for number in found if number is not None), None)
 
 
 def _retries_by_class(error: BaseException, settings: OwnerSettings, group: str) -> int | None:

@@ -19,8 +19,8 @@ CONTEXT = {
                                              "message": "prompt is too long: 210000 tokens > 200000 maximum"}},
 }  # fmt: skip
 POLICY = {
-    "openai": {"error": {"message": "Your request was rejected as a result of our safety system.", "param": None,
-                         "type": "invalid_request_error", "code": "content_policy_violation"}},
+    "openai": {"error": {"message": "Invalid prompt: it was flagged as potentially violating our usage policy.",
+                         "param": None, "type": "invalid_request_error", "code": "invalid_prompt"}},
     "anthropic": {"type": "error", "error": {"type": "invalid_request_error",
                                              "message": "Output blocked by content filtering policy"}},
 }  # fmt: skip
@@ -180,6 +180,11 @@ def _as(**changes: Any) -> Callable[[Cell], Cell]:
 
 
 DIFFERENCES = (
+    Difference(
+        lambda cell: cell.place == "deployment" and cell.setting.name == "num_retries" and "responses" in cell.door,
+        _as(door="acompletion"),
+        "responses with num_retries of a deployment: LiteLLM repeats some below its router, a refused request too",
+    ),
     Difference(
         lambda cell: cell.door == "responses", _as(door="aresponses"),
         "synchronous responses: LiteLLM neither retries nor falls back; here they are as the asynchronous ones",

@@ -192,3 +192,16 @@ def test_settings_that_change_count_from_the_next_call_on(harness, sim):
     assert ask(router).model == "claude-haiku-4-5-20251001"
     assert sim.request_count == 1 + 3
     assert router.fallbacks == [{"mini": ["haiku"]}]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_retries_that_a_deployment_names_are_made_here_for_responses_too(asynchronous, status, harness, sim):
+    router = harness.router([harness.deployment("mini", MINI, num_retries=3)])
+    sim.script(Fault.status(status), times=9)
+    with pytest.raises(Exception, match=r"(?i)server had an error|could not parse"):
+        if asynchronous:
+            asyncio.run(router.aresponses(model="mini", input="x", max_output_tokens=40))
+        else:
+            router.responses(model="mini", input="x", max_output_tokens=40)
+    assert sim.request_count == len(reserved(harness)) == (4 if status == 500 else 1)
