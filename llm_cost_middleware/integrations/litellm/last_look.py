@@ -90,6 +90,9 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
 
     async def _look_late(self, kind: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Set money aside for what only now is known, or let it pass."""
+        before = _under_way.get()
+        if before is not None and before.kind == kind:  # LiteLLM's router tries again, or falls back
+            kwargs = before.unwritten(kwargs)
         endpoint = GOVERNED_KINDS.get(kind)
         if endpoint is None and kind in WRAPPED_KINDS and target_of(kwargs) is not None:
             return None
@@ -168,10 +171,10 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Exception, call_type: Any, fallback_depth: int | None = None
     ) -> None:
-        """As ``async_post_call_failure_hook``, of what was set aside at the last look."""
+        """End an attempt with its error; the router may make another, which is set money aside for at the last look."""
         del fallback_depth
         pending = self._pending.get(request_data)
-        if pending is not None and pending.late and pending.kind == kind_of(call_type):
+        if pending is not None and pending.kind == kind_of(call_type):
             self._pending.pop(request_data)
             await self._pending.fail(pending, exception)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llm_cost_middleware.host import ObservedStream, attach_billed_usage
-from llm_cost_middleware.integrations.litellm.arguments import LOGGING
+from llm_cost_middleware.integrations.litellm.arguments import LOGGING, METADATA
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.proxy_kinds import INNER_KINDS
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
@@ -41,6 +41,20 @@ class PendingRequest:
     """Of a late one, LiteLLM's object for its logging."""
     sent: SingleSend | None = None
     """Set when it leaves for the provider."""
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """What was written into it for the model that its money was set aside for."""
+
+    def note_written(self, sent: Mapping[str, Any]) -> None:
+        """Keep what ``unwritten`` takes out again."""
+        given, kept = self.call.arguments, ("model", *METADATA)
+        changed = {name: value for name, value in sent.items() if name not in kept and given.get(name) != value}
+        self.written = {**dict.fromkeys(self.call.changes), **changed}
+
+    def unwritten(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of another attempt, perhaps at another model, as the client meant them."""
+        given = self.call.arguments
+        plain = {name: value for name, value in arguments.items() if name not in self.written}
+        return plain | {name: given[name] for name in self.written if name in given}
 
     def covers(self, kind: str) -> bool:
         """Whether a request that leaves now is this one; a second one of the kind is another."""

@@ -8,8 +8,8 @@
 They read the configuration in ``LLM_COST_CONFIG``. Money is set aside before a request leaves, and settled when its
 answer, its stream or its error is in. Budgets are kept by what the proxy authenticated: its key (alias, else hash),
 user and team become the scopes ``key:``, ``user:`` and ``team:``, and its tags, with up to 32 of the client's, ``tag:``
-(``identity``). One attempt a request: LiteLLM's retries and fallbacks are switched off for it, and so is the repetition
-of its HTTP client.
+(``identity``). The retries and fallbacks of the proxy's router are its owner's, and each attempt has a reservation of
+its own; what a client says of them is taken out, and the repetition of LiteLLM's HTTP client is switched off.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ from llm_cost_middleware.capabilities.thinking import changes_for_cap, default_c
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.events import AttributesIgnored
-from llm_cost_middleware.integrations.litellm.arguments import (
-    METADATA,
-    RESENDING,
-)
+from llm_cost_middleware.integrations.litellm.arguments import METADATA, RESENDING, SINGLE_ATTEMPT
 from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.entry_points import named_deployments
 from llm_cost_middleware.integrations.litellm.groups import Groups
@@ -104,9 +101,11 @@ class ProxyBudgetCallback(LastLook):
             raise refusal_of(unreadable, now=self.pipeline.clock.now()) from error
         if routed:
             pending.routed_to, sent["model"] = sent["model"], data["model"]
-        for name in (*RESENDING, *call.changes):  # what is changed and not left out is written again
+        # how often a request is sent is for the owner of the proxy to say, not for its clients
+        for name in (*RESENDING, *SINGLE_ATTEMPT, *call.changes):  # what is changed and not left out is written again
             data.pop(name, None)
-        data.update(sent)
+        data.update({name: value for name, value in sent.items() if name not in SINGLE_ATTEMPT})
+        pending.note_written(sent)
         return data
 
     def _read(self, endpoint: Endpoint, data: dict[str, Any]) -> tuple[RouterCall | None, bool]:
