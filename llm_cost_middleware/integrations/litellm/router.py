@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import litellm
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
 from llm_cost_middleware.integrations.litellm.arguments import RESENDING
@@ -19,6 +20,7 @@ from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, 
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
+from llm_cost_middleware.integrations.litellm.errors import ERRORS
 from llm_cost_middleware.integrations.litellm.fallbacks import FallbackWalk, Hop, adrive, check_blocked, drive, tell
 from llm_cost_middleware.integrations.litellm.owner import (
     UNSAID,
@@ -191,7 +193,10 @@ class CostAwareRouter(StandIn):
 
             return tell(invoke(self.pipeline, call, send), hop.depth, retries.failures)
 
-        return drive(self._walk().steps(arguments), ask)
+        try:
+            return drive(self._walk().steps(arguments), ask)
+        except BudgetExceededError as refusal:
+            ERRORS.raised(refusal)
 
     async def _arun(self, name: str, endpoint: Endpoint, arguments: dict[str, Any]) -> Any:
         method = getattr(self._held, name)
@@ -215,7 +220,10 @@ class CostAwareRouter(StandIn):
 
             return tell(await ainvoke(self.pipeline, call, send), hop.depth, retries.failures)
 
-        return await adrive(self._walk().steps(arguments), ask)
+        try:
+            return await adrive(self._walk().steps(arguments), ask)
+        except BudgetExceededError as refusal:
+            ERRORS.raised(refusal)
 
     def _walk(self) -> FallbackWalk:
         clock, limit = self.pipeline.clock, self.pipeline.config.retry.deadline_s

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from decimal import Decimal
 
 import pytest
 
 from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError
+from llm_cost_middleware.retry.classify import classify_error
 from llm_cost_middleware.simulator import Answer, Fault, fill
 
 ASK = [{"role": "user", "content": "Count to forty."}]
@@ -75,6 +78,26 @@ def test_a_budget_that_refuses_is_no_reason_to_fall_back(make_harness, sim):
     with pytest.raises(BudgetExceededError):
         asyncio.run(router.aresponses(model="mini", input="x", max_output_tokens=40))
     assert sim.request_count == 0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_refusal_is_litellms_own_and_keeps_its_facts(asynchronous, make_harness):
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm.errors import BudgetExceededError as Ours
+
+    router = make_harness(budgets=[{"scope": "global", "limit": "0.0000001"}]).router()
+    with pytest.raises(litellm.BudgetExceededError) as caught:
+        asyncio.run(router.acompletion("smart", ASK)) if asynchronous else ask(router, "smart")
+    error = caught.value
+    for each in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
+        assert type(each) is Ours
+        assert isinstance(each, BudgetExceededError)
+        assert isinstance(each, RuntimeError)
+        assert not isinstance(each, litellm.RateLimitError)
+        assert (each.scope, each.current_cost, each.max_budget, each.status_code) == ("global", 0.0, 1e-07, 422)
+        assert each.message == str(error)
+        assert classify_error(each).retryable is False
 
 
 def test_of_the_fallbacks_the_one_that_fits_is_asked(make_harness, sim):
