@@ -62,6 +62,11 @@ class Sizing:
             if left is not None and left < _OFFLINE_HOLDS * quote.amount_nanousd:
                 counts[exact.encoding] = yield RunInThread(exact.make)
                 return stages.price.quote(call, target, counts, plan=quote.plan)
+        elif quote.counted and (call.request.tools or call.request.output_schema):
+            left = yield from self._left_for(call, quote)
+            if left is not None and left < _PROVIDER_HOLDS * quote.amount_nanousd:
+                counts[str(target)] = stages.price.close_count(call, target, counts)
+                return stages.price.quote(call, target, counts, plan=quote.plan)
         elif not known and not quote.counted and self._counter_of(call, report, target) is not None:
             left = yield from self._left_for(call, quote)
             if left is not None and self._least(call, quote) <= left < _PROVIDER_HOLDS * quote.amount_nanousd:
@@ -72,10 +77,15 @@ class Sizing:
         self, call: RoutedCall, report: CallReport, quote: Quote, refusal: BudgetExceededError
     ) -> Generator[Command, Any, Quote]:
         """The same attempt with its input counted, where it was not: it did not fit."""
-        target, counts = quote.target, report.token_counts
-        if (exact := self._stages.price.exact_count(call, target, counts)) is not None:
+        target, counts, price = quote.target, report.token_counts, self._stages.price
+        if (exact := price.exact_count(call, target, counts)) is not None:
             counts[exact.encoding] = yield RunInThread(exact.make)
-            return self._stages.price.quote(call, target, counts, plan=quote.plan)
+            quote = price.quote(call, target, counts, plan=quote.plan)
+            if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
+                return quote
+        if (close := price.close_count(call, target, counts)) is not None:
+            counts[str(target)] = close
+            return price.quote(call, target, counts, plan=quote.plan)
         if self._counter_of(call, report, target) is None or not self._could_fit(call, quote, refusal):
             return quote
         return (yield from self._asked(call, report, quote))

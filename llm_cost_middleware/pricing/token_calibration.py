@@ -84,16 +84,17 @@ class CountChecks:
     """What answers showed of counts: a gateway may serve a model under another tokenizer than its name says."""
 
     def __init__(self) -> None:
-        self._permille: dict[ModelRef, int] = {}
+        self._permille: dict[tuple[ModelRef, bool], int] = {}
 
-    def check(self, target: ModelRef, held: int, billed: int) -> None:
-        """Take note of an answer that was billed for more input than was counted."""
+    def check(self, target: ModelRef, held: int, billed: int, *, close: bool = False) -> None:
+        """Take note of an answer that was billed for more input than was counted. ``close``: it was no bound."""
         if billed > held > 0:
-            self._permille[target] = self._permille.get(target, 1_000) * billed // held + 1
+            key = target, close
+            self._permille[key] = self._permille.get(key, 1_000) * billed // held + 1
 
-    def scaled(self, target: ModelRef, count: int) -> int:
+    def scaled(self, target: ModelRef, count: int, *, close: bool = False) -> int:
         """Return a count, raised by what answers of this model went beyond theirs."""
-        permille = self._permille.get(target)
+        permille = self._permille.get((target, close))
         return count if permille is None else -(-count * permille // 1_000)
 
 

@@ -23,6 +23,7 @@ from llm_cost_middleware.pricing.bound import (
     TOOL_EXPANSION,
     TOOL_OVERHEAD,
 )
+from llm_cost_middleware.pricing.framing import SCHEMA_PERCENT, close_overhead, shown_tools
 from llm_cost_middleware.request import CallRequest
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ class TokenCounter:
     def begin(self, request: CallRequest, encoding: str) -> PartialCount | None:
         """Look up what is known of a request; ``None`` if it has content that is not text."""
         found = _countable(request)
-        if found is None:
-            return None
+        return None if found is None else self._look_up(found, encoding)
+
+    def _look_up(self, found: _Countable, encoding: str) -> PartialCount:
         count, missing, size = found.overhead, [], 0
         for text, times in found.texts:
             # Looking up a short text takes as long as counting it.
@@ -134,6 +136,16 @@ class TokenCounter:
                     if len(self._known) > self._keep:
                         self._known.popitem(last=False)
         return total
+
+    def close(self, request: CallRequest, encoding: str) -> int | None:
+        """Count a request as OpenAI's bills show it: no bound, but close; ``None`` as for ``count_tokens``."""
+        found, shown = _countable(request), shown_tools(request)
+        if found is None or shown is None:
+            return None
+        texts = [(part.text, 1) for message in request.messages for part in message.parts]
+        plain = self.finish(self._look_up(_Countable(close_overhead(request), [*texts, (shown, 1)]), encoding))
+        schema = self.finish(self._look_up(_Countable(0, [(request.output_schema, 1)]), encoding))
+        return None if plain is None or schema is None else plain + -(-schema * SCHEMA_PERCENT // 100)
 
 
 class PartialCount(NamedTuple):

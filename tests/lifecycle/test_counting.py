@@ -188,3 +188,88 @@ def test_tools_and_the_beginning_of_a_conversation_are_counted_once(make_harness
     turns += [{"role": "assistant", "content": "I see."}, {"role": "user", "content": "And now?"}]
     harness.ask("openai", messages=turns)
     assert counted.count(len(TEXT)) == 1
+
+
+def test_what_bills_rarely_show_is_left_out_only_where_money_is_short(make_harness):
+    """Up to six hundred hidden tokens may come with a tool: held while money is ample, not where it is not."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    ample = make_harness()
+    ample.ask("openai", tools=[tool])
+    wide = ample.reported("Reserved")[0]
+    tight = make_harness(budgets=_budget("0.00028"), output=RAISE, ledger={"url": "memory://"})
+    tight.ask("openai", tools=[tool])
+    narrow = tight.reported("Reserved")[0]
+    assert narrow.amount_nanousd < wide.amount_nanousd - 500 * 250
+    assert not narrow.guaranteed
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent", "asked", "held"),
+    [
+        ({}, None, None, "standard"),
+        ({"service_tier": "default"}, None, None, "standard"),
+        ({"service_tier": "auto"}, None, None, "priority"),
+        ({"service_tier": "priority"}, None, None, "priority"),
+        ({"service_tier": "priority"}, None, "default", "standard"),
+        ({"service_tier": "default", "send_service_tier": True}, "default", None, "standard"),
+        ({"service_tier": "default", "send_service_tier": True}, "priority", "priority", "priority"),
+    ],
+)
+def test_a_call_is_held_at_the_declared_tier_and_the_callers_own_wins(make_harness, declared, sent, asked, held):
+    harness = make_harness(providers={"openai": declared})
+    more = {} if asked is None else {"service_tier": asked}
+    harness.ask("openai", **more)
+    assert harness.sim.requests[-1].body.get("service_tier") == (sent or asked)
+    (reserved,) = harness.reported("Reserved")
+    output = 64 * (3_600 if held == "priority" else 2_000)
+    assert output < reserved.amount_nanousd < output + 200 * 500
+    assert reserved.guaranteed == bool(declared or asked)
+
+
+def test_an_answer_at_a_dearer_tier_raises_what_later_calls_hold(make_harness, caplog):
+    """A project may be set to serve at another tier than is held: its first answer shows it."""
+    from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+
+    harness = make_harness()
+    harness.ask("openai")
+    price = harness.pipeline._stages.price
+    first = harness.reported("Reserved")[0]
+    told = UsageReport(
+        items=(BilledItem(TokenUsage(uncached_input=5, output=5)),), model="gpt-5-mini", service_tier="priority",
+        complete=True,
+    )  # fmt: skip
+    for kept in (True, False):
+        harness.ask("openai")
+        if kept:
+            price._note_tier(*_target_and_quote(price, harness), told.service_tier)
+    assert "service tier 'priority'" in caplog.text
+    assert harness.reported("Reserved")[-1].amount_nanousd > first.amount_nanousd * 1.5
+
+
+def _target_and_quote(price, harness):
+    from llm_cost_middleware.providers import get_provider
+    from llm_cost_middleware.request import ModelRef
+
+    request = get_provider("openai").read_request(harness.body("openai"), "chat.completions")
+    call = harness.pipeline._flow.route(request._replace(model_pinned=True), frozenset({"openai"}))
+    target = ModelRef("openai", "gpt-5-mini")
+    return target, price.quote(call, target, {})
+
+
+def test_sending_a_tier_needs_one():
+    from llm_cost_middleware import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match="service_tier"):
+        CostConfig(providers={"openai": {"send_service_tier": True}})
+
+
+def test_calibrated_estimates_are_kept_by_call_site_and_their_coverage_is_reported(make_harness):
+    harness = make_harness(output={"estimate": "calibrated", **RAISE})
+    for number in range(30):
+        text = f"{number} " + TEXT[: 900 + 37 * number]
+        harness.ask("anthropic", messages=[{"role": "user", "content": text}])
+    coverage = harness.pipeline.coverage
+    assert coverage.estimates == 10
+    assert coverage.share == 1.0
+    last = harness.reported("Reserved")[-1]
+    assert not last.guaranteed

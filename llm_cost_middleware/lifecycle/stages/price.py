@@ -34,6 +34,7 @@ _BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, J
 _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
+CLOSE_COUNT = "what is added to the counted texts is taken from past bills, without a margin"
 
 
 class ExactCount(NamedTuple):
@@ -155,12 +156,13 @@ class PriceStage:
         self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None]
     ) -> tuple[int | None, bool, str]:
         """The input tokens to hold, whether they were counted, and why they guarantee nothing (or "")."""
+        close = token_counts.get(str(target))
         exact = token_counts.get(encoding) if encoding is not None else None
+        if close is not None:
+            note = PROVIDER_COUNT if encoding is None else CLOSE_COUNT
+            return self._checks.scaled(target, close, close=True), True, note
         if exact is not None:
             return self._checks.scaled(target, exact), True, ""
-        asked = token_counts.get(str(target))
-        if asked is not None:
-            return self._checks.scaled(target, asked), True, PROVIDER_COUNT
         # A count is better than an estimate, so it is looked at first.
         if self._settings.calibrated:
             with self._lock:
@@ -189,6 +191,15 @@ class PriceStage:
             return ExactCount(encoding, lambda: None, cheap=True)
         cheap = is_loaded(encoding) and begun.size <= _AT_ONCE
         return ExactCount(encoding, partial(self._count, begun), cheap)
+
+    def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:
+        """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""
+        encoding = self._catalogue.limits(target.provider, target.model).encoding
+        exact = token_counts.get(encoding) if encoding is not None else None
+        if encoding is None or exact is None or str(target) in token_counts:
+            return None
+        close = self._counter.close(call.request, encoding)
+        return None if close is None else min(close, exact)
 
     def _count(self, begun: PartialCount) -> int | None:
         if not is_loaded(begun.encoding):
@@ -337,7 +348,8 @@ class PriceStage:
             )  # fmt: skip
         with self._lock:
             if quote.counted:
-                self._checks.check(quote.target, quote.bound.input_tokens, actual)
+                close = not {PROVIDER_COUNT, CLOSE_COUNT}.isdisjoint(quote.bound.notes)
+                self._checks.check(quote.target, quote.bound.input_tokens, actual, close=close)
             if self._settings.calibrated:
                 self._calibration.learn(quote.target, call.request, actual, call.decision.site)
 
