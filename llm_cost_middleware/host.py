@@ -251,6 +251,9 @@ class ClientCounter:
         """Whether the model is one of a provider that counts."""
         return bool(self._rules.count_fields) and target.provider == self._rules.name
 
+    def prepare(self) -> None:
+        """Nothing: the client is there."""
+
     def count(self, target: ModelRef, timeout_s: float) -> int:
         """Ask."""
         return int(self._ask(target, timeout_s).input_tokens)

@@ -316,6 +316,10 @@ class InputCounter(Protocol):
         """Whether it can ask for this model."""
         ...
 
+    def prepare(self) -> None:
+        """Load what asking needs, once a process; it may take a second."""
+        ...
+
     def count(self, target: ModelRef, timeout_s: float) -> int:
         """The input tokens of the call at ``target``. Raises whatever the client raises."""
         ...

@@ -36,21 +36,25 @@ def authorize(
     flow: CallFlow, runtime: Runtime, request: CallRequest, counter: InputCounter | None = None
 ) -> ExternalCall:
     """Set aside what ``request`` may cost at the very model it names. Raises as a call does."""
-    steps = _start(flow, request, counter)
+    steps = _start(flow, request, counter, takes_cap=False)
     return _held(steps, runtime, drive(steps, runtime, None))
 
 
 async def aauthorize(
     flow: CallFlow, runtimes: RuntimePool, request: CallRequest, counter: InputCounter | None = None
 ) -> ExternalCall:
-    """``authorize`` on an event loop. The call is ended by the blocking ledger, as the other form's is."""
-    steps = _start(flow, request, counter)
+    """``authorize`` on an event loop, for callers who send the attempt's output cap.
+
+    The call is ended by the blocking ledger, as the other form's is.
+    """
+    steps = _start(flow, request, counter, takes_cap=True)
     return _held(steps, runtimes.sync, await adrive(steps, runtimes.of_loop(), None))
 
 
-def _start(flow: CallFlow, request: CallRequest, counter: InputCounter | None) -> Flow:
+def _start(flow: CallFlow, request: CallRequest, counter: InputCounter | None, *, takes_cap: bool) -> Flow:
     pinned = request._replace(model_pinned=True, context=request.context._replace(forced_model=None))
-    call = flow.stages.route.keep_for_one_run(flow.route(pinned, None, sent_externally=True))
+    call = flow.route(pinned, None, sent_externally=True)._replace(takes_cap=takes_cap)
+    flow.stages.route.keep_for_one_run(call)
     return flow.start(pinned, prepared=call, counter=counter)
 
 

@@ -83,18 +83,21 @@ class Reserving:
             if fit.attempt is None:
                 stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
                 if not observe:
-                    raise stages.price.advise(refusal, call, fit.least, stages.waiting.held_s) from refusal.__cause__
+                    raise stages.price.advise(refusal, fit.least, stages.waiting.held_s) from refusal.__cause__
             # an observer sends the call as it is, whether it could be made to fit or not
             return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
 
     # --- waiting for money -----------------------------------------------------------------------------------------
 
     def _waits_for(self, refusal: BudgetExceededError, quote: Quote) -> bool:
-        """Whether money that calls in flight hold, and have not spent, is all that stands in the way."""
-        if not self._settings.max_wait_for_budget_s or self._settings.observe or not refusal.pending:
+        """Whether money that calls in flight hold, and have not spent, is all that stands in the way.
+
+        It may have been taken by another call after this one was refused: what was pending then does not decide.
+        """
+        if not self._settings.max_wait_for_budget_s or self._settings.observe:
             return False
-        least = self._stages.price.least_amount(quote)
-        return least <= ceil_nanousd(max(refusal.pending + refusal.available, ZERO.usd))
+        unspent = refusal.available + (refusal.pending or 0)
+        return self._stages.price.least_amount(quote) <= ceil_nanousd(max(unspent, ZERO.usd))
 
     def _wait_for_money(
         self, call: RoutedCall, report: CallReport, quote: Quote, number: int, scope: str
@@ -122,7 +125,7 @@ class Reserving:
                         return fit.attempt
                     if left <= 0 or not self._waits_for(refusal, fit.least):
                         record.refused(call, fit.least, enforced=True, scope=refusal.scope)
-                        raise self._stages.price.advise(refusal, call, fit.least, waiting.held_s) from refusal.__cause__
+                        raise self._stages.price.advise(refusal, fit.least, waiting.held_s) from refusal.__cause__
                     quote = fit.quote
                 pause = max(min(POLL_S if first else _IN_LINE_S, left), _LAST_LOOK_S)
                 if not (yield AwaitMoney(ticket, pause)):
@@ -211,7 +214,8 @@ class Reserving:
         better = yield from self._sizing.counted(call, report, quote, refusal)
         if better.amount_nanousd < quote.amount_nanousd:
             quote = better
-            fitting = yield from self._try_reserve(call, report, quote, number)
+            if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
+                fitting = yield from self._try_reserve(call, report, quote, number)
         least = quote
         for action in self._settings.on_insufficient:
             if fitting is not None or action == "raise":

@@ -45,6 +45,7 @@ class Sizing:
         available: Callable[[tuple[str, ...]], Generator[Command, Any, NanoUSD | None]],
     ) -> None:
         self._stages, self._settings, self._clock, self._available = stages, settings, clock, available
+        self._prepared: set[str] = set()
         self._left: dict[tuple[str, ...], tuple[float, NanoUSD | None]] = {}
 
     def first_quote(self, call: RoutedCall, report: CallReport, target: ModelRef) -> Generator[Command, Any, Quote]:
@@ -138,6 +139,9 @@ class Sizing:
         """The quote by the provider's own count; the same quote where it does not come in time."""
         target, counter, counts = quote.target, report.counter, self._stages.counts
         assert counter is not None  # noqa: S101 - ``_counter_of`` was asked before
+        if counter.account(target) not in self._prepared:
+            yield RunInThread(counter.prepare)
+            self._prepared.add(counter.account(target))
         account, key = counter.account(target), counts.key(call.request, target)
         until = self._clock.monotonic() + TIMEOUT_S
         report.asked_counts[target] = True

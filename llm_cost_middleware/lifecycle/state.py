@@ -62,9 +62,11 @@ class RoutedCall(NamedTuple):
     started_at: float
     """Monotonic seconds."""
     sent_externally: bool = False
-    """The caller sends the request itself: never reroute, re-cap or retry it."""
+    """The caller sends the request itself: never reroute or retry it."""
     events_enabled: bool = True
     """True if any observer would receive INFO-level events (skips building them otherwise)."""
+    takes_cap: bool = True
+    """Whoever sends it writes the attempt's output cap into it."""
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""

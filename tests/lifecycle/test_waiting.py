@@ -94,7 +94,7 @@ def test_undeclared_answers_wait_for_the_caps_that_others_hold(sim, async_caller
 
 
 def test_threads_get_their_money_in_the_order_they_came(sim, sync_clients):
-    with _pipeline(4.5 * ONE, 30) as pipeline:
+    with _pipeline(4.5 * ONE, 200) as pipeline:
         hold = pipeline.ledger.reserve(f"{4.4 * ONE:.9f}")
         client = wrap_openai(sync_clients["openai"], pipeline)
         threads = []
@@ -105,7 +105,7 @@ def test_threads_get_their_money_in_the_order_they_came(sim, sync_clients):
             _until(lambda number=number: _length(pipeline) == number + 1)
         pipeline.ledger.void(hold.id)
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         rows = [row.scopes for row in pipeline.ledger.rows() if row.kind == "reserve"][1:]
     tags = [scope for scopes in rows for scope in scopes if scope.startswith("tag:")]
     assert tags == ["tag:n0", "tag:n1", "tag:n2", "tag:n3"]
@@ -115,7 +115,7 @@ def _length(pipeline):
     return sum(len(line) for line in pipeline._stages.waiting._lines.values())
 
 
-def _until(true, seconds=10):
+def _until(true, seconds=60):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -253,3 +253,26 @@ def test_the_cap_that_a_refusal_names_fits(sim, async_caller):
         client = wrap_openai(async_caller.plain("openai"), pipeline)
         body = {**BODY, "max_completion_tokens": refusal.max_tokens}
         async_caller.run(None, lambda: client.chat.completions.create(**body))
+
+
+def test_a_call_waits_for_money_that_was_taken_after_it_was_refused(sim, async_caller, tmp_path, monkeypatch):
+    """It was refused while nothing was pending, and somebody else's cap takes all that is left before its own does."""
+    from llm_cost_middleware.budget.ledger import AsyncLedger
+
+    with _pipeline(
+        0.01, 30, url=f"sqlite:///{tmp_path}/ledger.db", on_insufficient=["cap_output", "raise"]
+    ) as pipeline:
+        available, taken = AsyncLedger.available, []
+
+        async def slower(self, scopes=()):
+            if not taken:
+                taken.append(pipeline._runtimes.ledger.reserve("0.0099"))
+                threading.Timer(0.5, pipeline._runtimes.ledger.void, (taken[0].id,)).start()
+            return await available(self, scopes)
+
+        monkeypatch.setattr(AsyncLedger, "available", slower)
+        body = {name: value for name, value in BODY.items() if name != "max_completion_tokens"}
+        client = wrap_openai(async_caller.plain("openai"), pipeline)
+        async_caller.run(None, lambda: client.chat.completions.create(**body))
+        assert taken
+    assert sim.request_count == 1

@@ -178,6 +178,9 @@ class RenderedCounter:
         """Whether LangChain's class for the target asks its provider, instead of loading a tokenizer."""
         return bool(get_provider(target.provider).count_fields)
 
+    def prepare(self) -> None:
+        """Nothing: the model object is there."""
+
     def count(self, target: ModelRef, timeout_s: float) -> int:
         """Ask."""
         sent = self._call.render(Attempt(self._call.request.model, 0, target, None, None, timeout_s))

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import litellm
@@ -46,6 +47,10 @@ class DeploymentCounter:
         if not get_provider(target.provider).count_fields:
             return False
         return bool(_key_and_address(self._access(target))[0]) and self._body(target) is not None
+
+    def prepare(self) -> None:
+        """Import the SDK, which LiteLLM does without."""
+        import_module("anthropic")
 
     def count(self, target: ModelRef, timeout_s: float) -> int:
         """Ask."""

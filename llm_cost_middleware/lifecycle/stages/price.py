@@ -215,7 +215,7 @@ class PriceStage:
         token_counts: Mapping[str, int | None],
     ) -> Quote | None:
         """The same attempt with the largest output cap that fits; ``None`` where too little output would be left."""
-        if call.sent_externally:
+        if not call.takes_cap:
             return None
         ceiling = call.request.context.max_cost_nanousd
         room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
@@ -241,13 +241,11 @@ class PriceStage:
             fixed = fixed * min(input_tokens, most.input_tokens) // most.input_tokens
         return ceil_picousd(fixed + most.output_picousd * cap)
 
-    def advise(
-        self, refusal: BudgetExceededError, call: RoutedCall, quote: Quote, held_s: float | None
-    ) -> BudgetExceededError:
+    def advise(self, refusal: BudgetExceededError, quote: Quote, held_s: float | None) -> BudgetExceededError:
         """The refusal with what would have fitted, and when money may return."""
         left = refusal.available
         cap = None
-        if left is not None and not call.sent_externally:
+        if left is not None:
             cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
         return refusal.advised(requested=quote.amount_nanousd.usd, max_tokens=cap, pending_for_s=held_s)
 

@@ -313,7 +313,7 @@ def test_a_budget_that_ends_in_the_middle_returns_what_is_done_with_what_is_not(
     assert batch.exhausted is not None
     assert 0 < len(batch.done) < 8
     assert [item for _, item in batch.remaining] == items[len(batch.done) :]
-    assert len(sim.requests) == len(batch.done)
+    assert len(sim.bill.lines) == len(batch.done)
     assert sim.bill.total_nanousd <= 50_000_000
     assert batch.tracker.total_cost == Decimal(sim.bill.total_nanousd).scaleb(-9)
 
