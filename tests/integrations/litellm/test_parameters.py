@@ -67,8 +67,8 @@ def test_a_routed_call_of_another_shape_carries_only_what_its_target_takes(endpo
 
         async def ask(router, value):
             if endpoint == "responses":
-                return await router.aresponses("smart", **{"input": cases.SAY, **value})
-            return await router.anthropic_messages("smart", **{"messages": SAY, "max_tokens": 500, **value})
+                return await router.aresponses(**{"model": "smart", "input": cases.SAY, **value})
+            return await router.anthropic_messages(**{"model": "smart", "messages": SAY, "max_tokens": 500, **value})
 
         async def drained(router, value):
             answer = await ask(router, value)
