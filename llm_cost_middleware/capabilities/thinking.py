@@ -74,6 +74,13 @@ def changes_for_cap(
     return None if fits is None else {**changes, "reasoning_effort": None, "thinking": fits}
 
 
+def least_cap(request: CallRequest, target: ModelRef, changes: Mapping[str, Any]) -> int:
+    """The least output cap that leaves an answer worth its input, and the thinking that was asked for its least."""
+    thinking = changes.get("thinking", request.settings.get("thinking"))
+    thinks = thinking_budget(thinking) > 0 or _budget_of_effort(request, target, changes) > 0
+    return LEAST_ANSWER + LEAST_BUDGET if thinks else LEAST_ANSWER
+
+
 def _budget_of_effort(request: CallRequest, target: ModelRef, changes: Mapping[str, Any]) -> int:
     """The budget that a translating host makes of an effort, for a Claude that thinks by budgets alone."""
     effort = changes.get("reasoning_effort", request.settings.get("reasoning_effort"))

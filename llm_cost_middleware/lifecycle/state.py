@@ -114,6 +114,8 @@ class Quote(NamedTuple):
     """The input was counted; otherwise its bytes bound it, or past calls estimate it."""
     tier: str | None = None
     """The service tier to send, where the request names none and the configuration says to send one."""
+    least_output: int = 0
+    """The least output cap that is sensible."""
     cap_unsent: bool = False
     """The cap is the most that the model gives, and is not sent."""
 

@@ -3,7 +3,7 @@
 import pytest
 
 from llm_cost_middleware.capabilities.fitting import fit
-from llm_cost_middleware.capabilities.thinking import cap_thinking, changes_for_cap, default_cap
+from llm_cost_middleware.capabilities.thinking import cap_thinking, changes_for_cap, default_cap, least_cap
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.limits import find_limits
@@ -96,6 +96,7 @@ def test_a_lowered_cap_lowers_the_budget_or_leaves_no_room():
     assert changes_for_cap(asked, target, 20_000) == {}
     assert changes_for_cap(asked, target, 2_000)["thinking"]["budget_tokens"] == 1_024
     assert changes_for_cap(asked, target, 500) is None
+    assert (least_cap(asked, target, {}), least_cap(chat(), GPT, {})) == (1_280, 256)
     assert default_cap(asked, find_limits(*target), None) == 8_192 + 10_000
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.capabilities.fitting import fit
-from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER, changes_for_cap, default_cap
+from llm_cost_middleware.capabilities.thinking import changes_for_cap, default_cap, least_cap
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -29,7 +29,6 @@ from llm_cost_middleware.routing.router import Candidate
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 _log = logging.getLogger(__name__)
-_LEAST_OUTPUT = 256  # tokens; an answer that is cut lower is rarely worth its input
 _BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
 _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
@@ -119,7 +118,8 @@ class PriceStage:
             refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
         return Quote(
             target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
-            changes, plan, counted, sent_tier, unsent,
+            changes, plan, counted, sent_tier,
+            least_cap(request, target, changes), unsent,
         )  # fmt: skip
 
     def _rates(self, target: ModelRef, request: CallRequest) -> tuple[Rates, str, str | None]:
@@ -220,7 +220,7 @@ class PriceStage:
         ceiling = call.request.context.max_cost_nanousd
         room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
         cap = quote.bound.max_tokens_within(NanoUSD(max(room, 0)))
-        if cap >= quote.max_tokens or cap < min(LEAST_ANSWER, quote.max_tokens):
+        if cap >= quote.max_tokens or cap < min(quote.least_output, quote.max_tokens):
             return None
         if changes_for_cap(call.request, quote.target, cap, quote.changes) is None:
             return None  # it could not think and answer
@@ -235,7 +235,7 @@ class PriceStage:
         """
         most, cap = quote.bound, quote.max_tokens
         if "cap_output" in self._settings.on_insufficient:
-            cap = min(cap, _LEAST_OUTPUT)
+            cap = min(cap, quote.least_output)
         fixed = most.fixed_picousd
         if input_tokens is not None and most.input_tokens:
             fixed = fixed * min(input_tokens, most.input_tokens) // most.input_tokens
