@@ -42,6 +42,7 @@ from llm_cost_middleware.integrations.litellm.proxy_kinds import (
     kind_of,
 )
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
+from llm_cost_middleware.integrations.litellm.usage import settle_retrieved
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import Endpoint, ModelRef
 
@@ -180,7 +181,9 @@ class ProxyBudgetCallback(LastLook):
         """Settle a whole answer."""
         del user_api_key_dict
         pending = self._pending.pop(data)
-        if pending is not None:
+        if pending is None:
+            await asyncio.to_thread(settle_retrieved, self.pipeline, response)
+        else:
             await self._pending.settle(pending, pending.call.read_usage(pending.held.attempt, response))
             self._pending.remember_cost(pending)
 

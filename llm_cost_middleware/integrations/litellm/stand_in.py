@@ -13,7 +13,8 @@ import litellm
 from llm_cost_middleware.integrations.litellm.booking import UngovernedCall, let_pass
 from llm_cost_middleware.integrations.litellm.entry_points import retire
 from llm_cost_middleware.integrations.litellm.groups import Groups
-from llm_cost_middleware.integrations.litellm.surface import HARMLESS, NEW, UNGOVERNED
+from llm_cost_middleware.integrations.litellm.surface import HARMLESS, NEW, RETRIEVING, UNGOVERNED
+from llm_cost_middleware.integrations.litellm.usage import settle_retrieved
 from llm_cost_middleware.integrations.litellm.workarounds import forget_when_dropped
 from llm_cost_middleware.pipeline import CostPipeline
 
@@ -53,6 +54,8 @@ class StandIn:
             raise AttributeError(name)
         found = getattr(vars(self)["_held"], name)
         private = name.startswith("_") and name not in UNGOVERNED
+        if name in RETRIEVING:
+            return wraps(found)(partial(self._aretrieve, found))
         if private or name in HARMLESS or not inspect.isroutine(found):
             return found
         passing = self._apass if inspect.iscoroutinefunction(found) else self._pass
@@ -97,6 +100,11 @@ class StandIn:
         if inspect.isawaitable(answer):  # not every method that is asynchronous says so
             return self._awaited(passing, answer)
         passing.book_answer(answer)
+        return answer
+
+    async def _aretrieve(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = await method(*args, **kwargs)
+        await asyncio.to_thread(settle_retrieved, self.pipeline, answer)
         return answer
 
     async def _apass(self, method: Any, what: str, advice: str, /, *args: Any, **kwargs: Any) -> Any:

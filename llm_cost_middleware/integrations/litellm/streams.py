@@ -9,6 +9,7 @@ from typing import Any, Self
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
 from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.integrations.litellm.mocks import provider_id
 from llm_cost_middleware.integrations.litellm.usage import (
     FREE,
     extra,
@@ -83,6 +84,8 @@ class EventReader:
         if is_cached(self._stream):
             return FREE
         reading = self._priced(self._reader.reading())
+        if reading.response_id is not None:
+            reading = reading._replace(response_id=provider_id(reading.response_id))
         # of a chat stream that broke off, LiteLLM makes events that end as if it were whole
         chat = getattr(getattr(self._stream, "_billing_source", self._stream), "litellm_custom_stream_wrapper", None)
         broken = chat is not None and finish_reason(chat.chunks) is None

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_cost_middleware.integrations.litellm.mocks import provider_id
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
@@ -37,9 +39,20 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     return _without_zero_output(read_or_unknown(_read_answer, fields_of(answer), provider, endpoint))
 
 
+def settle_retrieved(pipeline: CostPipeline, answer: Any) -> None:
+    """Book an answer in the background, if this is one that is awaited. May block."""
+    if field_reader(answer)("object") != "response":
+        return
+    name = provider_of_endpoint("responses").name
+    pipeline.settle_retrieved(name, read_answer(answer, name, "responses"))
+
+
 def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     get = field_reader(answer)
     usage = get("usage")
+    if endpoint == "responses" and isinstance(own := get("id"), str):
+        # LiteLLM wraps the provider's id, by which any client may retrieve an answer in the background
+        answer = {**as_mapping(answer), "id": provider_id(own)}
     if endpoint == "messages":  # the endpoint's own form, whichever provider answered
         return provider_of_endpoint(endpoint).read_usage(answer)
     if provider == _CLAUDE and usage is not None:
