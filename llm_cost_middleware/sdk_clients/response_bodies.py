@@ -159,4 +159,6 @@ def _sized(data: bytes, size: int | None) -> list[bytes]:
 
 @cache
 def _governed_class(kind: type) -> Any:
+    if issubclass(kind, _GovernedBody):  # governed on another ledger as well
+        return kind
     return type(kind.__name__, (_GovernedBody, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})

@@ -13,7 +13,9 @@ from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
+from llm_cost_middleware.integrations.langchain.configurable import is_configurable
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
+from llm_cost_middleware.integrations.langchain.targets import provider_of
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             return await handler(request.override(model=self._guard(request.model)))
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
-        if is_guarded(model):
+        # what can only be metered is heard by the handler, and stays the very object that it is
+        if is_guarded(model) or not (is_configurable(model) or provider_of(model)):
             return model
         with self._lock:
             # agents make a new request per step with the same model: guard it once, so that its clients are kept

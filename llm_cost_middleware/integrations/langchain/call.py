@@ -124,9 +124,8 @@ class GuardedCall:
         provider, booked = attempt.target.provider, booked_as(attempt)
         if self._stream:
             # a synchronous stream has ``close``, an asynchronous one ``aclose`` alone
-            return ObservedStream(
-                raw, ChunkObserver(provider, booked, self.request), getattr(raw, "aclose", None) or raw.close
-            )
+            close = getattr(raw, "aclose", None) or getattr(raw, "close", None) or (lambda: None)  # a mock has none
+            return ObservedStream(raw, ChunkObserver(provider, booked, self.request), close)
         if isinstance(raw, UnparsedAnswer):
             return CallResult(raw, raw.usage)
         message: Any = raw.generations[0].message

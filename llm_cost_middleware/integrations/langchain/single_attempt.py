@@ -79,7 +79,10 @@ class HeldClients:
     @property
     def timeout(self) -> Any:
         """What the clients of the model say: seconds, an object of the SDK's, or ``None`` for no end."""
-        return getattr(self._client(), "timeout", None)
+        client = self._client()
+        if client is None and self._provider == "anthropic":  # made of the fields when it sends
+            client = getattr(self._model, "_client")  # noqa: B009 - a property of LangChain's
+        return getattr(client, "timeout", None)
 
     @property
     def retry_terms(self) -> RetryTerms | None:
@@ -93,8 +96,9 @@ class HeldClients:
     def _client(self) -> Any:
         """A client that the model has; ``None`` where it makes one only when it sends."""
         fields = vars(self._model)
-        held = (fields.get(name) for name in (*_FIELDS[self._provider],))
-        return next((client for thing in held if (client := client_of(thing)) is not None), None)
+        held = [client for name in _FIELDS[self._provider] if (client := client_of(fields.get(name))) is not None]
+        # one that the user put there says what they want; LangChain's own say what the fields say
+        return next((client for client in held if not self._is_langchains(client)), held[0] if held else None)
 
     def _is_langchains(self, held: Any) -> bool:
         """Whether LangChain made it, over its own connections: those of the user are the user's to keep loop-safe."""
