@@ -79,6 +79,7 @@ class ToyCall(NamedTuple):
     body: dict
     stream: bool = False
     providers: frozenset = frozenset({"toy"})
+    counter: None = None
 
     @property
     def request(self):
