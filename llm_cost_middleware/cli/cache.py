@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, err, open_ledger, out
 from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.prompt_cache.cache_report import PrefixReport, report_prefixes
+from llm_cost_middleware.prompt_cache.site_report import SiteReport, report_sites
 from llm_cost_middleware.prompt_cache.trace import KIND, Trace
 
 
@@ -21,27 +24,61 @@ def cache(
     since: Annotated[datetime | None, typer.Option(help="Only calls from this UTC time on.")] = None,
     limit: Annotated[int, typer.Option(help="So many prefixes, the largest first.")] = 20,
     *,
+    by_site: Annotated[bool, typer.Option("--by-site", help="Call sites alone: expected and read tokens.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show hit rate, money saved and wasted for each prefix, and name what broke it."""
+    """Show hit rate, money saved and wasted for each prefix and call site, and name what broke it."""
     moment = as_utc(since).timestamp() if since else None
     with open_ledger(config, ledger) as opened:
         if opened.journal is None:
             err.print("This ledger's storage keeps no journal, so nothing is known of prefixes.")
             raise typer.Exit(1)
         # Reports are made while the ledger is open: the journal is read line by line, not loaded.
-        lines = opened.journal.read(KIND, moment)
-        reports = report_prefixes(Trace.decode(line.data, at=line.at, call_id=line.id) for line in lines)
+        sites = report_sites(_traces(opened.journal, moment))
+        reports = [] if by_site else report_prefixes(_traces(opened.journal, moment))
     if as_json:
-        out.print_json(json.dumps([_plain(report) for report in reports[:limit]]))
-    elif not reports:
+        plain = [_plain_site(site) for site in sites] if by_site else [_plain(report) for report in reports]
+        out.print_json(json.dumps(plain[:limit]))
+        return
+    if not sites:
         out.print("No call with a prompt long enough to cache has been recorded.")
-    else:
+        return
+    out.print(_site_table(sites[:limit]))
+    for site in sites[:limit]:
+        for reason, times in site.causes.most_common(3):
+            out.print(f"{site.site or '(no site)'} {site.target}: {reason} ({times} times)", highlight=False)
+    if reports:
         out.print(_table(reports[:limit]))
         for report in reports[:limit]:
             for reason, times in report.breaks.most_common(3):
                 # highlight=False: rich would colour the numbers and dates inside a reason.
                 out.print(f"{report.prefix_id} {report.target}: {reason} ({times} times)", highlight=False)
+
+
+def _traces(journal: Journal, since: float | None) -> Iterator[Trace]:
+    return (Trace.decode(line.data, at=line.at, call_id=line.id) for line in journal.read(KIND, since))
+
+
+def _site_table(sites: list[SiteReport]) -> Table:
+    table = Table("call site", "model", title="cached tokens by call site")
+    for column in ("calls", "expected", "read", "calls that read less"):
+        table.add_column(column, justify="right")
+    for site in sites:
+        counts = (site.calls, site.expected_tokens, site.read_tokens, site.short_calls)
+        table.add_row(site.site or "(no site)", str(site.target), *(f"{count:,}" for count in counts))
+    return table
+
+
+def _plain_site(site: SiteReport) -> dict[str, Any]:
+    return {
+        "site": site.site,
+        "model": str(site.target),
+        "calls": site.calls,
+        "expected_tokens": site.expected_tokens,
+        "read_tokens": site.read_tokens,
+        "short_calls": site.short_calls,
+        "causes": dict(site.causes.most_common()),
+    }
 
 
 def _table(reports: list[PrefixReport]) -> Table:

@@ -16,7 +16,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.prompt_cache.trace import Segment, Trace
 from llm_cost_middleware.request import ModelRef
 
-_COMPARED = 32
+COMPARED = 32
 """Number of earlier calls of the same model that are searched for the most similar one."""
 _BYTES_PER_TOKEN = 4
 
@@ -74,7 +74,7 @@ def report_prefixes(traces: Iterable[Trace]) -> list[PrefixReport]:
         report.written_tokens += trace.written_tokens
         report.saved_nanousd = NanoUSD(report.saved_nanousd + trace.saved_nanousd)
         report.paid_nanousd = NanoUSD(report.paid_nanousd + trace.paid_nanousd)
-        before = recent.setdefault(trace.target, deque(maxlen=_COMPARED))
+        before = recent.setdefault(trace.target, deque(maxlen=COMPARED))
         found = find_prefix_break(trace, before)
         if found is not None:
             report.breaks[found.reason] += 1
@@ -93,12 +93,18 @@ def prefix_id(trace: Trace) -> str:
 
 def find_prefix_break(trace: Trace, before: Iterable[Trace]) -> PrefixBreak | None:
     """Return the cause that broke the prefix shared with the most similar earlier call; ``None`` if intact."""
+    earlier = most_similar(trace, before)
+    return None if earlier is None else compare_prompts(earlier, trace)
+
+
+def most_similar(trace: Trace, before: Iterable[Trace]) -> Trace | None:
+    """Return the earlier call that shares most with a call; ``None`` if none shares anything."""
     best, earlier = 0, None
     for candidate in before:
         score = _similarity(candidate.segments, trace.segments)
         if score and score >= best:  # of equals the latest: its cache entry is the one most likely still alive
             best, earlier = score, candidate
-    return None if earlier is None else compare_prompts(earlier, trace)
+    return earlier
 
 
 def compare_prompts(before: Trace, after: Trace) -> PrefixBreak | None:

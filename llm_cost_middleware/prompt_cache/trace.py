@@ -64,12 +64,17 @@ class Trace:
     paid_nanousd: NanoUSD
     """Cost of writes beyond uncached input."""
     call_id: str = field(default="", compare=False)
+    site: str = ""
+    """Call site."""
+    expected_tokens: int = 0
+    """Tokens that the plan expected to read."""
 
     def encode(self) -> bytes:
         """Return the trace as versioned JSON."""
         money = [int(self.saved_nanousd), int(self.paid_nanousd)]
         tokens = [self.input_tokens, self.read_tokens, self.written_tokens]
         value = {"v": 1, "t": self.target, "p": self.params, "n": tokens, "m": money, "s": self.segments}
+        value |= {"c": self.site, "w": self.expected_tokens}
         return json.dumps(value, separators=(",", ":")).encode()
 
     @classmethod
@@ -94,6 +99,8 @@ class Trace:
             NanoUSD(saved),
             NanoUSD(paid),
             call_id,
+            str(value.get("c", "")),
+            int(value.get("w", 0)),
         )
 
 
@@ -112,6 +119,7 @@ class Tracer:
         *,
         at: float,
         call_id: str = "",
+        site: str = "",
     ) -> Trace:
         """Return the trace of an answered call.
 
@@ -122,6 +130,7 @@ class Tracer:
             usage: Its usage.
             at: Seconds since the Unix epoch.
             call_id: Id of the call.
+            site: Its call site.
         """
         prices = plan.prices
         saved = prices.read_saving(usage.cache_read) if prices else 0
@@ -137,6 +146,8 @@ class Tracer:
             NanoUSD(saved),
             NanoUSD(saved - prices.saving(usage) if prices else 0),
             call_id,
+            site,
+            plan.warm,
         )
 
     def _segments(self, request: CallRequest) -> Iterator[Segment]:

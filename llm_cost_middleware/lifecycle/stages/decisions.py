@@ -111,5 +111,8 @@ class DecisionRecorder:
 
     def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:
         if self._journal is not None:
-            line = self._tracer.trace(call.request, trace.target, trace.plan, trace.usage, at=trace.at, call_id=call.id)
+            line = self._tracer.trace(
+                call.request, trace.target, trace.plan, trace.usage,
+                at=trace.at, call_id=call.id, site=call.decision.site,
+            )  # fmt: skip
             self._journal.append(TRACE, call.id, trace.at, line.encode())

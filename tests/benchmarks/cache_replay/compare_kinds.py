@@ -1,0 +1,263 @@
+"""Every kind of traffic through the real hosts over HTTP, against the fixed rules and the offline optimum.
+
+Each call goes through a host of this package to the simulated provider, in the time that the kind gives it, and the
+provider writes the bill. The bodies that arrived are taken as the traffic: without marks they are billed again under
+each fixed rule and under the optimum, so that all are judged on the same bytes. Only input is counted.
+
+``python tests/benchmarks/cache_replay/compare_kinds.py`` plays every kind through a wrapped client, and a part of them
+through every other host and layout of processes, prints the tables and writes ``results/cache_kinds.txt``; ``--short``
+plays a sample of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
+
+import hosts  # noqa: E402 - from here on, what the two folders hold
+import replay  # noqa: E402
+from kinds_table import all_kinds, chosen  # noqa: E402
+from optimum import Optimum  # noqa: E402
+from rules import EPHEMERAL, Blind, Planned  # noqa: E402
+from traffic import Call  # noqa: E402
+
+from llm_cost_middleware.providers import get_provider  # noqa: E402
+from llm_cost_middleware.simulator import Answer, SimClock, Simulator  # noqa: E402
+
+RESULTS = Path(__file__).parent.parent / "results" / "cache_kinds.txt"
+HOUR = {"type": "ephemeral", "ttl": "1h"}
+AGENTS = ("airline, in turn", "code agent, one at a time", "desk agent, short", "desk dialogue")
+FLEETS = ("airline, overlapping", "code agent, own system", "dialogue, 20 s", "dialogue, 7 min", "one question in 15 s")
+INSURED = ("nothing comes back", "nothing comes back, with tools", "time first in system", "tools shuffled each call",
+           "each prompt once", "one question in 70 min", "dialogue, 70 min")  # fmt: skip
+SHORT = (
+    "code agent, two steps",
+    "dialogue, 20 s",
+    "one question in 15 s",
+    "nothing comes back",
+    "two questions a document",
+)
+
+
+class Bill(NamedTuple):
+    """What a kind cost through a host, and under each rule, as shares of no caching."""
+
+    planned: float
+    rules: Mapping[str, float]
+    optimum: float
+
+    @property
+    def best(self) -> str:
+        """The cheapest fixed rule."""
+        return min(self.rules, key=self.rules.__getitem__)
+
+    @property
+    def to_rule(self) -> float:
+        """Against the cheapest fixed rule."""
+        return self.planned / self.rules[self.best]
+
+    @property
+    def to_optimum(self) -> float:
+        """Against the least of the optimum and all rules."""
+        return self.planned / min(self.optimum, self.rules[self.best])
+
+
+def marked(body: Mapping[str, Any], control: Mapping[str, Any], *, system_only: bool = False) -> dict[str, Any]:
+    """The body with fixed marks: at the end of system; or of tools, of system and of the request."""
+    out = dict(body)
+    for section in ("system",) if system_only else ("tools", "system"):
+        if out.get(section):
+            out[section] = [*out[section][:-1], {**out[section][-1], "cache_control": control}]
+    return out if system_only else {**out, "cache_control": control}
+
+
+RULES: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    "none": lambda body: body,
+    "classic": lambda body: marked(body, EPHEMERAL, system_only=True),
+    "LangChain": lambda body: marked(body, EPHEMERAL),
+    "LangChain 1h": lambda body: marked(body, HOUR),
+}
+
+
+def bare(value: Any) -> Any:
+    """Without marks."""
+    if isinstance(value, list):
+        return [bare(each) for each in value]
+    if isinstance(value, dict):
+        return {name: bare(each) for name, each in value.items() if name != "cache_control"}
+    return value
+
+
+def as_blocks(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Without marks, with texts as the blocks that they stand for."""
+    out = bare(dict(body))
+    if isinstance(out.get("system"), str):
+        out["system"] = [{"type": "text", "text": out["system"]}]
+    out.setdefault("system", [])
+    for message in out["messages"]:
+        if isinstance(message["content"], str):
+            message["content"] = [{"type": "text", "text": message["content"]}]
+    return out
+
+
+@contextmanager
+def provider() -> Iterator[tuple[Simulator, SimClock]]:
+    """A loopback provider whose clock the replay advances."""
+    clock = SimClock()
+    with Simulator(responder=lambda _: Answer(text="ok", output_tokens=0), clock=clock) as sim:
+        yield sim, clock
+
+
+def through(calls: Sequence[Call], sender: Callable[[int], Callable[[dict[str, Any]], None]], sim, clock) -> Bill:
+    """Send every call, one after the other in the time that it has, and judge what arrived."""
+    clock.advance(200_000.0)
+    sim.reset()
+    start = clock.now()
+    for number, call in enumerate(calls):
+        clock.set(max(start + call.at, clock.now()))
+        sender(number)(call.body)
+    exchanges = sim.requests
+    assert all(exchange.status == 200 for exchange in exchanges)
+    assert len(exchanges) == len(calls)
+    sent = [Call(call.at, as_blocks(exchange.body)) for call, exchange in zip(calls, exchanges, strict=True)]
+    prices = replay.prices_of("anthropic", replay.MODEL)
+    bills = {name: replay.play(sent, Blind(rule)).cost_nanousd for name, rule in RULES.items()}
+    minimum = get_provider("anthropic").cache_capabilities(replay.MODEL).min_tokens
+    least = replay.play(sent, Optimum(sent, prices, minimum)).cost_nanousd
+    off = bills["none"]
+    return Bill(sim.bill.total_nanousd / off, {name: bill / off for name, bill in bills.items()}, least / off)
+
+
+def line(name: str, count: int, bill: Bill) -> str:
+    """A line of the table."""
+    shares = [*(bill.rules[rule] for rule in RULES), bill.optimum, bill.planned]
+    flags = ("" if bill.to_rule <= 1.01 else " above the best rule") + (
+        "" if bill.to_optimum <= 1.15 else ", above 1.15 of the optimum"
+    )
+    ratios = f"{bill.to_rule:>8.3f}{bill.to_optimum:>8.3f}"
+    return f"{name:<44}{count:>6}" + "".join(f"{share:>9.3f}" for share in shares) + ratios + flags
+
+
+COLUMNS = ("none", "classic", "LangCh.", "LC 1h", "optimum", "planned")
+HEAD = f"{'traffic':<44}{'calls':>6}" + "".join(f"{name:>9}" for name in COLUMNS) + f"{'/ rule':>8}{'/ opt.':>8}"
+
+
+def summary(bills: Sequence[Bill]) -> str:
+    """The goals over some kinds."""
+    to_rule, to_optimum = [bill.to_rule for bill in bills], [bill.to_optimum for bill in bills]
+    return (
+        f"{len(bills)} kinds: {sum(each <= 1.01 for each in to_rule)} within 1.01 of the best rule, "
+        f"worst {max(to_rule):.3f}; of the optimum mean {sum(to_optimum) / len(bills):.3f}, "
+        f"worst {max(to_optimum):.3f}, {sum(each > 1.15 for each in to_optimum)} above 1.15"
+    )
+
+
+def every_kind(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None]) -> None:
+    """All kinds through a wrapped client, one process each."""
+    report(f"Every kind through a wrapped client, shares of no caching\n{HEAD}")
+    found: dict[str, Bill] = {}
+    with provider() as (sim, clock):
+        for name, calls in kinds.items():
+            with hosts.pipeline(sim, clock) as pipeline, hosts.client(sim) as client:
+                send = hosts.sdk(client, pipeline)
+                found[name] = through(calls, hosts.always(send), sim, clock)
+            report(line(name, len(calls), found[name]))
+    conclude(kinds, found, report)
+
+
+def in_this_process(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None]) -> None:
+    """All kinds by the planner alone, without a host and without HTTP: the same figures in less time."""
+    report(f"Every kind by the planner in this process, shares of no caching\n{HEAD}")
+    prices = replay.prices_of("anthropic", replay.MODEL)
+    minimum = get_provider("anthropic").cache_capabilities(replay.MODEL).min_tokens
+    found: dict[str, Bill] = {}
+    for name, calls in kinds.items():
+        bills = {rule: replay.play(calls, Blind(place)).cost_nanousd for rule, place in RULES.items()}
+        least = replay.play(calls, Optimum(calls, prices, minimum)).cost_nanousd
+        planned, off = replay.play(calls, Planned(prices, replay.MODEL)).cost_nanousd, bills["none"]
+        found[name] = Bill(planned / off, {rule: bill / off for rule, bill in bills.items()}, least / off)
+        report(line(name, len(calls), found[name]))
+    conclude(kinds, found, report)
+
+
+def conclude(kinds: Mapping[str, Any], found: Mapping[str, Bill], report: Callable[[str], None]) -> None:
+    """The goals over all kinds, over either half, and over the insured ones."""
+    half = set(chosen(kinds))
+    report(f"all: {summary(list(found.values()))}")
+    for title, part in (
+        ("parameters chosen on", [bill for name, bill in found.items() if name in half]),
+        ("reported on the others", [bill for name, bill in found.items() if name not in half]),
+        ("insured", [bill for name, bill in found.items() if name in INSURED]),
+    ):
+        if part:
+            report(f"{title}: {summary(part)}")
+
+
+def every_host(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
+    """Agents through every host."""
+    report(f"\nAgents through every host\n{HEAD}")
+    for name in (name for name in names if name in kinds):
+        for host in hosts.HOSTS:
+            with (
+                provider() as (sim, clock),
+                hosts.pipeline(sim, clock) as pipeline,
+                hosts.open_host(host, sim, pipeline) as send,
+            ):
+                bill = through(kinds[name], hosts.always(send), sim, clock)
+                report(line(f"{name}: {host}", len(kinds[name]), bill))
+
+
+def every_layout(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
+    """Fleets of processes over one ledger, and processes that live for a call or twenty."""
+    report(f"\nLayouts of processes\n{HEAD}")
+    for name in (name for name in names if name in kinds):
+        calls = kinds[name]
+        for title, workers, life, storage in hosts.LAYOUTS:
+            with tempfile.TemporaryDirectory() as folder, hosts.storage(storage, Path(folder)) as url:
+                if url is None:
+                    report(f"{name}: {title} was not played, there is no server for it")
+                    continue
+                with provider() as (sim, clock), hosts.fleet(sim, clock, url, workers, life) as sender:
+                    report(line(f"{name}: {title}", len(calls), through(calls, sender, sim, clock)))
+
+
+def main() -> None:
+    """Play, print, and keep the tables."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--short", action="store_true", help="a sample of each, in less than a minute")
+    options.add_argument("--parts", default="kinds,hosts,layouts", help="which tables; planner for one more")
+    asked = options.parse_args()
+    lines: list[str] = []
+
+    def report(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+
+    began = time.process_time()
+    kinds = all_kinds(replay.data_folder())
+    if asked.short:
+        kinds = {name: kinds[name][:60] for name in SHORT}
+    parts = asked.parts.split(",")
+    if "planner" in parts:
+        in_this_process(kinds, report)
+    if "kinds" in parts:
+        every_kind(kinds, report)
+    if "hosts" in parts:
+        every_host(kinds, report, AGENTS if not asked.short else SHORT[:1])
+    if "layouts" in parts:
+        every_layout(kinds, report, FLEETS if not asked.short else SHORT[1:2])
+    report(f"\n{time.process_time() - began:.0f} s of processor time")
+    if not asked.short:
+        RESULTS.write_text("\n".join(each.rstrip() for each in "\n".join(lines).splitlines()) + "\n")
+
+
+if __name__ == "__main__":
+    main()
