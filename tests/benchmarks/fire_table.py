@@ -27,9 +27,8 @@ import time
 import warnings
 from pathlib import Path
 
-os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k")
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "support")]
+sys.path[:0] = [folder for folder in (str(HERE.parents[1]), str(HERE.parent / "support")) if folder not in sys.path]
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.pricing.tokenizer import _vocabulary
@@ -334,7 +333,7 @@ def peers(table, sim, python):
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [python, "-c", PEER, name, sim.openai_url, str(whole), str(WORTH * price / 1e9)],
-                capture_output=True, text=True, cwd=folder, timeout=120, check=False,
+                capture_output=True, text=True, cwd=folder, timeout=600, check=False,
             )  # fmt: skip
         if done.returncode:
             print(name, done.stderr[-300:])
@@ -344,6 +343,7 @@ def peers(table, sim, python):
 
 
 def quiet():
+    os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k")
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
 
