@@ -83,6 +83,7 @@ def record_invoke() -> Recorder:
     from langchain_anthropic import ChatAnthropic
 
     from llm_cost_middleware import CostConfig
+    from llm_cost_middleware.config.sections import DEFAULT_TIERS
     from llm_cost_middleware.integrations.langchain import guard
     from llm_cost_middleware.simulator import Simulator
 
@@ -92,6 +93,7 @@ def record_invoke() -> Recorder:
         config = CostConfig(
             budgets=[{"scope": "global", "limit": "9000"}],
             providers={name: {"base_url": url} for name, url in urls.items()},
+            tiers=list(DEFAULT_TIERS),  # of its own, so that the call is routed
         )
         model: Any = ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=urls["anthropic"])
         guarded = guard(model, config)

@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.integrations.langchain import CostCallbackHandler, guard
 from llm_cost_middleware.pipeline import CostPipeline
 
@@ -97,7 +98,7 @@ def compare(candidates):
 def calls(make):
     """The candidates: ``make(model, config)`` is what is measured."""
     plain = Cut(model=HAIKU, api_key="k")
-    config = CostConfig(budgets=[{"scope": "global", "limit": "100000"}])
+    config = CostConfig(budgets=[{"scope": "global", "limit": "100000"}], tiers=list(DEFAULT_TIERS))
     metering = CostConfig(budgets=[{"scope": "global", "limit": "100000"}])
     return {
         "bare model": make(plain, None),
