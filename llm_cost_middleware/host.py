@@ -37,7 +37,10 @@ Governed = CallOutcome | GovernedStream | AsyncGovernedStream
 
 
 class HostCall(Protocol[Rendered_co, Raw_contra]):
-    """One call of a host: read into the neutral view, rendered for each attempt, delivered as the host's own object."""
+    """One call of a host: read into the neutral view, rendered for each attempt, delivered as the host's own object.
+
+    A call may also have a ``counter``, an ``InputCounter``: it asks the provider how many input tokens the call has.
+    """
 
     @property
     def request(self) -> CallRequest:
@@ -66,11 +69,6 @@ class HostCall(Protocol[Rendered_co, Raw_contra]):
 
     def deliver(self, answer: Governed) -> Any:
         """What the caller of the host gets."""
-        ...
-
-    @property
-    def counter(self) -> InputCounter | None:
-        """Asks the provider how many input tokens the call has; ``None`` where the host has no way to."""
         ...
 
 
@@ -114,7 +112,7 @@ def invoke(
 
     # ``call``, not ``run``: hosts differ in what they deliver of an outcome
     answer = pipeline.call(
-        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
+        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=_counter(call)
     )
     return _delivered(call, answer)
 
@@ -144,9 +142,13 @@ async def ainvoke(
         return call.read(attempt, raw)
 
     answer = await pipeline.acall(
-        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=call.counter
+        call.request, attempt_once, providers=call.providers, prepared=prepared, accept=accept, counter=_counter(call)
     )
     return _delivered(call, answer)
+
+
+def _counter(call: HostCall[Any, Any]) -> InputCounter | None:
+    return getattr(call, "counter", None)
 
 
 def _delivered(call: HostCall[Any, Any], answer: Governed) -> Any:
