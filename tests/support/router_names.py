@@ -10,7 +10,7 @@ NAMES = {
     "alias": ("short", {}),
     "hidden alias": ("hidden", {}),
     "id": ("dep-1", {}),
-    "id of a team's": ("team-1", {}),
+    "id of a team's": ("team-1", TEAM),
     "model": (MINI, {}),
     "specific": (MINI, {"specific_deployment": True}),
     "wildcard": ("claude/claude-haiku-4-5-20251001", {}),
