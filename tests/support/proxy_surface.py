@@ -21,7 +21,7 @@ _SKIPPED = {
         UI Session|experimental|rust control plane|Cost Optimization|a2a_registration|vector_store_management|guardrails
         auto router|mcp|prompts,policies|invitation management|Tag Management
     """,
-    _FOREIGN: "mcp_rest|a2a|agents",
+    _FOREIGN: "mcp_rest|mcp_byok_oauth|a2a|agents",
 }
 NO_PROVIDER = {
     tag.strip(): reason for reason, lines in _SKIPPED.items() for line in lines.splitlines() for tag in line.split("|")

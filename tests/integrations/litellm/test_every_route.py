@@ -58,7 +58,7 @@ class Watched:
     def __init__(self, proxy, sim, outward, mode):
         self.proxy, self.sim, self.outward, self.mode = proxy, sim, outward, mode
         self.http = httpx.Client(
-            base_url=proxy.url, timeout=30, trust_env=False, headers={"authorization": "Bearer sk-alice"}
+            base_url=proxy.url, timeout=120, trust_env=False, headers={"authorization": "Bearer sk-alice"}
         )
 
     def ask(self, method, path, model, **more):
@@ -154,7 +154,7 @@ def test_nothing_of_it_is_left_pending(watched):
 
 def test_no_name_leads_past_an_empty_budget(watched):
     billed = watched.sim.bill.total_nanousd
-    with httpx.Client(base_url=watched.proxy.url, timeout=30, trust_env=False) as http:
+    with httpx.Client(base_url=watched.proxy.url, timeout=120, trust_env=False) as http:
         for path in GOVERNED[:5]:
             for name in NAMES.values():
                 body = body_for(path, name)
