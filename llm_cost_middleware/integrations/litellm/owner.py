@@ -82,6 +82,7 @@ _OF_REQUESTS = (
 class Deployments(NamedTuple):
     """The deployments of a name."""
 
+    name: str = ""
     healthy: tuple[str, ...] = ()
     """The ids of those that do not cool down."""
     total: int = 0
@@ -90,13 +91,13 @@ class Deployments(NamedTuple):
 def deployments_of(router: Any, model: str) -> Deployments:
     """Ask after a failure, for then LiteLLM has noted it."""
     ids = _ids(router, model)
-    return _healthy(ids, _cooldowns(router).get_active_cooldowns(ids, None) if ids else ())
+    return _healthy(model, ids, _cooldowns(router).get_active_cooldowns(ids, None) if ids else ())
 
 
 async def adeployments_of(router: Any, model: str) -> Deployments:
     """As ``deployments_of``; a store on a server is not waited for by the event loop."""
     ids = _ids(router, model)
-    return _healthy(ids, await _cooldowns(router).async_get_active_cooldowns(ids, None) if ids else ())
+    return _healthy(model, ids, await _cooldowns(router).async_get_active_cooldowns(ids, None) if ids else ())
 
 
 def _ids(router: Any, model: str) -> list[str]:
@@ -108,9 +109,9 @@ def _cooldowns(router: Any) -> Any:
     return router.health().cooldowns if FACADE else router.cooldown_cache
 
 
-def _healthy(ids: Sequence[str], cooled: Iterable[tuple[str, Any]]) -> Deployments:
+def _healthy(model: str, ids: Sequence[str], cooled: Iterable[tuple[str, Any]]) -> Deployments:
     cold = {name for name, _ in cooled}
-    return Deployments(tuple(name for name in ids if name not in cold), len(ids))
+    return Deployments(model, tuple(name for name in ids if name not in cold), len(ids))
 
 
 class OwnerRetries:
@@ -172,8 +173,9 @@ class OwnerRetries:
 
     def name_of_next(self, model: str) -> str:
         """Where the next attempt goes: the group, or one deployment of it where another has refused the request."""
-        others = [name for name in self.deployments.healthy if name not in self._refusing] if self._refusing else ()
-        return next(iter(others), model)
+        if not self._refusing or model != self.deployments.name:  # a routed call may go on to another group
+            return model
+        return next((name for name in self.deployments.healthy if name not in self._refusing), model)
 
     def _count(self, error: BaseException, settings: OwnerSettings) -> tuple[int | None, bool]:
         """The number of retries, and whether a retry policy names it."""

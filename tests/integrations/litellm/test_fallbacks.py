@@ -228,3 +228,15 @@ def test_retries_that_a_deployment_names_are_made_here_for_responses_too(asynchr
         else:
             router.responses(model="mini", input="x", max_output_tokens=40)
     assert sim.request_count == len(reserved(harness)) == (4 if status == 500 else 1)
+
+
+def test_a_routed_call_that_is_too_long_for_one_model_goes_to_another_and_not_to_a_twin_of_the_first(harness, sim):
+    twins = [harness.deployment("gpt-5-mini", MINI), harness.deployment("gpt-5-mini", MINI)]
+    router = harness.router([*twins, harness.deployment("claude-sonnet-4-6", "anthropic/claude-sonnet-4-6")])
+    long = {"error": {"message": "This model's maximum context length is 8192 tokens.", "param": "messages",
+                      "type": "invalid_request_error", "code": "context_length_exceeded"}}  # fmt: skip
+    sim.script(Fault.status(400, body=long), times=9, match=of(MINI))
+    answer = router.completion("smart", ASK, max_tokens=40, metadata={"llm_cost": {"site": "long"}})
+    assert [request.body["model"] for request in sim.requests] == ["gpt-5-mini", "claude-sonnet-4-6"]
+    assert answer.model == "claude-sonnet-4-6"
+    harness.agree()
