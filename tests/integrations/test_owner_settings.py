@@ -268,7 +268,7 @@ def _product():
 
 
 @pytest.mark.usefixtures("forget_transports")
-@pytest.mark.parametrize(("host", "case", "value"), _product())
+@pytest.mark.parametrize(("host", "case", "value"), list(_product()))
 def test_what_the_owner_set_is_what_is_sent_and_tried(host, case, value, recorder):
     setting, place, _ = case
     recorder.failing = setting == "max_retries"
