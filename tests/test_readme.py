@@ -86,7 +86,7 @@ def test_the_first_example_runs_as_written(sim, monkeypatch, capsys):
     monkeypatch.setenv("ANTHROPIC_BASE_URL", sim.anthropic_url)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     exec(compile(_blocks("python")[0], "README.md", "exec"), {})  # noqa: S102 - the example under test
-    assert "claude-haiku-4-5-20251001" in capsys.readouterr().out
+    assert "claude-sonnet-4-6" in capsys.readouterr().out  # a budget alone changes no model
     assert sim.bill.total_nanousd > 0
 
 
