@@ -72,7 +72,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         except RuntimeError:  # the process ends: LiteLLM delivers what is left, and no thread takes any more work
             book()
         else:
-            await booking
+            await asyncio.shield(booking)  # a loop that ends cancels what waits, and with it what no thread has begun
 
     def _book(self, kwargs: Mapping[str, Any], answer: Any) -> None:
         params = kwargs.get("litellm_params") or {}
