@@ -30,6 +30,7 @@ from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.signals import PARSE_FAILED, SIGNAL_SCORES
 from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.usage import read_or_unknown
 
 _PIPELINES = 16
 Check = Callable[[CallResult], bool]
@@ -227,7 +228,7 @@ class _Prompt(NamedTuple):
     def read(self, attempt: Attempt, raw: Any) -> CallResult:
         """The answer with its usage."""
         del attempt
-        return CallResult(raw, self.rules.read_usage(raw), read_content=read_content)
+        return CallResult(raw, read_or_unknown(self.rules.read_usage, raw), read_content=read_content)
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> None:
         """``None``: nothing of the answer is parsed while it is sent."""

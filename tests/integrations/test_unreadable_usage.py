@@ -125,8 +125,7 @@ def arouted(harness, model):
 
 def processed(harness, model):
     client = harness.anthropic() if model == HAIKU else harness.openai()
-    pipeline = harness.pipeline
-    result, _ = process("Count.", pipeline, CostTracker("1"), client=client, force_model=model)
+    result, _ = process("Count.", harness.pipeline, CostTracker("1"), client=client)
     return result.text
 
 
@@ -136,6 +135,7 @@ HOSTS = {
     "wrap_openai responses": (wrap_responses, MINI), "guard claude": (guarded, HAIKU), "guard gpt": (guarded, MINI),
     "guard claude stream": (guarded_stream, HAIKU), "guard gpt stream": (guarded_stream, MINI),
     "instrument": (instrumented, HAIKU), "handler claude": (handled, HAIKU), "handler gpt": (handled, MINI),
+    "process claude": (processed, HAIKU), "process gpt": (processed, MINI),
     "router claude": (routed, HAIKU), "router gpt": (routed, MINI), "router gpt async": (arouted, MINI),
 }  # fmt: skip
 

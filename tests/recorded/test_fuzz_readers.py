@@ -60,7 +60,7 @@ def mutated(thing, rng):
     for _ in range(rng.randint(1, 3)):
         paths = places(thing)
         if not paths:
-            return rng.choice(ODD)
+            return copy.deepcopy(rng.choice(ODD))
         # usage is where it hurts: half of all changes
         hurting = [path for path in paths if "usage" in path or path[-1] in ("model", "type", "object", "id", "error")]
         *outer, last = rng.choice(hurting if hurting and rng.random() < 0.5 else paths)
@@ -71,7 +71,7 @@ def mutated(thing, rng):
         if how == 0:
             del inner[last]
         elif how == 1:
-            inner[last] = rng.choice(ODD)
+            inner[last] = copy.deepcopy(rng.choice(ODD))  # else a later change would change the list of odd things
         elif how == 2 and isinstance(inner, list):
             inner.append(copy.deepcopy(inner[last]))
         elif how == 3:
