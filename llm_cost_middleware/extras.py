@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from llm_cost_middleware.errors import MissingExtraError
 
 EXTRA_OF = {
-    "aiohttp": None, "anthropic": None, "genai_prices": None, "langchain_core": None, "litellm": None, "openai": None,
-    "rich": None, "typer": None,
+    "aiohttp": None, "anthropic": None, "genai_prices": None, "httpx": None, "langchain_core": None, "litellm": None,
+    "openai": None, "rich": None, "typer": None,
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
     "fastapi": "proxy", "redis": "redis", "opentelemetry": "otel", "numpy": "learn", "pyarrow": "learn",

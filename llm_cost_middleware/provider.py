@@ -138,6 +138,6 @@ class Provider:
     """The most tokens that the presence of tools adds beyond their definitions."""
     charges_tool_calls: bool
     """Fees of its server tools are charged per call; otherwise the usage counts what costs extra."""
-    count_fields: tuple[str, ...] = ()
+    count_fields: tuple[str, ...]
     """The fields of a body of the first endpoint that its SDK's ``count_tokens`` of that endpoint takes beside the
     model; empty where the provider counts nothing for its callers."""

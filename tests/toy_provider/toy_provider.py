@@ -71,5 +71,6 @@ PROVIDER = Provider(
     tokens_per_byte=1.0,
     tokens_per_message=4,
     tokens_for_tools=0,
+    count_fields=(),
     charges_tool_calls=False,
 )

@@ -35,7 +35,7 @@ def demo(
         Path | None, typer.Option(help="A .jsonl or .jsonl.gz file of conversations, instead of the packaged excerpt.")
     ] = None,
     budget: Annotated[str, typer.Option(help="Of everything together, US dollars.")] = "25.00",
-    trial_budget: Annotated[str, typer.Option(help="Of the trial user, US dollars.")] = "0.01",
+    trial_budget: Annotated[str, typer.Option(help="Of the trial user, US dollars.")] = "0.003",
     limit: Annotated[int | None, typer.Option(help="Play only so many conversations.")] = None,
     *,
     live: Annotated[bool, typer.Option("--live", help="Ask the real providers, with your keys.")] = False,

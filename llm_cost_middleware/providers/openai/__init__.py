@@ -28,5 +28,6 @@ PROVIDER = Provider(
     tokens_per_byte=1.0,
     tokens_per_message=8,
     tokens_for_tools=600,
+    count_fields=(),
     charges_tool_calls=True,
 )

@@ -109,12 +109,15 @@ def _race(provider, sim, url, limit, form, *, calls, hold):
     threads, tasks = FORMS[form]
     answered, refused, enough = [], [], threading.Event()
 
-    def wait(_):
-        if hold:
+    def holds(request):
+        return hold and not request.url.path.endswith("count_tokens")  # asked before money is set aside
+
+    def wait(request):
+        if holds(request):
             assert enough.wait(300)
 
-    async def await_(_):
-        while hold and not enough.is_set():  # noqa: ASYNC110 - set by threads too
+    async def await_(request):
+        while holds(request) and not enough.is_set():  # noqa: ASYNC110 - set by threads too
             await asyncio.sleep(0.01)
 
     pipeline = _pipeline(url, limit)
