@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
+
+from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 METADATA = ("metadata", "litellm_metadata")
 """Where callers, and LiteLLM itself, put metadata. The first is also a field of OpenAI's own but for the chat API."""
@@ -55,6 +58,38 @@ def _own_names() -> frozenset[str]:
 def is_own(name: str) -> bool:
     """Whether a keyword argument is LiteLLM's, and no parameter of the model."""
     return name.startswith(("litellm_", "_")) or name in _own_names()
+
+
+_DECIDING = frozenset({
+    *OUTPUT_CAP_FIELDS, "n", "messages", "input", "instructions", "system", "tools", "tool_choice", "service_tier",
+    "speed", "inference_geo", "thinking", "reasoning", "reasoning_effort", "response_format", "text", "output_config",
+    "background", "previous_response_id", "conversation", "prompt", "web_search_options", "modalities", "model",
+})  # fmt: skip
+"""Fields of a body that decide what a call can cost."""
+
+
+def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments whose ``extra_body`` hides nothing that costs, and which drop no output cap.
+
+    LiteLLM lays ``extra_body`` over the body, so what it says of them is what is sent: it is held as such. A cap that
+    ``additional_drop_params`` would take out of the request is the one that the money was set aside for.
+
+    Raises:
+        UnsupportedRequestError: It names another model.
+    """
+    extra = arguments.get("extra_body") or defaults.get("extra_body")
+    dropped = arguments.get("additional_drop_params") or defaults.get("additional_drop_params")
+    changed: dict[str, Any] = {}
+    if isinstance(extra, Mapping) and (hidden := _DECIDING & extra.keys()):
+        if "model" in hidden:
+            raise UnsupportedRequestError("a model in extra_body", "name it as the call's model")
+        changed |= {name: extra[name] for name in hidden}
+        changed["extra_body"] = {name: value for name, value in extra.items() if name not in hidden}
+    if isinstance(dropped, Iterable) and not isinstance(dropped, str):
+        kept = [name for name in dropped if name not in OUTPUT_CAP_FIELDS]
+        if len(kept) < len(list(dropped)):
+            changed["additional_drop_params"] = kept
+    return {**arguments, **changed} if changed else arguments
 
 
 def each_metadata(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     UNSHADOWED,
     find_metadata,
     is_own,
+    laid_open,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
@@ -96,6 +97,7 @@ class RouterCall:
         retries: RetryTerms | None = None,
     ) -> None:
         self.group, self._endpoint, self._asynchronous = group, endpoint, asynchronous
+        arguments = laid_open(arguments, defaults)
         self.arguments = {name: _plain(name, value) for name, value in arguments.items() if name not in RESENDING}
         """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
         # the field that a deployment caps must be the one that is written: OpenAI refuses a chat with two

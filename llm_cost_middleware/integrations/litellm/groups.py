@@ -45,6 +45,8 @@ _DEFAULTS = (
     "speed",
     "thinking",
     "reasoning_effort",
+    "extra_body",
+    "additional_drop_params",
 )
 """Parameters of a deployment that LiteLLM adds to its calls, and that decide what a call can cost."""
 _ADDS = frozenset({"n", "tools"})
@@ -274,6 +276,11 @@ class Groups:
         target, _ = self._dearest(name, entries)
         by_model = {entry.target: [rival for rival in entries if rival.target == entry.target] for entry in entries}
         own = [kind for rivals in by_model.values() if (kind := self._dearest(name, rivals))[1]]
+        if any(entry.params.get("fallbacks") for entry in entries):
+            # LiteLLM's own function, below the router, would follow them under the hold of the first
+            raise UnsupportedRequestError(
+                f"model group {name!r}", "its litellm_params have fallbacks: give them to the router, or to the call"
+            )
         defaults: dict[str, Any] = {}
         for key in _DEFAULTS:
             values = [entry.params.get(key) for entry in entries]
