@@ -215,9 +215,8 @@ class _Costs:
                 for place, value in enumerate((cost, expected, 1) if expected else (0, 0, 0)):
                     sums[place] += value
         self._means = {arm: sum(seen) // len(seen) if seen else 0 for arm, seen in calls.items()}
-        overall = {arm: self._ratio(paid.get(("", arm)), 1.0) for arm in (False, True)}
-        self._overall = overall
-        self._ratios = {key: self._ratio(sums, overall[key[1]]) for key, sums in paid.items()}
+        self._overall = {arm: self._ratio(paid.get(("", arm)), 1.0) for arm in (False, True)}
+        self._ratios = {key: self._ratio(sums, self._overall[key[1]]) for key, sums in paid.items()}
 
     def of(self, call: _UsableCall, *, arm: bool) -> int:
         """Nano-dollars that the call costs at the strong model (``arm``) or at the weak one."""
