@@ -30,7 +30,10 @@ from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, e
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
+from llm_cost_middleware.nesting import wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
+from llm_cost_middleware.sdk_clients.client import is_governed
+from llm_cost_middleware.sdk_clients.single_attempt import client_of
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -86,6 +89,11 @@ def guard(
     pipeline = CostPipeline.resolve(pipeline)
     if provider_of(model) is None:
         return _metered_only(model, pipeline)
+    for name in _CLIENTS:
+        owner = client_of(getattr(model, name, None))
+        if owner is not None and is_governed(owner) and wrapped_client(owner, pipeline) is None:
+            # guarded, it would send past the budgets of that ledger
+            raise ConfigurationError("its client is governed on another ledger: give the model a plain one", key=name)
     return _attach(model, GuardRuntime(pipeline, pinned=pinned, escalates=escalate_on_parse_failure))
 
 
