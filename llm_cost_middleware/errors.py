@@ -233,7 +233,10 @@ class LedgerVersionError(LedgerError):
 
     def __init__(self, url: str, found: int, supported: int) -> None:
         self.url, self.found, self.supported = url, found, supported
-        super().__init__(f"ledger {url} has schema version {found}; this version reads up to {supported}. Upgrade.")
+        super().__init__(
+            f"ledger {url} was written by a newer version of the package: it has schema {found}, and this one reads up "
+            f"to {supported}. Upgrade, or restore the copy that was made before it was brought forward"
+        )
 
 
 class ReservationNotFoundError(LedgerError, LookupError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -52,8 +53,26 @@ def connect(path: Path, *, full: bool) -> sqlite3.Connection:
     return connection
 
 
-def migrate(connection: sqlite3.Connection, url: str) -> None:
+def backup_of(path: Path, version: int) -> Path:
+    """Return where the copy of a database is put before a newer version of the package changes its schema."""
+    return path.with_name(f"{path.name}.schema-{version}.backup")
+
+
+def back_up(connection: sqlite3.Connection, to: Path) -> None:
+    """Copy a database while others use it. The copy is whole or absent; nobody else can read it."""
+    part = to.with_name(f"{to.name}.part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(part)) as copy:
+        connection.backup(copy)
+    part.replace(to)
+
+
+def migrate(connection: sqlite3.Connection, path: Path, url: str) -> None:
     """Bring the database to WAL mode and to this version. The caller holds the queue lock.
+
+    A database of an older version is first copied beside itself (``backup_of``), so that the older version of the
+    package can be gone back to with what it had booked until then.
 
     Raises:
         LedgerVersionError: It is newer.
@@ -71,6 +90,8 @@ def migrate(connection: sqlite3.Connection, url: str) -> None:
     foreign = connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone() if found == 0 else None
     if foreign is not None:
         raise LedgerUnavailableError(url, f"is another program's database (it has {foreign[0]!r})")
+    if found:
+        back_up(connection, backup_of(path, found))
     script = "".join(
         f"{step};\nPRAGMA user_version = {number};\n" for number, step in enumerate(steps, 1) if number > found
     )

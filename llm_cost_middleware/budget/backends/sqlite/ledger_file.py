@@ -36,7 +36,7 @@ class LedgerFile:
         self._start()
         self._queue_lock.acquire(wait=True)
         try:
-            migrate(self._write_connection(), url)
+            migrate(self._write_connection(), path, url)
         finally:
             self._queue_lock.release()
 

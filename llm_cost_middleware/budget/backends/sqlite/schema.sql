@@ -127,3 +127,52 @@ CREATE TABLE shared (                           -- small values besides money th
 ) WITHOUT ROWID;
 
 CREATE INDEX shared_age ON shared (tenant, at);
+
+-- version 7
+CREATE TABLE moment (                           -- where reading begins: the first row of each quarter of an hour
+    tenant INTEGER NOT NULL,
+    slot   INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (tenant, slot)
+) WITHOUT ROWID;
+
+CREATE TABLE mark_moment (                      -- the same of the journal
+    tenant INTEGER NOT NULL,
+    slot   INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (tenant, slot)
+) WITHOUT ROWID;
+
+INSERT INTO moment SELECT tenant, at / 900000, min(seq) FROM entry GROUP BY tenant, at / 900000;
+INSERT INTO mark_moment
+    SELECT tenant, CAST(at / 900 AS INTEGER), min(seq) FROM mark GROUP BY tenant, CAST(at / 900 AS INTEGER);
+
+-- Triggers, because a process of the version before may still have the file open and write to it.
+CREATE TRIGGER entry_has_a_moment AFTER INSERT ON entry
+WHEN NOT EXISTS (SELECT 1 FROM moment WHERE tenant = new.tenant AND slot = new.at / 900000)
+BEGIN INSERT INTO moment VALUES (new.tenant, new.at / 900000, new.seq); END;
+CREATE TRIGGER mark_has_a_moment AFTER INSERT ON mark
+WHEN NOT EXISTS (SELECT 1 FROM mark_moment WHERE tenant = new.tenant AND slot = CAST(new.at / 900 AS INTEGER))
+BEGIN INSERT INTO mark_moment VALUES (new.tenant, CAST(new.at / 900 AS INTEGER), new.seq); END;
+
+CREATE TABLE dictionary (                       -- texts of this ledger by which later ones are compressed
+    id   INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+
+CREATE TABLE erasure (                          -- a person's scope that was replaced; by which, never whose
+    id     INTEGER PRIMARY KEY,
+    tenant INTEGER NOT NULL REFERENCES tenant (id),
+    at     INTEGER NOT NULL,
+    alias  TEXT    NOT NULL,
+    state  TEXT    NOT NULL DEFAULT 'open'      -- then done
+);
+
+DROP TRIGGER entry_is_never_changed;
+CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry    -- but for the name of a person who is erased
+WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'open')
+    OR (new.seq, new.tenant, new.kind, new.id, new.at, new.amount, new.status, new.created, new.settled, new.pending,
+        new.memo)
+    IS NOT (old.seq, old.tenant, old.kind, old.id, old.at, old.amount, old.status, old.created, old.settled,
+        old.pending, old.memo)
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
