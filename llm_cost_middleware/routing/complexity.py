@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 from math import log1p
+from typing import NamedTuple
 from zlib import crc32
 
 # N-grams and not sentence embeddings: those add 0.01 of APGR at a hundred times the time.
@@ -37,6 +38,21 @@ STAT_NAMES = (
     "foreign",
 )
 """Names of the statistics that ``text_stats`` returns, in order; keys of policy files."""
+
+
+class TextReading(NamedTuple):
+    """What is read of a text, once a call."""
+
+    ngrams: Counter[int]
+    """``ngram_hashes`` of its head and tail."""
+    stats: tuple[float, ...]
+    """``text_stats`` of them."""
+
+
+def read_text(text: str) -> TextReading:
+    """Read a text for scoring and for the log."""
+    kept = head_and_tail(text)
+    return TextReading(ngram_hashes(kept), text_stats(kept))
 
 
 def head_and_tail(text: str) -> str:

@@ -59,6 +59,8 @@ class RoutingDecision(NamedTuple):
     """Statistics of the last user text (``complexity.STAT_NAMES``); only where learning is on."""
     left_out: tuple[str, ...] = ()
     """Parameters of the request that the chosen model does not take, and is not sent."""
+    groups: tuple[str, ...] = ()
+    """The wider groups of the site (``sites.CallSite``); only where learning is on."""
 
     @property
     def grams(self) -> tuple[int, ...]:
@@ -112,6 +114,7 @@ class RoutingDecision(NamedTuple):
                 "grams": self.ngrams,
                 "shape": self.text_stats,
                 **({"left_out": self.left_out} if self.left_out else {}),
+                **({"groups": self.groups} if self.groups else {}),
             },
             ensure_ascii=False,
             separators=(",", ":"),
@@ -157,6 +160,7 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
         ngrams=tuple(data.get("grams", ())),
         text_stats=tuple(data.get("shape", ())),
         left_out=tuple(data.get("left_out", ())),
+        groups=tuple(data.get("groups", ())),
     )
 
 

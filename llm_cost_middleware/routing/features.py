@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from llm_cost_middleware.request import CallRequest, Part
 
+GROUP_PREFIXES = ("alike:", "task:")
+"""Beginnings of the keys of groups of call sites, the narrower group first."""
+
 _MEDIA = {"image": "images", "document": "documents", "audio": "audio"}
 _MEDIA_TOKENS = 1_000
 """Tokens assumed for an image, a document or a clip in an *expected* cost; bounds are computed in ``pricing``."""

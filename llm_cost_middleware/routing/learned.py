@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.complexity import NGRAM_BITS, STAT_NAMES, head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.complexity import NGRAM_BITS, STAT_NAMES, TextReading, read_text
+from llm_cost_middleware.routing.features import GROUP_PREFIXES
 
 # Linear, because the field's benchmarks find linear models tied with kNN and with fine-tuned ones, and because it runs
 # in a tenth of a millisecond without numpy.
-FORMAT = 1
+FORMAT = 2  # 1: without groups of sites
 ANY_SITE = "*"  # entry of ``sites`` that covers every call: labels without a site were fitted as this
 
 _BUCKETS = 1 << NGRAM_BITS
@@ -65,6 +66,7 @@ class LearnedPolicy:
     threshold: float
     intercept: float
     sites: Mapping[str, SiteTerm]
+    """Of sites and of their groups: the bias of each is added to those of the groups that it belongs to."""
     stat_weights: tuple[float, ...]
     """Weights of ``complexity.STAT_NAMES``; empty where the labels had no text statistics."""
     weights: Mapping[int, tuple[float, float]] = field(repr=False)
@@ -74,20 +76,33 @@ class LearnedPolicy:
     weak_tier: int = 0
     strong_tier: int = 1
 
-    def score(self, text: str, site: str) -> Scored:
+    def score(self, text: str, site: str, groups: Sequence[str] = ()) -> Scored:
         """Score a text at a call site.
 
-        At a site without labels the text alone decides, as it does for such sites where the policy is judged.
+        At a site without labels its groups and the text decide, as they do for such sites where the policy is judged.
+
+        Args:
+            text: The last user text.
+            site: The call's site.
+            groups: The groups that the site belongs to, the narrower ones first.
         """
-        text = head_and_tail(text)
-        return self._scored(site, ngram_hashes(text), text_stats(text) if self.stat_weights else ())
+        return self.score_reading(read_text(text), site, groups)
 
-    def score_counts(self, counts: Mapping[int, int], stats: Sequence[float], site: str) -> Scored | None:
+    def score_reading(self, reading: TextReading, site: str, groups: Sequence[str] = ()) -> Scored:
+        """As ``score``, of a text that was read already."""
+        return self._scored(site, groups, reading.ngrams, reading.stats if self.stat_weights else ())
+
+    def score_counts(
+        self, counts: Mapping[int, int], stats: Sequence[float], site: str, groups: Sequence[str] = ()
+    ) -> Scored | None:
         """Score a logged text by its hashed n-grams and its statistics; ``None`` where an old log lacks these."""
-        return None if self.stat_weights and not stats else self._scored(site, counts, stats)
+        return None if self.stat_weights and not stats else self._scored(site, groups, counts, stats)
 
-    def _scored(self, site: str, counts: Mapping[int, int], stats: Sequence[float]) -> Scored:
+    def _scored(self, site: str, groups: Sequence[str], counts: Mapping[int, int], stats: Sequence[float]) -> Scored:
         term = self.sites.get(site) or self.sites.get(ANY_SITE) or _NO_LABELS
+        bias = term.bias
+        for group in groups:
+            bias += self.sites.get(group, _NO_LABELS).bias
         dot = norm = 0.0
         get = self.weights.get
         for bucket, count in counts.items():
@@ -100,7 +115,7 @@ class LearnedPolicy:
                     rarity *= often * often
                 dot += weight
                 norm += rarity
-        score = self.intercept + term.bias + (dot / sqrt(norm) if norm else 0.0)
+        score = self.intercept + bias + (dot / sqrt(norm) if norm else 0.0)
         score += sum(map(mul, self.stat_weights, stats))
         return Scored(score, self.threshold if term.threshold is None else term.threshold)
 
@@ -141,8 +156,10 @@ class LearnedPolicy:
             raise ConfigurationError(f"not a policy file: {error}", key="policy_file") from None
         if not isinstance(document, dict):
             raise ConfigurationError("not a policy file: a table is expected", key="policy_file")
-        if (found := document.get("format")) != FORMAT:
-            raise ConfigurationError(f"has format {found!r}; this version reads {FORMAT}", key="policy_file.format")
+        if (found := document.get("format")) not in (1, FORMAT):
+            raise ConfigurationError(
+                f"has format {found!r}; this version reads 1 to {FORMAT}", key="policy_file.format"
+            )
         _check_keys(document, _KEYS, "policy_file")
         try:
             sites = {name: _site(name, entry) for name, entry in document["sites"].items()}
@@ -201,7 +218,8 @@ def unpack_weights(text: str) -> dict[int, tuple[float, float]]:
 
 def _document(policy: LearnedPolicy) -> dict[str, object]:
     return {
-        "format": FORMAT,
+        # an older version reads what has no groups, too
+        "format": FORMAT if any(name.startswith(GROUP_PREFIXES) for name in policy.sites) else 1,
         "weak": str(policy.weak),
         "strong": str(policy.strong),
         "fitted": dict(policy.fitted),

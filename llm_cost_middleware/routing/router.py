@@ -14,7 +14,7 @@ from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import is_worthwhile
-from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.complexity import read_text
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
 from llm_cost_middleware.routing.eligibility import Candidate, Parameters, evaluate_candidates
 from llm_cost_middleware.routing.features import Features, last_user_text
@@ -22,7 +22,7 @@ from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, Outputs, SiteH
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
-from llm_cost_middleware.routing.sites import call_site
+from llm_cost_middleware.routing.sites import read_site
 
 NO_AFFINITY: Mapping[ModelRef, int] = {}
 _tier, _rejected = attrgetter("tier"), attrgetter("rejected")
@@ -68,8 +68,8 @@ def decide(
     Raises:
         NoEligibleModelError: No candidate may take the call; it names each one's reason.
     """
-    site = call_site(request)
-    given = PolicyInput(features, request, site, context.budget_left, context.now)
+    site, groups = read_site(request)
+    given = PolicyInput(features, request, site, context.budget_left, context.now, groups)
     own = policy.for_site(site)
     named = _named(own, candidates, given, context)
     if named is not None:
@@ -296,8 +296,9 @@ def _decision(
     context: RoutingContext,
     left_out: tuple[str, ...] = (),
 ) -> RoutingDecision:
-    learning = policy.learns
-    text = head_and_tail(last_user_text(given.request)) if learning else ""
+    reading = choice.reading  # each text is hashed once
+    if reading is None and policy.learns:
+        reading = read_text(last_user_text(given.request))
     return RoutingDecision(
         call_id=context.call_id,
         at=given.now,
@@ -313,9 +314,10 @@ def _decision(
         requested=given.request.model,
         features=given.features,
         candidates=evaluated,
-        ngrams=tuple(sorted(ngram_hashes(text).elements())) if learning else (),
-        text_stats=text_stats(text) if learning else (),
+        ngrams=tuple(sorted(reading.ngrams.elements())) if reading else (),
+        text_stats=reading.stats if reading else (),
         left_out=left_out,
+        groups=given.groups if reading else (),
     )
 
 

@@ -24,6 +24,8 @@ class PolicyInput(NamedTuple):
     budget_left: float | None
     """The share of the tightest budget that is left; ``None`` (unknown) matches no condition on it."""
     now: float
+    groups: tuple[str, ...] = ()
+    """The wider groups of the site (``sites.CallSite``)."""
 
 
 _NUMBERS: dict[str, Callable[[PolicyInput], float | None]] = {

@@ -6,6 +6,7 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
+from llm_cost_middleware.routing.complexity import TextReading, read_text
 from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput, first_match
@@ -22,6 +23,8 @@ class TierChoice(NamedTuple):
     reason: str
     propensity: float = 1.0
     policy: str = "threshold"
+    reading: TextReading | None = None
+    """The text as it was read to score it."""
 
 
 def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Random | None = None) -> TierChoice:
@@ -64,12 +67,13 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
-        scored = policy.learned.score(last_user_text(given.request), given.site)
+        reading = read_text(last_user_text(given.request))
+        scored = policy.learned.score_reading(reading, given.site, given.groups)
         sign = "≥" if scored.strong else "<"
         reason = (
             f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {given.site}"
         )
-        return TierChoice(policy.learned.tier_of(scored), scored.score, reason, policy="learned")
+        return TierChoice(policy.learned.tier_of(scored), scored.score, reason, policy="learned", reading=reading)
     if policy.kind == "rules":
         rule = first_match(policy.rules, given)
         if rule is not None:

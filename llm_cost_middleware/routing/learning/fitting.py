@@ -1,7 +1,8 @@
 """Fitting of the linear model of a learned policy. Needs the ``learn`` extra; the fitted policy needs nothing.
 
 Two steps, because most of the signal is which task a prompt belongs to: first each call site's mean gain, drawn
-towards the overall mean where labels are few; then a ridge regression of the rest on the text.
+towards that of its group where labels are few, and each group's towards the next wider one; then a ridge regression of
+the rest on the text.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Design(NamedTuple):
     """The bucket of each column."""
     text_stats: Vector
     sites: tuple[str, ...]
+    """Sites and groups; last ``""``, which is no group."""
     site_of: Vector
-    """The index into ``sites`` of each row."""
+    """The indices into ``sites`` of each row: from its widest group to its site."""
     gain: Vector
 
 
@@ -65,7 +67,7 @@ class Fit:
         """Return the scores of some rows of a design, of the fit or held out."""
         part = _normalised(design.counts[rows], self.rarity)
         text = part @ self.coefficients + design.text_stats[rows] @ self.stat_weights
-        return text + self.intercept + self.site_bias[design.site_of[rows]]
+        return text + self.intercept + self.site_bias[design.site_of[rows]].sum(1)
 
 
 def design_of(labels: Sequence[PairedOutcome]) -> Design:
@@ -86,14 +88,16 @@ def design_of(labels: Sequence[PairedOutcome]) -> Design:
     order = numpy.argsort(-seen, kind="stable")[:MAX_NGRAMS]
     buckets = numpy.sort(order[seen[order] >= MIN_SEEN])
     with_stats = all(label.text_stats for label in labels)
-    sites = tuple(sorted({label.site for label in labels}))
+    depth = max(len(label.groups) for label in labels)
+    nested = [(*("",) * (depth - len(label.groups)), *reversed(label.groups), label.site) for label in labels]
+    sites = (*sorted({key for row in nested for key in row if key}), "")
     index = {site: number for number, site in enumerate(sites)}
     return Design(
         full[:, buckets],
         buckets,
         numpy.array([label.text_stats for label in labels] if with_stats else numpy.zeros((len(labels), 0))),
         sites,
-        numpy.array([index[label.site] for label in labels]),
+        numpy.array([[index[key] for key in row] for row in nested]),
         numpy.array([label.strong - label.weak for label in labels], float),
     )
 
@@ -103,8 +107,14 @@ def fit(design: Design, rows: Vector) -> Fit:
     numpy, sparse = _extra()
     gain, site = design.gain[rows], design.site_of[rows]
     mean = float(gain.mean())
-    labels = numpy.bincount(site, minlength=len(design.sites))
-    bias = numpy.bincount(site, weights=gain - mean, minlength=len(design.sites)) / (labels + SITE_PRIOR)
+    size, rest = len(design.sites), gain - mean
+    labels, bias = numpy.zeros(size, int), numpy.zeros(size)
+    for column in site.T:  # from wide to narrow, each on what the wider ones leave
+        seen = numpy.bincount(column, minlength=size)
+        part = numpy.bincount(column, weights=rest, minlength=size) / (seen + SITE_PRIOR)
+        part[-1] = 0.0
+        rest = rest - part[column]
+        labels, bias = labels + seen, bias + part
     part = design.counts[rows]
     seen = numpy.bincount(part.indices, minlength=part.shape[1])
     # as in scikit-learn's smoothed inverse document frequency
@@ -114,7 +124,7 @@ def fit(design: Design, rows: Vector) -> Fit:
     centre, spread = stats.mean(0), stats.std(0) + 1e-9  # a constant statistic must not divide by zero
     scale = STAT_SCALE / spread
     both = sparse.hstack([text, (stats - centre) * scale]).tocsr()
-    ridge = _ridge()(alpha=PENALTY, solver="sparse_cg", tol=1e-2).fit(both, gain - mean - bias[site])
+    ridge = _ridge()(alpha=PENALTY, solver="sparse_cg", tol=1e-2).fit(both, rest)
     split = part.shape[1]
     stat_weights = ridge.coef_[split:] * scale
     intercept = mean + float(ridge.intercept_) - float(centre @ stat_weights)
@@ -151,7 +161,9 @@ def to_policy(fitted: Fit, design: Design, weak: ModelRef, strong: ModelRef, thr
         strong=strong,
         threshold=threshold,
         intercept=round(fitted.intercept, 6),
-        sites=MappingProxyType({site: SiteTerm(round(float(bias), 6), None, int(n)) for site, bias, n in terms}),
+        sites=MappingProxyType(
+            {site: SiteTerm(round(float(bias), 6), None, int(n)) for site, bias, n in terms if site}
+        ),
         stat_weights=tuple(round(float(weight), 6) for weight in fitted.stat_weights),
         weights=MappingProxyType(weights),
     )

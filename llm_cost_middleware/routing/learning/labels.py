@@ -17,7 +17,8 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.money import USD, ceil_nanousd
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.complexity import head_and_tail, ngram_hashes, text_stats
+from llm_cost_middleware.routing.complexity import read_text
+from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import ANY_SITE
 from llm_cost_middleware.routing.signals import ESCALATED
@@ -43,16 +44,15 @@ class PairedOutcome(NamedTuple):
     strong_nanousd: int
     text_length: int = 0
     item_count: int = 1
+    groups: tuple[str, ...] = ()
+    """The wider groups of the site, the narrower ones first."""
 
 
 def label_text(
     text: str, weak: float, strong: float, weak_nanousd: int, strong_nanousd: int, site: str = ANY_SITE
 ) -> PairedOutcome:
     """Make a label from a prompt's text, which is not kept."""
-    kept = head_and_tail(text)
-    return PairedOutcome(
-        ngram_hashes(kept), text_stats(kept), site, weak, strong, weak_nanousd, strong_nanousd, len(text)
-    )
+    return PairedOutcome(*read_text(text), site, weak, strong, weak_nanousd, strong_nanousd, len(text))
 
 
 def read_labels(
@@ -159,12 +159,12 @@ def labels_from_log(
                 _UsableCall(entry, entry.decision.target == strong, 0.0 if rejected else quality or 0.0, rejected)
             )
     costs = _Costs(usable, (weak, strong))
-    means = _site_means(usable)
+    means = _QualityMeans(usable)
     found = []
     for call in usable:
         entry, was_strong, quality, _ = call
         decision, features = entry.decision, entry.decision.features
-        weak_score, strong_score = means[decision.site, False], means[decision.site, True]
+        weak_score, strong_score = means.of(decision, arm=False), means.of(decision, arm=True)
         if was_strong:
             strong_score += (quality - strong_score) / decision.propensity
         else:
@@ -180,6 +180,7 @@ def labels_from_log(
                 strong_nanousd=costs.of(call, arm=True),
                 text_length=features.text_length,
                 item_count=features.item_count,
+                groups=decision.groups,
             )
         )
     return LogLabels(found, dict(left_out), source, [call.logged.decision.call_id for call in usable])
@@ -240,22 +241,33 @@ class _Costs:
         return (paid + prior * usual * _PRIOR) / (expected + usual * _PRIOR)
 
 
-def _site_means(usable: Iterable[_UsableCall]) -> dict[tuple[str, bool], float]:
-    """Return mean quality by (site, strong), drawn towards the mean over all sites where calls are few."""
-    own: dict[tuple[str, bool], list[float]] = {}
-    overall: dict[bool, list[float]] = {False: [], True: []}
-    sites = set()
-    for entry, arm, quality, _ in usable:
-        sites.add(entry.decision.site)
-        own.setdefault((entry.decision.site, arm), []).append(quality)
-        overall[arm].append(quality)
-    mean = {arm: sum(seen) / len(seen) if seen else 0.5 for arm, seen in overall.items()}
-    return {
-        (site, arm): (sum(seen) + _PRIOR * mean[arm]) / (len(seen) + _PRIOR)
-        for site in sites
-        for arm in (False, True)
-        for seen in (own.get((site, arm), []),)
-    }
+class _QualityMeans:
+    """Mean quality of either model at each site, drawn towards that of its group where calls are few.
+
+    A group is drawn towards the next wider one, the widest towards the mean of all.
+    """
+
+    def __init__(self, usable: Iterable[_UsableCall]) -> None:
+        self._sums: dict[tuple[str, bool], list[float]] = {}
+        for call in usable:
+            for key in ("", *_nested(call.logged.decision)):
+                sums = self._sums.setdefault((key, call.was_strong), [0.0, 0])
+                sums[0] += call.quality
+                sums[1] += 1
+
+    def of(self, decision: RoutingDecision, *, arm: bool) -> float:
+        """The mean at the site of a call, for the strong model (``arm``) or for the weak one."""
+        total, n = self._sums.get(("", arm), (0.0, 0))
+        mean = total / n if n else 0.5
+        for key in _nested(decision):
+            total, n = self._sums.get((key, arm), (0.0, 0))
+            mean = (total + _PRIOR * mean) / (n + _PRIOR)
+        return mean
+
+
+def _nested(decision: RoutingDecision) -> tuple[str, ...]:
+    """The groups of a call's site and the site, from wide to narrow."""
+    return (*reversed(decision.groups), decision.site)
 
 
 def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:

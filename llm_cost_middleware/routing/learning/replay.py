@@ -153,7 +153,7 @@ def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice
     own = policy.for_site(decision.site)
     n_tiers = 1 + max((candidate.tier for candidate in decision.candidates), default=0)
     if own.kind == "learned" and own.learned is not None:
-        scored = own.learned.score_counts(Counter(decision.ngrams), decision.text_stats, decision.site)
+        scored = own.learned.score_counts(Counter(decision.ngrams), decision.text_stats, decision.site, decision.groups)
         if scored is not None:
             choice = TierChoice(own.learned.tier_of(scored), scored.score, "replayed", policy="learned")
             return within_bounds(own, choice, n_tiers)

@@ -118,7 +118,7 @@ def _goes_up(current: RoutingPolicy, label: PairedOutcome) -> bool:
     """Return whether the configured policy sends a label's call to the stronger model."""
     own = current.for_site(label.site)
     if own.kind == "learned" and own.learned is not None:
-        scored = own.learned.score_counts(label.ngrams, label.text_stats, label.site)
+        scored = own.learned.score_counts(label.ngrams, label.text_stats, label.site, label.groups)
         if scored is not None:
             return scored.strong
     return own.is_large(label.text_length, label.item_count) or bool(own.floor)

@@ -111,7 +111,7 @@ def test_weights_are_packed_to_half_precision():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"format": None},
         {"weak": "gpt-5-mini"},
         {"threshold": "high"},

@@ -12,26 +12,32 @@ from hypothesis import strategies as st
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import LoggedCall, Outcome, QualitySource, Settlement
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.learning.labels import label_text, labels_from_log
 from llm_cost_middleware.routing.learning.replay import choose_again, held_out_choices, replay
 from llm_cost_middleware.routing.learning.tuning import tune
 from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.routing.sites import read_site
 
 pytest.importorskip("sklearn")
 from llm_cost_middleware.routing.learning.fitting import design_of, fit, to_policy
 
 WEAK, STRONG = ModelRef("openai", "gpt-5-mini"), ModelRef("openai", "gpt-5.1")
 TIERED = {"tiers": ("small", "large")}
+NAMES = ["Anna", "Bo Berg", "Cy", "Dee McDonald", "Edgar"]
 WORDS = ["alpha", "beta", "gamma", "delta", "prove", "theorem", "list", "name", "order", "total", "why", "how"]
 SITES = ("a", "b", "c", "never seen")
+GROUPS = {"a": ("alike:1", "task:1"), "b": ("alike:1", "task:1"), "c": ("task:1",), "never seen": ("alike:1", "task:9")}
 
 
 def labels_of(seed, n=120, sites=SITES[:3]):
     rng = random.Random(seed)
     return [
-        label_text(" ".join(rng.choices(WORDS, k=8)), float(rng.random() < 0.5), 1.0, 10, 50, rng.choice(sites))
+        label_text(
+            " ".join(rng.choices(WORDS, k=8)), float(rng.random() < 0.5), 1.0, 10, 50, site := rng.choice(sites)
+        )._replace(groups=GROUPS[site])
         for _ in range(n)
     ]
 
@@ -45,13 +51,32 @@ POLICY = LearnedPolicy.parse(to_policy(fit(DESIGN, list(range(len(FITTED)))), DE
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), st.sampled_from(SITES))
 def test_fitting_the_file_the_log_and_the_hot_path_score_alike(words, site):
     text = " ".join(words)
-    label = label_text(text, 0.0, 0.0, 1, 1, site)
+    label = label_text(text, 0.0, 0.0, 1, 1, site)._replace(groups=GROUPS[site])
     together = design_of([*FITTED, label])
     # fitted without the last row, as a fold is: a site of which no label was seen included
     judged = fit(together, list(range(len(FITTED)))).scores(together, [len(FITTED)])[0]
-    deployed = POLICY.score(text, site)
+    deployed = POLICY.score(text, site, label.groups)
     assert deployed.score == pytest.approx(judged, abs=2e-2)  # weights are kept in half precision
-    assert POLICY.score_counts(label.ngrams, label.text_stats, site) == deployed
+    assert POLICY.score_counts(label.ngrams, label.text_stats, site, label.groups) == deployed
+
+
+def test_a_new_name_in_the_instructions_is_judged_by_the_sites_alike(route, ask):
+    rng, labels = random.Random(2), []
+    for number in range(300):
+        hard = number % 2
+        system = f"{'Prove it to' if hard else 'List it for'} somebody. {rng.choice(NAMES)} is here."
+        request = ask("order total", system=system)
+        site = read_site(request)
+        label = label_text("order total", float(not hard), 1.0, 10, 50, f"exact {number}")
+        labels.append(label._replace(groups=site.groups))
+    design = design_of(labels)
+    learned = to_policy(fit(design, list(range(300))), design, WEAK, STRONG, 0.5)
+    policy = RoutingPolicy(kind="learned", learned=LearnedPolicy.parse(learned.dump()), **TIERED)
+    asked = {up: ask("order total", system=f"{up} somebody. Zoe is here.") for up in ("Prove it to", "List it for")}
+    assert [route(request, policy).tier for request in asked.values()] == [1, 0]
+    decision = route(asked["Prove it to"], policy)
+    assert RoutingDecision.from_json(decision.to_json()).groups == decision.groups != ()
+    assert choose_again(decision, policy).score == pytest.approx(decision.score)
 
 
 @pytest.mark.parametrize("site", SITES)
