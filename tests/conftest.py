@@ -112,6 +112,15 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+def pytest_collection_finish():
+    """What the test modules import lives as long as the run: no collection looks at it again.
+
+    The hosts are a million objects: with them, each collection that a test asks for takes seconds.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _collect_what_litellm_leaves(request):
     """What a module with LiteLLM leaves behind is collected at its own end, not in some other test."""
