@@ -317,7 +317,7 @@ class ObservedStream:
             if is_injected is None or not is_injected(chunk):
                 yield chunk
         if self._on_end is not None:
-            self._on_end()
+            await asyncio.to_thread(self._on_end)  # it may book
 
     def reading(self) -> UsageReport:
         """The usage that the chunks so far report. An unreadable count is noted: it must not break the stream."""

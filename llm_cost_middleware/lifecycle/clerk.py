@@ -173,10 +173,15 @@ class Clerk:
         deferred, response_id = self._stages.deferred, reading.response_id
         if reading.pending or response_id is None:
             return
-        bill = deferred.find(provider, response_id)
+        try:
+            bill = deferred.find(provider, response_id)
+        except Exception as error:  # noqa: BLE001 - of any storage: what was retrieved is the caller's
+            _log.error("whose bill an answer brings was not looked up: %s", type(error).__qualname__)
+            return
         if bill is None:
             return
-        priced = self._stages.price.price(reading, provider, bill.target.model, at=bill.at)
+        reading = bill.at_own_price(reading)
+        priced = self._stages.price.price(reading, provider, bill.target.model, at=bill.at, laid=bill.prices)
         if priced.cost_nanousd is None:
             posting = Posting(bill.amount_nanousd, "unconfirmed", reading, priced)
         else:
@@ -189,8 +194,9 @@ class Clerk:
         try:
             receipt = resolve(bill.booking_id, posting.amount_nanousd, memo=memo, status=posting.status)
             deferred.close(provider, response_id)
-        except LedgerError as error:
-            _log.error("an answer in the background was not settled: %s", error)
+        except Exception as error:  # noqa: BLE001 - as above
+            said = error if isinstance(error, LedgerError) else type(error).__qualname__
+            _log.error("an answer in the background was not settled: %s", said)
             return
         if bill.held and not receipt.repeated:
             self._stages.record.keep(

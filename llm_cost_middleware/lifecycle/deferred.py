@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.usage import UsageReport
 
 DEFERRED_LIFETIME_S = 48 * 3_600
 """Both providers end what runs in the background within a day, and keep its answer for longer."""
@@ -34,6 +36,14 @@ class DeferredBill(NamedTuple):
     scopes: tuple[str, ...]
     at: float
     """When it was asked for, in seconds since the epoch: the moment of its price."""
+    prices: Mapping[str, Any] | None = None
+    """The prices of a host's own, as ``Catalogue.with_prices`` takes them; ``None``: those of the catalogue."""
+
+    def at_own_price(self, reading: UsageReport) -> UsageReport:
+        """A reading of its answer: where its model has a price of the host's own, whatever model the answer names."""
+        if str(self.target) not in (self.prices or ()):
+            return reading
+        return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
 
 
 class DeferredBills:
@@ -55,7 +65,8 @@ class DeferredBills:
         key = f"{bill.target.provider}.{response_id}"
         self._keep(key, bill)
         if self._journal is not None:
-            data = json.dumps([bill._asdict() | {"v": 1}]).encode()
+            fields = {name: value for name, value in bill._asdict().items() if value is not None}
+            data = json.dumps([fields | {"v": 1}]).encode()
             self._journal.append(_KIND, key, self._clock.now(), data)
 
     def find(self, provider: str, response_id: str) -> DeferredBill | None:

@@ -158,6 +158,7 @@ class Settling:
         bill = DeferredBill(
             reserved.reservation_id or f"{call.id}.{report.reservations + 1}", held, target, call.request.model,
             reserved.quote.amount_nanousd, reserved.scopes, stages.record.now(),
+            reserved.quote.prices.laid if reserved.quote.prices is not None else None,
         )  # fmt: skip
         interruption: BaseException | None = None
         try:

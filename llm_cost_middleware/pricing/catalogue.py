@@ -45,6 +45,8 @@ class Catalogue:
         self._own = configured(overrides)
         self._update = update_prices
         self._priced: dict[tuple[str, str], PricedModel] = {}
+        self.laid: Mapping[str, Any] = EMPTY
+        """What ``with_prices`` laid over the catalogue that this one was made of."""
 
     def with_prices(self, prices: Mapping[str, Any]) -> Catalogue:
         """Return this catalogue with a host's prices (of a router's deployments) as a layer below the user's own.
@@ -58,6 +60,7 @@ class Catalogue:
         scoped._own = Overlay((*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}")
         # Published prices are read, or fetched, once for all catalogues that stand on them.
         vars(scoped)["_source"] = self._source
+        scoped.laid = prices
         return scoped
 
     @cached_property

@@ -21,15 +21,9 @@ from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endpoint
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
-from llm_cost_middleware.sdk_clients.response_bodies import (
-    BodyReader,
-    aevents_of,
-    events_of,
-    is_event_stream,
-    is_injected_event,
-    rewrap_body,
-)
+from llm_cost_middleware.sdk_clients.response_bodies import BodyReader, body_of, rewrap_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
+from llm_cost_middleware.unread_counts import carry_note
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
@@ -138,22 +132,12 @@ class SdkCall:
             return CallResult(response, self._usage(response), None, _read_unparsed if self._raw else read_content)
         self._reply = raw  # of the attempt that answered: the caller gets an object of its class
         if self._unread:
-            return self._observe_body(stream)
+            body = body_of(stream, self._api.injected_chunks(self._body))
+            reader = BodyReader(self._rules, is_stream=body.is_stream)
+            return ObservedStream(body.chunks, reader, body.close, is_injected=body.is_injected)
         chunks = stream._iterator  # noqa: SLF001 - below the SDK's own tracing, which watches the outer iterator
         is_injected = None if attempt.bare else self._api.injected_chunks(self._body)
         return ObservedStream(chunks, self._rules.new_stream_reader(), stream.close, is_injected=is_injected)
-
-    def _observe_body(self, response: Any) -> ObservedStream:
-        """The body of an HTTP response that its caller reads by themselves."""
-        is_async = not hasattr(response.stream, "__iter__")
-        chunks, close = (
-            (response.aiter_bytes(), response.aclose) if is_async else (response.iter_bytes(), response.close)
-        )
-        events = is_event_stream(response)
-        is_injected = self._api.injected_chunks(self._body) if events else None
-        if is_injected is not None:  # to leave one event out, events must come one by one
-            chunks, is_injected = (aevents_of if is_async else events_of)(chunks), is_injected_event(is_injected)
-        return ObservedStream(chunks, BodyReader(self._rules, is_stream=events), close, is_injected=is_injected)
 
     def billed_usage(self, attempt: Attempt, error: Exception) -> None:
         """``None``: the parser, which has the answer in its hands, leaves the usage on its error."""
@@ -183,7 +167,7 @@ class SdkCall:
 
         def parse(answer: Any) -> Any:
             try:
-                return parser(answer)
+                return carry_note(answer, parser(answer))
             except Exception as error:
                 attach_billed_usage(error, read_or_unknown(self._rules.read_usage, answer))
                 raise

@@ -23,6 +23,7 @@ from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
+from llm_cost_middleware.unread_counts import BUILDS_OBJECTS, note_odd_counts
 
 C = TypeVar("C")
 
@@ -70,13 +71,13 @@ def ungoverned(client: C) -> C:
         return client
     twin: Any = copy.copy(client)
     for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(type(twin), name))):
-        del vars(twin)[name]
+        vars(twin).pop(name, None)
     plain: C = twin
     return plain
 
 
 _MARK = "_llm_cost_governed"
-_SHADOWED = ("post", "get", "copy", "with_options")
+_SHADOWED = ("post", "get", "copy", "with_options", BUILDS_OBJECTS)
 
 
 class OriginalMethods(NamedTuple):
@@ -116,6 +117,7 @@ class ClientWrapper(NamedTuple):
             make = getattr(twin, name)
             setattr(twin, name, like(make, functools.partial(copied, make)))
         setattr(twin.post, _MARK, True)
+        note_odd_counts(twin)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
         watch_sockets(twin, self.api.sockets, self.pipeline, self.api.provider, self._at_door)
@@ -173,7 +175,7 @@ class ClientWrapper(NamedTuple):
             return self._create_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            return self._noted("post", path, original.post(path, **strip_attributes(arguments)))
+            return self._noted("post", path, original.post(path, **strip_attributes(arguments)), arguments)
 
         def send(rendered: dict[str, Any]) -> Reply:
             response = original.post(path, **arguments | rendered)
@@ -186,7 +188,8 @@ class ClientWrapper(NamedTuple):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            return await self._anoted("post", path, await original.post(path, **strip_attributes(arguments)))
+            answer = await original.post(path, **strip_attributes(arguments))
+            return await self._anoted("post", path, answer, arguments)
 
         async def send(rendered: dict[str, Any]) -> Reply:
             response = await original.post(path, **arguments | rendered)
@@ -238,23 +241,23 @@ class ClientWrapper(NamedTuple):
         return batch, {**arguments, "body": batch.body, "options": options}
 
     def _get(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
-        return self._noted("get", path, original.get(path, **arguments))
+        return self._noted("get", path, original.get(path, **arguments), arguments)
 
     async def _aget(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
-        return await self._anoted("get", path, await original.get(path, **arguments))
+        return await self._anoted("get", path, await original.get(path, **arguments), arguments)
 
     # --- bills that come later -------------------------------------------------------------------------------------
 
-    def _noted(self, verb: str, path: str, answer: Any) -> Any:
+    def _noted(self, verb: str, path: str, answer: Any, arguments: Mapping[str, Any]) -> Any:
         """Take note of an answer that may bring the bill of an earlier call, and return what its caller gets."""
         if verb == "get" and self.api.batches.observes(path):
             return self.api.batches.observe(self.batches, path, answer)
-        return self.background.observe(answer) if self.api.shows_bill(verb, path) else answer
+        return self.background.observe(answer, arguments) if self.api.shows_bill(verb, path) else answer
 
-    async def _anoted(self, verb: str, path: str, answer: Any) -> Any:
+    async def _anoted(self, verb: str, path: str, answer: Any, arguments: Mapping[str, Any]) -> Any:
         if not (self.api.shows_bill(verb, path) or (verb == "get" and self.api.batches.observes(path))):
             return answer
-        return await asyncio.to_thread(self._noted, verb, path, answer)
+        return await asyncio.to_thread(self._noted, verb, path, answer, arguments)
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -11,8 +11,9 @@ import copy
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from llm_cost_middleware.host import ObservedStream
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, GovernedStream
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.usage import UsageReport
@@ -53,17 +54,42 @@ class BodyReader:
         return self._rules.read_usage(b"".join(self._whole)) if self._events is None else self._events.reading()
 
 
-def is_event_stream(response: Any) -> bool:
-    """Whether an HTTP response is a stream of events."""
+class Body(NamedTuple):
+    """The body of an HTTP response that its caller reads by themselves."""
+
+    chunks: Any
+    """Its bytes; of a stream with events to leave out, one event at a time."""
+    close: Callable[[], Any]
+    is_injected: Injected | None
+    is_stream: bool
+    """It is a stream of events."""
+
+
+def body_of(response: Any, is_injected: Injected | None = None) -> Body:
+    """The body of a response of which nothing was read.
+
+    Args:
+        response: The response, of a synchronous or an asynchronous client.
+        is_injected: Recognises events of a stream that the caller did not ask for.
+    """
+    is_async = not hasattr(response.stream, "__iter__")
+    chunks, close = (response.aiter_bytes(), response.aclose) if is_async else (response.iter_bytes(), response.close)
+    if not _is_event_stream(response):
+        return Body(chunks, close, None, is_stream=False)
+    if is_injected is not None:  # to leave one event out, events must come one by one
+        chunks, is_injected = (_aevents_of if is_async else _events_of)(chunks), _is_injected_event(is_injected)
+    return Body(chunks, close, is_injected, is_stream=True)
+
+
+def _is_event_stream(response: Any) -> bool:
     return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
 
-def is_injected_event(is_injected: Injected) -> Injected:
-    """``is_injected`` for the bytes of one event."""
+def _is_injected_event(is_injected: Injected) -> Injected:
     return lambda event: any(map(is_injected, SSEDecoder().feed(event)))
 
 
-def events_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _events_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The bytes of a stream, cut behind each event."""
     rest = b""
     for chunk in chunks:
@@ -73,8 +99,8 @@ def events_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-async def aevents_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """``events_of`` for an asynchronous client."""
+async def _aevents_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """``_events_of`` for an asynchronous client."""
     rest = b""
     async for chunk in chunks:
         *events, rest = _cut(rest + chunk)
@@ -89,7 +115,7 @@ def _cut(data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
-def rewrap_body(response: Any, governed: GovernedStream | AsyncGovernedStream) -> Any:
+def rewrap_body(response: Any, governed: GovernedStream | AsyncGovernedStream | ObservedStream) -> Any:
     """A copy of the SDK's response whose body is what ``governed`` yields, and which settles with it."""
     inner = response.http_response
     kind: Any = type(inner)

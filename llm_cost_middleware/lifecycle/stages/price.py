@@ -316,11 +316,26 @@ class PriceStage:
             )  # fmt: skip
 
     def price(
-        self, reading: UsageReport, provider: str, requested_model: str | None = None, *, at: float | None = None
+        self,
+        reading: UsageReport,
+        provider: str,
+        requested_model: str | None = None,
+        *,
+        at: float | None = None,
+        laid: Mapping[str, Any] | None = None,
     ) -> PricedCall:
-        """The cost of an answer outside the flow of a call. ``at``: the moment of its price; ``None``: now."""
+        """The cost of an answer outside the flow of a call.
+
+        Args:
+            reading: Its usage.
+            provider: Who answered.
+            requested_model: The model that was asked for.
+            at: The moment of its price; ``None``: now.
+            laid: Prices of a host's own, as ``Catalogue.with_prices`` takes them.
+        """
         moment = self._clock.now() if at is None else at
-        return price_usage(reading, get_provider(provider), self._catalogue, at=moment, requested_model=requested_model)
+        catalogue = self._catalogue.with_prices(laid) if laid else self._catalogue
+        return price_usage(reading, get_provider(provider), catalogue, at=moment, requested_model=requested_model)
 
     def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""

@@ -51,30 +51,131 @@ def test_it_is_held_until_it_is_finished_and_booked_once_however_often_it_is_rea
     assert [row.kind for row in harness.pipeline.ledger.rows()] == ["reserve", "settle"]
 
 
-def test_it_is_settled_by_a_raw_read_and_by_a_stream_of_it(harness, client):
-    for read in (
-        lambda answer: client.responses.with_raw_response.retrieve(answer.id).parse(),
-        lambda answer: list(client.responses.retrieve(answer.id, stream=True)),
-    ):
-        answer = ask(client)
-        client.responses.retrieve(answer.id)
-        assert pending(harness) > 0
-        read(answer)
-        harness.agree()
-    assert len(harness.pipeline.records()) == 2
+WITHOUT_BILL = {"create", "parse", "compact", "connect", "delete", "input_items", "input_tokens"}
+"""Methods that ask for an answer of their own, or show none: of an answer that is deleted, nobody says the bill."""
+READS = {
+    "retrieve": lambda r, name: r.retrieve(name),
+    "retrieve stream": lambda r, name: list(r.retrieve(name, stream=True)),
+    "retrieve stream, left at its end": lambda r, name: left_at_the_end(r.retrieve(name, stream=True)),
+    "stream": lambda r, name: listed(r.stream(response_id=name)),
+    "raw retrieve": lambda r, name: r.with_raw_response.retrieve(name).parse(),
+    "raw retrieve, not parsed": lambda r, name: r.with_raw_response.retrieve(name),
+    "raw retrieve stream": lambda r, name: list(r.with_raw_response.retrieve(name, stream=True).parse()),
+    "unread retrieve": lambda r, name: read(r.with_streaming_response.retrieve(name), lambda each: each.parse()),
+    "unread retrieve, read": lambda r, name: read(r.with_streaming_response.retrieve(name), lambda each: each.read()),
+    "unread retrieve, lines": lambda r, name: read(
+        r.with_streaming_response.retrieve(name), lambda each: list(each.iter_lines())
+    ),
+    "unread retrieve stream": lambda r, name: read(
+        r.with_streaming_response.retrieve(name, stream=True), lambda each: list(each.parse())
+    ),
+    "unread retrieve stream, left at its end": lambda r, name: read(
+        r.with_streaming_response.retrieve(name, stream=True), lambda each: left_at_the_end(each.parse())
+    ),
+    "cancel": lambda r, name: r.cancel(name),
+    "raw cancel": lambda r, name: r.with_raw_response.cancel(name).parse(),
+    "unread cancel": lambda r, name: read(r.with_streaming_response.cancel(name), lambda each: each.parse()),
+    "get": lambda r, name: r._client.get(f"/responses/{name}", cast_to=object),
+}
 
 
-async def test_an_asynchronous_client_settles_it_too(harness, async_clients):
+def listed(manager):
+    with manager as stream:
+        return list(stream)
+
+
+def read(manager, how):
+    with manager as response:
+        return how(response)
+
+
+def left_at_the_end(stream):
+    with stream:
+        return next(event for event in stream if event.type == "response.incomplete")
+
+
+def test_every_method_that_shows_an_answer_is_tried(clients):
+    methods = {name for name in dir(clients["openai"].responses) if not name.startswith(("_", "with_"))}
+    tried = {"retrieve", "stream", "cancel"}
+    assert methods == tried | WITHOUT_BILL
+    assert {word for name in READS for word in name.split()} >= tried
+
+
+@pytest.mark.parametrize("how", READS)
+def test_however_it_is_read_it_is_settled_once(harness, client, how):
+    answer = ask(client)
+    client.responses.retrieve(answer.id)  # it is finished now, and nobody has read it
+    held(harness)
+    assert READS[how](client.responses, answer.id)
+    harness.agree()
+    client.responses.retrieve(answer.id)
+    harness.agree()
+    (record,) = harness.pipeline.records()
+    assert (record.status, record.usage.output) == ("exact", 40)
+
+
+async def aread(manager, how):
+    async with manager as response:
+        return await how(response)
+
+
+async def alisted(stream):
+    return [event async for event in stream]
+
+
+async def alast(stream):
+    async with stream:
+        async for event in stream:
+            if event.type == "response.incomplete":
+                return event
+    return None
+
+
+AREADS = {
+    "retrieve": lambda r, name: r.retrieve(name),
+    "retrieve stream": lambda r, name: then(r.retrieve(name, stream=True), alisted),
+    "retrieve stream, left at its end": lambda r, name: then(r.retrieve(name, stream=True), alast),
+    "raw retrieve": lambda r, name: r.with_raw_response.retrieve(name),
+    "raw retrieve stream": lambda r, name: then(
+        r.with_raw_response.retrieve(name, stream=True), lambda raw: alisted(raw.parse())
+    ),
+    "unread retrieve": lambda r, name: aread(r.with_streaming_response.retrieve(name), lambda each: each.parse()),
+    "unread retrieve stream": lambda r, name: aread(
+        r.with_streaming_response.retrieve(name, stream=True), lambda each: then(each.parse(), alisted)
+    ),
+    "cancel": lambda r, name: r.cancel(name),
+    "unread cancel": lambda r, name: aread(r.with_streaming_response.cancel(name), lambda each: each.parse()),
+}
+
+
+async def then(waiting, following):
+    return await following(await waiting)
+
+
+@pytest.mark.parametrize("how", AREADS)
+async def test_however_an_asynchronous_client_reads_it_it_is_settled_once(harness, async_clients, how):
     client = harness.wrap(async_clients)["openai"]
-    for streamed in (False, True):
-        answer = await client.responses.create(**ASK, background=True)
-        assert (await client.responses.retrieve(answer.id)).status == "in_progress"
-        assert pending(harness) > 0
-        if streamed:
-            assert [event async for event in await client.responses.retrieve(answer.id, stream=True)]
-        else:
-            await client.responses.retrieve(answer.id)
-        harness.agree()
+    answer = await client.responses.create(**ASK, background=True)
+    assert (await client.responses.retrieve(answer.id)).status == "in_progress"
+    held(harness)
+    assert await AREADS[how](client.responses, answer.id)
+    harness.agree()
+    await client.responses.retrieve(answer.id)
+    harness.agree()
+    assert len(harness.pipeline.records()) == 1
+
+
+def test_one_that_is_left_before_it_was_read_stays_set_aside(harness, client):
+    answer = ask(client)
+    client.responses.retrieve(answer.id)
+    with client.responses.with_streaming_response.retrieve(answer.id):
+        pass
+    held(harness)
+    with client.responses.retrieve(answer.id, stream=True) as stream:
+        next(iter(stream))
+    held(harness)
+    client.responses.retrieve(answer.id)
+    harness.agree()
 
 
 def test_one_that_is_streamed_to_its_end_is_booked_by_its_stream(harness, client):
@@ -135,9 +236,8 @@ def test_one_that_nobody_retrieves_is_charged_after_two_days(sim, clients):
     pipeline.close()
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{}/ledger.db"])
-def test_another_process_settles_it_once_by_the_ledger(sim, clients, tmp_path, url):
-    config = {"ledger": {"url": url.format(tmp_path)}, "budgets": [{"scope": "global", "limit": "100"}]}
+def test_another_pipeline_settles_it_once_by_the_ledger(sim, clients, tmp_path):
+    config = {"ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"}, "budgets": [{"scope": "global", "limit": "100"}]}
     with CostPipeline(config) as one, CostPipeline(config) as two, CostPipeline(config) as three:
         answer = ask(wrap_openai(clients["openai"], one))
         clients["openai"].responses.retrieve(answer.id)  # by a client that nobody wrapped

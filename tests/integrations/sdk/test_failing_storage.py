@@ -123,6 +123,22 @@ async def test_a_journal_that_fails_takes_no_batch_away(error, sim, clients, asy
     assert batch.id
 
 
+@every_error
+@pytest.mark.parametrize("verb", ["append", "resolve"])
+async def test_a_retrieved_answer_in_the_background_is_its_callers(error, verb, clients, async_clients):
+    pipeline = pipeline_over(Storage(**{verb: error}))
+    ask = {"model": "gpt-5-mini", "input": "Count.", "max_output_tokens": 20, "background": True}
+    client = wrap_openai(clients["openai"], pipeline)
+    name = client.responses.create(**ask).id
+    foreign = clients["openai"].responses.create(**ask).id
+    aclient = wrap_openai(async_clients["openai"], pipeline)
+    for each in (name, name, foreign, foreign):
+        answer = client.responses.retrieve(each)
+    assert answer.usage is not None
+    assert (await aclient.responses.retrieve(name)).usage is not None
+    assert (await aclient.responses.retrieve(foreign)).usage is not None
+
+
 def test_a_batch_whose_answer_is_left_unparsed_is_known_too(sim, clients):
     pipeline = pipeline_over(Storage())
     client = wrap_anthropic(clients["anthropic"], pipeline)
