@@ -175,9 +175,19 @@ def without_zero_input(reading: UsageReport) -> UsageReport:
     """A reading without items that count no input: no request has none, so zeros stand for counts that never came."""
     if not reading.items or reading.usage.input_tokens:
         return reading
-    return reading._replace(
-        items=(), complete=False, warnings=(*reading.warnings, "it counts no input: no usage was reported")
-    )
+    return without_items(reading, "it counts no input: no usage was reported")
+
+
+def without_items(reading: UsageReport, why: str) -> UsageReport:
+    """A reading whose counts are not to be believed: its usage is unknown."""
+    return reading._replace(items=(), complete=False, warnings=(*reading.warnings, why))
+
+
+def without_zero_output(reading: UsageReport, host: str) -> UsageReport:
+    """A reading without items that count no output: such a host writes zero where the provider's count was null."""
+    if not reading.items or reading.usage.output_tokens:
+        return reading
+    return without_items(reading, f"{host} reports no output: its count may be missing")
 
 
 def attach_usage(error: BaseException, usage: UsageReport) -> None:

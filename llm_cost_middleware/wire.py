@@ -87,6 +87,38 @@ def count_group(value: Any, provider: str, what: str) -> Mapping[str, Any]:
     raise UnreadableUsageError(provider, f"{what} is {_shown(value)}, not a group of counts")
 
 
+NO_COUNT = "_llm_cost_no_count"
+"""In a usage whose host has made a number of what is none: what the provider had sent."""
+_COUNTED = ("_tokens", "_requests")
+_DEEPEST = 4
+
+
+def odd_count(usage: Any, depth: int = 0) -> str | None:
+    """Which count of a usage, as the provider sent it, is no number at all, such as a text; ``None`` where all are.
+
+    Counts out of range are left to those who read them: no host changes them.
+    """
+    if type(usage) is not dict or depth > _DEEPEST:
+        return None
+    for name, value in usage.items():
+        kind = type(value)
+        if kind is int or value is None:
+            continue
+        if kind is dict or kind is list:
+            entries = (value,) if kind is dict else value
+            if found := next((odd for entry in entries if (odd := odd_count(entry, depth + 1))), None):
+                return found
+        if name.endswith(_COUNTED) and not (kind is float and value.is_integer()):
+            return f"{name} is {_shown(value)}, not a count"
+    return None
+
+
+def refuse_odd(usage: Mapping[str, Any], provider: str) -> None:
+    """Refuse a usage whose host has made a number of what is none. Raises ``UnreadableUsageError``."""
+    if (found := usage.get(NO_COUNT)) is not None:
+        raise UnreadableUsageError(provider, found)
+
+
 def _shown(value: Any) -> str:
     """A value for an error: whole where it is short, else its kind, because the text of a huge one may not exist."""
     short = type(value) in (int, float, bool) and -_SHOWN < value < _SHOWN

@@ -30,6 +30,7 @@ from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.signals import PARSE_FAILED, SIGNAL_SCORES
 from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.unread_counts import note_odd_counts
 from llm_cost_middleware.usage import read_or_unknown
 
 _PIPELINES = 16
@@ -146,6 +147,7 @@ class PatternCall:
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
         plain = unwrapped(client, self.pipeline).with_options(max_retries=0)
+        note_odd_counts(plain)
         self._create = attrgetter(self._rules.endpoints[0])(plain).create
         self._system, self._item_count = system_prompt, item_count
         self._connection = client_connection(client)

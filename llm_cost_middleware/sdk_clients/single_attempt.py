@@ -11,25 +11,28 @@ import copy
 import inspect
 from typing import Any
 
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.sdk_clients.client import is_governed, ungoverned
+from llm_cost_middleware.unread_counts import drop_unreadable_usage
 
 _METHODS = ("get", "post", "patch", "put", "delete", "get_api_list")
 """What a resource keeps of its client, each under its name with an underscore before it."""
 
 
-def single_attempt(held: Any, transport: Any = None) -> Any:
-    """What ``held`` sends, without retries.
+def single_attempt(held: Any, provider: str, transport: Any = None) -> Any:
+    """What ``held`` sends, without retries, and answers without a usage where that cannot be read.
 
     Args:
         held: A client, or a resource such as ``client.chat.completions``. What is neither, a mock say, is returned.
+        provider: Whose client it is.
         transport: The HTTP client to send through, instead of the client's own.
     """
     if is_client(held):
-        return _client_twin(held, transport)
+        return _client_twin(held, provider, transport)
     owner = client_of(held)
     if owner is None:
         return held
-    twin = _client_twin(owner, transport)
+    twin = _client_twin(owner, provider, transport)
     return type(held)(twin) if is_governed(owner) else _resource_twin(held, owner, twin)
 
 
@@ -46,10 +49,11 @@ def client_of(held: Any) -> Any:
     return owner if is_client(owner) else None
 
 
-def _client_twin(client: Any, transport: Any) -> Any:
+def _client_twin(client: Any, provider: str, transport: Any) -> Any:
     plain = ungoverned(client)  # what is governed here must not be governed once more
     twin = copy.copy(plain)
     twin.max_retries = 0
+    drop_unreadable_usage(twin, get_provider(provider))
     if transport is not None:
         twin._client = transport  # noqa: SLF001 - where both SDKs keep it
     _rebind(twin, plain, twin)

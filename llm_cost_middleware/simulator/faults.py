@@ -151,8 +151,8 @@ class Fault:
         """Report counts as no provider does, and some gateways do; the bill stays what it is.
 
         Args:
-            **counts: ``input`` and ``output``: what stands in place of the count, in every form of it; ``"gone"``
-                leaves it out.
+            **counts: ``input``, ``output`` and ``part`` (what of the input was read from a cache): what stands in
+                place of the count, in every form of it; ``"gone"`` leaves it out.
         """
         return cls("odd_usage", body=counts)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _INPUT, _OUTPUT = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
+_PART, _GROUPS = ("cached_tokens", "cache_read_input_tokens"), ("prompt_tokens_details", "input_tokens_details")
 _HOLDERS = ("response", "message")
 GONE = "gone"
 
@@ -33,7 +34,10 @@ def in_event(data: bytes, counts: Mapping[str, Any]) -> bytes:
 
 def _odd(usage: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
     changed = dict(usage)
-    for what, names in (("input", _INPUT), ("output", _OUTPUT)):
+    for name in _GROUPS:
+        if isinstance(usage.get(name), Mapping):
+            changed[name] = _odd(usage[name], counts)
+    for what, names in (("input", _INPUT), ("output", _OUTPUT), ("part", _PART)):
         for name in names if what in counts else ():
             if name in changed:
                 changed[name] = counts[what]

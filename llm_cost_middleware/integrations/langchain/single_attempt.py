@@ -74,7 +74,7 @@ class HeldClients:
         if held is None:
             return None
         own = "async" in name and self._is_langchains(held)
-        return single_attempt(held, self._transports.get() if own else None)
+        return single_attempt(held, self._provider, self._transports.get() if own else None)
 
     @property
     def timeout(self) -> Any:

@@ -16,7 +16,7 @@ from llm_cost_middleware.integrations.langchain.asked import with_asked
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, without_zero_output
 from llm_cost_middleware.wire import count_group, required_count, token_count, token_counts
 
 RAW_USAGE_KEY = "llm_cost_raw"
@@ -98,7 +98,8 @@ def _reading(
         unbilled=free,
         tool_calls={kind: calls for kind, calls in fees.items() if kind != _CLAUDES_SEARCH} or None,
     )
-    if request is None or not counted:
+    reading = without_zero_output(reading, "LangChain")
+    if request is None or not reading.items:
         return reading
     unsplit = _pick(usage.get("input_token_details") or {}, "cache_creation")
     return with_asked(reading, request._replace(provider=provider), unsplit=unsplit, searched=searched)

@@ -7,6 +7,7 @@ same. A stream's outer wrapper may keep no chunks; the wrapper inside, which is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from traceback import walk_tb
 from typing import Any
@@ -17,6 +18,7 @@ from llm_cost_middleware.integrations.litellm.mocks import shows_mock
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.retry.request_phase import failed_before_send
 from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, UsageReport
+from llm_cost_middleware.wire import odd_count
 
 _LINKS = 8
 _OK = 200
@@ -25,6 +27,8 @@ _LOCAL = frozenset({"builtins", "json", "pydantic_core"})
 _ENCODING = frozenset(
     {"dumps", "default", "encode", "iterencode", "_iterencode", "_iterencode_dict", "_iterencode_list"}
 )
+_ODD = re.compile(r'_(?:tokens|requests)"\s*:\s*(?!null\b|\d+\s*[,}])')
+"""What may be a count that is none: most answers have nothing like it, and are not parsed for it."""
 _CLIENTS = frozenset({"httpx._client", "httpx2._client"})
 _HEADERS = ("litellm.llms.openai.openai", "_request_without_sdk_transform")
 """Where LiteLLM checks the headers of a chat: with pydantic, which it also reads answers with, elsewhere."""
@@ -60,6 +64,17 @@ class AnswerCapture:
             self.chunks = chunks  # not the stream: it leads back here, and a ring is not freed when it is dropped
         if self._callers is not None:
             self._callers(details)
+
+    @property
+    def odd_count(self) -> str | None:
+        """Which count of the answer is none, though LiteLLM has made a number of it; ``None`` where it shows none."""
+        if self.body is None or _ODD.search(self.body) is None:
+            return None
+        try:
+            body = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return odd_count(body.get("usage")) if isinstance(body, dict) else None
 
     def billed_usage(self, error: Exception, provider: str, *, never_left: bool) -> UsageReport | None:
         """The usage of the answer behind an error; ``None`` where no answer is known to have arrived.

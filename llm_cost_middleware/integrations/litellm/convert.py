@@ -53,7 +53,7 @@ from llm_cost_middleware.providers import get_provider, provider_of_endpoint, st
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import EMPTY, OF_SEVERAL_MODELS, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, without_items
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 OTHER_PLATFORM = "it is not known to reach only models that have a price here; call one of the groups that do"
@@ -203,7 +203,9 @@ class RouterCall:
         if self.is_made_up(answer):
             return MADE_UP
         target = self._served_by(attempt)
-        return self._priced(target, read_answer(answer, target.provider, self._endpoint))
+        reading = self._priced(target, read_answer(answer, target.provider, self._endpoint))
+        odd = self._capture.odd_count if self._capture is not None else None
+        return reading if odd is None else without_items(reading, odd)
 
     def is_made_up(self, answer: Any) -> bool:
         """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""

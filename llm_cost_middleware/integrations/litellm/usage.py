@@ -14,7 +14,7 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
-from llm_cost_middleware.usage import UsageReport, read_or_unknown
+from llm_cost_middleware.usage import UsageReport, read_or_unknown, without_zero_output
 from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader, required_count, token_count
 
 FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
@@ -36,7 +36,7 @@ def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     """The usage of a whole answer, of any of the three endpoints. Unreadable usage is noted, and never zero."""
     if is_cached(answer):
         return FREE
-    return _without_zero_output(read_or_unknown(_read_answer, fields_of(answer), provider, endpoint))
+    return without_zero_output(read_or_unknown(_read_answer, fields_of(answer), provider, endpoint), "LiteLLM")
 
 
 def settle_retrieved(pipeline: CostPipeline, answer: Any) -> None:
@@ -62,15 +62,6 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     return get_provider(provider).read_usage(answer)
 
 
-def _without_zero_output(reading: UsageReport) -> UsageReport:
-    """A reading without items that count no output: LiteLLM writes zero where the provider's count was null."""
-    if not reading.items or reading.usage.output_tokens:
-        return reading
-    return reading._replace(
-        items=(), complete=False, warnings=(*reading.warnings, "LiteLLM reports no output: its count may be missing")
-    )
-
-
 def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
     """The usage in the chunks of a chat stream, as LiteLLM keeps them: those with usage got it from the provider.
 
@@ -93,7 +84,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
             {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
         )
     reading = reading._replace(complete=finish is not None and bool(reading.items), finish_reason=finish)
-    return _without_zero_output(reading)
+    return without_zero_output(reading, "LiteLLM")
 
 
 def finish_reason(chunks: Sequence[Any]) -> str | None:

@@ -22,6 +22,7 @@ from llm_cost_middleware.wire import (
     as_mapping,
     count_group,
     field_reader,
+    refuse_odd,
     required_count,
     str_or_none,
     token_count,
@@ -81,6 +82,7 @@ def bill(
     error: str | None = None,
 ) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
+    refuse_odd(usage, _NAME)
     items, notes, doubts = _items(usage)
     tier = str_or_none(usage.get("service_tier"))
     reading = UsageReport(

@@ -22,6 +22,7 @@ from llm_cost_middleware.wire import (
     as_mapping,
     count_group,
     field_reader,
+    refuse_odd,
     required_count,
     str_or_none,
     texts_or_none,
@@ -92,6 +93,7 @@ def bill(
     tool_calls: Mapping[str, int] | None,
 ) -> UsageReport:
     """A usage object with what stands around it in its answer. Raises ``UnreadableUsageError``."""
+    refuse_odd(usage, _NAME)
     bucketed, doubts = _bucket(usage)
     reading = UsageReport(
         items=(BilledItem(bucketed),),
