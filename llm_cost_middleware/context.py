@@ -6,19 +6,24 @@ take the same keys; those of the call win. None of it reaches a provider.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from functools import wraps
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
 
 from llm_cost_middleware.budget.model import make_scope, parse_scope
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import ceil_nanousd
+from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.request import NO_CONTEXT, CallContext
 
 METADATA_KEY = "llm_cost"
 """The key of a host's metadata under which a call carries these attributes."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _SCOPED = ("user", "team", "key", "end_user")
 _KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
 
@@ -30,9 +35,10 @@ def current_context() -> CallContext:
     return _current.get()
 
 
-@contextmanager
-def cost_context(**attributes: Any) -> Iterator[CallContext]:
+class cost_context:  # noqa: N801 - reads as the statement it is
     """Attach cost attributes to every call in a block, in this thread or task and those it starts.
+
+    Also ``async with``, and a decorator of plain and of coroutine functions.
 
     Args:
         **attributes: ``user``, ``team``, ``key``, ``end_user`` (each becomes a budget scope such as ``user:42``),
@@ -40,17 +46,53 @@ def cost_context(**attributes: Any) -> Iterator[CallContext]:
             written), ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may
             reserve at most).
 
-    Yields:
-        The context, blocks around this one included.
+    Entering the block returns the context, blocks around this one included, and
 
     Raises:
         UnknownKeyError: A key that does not exist. InvalidScopeError, InvalidAmountError: A value that cannot be used.
     """
-    token = _current.set(read_context(attributes))
-    try:
-        yield _current.get()
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_attributes", "_tokens")
+
+    def __init__(self, **attributes: Any) -> None:
+        self._attributes = attributes
+        self._tokens: list[Token[CallContext]] = []  # one object may be entered again, inside itself too
+
+    def __enter__(self) -> CallContext:
+        context = read_context(self._attributes)
+        self._tokens.append(_current.set(context))
+        return context
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> CallContext:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Run every call of a function in such a block of its own."""
+        if iscoroutinefunction(function):  # the block must last until the coroutine ends, not until it is made
+
+            @wraps(function)
+            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with cost_context(**self._attributes):
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, T]", run)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            with cost_context(**self._attributes):
+                return function(*args, **kwargs)
+
+        return call
 
 
 def read_context(attributes: object) -> CallContext:
@@ -81,8 +123,8 @@ def read_context(attributes: object) -> CallContext:
     kinds, new = {scope.partition(":")[0] for scope in scopes} - {"tag"}, set(scopes)
     kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in new)
     item_count = attributes.get("item_count", base.item_count)
-    # Not isinstance: True is an int, and no count.
-    if type(item_count) is not int or item_count < 1:
+    item_count = read_whole(item_count, "llm_cost.item_count")
+    if item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
     max_cost = attributes.get("max_cost")
     forced_model = attributes.get("force_model")
@@ -112,5 +154,5 @@ def _strings(value: object, key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ConfigurationError(f"must be a list of strings, not {value!r}", key=f"{METADATA_KEY}.{key}")
+        raise ConfigurationError(f"must be a list of strings such as ['a'], not {value!r}", key=f"{METADATA_KEY}.{key}")
     return tuple(str(item) for item in value)

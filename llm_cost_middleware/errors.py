@@ -77,9 +77,29 @@ class UnknownKeyError(ConfigurationError):
     """A configuration key that does not exist; ``nearest`` is the key that was probably meant."""
 
     def __init__(self, key: str, known: Iterable[str]) -> None:
-        self.nearest = _nearest(key.rpartition(".")[2], known)
+        names, name = tuple(known), key.rpartition(".")[2]
+        meant = _OTHERS_WORDS.get(name)
+        self.nearest = (meant,) if meant in names else _nearest(name, names)
         hint = f"; did you mean {self.nearest[0]!r}?" if self.nearest else ""
         super().__init__(f"unknown key{hint}", key=key)
+
+
+_OTHERS_WORDS = {
+    "max_retries": "max_attempts",
+    "num_retries": "max_attempts",
+    "retries": "max_attempts",
+    "timeout": "timeout_s",
+    "max_tokens": "default_max_tokens",
+    "budget": "budgets",
+    "max_budget": "limit",
+    "amount": "limit",
+    "period": "window",
+    "duration": "window",
+    "budget_duration": "window",
+    "tz": "timezone",
+    "path": "url",
+}
+"""What other tools call it: SDKs, LiteLLM, the classic pattern."""
 
 
 class UnreadableUsageError(LLMCostError, ValueError):

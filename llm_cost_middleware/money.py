@@ -6,7 +6,10 @@ A price is an integer number of pico-dollars (1e-12 USD) a token, an amount an i
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
+from numbers import Rational, Real
+from typing import Any, Self
 
 from llm_cost_middleware.errors import InvalidAmountError
 
@@ -15,6 +18,8 @@ USD = Decimal | str | int | float
 
 PICO_PER_NANO = 1_000
 _NANO = Decimal("1e-9")
+_WHOLE = re.compile(r"-?\d+\Z", re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?\Z")
 _WIDE = Context(prec=60)  # ample for any amount: the rounding below is then the only one
 
 
@@ -22,6 +27,17 @@ class NanoUSD(int):
     """Amount of money in nano-dollars (1e-9 USD). A class of its own so that a bare ``int`` always means dollars."""
 
     __slots__ = ()
+
+    def __new__(cls, value: Any = 0) -> Self:
+        """Take whole nano-dollars alone: ``int("0.5")`` fails without a word of units, ``int(0.5)`` is nothing."""
+        if isinstance(value, str | bytes) and _WHOLE.match(value if isinstance(value, str) else value.decode()):
+            value = int(value)  # as storages keep it
+        if not isinstance(value, int):
+            whole = isinstance(value, Rational) and hasattr(value, "__index__")  # numpy's integers
+            if not whole or type(value).__name__ == "timedelta64":
+                told = "is no whole number of nano-dollars; for dollars write the amount itself, such as '0.5'"
+                raise InvalidAmountError("NanoUSD", value, told)
+        return super().__new__(cls, value)
 
     @property
     def usd(self) -> Decimal:
@@ -42,22 +58,15 @@ def parse_usd(value: USD | NanoUSD, *, what: str = "amount", allow_negative: boo
     """Read an amount of US dollars.
 
     Args:
-        value: ``Decimal``, ``str``, ``int``, ``float`` (all US dollars) or a ``NanoUSD``.
+        value: ``Decimal``, ``str`` (also ``"$1,234.50"`` and ``"5 USD"``), ``int``, ``float``, ``Fraction``, a number
+            of numpy's (all US dollars) or a ``NanoUSD``.
         what: The name of the value, for the error.
         allow_negative: Accept amounts below zero.
 
     Raises:
         InvalidAmountError: Not a number, infinite, a ``bool``, or negative where that is not allowed.
     """
-    if isinstance(value, NanoUSD):
-        amount = value.usd
-    elif isinstance(value, bool) or not isinstance(value, Decimal | str | int | float):
-        raise InvalidAmountError(what, value, "expected US dollars as Decimal, str, int or float")
-    else:
-        try:
-            amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-        except InvalidOperation:
-            raise InvalidAmountError(what, value, "not a number") from None
+    amount = value.usd if isinstance(value, NanoUSD) else _read(value, what)
     if not amount.is_finite():
         raise InvalidAmountError(what, value, "must be finite")
     if amount < 0 and not allow_negative:
@@ -102,6 +111,42 @@ def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0").ljust(places, "0")
     return f"{'-' if value < 0 else ''}${int(whole):,}.{fraction}"
+
+
+def _read(value: object, what: str) -> Decimal:
+    if isinstance(value, str):
+        return _read_text(value, what)
+    if isinstance(value, float):
+        return Decimal(float.__repr__(value))  # not ``repr``: numpy's doubles are floats with another one
+    if isinstance(value, Decimal) or type(value) is int:
+        return Decimal(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, Rational):  # Fraction, numpy's integers
+            return _WIDE.divide(Decimal(int(value.numerator)), Decimal(int(value.denominator)))
+        if not isinstance(value, bool) and isinstance(value, Real):  # by its text: the number that was written
+            return Decimal(str(value))
+    except (InvalidOperation, TypeError, ValueError):  # numpy's lengths of time are integers too
+        pass
+    raise InvalidAmountError(what, value, "expected US dollars as Decimal, str, int or float")
+
+
+def _read_text(value: str, what: str) -> Decimal:
+    text = value.strip()
+    bare = text.removeprefix("-").removeprefix("$")
+    dollars = bare != text.removeprefix("-")
+    for unit in ("USD", "usd", "US dollars", "dollars"):
+        if not dollars and (bare.endswith(unit) or bare.startswith(unit)):
+            bare, dollars = bare.removesuffix(unit).removeprefix(unit).strip(), True
+    digits = bare.replace(",", "")
+    if _GROUPED.match(bare) and ("." in bare or dollars):  # as this package prints it: $1,234.50
+        bare = digits
+    elif _GROUPED.match(bare):
+        raise InvalidAmountError(what, value, f"thousands or decimals? For thousands write '{digits}'")
+    try:
+        amount = Decimal(bare)
+    except InvalidOperation:
+        raise InvalidAmountError(what, value, "not a number") from None
+    return amount.copy_negate() if text.startswith("-") else amount
 
 
 def _quantise(value: USD | NanoUSD, what: str, rounding: str) -> NanoUSD:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass, fields, make_dataclass
+from datetime import UTC
 from decimal import Decimal
 from functools import reduce
 from typing import Any, Literal, NamedTuple, cast
 
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import USD, NanoUSD, add_usd, ceil_nanousd, parse_usd
+from llm_cost_middleware.natural_values import read_whole
+from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.usage import TokenUsage
 
 Status = Literal["exact", "estimated", "unconfirmed", "unknown"]
@@ -21,7 +25,7 @@ class CostRecord:
 
     Raises:
         InvalidAmountError: The cost is not a usable amount.
-        ValueError: A token count is negative.
+        ConfigurationError: A token count that is no whole number from 0 on, or ``at`` is no time.
     """
 
     model: str
@@ -32,7 +36,7 @@ class CostRecord:
     usage: TokenUsage | None = None
     """The buckets, where they are known."""
     at: float | None = None
-    """When it was settled: seconds since the Unix epoch."""
+    """When it was settled: seconds since the Unix epoch (a ``datetime`` is taken too)."""
     status: Status = "exact"
     provider: str = ""
     call_id: str = ""
@@ -54,8 +58,13 @@ class CostRecord:
     def __post_init__(self) -> None:
         if type(self.cost_usd) is not Decimal or not self.cost_usd.is_finite() or self.cost_usd < 0:
             object.__setattr__(self, "cost_usd", parse_usd(self.cost_usd, what="cost_usd"))
-        if self.input_tokens < 0 or self.output_tokens < 0:
-            raise ValueError("token counts must not be negative")
+        for name in ("input_tokens", "output_tokens"):
+            count = read_whole(getattr(self, name), name)
+            if count < 0:
+                raise ConfigurationError(f"a token count must not be negative, as {count} is", key=name)
+            object.__setattr__(self, name, count)
+        if self.at is not None and type(self.at) is not float:
+            object.__setattr__(self, "at", read_moment(self.at, "at", zone=UTC, relative=False))
 
     @classmethod
     def of_checked(cls, **values: Any) -> CostRecord:
@@ -68,6 +77,11 @@ class CostRecord:
         record: Any = _Draft(**values)
         record.__class__ = cls
         return cast("CostRecord", record)
+
+    def as_dict(self) -> dict[str, Any]:
+        """This record in types that JSON has; the cost as text, exactly."""
+        plain = asdict(self)
+        return plain | {"cost_usd": f"{self.cost_usd:f}", "scopes": list(self.scopes)}
 
     @property
     def cost_nanousd(self) -> NanoUSD:
@@ -130,6 +144,8 @@ class CostTracker:
     def add(self, record: CostRecord) -> CostTracker:
         """A new tracker with ``record`` added."""
         return self.add_all((record,))
+
+    __add__ = add
 
     def add_all(self, records: Sequence[CostRecord]) -> CostTracker:
         """A new tracker with all of ``records`` added, in their order."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError
+from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError, UnknownKeyError
 from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd, parse_usd
+from llm_cost_middleware.natural_values import ENDLESS, read_share, read_timezone, read_window
+from llm_cost_middleware.typed_fields import names_unknown_keys
 
 ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
 Verb = Literal["settle", "void", "expire", "reconcile", "book"]
@@ -23,17 +25,18 @@ RowKind = Literal["reserve", "settle", "void", "expire", "reconcile", "book", "c
 RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "unpriced", "void"]
 
 GLOBAL = "global"
-LIFETIME = "none"
+LIFETIME = ENDLESS
 """The window that never ends. Every scope is booked in it, with or without a budget."""
-
 MAX_NANOUSD = 2**53 - 1
 """Largest amount or limit, about 9.0 million USD. Redis' Lua computes in doubles, and every backend has one rule."""
+
+WindowLike = str | float | timedelta
+"""A window as people write it: ``day``, ``daily``, ``24h``, a number of seconds, a ``timedelta``."""
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
 _SAFE = "-._~@+/:=,"  # no space among them: scopes are stored separated by spaces
 _NAME_BYTES = 200  # scopes are parts of keys in every storage
 _ROLLING = re.compile(r"([0-9]{1,9})s\Z")
-_CALENDAR = frozenset({"hour", "day", "week", "month"})
 
 
 def make_scope(kind: str, name: str) -> str:
@@ -45,8 +48,6 @@ def make_scope(kind: str, name: str) -> str:
     return _scope(kind, name, f"{kind}:{name}")
 
 
-# Cached, as the few scopes of an application come back on every call.
-@lru_cache(maxsize=16_384)
 def parse_scope(text: str, *, template: bool = False) -> str:
     """Return the canonical form of a scope: ``global`` or ``kind:name``, odd characters of the name percent-encoded.
 
@@ -57,8 +58,14 @@ def parse_scope(text: str, *, template: bool = False) -> str:
     Raises:
         InvalidScopeError: The text does not have this form.
     """
-    if not isinstance(text, str):
-        raise InvalidScopeError(text, "must be a string")
+    if not isinstance(text, str):  # before the cache, which cannot hold a list
+        raise InvalidScopeError(text, "must be a string such as 'team:search'")
+    return _parse_scope(text, template=template)
+
+
+# Cached, as the few scopes of an application come back on every call.
+@lru_cache(maxsize=16_384)
+def _parse_scope(text: str, *, template: bool) -> str:
     if text == GLOBAL:
         return text
     kind, colon, name = text.partition(":")
@@ -111,20 +118,13 @@ def _check_kind(kind: str, text: str) -> None:
         raise InvalidScopeError(text, "the kind must match [a-z][a-z0-9_]* and not be 'global'")
 
 
-def parse_window(text: str) -> str:
+def parse_window(value: object) -> str:
     """Return the canonical form of a window: ``none``, ``hour``, ``day``, ``week``, ``month`` or ``3600s`` (rolling).
 
     Raises:
-        ConfigurationError: The text is none of these.
+        ConfigurationError: It is no window; ``read_window`` says what is.
     """
-    if text == LIFETIME or text in _CALENDAR:
-        return text
-    match = _ROLLING.match(text) if isinstance(text, str) else None
-    if match is None or int(match[1]) == 0:
-        raise ConfigurationError(
-            f"{text!r} is not none, hour, day, week, month or seconds such as '3600s'", key="window"
-        )
-    return f"{int(match[1])}s"
+    return read_window(value)
 
 
 def rolling_seconds(window: str) -> int | None:
@@ -141,6 +141,7 @@ def bounded_nanousd(value: USD | NanoUSD, *, what: str = "amount") -> NanoUSD:
     return amount
 
 
+@names_unknown_keys()
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Limit on the spending of one scope in one window, its identity: another limit for the same replaces it.
@@ -149,10 +150,10 @@ class Budget:
         scope: ``global``, ``kind:name``, or ``kind:*``, which gives each name its own budget of this size.
         limit: US dollars.
         window: ``none``, ``hour``, ``day``, ``week``, ``month`` (calendar, in ``timezone``), or rolling seconds
-            (``3600s``).
-        timezone: An IANA name. Weeks start on Monday.
-        warn_at: Share of the limit, above 0 and up to 1, from which on a settle reports a warning, once per window;
-            ``None`` for never.
+            (``3600s``, ``24h``, ``7d``, a number of seconds, a ``timedelta``); ``None`` is ``none``.
+        timezone: An IANA name or a ``ZoneInfo``. Weeks start on Monday.
+        warn_at: Share of the limit, above 0 and up to 1 (or ``"80%"``), from which on a settle reports a warning,
+            once per window; ``None`` for never.
         reserve: Shares of the limit that are kept, by the scope they are kept for: with ``{"tag:checkout": 0.2}`` the
             last fifth goes to calls of that scope alone. A scope may be ``kind:*``. What such a call spends before
             counts as any other spending; the shares together are at most 1.
@@ -175,25 +176,23 @@ class Budget:
         limit = floor_nanousd(self.limit)  # down, as amounts go up: rounding must never let a call through
         if limit > MAX_NANOUSD:
             raise InvalidAmountError("limit", self.limit, f"must be below {NanoUSD(MAX_NANOUSD + 1)}")
+        if not limit and parse_usd(self.limit, what="limit"):
+            told = "is below a nano-dollar; the least limit is 0.000000001, and 0 is none at all"
+            raise InvalidAmountError("limit", self.limit, told)
         set_ = object.__setattr__  # the class is frozen
         set_(self, "scope", parse_scope(self.scope, template=True))
         set_(self, "window", parse_window(self.window))
+        set_(self, "timezone", read_timezone(self.timezone))
         set_(self, "limit", limit.usd)
         set_(self, "limit_nanousd", limit)
         set_(self, "warn_nanousd", self._warning(limit))
         set_(self, "shares", shares := _shares(self.reserve))
         set_(self, "reserve", dict(shares))
-        if self.timezone != "UTC":  # UTC works without a time zone database, which Windows does not have
-            try:
-                ZoneInfo(self.timezone)
-            except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
-                raise ConfigurationError(f"{self.timezone!r} is not a known time zone", key="timezone") from None
 
     def _warning(self, limit: NanoUSD) -> NanoUSD | None:
         if self.warn_at is None:
             return None
-        if isinstance(self.warn_at, bool) or not isinstance(self.warn_at, int | float) or not 0 < self.warn_at <= 1:
-            raise ConfigurationError(f"{self.warn_at!r} is not above 0 and at most 1", key="warn_at")
+        object.__setattr__(self, "warn_at", read_share(self.warn_at, "warn_at"))
         # repr: 0.8 means 0.8, not the double nearest to it
         return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
 
@@ -210,6 +209,28 @@ class Budget:
     def key(self) -> tuple[str, str]:
         """The identity of a budget: ``(scope, window)``."""
         return self.scope, self.window
+
+
+def read_budget(value: object, *rest: Any) -> Budget:
+    """Return a budget from one, from a mapping of its fields, or from the fields in their order.
+
+    Raises:
+        ConfigurationError: It is none of these, or as for ``Budget``.
+    """
+    if isinstance(value, Budget) and not rest:
+        return value
+    if isinstance(value, Mapping) and not rest:
+        unknown = next((name for name in value if not isinstance(name, str)), None)
+        if unknown is not None:  # Python would refuse it as a keyword before we could name it
+            raise UnknownKeyError(repr(unknown), ())
+        missing = [name for name in ("scope", "limit") if name not in value]
+        if missing and not value.keys() - {field.name for field in fields(Budget)}:
+            raise ConfigurationError(f"needs {', '.join(missing)}")
+        return Budget(**value)
+    if isinstance(value, str) and rest and len(rest) < len([field for field in fields(Budget) if field.init]):
+        return Budget(value, *rest)
+    form = "Budget('team:a', 5, 'day') or a mapping such as {'scope': 'team:a', 'limit': 5, 'window': 'day'}"
+    raise ConfigurationError(f"must be a {form}, not {value!r}", key="budget")
 
 
 def scope_matches(pattern: str, scope: str) -> bool:

@@ -10,13 +10,12 @@ import copyreg
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
-from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.model import Budget, read_budget
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
@@ -29,37 +28,23 @@ from llm_cost_middleware.config.sections import (
     read_tiers,
 )
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.natural_values import read_flag
+from llm_cost_middleware.pricing.overlay import configured as check_prices
 from llm_cost_middleware.prompt_cache.planner import CachePolicy
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
+from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
 DEFAULT_FILE = "llm-cost.toml"
 
 
-_C = TypeVar("_C")
 Mode = Literal["enforce", "observe"]
 OnUnknownPrice = Literal["deny", "estimate"]
 OnUngoverned = Literal["warn", "deny", "allow"]
 
 
-def _names_unknown_keys(cls: type[_C]) -> type[_C]:
-    """Make a misspelt keyword raise ``UnknownKeyError``, as in a file; Python's own error names no near one."""
-    fill = cls.__init__
-
-    @wraps(fill)  # so that editors and ``inspect`` still show the fields
-    def init(self: _C, *args: Any, **values: Any) -> None:
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # a dataclass, which ``type`` hides
-        for name in values:
-            if name not in known:
-                raise UnknownKeyError(name, known)
-        fill(self, *args, **values)
-
-    cls.__init__ = init  # type: ignore[method-assign, assignment]  # takes what the dataclass' own takes
-    return cls
-
-
-@_names_unknown_keys
+@names_unknown_keys()
 @dataclass(frozen=True, slots=True)
 class CostConfig:
     """Configuration of a pipeline. Sections may be given as mappings; they are read strictly.
@@ -106,12 +91,9 @@ class CostConfig:
 
     def __post_init__(self) -> None:
         for name, kind in (("mode", Mode), ("on_unknown_price", OnUnknownPrice), ("on_ungoverned", OnUngoverned)):
-            if getattr(self, name) not in get_args(kind):
-                allowed = ", ".join(map(repr, get_args(kind)))
-                raise ConfigurationError(f"{getattr(self, name)!r} is not one of {allowed}", key=name)
-        if not isinstance(self.update_prices, bool):
-            raise ConfigurationError(f"must be true or false, not {self.update_prices!r}", key="update_prices")
+            read_choice(kind, getattr(self, name), name)
         put = object.__setattr__  # frozen for callers; sections given as mappings are replaced by their values here
+        put(self, "update_prices", read_flag(self.update_prices, "update_prices"))
         put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
         put(self, "budgets", _read_budgets(self.budgets))
         own_tiers = self.tiers is not DEFAULT_TIERS
@@ -125,18 +107,18 @@ class CostConfig:
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
         put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
-        if not isinstance(self.prices, Mapping):
-            raise ConfigurationError("must be a table", key="prices")
-        put(self, "prices", MappingProxyType(dict(self.prices)))
-        if self.ledger.hold_ttl_s <= 0:
-            raise ConfigurationError("must be positive", key="ledger.hold_ttl_s")
+        put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 
     def _read_routing(self) -> RoutingPolicy:
-        routing: object = self.routing  # as the caller gave it: a policy, or a table
+        routing: object = self.routing  # as the caller gave it: a policy, a table, or the word for one
+        if routing is None or routing is False:
+            routing = RoutingPolicy() if routing is None else {"policy": "off"}
+        if isinstance(routing, str):
+            routing = {"policy": routing}
         if isinstance(routing, RoutingPolicy):
             return replace(routing, tiers=tuple(tier.name for tier in self.tiers))
         if not isinstance(routing, Mapping):
-            raise ConfigurationError(f"must be a table, not {routing!r}", key="routing")
+            raise ConfigurationError(f"must be a table such as {{'policy': 'cascade'}}, not {routing!r}", key="routing")
         return RoutingPolicy.from_mapping(routing, self.tiers, read_file=_read_text)
 
     @classmethod
@@ -223,6 +205,8 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeError as error:
         raise ConfigurationError(f"cannot read {path}: it is not UTF-8: {error}") from None
+    except ValueError:
+        raise ConfigurationError(f"cannot read {path!r}: this is no path") from None
     except OSError as error:
         # Looked at afterwards: Windows reports a folder as a lack of permission.
         reason = "it is a folder; name the file in it" if Path(path).is_dir() else error
@@ -230,9 +214,14 @@ def _read_text(path: str | os.PathLike[str]) -> str:
 
 
 def _read_budgets(value: object) -> tuple[Budget, ...]:
-    if isinstance(value, Budget | Mapping | str) or not isinstance(value, Iterable):
-        raise ConfigurationError("must be a list of budgets", key="budgets")
-    budgets = tuple(read_section(Budget, item, f"budgets[{index}]") for index, item in enumerate(value))
+    if value is None:
+        return ()
+    if isinstance(value, Budget):
+        return (value,)
+    if isinstance(value, Mapping | str | bytes) or not isinstance(value, Iterable):
+        form = "must be a list of budgets, such as [{'scope': 'global', 'limit': 25, 'window': 'month'}]"
+        raise ConfigurationError(f"{form}, not {type(value).__name__}", key="budgets")
+    budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
     keys = [budget.key for budget in budgets]
     twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
     if twice is not None:
@@ -240,9 +229,25 @@ def _read_budgets(value: object) -> tuple[Budget, ...]:
     return budgets
 
 
+def _read_budget(value: object, key: str) -> Budget:
+    try:
+        return read_budget(value)
+    except ConfigurationError as error:
+        raise error.within(key) from None
+
+
+def _read_prices(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        form = "must be a table such as {'openai/my-model': {'input_mtok': 1.1, 'output_mtok': 4.4}}"
+        raise ConfigurationError(f"{form}, not {value!r}", key="prices")
+    check_prices(value)
+    return dict(value)
+
+
 def _read_providers(value: object) -> Mapping[str, ProviderConfig]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError("must be a table", key="providers")
+        form = "must be a table such as {'openai': {'base_url': 'https://…'}}"
+        raise ConfigurationError(f"{form}, not {type(value).__name__}", key="providers")
     for name in value:
         if name not in NAMES:
             raise UnknownKeyError(f"providers.{name}", NAMES)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
@@ -14,6 +15,7 @@ from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
+from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys, read_field
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -22,6 +24,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+@names_unknown_keys("ledger")
 @dataclass(frozen=True, slots=True)
 class LedgerConfig:
     """``[ledger]``: storage of reservations and bookings."""
@@ -33,6 +36,11 @@ class LedgerConfig:
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
 
+    def __post_init__(self) -> None:
+        canonical_fields(self, "ledger")
+        if not 0 < self.hold_ttl_s < float("inf"):
+            raise ConfigurationError(f"must be positive, not {self.hold_ttl_s!r}", key="ledger.hold_ttl_s")
+
     @property
     def on_lapse(self) -> Literal["charge", "release"]:
         """The former name of ``on_expiry``."""
@@ -42,6 +50,7 @@ class LedgerConfig:
         return _shown(self)
 
 
+@names_unknown_keys("providers")
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """``[providers.NAME]``: access to a provider. Keys are in the environment, never in the file."""
@@ -60,6 +69,7 @@ class ProviderConfig:
     write; ``provider`` what the provider is sent; ``auto``: foreign, but for ``base_url`` and this machine."""
 
     def __post_init__(self) -> None:
+        canonical_fields(self, "providers")
         if self.send_service_tier and not self.service_tier:
             raise ConfigurationError("needs service_tier: the tier to send", key="send_service_tier")
         if self.timeout_s is not None and not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
@@ -69,6 +79,7 @@ class ProviderConfig:
         return _shown(self)
 
 
+@names_unknown_keys("attribution")
 @dataclass(frozen=True, slots=True)
 class AttributionConfig:
     """``[attribution]``: whose word counts when a call is booked under a scope.
@@ -81,6 +92,9 @@ class AttributionConfig:
 
     trust_end_user: bool = False
 
+    def __post_init__(self) -> None:
+        canonical_fields(self, "attribution")
+
 
 def _shown(section: DataclassInstance) -> str:
     """Return the text of a section without the passwords of its URLs: configurations end up in logs."""
@@ -92,6 +106,7 @@ def _repr(value: object) -> str:
     return repr(redacted(value) if isinstance(value, str) else value)
 
 
+@names_unknown_keys("output")
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
     """``[output]``: output caps, and the actions for a call that does not fit its budget."""
@@ -104,14 +119,13 @@ class OutputConfig:
     """Seconds that a call waits where only money that calls in flight hold stands in its way; 0: none."""
 
     def __post_init__(self) -> None:
+        canonical_fields(self, "output")
         if not 0 <= self.max_wait_for_budget_s < float("inf"):
             raise ConfigurationError(
                 f"must be a number of seconds from 0 on, not {self.max_wait_for_budget_s!r}",
                 key="output.max_wait_for_budget_s",
             )
-        if self.default_max_tokens != "auto" and (
-            type(self.default_max_tokens) is not int or self.default_max_tokens < 1
-        ):
+        if self.default_max_tokens != "auto" and self.default_max_tokens < 1:
             raise ConfigurationError("must be 'auto' or a positive whole number", key="output.default_max_tokens")
         parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
 
@@ -135,8 +149,7 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     """
     if isinstance(value, kind):
         return value
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"must be a table, not {_repr(value)}", key=key)
+    value = _as_table(value, key)
     assert is_dataclass(kind)  # noqa: S101 - the sections are all defined in this package
     known = {field.name: field for field in fields(kind) if field.init}
     if kind is LedgerConfig:
@@ -145,7 +158,7 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     for name in value:
         if name not in known:
             raise UnknownKeyError(f"{key}.{name}", known)
-    read = {name: _typed(hints[name], item, f"{key}.{name}") for name, item in value.items()}
+    read = {name: read_field(hints[name], item, f"{key}.{name}") for name, item in value.items()}
     missing = [name for name, field in known.items() if name not in read and _required(field)]
     if missing and defaults is None:
         raise ConfigurationError(f"needs {', '.join(missing)}", key=key)
@@ -155,6 +168,30 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
         return kind(**read)
     except ConfigurationError as error:
         raise error if error.key and "." in error.key else error.within(key) from None
+
+
+def _as_table(value: object, key: str) -> Mapping[str, Any]:
+    """Return the table that a section's value means: ``None`` is an empty one, one word may stand for its main key."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    if key == "ledger" and isinstance(value, str | os.PathLike):
+        return {"url": value}
+    if key == "cache" and isinstance(value, bool | str):
+        return {"mode": ("auto" if value else "off") if isinstance(value, bool) else value}
+    raise ConfigurationError(
+        f"must be a table, {_EXAMPLES.get(key, 'a mapping of its keys')}, not {_repr(value)}", key=key
+    )
+
+
+_EXAMPLES = {
+    "ledger": "such as {'url': 'sqlite:///llm-cost.db'} (a Ledger itself goes to CostPipeline(config, ledger=…))",
+    "retry": "such as {'max_attempts': 3}, the first request included",
+    "cache": "such as {'mode': 'auto'}, or 'off'",
+    "output": "such as {'default_max_tokens': 1000}",
+    "attribution": "such as {'trust_end_user': True}",
+}
 
 
 def _renamed(table: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -216,62 +253,3 @@ DEFAULT_TIERS = read_tiers(
 
 def _required(field: Field[object]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
-
-
-def _typed(hint: object, value: object, key: str) -> object:
-    """Return the value as its type hint requires. Raises a ``ConfigurationError`` that names the key.
-
-    Supports only the hints that sections use: scalars, literals, and tuples and sets of them.
-    """
-    choices = _choices(hint)
-    if get_origin(hint) is tuple:
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise ConfigurationError(f"must be a list, not {value!r}", key=key)
-        return tuple(_typed(get_args(hint)[0], item, key) for item in value)
-    if get_origin(hint) is frozenset or any(get_origin(part) is frozenset for part in _members(hint)):
-        return _typed_set(hint, value, key)
-    # ``True == 1`` in Python: a bool must not pass for a choice that is a number.
-    if choices and not isinstance(value, list | dict) and value in choices and not isinstance(value, bool):
-        return value
-    kinds = _kinds(hint)
-    if choices and not kinds:
-        raise ConfigurationError(f"{value!r} is not one of {', '.join(map(repr, choices))}", key=key)
-    if kinds and not _matches(value, kinds):
-        expected = " or ".join(sorted({kind.__name__ for kind in kinds} | set(map(repr, choices))))
-        raise ConfigurationError(f"must be {expected}, not {value!r}", key=key)
-    return float(value) if kinds == {float} and isinstance(value, int | float) else value
-
-
-def _typed_set(hint: object, value: object, key: str) -> object:
-    """Return a list of names as the set of an enumeration; ``None`` if the hint allows it."""
-    if value is None and type(None) in _members(hint):
-        return None
-    wanted = hint if get_origin(hint) is frozenset else next(p for p in _members(hint) if get_origin(p) is frozenset)
-    kind = get_args(wanted)[0]
-    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ConfigurationError(f"must be a list, not {value!r}", key=key)
-    try:
-        return frozenset(kind(item) for item in value)
-    except ValueError as error:
-        raise ConfigurationError(f"{error}; known are {', '.join(item.value for item in kind)}", key=key) from None
-
-
-def _members(hint: object) -> tuple[object, ...]:
-    return get_args(hint) if get_origin(hint) is not None and get_origin(hint) is not Literal else (hint,)
-
-
-def _choices(hint: object) -> tuple[object, ...]:
-    return tuple(choice for part in _members(hint) if get_origin(part) is Literal for choice in get_args(part))
-
-
-def _kinds(hint: object) -> set[type]:
-    return {part for part in _members(hint) if isinstance(part, type)}
-
-
-def _matches(value: object, kinds: set[type]) -> bool:
-    # bool is a subclass of int, and ``max_attempts = true`` is a mistake, not a 1.
-    if isinstance(value, bool):
-        return bool in kinds
-    if float in kinds and isinstance(value, int):
-        return True
-    return isinstance(value, tuple(kinds))

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from math import inf
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from llm_cost_middleware.errors import PriceNotFoundError, UnreadableUsageError
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.usage import NO_USAGE, BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import field_reader
 
@@ -27,6 +28,10 @@ _PICO = Decimal("1e-12")
 _LOOP = "the provider's own tools ran in a loop whose turns are summed: priced at the short context"
 _HALF_DAY = "the price of twelve-hour cache writes rests on one source"
 _CUT = "the answer was cut: this is what was reported until then"
+_LANGCHAIN = (
+    "a message of LangChain's is no response of the provider: its usage_metadata leave out tiers and fees. Guard the "
+    "model, or pass the provider's own response"
+)
 _FEES = "tool_fees"
 _FAR = 10**13
 
@@ -69,14 +74,15 @@ class PricedCall(NamedTuple):
 
 
 def price_response(
-    provider: str, response: Any, *, at: float | None = None, catalogue: Catalogue | None = None
+    provider: str, response: Any, *, at: date | float | str | None = None, catalogue: Catalogue | None = None
 ) -> PricedCall:
     """Return the price of a response, to the nano-dollar.
 
     Args:
         provider: ``anthropic`` or ``openai``.
         response: JSON object, JSON or SSE text, or an SDK's object, of any endpoint.
-        at: Time of the request, in seconds since the epoch. ``None``: the creation time in the response, and the
+        at: Time of the request: a ``datetime``, a ``date``, text such as ``2026-01-31`` (UTC), or seconds since the
+            epoch. ``None``: the creation time in the response, and the
             newest price if there is none (Anthropic's have none).
         catalogue: The prices; ``None`` for the packaged ones.
 
@@ -85,15 +91,22 @@ def price_response(
         0, with a note.
 
     Raises:
-        ConfigurationError: Unknown provider.
+        ConfigurationError: Unknown provider, or ``at`` is no time.
     """
+    name: object = provider
+    if not isinstance(name, str):
+        told = f"the provider comes first, by its name ({', '.join(NAMES)}), then the response"
+        raise ConfigurationError(f"{told}; not {type(name).__name__}", key="provider")
     rules = get_provider(provider)
     prices = catalogue or _packaged()
+    moment = None if at is None else read_moment(at, "at", zone=UTC, relative=False)
+    if hasattr(response, "usage_metadata") and hasattr(response, "response_metadata"):
+        return PricedCall(None, (), None, "unknown", (_LANGCHAIN,), prices.version)
     try:
         reading = rules.read_usage(response)
     except UnreadableUsageError as error:
         return PricedCall(None, (), None, "unknown", (str(error),), prices.version)
-    return price_usage(reading, rules, prices, at=_created_at(response) if at is None else at)
+    return price_usage(reading, rules, prices, at=_created_at(response) if moment is None else moment)
 
 
 def price_usage(

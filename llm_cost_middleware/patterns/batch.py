@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +13,7 @@ from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, 
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
+from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
 from llm_cost_middleware.pipeline import PipelineSource
 from llm_cost_middleware.tracker import CostTracker
@@ -142,6 +143,13 @@ class _Batch:
         if on_error not in get_args(OnError):
             raise ConfigurationError(f"{on_error!r} is not one of {', '.join(get_args(OnError))}", key="on_error")
         check_tracker(tracker)
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            # Not repeated: it may be a prompt.
+            raise ConfigurationError(
+                f"must be a list of texts, such as [text], not a {type(items).__name__}", key="items"
+            )
+        if max_tokens is not None and (max_tokens := read_whole(max_tokens, "max_tokens")) < 1:
+            raise ConfigurationError("must be a positive whole number", key="max_tokens")
         self.items = list(items)
         self.call = PatternCall(client, config, system_prompt, is_async=is_async, max_tokens=max_tokens)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error

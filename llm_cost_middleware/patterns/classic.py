@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
+from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.classify import classify_error
@@ -40,9 +41,14 @@ def select_model(
 
     Returns:
         A bare model id, such as ``claude-haiku-4-5-20251001``.
+
+    Raises:
+        ConfigurationError: A count that is no whole number.
     """
     if force_model:
         return force_model
+    text_length = read_whole(text_length, "text_length", form="a number of characters, len(text)")
+    item_count = read_whole(item_count, "item_count")
     tiers = policy.tiers if isinstance(policy, CostConfig) else DEFAULT_TIERS
     rule = policy.routing if isinstance(policy, CostConfig) else policy or RoutingPolicy()
     tier = min(rule.is_large(text_length, item_count), len(tiers) - 1)

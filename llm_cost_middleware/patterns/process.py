@@ -109,6 +109,8 @@ async def aprocess(
 
 def check_tracker(tracker: CostTracker) -> None:
     """Raise ``BudgetExceededError`` if the tracker has spent more than its limit."""
+    if not isinstance(tracker, CostTracker):
+        raise ConfigurationError(f"must be a CostTracker, such as CostTracker('1.00'), not {tracker!r}", key="tracker")
     if tracker.over_budget and tracker.budget_limit is not None:
         raise BudgetExceededError(tracker.total_cost, tracker.budget_limit)
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
 from llm_cost_middleware.money import parse_usd
+from llm_cost_middleware.natural_values import read_flag
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 
 _WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
@@ -79,19 +80,26 @@ def configured(prices: Mapping[str, Any] | None) -> Overlay:
 
 def _configured(prices: Mapping[str, Any]) -> Iterator[PriceBlock]:
     for model, entries in prices.items():
+        if not isinstance(model, str):
+            raise ConfigurationError(f'expected "provider/model", not {model!r}', key="prices")
         for entry in entries if isinstance(entries, list | tuple) else [entries]:
             if not isinstance(entry, Mapping):
-                raise ConfigurationError("expected a table of prices", key=f"prices.{model}")
+                form = "{'input_mtok': 1.10, 'output_mtok': 4.40}, US dollars a million tokens"
+                raise ConfigurationError(f"expected a table such as {form}, not {entry!r}", key=f"prices.{model}")
             yield _block(model, entry, f"prices.{model}")
 
 
 def _block(model: str, entry: Mapping[str, Any], where: str) -> PriceBlock:
     provider, slash, name = model.partition("/")
     if not slash or not name:
-        raise ConfigurationError('expected "provider/model"', key=where)
+        raise ConfigurationError(f'expected "provider/model", such as "openai/{model}"', key=where)
     for key in entry:
         if key not in KEYS and key not in _ABOUT:
             raise UnknownKeyError(f"{where}.{key}", (*KEYS, *_ABOUT))
+    for key in ("service_tier", "speed", "same_as"):
+        if not isinstance(entry.get(key, ""), str):
+            raise ConfigurationError(f"must be a word, not {entry[key]!r}", key=f"{where}.{key}")
+    read_flag(entry.get("batch", False), f"{where}.batch")
     when = next((_WHEN[key](entry[key]) for key in _WHEN if entry.get(key)), None)
     return PriceBlock(
         provider,
@@ -105,8 +113,10 @@ def _block(model: str, entry: Mapping[str, Any], where: str) -> PriceBlock:
 
 
 def _card(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Price]]:
-    steps: Sequence[Mapping[str, Any]] = entry.get("tiers") or ()
-    if not all(type(step.get("above")) is int for step in steps):
+    steps: Sequence[Mapping[str, Any]] = entry.get("tiers", ())
+    if not isinstance(steps, list | tuple) or not all(
+        isinstance(step, Mapping) and type(step.get("above")) is int for step in steps
+    ):
         raise ConfigurationError("a tier needs above = (input tokens)", key=f"{where}.tiers")
     for key in sorted(KEYS & (set(entry) | {key for step in steps for key in step})):
         base = _usd(entry[key], f"{where}.{key}") if key in entry else None

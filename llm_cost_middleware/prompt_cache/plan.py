@@ -9,6 +9,7 @@ from typing import Literal
 
 from llm_cost_middleware.money import ZERO, NanoUSD, floor_picousd
 from llm_cost_middleware.request import CacheDirectives
+from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 from llm_cost_middleware.usage import TokenUsage
 
 LIFETIME_S: Mapping[str, float] = MappingProxyType(
@@ -53,6 +54,7 @@ class CachePrices:
         return floor_picousd(tokens * (self.uncached - self.read))
 
 
+@names_unknown_keys("cache")
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
     """Application's policy for prompt caching."""
@@ -64,6 +66,9 @@ class CachePolicy:
     on the provider's disks."""
     warm_first: bool = False
     """Application is about to send many requests over one prefix: the first writes it, the others wait."""
+
+    def __post_init__(self) -> None:
+        canonical_fields(self, "cache")
 
 
 DEFAULT_POLICY = CachePolicy()

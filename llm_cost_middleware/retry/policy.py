@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 from random import Random
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.retry.quota import THROTTLED
+from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
 _K = FailureKind
 _SPREAD = 0.25  # of the asked wait, at least: retry-after obeyed exactly made a herd of 50 times the load in simulation
@@ -24,6 +25,7 @@ _TIMES = (
 )  # fmt: skip
 
 
+@names_unknown_keys("retry")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Limits on attempts, waits and fallbacks. Times are in seconds.
@@ -64,11 +66,15 @@ class RetryPolicy:
     """Kinds that may fall back. Money, keys and faulty requests do not, unless they are added here."""
 
     def __post_init__(self) -> None:
+        for name in ("deadline_s", "stream_deadline_s", "max_delay_s"):
+            if getattr(self, name) is None:  # no limit
+                object.__setattr__(self, name, inf)
+        canonical_fields(self, "retry")
         if not 1 <= self.max_attempts <= 100:  # noqa: PLR2004  # more is a slip
             raise ConfigurationError(f"{self.max_attempts} is not between 1 and 100", key="retry.max_attempts")
         for name in _TIMES:
             value = getattr(self, name)
-            if isnan(value) or value < 0 or (value == 0 and name.endswith("deadline_s")):
+            if value < 0 or (value == 0 and name.endswith("deadline_s")):
                 raise ConfigurationError(f"{value} is not a time in seconds", key=f"retry.{name}")
         if self.fallback_on & {_K.CANCELLED, _K.UNKNOWN}:
             raise ConfigurationError("a cancelled or unknown failure never falls back", key="retry.fallback_on")

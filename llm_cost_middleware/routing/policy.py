@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from hashlib import blake2b
+from os import PathLike
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
+from llm_cost_middleware.natural_values import read_number, read_whole
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import AcceptBy
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
+from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
 PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
@@ -31,6 +34,7 @@ class Tier(NamedTuple):
     models: tuple[ModelRef, ...]
 
 
+@names_unknown_keys("routing")
 @dataclass(frozen=True, slots=True)
 class RoutingPolicy:
     """Settings by which a tier is chosen.
@@ -80,13 +84,14 @@ class RoutingPolicy:
 
     def __post_init__(self) -> None:
         for name, key, choices in _CHOICES:
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigurationError(f"must be one of {', '.join(get_args(choices))}", key=f"routing.{key}")
+            read_choice(choices, getattr(self, name), f"routing.{key}")
         for name in ("text_threshold", "item_threshold"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:  # a bool is an int, and no threshold
+            value = read_whole(getattr(self, name), f"routing.{name}")
+            if value < 1:
                 raise ConfigurationError(f"must be a positive whole number, not {value!r}", key=f"routing.{name}")
-        if isinstance(self.explore, bool) or not isinstance(self.explore, float | int) or not 0 <= self.explore <= 1:
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "explore", read_number(self.explore, "routing.explore", form="between 0 and 1"))
+        if not 0 <= self.explore <= 1:
             raise ConfigurationError(f"must be between 0 and 1, not {self.explore!r}", key="routing.explore")
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
@@ -105,7 +110,11 @@ class RoutingPolicy:
             if item.name not in ("version", "tiers", "policy_file", "sites", "on_unsupported")
             for value in (getattr(self, item.name),)
         )
-        object.__setattr__(self, "version", f"{self.kind}:{blake2b(deciding.encode(), digest_size=4).hexdigest()}")
+        object.__setattr__(
+            self,
+            "version",
+            f"{self.kind}:{blake2b(deciding.encode(errors='surrogatepass'), digest_size=4).hexdigest()}",
+        )
 
     @property
     def learns(self) -> bool:
@@ -165,6 +174,8 @@ def _from_mapping(
     path: str,
 ) -> RoutingPolicy:
     values: dict[str, Any] = {}
+    if not isinstance(mapping, Mapping):
+        raise ConfigurationError(f"must be a table such as {{'policy': 'off'}}, not {mapping!r}", key=path)
     for key, value in mapping.items():
         if key not in _KEYS:
             raise UnknownKeyError(f"{path}.{key}", _KEYS)
@@ -174,7 +185,9 @@ def _from_mapping(
             values[bound] = tier_index(values[bound], base.tiers, f"{path}.{bound}")
     if "rules" in values:
         values["rules"] = parse_rules(values["rules"], base.tiers, f"{path}.rules")
-    if values.get("policy_file") and read_file is not None:
+    if not isinstance(file := values.get("policy_file", ""), str | PathLike):
+        raise ConfigurationError(f"must be the path of a file, not {file!r}", key=f"{path}.policy_file")
+    if file and read_file is not None:
         learned = LearnedPolicy.parse(read_file(values["policy_file"]))
         values["learned"] = learned.bound_to(tiers) if tiers else learned
     sites = values.pop("sites", {})
@@ -192,7 +205,7 @@ def tier_index(value: object, names: Sequence[str], key: str) -> int | None:
     Raises:
         ConfigurationError: There is no such tier.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
     if isinstance(value, str) and value in names:
         return list(names).index(value)

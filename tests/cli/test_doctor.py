@@ -145,7 +145,7 @@ def test_a_folder_or_a_missing_file_in_the_environment_is_a_no(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://u:s3cret@x/db", "memory", "memory://a?b=1", "sqlite:///absent.db?a=1", "x.db"]
+    "url", ["mysql://u:s3cret@x/db", "memory", "memory://a?b=1", "sqlite:///absent.db?a=1", "x.dat"]
 )
 def test_a_ledger_of_a_url_that_is_not_supported_is_a_no(url, tmp_path, monkeypatch):
     rows = configured(write(tmp_path, f'[ledger]\nurl = "{url}"\n'), monkeypatch)
@@ -157,7 +157,7 @@ def test_a_ledger_of_a_url_that_is_not_supported_is_a_no(url, tmp_path, monkeypa
 
 def test_a_price_of_ones_own_that_is_wrong_is_a_no(tmp_path, monkeypatch):
     rows = configured(write(tmp_path, '[prices."openai/x"]\ninput = "cheap"\n'), monkeypatch)
-    assert [state for state, what, _ in rows if what == "prices"] == ["no"]
+    assert [state for state, what, _ in rows if what == "configuration"] == ["no"]
 
 
 def test_an_environment_without_genai_prices_is_reported(tmp_path):

@@ -92,7 +92,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_right_one(mapping, key, neares
         ({"ledger": {"on_expiry": "forget"}}, "ledger.on_expiry.*'charge', 'release'"),
         ({"ledger": {"hold_ttl_s": True}}, "ledger.hold_ttl_s"),
         ({"ledger": {"hold_ttl_s": 0}}, "ledger.hold_ttl_s"),
-        ({"ledger": "memory://"}, "ledger: must be a table"),
+        ({"ledger": 5}, "ledger: must be a table"),
         ({"budgets": {"scope": "global", "limit": 1}}, "budgets: must be a list"),
         ({"budgets": [{"limit": 1}]}, r"budgets\[0\]: needs scope"),
         ({"budgets": [{"scope": "global", "limit": 1}] * 2}, "two budgets"),
@@ -163,9 +163,7 @@ def test_no_text_of_a_configuration_contains_the_password_of_its_ledger(url):
     assert "s3cret" not in repr(config)
     assert "LedgerConfig(url=" in repr(config)
     assert "base_url='https://host/v1'" in repr(config)
-    with pytest.raises(ConfigurationError) as caught:
-        CostConfig(ledger=url)
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(CostConfig(ledger=url))
     if url.startswith(("mysql", "u:", "redis://u:s3cret/")):  # no server is asked
         with pytest.raises(ConfigurationError, match=r"ledger\.url") as caught:
             CostPipeline(config)

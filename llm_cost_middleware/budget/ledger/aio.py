@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,13 +25,14 @@ from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
     LedgerArguments,
+    Moment,
     OnExpiry,
+    Seconds,
     SettlementStatus,
     accept_renamed,
+    check_id,
     check_status,
-    to_epoch_ms,
     to_ms,
-    to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.blocking import Ledger
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
@@ -41,9 +42,11 @@ from llm_cost_middleware.budget.model import (
     Receipt,
     Reservation,
     Row,
+    WindowLike,
     parse_scope,
     parse_scopes,
     parse_window,
+    read_budget,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError
@@ -69,7 +72,7 @@ class AsyncLedger(LedgerArguments):
     @accept_renamed
     def open(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
         clock: Clock | None = None,
         tenant: str = "default",
@@ -79,7 +82,7 @@ class AsyncLedger(LedgerArguments):
     ) -> Self:
         """Open a ledger, as ``Ledger.open``; a plain call, not awaited."""
         (_, factory), options = read_options(url, clock, tenant, durability)
-        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=options.url)
 
     @classmethod
     def over(cls, ledger: Ledger) -> Self:
@@ -105,11 +108,11 @@ class AsyncLedger(LedgerArguments):
         """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
         return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
-    async def set_budget(self, budget: Budget) -> None:
+    async def set_budget(self, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> None:
         """See ``Ledger``."""
-        await self._backend.set_budget(budget)
+        await self._backend.set_budget(read_budget(budget, *fields))
 
-    async def remove_budget(self, scope: str, window: str = "none") -> bool:
+    async def remove_budget(self, scope: str, window: WindowLike = "none") -> bool:
         """See ``Ledger``."""
         return await self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
 
@@ -123,7 +126,7 @@ class AsyncLedger(LedgerArguments):
         scopes: Iterable[str] = (),
         *,
         id: str | None = None,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         memo: bytes = b"",
     ) -> Reservation:
         """See ``Ledger``. If cancelled, it voids what it may have reserved, unless the id is the caller's."""
@@ -142,17 +145,19 @@ class AsyncLedger(LedgerArguments):
         self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
     ) -> Receipt:
         """See ``Ledger``."""
-        return await self._backend.resolve("settle", id, to_nanousd(actual), status=check_status(status), memo=memo)
+        id_, nanousd, checked = self._settle_arguments(id, actual, status)
+        return await self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo)
 
     async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """See ``Ledger``."""
-        return await self._backend.resolve("void", id, 0, status="void", memo=memo)
+        return await self._backend.resolve("void", check_id(id), 0, status="void", memo=memo)
 
     async def reconcile(
         self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
     ) -> Receipt:
         """See ``Ledger``."""
-        return await self._backend.resolve("reconcile", id, to_nanousd(actual), status=check_status(status), memo=memo)
+        id_, nanousd, checked = self._settle_arguments(id, actual, status)
+        return await self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=memo)
 
     async def book(
         self,
@@ -167,13 +172,17 @@ class AsyncLedger(LedgerArguments):
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
         return await self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
-    async def extend(self, id: str, ttl: float) -> Reservation:
+    async def extend(self, id: str, ttl: Seconds) -> Reservation:
         """See ``Ledger``."""
-        return await self._backend.extend(id, to_ms(ttl, "ttl"))
+        return await self._backend.extend(check_id(id), to_ms(ttl, "ttl"))
 
-    async def balance(self, scope: str, window: str | None = None) -> Balance:
+    async def balance(self, scope: str, window: WindowLike | None = None) -> Balance:
         """See ``Ledger``."""
-        return rules.balance(*await self._backend.read((parse_scope(scope),)), parse_scope(scope), window)
+        return rules.balance(
+            *await self._backend.read((parse_scope(scope),)),
+            parse_scope(scope),
+            None if window is None else parse_window(window),
+        )
 
     async def balances(self) -> tuple[rules.ScopeBalance, ...]:
         """See ``Ledger``."""
@@ -194,9 +203,9 @@ class AsyncLedger(LedgerArguments):
             swept += (step := await self._backend.sweep(charge=self._charge_expired, limit=SWEEP))
         return swept
 
-    def rows(self, since: datetime | float | None = None, scope: str | None = None) -> AsyncIterator[Row]:
+    def rows(self, since: Moment | None = None, scope: str | None = None) -> AsyncIterator[Row]:
         """See ``Ledger``; an async iterator."""
-        return self._backend.rows(to_epoch_ms(since), None if scope is None else parse_scope(scope))
+        return self._backend.rows(self._since(since), None if scope is None else parse_scope(scope))
 
     def hold(
         self,
@@ -204,7 +213,7 @@ class AsyncLedger(LedgerArguments):
         scopes: Iterable[str] = (),
         *,
         id: str | None = None,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         memo: bytes = b"",
     ) -> AsyncHold:
         """Reserve for a block: ``async with ledger.hold("0.05", ["user:42"]) as hold: ... await hold.settle(cost)``."""
@@ -251,7 +260,7 @@ class AsyncHold:
         self.receipt = await self._ledger.void(self.id, memo=memo)
         return self.receipt
 
-    async def extend(self, ttl: float) -> Reservation:
+    async def extend(self, ttl: Seconds) -> Reservation:
         """See ``Ledger.extend``."""
         self.reservation = await self._ledger.extend(self.id, ttl)
         return self.reservation

@@ -7,19 +7,33 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from datetime import UTC, date, timedelta
 from functools import wraps
 from itertools import count
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from llm_cost_middleware.budget.model import MAX_NANOUSD, RowStatus, bounded_nanousd, parse_scopes
+from llm_cost_middleware.budget.model import (
+    MAX_NANOUSD,
+    RowStatus,
+    WindowLike,
+    bounded_nanousd,
+    parse_scopes,
+    parse_window,
+)
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.fork import after_fork_in_child
 from llm_cost_middleware.money import USD, NanoUSD
+from llm_cost_middleware.natural_values import read_seconds
+from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.typed_fields import read_choice
 
 Durability = Literal["full", "normal"]
 OnExpiry = Literal["charge", "release"]
+Seconds = float | timedelta | str
+"""A length of time: a number of seconds, a ``timedelta``, text such as ``15m``."""
+Moment = date | timedelta | float | str
+"""A ``datetime``, a ``date``, seconds since the epoch, text such as ``2026-01-31`` or ``yesterday``; so long ago."""
 SettlementStatus = Literal["exact", "estimated", "unconfirmed", "unpriced"]
 
 SWEEP = 256
@@ -56,15 +70,15 @@ class LedgerArguments:
         on_expiry: OnExpiry = "charge",
         url: str = "",
     ) -> None:
-        if on_expiry not in {"charge", "release"}:
-            raise ConfigurationError(f"{on_expiry!r} is neither 'charge' nor 'release'", key="ledger.on_expiry")
+        read_choice(OnExpiry, on_expiry, "ledger.on_expiry")
         self.url = url
         self.options: dict[str, Any] = {"clock": clock, "hold_ttl_s": hold_ttl_s, "on_expiry": on_expiry, "url": url}
         self._hold_ttl = to_ms(hold_ttl_s, "hold_ttl_s")
         self._charge_expired = on_expiry == "charge"
-        self._monotonic = (clock or MACHINE_CLOCK).monotonic
+        self._clock = clock or MACHINE_CLOCK
+        self._monotonic = self._clock.monotonic
         # A release makes room, so every reserve sweeps first. A charge makes none, so now and then is enough.
-        self._sweep_every = min(60.0, hold_ttl_s / 4) if self._charge_expired else 0.0
+        self._sweep_every = min(60.0, self._hold_ttl / 4000) if self._charge_expired else 0.0
         self._sweep_at = 0.0
 
     def _sweep_due(self) -> bool:
@@ -74,8 +88,22 @@ class LedgerArguments:
         self._sweep_at = now + self._sweep_every
         return True
 
+    def _settle_arguments(
+        self, id_: str, actual: USD | NanoUSD, status: SettlementStatus
+    ) -> tuple[str, int, RowStatus]:
+        return check_id(id_), to_nanousd(actual), check_status(status)
+
+    def _since(self, when: Moment | None, what: str = "since") -> int | None:
+        """Return a time in ms since the Unix epoch; what names no zone is in UTC. Raises ``ConfigurationError``."""
+        return None if when is None else int(read_moment(when, what, now=self._clock.now, zone=UTC) * 1000)
+
     def _reserve_arguments(
-        self, amount: USD | NanoUSD, scopes: Iterable[str], id_: str | None, ttl: float | None, memo: bytes
+        self,
+        amount: USD | NanoUSD,
+        scopes: Iterable[str],
+        id_: str | None,
+        ttl: float | timedelta | str | None,
+        memo: bytes,
     ) -> tuple[str, int, tuple[str, ...], int, bytes]:
         return (
             unique_id() if id_ is None else check_id(id_),
@@ -84,6 +112,11 @@ class LedgerArguments:
             self._hold_ttl if ttl is None else to_ms(ttl, "ttl"),
             memo,
         )
+
+
+def to_window(window: WindowLike | None) -> str | None:
+    """Return a window, canonical. Raises ``ConfigurationError``."""
+    return None if window is None else parse_window(window)
 
 
 def accept_renamed(method: Callable[P, T]) -> Callable[P, T]:
@@ -145,18 +178,13 @@ def to_nanousd(amount: USD | NanoUSD) -> int:
 
 def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
-    if status not in get_args(SettlementStatus):
-        raise ConfigurationError(f"{status!r} is none of {', '.join(get_args(SettlementStatus))}", key="status")
+    read_choice(SettlementStatus, status, "status")
     return status
 
 
-def to_ms(seconds: float, what: str) -> int:
+def to_ms(seconds: Seconds, what: str) -> int:
     """Return a length of time in ms, at least 1. Raises ``ConfigurationError``."""
-    if not 0 < seconds < 10**9:  # false for NaN, too
+    read = seconds if type(seconds) is float else read_seconds(seconds, what)
+    if not 0 < read < 10**9:  # false for NaN, too
         raise ConfigurationError(f"{seconds!r} is not a positive number of seconds", key=what)
-    return max(1, int(seconds * 1000))
-
-
-def to_epoch_ms(when: datetime | float | None) -> int | None:
-    """Return a time in ms since the Unix epoch."""
-    return None if when is None else int((when.timestamp() if isinstance(when, datetime) else when) * 1000)
+    return max(1, int(read * 1000))

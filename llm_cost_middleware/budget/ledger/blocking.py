@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,13 +24,14 @@ from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
     LedgerArguments,
+    Moment,
     OnExpiry,
+    Seconds,
     SettlementStatus,
     accept_renamed,
+    check_id,
     check_status,
-    to_epoch_ms,
     to_ms,
-    to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
@@ -39,9 +40,11 @@ from llm_cost_middleware.budget.model import (
     Receipt,
     Reservation,
     Row,
+    WindowLike,
     parse_scope,
     parse_scopes,
     parse_window,
+    read_budget,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
@@ -71,7 +74,7 @@ class Ledger(LedgerArguments):
     @accept_renamed
     def open(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         *,
         clock: Clock | None = None,
         tenant: str = "default",
@@ -83,7 +86,7 @@ class Ledger(LedgerArguments):
 
         Args:
             url: ``memory://`` (its own), ``memory://name`` (shared by the ledgers of one process opened on the name,
-                until the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+                until the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (or a path),
                 ``redis://user:password@host:port/db`` (also ``rediss://``, ``unix://``, ``redis+cluster://``).
             clock: Source of time; the machine's, or the Redis server's, when ``None``.
             tenant: Ledgers of different tenants in one storage are separate.
@@ -97,7 +100,7 @@ class Ledger(LedgerArguments):
             LedgerVersionError: It was written by a newer version.
         """
         (factory, _), options = read_options(url, clock, tenant, durability)
-        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
+        return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=options.url)
 
     register = staticmethod(register)
 
@@ -121,11 +124,16 @@ class Ledger(LedgerArguments):
         """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
         return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
-    def set_budget(self, budget: Budget) -> None:
-        """Set the budget of a scope and window. What the window already holds counts."""
-        self._backend.set_budget(budget)
+    def set_budget(self, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> None:
+        """Set the budget of a scope and window. What the window already holds counts.
 
-    def remove_budget(self, scope: str, window: str = "none") -> bool:
+        Args:
+            budget: A ``Budget``, a mapping of its fields, or its scope.
+            *fields: The other fields, after a scope.
+        """
+        self._backend.set_budget(read_budget(budget, *fields))
+
+    def remove_budget(self, scope: str, window: WindowLike = "none") -> bool:
         """Remove a budget; return whether there was one."""
         return self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
 
@@ -139,7 +147,7 @@ class Ledger(LedgerArguments):
         scopes: Iterable[str] = (),
         *,
         id: str | None = None,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         memo: bytes = b"",
     ) -> Reservation:
         """Hold money for a call, in every scope or in none (authorize).
@@ -148,7 +156,7 @@ class Ledger(LedgerArguments):
             amount: Most that the call can cost, US dollars.
             scopes: Scopes that pay: ``user:42``, ``team:a``; ``global`` is implied. One without a budget has no limit.
             id: The caller's own id, which makes the call repeatable; made when ``None``.
-            ttl: Seconds until it expires; ``hold_ttl_s`` when ``None``.
+            ttl: Seconds (or a ``timedelta``, or ``"15m"``) until it expires; ``hold_ttl_s`` when ``None``.
             memo: Opaque; kept with the row.
 
         Raises:
@@ -169,17 +177,19 @@ class Ledger(LedgerArguments):
             ReservationNotFoundError: No such id.
             ReservationConflictError: It was settled at another amount, or voided.
         """
-        return self._backend.resolve("settle", id, to_nanousd(actual), status=check_status(status), memo=memo)
+        id_, nanousd, checked = self._settle_arguments(id, actual, status)
+        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo)
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
-        return self._backend.resolve("void", id, 0, status="void", memo=memo)
+        return self._backend.resolve("void", check_id(id), 0, status="void", memo=memo)
 
     def reconcile(
         self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
     ) -> Receipt:
         """Correct what a resolved id cost, by a new row. Raises as ``settle``; a conflict while it is pending."""
-        return self._backend.resolve("reconcile", id, to_nanousd(actual), status=check_status(status), memo=memo)
+        id_, nanousd, checked = self._settle_arguments(id, actual, status)
+        return self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=memo)
 
     def book(
         self,
@@ -198,13 +208,17 @@ class Ledger(LedgerArguments):
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
         return self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
-    def extend(self, id: str, ttl: float) -> Reservation:
+    def extend(self, id: str, ttl: Seconds) -> Reservation:
         """Let it expire ``ttl`` seconds from now, never earlier than before. Raises as ``settle``."""
-        return self._backend.extend(id, to_ms(ttl, "ttl"))
+        return self._backend.extend(check_id(id), to_ms(ttl, "ttl"))
 
-    def balance(self, scope: str, window: str | None = None) -> Balance:
+    def balance(self, scope: str, window: WindowLike | None = None) -> Balance:
         """Return the balance of a scope. Raises ``ConfigurationError`` if it has several budgets and none is named."""
-        return rules.balance(*self._backend.read((parse_scope(scope),)), parse_scope(scope), window)
+        return rules.balance(
+            *self._backend.read((parse_scope(scope),)),
+            parse_scope(scope),
+            None if window is None else parse_window(window),
+        )
 
     def balances(self) -> tuple[rules.ScopeBalance, ...]:
         """Return the balance of every budget, and of scopes without one their lifetime sums, all at one moment."""
@@ -226,13 +240,11 @@ class Ledger(LedgerArguments):
             swept += (step := self._backend.sweep(charge=self._charge_expired, limit=SWEEP))
         return swept
 
-    def rows(self, since: datetime | float | None = None, scope: str | None = None) -> Iterator[Row]:
-        """Stream the rows in the order they were written, from a time (seconds since the epoch) on, of one scope."""
-        return self._backend.rows(to_epoch_ms(since), None if scope is None else parse_scope(scope))
+    def rows(self, since: Moment | None = None, scope: str | None = None) -> Iterator[Row]:
+        """Stream the rows in the order they were written, from a time on, of one scope."""
+        return self._backend.rows(self._since(since), None if scope is None else parse_scope(scope))
 
-    def archive(
-        self, before: datetime | float, summary: rules.MemoAggregator, to: Path | str | None = None
-    ) -> ArchiveResult:
+    def archive(self, before: Moment, summary: rules.MemoAggregator, to: Path | str | None = None) -> ArchiveResult:
         """Move the rows of attempts that were resolved before a time to a file; rows that carry their sums stay.
 
         No balance changes, and a budget that is set later counts no less. Open attempts stay, and those that are not
@@ -240,7 +252,7 @@ class Ledger(LedgerArguments):
         file has one JSON object per line. If it was killed, call it again: it completes what was begun (``resumed``).
 
         Args:
-            before: Seconds since the epoch, or a ``datetime`` with a time zone.
+            before: A ``datetime``, a ``date``, text such as ``2026-01-31``, or seconds since the epoch.
             summary: Adds up the memos of the rows (``metering.MemoSummary`` for those of a pipeline).
             to: The file, which must not exist; beside the ledger and numbered when ``None``.
 
@@ -251,7 +263,7 @@ class Ledger(LedgerArguments):
         if not isinstance(self._backend, SupportsArchive):
             scheme = self.url.partition(":")[0] or type(self._backend).__name__
             raise ConfigurationError(f"a {scheme} ledger has no archive; a sqlite one has", key="ledger.url")
-        return self._backend.archive(to_epoch_ms(before) or 0, None if to is None else Path(to), summary)
+        return self._backend.archive(self._since(before, "before") or 0, None if to is None else Path(to), summary)
 
     def hold(
         self,
@@ -259,7 +271,7 @@ class Ledger(LedgerArguments):
         scopes: Iterable[str] = (),
         *,
         id: str | None = None,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         memo: bytes = b"",
     ) -> Hold:
         """Reserve for a block: ``with ledger.hold("0.05", ["user:42"]) as hold: ... hold.settle(cost)``.
@@ -313,7 +325,7 @@ class Hold:
         self.receipt = self._ledger.void(self.id, memo=memo)
         return self.receipt
 
-    def extend(self, ttl: float) -> Reservation:
+    def extend(self, ttl: Seconds) -> Reservation:
         """See ``Ledger.extend``."""
         self.reservation = self._ledger.extend(self.id, ttl)
         return self.reservation

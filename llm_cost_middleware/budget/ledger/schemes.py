@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Backe
 from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.natural_values import read_ledger_url
+from llm_cost_middleware.typed_fields import read_choice
 
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
@@ -94,19 +97,22 @@ def is_memory(url: str) -> bool:
     return url.startswith("memory://")
 
 
-def read_options(url: str, clock: Clock | None, tenant: str, durability: Durability) -> tuple[Scheme, LedgerOptions]:
+def read_options(
+    url: str | os.PathLike[str], clock: Clock | None, tenant: str, durability: Durability
+) -> tuple[Scheme, LedgerOptions]:
     """Check the options of ``open``. Raises ``ConfigurationError``."""
+    url = read_ledger_url(url)
     name, found, rest = url.partition("://")
     if not found or name not in _schemes:
         others = "".join(f", {other}://" for other in _schemes.keys() - _BUILT_IN.keys())
         raise ConfigurationError(
-            f"{redacted(url)!r} is none of memory://, sqlite:///path, redis://host:port/db{others}",
+            f"{redacted(url)!r} is none of memory://, sqlite:///path (sqlite:////absolute/path), "
+            f"redis://host:port/db{others}",
             key="ledger.url",
         )
     if "?" in rest and name in {"memory", "sqlite"}:
         raise ConfigurationError(f"{url!r} has options; {name}:// takes none", key="ledger.url")
-    if not _TENANT.match(tenant):
+    if not isinstance(tenant, str) or not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
-    if durability not in {"full", "normal"}:
-        raise ConfigurationError(f"{durability!r} is neither 'full' nor 'normal'", key="ledger.durability")
+    read_choice(Durability, durability, "ledger.durability")
     return _schemes[name], LedgerOptions(url, rest, clock, tenant, durability)

@@ -74,7 +74,7 @@ def test_what_is_no_list_of_scopes_is_refused(scopes):
         parse_scopes(scopes)
 
 
-@pytest.mark.parametrize("window", ["", "year", "0s", "-5s", "1.5s", "5", "5m", "s", 60, None])
+@pytest.mark.parametrize("window", ["", "year", "0s", "-5s", "1.5s", "5m", "s", "fortnight", 0, True, ["day"]])
 def test_what_is_no_window_is_refused(window):
     with pytest.raises(ConfigurationError):
         parse_window(window)

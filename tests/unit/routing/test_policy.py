@@ -124,7 +124,7 @@ def test_exploration_respects_floor_and_ceiling(ask):
     [
         ({"policy": "magic"}, "routing.policy"),
         ({"text_threshold": 0}, "routing.text_threshold"),
-        ({"text_threshold": "10"}, "routing.text_threshold"),
+        ({"text_threshold": "ten"}, "routing.text_threshold"),
         ({"item_threshold": True}, "routing.item_threshold"),
         ({"explore": 1.5}, "routing.explore"),
         ({"explore": True}, "routing.explore"),
