@@ -198,7 +198,7 @@ def test_an_unknown_option_of_a_url_is_refused(tmp_path, monkeypatch, url):
         CostPipeline(CostConfig(ledger={"url": url}))
 
 
-@pytest.mark.parametrize("budgets", [None, 5])
+@pytest.mark.parametrize("budgets", ["5", 5])
 def test_budgets_that_are_no_list_are_a_configuration_error(budgets):
     with pytest.raises(ConfigurationError):
         CostConfig(budgets=budgets)
@@ -206,7 +206,7 @@ def test_budgets_that_are_no_list_are_a_configuration_error(budgets):
 
 def test_warn_at_of_the_wrong_type_is_a_configuration_error():
     with pytest.raises(ConfigurationError):
-        Budget("global", "1", warn_at="0.5")
+        Budget("global", "1", warn_at="half")
 
 
 # --- small
