@@ -14,6 +14,7 @@ LLMCostError
 ├── NoModelFoundError (LookupError)        nothing to guard in a chain
 ├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
 ├── BudgetExceededError (RuntimeError)     the money is not there
+├── ScopePausedError (RuntimeError)        somebody has stopped the calls of a scope
 ├── CircuitOpenError (RuntimeError)        the breaker of a deployment is open
 ├── MissingExtraError (ImportError)        a dependency is not installed
 └── LedgerError
@@ -210,6 +211,24 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         if self.resets_at is not None:
             parts.append(f"resets at {self.resets_at.isoformat()}")
         return ", ".join(parts) + (f" ({self.advice})" if self.advice else "")
+
+
+class ScopePausedError(LLMCostError, RuntimeError):
+    """The calls of a scope are stopped: raised before one is sent.
+
+    Args:
+        scope: The scope of the call that is paused, such as ``team:search``.
+        reason: Why, in the words of whoever paused it; may be empty.
+        until: When the pause ends; ``None`` where somebody has to end it.
+    """
+
+    is_retryable = False
+
+    def __init__(self, scope: str, reason: str = "", until: datetime | None = None) -> None:
+        self.scope, self.reason, self.until = scope, reason, until
+        end = f" until {until.isoformat(timespec='seconds')}" if until is not None else ""
+        why = f": {reason}" if reason else ""
+        super().__init__(f"{scope} is paused{end}{why}; `llm-cost resume {scope}` lets its calls go on")
 
 
 class CircuitOpenError(LLMCostError, RuntimeError):

@@ -115,6 +115,16 @@ class BudgetRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallPaused(Event):
+    """A call met a scope that is paused. In observe mode it was sent all the same (``enforced`` is false)."""
+
+    model: str
+    scope: str
+    reason: str
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingForBudget(Event):
     """A call does not fit because of money that calls in flight hold, and waits for it."""
 

@@ -14,6 +14,7 @@ from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
+from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.settings import open_ledger, read_settings
 from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
@@ -88,8 +89,7 @@ class CostPipeline(BookingByHand):
             open_ledger(config.ledger, clock=self.clock, given=ledger), self.clock, owned=ledger is None
         )
         # Before the first call: a scope without a budget is unlimited.
-        for budget in config.budgets:
-            self._runtimes.ledger.set_budget(budget)
+        put_budgets_in_force(self._runtimes.ledger, config)
         self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
         self._stages = self._flow.stages
         self._clerk = Clerk(self._flow, self._runtimes.ledger, self.clock)

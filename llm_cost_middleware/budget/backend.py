@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
-from llm_cost_middleware.budget.rules import AccountTotals, BudgetIndex, MemoAggregator
+from llm_cost_middleware.budget.rules import AccountTotals, Amended, BudgetIndex, MemoAggregator
 from llm_cost_middleware.money import NanoUSD
 
 P = ParamSpec("P")
@@ -186,6 +186,26 @@ class SupportsSharedState(Protocol):
         ...
 
 
+BudgetStep = Callable[[bytes, tuple[Budget, ...], int], Amended | None]
+"""Decides, from the document, the budgets in force and the time (ms), what is to be written; ``None``: nothing."""
+
+
+@runtime_checkable
+class SupportsRegister(Protocol):
+    """Ability of a backend to keep the register of budgets (``rules.register``), and to heed what it pauses."""
+
+    def amend(self, decide: BudgetStep) -> None:
+        """Read, decide and write in one atomic step, which every process heeds from its next reserve on.
+
+        ``decide`` may be called again where another process came first.
+        """
+        ...
+
+    def register(self) -> bytes:
+        """Return the document; empty where nothing was decided yet."""
+        ...
+
+
 @runtime_checkable
 class SupportsAsync(Protocol):
     """Ability of a backend to serve event loops without threads."""
@@ -280,6 +300,10 @@ class AsyncAdapter:
     read = _asynchronous(Backend.read)
     set_budget = _asynchronous(Backend.set_budget)
     remove_budget = _asynchronous(Backend.remove_budget)
+
+    async def amend(self, decide: BudgetStep) -> None:
+        """See ``SupportsRegister``, which the storage must be."""
+        await self.run(self.backend.amend, decide)  # type: ignore[attr-defined]  # whoever calls it has looked
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``. Fetched in blocks: a hop to a thread costs more than a row."""

@@ -196,14 +196,18 @@ class Budget:
         # repr: 0.8 means 0.8, not the double nearest to it
         return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
 
-    def kept_from(self, scopes: Iterable[str]) -> NanoUSD:
-        """What of the limit is kept for others than a call of these scopes."""
+    def warns_at(self, limit: NanoUSD) -> NanoUSD | None:
+        """From what on it warns where its limit is raised to ``limit``."""
+        return self.warn_nanousd if limit == self.limit_nanousd else self._warning(limit)
+
+    def kept_from(self, scopes: Iterable[str], limit: NanoUSD) -> NanoUSD:
+        """What of a limit, its own or one that it is raised to, is kept for others than a call of these scopes."""
         if not self.shares:
             return ZERO
         own = tuple(scopes)
         others = (share for pattern, share in self.shares if not any(scope_matches(pattern, scope) for scope in own))
         # Up: rounding must not take from what is kept.
-        return min(ceil_nanousd(multiply_usd(self.limit_nanousd.usd, sum(others, Decimal(0)))), self.limit_nanousd)
+        return min(ceil_nanousd(multiply_usd(limit.usd, sum(others, Decimal(0)))), limit)
 
     @property
     def key(self) -> tuple[str, str]:

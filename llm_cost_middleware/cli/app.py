@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llm_cost_middleware.cli.administer import pause, resume
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.cache import cache
 from llm_cost_middleware.cli.decisions import decisions
@@ -47,7 +48,7 @@ def _options(
     """Costs of Claude and OpenAI calls: past, expected, and under another policy."""
 
 
-for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor):
+for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor, pause, resume):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
 app.add_typer(budgets, name="budgets")

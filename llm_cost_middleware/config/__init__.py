@@ -9,13 +9,15 @@ from __future__ import annotations
 import copyreg
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from llm_cost_middleware.budget.model import Budget, read_budget
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.config.budgets import UNSAID, read_budgets
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
@@ -56,7 +58,9 @@ class CostConfig:
         on_ungoverned: Action for calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
         update_prices: Fetch newer prices over the network when the pipeline starts.
         ledger: ``[ledger]``.
-        budgets: ``[[budgets]]``: limits by scope and window. None by default.
+        budgets: ``[[budgets]]``: limits by scope and window. Those that a ledger has from an earlier configuration and
+            that are not among them are retired; ``CostConfig`` without budgets says nothing of them, a file or a
+            mapping without any says that there are none.
         tiers: ``[[tiers]]``: models from cheap to strong. Without them and without a ``[routing]`` of one's own only
             calls that ask for it by a routed name (``smart``) or by the classic functions are routed.
         providers: ``[providers.NAME]``.
@@ -77,7 +81,7 @@ class CostConfig:
     on_ungoverned: OnUngoverned = "warn"
     update_prices: bool = False
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
-    budgets: tuple[Budget, ...] = ()
+    budgets: tuple[Budget, ...] = UNSAID
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
     providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(default_providers()))
     routing: RoutingPolicy = field(default_factory=RoutingPolicy)
@@ -88,6 +92,10 @@ class CostConfig:
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     routes: bool = field(init=False, default=False, compare=False)
     """Whether a call that names its own model may go to another: where tiers or a routing policy are configured."""
+    file: Path | None = field(init=False, default=None, compare=False, repr=False)
+    """The file that it was read from."""
+    written_at: float | None = field(init=False, default=None, compare=False, repr=False)
+    """When that was changed, seconds since the Unix epoch."""
 
     def __post_init__(self) -> None:
         for name, kind in (("mode", Mode), ("on_unknown_price", OnUnknownPrice), ("on_ungoverned", OnUngoverned)):
@@ -95,7 +103,7 @@ class CostConfig:
         put = object.__setattr__  # frozen for callers; sections given as mappings are replaced by their values here
         put(self, "update_prices", read_flag(self.update_prices, "update_prices"))
         put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
-        put(self, "budgets", _read_budgets(self.budgets))
+        put(self, "budgets", read_budgets(self.budgets))
         own_tiers = self.tiers is not DEFAULT_TIERS
         if own_tiers:
             put(self, "tiers", read_tiers(self.tiers))
@@ -132,7 +140,7 @@ class CostConfig:
         for key in mapping:
             if not isinstance(key, str):  # Python would refuse it as a keyword before we could name it
                 raise UnknownKeyError(repr(key), ())
-        return cls(**mapping)
+        return cls(**{"budgets": (), **mapping})
 
     @classmethod
     def read(cls, source: ConfigSource) -> CostConfig:
@@ -166,10 +174,14 @@ class CostConfig:
             ConfigurationError: Unreadable file, or an invalid value.
         """
         try:
+            written_at = _written_at(path)  # before it is read: a change in between is found later
             mapping = tomllib.loads(_read_text(path))
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from None
-        return cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
+        config = cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
+        object.__setattr__(config, "file", Path(path))
+        object.__setattr__(config, "written_at", written_at)
+        return config
 
     @classmethod
     def find(cls, *, env: Mapping[str, str] | None = None) -> CostConfig:
@@ -213,27 +225,10 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         raise ConfigurationError(f"cannot read {path}: {reason}") from None
 
 
-def _read_budgets(value: object) -> tuple[Budget, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, Budget):
-        return (value,)
-    if isinstance(value, Mapping | str | bytes) or not isinstance(value, Iterable):
-        form = "must be a list of budgets, such as [{'scope': 'global', 'limit': 25, 'window': 'month'}]"
-        raise ConfigurationError(f"{form}, not {type(value).__name__}", key="budgets")
-    budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
-    keys = [budget.key for budget in budgets]
-    twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
-    if twice is not None:
-        raise ConfigurationError(f"two budgets for scope {twice[0]!r} and window {twice[1]!r}", key="budgets")
-    return budgets
-
-
-def _read_budget(value: object, key: str) -> Budget:
-    try:
-        return read_budget(value)
-    except ConfigurationError as error:
-        raise error.within(key) from None
+def _written_at(path: str | os.PathLike[str]) -> float | None:
+    with suppress(OSError):  # told when it is read
+        return Path(path).stat().st_mtime
+    return None
 
 
 def _read_prices(value: object) -> dict[str, Any]:

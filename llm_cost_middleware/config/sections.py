@@ -35,6 +35,10 @@ class LedgerConfig:
     hold_ttl_s: float = 900.0
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
+    configuration: str = "default"
+    """Under what name the budgets of this configuration stand in the ledger: services with others take others."""
+    budgets_version: int = 0
+    """A configuration of a higher version is newer, whenever a process starts with it."""
 
     def __post_init__(self) -> None:
         canonical_fields(self, "ledger")

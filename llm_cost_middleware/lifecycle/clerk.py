@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError, LedgerError
+from llm_cost_middleware.errors import BudgetExceededError, LedgerError, ScopePausedError
 from llm_cost_middleware.events import BudgetRefused
 from llm_cost_middleware.lifecycle.batches import quote_batch
 from llm_cost_middleware.lifecycle.flow import CallFlow
@@ -120,7 +120,7 @@ class Clerk:
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
         try:
             self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
-        except BudgetExceededError as refusal:
+        except (BudgetExceededError, ScopePausedError) as refusal:
             if not self._flow.settings.observe:
                 raise
             # a row of nothing, which its results correct: a batch may be settled where its scopes are not known

@@ -11,7 +11,13 @@ from llm_cost_middleware.budget.model import GLOBAL
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError, CircuitOpenError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.errors import (
+    BudgetExceededError,
+    CircuitOpenError,
+    LedgerError,
+    LedgerUnavailableError,
+    ScopePausedError,
+)
 from llm_cost_middleware.lifecycle.commands import Available, AwaitMoney, Command, ReadHeadroom, Reserve, Sleep, Void
 from llm_cost_middleware.lifecycle.sizing import Sizing
 from llm_cost_middleware.lifecycle.stages import Stages
@@ -171,6 +177,11 @@ class Reserving:
             if not self._settings.allow_unavailable:
                 raise
             _log.error("sent without a reservation, as on_unavailable allows: %s", error)
+            reservation_id = None
+        except ScopePausedError as paused:
+            self._stages.record.paused(call, quote, paused, enforced=not self._settings.observe)
+            if not self._settings.observe:
+                raise
             reservation_id = None
         except (BudgetExceededError, LedgerError, GeneratorExit):
             raise

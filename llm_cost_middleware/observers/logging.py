@@ -8,6 +8,7 @@ from dataclasses import fields
 from llm_cost_middleware.events import (
     BudgetRefused,
     CallFailed,
+    CallPaused,
     Event,
     OutputCapReached,
     RequestAdjusted,
@@ -17,7 +18,7 @@ from llm_cost_middleware.events import (
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 LOGGER = logging.getLogger("llm_cost_middleware")
-_WARNINGS = (RequestAdjusted, OutputCapReached, CallFailed, BudgetRefused, Retried, ThresholdCrossed)
+_WARNINGS = (RequestAdjusted, OutputCapReached, CallFailed, BudgetRefused, CallPaused, Retried, ThresholdCrossed)
 """Not ``Ungoverned``: ``on_ungoverned`` decides whether that is worth a warning, and the pipeline warns itself."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, readable
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, ScopePausedError, readable
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
@@ -33,7 +33,7 @@ class BatchResult:
     """(index, error) of every failed item; all of them are in ``remaining`` too."""
     tracker: CostTracker
     quote: BatchQuote
-    exhausted: BudgetExceededError | None = None
+    exhausted: BudgetExceededError | ScopePausedError | None = None
     """Refusal that ended the batch early."""
 
 
@@ -155,7 +155,7 @@ class _Batch:
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}
         self._failed: dict[int, Exception] = {}
-        self._exhausted: BudgetExceededError | None = None
+        self._exhausted: BudgetExceededError | ScopePausedError | None = None
         self._error: Exception | None = None
         self._quote = self.call.pipeline.quote(map(self.call.request, self.items), providers=self.call.providers)
         if not anyway:
@@ -190,7 +190,7 @@ class _Batch:
         self._done[index] = self.call.result(answer, self._parse)
 
     def fail(self, index: int, error: Exception) -> None:
-        if isinstance(error, BudgetExceededError):
+        if isinstance(error, BudgetExceededError | ScopePausedError):
             # Not a failure of the item: it was never sent, and the rest would be refused the same way.
             self._exhausted = self._exhausted or error
             return

@@ -13,6 +13,7 @@ from llm_cost_middleware.budget.backend import Backend, SupportsJournal
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Verb
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.testing.budget_register import RegisterTests
 from llm_cost_middleware.testing.clock import FakeClock
 from llm_cost_middleware.testing.kept_shares import KeptShareTests
 from llm_cost_middleware.testing.oracle import audit
@@ -24,7 +25,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(KeptShareTests, SharedStateTests):
+class LedgerBackendTests(KeptShareTests, RegisterTests, SharedStateTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:

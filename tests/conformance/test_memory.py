@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
+from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _SharedState
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import LedgerBackendTests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
+from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _SharedState
 from llm_cost_middleware.testing import ledger_state_machine
 
 

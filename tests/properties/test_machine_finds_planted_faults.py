@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from llm_cost_middleware.budget.backends import memory
-from llm_cost_middleware.budget.backends.memory import MemoryBackend, _SharedState
+from llm_cost_middleware.budget.backends.memory import backend as memory
+from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _SharedState
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.testing import ledger_state_machine
 

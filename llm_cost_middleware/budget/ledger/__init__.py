@@ -3,6 +3,7 @@
 They check public values, make ids and sweep expired holds. ``rules`` decides what money may do; a backend keeps it.
 """
 
+from llm_cost_middleware.budget.ledger.administration import keeps_register
 from llm_cost_middleware.budget.ledger.aio import AsyncHold, AsyncLedger
 from llm_cost_middleware.budget.ledger.arguments import Durability, OnExpiry, SettlementStatus, unique_id
 from llm_cost_middleware.budget.ledger.blocking import Hold, Ledger
@@ -10,5 +11,5 @@ from llm_cost_middleware.budget.ledger.schemes import LedgerOptions, is_memory
 
 __all__ = [
     "AsyncHold", "AsyncLedger", "Durability", "Hold", "Ledger", "LedgerOptions", "OnExpiry", "SettlementStatus",
-    "is_memory", "unique_id",
+    "is_memory", "keeps_register", "unique_id",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsJournal,
     SupportsSharedState,
 )
+from llm_cost_middleware.budget.ledger import administration
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
@@ -46,7 +47,6 @@ from llm_cost_middleware.budget.model import (
     parse_scope,
     parse_scopes,
     parse_window,
-    read_budget,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError
@@ -108,13 +108,20 @@ class AsyncLedger(LedgerArguments):
         """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
         return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
-    async def set_budget(self, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> None:
-        """See ``Ledger``."""
-        await self._backend.set_budget(read_budget(budget, *fields))
+    @property
+    def backend(self) -> AsyncBackend:
+        """Storage of the ledger."""
+        return self._backend
 
-    async def remove_budget(self, scope: str, window: WindowLike = "none") -> bool:
-        """See ``Ledger``."""
-        return await self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
+    set_budget = administration.asynchronous(administration.set_budget)
+    remove_budget = administration.asynchronous(administration.remove_budget)
+    raise_budget = administration.asynchronous(administration.raise_budget)
+    configure_budgets = administration.asynchronous(administration.configure_budgets)
+    budget_lives = administration.asynchronous(administration.budget_lives)
+    budget_history = administration.asynchronous(administration.budget_history)
+    pause = administration.asynchronous(administration.pause)
+    resume = administration.asynchronous(administration.resume)
+    pauses = administration.asynchronous(administration.pauses)
 
     async def budgets(self) -> tuple[Budget, ...]:
         """See ``Ledger``."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsJournal,
     SupportsSharedState,
 )
+from llm_cost_middleware.budget.ledger import administration
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
@@ -44,7 +45,6 @@ from llm_cost_middleware.budget.model import (
     parse_scope,
     parse_scopes,
     parse_window,
-    read_budget,
 )
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
@@ -124,18 +124,15 @@ class Ledger(LedgerArguments):
         """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
         return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
-    def set_budget(self, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> None:
-        """Set the budget of a scope and window. What the window already holds counts.
-
-        Args:
-            budget: A ``Budget``, a mapping of its fields, or its scope.
-            *fields: The other fields, after a scope.
-        """
-        self._backend.set_budget(read_budget(budget, *fields))
-
-    def remove_budget(self, scope: str, window: WindowLike = "none") -> bool:
-        """Remove a budget; return whether there was one."""
-        return self._backend.remove_budget(parse_scope(scope, template=True), parse_window(window))
+    set_budget = administration.blocking(administration.set_budget)
+    remove_budget = administration.blocking(administration.remove_budget)
+    raise_budget = administration.blocking(administration.raise_budget)
+    configure_budgets = administration.blocking(administration.configure_budgets)
+    budget_lives = administration.blocking(administration.budget_lives)
+    budget_history = administration.blocking(administration.budget_history)
+    pause = administration.blocking(administration.pause)
+    resume = administration.blocking(administration.resume)
+    pauses = administration.blocking(administration.pauses)
 
     def budgets(self) -> tuple[Budget, ...]:
         """Return every budget, ordered by scope and window; templates are not expanded."""

@@ -7,10 +7,12 @@ accounts in Lua; the conformance suite and the state machine prove that the two 
 from llm_cost_middleware.budget.model import scope_matches
 from llm_cost_middleware.budget.rules.accounts import (
     AccountPosting,
+    BudgetChange,
     BudgetIndex,
     EntryDelta,
     PostingPlan,
     backfill_start,
+    budget_changes,
     known_scopes,
     rebuild_totals,
 )
@@ -25,7 +27,16 @@ from llm_cost_middleware.budget.rules.balances import (
     scope_balances,
     to_datetime,
 )
+from llm_cost_middleware.budget.rules.register import (
+    CONFIGURATION,
+    MANAGED,
+    Amended,
+    BudgetLife,
+    BudgetRegister,
+    Decision,
+)
 from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
+from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise
 from llm_cost_middleware.budget.rules.transitions import (
     ReservationRecord,
     Transition,
@@ -36,9 +47,10 @@ from llm_cost_middleware.budget.rules.transitions import (
 from llm_cost_middleware.budget.rules.windows import FOREVER, WindowSpan, window_at
 
 __all__ = [
-    "DAY", "FOREVER", "QUARTER", "AccountPosting", "AccountTotals", "ArchivedRow", "BudgetIndex", "BudgetRefusal",
-    "EntryDelta", "Headroom", "MemoAggregator", "PostingPlan", "ReservationRecord", "ScopeBalance", "Transition",
-    "WindowSpan", "apply", "available", "backfill_start", "balance", "check_replay", "headroom",
-    "known_scopes", "rebuild_totals", "resolve", "roll_up", "scope_balances", "scope_matches",
-    "to_datetime", "window_at",
+    "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "AccountPosting", "AccountTotals",
+    "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister",
+    "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
+    "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "available", "backfill_start",
+    "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals", "resolve",
+    "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
 ]  # fmt: skip

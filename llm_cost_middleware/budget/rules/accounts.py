@@ -7,7 +7,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds, scope_matches
+from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause
 from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, window_at
+from llm_cost_middleware.money import NanoUSD
 
 
 class AccountPosting(NamedTuple):
@@ -34,15 +36,21 @@ class PostingPlan(NamedTuple):
     start: int
     until: int
     postings: tuple[AccountPosting, ...]
+    paused: tuple[str, Pause] | None = None
+    """The scope that may not be called now, and its pause."""
 
 
 class BudgetIndex:
-    """Budgets of a ledger, indexed by scope. Immutable, but for a cache of plans: other budgets make another index."""
+    """Budgets of a ledger, indexed by scope, and what stands over them for a time.
 
-    __slots__ = ("_by_scope", "_plans", "budgets")
+    Immutable, but for a cache of plans: other budgets make another index.
+    """
 
-    def __init__(self, budgets: Iterable[Budget] = ()) -> None:
+    __slots__ = ("_by_scope", "_plans", "budgets", "overlay")
+
+    def __init__(self, budgets: Iterable[Budget] = (), overlay: Overlay = NO_OVERLAY) -> None:
         self.budgets = tuple(sorted(budgets, key=lambda budget: budget.key))
+        self.overlay = overlay
         self._by_scope: dict[str, dict[str, Budget]] = {}
         for budget in self.budgets:
             self._by_scope.setdefault(budget.scope, {})[budget.window] = budget
@@ -53,6 +61,10 @@ class BudgetIndex:
         """Return the budgets that apply to a scope, by window. Its own one precedes the template of its kind."""
         template = self._by_scope.get(f"{scope.partition(':')[0]}:*", {})
         return {**template, **self._by_scope.get(scope, {})}
+
+    def limit(self, budget: Budget, now: int) -> NanoUSD:
+        """Return what a budget allows at ``now`` (ms): its limit, or what it is raised to."""
+        return NanoUSD(self.overlay.limit(budget.key, budget.limit_nanousd, now)[0])
 
     def posting_plan(self, scopes: tuple[str, ...], now: int) -> PostingPlan:
         """Return the accounts of a call with these scopes that is reserved at ``now`` (ms)."""
@@ -65,6 +77,13 @@ class BudgetIndex:
 
     def _plan(self, scopes: tuple[str, ...], now: int) -> PostingPlan:
         start, until, postings = -FOREVER, FOREVER, []
+        # Ends that a clock brings about: the plan is made again where one has passed.
+        turns = [
+            *(raised.until for raised in self.overlay.raises.values()),
+            *(pause.until for pause in self.overlay.pauses.values() if pause.until is not None),
+        ]
+        start = max((turn for turn in turns if turn <= now), default=start)
+        until = min((turn for turn in turns if turn > now), default=until)
         for scope in scopes:
             budgets = self.for_scope(scope)
             # Sorted: every storage checks the accounts in one order, and names the same one in a refusal.
@@ -78,11 +97,16 @@ class BudgetIndex:
                 if seconds:  # the newest slot leaves when the window has passed over the whole of it
                     slot = -(-seconds * 1000 // SLOTS)
                     resets = (span.cell + 1) * slot + seconds * 1000
-                kept = budget.kept_from(scopes) if budget else 0
-                limit, warn = (budget.limit_nanousd - kept, budget.warn_nanousd) if budget else (None, None)
+                limit, warn, kept = self._bounds(budget, scopes, now) if budget else (None, None, 0)
                 first, last = span.first_cell, span.cell
                 postings.append(AccountPosting(scope, window, last, first, limit, warn, resets, first != last, kept))
-        return PostingPlan(start, until, tuple(postings))
+        return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
+
+    def _bounds(self, budget: Budget, scopes: tuple[str, ...], now: int) -> tuple[int, int | None, int]:
+        """Return what a call may fill of a budget, where it warns, and what it keeps for others."""
+        whole = self.limit(budget, now)
+        kept = budget.kept_from(scopes, whole)
+        return whole - kept, budget.warns_at(whole), kept
 
 
 def known_scopes(index: BudgetIndex, booked: Iterable[str]) -> tuple[str, ...]:
@@ -125,3 +149,31 @@ def rebuild_totals(
                 cell[0] += settled
                 cell[1] += pending
     return accounts
+
+
+class BudgetChange(NamedTuple):
+    """A budget that is set, set anew or removed."""
+
+    key: tuple[str, str]
+    before: Budget | None
+    after: Budget | None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the sums of its window must be rebuilt: it is new or gone, or begins at other times."""
+        before, after = self.before, self.after
+        same = before is not None and after is not None and before.timezone == after.timezone
+        return not same and self.key[1] != LIFETIME
+
+    @property
+    def timezone(self) -> str:
+        """Time zone of the window."""
+        found = self.after or self.before
+        return found.timezone if found is not None else "UTC"
+
+
+def budget_changes(before: Iterable[Budget], after: Iterable[Budget]) -> tuple[BudgetChange, ...]:
+    """Return what leads from some budgets to others."""
+    old, new = ({budget.key: budget for budget in budgets} for budgets in (before, after))
+    keys = dict.fromkeys((*old, *new))
+    return tuple(BudgetChange(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key))

@@ -73,7 +73,7 @@ def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]
         if budget is None and (budgets or window != LIFETIME):
             continue  # it is booked, but no limit is measured by it
         posting = next(posting for posting in index.posting_plan((scope,), now).postings if posting.window == window)
-        limit = budget.limit_nanousd if budget else None
+        limit = index.limit(budget, now) if budget else None
         balances.append(
             ScopeBalance(scope, budget, Balance(limit, NanoUSD(settled), NanoUSD(pending)), to_datetime(posting.resets))
         )
@@ -82,7 +82,7 @@ def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]
     )
 
 
-def balance(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals], scope: str, window: str | None) -> Balance:
+def balance(index: BudgetIndex, now: int, totals: Iterable[AccountTotals], scope: str, window: str | None) -> Balance:
     """Return the balance of a scope: under its only budget, or in the window asked for; unlimited without a budget.
 
     Raises:
@@ -97,7 +97,8 @@ def balance(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals], scop
     for account in totals:
         if (account.scope, account.window) == (scope, wanted):
             budget = budgets.get(wanted)
-            return Balance(budget.limit_nanousd if budget else None, NanoUSD(account.settled), NanoUSD(account.pending))
+            limit = index.limit(budget, now) if budget else None
+            return Balance(limit, NanoUSD(account.settled), NanoUSD(account.pending))
     raise ConfigurationError(f"{scope} has no budget in the window {wanted!r}", key="window")
 
 
@@ -110,14 +111,15 @@ class Headroom(NamedTuple):
     """Least share of its limit that any of them has left, 0 to 1."""
 
 
-def headroom(index: BudgetIndex, _now: int, totals: Iterable[AccountTotals]) -> Headroom | None:
+def headroom(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> Headroom | None:
     """Return what is left under the budgets of these accounts; ``None`` where no budget limits them."""
     totals = tuple(totals)
     own = tuple(dict.fromkeys(account.scope for account in totals))
     left = [
-        (budget.limit_nanousd - budget.kept_from(own) - settled - pending, budget.limit_nanousd)
+        (limit - budget.kept_from(own, limit) - settled - pending, limit)
         for scope, window, settled, pending in totals
         if (budget := index.for_scope(scope).get(window)) is not None
+        for limit in [index.limit(budget, now)]
     ]
     if not left:
         return None

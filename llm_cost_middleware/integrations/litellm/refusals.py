@@ -9,6 +9,7 @@ from llm_cost_middleware.errors import (
     CircuitOpenError,
     LedgerUnavailableError,
     LLMCostError,
+    ScopePausedError,
 )
 
 _SOON_S = 60
@@ -18,7 +19,8 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
     """The ``ProxyException`` of an error of this package.
 
     429 for a budget, with ``x-should-retry: false``, ``resets_at`` in the body, and ``retry-after`` only where the
-    budget resets within a minute; 503 for a provider or a ledger that does not answer; 400 for the rest.
+    budget resets within a minute; 403 for a paused scope; 503 for a provider or a ledger that does not answer; 400 for
+    the rest.
 
     Args:
         error: What the pipeline raised.
@@ -36,6 +38,8 @@ def refusal_of(error: LLMCostError, *, now: float) -> Exception:
             wait = error.resets_at.timestamp() - now
             if 0 <= wait <= _SOON_S:
                 headers["retry-after"] = str(int(wait) + 1)
+    elif isinstance(error, ScopePausedError):
+        status, kind, fields = 403, "scope_paused", {"scope": error.scope}
     elif isinstance(error, CircuitOpenError):
         status, kind, headers = 503, "overloaded", {"retry-after": str(int(error.retry_after) + 1)}
     elif isinstance(error, LedgerUnavailableError):

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.errors import ScopePausedError
 from llm_cost_middleware.events import (
     BudgetRefused,
     CallFailed,
+    CallPaused,
     Escalated,
     Event,
     Observer,
@@ -227,6 +229,10 @@ class CallRecorder:
         """A call did not fit."""
         now, amount = self._clock.now(), quote.amount_nanousd
         self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
+
+    def paused(self, call: RoutedCall, quote: Quote, error: ScopePausedError, *, enforced: bool) -> None:
+        """A call met a pause."""
+        self.emit(CallPaused(call.id, self._clock.now(), str(quote.target), error.scope, error.reason, enforced))
 
     def waiting(self, call: RoutedCall, quote: Quote, scope: str, *, ahead: int) -> None:
         """A call waits for money."""

@@ -10,7 +10,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llm_cost_middleware.budget.backend import JournalEntry, redacted
 from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.protocol import CommandFlow, RedisCommand, RedisProtocol, RedisScript
+from llm_cost_middleware.budget.backends.redis.commands import CommandFlow, RedisCommand, RedisScript
+from llm_cost_middleware.budget.backends.redis.protocol import RedisProtocol
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
@@ -147,6 +148,8 @@ class RedisBackend:
     read = _blocking(RedisProtocol.read)
     set_budget = _blocking(RedisProtocol.set_budget)
     remove_budget = _blocking(RedisProtocol.remove_budget)
+    amend = _blocking(RedisProtocol.amend)
+    register = _blocking(RedisProtocol.register)
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
@@ -208,6 +211,8 @@ class AsyncRedisBackend:
     read = _asynchronous(RedisProtocol.read)
     set_budget = _asynchronous(RedisProtocol.set_budget)
     remove_budget = _asynchronous(RedisProtocol.remove_budget)
+    amend = _asynchronous(RedisProtocol.amend)
+    register = _asynchronous(RedisProtocol.register)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""

@@ -8,10 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, EntryDelta, ReservationRecord
+from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, EntryDelta, Overlay, ReservationRecord
 from llm_cost_middleware.money import NanoUSD
 
 Fields = Mapping[bytes, bytes]
+REGISTER = b"register"
+"""Field of the hash of budgets that holds their register."""
 _SCHEMA_1 = {"lapse": "expire", "lapsed": "expired"}  # old words: rows are never changed, and old hashes stay
 
 
@@ -70,7 +72,7 @@ def read_budgets(fields: Fields) -> BudgetIndex:
             limit, timezone, warn_at, *kept = json.loads(value)
             shares = {name: Decimal(share) for name, share in kept[0].items()} if kept else {}
             budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at, shares))
-    return BudgetIndex(budgets)
+    return BudgetIndex(budgets, Overlay.read(fields.get(REGISTER, b"")))
 
 
 def read_row(stream_id: bytes, fields: Fields) -> Row:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.backends.redis.budget_protocol import BudgetProtocol
+from llm_cost_middleware.budget.backends.redis.commands import BLOCK, MAX_STALE, CommandFlow, RedisCommand, RedisScript
+from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     AccountPosting,
     AccountTotals,
@@ -26,34 +27,15 @@ from llm_cost_middleware.budget.rules import (
     PostingPlan,
     ReservationRecord,
     apply,
-    backfill_start,
     check_replay,
     known_scopes,
-    rebuild_totals,
     resolve,
-    scope_matches,
 )  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError, ReservationNotFoundError
 
-SCHEMA = 2
+SCHEMA = 3
 _MAX_REMEMBERED = 50_000  # reservations of this process: their settle needs no read, one round trip
-_MAX_STALE = 50  # consecutive "stale" replies before giving up
-_BLOCK = 500
-
-
-class RedisScript(NamedTuple):
-    """Script of ``lua/`` to run."""
-
-    name: str
-    keys: list[str]
-    args: list[Any]
-
-
-class RedisCommand(NamedTuple):
-    """Plain command to run."""
-
-    words: tuple[Any, ...]
 
 
 class _ScriptArguments(NamedTuple):
@@ -65,11 +47,7 @@ class _ScriptArguments(NamedTuple):
     warns: list[Any]
 
 
-T = TypeVar("T")
-CommandFlow = Generator[RedisScript | RedisCommand, Any, T]
-
-
-class RedisProtocol:
+class RedisProtocol(BudgetProtocol):
     """Ledger verbs of one tenant on one server."""
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
@@ -100,10 +78,12 @@ class RedisProtocol:
     ) -> CommandFlow[Reservation]:
         """See ``Backend``."""
         joined, amount = " ".join(scopes), int(amount)  # redis-py writes a subclass of int by its repr
-        for _ in range(_MAX_STALE):
+        for _ in range(MAX_STALE):
             version, index = self._known
             plan = index.posting_plan(scopes, self._now())
-            args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, int(fresh)]
+            # a pause may end: what it refuses is not remembered
+            forget = int(fresh or plan.paused is not None)
+            args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, forget]
             laid = self._script_arguments(scopes, plan)
             answer, *facts = yield RedisScript("reserve", self._keys(id_, laid), args + laid.limits)
             if answer == b"held":
@@ -114,6 +94,8 @@ class RedisProtocol:
             if answer == b"refused":
                 now, position, settled, pending = facts
                 self._note_server_time(now)
+                if plan.paused is not None:
+                    raise plan.paused[1].error(plan.paused[0])
                 posting = plan.postings[position]
                 held = int(settled), int(pending)
                 raise BudgetRefusal(
@@ -148,7 +130,7 @@ class RedisProtocol:
         memo: bytes,
     ) -> CommandFlow[Receipt]:
         writer, ours = os.urandom(8).hex(), False  # if its reply is lost, redis-py sends the script again
-        for _ in range(_MAX_STALE):
+        for _ in range(MAX_STALE):
             if record is None and verb != "book":
                 raise ReservationNotFoundError(id_)
             if record is not None and verb == "book":
@@ -235,7 +217,7 @@ class RedisProtocol:
             names = yield RedisCommand(("SMEMBERS", self.key("accounts")))
             accounts = [encoding.parse_account(name.decode()) for name in names]
             booked = sorted(scope for scope, window in accounts if window == LIFETIME)
-        for _ in range(_MAX_STALE):
+        for _ in range(MAX_STALE):
             version, index = self._known
             plan = index.posting_plan(known_scopes(index, booked) if scopes is None else scopes, self._now())
             args: list[Any] = [self._time(), version, plan.start, plan.until]
@@ -255,70 +237,8 @@ class RedisProtocol:
     def read_block(self, after: int) -> CommandFlow[list[tuple[bytes, dict[bytes, bytes]]]]:
         """Read the next rows of the stream."""
         found: list[tuple[bytes, dict[bytes, bytes]]]
-        found = yield RedisCommand(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", _BLOCK))
+        found = yield RedisCommand(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", BLOCK))
         return found
-
-    def set_budget(self, budget: Budget) -> CommandFlow[None]:
-        """See ``Backend``."""
-        yield from self._amend(budget.key, budget)
-
-    def remove_budget(self, scope: str, window: str) -> CommandFlow[bool]:
-        """See ``Backend``."""
-        return (yield from self._amend((scope, window), None))
-
-    def _amend(self, key: tuple[str, str], budget: Budget | None) -> CommandFlow[bool]:
-        """Set or remove a budget; return whether it changed. Rows are counted without a lock, then the newer ones."""
-        stream: list[tuple[bytes, dict[bytes, bytes]]] = []
-        for _ in range(1000):  # other processes append rows while these are counted
-            fields = yield RedisCommand(("HGETALL", self.key("budgets")))
-            self._refresh_budgets(0, [part for pair in fields.items() for part in pair])
-            version, index = self._known
-            budgets = {known.key: known for known in index.budgets}
-            before = budgets.pop(key, None)
-            if before == budget:
-                return False
-            if budget is not None:
-                budgets[key] = budget
-            changed = budget or before
-            args: list[Any]
-            keys, args = [self.key("budgets"), self.key("seq"), self.key("accounts")], [version, ""]
-            args += encoding.account_name(*key), "" if budget is None else encoding.encode_budget(budget)
-            moved = before is None or budget is None or before.timezone != budget.timezone
-            if changed is not None and moved and key[1] != LIFETIME:
-                last = encoding.row_number(stream[-1][0]) if stream else 0
-                while block := (yield from self.read_block(last)):
-                    stream += block
-                    last = encoding.row_number(block[-1][0])
-                args[1] = str(last)
-                names, cells = yield from self._refilled(changed, BudgetIndex(budgets.values()), stream)
-                for name in names:
-                    keys.append(self.key(f"a:{name}"))
-                    flat = [part for field in cells.get(name, {}).items() for part in field]
-                    args += name, len(flat), *flat
-            answer, *_ = yield RedisScript("amend", keys, args)
-            if answer == b"done":
-                return True
-        raise self._stale_too_often()
-
-    def _refilled(
-        self, changed: Budget, index: BudgetIndex, stream: list[tuple[bytes, dict[bytes, bytes]]]
-    ) -> CommandFlow[tuple[list[str], dict[str, dict[str, int]]]]:
-        """Compute the accounts to rewrite under a changed budget, and their sums."""
-        pattern, window = changed.key
-        since = backfill_start(window, changed.timezone, self._now())
-        cells: dict[str, dict[str, int]] = {}
-        for scope, sums in rebuild_totals(encoding.read_deltas(stream, since), pattern, window, index).items():
-            fields: dict[str, int] = {}
-            cells[encoding.account_name(scope, window)] = fields
-            for cell, (settled, pending) in sums.items():
-                fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
-        accounts = yield RedisCommand(("SMEMBERS", self.key("accounts")))
-        stale = [
-            name.decode() for name in accounts
-            for scope, its_window in [encoding.parse_account(name.decode())]
-            if its_window == window and scope_matches(pattern, scope)
-        ]  # fmt: skip
-        return list(dict.fromkeys([*stale, *cells])), cells
 
     def row_wanted(self, row: Row, since: int | None, scope: str | None) -> bool:
         """Return whether a row passes the filters of ``rows``."""
@@ -341,7 +261,9 @@ class RedisProtocol:
             for posting in plan.postings:
                 laid.keys.append(self.key(f"a:{_account(posting)}"))
                 place = _account(posting), posting.cell, posting.first_cell
-                laid.limits.extend((*place, "" if posting.limit is None else int(posting.limit)))
+                limit = "" if posting.limit is None else int(posting.limit)
+                # The script checks that the pause still stands, as it checks a limit: no sum is below this one.
+                laid.limits.extend((*place, limit if plan.paused is None else -MAX_NANOUSD))
                 laid.warns.extend((*place, "" if posting.warn is None else int(posting.warn)))
             self._plans[scopes] = laid
         return laid

@@ -11,26 +11,23 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
-from llm_cost_middleware.budget.backends.sqlite.budget_rows import read_budget, write_budget
+from llm_cost_middleware.budget.backends.sqlite.budget_table import ADD, BudgetTable
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
-from llm_cost_middleware.budget.model import LIFETIME, Budget, Receipt, Reservation, Row, RowKind, RowStatus, Verb
+from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     DAY,
     AccountPosting,
     AccountTotals,
     BudgetIndex,
     BudgetRefusal,
-    EntryDelta,
     MemoAggregator,
     ReservationRecord,
     apply,
     backfill_start,
     check_replay,
     known_scopes,
-    rebuild_totals,
     resolve,
-    scope_matches,
 )  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
@@ -38,13 +35,8 @@ from llm_cost_middleware.money import NanoUSD
 
 _BLOCK = 500  # rows fetched at once: memory stays flat while a caller streams
 
-_VERSION = "SELECT version FROM tenant WHERE id = ?"
 _SUMS = "SELECT settled, pending FROM cell WHERE account = ? AND cell = ?"
 _ROLLING_SUMS = "SELECT coalesce(sum(settled), 0), coalesce(sum(pending), 0) FROM cell WHERE account = ? AND cell >= ?"
-_ADD = (
-    "INSERT INTO cell (account, cell, settled, pending) VALUES (?, ?, ?, ?) ON CONFLICT (account, cell)"
-    " DO UPDATE SET settled = settled + excluded.settled, pending = pending + excluded.pending"
-)
 _RESERVATION = (
     "SELECT id, scopes, amount, created, expires, state, charged, verb, actual, status, late, resolved, reconciled,"
     " warnings, refusal, archived FROM reservation WHERE tenant = ? AND id = ?"
@@ -62,15 +54,10 @@ _APPEND = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_BUDGETS = "SELECT scope, window, limit_nanousd, timezone, warn_at, reserve FROM budget WHERE tenant = ?"
-_SET_BUDGET = (
-    "INSERT OR REPLACE INTO budget (tenant, scope, window, limit_nanousd, timezone, warn_at, reserve)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
-class SQLiteBackend:
+class SQLiteBackend(BudgetTable):
     """``Backend`` in a SQLite file."""
 
     blocks = True
@@ -109,7 +96,10 @@ class SQLiteBackend:
                 if refusal is not None:
                     raise refusal.error()
                 return record.reservation()
-            postings = index.posting_plan(scopes, now).postings
+            plan = index.posting_plan(scopes, now)
+            if plan.paused is not None:
+                raise plan.paused[1].error(plan.paused[0])
+            postings = plan.postings
             joined = " ".join(scopes)
             for posting in postings:
                 if posting.limit is not None:
@@ -183,7 +173,7 @@ class SQLiteBackend:
     ) -> None:  # fmt: skip
         """Append a row and add its change to the sums, in one transaction."""
         for posting in postings:
-            db.execute(_ADD, (self._account(db, posting.scope, posting.window), posting.cell, settled, pending))
+            db.execute(ADD, (self._account(db, posting.scope, posting.window), posting.cell, settled, pending))
         db.execute(_APPEND, (self._tenant, kind, id_, at, amount, scopes, status, created, settled, pending, memo))
 
     def _warnings(self, db: sqlite3.Connection, postings: tuple[AccountPosting, ...]) -> tuple[tuple[str, str], ...]:
@@ -293,83 +283,11 @@ class SQLiteBackend:
         recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
         return Archive(self._file, self._tenant, self._name, recent, summary).run(min(before, now), path)
 
-    def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``."""
-
-        def step(db: sqlite3.Connection) -> None:
-            before = {known.key: known for known in self._current(db).budgets}.get(budget.key)
-            if before == budget:
-                return
-            db.execute(_SET_BUDGET, (self._tenant, *write_budget(budget)))
-            self._budgets_changed(db, None if before and before.timezone == budget.timezone else budget)
-
-        self._file.write(step)
-
-    def remove_budget(self, scope: str, window: str) -> bool:
-        """See ``Backend``."""
-
-        def step(db: sqlite3.Connection) -> bool:
-            before = {known.key: known for known in self._current(db).budgets}.get((scope, window))
-            if before is None:
-                return False
-            db.execute(
-                "DELETE FROM budget WHERE tenant = ? AND scope = ? AND window = ?", (self._tenant, scope, window)
-            )
-            self._budgets_changed(db, before)
-            return True
-
-        return self._file.write(step)
-
-    def _budgets_changed(self, db: sqlite3.Connection, changed: Budget | None) -> None:
-        """Tell every process by a new version, and rebuild the accounts of a window that is new, moved or removed."""
-        db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
-        index = self._current(db)
-        if changed is None or changed.window == LIFETIME:
-            return
-        pattern, window = changed.key
-        accounts = db.execute(
-            "SELECT id, scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, window)
-        ).fetchall()
-        db.executemany(
-            "DELETE FROM cell WHERE account = ?", [(id_,) for id_, scope in accounts if scope_matches(pattern, scope)]
-        )
-        since = backfill_start(window, changed.timezone, int(self._now() * 1000))
-        entries = db.execute(
-            "SELECT scopes, created, settled, pending FROM entry WHERE tenant = ? AND created >= ?",
-            (self._tenant, since),
-        )
-        filled = rebuild_totals(
-            (EntryDelta(tuple(joined.split(" ")), *rest) for joined, *rest in entries), pattern, window, index
-        )
-        for scope, cells in filled.items():
-            account = self._account(db, scope, window)
-            db.executemany(_ADD, [(account, cell, settled, pending) for cell, (settled, pending) in cells.items()])
-
     def close(self) -> None:
         """See ``Backend``."""
         if not self._closed:
             self._closed = True
             self._file.close()
-
-    def _current(self, db: sqlite3.Connection) -> BudgetIndex:
-        """Return the budgets as they are in this transaction, read again only if their version changed."""
-        (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
-        if version != self._version:
-            self._book, self._version = self._load(db), version
-        return self._book
-
-    def _load(self, db: sqlite3.Connection) -> BudgetIndex:
-        return BudgetIndex(read_budget(row) for row in db.execute(_BUDGETS, (self._tenant,)).fetchall())
-
-    def _account(self, db: sqlite3.Connection, scope: str, window: str) -> int:
-        account = self._accounts.get((scope, window))
-        if account is None:
-            key = self._tenant, scope, window
-            # IGNORE: another process may have made it.
-            db.execute("INSERT OR IGNORE INTO account (tenant, scope, window) VALUES (?, ?, ?)", key)
-            row = db.execute("SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key).fetchone()
-            account = self._accounts[scope, window] = int(row[0])
-        return account
 
     def _counted(self, db: sqlite3.Connection, posting: AccountPosting) -> tuple[int, int]:
         return _sums(db, self._account(db, posting.scope, posting.window), posting)

@@ -176,3 +176,9 @@ WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'op
     IS NOT (old.seq, old.tenant, old.kind, old.id, old.at, old.amount, old.status, old.created, old.settled,
         old.pending, old.memo)
 BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+-- version 8
+CREATE TABLE budget_register (                  -- where each budget comes from, since when, and what is paused
+    tenant INTEGER PRIMARY KEY REFERENCES tenant (id),
+    data   BLOB    NOT NULL                     -- JSON
+);

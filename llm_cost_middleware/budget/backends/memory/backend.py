@@ -7,16 +7,16 @@ and a reservation keeps its cells, so that settling is two additions per scope.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
 from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
+from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
 from llm_cost_middleware.budget.model import (
     LIFETIME,
-    Budget,
     Receipt,
     Reservation,
     Row,
@@ -29,13 +29,12 @@ from llm_cost_middleware.budget.rules import (
     AccountTotals,
     BudgetIndex,
     BudgetRefusal,
+    Pause,
     ReservationRecord,
     apply,
     check_replay,
     known_scopes,
     resolve,
-    scope_matches,
-    window_at,
 )  # fmt: skip
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
@@ -95,6 +94,7 @@ class _PostingRoute(NamedTuple):
     until: int
     cells: tuple[_Cell, ...]
     limits: tuple[tuple[_Cell, int, AccountPosting], ...]
+    paused: tuple[str, Pause] | None
 
 
 class _SharedState:
@@ -103,7 +103,7 @@ class _SharedState:
     lock = ForkSafeLock()
 
     def __init__(self) -> None:
-        self.budget_index = BudgetIndex()
+        self.budget_index, self.register = BudgetIndex(), b""
         self.seq = count(1)
         self.open: dict[str, _MemoryReservation] = {}  # apart from `closed`: a sweep looks at these alone
         self.closed: dict[str, _MemoryReservation] = {}
@@ -128,7 +128,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend:
+class MemoryBackend(MemoryBudgets):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False
@@ -168,6 +168,8 @@ class MemoryBackend:
             route = self._routes.get(scopes)
             if route is None or not route.start <= now < route.until:
                 route = self._posting_route(scopes, now)
+            if route.paused is not None:
+                raise route.paused[1].error(route.paused[0])
             # Every limit is checked before anything is changed: all scopes or none.
             for cell, limit, posting in route.limits:
                 settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
@@ -281,24 +283,6 @@ class MemoryBackend:
             if (since is None or at >= since) and (scope is None or scope in scopes):
                 yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, memo)  # type: ignore[arg-type]  # written by the verbs above
 
-    def set_budget(self, budget: Budget) -> None:
-        """See ``Backend``. It counts what is open and the last ``KEEP`` resolved ids."""
-        with self._state.lock:
-            budgets = {known.key: known for known in self._state.budget_index.budgets}
-            before = budgets.get(budget.key)
-            budgets[budget.key] = budget
-            moved = before is None or before.timezone != budget.timezone  # its windows begin at other times
-            self._replace_budgets(budgets.values(), budget.key if moved else None)
-
-    def remove_budget(self, scope: str, window: str) -> bool:
-        """See ``Backend``."""
-        with self._state.lock:
-            budgets = {known.key: known for known in self._state.budget_index.budgets}
-            found = budgets.pop((scope, window), None)
-            if found is not None:
-                self._replace_budgets(budgets.values(), found.key)
-        return found is not None
-
     def close(self) -> None:
         """See ``Backend``. The state of a name ends with its last ledger."""
         with _registry.lock:
@@ -341,38 +325,8 @@ class MemoryBackend:
         ]
         if len(self._routes) > KEEP:  # scopes with ever new names must not fill the memory
             self._routes.clear()
-        route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits))
+        route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits), plan.paused)
         return route
-
-    def _replace_budgets(self, budgets: Iterable[Budget], changed: tuple[str, str] | None) -> None:
-        """Put other budgets in force; where a window is new or gone, book again what was booked under it."""
-        state = self._state
-        state.budget_index = BudgetIndex(budgets)
-        state.routes.clear()
-        if changed is not None and changed[1] != LIFETIME:
-            self._refill(*changed)
-        for account in state.accounts.values():
-            self._set_warn_threshold(account)
-
-    def _refill(self, pattern: str, window: str) -> None:
-        accounts, index = self._state.accounts, self._state.budget_index
-        changed = [key for key in accounts if key[1] == window and scope_matches(pattern, key[0])]
-        stale = {key: accounts.pop(key) for key in changed}
-        for record in (*self._open.values(), *self._state.closed.values()):
-            if record.refusal is not None:
-                continue
-            cells = [cell for cell in record.cells if cell.account.key not in stale]
-            for scope in record.scopes:
-                budget = index.for_scope(scope).get(window) if scope_matches(pattern, scope) else None
-                if budget is not None:
-                    cell = self._account(scope, window).cell(window_at(window, budget.timezone, record.created).cell)
-                    cell.settled += record.charged
-                    cell.pending += record.amount if record.state == "pending" else 0
-                    cells.append(cell)
-            record.cells = tuple(cells)
-        for key, account in stale.items():
-            if key in accounts:
-                accounts[key].warned = account.warned  # or a raised limit would warn twice in one window
 
 
 class MemoryJournal:

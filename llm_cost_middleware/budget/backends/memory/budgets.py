@@ -1,0 +1,80 @@
+"""The budgets of a ledger in memory, and their register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llm_cost_middleware.budget.backend import BudgetStep
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.rules import BudgetIndex, Overlay, budget_changes, scope_matches, window_at
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.budget.backends.memory.backend import _Account, _SharedState
+
+
+class MemoryBudgets:
+    """The part of ``MemoryBackend`` that keeps budgets. Every verb runs under the lock of the state."""
+
+    _state: _SharedState
+    _now: Callable[[], float]
+    _account: Callable[[str, str], _Account]
+    _set_warn_threshold: Callable[[_Account], None]
+
+    def set_budget(self, budget: Budget) -> None:
+        """See ``Backend``. It counts what is open and the last ``KEEP`` resolved ids."""
+        with self._state.lock:
+            others = (known for known in self._state.budget_index.budgets if known.key != budget.key)
+            self._replace((*others, budget))
+
+    def remove_budget(self, scope: str, window: str) -> bool:
+        """See ``Backend``."""
+        with self._state.lock:
+            before = self._state.budget_index.budgets
+            return self._replace(tuple(known for known in before if known.key != (scope, window)))
+
+    def amend(self, decide: BudgetStep) -> None:
+        """See ``SupportsRegister``."""
+        state = self._state
+        with state.lock:
+            amended = decide(state.register, state.budget_index.budgets, int(self._now() * 1000))
+            if amended is not None:
+                state.register = amended.document
+                self._replace(amended.budgets)
+
+    def register(self) -> bytes:
+        """See ``SupportsRegister``."""
+        return self._state.register
+
+    def _replace(self, budgets: tuple[Budget, ...]) -> bool:
+        """Put these budgets in force; where a window is new or gone, book again what was booked under it."""
+        state = self._state
+        changes = budget_changes(state.budget_index.budgets, budgets)
+        state.budget_index = BudgetIndex(budgets, Overlay.read(state.register))
+        state.routes.clear()
+        for change in changes:
+            if change.moved:
+                self._refill(*change.key)
+        for account in state.accounts.values():
+            self._set_warn_threshold(account)
+        return bool(changes)
+
+    def _refill(self, pattern: str, window: str) -> None:
+        accounts, index = self._state.accounts, self._state.budget_index
+        changed = [key for key in accounts if key[1] == window and scope_matches(pattern, key[0])]
+        stale = {key: accounts.pop(key) for key in changed}
+        for record in (*self._state.open.values(), *self._state.closed.values()):
+            if record.refusal is not None:
+                continue
+            cells = [cell for cell in record.cells if cell.account.key not in stale]
+            for scope in record.scopes:
+                budget = index.for_scope(scope).get(window) if scope_matches(pattern, scope) else None
+                if budget is not None:
+                    cell = self._account(scope, window).cell(window_at(window, budget.timezone, record.created).cell)
+                    cell.settled += record.charged
+                    cell.pending += record.amount if record.state == "pending" else 0
+                    cells.append(cell)
+            record.cells = tuple(cells)
+        for key, account in stale.items():
+            if key in accounts:
+                accounts[key].warned = account.warned  # or a raised limit would warn twice in one window

@@ -1,0 +1,284 @@
+"""The register of budgets: where each comes from and since when, what was decided about it, and what is paused.
+
+A storage keeps it as one document and changes it in one atomic step (``SupportsRegister``). The newest decision about a
+budget holds. A configuration decides about a budget where its line is not what it was in the configuration before: a
+line that says the same as ever undoes nothing that was decided since. A configuration that is older than the newest of
+its name decides nothing. It is older if its version is lower; or if it has the same version, was the newest before, and
+was not written since: a process that starts with a file of yesterday brings back nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple
+
+from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, parse_scope
+from llm_cost_middleware.budget.rules.standing import Pause
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import NanoUSD
+
+MANAGED = "managed"
+CONFIGURATION = "configuration"
+Action = Literal["set", "raised", "removed", "retired", "kept", "superseded", "paused", "resumed"]
+State = Literal["active", "removed", "retired"]
+
+_HISTORY = 500
+_SEEN = 100
+_EMPTY: dict[str, Any] = {"budgets": {}, "configurations": {}, "pauses": {}, "history": []}
+
+
+class BudgetLife(NamedTuple):
+    """One budget, and what was decided about it last.
+
+    ``source`` is ``managed`` (set in the ledger by hand) or ``configuration:NAME``; ``since`` is when that was decided,
+    seconds since the Unix epoch. While ``raised_until`` (seconds) lies ahead, ``raised_to`` is the limit. A budget that
+    was ``removed`` by hand or ``retired``, because it no longer stands in its configuration, limits nothing.
+    """
+
+    budget: Budget
+    source: str
+    since: float
+    state: State
+    raised_to: NanoUSD | None = None
+    raised_until: float | None = None
+
+
+class Decision(NamedTuple):
+    """One line of the history. ``at`` is seconds since the Unix epoch; ``source`` as in ``BudgetLife``.
+
+    ``kept`` is told and not written down: a line of the configuration that a newer decision stands over. ``superseded``
+    tells of a configuration that is older than the newest of its name.
+    """
+
+    at: float
+    action: Action
+    scope: str
+    window: str
+    source: str
+    detail: str = ""
+
+
+class Amended(NamedTuple):
+    """What a step leaves: the document to keep, and the budgets that are in force."""
+
+    document: bytes
+    budgets: tuple[Budget, ...]
+
+
+class BudgetRegister:
+    """The register, as it is at ``now`` (ms); changed by the methods below and written by ``amended``.
+
+    Args:
+        document: As a storage keeps it; empty at first.
+        budgets: Those that the storage has in force. What the document does not know was set by an earlier version of
+            this package, or past the register: it counts as managed.
+        now: Time, ms since the Unix epoch.
+    """
+
+    def __init__(self, document: bytes, budgets: Iterable[Budget], now: int) -> None:
+        self.now, self.changed = now, False
+        self._found: dict[str, Any] = json.loads(document or json.dumps(_EMPTY))
+        self._lives: dict[str, dict[str, Any]] = self._found["budgets"]
+        standing = {_name(budget.key): budget for budget in budgets}
+        for name, budget in standing.items():
+            life = self._lives.get(name)
+            if life is None or life["state"] != "active" or _budget(name, life) != budget:
+                self._lives[name] = {**_facts(budget), "source": MANAGED, "since": now, "state": "active"}
+        for name, life in self._lives.items():
+            if life["state"] == "active" and name not in standing:
+                life.update(state="removed", source=MANAGED, since=now)
+
+    # --- what stands -----------------------------------------------------------------------------------------------
+
+    def lives(self) -> tuple[BudgetLife, ...]:
+        """Return every budget that there is or was, ordered by scope and window."""
+        return tuple(self._life(name) for name in sorted(self._lives))
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """Return what is paused now."""
+        found = (Pause(scope, *facts) for scope, facts in sorted(self._found["pauses"].items()))
+        return tuple(pause for pause in found if pause.until is None or pause.until > self.now)
+
+    def history(self) -> tuple[Decision, ...]:
+        """Return the last 500 decisions, oldest first."""
+        return tuple(Decision(at / 1000, *rest) for at, *rest in self._found["history"])
+
+    def amended(self) -> Amended | None:
+        """Return what is to be written; ``None`` where nothing was decided."""
+        if not self.changed:
+            return None
+        self._found["pauses"] = {pause.scope: list(pause[1:]) for pause in self.pauses()}
+        self._found["history"] = self._found["history"][-_HISTORY:]
+        for life in self._lives.values():
+            if life.get("raised") and life["raised"][1] <= self.now:
+                del life["raised"]
+        document = json.dumps(self._found, ensure_ascii=False, separators=(",", ":")).encode()
+        standing = (_budget(name, life) for name, life in self._lives.items() if life["state"] == "active")
+        return Amended(document, tuple(standing))
+
+    # --- decisions -------------------------------------------------------------------------------------------------
+
+    def set(self, budget: Budget, source: str = MANAGED) -> None:
+        """Set a budget. It ends a raise: that was decided before. The same again changes nothing."""
+        name = _name(budget.key)
+        life = self._lives.get(name)
+        same = life is not None and life["state"] == "active" and _budget(name, life) == budget
+        if life is not None and same and life["source"] == source and not life.get("raised"):
+            return
+        self._lives[name] = {**_facts(budget), "source": source, "since": self.now, "state": "active"}
+        self._decided("set", name, source, str(budget.limit_nanousd))
+
+    def raise_(self, key: tuple[str, str], limit: NanoUSD, until: int | None) -> BudgetLife:
+        """Raise the limit of a budget, until a time (ms) or for good.
+
+        Raises:
+            ConfigurationError: There is no such budget, the limit is no higher, or the time has passed.
+        """
+        name = _name(key)
+        life = self._lives.get(name)
+        if life is None or life["state"] != "active":
+            raise ConfigurationError(f"{key[0]} has no budget in the window {key[1]!r}", key="scope")
+        if limit <= life["limit"]:
+            raise ConfigurationError(f"{limit} is not above the limit of {NanoUSD(life['limit'])}; set it", key="limit")
+        if limit > MAX_NANOUSD:
+            raise ConfigurationError(f"must be below {NanoUSD(MAX_NANOUSD + 1)}", key="limit")
+        if until is None:
+            life.pop("raised", None)
+            life.update(limit=int(limit), source=MANAGED, since=self.now)
+            self._decided("raised", name, MANAGED, f"{limit}")
+        elif until <= self.now:
+            raise ConfigurationError("lies in the past", key="until")
+        else:
+            life["raised"] = [int(limit), until]
+            self._decided("raised", name, MANAGED, f"{limit} until {_iso(until)}")
+        return self._life(name)
+
+    def remove(self, key: tuple[str, str]) -> bool:
+        """End a budget; return whether there was one."""
+        name = _name(key)
+        life = self._lives.get(name)
+        if life is None or life["state"] != "active":
+            return False
+        self._end(name, "removed", MANAGED)
+        return True
+
+    def configure(
+        self, name: str, version: int, budgets: Iterable[Budget], written_at: int | None = None
+    ) -> tuple[Decision, ...]:
+        """Take in the budgets of a configuration; return what became of it.
+
+        Args:
+            name: Whose: services with budgets of their own have a name each.
+            version: A higher one is newer, whenever it comes.
+            budgets: All that it has. Those of the configuration before that are not among them are retired.
+            written_at: When its file was changed, ms since the Unix epoch; ``None`` where that is not known.
+        """
+        source, lines = f"{CONFIGURATION}:{name}", {_name(budget.key): _facts(budget) for budget in budgets}
+        text = json.dumps([version, lines], sort_keys=True)
+        fingerprint = blake2b(text.encode(), digest_size=12).hexdigest()
+        known = self._found["configurations"].get(name, {"version": version, "at": 0, "seen": [], "budgets": {}})
+        if known["seen"] and known["seen"][-1] == fingerprint:
+            return self._stood_over(lines)
+        replaced = fingerprint in known["seen"] and (written_at is None or written_at <= known["at"])
+        if version < known["version"] or (version == known["version"] and replaced):
+            detail = f"version {version} is older than {known['version']}, or was replaced and not written since"
+            return (Decision(self.now / 1000, "superseded", "", "", source, detail),)
+        before: dict[str, Any] = known["budgets"]
+        started = len(self._found["history"])
+        for line, facts in lines.items():
+            if before.get(line) != facts:
+                self.set(_budget(line, facts), source)
+        for line in before.keys() - lines.keys():
+            life = self._lives.get(line)
+            if life is not None and life["state"] == "active" and life["source"] == source:
+                self._retire(line, source, name)
+        seen = [one for one in known["seen"] if one != fingerprint][-_SEEN:]
+        self._found["configurations"][name] = {
+            "version": version, "at": self.now, "seen": [*seen, fingerprint], "budgets": lines,
+        }  # fmt: skip
+        self.changed = True
+        told = [Decision(at / 1000, *rest) for at, *rest in self._found["history"][started:]]
+        return (*told, *self._stood_over(lines))
+
+    def pause(self, scope: str, until: int | None, reason: str) -> None:
+        """Stop every call of a scope, or of every scope of a kind (``kind:*``)."""
+        scope = parse_scope(scope, template=True)
+        if until is not None and until <= self.now:
+            raise ConfigurationError("lies in the past", key="until")
+        self._found["pauses"][scope] = [self.now, until, reason]
+        end = f"until {_iso(until)}" if until is not None else ""
+        self._decided("paused", f"{scope} ", MANAGED, "; ".join(filter(None, (end, reason))))
+
+    def resume(self, scope: str) -> bool:
+        """Let calls of a scope go on; return whether it was paused."""
+        scope = parse_scope(scope, template=True)
+        running = any(pause.scope == scope for pause in self.pauses())
+        if self._found["pauses"].pop(scope, None) is not None:
+            self._decided("resumed", f"{scope} ", MANAGED)
+        return running
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _retire(self, line: str, source: str, name: str) -> None:
+        """End a budget whose line is gone, unless another configuration still has it."""
+        for other, known in self._found["configurations"].items():
+            if other != name and line in known["budgets"]:
+                self.set(_budget(line, known["budgets"][line]), f"{CONFIGURATION}:{other}")
+                return
+        self._end(line, "retired", source)
+
+    def _stood_over(self, lines: dict[str, dict[str, Any]]) -> tuple[Decision, ...]:
+        """Name the lines of a configuration that a newer decision stands over."""
+        told = []
+        for line, facts in lines.items():
+            life = self._lives.get(line)
+            if life is None or (life["state"] == "active" and _budget(line, life) == _budget(line, facts)):
+                continue
+            scope, _, window = line.partition(" ")
+            now = f"{NanoUSD(life['limit'])}" if life["state"] == "active" else life["state"]
+            told.append(Decision(life["since"] / 1000, "kept", scope, window, life["source"], now))
+        return tuple(told)
+
+    def _end(self, name: str, state: Literal["removed", "retired"], source: str) -> None:
+        life = self._lives[name]
+        life.pop("raised", None)
+        life.update(state=state, source=source, since=self.now)
+        self._decided(state, name, source)
+
+    def _life(self, name: str) -> BudgetLife:
+        life = self._lives[name]
+        raised = life.get("raised")
+        to, until = (NanoUSD(raised[0]), raised[1] / 1000) if raised and raised[1] > self.now else (None, None)
+        return BudgetLife(_budget(name, life), life["source"], life["since"] / 1000, life["state"], to, until)
+
+    def _decided(self, action: Action, name: str, source: str, detail: str = "") -> None:
+        scope, _, window = name.partition(" ")
+        self._found["history"].append([self.now, action, scope, window, source, detail])
+        self.changed = True
+
+
+def _name(key: tuple[str, str]) -> str:
+    return " ".join(key)  # a scope has no spaces
+
+
+def _facts(budget: Budget) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "limit": int(budget.limit_nanousd), "timezone": budget.timezone, "warn_at": budget.warn_at,
+    }  # fmt: skip
+    if budget.shares:
+        facts["reserve"] = {scope: f"{share:f}" for scope, share in budget.shares}
+    return facts
+
+
+def _budget(name: str, facts: dict[str, Any]) -> Budget:
+    scope, _, window = name.partition(" ")
+    shares = {kept: Decimal(share) for kept, share in facts.get("reserve", {}).items()}
+    return Budget(scope, NanoUSD(facts["limit"]), window, facts["timezone"], facts["warn_at"], shares)
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,169 @@
+"""``llm-cost budgets list | raise | remove | history``, ``pause`` and ``resume``: who may spend, decided by hand."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from llm_cost_middleware.budget.rules import BudgetLife, Decision
+from llm_cost_middleware.cli.budgets import budgets
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import format_usd
+
+WindowOption = Annotated[str, typer.Option(help="The budget's own: none, hour, day, week, month, or 3600s.")]
+UntilOption = Annotated[
+    str | None, typer.Option(help="30m, 2h, 1d; or a UTC time such as 2026-12-01 or 2026-12-01T18:00. Default: no end.")
+]
+
+
+@budgets.command("list")
+def list_budgets(
+    context: typer.Context,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Those that were removed or retired as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every budget: where it comes from, since when, what it is raised to; and what is paused."""
+    with open_ledger(*context.obj) as opened:
+        lives = [life for life in opened.budget_lives() if every or life.state == "active"]
+        paused = [
+            {"scope": pause.scope, "since": _time(pause.since / 1000), "reason": pause.reason,
+             "until": None if pause.until is None else _time(pause.until / 1000)}
+            for pause in opened.pauses()
+        ]  # fmt: skip
+    rows = [_row(life) for life in lives]
+    if as_json:
+        out.print_json(json.dumps({"budgets": rows, "paused": paused}))
+        return
+    if not rows and not paused:
+        out.print("no budget is set: llm-cost budgets set team:search 25 --window month")
+    if rows:
+        cells = [_cells(row) for row in rows]
+        used = [name for name in cells[0] if any(line[name] for line in cells)]  # a column of nothing takes the room
+        table = Table(title="budgets")
+        for name in used:  # names and amounts whole; the rest folds
+            table.add_column(name, no_wrap=name in {"scope", "limit", "raised"}, overflow="fold")
+        for line in cells:
+            table.add_row(*(escape(str(line[name] or "-")) for name in used))
+        out.print(table)
+    for pause in paused:
+        until = f" until {pause['until']}" if pause["until"] else ""
+        out.print(escape(f"{pause['scope']} is paused since {pause['since']}{until}: {pause['reason'] or 'no reason'}"))
+
+
+@budgets.command("raise")
+def raise_budget(
+    context: typer.Context,
+    scope: Annotated[str, typer.Argument(help="global, user:42, user:* …")],
+    limit: Annotated[str, typer.Argument(help="US dollars, above what stands.")],
+    window: WindowOption = "none",
+    until: UntilOption = None,
+) -> None:
+    """Raise a budget until a time, then it is what it was; without --until, for good."""
+    with open_ledger(*context.obj) as opened:
+        life = opened.raise_budget(scope, limit, window, until=until)
+    end = "" if life.raised_until is None else f" until {_time(life.raised_until)}"
+    out.print(f"{life.budget.scope}: {format_usd(life.raised_to or life.budget.limit_nanousd)}{end}")
+
+
+@budgets.command("remove")
+def remove_budget(
+    context: typer.Context,
+    scope: Annotated[str, typer.Argument(help="global, user:42, user:* …")],
+    window: WindowOption = "none",
+) -> None:
+    """End a budget. A line of the configuration that was there before does not bring it back."""
+    with open_ledger(*context.obj) as opened:
+        if not opened.remove_budget(scope, window):
+            raise ConfigurationError(f"{scope} has no budget in the window {window!r}", key="scope")
+    out.print(f"{scope}: no budget in the window {window}")
+
+
+@budgets.command("history")
+def history(
+    context: typer.Context,
+    scope: Annotated[str | None, typer.Option(help="Only of one scope.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last 500 decisions about budgets and pauses, newest first."""
+    with open_ledger(*context.obj) as opened:
+        found = [one for one in reversed(opened.budget_history()) if scope in {None, one.scope}]
+    if as_json:
+        out.print_json(json.dumps([_told(one) for one in found]))
+        return
+    if not found:
+        out.print("nothing was decided yet")
+        return
+    table = Table("when", "what", "scope", "window", "detail", "by", title="budgets: what was decided")
+    for one in found:
+        table.add_row(*(escape(str(cell or "-")) for cell in _told(one).values()))
+    out.print(table)
+
+
+def pause(
+    scope: Annotated[str, typer.Argument(help="global, team:search, model:gpt-5 …, or team:* for each of a kind.")],
+    until: UntilOption = None,
+    reason: Annotated[str, typer.Option(help="Stands in the error that callers get.")] = "",
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+) -> None:
+    """Stop the calls of a scope in every process, at once. Calls that are under way end as they would."""
+    with open_ledger(config, ledger) as opened:
+        opened.pause(scope, until=until, reason=reason)
+    out.print(escape(f"{scope} is paused; llm-cost resume {scope} lets its calls go on"))
+
+
+def resume(
+    scope: Annotated[str, typer.Argument(help="As it was paused.")],
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+) -> None:
+    """Let the calls of a paused scope go on."""
+    with open_ledger(config, ledger) as opened:
+        running = opened.resume(scope)
+    out.print(escape(f"{scope} goes on" if running else f"{scope} was not paused"))
+
+
+def _row(life: BudgetLife) -> dict[str, Any]:
+    budget = life.budget
+    return {
+        "scope": budget.scope,
+        "window": budget.window,
+        "limit": format_usd(budget.limit_nanousd),
+        "raised_to": None if life.raised_to is None else format_usd(life.raised_to),
+        "raised_until": None if life.raised_until is None else _time(life.raised_until),
+        "timezone": budget.timezone,
+        "warn_at": budget.warn_at,
+        "keeps": {scope: f"{share:f}" for scope, share in budget.shares},
+        "source": life.source,
+        "since": _time(life.since),
+        "state": life.state,
+    }
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    raised = f"{row['raised_to']} until {row['raised_until']}" if row["raised_to"] else None
+    kept = ", ".join(f"{scope} {share}" for scope, share in row["keeps"].items())
+    source = row["source"] if row["state"] == "active" else f"{row['state']} ({row['source']})"
+    return {
+        "scope": row["scope"], "window": row["window"], "limit": row["limit"], "raised": raised,
+        "warns at": row["warn_at"], "keeps": kept, "from": source, "since": row["since"],
+    }  # fmt: skip
+
+
+def _told(one: Decision) -> dict[str, str]:
+    return {
+        "at": _time(one.at), "action": one.action, "scope": one.scope, "window": one.window, "detail": one.detail,
+        "source": one.source,
+    }  # fmt: skip
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,61 @@
+"""Budgets with a life, and the stop button, from the command line."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from llm_cost_middleware import Budget, Ledger
+from llm_cost_middleware.cli.app import app
+from llm_cost_middleware.errors import ScopePausedError
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def url(tmp_path):
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    with Ledger.open(url) as ledger:
+        ledger.configure_budgets([Budget("team:search", 5, "month", reserve={"tag:checkout": 0.25})])
+    return url
+
+
+def run(url, *words):
+    before = ["budgets", "--ledger", url] if words[0] not in {"pause", "resume"} else []
+    after = ["--ledger", url] if words[0] in {"pause", "resume"} else []
+    return RUNNER.invoke(app, [*before, *words, *after], catch_exceptions=False)
+
+
+def listed(url, *options):
+    return json.loads(run(url, "list", "--json", *options).output)
+
+
+def test_a_list_shows_where_each_comes_from_and_what_it_keeps(url):
+    (row,) = listed(url)["budgets"]
+    assert (row["scope"], row["source"], row["keeps"]) == (
+        "team:search",
+        "configuration:default",
+        {"tag:checkout": "0.25"},
+    )
+    assert "team:search" in run(url, "list").output
+
+
+def test_raise_remove_and_history(url):
+    assert "$9" in run(url, "raise", "team:search", "9", "--window", "month", "--until", "2h").output
+    assert listed(url)["budgets"][0]["raised_to"] == "$9.00"
+    assert run(url, "remove", "team:search", "--window", "month").exit_code == 0
+    assert listed(url)["budgets"] == []
+    assert listed(url, "--all")["budgets"][0]["state"] == "removed"
+    told = json.loads(run(url, "history", "--json").output)
+    assert [line["action"] for line in told] == ["removed", "raised", "set"]
+
+
+def test_pause_and_resume_reach_an_open_ledger(url):
+    with Ledger.open(url) as running:
+        running.void(running.reserve("0.01", ["team:search"]).id)
+        assert "paused" in run(url, "pause", "team:search", "--until", "1h", "--reason", "incident 7").output
+        with pytest.raises(ScopePausedError, match="incident 7"):
+            running.reserve("0.01", ["team:search"])
+        assert listed(url)["paused"][0]["reason"] == "incident 7"
+        assert "goes on" in run(url, "resume", "team:search").output
+        running.reserve("0.01", ["team:search"])

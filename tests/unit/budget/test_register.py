@@ -1,0 +1,167 @@
+"""The newest decision about a budget holds: configurations, changes by hand, raises, in every order."""
+
+import pytest
+
+from llm_cost_middleware import AsyncLedger, Budget, ConfigurationError, Ledger
+from llm_cost_middleware.testing import FakeClock
+
+
+@pytest.fixture
+def clock():
+    return FakeClock(1_790_000_000)
+
+
+@pytest.fixture
+def ledger(clock):
+    with Ledger.open("memory://", clock=clock) as opened:
+        yield opened
+
+
+def limits(ledger):
+    return {f"{budget.scope} {budget.window}": float(budget.limit) for budget in ledger.budgets()}
+
+
+def told(decisions):
+    return [(decision.action, decision.scope) for decision in decisions]
+
+
+A10, A20, B5 = Budget("team:a", 10), Budget("team:a", 20), Budget("team:b", 5)
+
+
+def test_a_budget_says_where_it_comes_from_and_since_when(ledger, clock):
+    ledger.configure_budgets([A10])
+    clock.advance(60)
+    ledger.set_budget(B5)
+    first, second = ledger.budget_lives()
+    assert (first.budget, first.source, first.state) == (A10, "configuration:default", "active")
+    assert (second.source, second.since - first.since) == ("managed", 60)
+
+
+def test_a_budget_whose_line_is_gone_is_retired_and_says_so(ledger):
+    ledger.configure_budgets([A10, B5])
+    assert told(ledger.configure_budgets([B5])) == [("retired", "team:a")]
+    assert limits(ledger) == {"team:b none": 5}
+    assert [life.state for life in ledger.budget_lives()] == ["retired", "active"]
+    assert ledger.configure_budgets([B5]) == ()
+
+
+def test_a_change_by_hand_stands_over_the_line_that_was_there_before(ledger):
+    ledger.configure_budgets([A10])
+    ledger.set_budget(A20)
+    assert told(ledger.configure_budgets([A10])) == [("kept", "team:a")]
+    assert told(ledger.configure_budgets([A10, B5])) == [("set", "team:b"), ("kept", "team:a")]
+    assert limits(ledger) == {"team:a none": 20, "team:b none": 5}
+    assert told(ledger.configure_budgets([Budget("team:a", 12), B5])) == [("set", "team:a")], "a new line is newer"
+    assert ledger.remove_budget("team:a")
+    assert told(ledger.configure_budgets([Budget("team:a", 12), B5])) == [("kept", "team:a")]
+    assert limits(ledger) == {"team:b none": 5}
+
+
+def test_a_managed_budget_outlives_its_line(ledger):
+    ledger.configure_budgets([A10])
+    ledger.set_budget(A20)
+    ledger.configure_budgets([])
+    assert limits(ledger) == {"team:a none": 20}
+
+
+@pytest.mark.parametrize("versions", [(1, 2), (0, 0)])
+def test_an_older_configuration_undoes_nothing(ledger, versions):
+    older, newer = versions
+    ledger.configure_budgets([A20], version=older)
+    ledger.configure_budgets([A10], version=newer)
+    assert told(ledger.configure_budgets([A20], version=older)) == [("superseded", "")]
+    assert limits(ledger) == {"team:a none": 10}
+
+
+def test_an_older_version_is_older_even_if_it_was_never_seen(ledger):
+    ledger.configure_budgets([A10], version=2)
+    assert told(ledger.configure_budgets([A20, B5], version=1, written_at=2e9)) == [("superseded", "")]
+    assert limits(ledger) == {"team:a none": 10}
+
+
+def test_a_file_that_is_changed_back_is_newer(ledger, clock):
+    ledger.configure_budgets([A10])
+    ledger.configure_budgets([A20])
+    assert told(ledger.configure_budgets([A10], written_at=clock.now() - 1)) == [("superseded", "")]
+    assert told(ledger.configure_budgets([A10], written_at=clock.now() + 1)) == [("set", "team:a")]
+    assert told(ledger.configure_budgets([A20])) == [("superseded", "")], "what it replaced is old again"
+    assert limits(ledger) == {"team:a none": 10}
+
+
+def test_configurations_of_other_names_are_left_alone(ledger):
+    ledger.configure_budgets([A10], name="search")
+    ledger.configure_budgets([B5], name="ads")
+    ledger.configure_budgets([], name="ads")
+    assert limits(ledger) == {"team:a none": 10}
+    ledger.configure_budgets([A20], name="ads")
+    ledger.configure_budgets([B5], name="ads", version=1)
+    ledger.remove_budget("team:b")
+    assert limits(ledger) == {"team:a none": 10}, "the line of the other one is still there"
+
+
+def test_a_raise_ends_with_its_time_or_with_a_newer_decision(ledger, clock):
+    ledger.configure_budgets([A10])
+    life = ledger.raise_budget("team:a", 30, until=clock.now() + 60)
+    assert (life.raised_to.usd, life.raised_until, life.budget) == (30, clock.now() + 60, A10)
+    assert ledger.balance("team:a").limit == 30
+    ledger.configure_budgets([A10])
+    assert ledger.balance("team:a").limit == 30, "the same line undoes nothing"
+    clock.advance(60)
+    assert ledger.balance("team:a").limit == 10
+    for newer in (
+        lambda: ledger.set_budget(A10),
+        lambda: ledger.configure_budgets([Budget("team:a", 12)]),
+        lambda: ledger.remove_budget("team:a"),
+    ):
+        ledger.raise_budget("team:a", 30, until=clock.now() + 60)
+        newer()
+        assert ledger.balance("team:a").limit in (10, 12, None)
+    assert ledger.budget_lives()[0].raised_to is None
+
+
+def test_a_raise_without_an_end_is_a_managed_limit(ledger):
+    ledger.configure_budgets([Budget("team:a", 10, "day", warn_at=None, reserve={"tag:x": 0.5})])
+    ledger.raise_budget("team:a", 15, "day")
+    (life,) = ledger.budget_lives()
+    assert (life.budget, life.source) == (Budget("team:a", 15, "day", warn_at=None, reserve={"tag:x": 0.5}), "managed")
+
+
+@pytest.mark.parametrize(("scope", "limit", "until"), [("team:b", 20, None), ("team:a", 10, None), ("team:a", 20, 5.0)])
+def test_what_cannot_be_raised_is_refused(ledger, scope, limit, until):
+    ledger.configure_budgets([A10])
+    with pytest.raises(ConfigurationError):
+        ledger.raise_budget(scope, limit, until=until)
+    assert limits(ledger) == {"team:a none": 10}
+
+
+def test_a_budget_from_before_the_register_counts_as_managed(ledger):
+    ledger.backend.set_budget(A10)  # as an earlier version of the package does
+    assert [(life.budget, life.source) for life in ledger.budget_lives()] == [(A10, "managed")]
+    ledger.configure_budgets([B5])
+    assert limits(ledger) == {"team:a none": 10, "team:b none": 5}
+
+
+def test_the_history_tells_every_decision(ledger, clock):
+    ledger.configure_budgets([A10])
+    ledger.raise_budget("team:a", 30, until=clock.now() + 60)
+    ledger.pause("team:a", reason="incident")
+    ledger.resume("team:a")
+    ledger.remove_budget("team:a")
+    assert [decision.action for decision in ledger.budget_history()] == [
+        "set",
+        "raised",
+        "paused",
+        "resumed",
+        "removed",
+    ]
+
+
+async def test_the_asynchronous_ledger_decides_too(clock):
+    ledger = AsyncLedger.open("memory://", clock=clock)
+    await ledger.set_budget(A10)
+    await ledger.raise_budget("team:a", 30, until=clock.now() + 60)
+    await ledger.pause("team:a")
+    assert [pause.scope for pause in await ledger.pauses()] == ["team:a"]
+    assert await ledger.remove_budget("team:a")
+    assert len(await ledger.budget_history()) == 4
+    await ledger.aclose()
