@@ -172,6 +172,8 @@ class CallRequest(NamedTuple):
     that call every model at ``endpoint``."""
     alternatives: tuple[ModelRef, ...] = ()
     """The models among which the host chooses by itself, where it does; ``model`` is the one that costs the most."""
+    size_only: bool = False
+    """It comes from a classic function, which routes by size alone unless another policy was asked for."""
 
 
 class ModelRef(NamedTuple):
@@ -258,6 +260,8 @@ class AnswerContent(NamedTuple):
     text: str = ""
     tool_calls: tuple[tuple[str, Any], ...] = ()
     """Name and arguments of each client tool that it calls; the arguments parsed, or as the JSON text that came."""
+    refused: bool = False
+    """The model declined, as the answer itself reports (OpenAI's ``refusal``)."""
 
 
 class CallResult(NamedTuple):

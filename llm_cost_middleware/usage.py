@@ -134,6 +134,11 @@ class UsageReport(NamedTuple):
         return self.finish_reason in _CUT_OFF
 
     @property
+    def declined(self) -> bool:
+        """Whether the provider reports that the model, or a filter of its own, declined to answer."""
+        return self.finish_reason in _DECLINED
+
+    @property
     def usage(self) -> TokenUsage:
         """All items together: for reports, not for pricing."""
         # Almost every answer: no sum is built.
@@ -145,6 +150,7 @@ class UsageReport(NamedTuple):
         return total
 
 
+_DECLINED = frozenset({"refusal", "content_filter"})  # Anthropic's stop_reason; OpenAI's finish_reason
 _CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
 
 

@@ -46,6 +46,9 @@ OnUnknownPrice = Literal["deny", "estimate"]
 OnUngoverned = Literal["warn", "deny", "allow"]
 
 
+_NOT_GIVEN = RoutingPolicy()
+
+
 @names_unknown_keys()
 @dataclass(frozen=True, slots=True)
 class CostConfig:
@@ -84,7 +87,7 @@ class CostConfig:
     budgets: tuple[Budget, ...] = UNSAID
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
     providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(default_providers()))
-    routing: RoutingPolicy = field(default_factory=RoutingPolicy)
+    routing: RoutingPolicy = _NOT_GIVEN
     output: OutputConfig = field(default_factory=OutputConfig)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cache: CachePolicy = field(default_factory=CachePolicy)
@@ -108,7 +111,7 @@ class CostConfig:
         if own_tiers:
             put(self, "tiers", read_tiers(self.tiers))
         put(self, "providers", _read_providers(self.providers))
-        put(self, "routing", self._read_routing())
+        put(self, "routing", self._read_routing(own_tiers=own_tiers))
         asked = own_tiers or self.routing != RoutingPolicy(tiers=self.routing.tiers)
         put(self, "routes", asked and self.routing.kind != "off")
         put(self, "output", read_section(OutputConfig, self.output, "output"))
@@ -117,17 +120,22 @@ class CostConfig:
         put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 
-    def _read_routing(self) -> RoutingPolicy:
+    def _read_routing(self, *, own_tiers: bool) -> RoutingPolicy:
         routing: object = self.routing  # as the caller gave it: a policy, a table, or the word for one
-        if routing is None or routing is False:
-            routing = RoutingPolicy() if routing is None else {"policy": "off"}
+        if routing is None or routing is _NOT_GIVEN:
+            routing = {}
+        if routing is False:
+            routing = {"policy": "off"}
         if isinstance(routing, str):
             routing = {"policy": routing}
         if isinstance(routing, RoutingPolicy):
             return replace(routing, tiers=tuple(tier.name for tier in self.tiers))
         if not isinstance(routing, Mapping):
             raise ConfigurationError(f"must be a table such as {{'policy': 'cascade'}}, not {routing!r}", key="routing")
-        return RoutingPolicy.from_mapping(routing, self.tiers, read_file=_read_text)
+        if not own_tiers or "policy" in routing:
+            return RoutingPolicy.from_mapping(routing, self.tiers, read_file=_read_text)
+        policy = RoutingPolicy.from_mapping({"policy": "cascade", **routing}, self.tiers, read_file=_read_text)
+        return replace(policy, by_default=True)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CostConfig:

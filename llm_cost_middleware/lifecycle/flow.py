@@ -180,14 +180,18 @@ class CallFlow:
         route = self.stages.route
         # Read only where something learns from it: most calls never extract the content of their answer.
         told = (
-            route.learns(call.decision.site) or call.request.output_schema or demanded_tools(call.request) is not None
+            route.reads_answers(call.decision.site)
+            or call.request.output_schema
+            or demanded_tools(call.request) is not None
         )
+        if answer.reading.pending:  # the provider still works on it: nothing can be said of it yet
+            return answer
         if told and (content := answer.content) is not None:
             report.quality_signals += failure_signals(call.request, content)
         if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
             return answer
         results.append(answer)
-        verdict = route.review_answer(call, reserved, results, accept)
+        verdict = route.review_answer(call, reserved, results, accept, report.quality_signals)
         if isinstance(verdict, ModelRef):
             report.escalated = True
             report.tried_targets.append(reserved.attempt.target)  # where money is short no step down leads back to it

@@ -26,7 +26,7 @@ from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAtt
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.signals import PARSE_FAILED, TRUNCATED
+from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
 from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, attached_usage
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,8 @@ class Settling:
             if reading.complete and reading.items:
                 usage = reading.usage
             if reading.finish_reason is not None:
-                report.quality_signals = (TRUNCATED,) if reading.truncated else ()
+                signals = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
+                report.quality_signals = tuple(name for name, shown in signals if shown)
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
             stages.route.observe(call, attempt.target, usage)

@@ -166,6 +166,7 @@ class PatternCall:
             connection=self._connection,
             max_tokens=self._max_tokens,
             bare=self._bare,
+            size_only=self.pipeline.config.routing.by_default,
         )
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:

@@ -26,18 +26,19 @@ def _chat(message: Any) -> AnswerContent:
     get = field_reader(message)
     functions = [field_reader(field_reader(call)("function")) for call in _list(get("tool_calls"))]
     calls = tuple((function("name"), function("arguments")) for function in functions)
-    return AnswerContent(_text(get("content")), calls)
+    return AnswerContent(_text(get("content")), calls, refused=bool(get("refusal")))
 
 
 def _responses(output: Any) -> AnswerContent:
-    texts, calls = [], []
+    texts, calls, refused = [], [], False
     for item in _list(output):
         get = field_reader(item)
         if get("type") == "function_call":
             calls.append((get("name"), get("arguments")))
         elif get("type") == "message":
             texts.append(_text(get("content")))
-    return AnswerContent("".join(texts), tuple(calls))
+            refused = refused or any(field_reader(part)("type") == "refusal" for part in _list(get("content")))
+    return AnswerContent("".join(texts), tuple(calls), refused)
 
 
 def _blocks(content: Any) -> AnswerContent:

@@ -1,6 +1,7 @@
 """Cascades: cheap models first, a stronger one only where their answer is not accepted.
 
-An answer is accepted by the caller's check, because it fits the requested schema, or because two cheap models agree.
+An answer is accepted by the caller's check, because it fits the requested schema, because two cheap models agree, or
+because it shows no failure.
 The functions here choose the next model; sending, reserving and recording are the caller's, attempt by attempt.
 """
 
@@ -17,7 +18,9 @@ from llm_cost_middleware.routing.signals import failure_signals
 
 # An assumption about sites without calls of their own, optimistic so that a cascade is tried and measured at all. It
 # weighs five calls: the site's own record soon outweighs it.
-_PRIOR_CALLS, _PRIOR_ACCEPTED = 5, 0.8
+_PRIOR_CALLS, PRIOR_ACCEPTED = 5, 0.8
+# Of answers that show no failure it is more: of 1,000 to 2,500 real calls with tools 93 to 98 % showed none.
+PRIOR_UNFAILED = 0.95
 
 
 def cascade_models(decision: RoutingDecision, accept: AcceptBy) -> tuple[ModelRef, ...]:
@@ -51,6 +54,7 @@ def review_answer(
     results: Sequence[CallResult],
     request: CallRequest,
     accept: Callable[[CallResult], bool] | None,
+    failures: Sequence[str] = (),
 ) -> CallResult | ModelRef | None:
     """Review the answers of a call so far.
 
@@ -60,16 +64,22 @@ def review_answer(
         results: The answers in the order they came, at least one.
         request: The request, for its schema and its tools.
         accept: The caller's check; ``None`` without one.
+        failures: What the newest answer visibly failed in (``signals.VISIBLE_FAILURES``).
 
     Returns:
         The accepted answer, the model to ask next, or ``None`` where nothing but having been answered decides.
     """
     by: AcceptBy = policy.accept if policy.kind == "cascade" else "check"
+    if by == "no_failure" and request.size_only:
+        by = "check"
     if (by == "check" and accept is None) or (by == "schema" and not (request.output_schema or request.tools)):
         return None
     models = cascade_models(decision, by)
-    contents = [content for result in results if by != "check" and (content := result.content) is not None]
-    if not models or (by != "check" and len(contents) < len(results)):  # a host may not be able to read its answers
+    if not models:
+        return None
+    reads = by in ("schema", "agreement")
+    contents = [content for result in results if reads and (content := result.content) is not None]
+    if reads and len(contents) < len(results):  # a host may not be able to read its answers
         return None
     if len(results) >= len(models):
         return results[-1]
@@ -77,6 +87,8 @@ def review_answer(
         return models[len(results)]
     if by == "check":
         accepted = accept is not None and accept(results[0])
+    elif by == "no_failure":
+        accepted = not failures and (accept is None or accept(results[0]))
     elif by == "schema":
         accepted = not failure_signals(request, contents[0])
     else:
@@ -92,6 +104,7 @@ def is_worthwhile(
     *,
     extra_seconds: float = 0.0,
     second_nanousd: int = 0,
+    prior: float = PRIOR_ACCEPTED,
 ) -> tuple[bool, NanoUSD]:
     """Return whether asking cheap models first is expected to cost less than asking the strong one at once.
 
@@ -102,10 +115,11 @@ def is_worthwhile(
         seen: Calls that the share was measured on.
         extra_seconds: How much longer an escalated call takes.
         second_nanousd: The price of a second of waiting.
+        prior: The share assumed of a site without calls.
 
     Returns:
         Whether it is, and the expected saving per call in nano-dollars (negative where it is not).
     """
-    share = (accepted * seen + _PRIOR_ACCEPTED * _PRIOR_CALLS) / (seen + _PRIOR_CALLS)
+    share = (accepted * seen + prior * _PRIOR_CALLS) / (seen + _PRIOR_CALLS)
     saving = share * strong_nanousd - cheap_nanousd - (1 - share) * extra_seconds * second_nanousd
     return saving > 0, NanoUSD(int(saving))

@@ -10,7 +10,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.features import Features
 
-AcceptBy = Literal["check", "schema", "agreement"]
+AcceptBy = Literal["check", "schema", "agreement", "no_failure"]
 """How a cheap answer of a cascade is accepted."""
 
 # Version of a decision's line. Lines of older versions stay readable: a missing field has a default.

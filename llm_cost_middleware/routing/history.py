@@ -13,6 +13,7 @@ from llm_cost_middleware.request import ModelRef
 # tokens, so its expectation needs the expected number.
 _SMOOTHING = 0.1
 _MIN_CALLS = 5  # a deviation of fewer is mostly chance
+MIN_HELPED = 1 / 3  # of the escalations of a site; below it they are given up there
 _TARGETS = 64  # models remembered per site: callers may name any
 
 
@@ -39,12 +40,12 @@ NO_OUTPUTS: Outputs = MappingProxyType({})
 class _Site:
     """Means of one call site."""
 
-    __slots__ = ("accepted", "outputs", "seconds", "squared")
+    __slots__ = ("accepted", "helped", "outputs", "seconds", "squared")
 
     def __init__(self) -> None:
         self.outputs: defaultdict[ModelRef | None, Mean] = defaultdict(Mean)
         self.seconds: defaultdict[ModelRef, Mean] = defaultdict(Mean)
-        self.squared, self.accepted = Mean(), Mean()
+        self.squared, self.accepted, self.helped = Mean(), Mean(), Mean()
 
 
 class SiteHistory:
@@ -89,6 +90,16 @@ class SiteHistory:
             known.seconds[target].add(seconds)
         if accepted is not None:
             known.accepted.add(accepted)
+
+    def observe_escalation(self, site: str, *, helped: bool) -> None:
+        """Record whether a stronger model's answer was free of the failures that it was asked for."""
+        if (known := self._sites.get(site)) is not None:
+            known.helped.add(helped)
+
+    def escalation_helps(self, site: str) -> bool:
+        """Return whether asking a stronger model after a failure helps at this site, as far as is known."""
+        known = self._sites.get(site)
+        return known is None or known.helped.calls < _MIN_CALLS or known.helped.value >= MIN_HELPED
 
     def outputs(self, site: str) -> Outputs:
         """Return the mean output tokens of each model at this site; empty for an unknown site.

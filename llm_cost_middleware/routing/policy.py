@@ -51,8 +51,10 @@ class RoutingPolicy:
         sites: Policies of single call sites, by name or glob; the first that matches replaces this policy.
         learned: For ``learned``: the parsed policy file.
         tiers: The names of the tiers, for reasons.
-        accept: For ``cascade``: what accepts a cheap answer: the caller's ``check``, its ``schema``, or ``agreement``
-            of two cheap models.
+        accept: For ``cascade``: what accepts a cheap answer: the caller's ``check``, its ``schema``, ``agreement`` of
+            two cheap models, or ``no_failure``: it shows none (``signals.VISIBLE_FAILURES``), and the caller's check,
+            where there is one, passes it. With ``no_failure`` the thresholds decide where a call starts, and alone
+            where nothing can be reviewed (streams).
         answer_field: For ``agreement``: the compared field of a JSON answer (``result.label``); empty: all of it.
         wait_usd_s: For ``cascade``: the price of a second of waiting, in US dollars.
         on_unsupported: For calls that name no model: where none that can be reached takes ``stop``, ``logprobs``,
@@ -79,6 +81,8 @@ class RoutingPolicy:
     answer_field: str = ""
     wait_usd_s: USD = 0
     on_unsupported: OnUnsupported = "leave_out"
+    by_default: bool = field(default=False, compare=False)
+    """Nobody chose it: it came with ``[[tiers]]``, and the classic functions go by size instead."""
     version: str = field(init=False, default="", compare=False)
     """The kind, and a digest of everything that decides; logged with each decision."""
 
@@ -107,7 +111,7 @@ class RoutingPolicy:
             f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
             for item in fields(self)
             # it decides nothing about the model: logged versions stay comparable
-            if item.name not in ("version", "tiers", "policy_file", "sites", "on_unsupported")
+            if item.name not in ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default")
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(
@@ -115,6 +119,11 @@ class RoutingPolicy:
             "version",
             f"{self.kind}:{blake2b(deciding.encode(errors='surrogatepass'), digest_size=4).hexdigest()}",
         )
+
+    @property
+    def watches_failures(self) -> bool:
+        """Whether an answer that visibly fails is asked for again, a tier up."""
+        return self.kind == "cascade" and self.accept == "no_failure"
 
     @property
     def learns(self) -> bool:
@@ -150,8 +159,9 @@ class RoutingPolicy:
         """Read the ``[routing]`` table.
 
         Args:
-            mapping: The table as parsed: ``policy``, the thresholds, ``floor`` and ``ceiling`` as tier names or
-                indices, ``rules``, ``sites`` (a table of the same form for each site).
+            mapping: The table as parsed: ``policy`` (a cascade accepts by ``no_failure`` unless told), the thresholds,
+                ``floor`` and ``ceiling`` as tier names or indices, ``rules``, ``sites`` (a table of the same form for
+                each site).
             tiers: The configured tiers, which names are resolved against.
             read_file: Reads ``policy_file``; the file is not read here.
 
@@ -162,7 +172,7 @@ class RoutingPolicy:
 
 
 _KEYS = {"policy": "kind"} | {
-    f.name: f.name for f in fields(RoutingPolicy) if f.name not in ("kind", "learned", "tiers", "version")
+    f.name: f.name for f in fields(RoutingPolicy) if f.name not in ("kind", "learned", "tiers", "version", "by_default")
 }
 
 
@@ -180,6 +190,7 @@ def _from_mapping(
         if key not in _KEYS:
             raise UnknownKeyError(f"{path}.{key}", _KEYS)
         values[_KEYS[key]] = value
+    _default_accept(base, values)
     for bound in ("floor", "ceiling"):
         if bound in values:
             values[bound] = tier_index(values[bound], base.tiers, f"{path}.{bound}")
@@ -197,6 +208,11 @@ def _from_mapping(
     alone = replace(policy, sites=MappingProxyType({}))  # sites inherit everything but the other sites
     own = {site: _from_mapping(alone, table, tiers, read_file, f"{path}.sites.{site}") for site, table in sites.items()}
     return replace(policy, sites=MappingProxyType(own)) if own else policy
+
+
+def _default_accept(base: RoutingPolicy, values: dict[str, Any]) -> None:
+    if values.get("kind") == "cascade" != base.kind:
+        values.setdefault("accept", "no_failure")
 
 
 def tier_index(value: object, names: Sequence[str], key: str) -> int | None:

@@ -13,7 +13,7 @@ from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.routing.cascade import is_worthwhile
+from llm_cost_middleware.routing.cascade import PRIOR_ACCEPTED, PRIOR_UNFAILED, is_worthwhile
 from llm_cost_middleware.routing.complexity import read_text
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
 from llm_cost_middleware.routing.eligibility import Candidate, Parameters, evaluate_candidates
@@ -94,7 +94,7 @@ def decide(
     # a random model inside a conversation would throw its warm cache away
     choice = select_tier(own, given, n_tiers, context.rng if sticky is None else None)
     wanted = choice.tier
-    if own.kind == "cascade":
+    if choice.policy == "cascade":
         choice = _cascade_or_direct(own, choice, eligible, site, history)
     chosen = _cheapest(eligible, choice.tier, context.available)
     reason = choice.reason
@@ -256,6 +256,7 @@ def _cascade_or_direct(
     worth, saving = is_worthwhile(
         sum(c.expected_nanousd or 0 for c in asked), strong.expected_nanousd or 0, accepted, seen,
         extra_seconds=sum(seconds), second_nanousd=ceil_nanousd(policy.wait_usd_s),
+        prior=PRIOR_UNFAILED if policy.watches_failures else PRIOR_ACCEPTED,
     )  # fmt: skip
     if worth:
         return choice._replace(reason=f"{choice.reason}: expected to save {saving} a call")

@@ -64,6 +64,12 @@ def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
 
 
 def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> TierChoice:
+    if policy.watches_failures:
+        by_size = _by_threshold(policy, given.features, low)
+        request = given.request
+        if by_size.tier > low or request.stream or request.size_only:  # a stream is with its caller before it fails
+            return by_size
+        return by_size._replace(reason=f"{by_size.reason}; stronger if the answer visibly fails", policy="cascade")
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:

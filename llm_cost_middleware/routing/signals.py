@@ -12,16 +12,20 @@ from collections.abc import Mapping
 from llm_cost_middleware.request import AnswerContent, CallRequest
 from llm_cost_middleware.routing.schemas import asks_for_json, inner_schema, matches_schema, text_matches_schema
 
-TRUNCATED, PARSE_FAILED, SCHEMA_VIOLATED = "truncated", "parse_failed", "schema_violated"
+TRUNCATED, PARSE_FAILED, SCHEMA_VIOLATED, REFUSED = "truncated", "parse_failed", "schema_violated", "refused"
 ESCALATED, USER_RETRY = "escalated", "user_retry"
 
-SIGNAL_SCORES = dict.fromkeys((PARSE_FAILED, SCHEMA_VIOLATED, TRUNCATED, ESCALATED, USER_RETRY), 0.0)
+VISIBLE_FAILURES = (PARSE_FAILED, SCHEMA_VIOLATED, TRUNCATED, REFUSED)
+"""Signals that an answer shows by itself."""
+
+SIGNAL_SCORES = dict.fromkeys((*VISIBLE_FAILURES, ESCALATED, USER_RETRY), 0.0)
 """Quality score of each signal."""
 
 SIGNAL_TEXT = {
     PARSE_FAILED: "the answer could not be parsed as what it was asked for",
     SCHEMA_VIOLATED: "a tool call in the answer does not fit the tool's schema, or one that was demanded is missing",
     TRUNCATED: "the answer was cut off by its output cap",
+    REFUSED: "the model declined, as the provider says of the answer",
     ESCALATED: "the answer was not accepted, and a stronger model was asked",
     USER_RETRY: "the same person asked the same again within ten minutes",
 }
@@ -35,7 +39,12 @@ _SENTENCE = 16
 
 
 def failure_signals(request: CallRequest, content: AnswerContent) -> tuple[str, ...]:
-    """Return the failures that an answer shows: tool calls that do not fit or are missing, text without its schema."""
+    """Return the failures that an answer shows: tool calls that do not fit or are missing, text without its schema.
+
+    Of refusals only those count that the provider reports as such: what a text says of itself is not read.
+    """
+    if content.refused:
+        return (REFUSED,)
     if content.tool_calls or demanded_tools(request) is not None:
         return () if tool_calls_match(request, content) else (SCHEMA_VIOLATED,)
     if asks_for_json(request.output_schema) and not text_matches_schema(request.output_schema, content.text):

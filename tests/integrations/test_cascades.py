@@ -146,3 +146,84 @@ def test_an_answer_that_two_cheap_models_agree_on_is_accepted_through_a_host_tha
 
 def _size(model):
     return next((name for name in SMALL if name in model), "")
+
+
+TIERS = [{"name": "small", "models": ["openai/gpt-5-mini"]}, {"name": "large", "models": ["openai/gpt-5.1"]}]
+
+
+@pytest.fixture
+def tiered(sim, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with CostPipeline(CostConfig(tiers=TIERS, providers={"openai": {"base_url": sim.openai_url}})) as pipe:
+        yield pipe
+
+
+def asked_of(sim):
+    return [exchange.body["model"] for exchange in sim.requests]
+
+
+def failing(stop, *, everywhere=False):
+    return lambda request: Answer(
+        text="Rome", stop=stop if everywhere or "mini" in request.model else None, output_tokens=5
+    )
+
+
+@pytest.mark.parametrize("stop", ["length", "refusal"])
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_with_tiers_alone_a_call_starts_cheap_and_goes_up_where_it_visibly_fails(tiered, clients, sim, stop, endpoint):
+    client = wrap_openai(clients["openai"], tiered)
+
+    def send():
+        if endpoint == "chat":
+            client.chat.completions.create(model="smart", messages=HI)
+        else:
+            client.responses.create(model="smart", input="Where?")
+
+    sim.responder = lambda _: Answer(text="Rome")
+    send()
+    sim.responder = failing(stop)
+    send()
+    assert asked_of(sim) == ["gpt-5-mini", "gpt-5-mini", "gpt-5.1"]
+    first, second = tiered.decisions()
+    assert first.policy == second.policy == "cascade"
+
+
+def test_a_stream_does_not_escalate(tiered, clients, sim):
+    sim.responder = failing("length")
+    client = wrap_openai(clients["openai"], tiered)
+    for _ in client.chat.completions.create(model="smart", messages=HI, stream=True):
+        pass
+    assert asked_of(sim) == ["gpt-5-mini"]
+
+
+def test_the_classic_functions_go_by_size_alone(tiered, clients, sim):
+    from llm_cost_middleware import CostTracker, process, process_many, select_model
+
+    sim.responder = failing("length")
+    client = clients["openai"]
+    process("short", tiered, CostTracker(None), client=client)
+    process("short", tiered.config, CostTracker(None), client=client)
+    process_many(["short"], tiered, CostTracker(None), client=client)
+    assert set(asked_of(sim)) == {"gpt-5-mini"}
+    assert select_model(10, 1, policy=tiered.config) == "gpt-5-mini"
+    process("x" * 10_000, tiered, CostTracker(None), client=client)
+    assert asked_of(sim)[-1] == "gpt-5.1"
+
+
+def test_a_site_where_the_stronger_model_fails_too_is_not_escalated_for_ever(tiered, clients, sim):
+    sim.responder = failing("length", everywhere=True)
+    client = wrap_openai(clients["openai"], tiered)
+    for _ in range(12):
+        client.chat.completions.create(model="smart", messages=HI)
+    asked = asked_of(sim)
+    assert asked[-1] == "gpt-5-mini"
+    assert asked.count("gpt-5.1") == 5
+
+
+def test_a_policy_that_was_asked_for_stays(sim, clients, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    sim.responder = failing("length")
+    config = CostConfig(tiers=TIERS, routing={"policy": "threshold"})
+    with CostPipeline(config) as pipe:
+        wrap_openai(clients["openai"], pipe).chat.completions.create(model="smart", messages=HI)
+    assert asked_of(sim) == ["gpt-5-mini"]

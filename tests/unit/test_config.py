@@ -18,7 +18,8 @@ from llm_cost_middleware.request import ModelRef
 
 
 def test_the_template_is_the_defaults():
-    assert CostConfig.from_mapping(tomllib.loads(template())) == CostConfig()
+    # it lists tiers, so routing starts, by the policy that comes with them
+    assert CostConfig.from_mapping(tomllib.loads(template())) == CostConfig(routing={"policy": "cascade"})
 
 
 def test_what_init_writes_is_the_defaults_but_for_the_tiers_of_today():

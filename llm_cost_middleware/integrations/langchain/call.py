@@ -207,4 +207,5 @@ def booked_as(attempt: Attempt) -> dict[str, Any]:
 def _read_content(result: ChatResult) -> AnswerContent:
     message: Any = result.generations[0].message
     calls = (*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ()))
-    return AnswerContent(message.text, tuple((call["name"], call["args"]) for call in calls))
+    refused = bool(getattr(message, "additional_kwargs", {}).get("refusal"))
+    return AnswerContent(message.text, tuple((call["name"], call["args"]) for call in calls), refused)

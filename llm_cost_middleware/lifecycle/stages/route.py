@@ -111,9 +111,10 @@ class RouteStage:
         decision = decide(self._policy, candidates, request, read_features(request), context)
         return RoutedCall(call_id, request, decision, decision.target, None, started_at)
 
-    def learns(self, site: str) -> bool:
-        """Whether the calls of a site are learned from."""
-        return self._policy.for_site(site).learns
+    def reads_answers(self, site: str) -> bool:
+        """Whether something looks at the answers of a site: learning, or a cascade."""
+        policy = self._policy.for_site(site)
+        return policy.learns or policy.watches_failures
 
     def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:
         """Note that ``call`` was handed to a host. A call that is dropped unused is forgotten in time."""
@@ -136,14 +137,20 @@ class RouteStage:
         reserved: ReservedAttempt,
         results: Sequence[CallResult],
         accept: Callable[[CallResult], bool] | None,
+        failures: Sequence[str] = (),
     ) -> CallResult | ModelRef:
-        """Decide whether the newest of ``results`` stands.
+        """Decide whether the newest of ``results`` stands. ``failures``: what it visibly failed in.
 
         Returns:
             The answer that stands, or the model to ask next.
         """
         decision, policy = call.decision, self._policy.for_site(call.decision.site)
-        verdict = review_answer(decision, policy, results, call.request, accept)
+        with self._lock:
+            if len(results) > 1 and policy.watches_failures:
+                self._history.observe_escalation(decision.site, helped=not failures)
+            elif failures and not self._history.escalation_helps(decision.site):
+                failures = ()  # the stronger model's answers fail here as well, such as at a cap that is too low
+        verdict = review_answer(decision, policy, results, call.request, accept, failures)
         if verdict is None:
             return results[-1]
         if len(results) == 1:

@@ -167,7 +167,10 @@ def _replayed(entry: _MeasuredCall, policy: RoutingPolicy, facts: _LogFacts) -> 
     paid = _paid(entry.logged)
     target, tier = decision.target, decision.tier
     own = policy.for_site(decision.site)
-    if tier >= 0 and (cascade := facts.cascades.get(own)) is not None:
+    features = decision.features
+    # A cascade that the thresholds lead starts stronger for what is large.
+    direct = own.watches_failures and own.is_large(features.text_length, features.item_count)
+    if tier >= 0 and not direct and (cascade := facts.cascades.get(own)) is not None:
         return _cascaded(entry, paid, cascade, facts)
     if tier >= 0:  # not forced or pinned
         strong = facts.held_out.get(decision.call_id) if own.learned is not None else None

@@ -98,7 +98,9 @@ def _output(out: Reply) -> list[dict[str, Any]]:
             item["encrypted_content"] = ids.new("gAAAAAB", 64)
         items.append(item | {"summary": [{"type": "summary_text", "text": summary}] if summary else []})
     if answer.text:
-        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": answer.text}
+        part: dict[str, Any] = {"type": "output_text", "annotations": [], "logprobs": [], "text": answer.text}
+        if answer.stop == "refusal":  # a completed response with a part of its own (guide to structured outputs)
+            part = {"type": "refusal", "refusal": answer.text}
         items.append(
             {
                 "id": ids.new("msg_", 50),
@@ -168,11 +170,14 @@ def _frames(finished: Mapping[str, Any], chunk: int, total: int, reasoning: int)
         elif kind == "message":
             part = item["content"][0]
             inside = where | {"content_index": 0}
-            yield event("response.content_part.added", **inside, part=part | {"text": ""})
-            for piece in pieces(part["text"], chunk):
+            refused = part["type"] == "refusal"
+            field, said = ("refusal", "refusal") if refused else ("text", "output_text")
+            beside: dict[str, Any] = {} if refused else {"logprobs": []}
+            yield event("response.content_part.added", **inside, part=part | {field: ""})
+            for piece in pieces(part[field], chunk):
                 done += len(piece)
-                yield event("response.output_text.delta", **inside, delta=piece, logprobs=[])
-            yield event("response.output_text.done", **inside, text=part["text"], logprobs=[])
+                yield event(f"response.{said}.delta", **inside, delta=piece, **beside)
+            yield event(f"response.{said}.done", **inside, **{field: part[field]}, **beside)
             yield event("response.content_part.done", **inside, part=part)
         else:
             for piece in pieces(item["arguments"], chunk):
@@ -188,7 +193,8 @@ _LAST = frozenset({"response.completed", "response.incomplete", "response.failed
 
 def _spoken(item: Mapping[str, Any]) -> str:
     if item["type"] == "message":
-        return str(item["content"][0]["text"])
+        part = item["content"][0]
+        return str(part.get("text") or part.get("refusal") or "")
     return str(item.get("arguments", ""))
 
 

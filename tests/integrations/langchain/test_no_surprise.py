@@ -74,7 +74,7 @@ def test_the_packaged_tiers_given_by_hand_are_tiers_of_ones_own():
     assert not CostConfig().routes
     assert not CostConfig.from_mapping(LIMIT).routes
     assert CostConfig(tiers=list(CostConfig().tiers)).routes
-    assert CostConfig(tiers=list(CostConfig().tiers)) == CostConfig()
+    assert CostConfig(tiers=list(CostConfig().tiers)) == CostConfig(routing={"policy": "cascade"})
     assert CostConfig(routing={"policy": "cascade"}).routes
     assert CostConfig(routing={"explore": 0.1}).routes
     assert not CostConfig(routing={"policy": "off"}, tiers=list(CostConfig().tiers)).routes

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_cost_middleware.provider import UsageReport
-from llm_cost_middleware.request import AnswerContent, CallResult
+from llm_cost_middleware.request import AnswerContent, CallResult, ModelRef
 from llm_cost_middleware.routing.agreement import answers_agree
 from llm_cost_middleware.routing.cascade import (
     cascade_models,
@@ -13,8 +13,10 @@ from llm_cost_middleware.routing.cascade import (
     is_worthwhile,
     review_answer,
 )
+from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.schemas import text_matches_schema
+from llm_cost_middleware.routing.signals import VISIBLE_FAILURES
 
 SCHEMA = """{"type": "object", "required": ["total"], "additionalProperties": false,
  "properties": {"total": {"type": "number"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}}}}"""
@@ -183,3 +185,43 @@ def test_a_cascade_pays_while_enough_is_accepted():
     assert is_worthwhile(10, 100, 1.0, 1_000)[1] == pytest.approx(90, abs=1)
     assert not is_worthwhile(10, 100, 0.5, 100, extra_seconds=2, second_nanousd=50)[0]
     assert not is_worthwhile(100, 100, 1.0, 10**6)[0]
+
+
+DEFAULT = RoutingPolicy(kind="cascade", accept="no_failure", tiers=("small", "large"))
+
+
+def test_a_cascade_by_failures_starts_where_the_thresholds_say(route, ask):
+    assert route(ask("short"), DEFAULT).tier == 0
+    assert "stronger if the answer visibly fails" in route(ask("short"), DEFAULT).reason
+    large = route(ask("x" * 10_000), DEFAULT)
+    assert (large.tier, large.policy) == (1, "threshold")
+    assert route(ask("short", context={"item_count": 30}), DEFAULT).tier == 1
+
+
+@pytest.mark.parametrize("field", ["stream", "size_only"])
+def test_what_cannot_be_reviewed_is_routed_by_the_thresholds_alone(route, ask, field):
+    history = SiteHistory()
+    for _ in range(50):  # where most answers fail a cascade asks the stronger model at once
+        history.observe("plain", ModelRef("openai", "gpt-5-mini"), 10, accepted=False)
+    assert route(ask("short"), DEFAULT, history=history).tier == 1
+    decision = route(ask("short", **{field: True}), DEFAULT, history=history)
+    assert (decision.tier, decision.policy) == (0, "threshold")
+
+
+@pytest.mark.parametrize("failure", VISIBLE_FAILURES)
+def test_an_answer_that_visibly_fails_is_asked_for_a_tier_up(route, ask, models, failure):
+    decision, result = route(ask("x"), DEFAULT), CallResult("answer", UsageReport(), "text")
+    assert review_answer(decision, DEFAULT, [result], ask("x"), None) is result
+    assert review_answer(decision, DEFAULT, [result], ask("x"), None, (failure,)) == models["gpt"]
+    assert review_answer(decision, DEFAULT, [result], ask("x"), lambda _: False) == models["gpt"]
+    assert review_answer(decision, DEFAULT, [result], ask("x", size_only=True), None, (failure,)) is None
+
+
+def test_escalations_that_do_not_help_are_given_up():
+    history = SiteHistory()
+    history.observe("site", ModelRef("openai", "gpt-5-mini"), 10)
+    for _ in range(5):
+        assert history.escalation_helps("site")
+        history.observe_escalation("site", helped=False)
+    assert not history.escalation_helps("site")
+    assert history.escalation_helps("another")

@@ -185,6 +185,16 @@ def test_a_cascade_is_replayed_with_its_own_calls(route, ask):
     assert total.moved == 50 + 50 + 10
 
 
+def test_a_cascade_by_failures_is_replayed_with_every_failure_that_the_log_shows(route, ask):
+    policy = RoutingPolicy(kind="cascade", accept="no_failure", **TIERED)
+    cut = [logged(route, ask, n, tier=0, failures=["truncated"], feedback=False) for n in range(50)]
+    good = [logged(route, ask, n, tier=0, feedback=False) for n in range(50, 100)]
+    total = replay([*cut, *good], policy, QualitySource.FAILURES)[-1]
+    cost = {c.target: c.expected_nanousd for c in cut[0].decision.candidates}
+    assert total.after_nanousd.value == pytest.approx(100 * cost[WEAK] + 50 * cost[STRONG], rel=0.02)
+    assert total.moved == 50
+
+
 @pytest.mark.parametrize("accept", ["check", "agreement"])
 def test_a_cascade_whose_acceptance_is_not_in_the_log_is_refused(route, ask, accept):
     policy = RoutingPolicy(kind="cascade", accept=accept, **TIERED)
