@@ -103,7 +103,7 @@ class CostPipeline(BookingByHand):
         config, clock, catalogue = self.config, self.clock, self.catalogue
         settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
         # One instance of each: statistics and breakers are of use only where all calls share them.
-        decisions = DecisionRecorder(self._runtimes.journal, clock)
+        decisions = DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes)
         cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
         stages = Stages(
             RouteStage(settings, config.routing, candidates, cache, clock, rng),

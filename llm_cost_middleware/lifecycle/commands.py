@@ -11,6 +11,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallStream, InputCounter, ModelRef
 
 if TYPE_CHECKING:
+    from llm_cost_middleware.budget.backend import Notes
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
     from llm_cost_middleware.lifecycle.waiting import Ticket
     from llm_cost_middleware.usage import UsageReport
@@ -133,10 +134,11 @@ class Settle(LedgerCommand):
     amount: NanoUSD
     status: SettlementStatus
     memo: bytes = b""
+    notes: Notes | None = None
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``settle``."""
-        return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status)
+        return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status, notes=self.notes)
 
 
 @dataclass(slots=True)
@@ -160,10 +162,13 @@ class PostUnreserved(LedgerCommand):
     scopes: tuple[str, ...]
     status: SettlementStatus
     memo: bytes = b""
+    notes: Notes | None = None
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``book``."""
-        return ledger.book(self.amount, self.scopes, id=self.reservation_id, memo=self.memo, status=self.status)
+        return ledger.book(
+            self.amount, self.scopes, id=self.reservation_id, memo=self.memo, status=self.status, notes=self.notes
+        )
 
 
 @dataclass(slots=True)

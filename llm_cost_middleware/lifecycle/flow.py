@@ -158,7 +158,8 @@ class CallFlow:
                     return None
                 posting = self.stages.price.posting(reserved, answer.reading)
                 self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
-                yield from self._settling.post(call, report, reserved, posting)
+                signals, stands = self._signals(call, answer), not self._reviews(call, accept)
+                yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
                 verdict = self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
@@ -166,6 +167,25 @@ class CallFlow:
                     return verdict.response
                 following = verdict
             target = following
+
+    def _signals(self, call: RoutedCall, answer: CallResult) -> tuple[str, ...]:
+        """The failures that an answer shows."""
+        # Read only where something learns from it: most calls never extract the content of their answer.
+        request = call.request
+        told = (
+            self.stages.route.reads_answers(call.decision.site)
+            or request.output_schema
+            or demanded_tools(request) is not None
+        )
+        # What a provider still works on says nothing yet.
+        content = answer.content if told and not answer.reading.pending else None
+        return () if content is None else failure_signals(request, content)
+
+    def _reviews(self, call: RoutedCall, accept: Callable[[CallResult], bool] | None) -> bool:
+        """Whether an answer may be followed by a stronger model's."""
+        if call.request.model_pinned or self.settings.observe:
+            return False
+        return accept is not None or self.stages.route.has_cascades
 
     def _review(
         self,
@@ -177,21 +197,10 @@ class CallFlow:
         accept: Callable[[CallResult], bool] | None,
     ) -> CallResult | ModelRef:
         """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
-        route = self.stages.route
-        # Read only where something learns from it: most calls never extract the content of their answer.
-        told = (
-            route.reads_answers(call.decision.site)
-            or call.request.output_schema
-            or demanded_tools(call.request) is not None
-        )
-        if answer.reading.pending:  # the provider still works on it: nothing can be said of it yet
-            return answer
-        if told and (content := answer.content) is not None:
-            report.quality_signals += failure_signals(call.request, content)
-        if call.request.model_pinned or self.settings.observe or (accept is None and not route.has_cascades):
+        if answer.reading.pending or not self._reviews(call, accept):
             return answer
         results.append(answer)
-        verdict = route.review_answer(call, reserved, results, accept, report.quality_signals)
+        verdict = self.stages.route.review_answer(call, reserved, results, accept, report.quality_signals)
         if isinstance(verdict, ModelRef):
             report.escalated = True
             report.tried_targets.append(reserved.attempt.target)  # where money is short no step down leads back to it
@@ -201,6 +210,8 @@ class CallFlow:
     def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
         """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
         try:
+            if not self.stages.has_log(call, report):
+                return
             yield WriteLog(partial(self.stages.write_log, call, report))
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
             _log.exception("the decision of call %s was not logged", call.id)

@@ -43,6 +43,12 @@ class RuntimePool:
         return self.ledger.journal if self.blocks else None
 
     @property
+    def takes_notes(self) -> bool:
+        """Whether lines beside money can be written in the transaction of the money."""
+        shared = self._shared.aledger if self._shared is not None else None
+        return self.blocks and self.ledger.takes_notes and (shared is None or shared.takes_notes)
+
+    @property
     def shared_state(self) -> SharedState | None:
         """Where processes share what they have learned; ``None`` on a memory ledger, which has one process."""
         return self.ledger.shared_state if self.blocks else None

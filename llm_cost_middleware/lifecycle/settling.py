@@ -27,7 +27,7 @@ from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
-from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, attached_usage
+from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, TokenUsage, UsageReport, attached_usage
 
 _log = logging.getLogger(__name__)
 _UNSENT = (FAILED_LOCALLY, NOT_SENT)
@@ -62,14 +62,14 @@ class Settling:
         if reading in _UNSENT or (reading is None and failure.billed == "no"):
             yield from self._void(call, reserved, failure)
         elif reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
-            yield from self.post(call, report, reserved, stages.price.posting(reserved, reading))
+            signals = (PARSE_FAILED,) if reading.error is None and not reading.unbilled else ()
+            posting = stages.price.posting(reserved, reading)
+            yield from self.post(call, report, reserved, posting, signals, stands=False)
             if reading.complete:  # the target is up
                 stages.health.succeeded(call, reserved, retry_tokens)
-            if reading.error is None and not reading.unbilled:
-                report.quality_signals += (PARSE_FAILED,)
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
-            yield from self.post(call, report, reserved, unconfirmed)
+            yield from self.post(call, report, reserved, unconfirmed, stands=False)
         # Never again for this call: not as a fallback, and not as a step down when money is short.
         report.tried_targets.append(target)
         others = fallbacks_of(call, target) if stages.health.falls_back else ()
@@ -107,16 +107,41 @@ class Settling:
         if failure is not None:
             stages.record.failed(reserved, failure, "in the middle of its stream")
 
-    def post(self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting) -> Steps[None]:
-        """Book an attempt, whatever happens meanwhile, learn from it and record it; what is unfinished, later."""
+    def post(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        posting: Posting,
+        signals: tuple[str, ...] = (),
+        *,
+        stands: bool = True,
+    ) -> Steps[None]:
+        """Book an attempt, whatever happens meanwhile, learn from it and record it; what is unfinished, later.
+
+        Args:
+            call: The call.
+            report: What became of it so far.
+            reserved: The attempt.
+            posting: What to book.
+            signals: Failures that its answer shows.
+            stands: No other attempt can follow.
+        """
         reading, deferred = posting.reading, False
         if reading is not None and reading.pending and reading.response_id is not None:
             deferred = yield from self._deferred(call, report, reserved, reading.response_id)
         if not deferred:
-            yield from self._post_now(call, report, reserved, posting)
+            yield from self._post_now(call, report, reserved, posting, signals, stands=stands)
 
     def _post_now(
-        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, posting: Posting
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        posting: Posting,
+        signals: tuple[str, ...],
+        *,
+        stands: bool,
     ) -> Steps[None]:
         reading = posting.reading
         served = call.as_served(reserved, reading)
@@ -124,16 +149,16 @@ class Settling:
         memo = encode_memo(
             call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading
         )
-        receipt, interruption = yield from self._book(call, report, reserved, served, posting, memo)
-        self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
+        usage, stages, held = None, self._stages, reserved
         reserved = served
-        usage, stages = None, self._stages
+        # Learned from before it is booked: what is written down of it rides in the transaction of the money.
         if reading is not None:
             if reading.complete and reading.items:
                 usage = reading.usage
             if reading.finish_reason is not None:
-                signals = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
-                report.quality_signals = tuple(name for name, shown in signals if shown)
+                shows = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
+                report.quality_signals = tuple(name for name, shown in shows if shown)
+        report.quality_signals += signals
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
             stages.route.observe(call, attempt.target, usage)
@@ -143,6 +168,11 @@ class Settling:
             stages.cache.observe_result(call, reserved, usage)
             if usage is not None:
                 stages.decisions.note_cache_trace(report, reserved, usage)
+        if stages.decisions.rides:
+            tokens = _answered_tokens(usage, reading)
+            stages.decisions.settling(call, report, attempt.target, posting, tokens, stands=stands)
+        receipt, interruption = yield from self._book(call, report, held, served, posting, memo)
+        stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         stages.record.settled(call, report, reserved, posting, receipt, usage)
         if interruption is not None:
             raise interruption
@@ -191,11 +221,18 @@ class Settling:
     ) -> Steps[tuple[Receipt | None, BaseException | None]]:
         """Resolve the reservation of an attempt at its cost; where another model answered, book it in its place."""
         held, amount, status = reserved.reservation_id, posting.amount_nanousd, posting.status
+        notes = self._stages.notes(report)
+        verb: Settle | PostUnreserved
         if held is not None and served is reserved:
-            return (yield from self._resolve_uninterruptibly(Settle(held, amount, status, memo)))
-        report.reservations += 1
-        verb = PostUnreserved(f"{call.id}.{report.reservations}", amount, served.scopes, status, memo)
+            verb = Settle(held, amount, status, memo, notes)
+        else:
+            report.reservations += 1
+            booking_id = f"{call.id}.{report.reservations}"
+            verb = PostUnreserved(booking_id, amount, served.scopes, status, memo, notes)
         receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        self._stages.noted(report, notes)
+        if isinstance(verb, Settle):
+            return receipt, interruption
         if held is not None and receipt is not None:
             # held under the scopes of all that might have answered; given back last, so that nobody takes the money
             _, again = yield from self._resolve_uninterruptibly(Void(held))
@@ -242,3 +279,10 @@ class Settling:
                 if interruption is not None:
                     raise
                 interruption = error
+
+
+def _answered_tokens(usage: TokenUsage | None, reading: UsageReport | None) -> int | None:
+    """The length of an answer as its record will say; ``None`` where it is not known."""
+    if usage is None and reading is not None and reading.items:
+        usage = reading.usage
+    return usage.output_tokens if usage else None

@@ -12,6 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.metering import PricedCall
@@ -162,6 +163,18 @@ class CacheTrace(NamedTuple):
 
 
 @dataclass(slots=True)
+class CallLog:
+    """What of a call has become a line of the log."""
+
+    decided: bool = False
+    spent_nanousd: int = -1
+    """The sum of its settlement; -1: none."""
+    outcomes: tuple[str, ...] = ()
+    compared: bool = False
+    """It was compared with earlier calls."""
+
+
+@dataclass(slots=True)
 class CallReport:
     """The mutable part of a call: what was tried and booked so far."""
 
@@ -180,6 +193,11 @@ class CallReport:
     """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
     escalated: bool = False
     cache_traces: tuple[CacheTrace, ...] = ()
+    """Traces that were not written down yet."""
+    lines: list[JournalEntry] = field(default_factory=list)
+    """Lines of the log that were made, and not written down yet."""
+    logged: CallLog = field(default_factory=CallLog)
+    """What of the call has become a line."""
     asked_counts: dict[ModelRef, bool] = field(default_factory=dict)
     """The models whose provider was asked for a count: once a call."""
     counter: InputCounter | None = None

@@ -58,9 +58,9 @@ class Commits:
 
 
 def request(number, system):
-    messages = [Message("user", (Part(f"question {number}: how many boxes are left?"),))]
+    messages = [Message("user", (Part("text", f"question {number}: how many boxes are left?"),))]
     if system:
-        messages.insert(0, Message("system", (Part(system),)))
+        messages.insert(0, Message("system", (Part("text", system),)))
     context = read_context({"user": f"u{number % 50}", "team": "shop"})
     return CallRequest("anthropic", "smart", tuple(messages), max_tokens=200, context=context)
 

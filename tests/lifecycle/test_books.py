@@ -174,6 +174,7 @@ def test_a_journal_that_fails_loses_no_answer(make_harness, monkeypatch, caplog)
         raise LedgerUnavailableError("sqlite", "disk full")
 
     monkeypatch.setattr(SQLiteJournal, "append", full)
+    monkeypatch.setattr(SQLiteJournal, "write", full)
     harness = make_harness()
     assert harness.ask("openai").choices
     assert "was not logged" in caplog.text

@@ -16,9 +16,11 @@ from llm_cost_middleware.budget.backend import (
     AsyncAdapter,
     AsyncBackend,
     Journal,
+    Notes,
     SharedState,
     SupportsAsync,
     SupportsJournal,
+    SupportsNotes,
     SupportsSharedState,
 )
 from llm_cost_middleware.budget.ledger import administration
@@ -33,6 +35,7 @@ from llm_cost_middleware.budget.ledger.arguments import (
     accept_renamed,
     check_id,
     check_status,
+    noting,
     to_ms,
 )
 from llm_cost_middleware.budget.ledger.blocking import Ledger
@@ -113,6 +116,12 @@ class AsyncLedger(LedgerArguments):
         """Storage of the ledger."""
         return self._backend
 
+    @property
+    def takes_notes(self) -> bool:
+        """True if ``settle`` and ``book`` write ``notes`` in their own transaction; otherwise give them none."""
+        backend = self._backend
+        return isinstance(backend.backend if isinstance(backend, AsyncAdapter) else backend, SupportsNotes)
+
     set_budget = administration.asynchronous(administration.set_budget)
     remove_budget = administration.asynchronous(administration.remove_budget)
     raise_budget = administration.asynchronous(administration.raise_budget)
@@ -149,11 +158,17 @@ class AsyncLedger(LedgerArguments):
             raise
 
     async def settle(
-        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+        self,
+        id: str,
+        actual: USD | NanoUSD,
+        *,
+        memo: bytes = b"",
+        status: SettlementStatus = "exact",
+        notes: Notes | None = None,
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return await self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo)
+        return await self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo, **noting(notes))
 
     async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """See ``Ledger``."""
@@ -174,10 +189,14 @@ class AsyncLedger(LedgerArguments):
         id: str | None = None,
         memo: bytes = b"",
         status: SettlementStatus = "exact",
+        notes: Notes | None = None,
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
-        return await self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
+        checked = check_status(status)
+        return await self._backend.resolve(
+            "book", id_, nanousd, scopes=paid, status=checked, memo=memo, **noting(notes)
+        )
 
     async def extend(self, id: str, ttl: Seconds) -> Reservation:
         """See ``Ledger``."""

@@ -12,6 +12,7 @@ from functools import wraps
 from itertools import count
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from llm_cost_middleware.budget.backend import Notes
 from llm_cost_middleware.budget.model import (
     MAX_NANOUSD,
     RowStatus,
@@ -180,6 +181,11 @@ def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
     read_choice(SettlementStatus, status, "status")
     return status
+
+
+def noting(notes: Notes | None) -> dict[str, Any]:
+    """Return the argument for notes, for a backend that takes them: others do not know its name."""
+    return {} if notes is None else {"notes": notes}
 
 
 def to_ms(seconds: Seconds, what: str) -> int:

@@ -15,9 +15,11 @@ from llm_cost_middleware.budget.backend import (
     ArchiveResult,
     Backend,
     Journal,
+    Notes,
     SharedState,
     SupportsArchive,
     SupportsJournal,
+    SupportsNotes,
     SupportsSharedState,
 )
 from llm_cost_middleware.budget.ledger import administration
@@ -32,6 +34,7 @@ from llm_cost_middleware.budget.ledger.arguments import (
     accept_renamed,
     check_id,
     check_status,
+    noting,
     to_ms,
 )
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
@@ -124,6 +127,11 @@ class Ledger(LedgerArguments):
         """Values that processes share; ``None`` if the backend shares none. Its calls may block."""
         return self._backend.shared_state if isinstance(self._backend, SupportsSharedState) else None
 
+    @property
+    def takes_notes(self) -> bool:
+        """True if ``settle`` and ``book`` write ``notes`` in their own transaction; otherwise give them none."""
+        return isinstance(self._backend, SupportsNotes)
+
     set_budget = administration.blocking(administration.set_budget)
     remove_budget = administration.blocking(administration.remove_budget)
     raise_budget = administration.blocking(administration.raise_budget)
@@ -166,16 +174,29 @@ class Ledger(LedgerArguments):
         return self._backend.reserve(*arguments, fresh=id is None)
 
     def settle(
-        self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
+        self,
+        id: str,
+        actual: USD | NanoUSD,
+        *,
+        memo: bytes = b"",
+        status: SettlementStatus = "exact",
+        notes: Notes | None = None,
     ) -> Receipt:
         """Book what a call cost, even more than was reserved (capture).
+
+        Args:
+            id: The reservation.
+            actual: What it cost, US dollars.
+            memo: Opaque; kept with the row.
+            status: How sure that is.
+            notes: Written in the same transaction, where the storage ``takes_notes``.
 
         Raises:
             ReservationNotFoundError: No such id.
             ReservationConflictError: It was settled at another amount, or voided.
         """
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo)
+        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo, **noting(notes))
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
@@ -196,6 +217,7 @@ class Ledger(LedgerArguments):
         id: str | None = None,
         memo: bytes = b"",
         status: SettlementStatus = "exact",
+        notes: Notes | None = None,
     ) -> Receipt:
         """Book money that was spent without a reservation, past any limit.
 
@@ -203,7 +225,8 @@ class Ledger(LedgerArguments):
             ReservationConflictError: The id was used for something else.
         """
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
-        return self._backend.resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
+        checked = check_status(status)
+        return self._backend.resolve("book", id_, nanousd, scopes=paid, status=checked, memo=memo, **noting(notes))
 
     def extend(self, id: str, ttl: Seconds) -> Reservation:
         """Let it expire ``ttl`` seconds from now, never earlier than before. Raises as ``settle``."""

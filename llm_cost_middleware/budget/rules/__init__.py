@@ -44,13 +44,13 @@ from llm_cost_middleware.budget.rules.transitions import (
     check_replay,
     resolve,
 )
-from llm_cost_middleware.budget.rules.windows import FOREVER, WindowSpan, window_at
+from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan, window_at
 
 __all__ = [
-    "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "AccountPosting", "AccountTotals",
-    "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister",
-    "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
-    "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "available", "backfill_start",
-    "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals", "resolve",
-    "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
+    "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting",
+    "AccountTotals", "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal",
+    "BudgetRegister", "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan",
+    "Raise", "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "available",
+    "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals",
+    "resolve", "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
 ]  # fmt: skip

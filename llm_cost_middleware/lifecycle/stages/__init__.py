@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from llm_cost_middleware.budget.backend import Notes
 from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
@@ -35,7 +36,27 @@ class Stages(NamedTuple):
     waiting: WaitingCalls
     deferred: DeferredBills
 
+    def notes(self, report: CallReport) -> Notes | None:
+        """What is to be written with the money of a call; ``None`` where the storage cannot."""
+        if not self.decisions.rides:
+            return None
+        return Notes(report.lines, self.cache.take_unsaved())
+
+    def noted(self, report: CallReport, notes: Notes | None) -> None:
+        """A call was settled, or the ledger did not answer: what was not written with it is written later."""
+        if notes is None:
+            return
+        if notes.written:
+            del report.lines[: len(notes.lines)]
+        elif notes.change is not None:
+            self.cache.keep_unsaved(notes.change)
+
+    def has_log(self, call: RoutedCall, report: CallReport) -> bool:
+        """Whether anything of a call that has ended is left to be written down."""
+        return not self.decisions.rides or self.decisions.unwritten(call, report)
+
     def write_log(self, call: RoutedCall, report: CallReport) -> None:
-        """Write down what a call was beside its money. May block."""
+        """Write down what a call was beside its money, as far as it did not ride with it. May block."""
         self.decisions.record(call, report)
-        self.cache.save()
+        if not self.decisions.rides:
+            self.cache.save()

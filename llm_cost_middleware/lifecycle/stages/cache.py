@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.budget.backend import SharedState
+from llm_cost_middleware.budget.backend import SharedChange, SharedState
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -127,10 +127,20 @@ class CacheStage:
 
     def save(self) -> None:
         """Write down what was learned, for other processes and for the next one. May block, and never raises."""
-        if self._shared is None or not self._unsaved or self._clock.now() < self._away_until:
+        change = self.take_unsaved()
+        if change is None or self._shared is None:
             return
+        try:
+            self._shared.change(*change)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._leave_alone(error)
+
+    def take_unsaved(self) -> SharedChange | None:
+        """What was learned and not written down yet, as a change of shared values."""
+        if self._shared is None or not self._unsaved or self._clock.now() < self._away_until:
+            return None
         with self._lock:
-            keys, self._unsaved = list(self._unsaved), {}
+            keys, self._unsaved = tuple(self._unsaved), {}
 
         def merged(values: list[bytes | None]) -> list[bytes]:
             now = self._clock.now()
@@ -138,10 +148,12 @@ class CacheStage:
                 pairs = zip(keys, values, strict=True)
                 return [merge(self._statistics, key, data, now) for key, data in pairs]
 
-        try:
-            self._shared.change(keys, merged, self._clock.now())
-        except Exception as error:  # noqa: BLE001 - as above
-            self._leave_alone(error)
+        return SharedChange(keys, merged, self._clock.now()) if keys else None
+
+    def keep_unsaved(self, change: SharedChange) -> None:
+        """Take back what could not be written."""
+        with self._lock:
+            self._unsaved.update(dict.fromkeys(change.keys))
 
     def _leave_alone(self, error: Exception) -> None:
         _log.debug("what was learned of prompt caches is not shared for a while: %s", error)

@@ -1,18 +1,20 @@
 """The log of a call beside money: its decision and what became of it, its cache use, the prefixes it taught.
 
-It goes through the ledger's journal where the storage has one; otherwise decisions stay in a bounded memory. Writing
-may block, so it is a command of its own, after the money is booked.
+It goes through the ledger's journal where the storage has one; otherwise decisions stay in a bounded memory. Where the
+storage can, the lines of a call are written in the transaction that books its money; what is left at its end is a
+command of its own, because writing may block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
-from llm_cost_middleware.budget.backend import Journal
+from llm_cost_middleware.budget.backend import Journal, JournalEntry
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, ReservedAttempt, RoutedCall
+from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
@@ -33,55 +35,139 @@ from llm_cost_middleware.usage import TokenUsage
 _HISTORY_S = 7 * 86_400.0
 
 
+class _Outbox:
+    """The journal as the log sees it: while lines are gathered, they are kept back."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.gathered: list[JournalEntry] | None = None
+
+    def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
+        if self.gathered is None:
+            self._journal.append(kind, id_, at, data)
+        else:
+            self.gathered.append(JournalEntry(kind, id_, at, data))
+
+    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
+        return self._journal.read(kind, since)
+
+
 class DecisionRecorder:
     """Safe to share between threads.
 
     Args:
         journal: Where lines are kept beyond this process; ``None``: nowhere.
         clock: Time.
+        rides: The lines of a call are written in the transaction that settles it.
     """
 
     _lock = ForkSafeLock()
 
-    def __init__(self, journal: Journal | None, clock: Clock) -> None:
-        self._journal, self._clock = journal, clock
-        self._log, self._tracer, self._repeats = DecisionLog(journal), Tracer(), RepeatDetector()
+    def __init__(self, journal: Journal | None, clock: Clock, *, rides: bool = False) -> None:
+        self._journal, self._clock = None if journal is None else _Outbox(journal), clock
+        self._log, self._tracer, self._repeats = DecisionLog(self._journal), Tracer(), RepeatDetector()
         self._outputs: SiteHistory | None = None
+        self.rides = rides and journal is not None
+        """Whether lines are made before a call is settled."""
 
     def note_cache_trace(self, report: CallReport, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Keep the cache use of an answered attempt, to be written with its call."""
         if self._journal is not None and reserved.plan is not None:
             report.cache_traces += (CacheTrace(reserved.attempt.target, reserved.plan, usage, self._clock.now()),)
 
-    def record(self, call: RoutedCall, report: CallReport) -> None:
-        """Write down how a call was routed, and what became of it."""
-        now, records, decision = self._clock.now(), report.records, call.decision
-        settlement: Settlement | None = None
-        # Without a record nothing was billed: the decision is logged alone.
-        if records:
-            last = records[-1]
-            tokens = last.output_tokens if last.usage else None
-            model = ModelRef(last.provider, last.model)
-            settlement = Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, now)
-        with self._lock:
-            self._log.append(decision, settlement)
-            for trace in report.cache_traces:
-                self._trace(call, trace)
-            signals = report.quality_signals
-            for name in (*signals, ESCALATED) if report.escalated else signals:
-                self._log.outcome(call.id, name, SIGNAL_SCORES[name], now)
-            if decision.ngrams:  # learning is on
-                self._notice_repeat(call, report, now)
+    def settling(
+        self, call: RoutedCall, report: CallReport, target: ModelRef, posting: Posting, tokens: int | None, *,
+        stands: bool,
+    ) -> None:  # fmt: skip
+        """Make the lines of a call that is about to be settled, to be written with the money.
 
-    def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float) -> None:
+        Args:
+            call: The call.
+            report: Takes the lines.
+            target: The model that answered.
+            posting: What will be booked.
+            tokens: The length of the answer, where it is known.
+            stands: No other attempt follows: its outcomes are final.
+        """
+        spent = report.spent_nanousd + posting.amount_nanousd
+        settlement = Settlement(call.id, target, NanoUSD(spent), tokens, self._clock.now())
+        self._gather(call, report, settlement, exact=posting.status == "exact", final=stands)
+
+    def unwritten(self, call: RoutedCall, report: CallReport) -> bool:
+        """Make the last lines of a call that has ended; return whether any is left to write."""
+        self._gather(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+        return bool(report.lines)
+
+    def write(self, report: CallReport) -> None:
+        """Write the lines of a call that did not ride with its money. May block."""
+        if self._journal is not None:
+            for line in report.lines:
+                self._journal.append(*line)
+        report.lines.clear()
+
+    def record(self, call: RoutedCall, report: CallReport) -> None:
+        """Write down how a call was routed, and what became of it, at its end."""
+        if self.rides:
+            self.write(report)
+            return
+        with self._lock:
+            self._tell(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+
+    def _gather(
+        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
+    ) -> None:
+        if self._journal is None:
+            return
+        with self._lock:
+            self._journal.gathered = report.lines
+            try:
+                self._tell(call, report, settlement, exact=exact, final=final)
+            finally:
+                self._journal.gathered = None
+
+    def _tell(
+        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
+    ) -> None:
+        """Log what was not logged yet; the lock is held."""
+        now, logged = self._clock.now(), report.logged
+        if not logged.decided:
+            self._log.append(call.decision, settlement)
+            logged.decided = True
+        elif settlement is not None and settlement.cost_nanousd != logged.spent_nanousd:
+            self._log.settled(*settlement)
+        if settlement is not None:
+            logged.spent_nanousd = settlement.cost_nanousd
+        traces, report.cache_traces = report.cache_traces, ()
+        for trace in traces:
+            self._trace(call, trace)
+        if not final:
+            return
+        signals = report.quality_signals
+        for name in (*signals, ESCALATED) if report.escalated else signals:
+            if name not in logged.outcomes:
+                logged.outcomes += (name,)
+                self._log.outcome(call.id, name, SIGNAL_SCORES[name], now)
+        if call.decision.ngrams and not logged.compared:  # learning is on
+            logged.compared = True
+            self._notice_repeat(call, report, now, exact=exact)
+
+    def _settlement(self, call: RoutedCall, report: CallReport) -> Settlement | None:
+        """What a call cost, over all its attempts. Without a record nothing was billed: its decision stands alone."""
+        if not report.records:
+            return None
+        last = report.records[-1]
+        tokens = last.output_tokens if last.usage else None
+        model = ModelRef(last.provider, last.model)
+        return Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now())
+
+    def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""
         key = question_key(call.request, call.decision.site)
         if key is None:
             return
         if (earlier := self._repeats.earlier(key, call.started_at)) is not None:
             self._log.outcome(earlier, USER_RETRY, SIGNAL_SCORES[USER_RETRY], now)
-        records = report.records
-        if records and records[-1].status == "exact" and PARSE_FAILED not in report.quality_signals:
+        if exact and PARSE_FAILED not in report.quality_signals:
             self._repeats.answered(key, call.id, self._clock.monotonic())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
@@ -116,3 +202,7 @@ class DecisionRecorder:
                 at=trace.at, call_id=call.id, site=call.decision.site,
             )  # fmt: skip
             self._journal.append(TRACE, call.id, trace.at, line.encode())
+
+
+def _is_exact(report: CallReport) -> bool:
+    return bool(report.records) and report.records[-1].status == "exact"

@@ -23,6 +23,7 @@ from llm_cost_middleware.budget.backends.sqlite import archive_file
 from llm_cost_middleware.budget.backends.sqlite.connection import translate_errors
 from llm_cost_middleware.budget.backends.sqlite.group_commit import FileLock
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
 from llm_cost_middleware.errors import ConfigurationError, LedgerError, LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
@@ -59,8 +60,11 @@ class _ArchiveRecord(NamedTuple):
 class Archive:
     """Archives of one ledger. ``recent``: the time, ms, from which on windows still count what was reserved."""
 
-    def __init__(self, file: LedgerFile, tenant: int, name: str, recent: int, summary: MemoAggregator) -> None:
+    def __init__(
+        self, file: LedgerFile, packing: Packing, tenant: int, name: str, recent: int, summary: MemoAggregator
+    ) -> None:
         self._file, self._tenant, self._name, self._recent, self._summary = file, tenant, name, recent, summary
+        self._packing = packing
 
     def run(self, before: int, path: Path | None) -> ArchiveResult:
         """See ``Ledger.archive``."""
@@ -162,7 +166,8 @@ class Archive:
         # The count proves that no row left in another way since the file was written.
         if seqs and db.executemany("DELETE FROM entry WHERE seq = ?", seqs).rowcount != len(seqs):
             raise sqlite3.IntegrityError("rows that were to be archived are gone")
-        db.executemany(_CARRY, [(self._tenant, *line[1:]) for line in sums])
+        pack = self._packing.pack
+        db.executemany(_CARRY, [(self._tenant, *line[1:-1], pack(line.memo, learn=False)) for line in sums])
         db.execute("UPDATE archive SET carried = carried + ? WHERE id = ?", (len(sums), record.number))
 
     def _bucket_ms(self, created: int) -> int:
@@ -175,7 +180,8 @@ class Archive:
         while True:
             with self._file.reading() as db:
                 block = db.execute(f"{_LINES}{order} LIMIT {BLOCK}", (self._tenant, record.number, seq)).fetchall()
-            yield from map(ArchivedRow._make, block)
+            unpack = self._packing.unpack
+            yield from (ArchivedRow._make((*values, unpack(memo))) for *values, memo in block)
             if len(block) < BLOCK:
                 return
             seq = block[-1][0]

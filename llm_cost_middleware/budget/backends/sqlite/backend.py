@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
+from llm_cost_middleware.budget.backend import ArchiveResult, Notes, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
-from llm_cost_middleware.budget.backends.sqlite.budget_table import ADD, BudgetTable
-from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState
+from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
+from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
+from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.backends.sqlite.moments import first_row
+from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     DAY,
@@ -60,7 +63,7 @@ _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AN
 class SQLiteBackend(BudgetTable):
     """``Backend`` in a SQLite file."""
 
-    blocks = True
+    blocks = takes_notes = True
 
     def __init__(self, file: LedgerFile, clock: Clock, tenant: str) -> None:
         self._file, self._now = file, clock.now
@@ -70,7 +73,12 @@ class SQLiteBackend(BudgetTable):
         file.on_rollback(self)
         self._name = tenant
         self._tenant: int = file.write(partial(_tenant_id, tenant))
-        self.journal, self.shared_state = SQLiteJournal(file, self._tenant), SQLiteSharedState(file, self._tenant)
+        self._packing = Packing.of(file)
+        self._filling = AccountFilling(file, self._tenant, self._account)
+        self.journal, self.shared_state = (
+            SQLiteJournal(file, self._tenant, self._packing),
+            SQLiteSharedState(file, self._tenant),
+        )
 
     @classmethod
     def open(cls, url: str, clock: Clock, tenant: str, *, full: bool) -> SQLiteBackend:
@@ -86,6 +94,7 @@ class SQLiteBackend(BudgetTable):
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
+        memo = self._packing.pack(memo)
 
         def step(db: sqlite3.Connection) -> Reservation:
             now = int(self._now() * 1000)
@@ -119,8 +128,9 @@ class SQLiteBackend(BudgetTable):
         return self._file.write(step)
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b"",
+        notes: Notes | None = None,
+    ) -> Receipt:  # fmt: skip
         """See ``Backend``."""
 
         def step(db: sqlite3.Connection) -> Receipt:
@@ -134,9 +144,16 @@ class SQLiteBackend(BudgetTable):
                 known = ReservationRecord(id_, scopes, 0, now, now, verb="book"), None
             if known is None:
                 raise ReservationNotFoundError(id_)
-            return self._resolve(db, known[0], verb, amount, status, now, memo)
+            receipt = self._resolve(db, known[0], verb, amount, status, now, memo)
+            if packed is not None:  # repeated: an earlier go has written them
+                done.written = receipt.repeated or write_notes(db, self.journal, self.shared_state, packed)
+            return receipt
 
-        return self._file.write(step)
+        memo, packed, done = self._packing.pack(memo), self._packing.pack_notes(notes), Notes()
+        receipt = self._file.write(step)
+        if notes is not None:
+            notes.written = done.written
+        return receipt
 
     def _resolve(
         self,
@@ -248,7 +265,6 @@ class SQLiteBackend(BudgetTable):
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
-        seq = 0
         where, filters = "tenant = ? AND seq > ?", []
         if since is not None:
             where += " AND at >= ?"
@@ -263,12 +279,13 @@ class SQLiteBackend(BudgetTable):
         )
         # A snapshot of its own: a caller who reads slowly must not hold up ``read``.
         with self._file.snapshot() as db:
+            seq = first_row(db, self._tenant, since) - 1
             while True:
                 block = db.execute(query, (self._tenant, seq, *filters)).fetchall()
                 for seq, kind, id_, at, amount, joined, status, created, memo in block:
                     yield Row(
                         seq, kind, id_, at / 1000, NanoUSD(amount), tuple(joined.split(" ")), status, created / 1000,
-                        memo,
+                        self._packing.unpack(memo),
                     )  # fmt: skip
                 if len(block) < _BLOCK:
                     return
@@ -281,7 +298,7 @@ class SQLiteBackend(BudgetTable):
         # The month, because a budget that is set later must find its rows; a day less, because no bucket of a day may
         # reach into a window that still counts.
         recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
-        return Archive(self._file, self._tenant, self._name, recent, summary).run(min(before, now), path)
+        return Archive(self._file, self._packing, self._tenant, self._name, recent, summary).run(min(before, now), path)
 
     def close(self) -> None:
         """See ``Backend``."""

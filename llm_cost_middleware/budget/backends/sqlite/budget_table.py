@@ -5,27 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from llm_cost_middleware.budget.backend import BudgetStep
+from llm_cost_middleware.budget.backends.sqlite.filling import AccountFilling, Filled
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.budget.rules import (
-    BudgetIndex,
-    EntryDelta,
-    Overlay,
-    backfill_start,
-    budget_changes,
-    rebuild_totals,
-    scope_matches,
-)
+from llm_cost_middleware.budget.rules import Amended, BudgetChange, BudgetIndex, Overlay, budget_changes
+from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
-ADD = (
-    "INSERT INTO cell (account, cell, settled, pending) VALUES (?, ?, ?, ?) ON CONFLICT (account, cell)"
-    " DO UPDATE SET settled = settled + excluded.settled, pending = pending + excluded.pending"
-)
 _VERSION = "SELECT version FROM tenant WHERE id = ?"
 _BUDGETS = "SELECT scope, window, limit_nanousd, timezone, warn_at, reserve FROM budget WHERE tenant = ?"
 _SET_BUDGET = (
@@ -33,7 +25,10 @@ _SET_BUDGET = (
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _REMOVE_BUDGET = "DELETE FROM budget WHERE tenant = ? AND scope = ? AND window = ?"
+_SET_REGISTER = "INSERT OR REPLACE INTO budget_register (tenant, data) VALUES (?, ?)"
 _REGISTER = "SELECT data FROM budget_register WHERE tenant = ?"
+_TRIES = 100
+_MOST_ACCOUNTS = 50_000
 
 
 class BudgetTable:
@@ -45,85 +40,79 @@ class BudgetTable:
     _book: BudgetIndex
     _version: int
     _accounts: dict[tuple[str, str], int]
+    _filling: AccountFilling
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
 
-        def step(db: sqlite3.Connection) -> None:
-            others = (known for known in self._current(db).budgets if known.key != budget.key)
-            self._replace(db, (*others, budget))
+        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended:
+            return Amended(document, (*(known for known in budgets if known.key != budget.key), budget))
 
-        self._file.write(step)
+        self._amend(step)
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
 
-        def step(db: sqlite3.Connection) -> bool:
-            before = self._current(db).budgets
-            return self._replace(db, tuple(known for known in before if known.key != (scope, window)))
+        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended:
+            return Amended(document, tuple(known for known in budgets if known.key != (scope, window)))
 
-        return self._file.write(step)
+        return self._amend(step)
 
     def amend(self, decide: BudgetStep) -> None:
         """See ``SupportsRegister``."""
+        self._amend(decide)
 
-        def step(db: sqlite3.Connection) -> None:
-            amended = decide(self._document(db), self._current(db).budgets, int(self._now() * 1000))
-            if amended is None:
-                return
-            db.execute(
-                "INSERT OR REPLACE INTO budget_register (tenant, data) VALUES (?, ?)",
-                (self._tenant, amended.document),
-            )
-            if not self._replace(db, amended.budgets):
-                self._tell(db)  # what stands over the limits may have changed
+    def _amend(self, decide: BudgetStep) -> bool:
+        """Do what ``decide`` says; return whether it changed anything. Reads first: often it does not."""
+        with ExitStack() as stack:
+            alone = False
+            for _ in range(_TRIES):  # another process may change the budgets meanwhile
+                with self._file.reading() as db:
+                    (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
+                    document, before = self._document(db), self._load(db).budgets
+                now = int(self._now() * 1000)
+                amended = decide(document, before, now)
+                changes = () if amended is None else budget_changes(before, amended.budgets)
+                if amended is None or (not changes and amended.document == document):
+                    return False
+                if not alone and any(change.moved for change in changes):
+                    stack.enter_context(self._filling.turn())
+                    alone = True  # decided anew: what was waited for may have changed the budgets
+                    continue
+                index = BudgetIndex(amended.budgets)
+                filled = self._filling.prepare(changes, before, index, now)
+                if self._file.write(partial(self._put, version, amended, changes, filled)):
+                    return True
+        raise LedgerUnavailableError(self._file.url, "its budgets change faster than one can be set")
 
-        self._file.write(step)
-
-    def register(self) -> bytes:
-        """See ``SupportsRegister``."""
-        with self._file.reading() as db:
-            return self._document(db)
-
-    def _replace(self, db: sqlite3.Connection, budgets: tuple[Budget, ...]) -> bool:
-        """Put these budgets in force, for every process; return whether that changed anything."""
-        changes = budget_changes(self._current(db).budgets, budgets)
+    def _put(
+        self,
+        version: int,
+        amended: Amended,
+        changes: tuple[BudgetChange, ...],
+        filled: list[Filled],
+        db: sqlite3.Connection,
+    ) -> bool:
+        """Put budgets in force, for every process; return false where others were put in force meanwhile."""
+        if db.execute(_VERSION, (self._tenant,)).fetchone() != (version,):
+            return False
+        if amended.document:
+            db.execute(_SET_REGISTER, (self._tenant, amended.document))
         for change in changes:
             if change.after is None:
                 db.execute(_REMOVE_BUDGET, (self._tenant, *change.key))
             else:
                 db.execute(_SET_BUDGET, (self._tenant, *write_budget(change.after)))
-        if changes:
-            self._tell(db)
-        for change in changes:
-            if change.moved:
-                self._refill(db, *change.key, change.timezone)
-        return bool(changes)
-
-    def _tell(self, db: sqlite3.Connection) -> None:
-        """Tell every process by a new version."""
+        for each in filled:
+            self._filling.switch(db, each)
+        # Every process compares this number with the one of the budgets that it knows.
         db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
+        return True
 
-    def _refill(self, db: sqlite3.Connection, pattern: str, window: str, timezone: str) -> None:
-        """Rebuild the accounts of a window that is new, moved or removed."""
-        index = self._current(db)
-        accounts = db.execute(
-            "SELECT id, scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, window)
-        ).fetchall()
-        db.executemany(
-            "DELETE FROM cell WHERE account = ?", [(id_,) for id_, scope in accounts if scope_matches(pattern, scope)]
-        )
-        since = backfill_start(window, timezone, int(self._now() * 1000))
-        entries = db.execute(
-            "SELECT scopes, created, settled, pending FROM entry WHERE tenant = ? AND created >= ?",
-            (self._tenant, since),
-        )
-        filled = rebuild_totals(
-            (EntryDelta(tuple(joined.split(" ")), *rest) for joined, *rest in entries), pattern, window, index
-        )
-        for scope, cells in filled.items():
-            account = self._account(db, scope, window)
-            db.executemany(ADD, [(account, cell, settled, pending) for cell, (settled, pending) in cells.items()])
+    def register(self) -> bytes:
+        """See ``SupportsRegister``."""
+        with self._file.reading() as db:
+            return self._document(db)
 
     def _current(self, db: sqlite3.Connection) -> BudgetIndex:
         """Return the budgets as they are in this transaction, read again only if their version changed."""
@@ -139,6 +128,8 @@ class BudgetTable:
             # IGNORE: another process may have made it.
             db.execute("INSERT OR IGNORE INTO account (tenant, scope, window) VALUES (?, ?, ?)", key)
             row = db.execute("SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key).fetchone()
+            if len(self._accounts) >= _MOST_ACCOUNTS:  # scopes with ever new names must not fill the memory
+                self._accounts.clear()
             account = self._accounts[scope, window] = int(row[0])
         return account
 

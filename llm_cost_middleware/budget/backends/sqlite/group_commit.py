@@ -62,10 +62,10 @@ class FileLock:
 class _Job:
     """Step that waits to be committed. ``is_leader``: its caller was woken to commit the next batch."""
 
-    __slots__ = ("_event", "done", "error", "is_leader", "result", "step")
+    __slots__ = ("_event", "done", "durable", "error", "is_leader", "result", "step")
 
-    def __init__(self, step: Step[Any]) -> None:
-        self.step = step
+    def __init__(self, step: Step[Any], *, durable: bool) -> None:
+        self.step, self.durable = step, durable
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = self.is_leader = False
@@ -95,8 +95,12 @@ class GroupCommitWriter:
         queue_lock: FileLock,
         url: str,
         drop_caches: Callable[[], None],
+        *,
+        full: bool,
     ) -> None:
         self._connection, self._url, self._drop_caches = connect, url, drop_caches
+        self._full = full
+        self._relaxed: sqlite3.Connection | None = None
         self._maintenance_lock, self._queue_lock = maintenance_lock, queue_lock
         self._mutex = Lock()
         self._waiting: deque[_Job] = deque()
@@ -104,13 +108,18 @@ class GroupCommitWriter:
         self._turns_wanted = Semaphore(0)
         self._thread: Thread | None = None
 
-    def run(self, step: Step[T]) -> T:
+    def run(self, step: Step[T], *, durable: bool = True) -> T:
         """Run a step; return its result once it is committed.
+
+        Args:
+            step: Reads, decides and then writes.
+            durable: The commit is flushed to the disk, if the ledger is ``full``; else it survives a crash of the
+                process, but perhaps no power cut. A transaction that it shares with a durable step is flushed.
 
         Raises:
             LedgerUnavailableError: It could not be committed, or waited longer than ``PATIENCE_S``.
         """
-        job = _Job(step)
+        job = _Job(step, durable=durable)
         with self._mutex:
             self._waiting.append(job)
             lead, self._has_leader = not self._has_leader, True
@@ -214,6 +223,8 @@ class GroupCommitWriter:
     def _transact(self, batch: list[_Job]) -> None:
         connection = self._connection()
         try:
+            if self._full:
+                self._set_flush(connection, flush=any(job.durable for job in batch))
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 job.error = None  # of an earlier try that was rolled back
@@ -232,6 +243,12 @@ class GroupCommitWriter:
             raise
         for job in batch:
             job.done = True
+
+    def _set_flush(self, connection: sqlite3.Connection, *, flush: bool) -> None:
+        """Let the next commit be flushed or not. A new connection flushes."""
+        if flush == (self._relaxed is connection):
+            connection.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
+            self._relaxed = None if flush else connection
 
     def _fail(self, batch: list[_Job], error: Exception) -> None:
         for job in batch:

@@ -46,8 +46,9 @@ class LedgerFile:
         self._maintenance_lock, self._read_lock = Lock(), Lock()
         self._queue_lock = FileLock(self.path.with_name(self.path.name + "-queue"))
         self._writer = GroupCommitWriter(
-            self._write_connection, self._maintenance_lock, self._queue_lock, self.url, self._drop_caches
-        )
+            self._write_connection, self._maintenance_lock, self._queue_lock, self.url, self._drop_caches,
+            full=self._full,
+        )  # fmt: skip
 
     @classmethod
     def of(cls, url: str, *, full: bool) -> LedgerFile:
@@ -75,9 +76,9 @@ class LedgerFile:
         for cache in list(self._caches):
             cache.drop_cache()
 
-    def write(self, step: Step[T]) -> T:
+    def write(self, step: Step[T], *, durable: bool = True) -> T:
         """Run a step in a write transaction (``GroupCommitWriter.run``)."""
-        return self._writer.run(step)
+        return self._writer.run(step, durable=durable)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
