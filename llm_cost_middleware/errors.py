@@ -14,6 +14,7 @@ LLMCostError
 ├── NoModelFoundError (LookupError)        nothing to guard in a chain
 ├── NoEligibleModelError (LookupError)     no model may take the call, with each candidate's reason
 ├── BudgetExceededError (RuntimeError)     the money is not there
+├── AttributionError (ValueError)          a call names nobody, or somebody who is not on the list
 ├── ScopePausedError (RuntimeError)        somebody has stopped the calls of a scope
 ├── CircuitOpenError (RuntimeError)        the breaker of a deployment is open
 ├── MissingExtraError (ImportError)        a dependency is not installed
@@ -211,6 +212,31 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         if self.resets_at is not None:
             parts.append(f"resets at {self.resets_at.isoformat()}")
         return ", ".join(parts) + (f" ({self.advice})" if self.advice else "")
+
+
+class AttributionError(LLMCostError, ValueError):
+    """A call does not say whose it is: raised before it is sent.
+
+    Args:
+        kind: What it must name, such as ``team``.
+        name: What it named instead of one that is known; ``None``: nothing.
+        nearest: The known names that are most like it.
+        known: Some of the names that there are.
+    """
+
+    is_retryable = False
+
+    def __init__(
+        self, kind: str, name: str | None = None, nearest: tuple[str, ...] = (), known: tuple[str, ...] = ()
+    ) -> None:
+        self.kind, self.name, self.nearest, self.known = kind, name, nearest, known
+        if name is None:
+            text = f"the call names no {kind}, and [attribution] demands one: cost_context({kind}=…)"
+        else:
+            # a client's, of any length
+            text = f"there is no {kind} {name if len(name) <= _LONGEST else name[:_LONGEST] + '…'!r}"
+            text += f"; did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(text + (f" Known are {', '.join(known)}" if known and not nearest else ""))
 
 
 class ScopePausedError(LLMCostError, RuntimeError):

@@ -171,6 +171,16 @@ class Ungoverned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Unattributed(Event):
+    """A call does not say whose it is. Where it was let through (``enforced`` is false) it is booked as unassigned."""
+
+    kind: str
+    reason: str
+    """``missing``, or ``unknown``: a name that is not on the list. Never the name."""
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AttributesIgnored(Event):
     """Something that a client of the proxy said of its request became no scope; the request was served without it."""
 

@@ -239,7 +239,7 @@ class CostPipeline(BookingByHand):
         Raises:
             NoEligibleModelError: No model may take it. LedgerUnavailableError: The policy needs to know what is left.
         """
-        route, headroom = self._stages.route, None
+        route, headroom, request = self._stages.route, None, self._flow.attributed(request)
         if route.needs_headroom:
             # The storage would block the event loop; the call itself can wait for it.
             if self._runtimes.blocks and not may_block:

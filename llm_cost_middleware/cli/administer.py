@@ -12,7 +12,7 @@ from rich.table import Table
 
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
 from llm_cost_middleware.cli.budgets import budgets
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
 
@@ -67,7 +67,7 @@ def raise_budget(
 ) -> None:
     """Raise a budget until a time, then it is what it was; without --until, for good."""
     with open_ledger(*context.obj) as opened:
-        life = opened.raise_budget(scope, limit, window, until=until)
+        life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=until)
     end = "" if life.raised_until is None else f" until {_time(life.raised_until)}"
     out.print(f"{life.budget.scope}: {format_usd(life.raised_to or life.budget.limit_nanousd)}{end}")
 
@@ -80,7 +80,7 @@ def remove_budget(
 ) -> None:
     """End a budget. A line of the configuration that was there before does not bring it back."""
     with open_ledger(*context.obj) as opened:
-        if not opened.remove_budget(scope, window):
+        if not opened.remove_budget(attribution(*context.obj).scope(scope), window):
             raise ConfigurationError(f"{scope} has no budget in the window {window!r}", key="scope")
     out.print(f"{scope}: no budget in the window {window}")
 
@@ -116,7 +116,7 @@ def pause(
 ) -> None:
     """Stop the calls of a scope in every process, at once. Calls that are under way end as they would."""
     with open_ledger(config, ledger) as opened:
-        opened.pause(scope, until=until, reason=reason)
+        opened.pause(attribution(config, ledger).scope(scope), until=until, reason=reason)
     out.print(escape(f"{scope} is paused; llm-cost resume {scope} lets its calls go on"))
 
 
@@ -127,7 +127,7 @@ def resume(
 ) -> None:
     """Let the calls of a paused scope go on."""
     with open_ledger(config, ledger) as opened:
-        running = opened.resume(scope)
+        running = opened.resume(attribution(config, ledger).scope(scope))
     out.print(escape(f"{scope} goes on" if running else f"{scope} was not paused"))
 
 

@@ -13,7 +13,15 @@ from rich.table import Table
 
 from llm_cost_middleware.budget.model import Budget, Row
 from llm_cost_middleware.budget.rules import ScopeBalance
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, open_ledger, out
+from llm_cost_middleware.cli.loading import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    as_utc,
+    attribution,
+    open_ledger,
+    out,
+)
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 budgets = typer.Typer(help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False)
@@ -58,7 +66,7 @@ def set_budget(
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
     kept = dict(pair.rpartition("=")[::2] for pair in reserve or ())
-    budget = Budget(scope, limit, window, timezone, reserve=kept)
+    budget = attribution(*context.obj).budget(Budget(scope, limit, window, timezone, reserve=kept))
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)

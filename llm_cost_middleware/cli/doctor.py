@@ -96,6 +96,10 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     found = []
     if not config.budgets:
         found.append((_LOOK, "budgets", "none: everything is booked, nothing is ever refused"))
+    kinds = {budget.scope.partition(":")[0] for budget in config.budgets} - {"global", "model", "provider"}
+    for kind in sorted(kinds - {*config.attribution.require}):
+        told = f'a call that names no {kind} passes them: [attribution] require = ["{kind}"], names = {{{kind} = […]}}'
+        found.append((_LOOK, f"budgets by {kind}", escape(told)))
     if config.ledger.on_unavailable == "allow":
         found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))
     try:

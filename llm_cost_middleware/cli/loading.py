@@ -16,6 +16,7 @@ from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.config.settings import open_ledger as connect
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 
 ConfigOption = Annotated[
     Path | None,
@@ -40,6 +41,13 @@ def as_utc(moment: datetime) -> datetime:
 def load_config(path: Path | None) -> CostConfig:
     """Return the configuration of a command. Raises ``ConfigurationError`` if there is none."""
     return CostConfig.from_toml(path) if path is not None else CostConfig.find()
+
+
+def attribution(path: Path | None, url: str | None) -> AttributionConfig:
+    """Return the rule by which names are written; without a configuration, as they are given."""
+    if path is None and url is not None:  # a ledger alone: nothing is known of the calls that it serves
+        return AttributionConfig()
+    return load_config(path).attribution
 
 
 @contextmanager

@@ -17,11 +17,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.config.budgets import UNSAID, read_budgets
+from llm_cost_middleware.config.budgets import UNSAID, Unsaid, read_budgets
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
-    AttributionConfig,
     LedgerConfig,
     OutputConfig,
     ProviderConfig,
@@ -30,6 +29,7 @@ from llm_cost_middleware.config.sections import (
     read_tiers,
 )
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 from llm_cost_middleware.natural_values import read_flag
 from llm_cost_middleware.pricing.overlay import configured as check_prices
 from llm_cost_middleware.prompt_cache.planner import CachePolicy
@@ -118,6 +118,8 @@ class CostConfig:
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
         put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
+        if not isinstance(self.budgets, Unsaid) and self.attribution.kinds:
+            put(self, "budgets", tuple(map(self.attribution.budget, self.budgets)))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 
     def _read_routing(self, *, own_tiers: bool) -> RoutingPolicy:

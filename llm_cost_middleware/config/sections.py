@@ -83,23 +83,6 @@ class ProviderConfig:
         return _shown(self)
 
 
-@names_unknown_keys("attribution")
-@dataclass(frozen=True, slots=True)
-class AttributionConfig:
-    """``[attribution]``: whose word counts when a call is booked under a scope.
-
-    Args:
-        trust_end_user: Book what a client of the LiteLLM proxy says of its end user (``user`` in the body, the header
-            ``x-litellm-end-user-id``, ``metadata.user_id``, ``safety_identifier``) under ``end_user:NAME``. Any client
-            can write any name there.
-    """
-
-    trust_end_user: bool = False
-
-    def __post_init__(self) -> None:
-        canonical_fields(self, "attribution")
-
-
 def _shown(section: DataclassInstance) -> str:
     """Return the text of a section without the passwords of its URLs: configurations end up in logs."""
     values = ((item.name, getattr(section, item.name)) for item in fields(section))
@@ -194,7 +177,7 @@ _EXAMPLES = {
     "retry": "such as {'max_attempts': 3}, the first request included",
     "cache": "such as {'mode': 'auto'}, or 'off'",
     "output": "such as {'default_max_tokens': 1000}",
-    "attribution": "such as {'trust_end_user': True}",
+    "attribution": "such as {'require': ['team']}",
 }
 
 

@@ -32,6 +32,7 @@ def read_settings(config: CostConfig) -> Settings:
         sent_tiers={
             name: provider.service_tier for name, provider in config.providers.items() if provider.send_service_tier
         },
+        attribution=config.attribution,
         max_wait_for_budget_s=output.max_wait_for_budget_s,
     )
 

@@ -49,13 +49,14 @@ class Clerk:
 
         Args:
             usage: The usage that its answer reports; the amount that a host names for a model without a price here; or
-                ``None``: it is about to leave, and gets a row that is marked ``unpriced``.
+                ``None``: it is about to leave, must say whose it is, and gets a row that is marked ``unpriced``.
             target: The model that was asked.
             context: The scopes of the call.
             booking_id: Names the attempt.
             estimated: The usage is not the provider's own.
             noted: It has such a row, which this corrects.
         """
+        context = self._flow.attribute(context, send=usage is None)
         if usage is not None and not isinstance(usage, UsageReport | NanoUSD):
             usage = ceil_nanousd(usage, what="usage")  # an amount as everywhere: US dollars
         if isinstance(usage, UsageReport):
@@ -109,6 +110,7 @@ class Clerk:
         Raises:
             BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
         """
+        context = self._flow.attribute(context, send=True)
         batch = list(requests)
         quote = quote_batch(self._flow, batch, frozenset((provider,)))
         models = sorted({f"model:{request.model}" for request in batch})

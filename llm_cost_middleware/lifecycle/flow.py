@@ -17,13 +17,14 @@ from typing import Any
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError
+from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
 from llm_cost_middleware.lifecycle.drivers import Flow
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.request import CallRequest, CallResult, InputCounter, ModelRef
+from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
 from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class CallFlow:
         Raises:
             NoEligibleModelError: No model may take it.
         """
-        stages = self.stages
+        stages, request = self.stages, self.attributed(request)
         named = stages.price.named_model(request) if self.settings.observe else None
         call = stages.route.route(
             self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally,
@@ -70,8 +71,41 @@ class CallFlow:
             stages.record.routed(call)
         return call
 
+    def attributed(self, request: CallRequest) -> CallRequest:
+        """The call under the scopes that the rule of attribution gives it.
+
+        Raises:
+            AttributionError: It names nobody, or somebody who is not on the list, and may not.
+        """
+        context = self.attribute(request.context, send=True)
+        return request if context is request.context else request._replace(context=context)
+
+    def attribute(self, context: CallContext, *, send: bool) -> CallContext:
+        """The context of a call, or of a booking, under the scopes that the rule gives it.
+
+        Args:
+            context: As the host read it.
+            send: It is about to be sent, so it can be refused.
+
+        Raises:
+            AttributionError: As ``attributed``.
+        """
+        rule = self.settings.attribution
+        found = rule.attributed(context.scopes)
+        if not found.gaps:
+            return with_scopes(context, found.scopes)
+        refused = next((gap for gap in found.gaps if rule.refuses(gap)), None)
+        enforced = send and refused is not None and not self.settings.observe
+        if refused is not None or rule.on_missing == "warn":
+            self.stages.record.unattributed(found.gaps, enforced=enforced)
+        if enforced and refused is not None:
+            raise rule.error(refused)
+        return with_scopes(context, rule.filled(found))
+
     def route_dry_run(self, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
         """The call as it would be routed. Nothing is remembered."""
+        scopes = self.settings.attribution.attributed(request.context.scopes).scopes
+        request = request._replace(context=with_scopes(request.context, scopes))
         return self.stages.route.route_dry_run(self._new_id(), request, providers)
 
     def start(
@@ -105,6 +139,7 @@ class CallFlow:
         if prepared is not None and route.claim(prepared):
             call = prepared
         else:
+            request = self.attributed(request)  # again where it is routed, which finds nothing left to do
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
         if self.stages.cache.shares(call):

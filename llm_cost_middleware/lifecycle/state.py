@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 from llm_cost_middleware.metering import PricedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import Bound
@@ -46,6 +47,8 @@ class Settings:
     """By provider, the service tier that requests without one are served at."""
     sent_tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By provider, the service tier to send where a request names none."""
+    attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    """Who must be named before a call is sent."""
     max_wait_for_budget_s: float = 0.0
     """How long a call waits for money that calls in flight hold; 0: not at all."""
 

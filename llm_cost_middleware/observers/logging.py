@@ -14,11 +14,21 @@ from llm_cost_middleware.events import (
     RequestAdjusted,
     Retried,
     ThresholdCrossed,
+    Unattributed,
 )
 from llm_cost_middleware.money import NanoUSD, format_usd
 
 LOGGER = logging.getLogger("llm_cost_middleware")
-_WARNINGS = (RequestAdjusted, OutputCapReached, CallFailed, BudgetRefused, CallPaused, Retried, ThresholdCrossed)
+_WARNINGS = (
+    RequestAdjusted,
+    OutputCapReached,
+    CallFailed,
+    BudgetRefused,
+    CallPaused,
+    Retried,
+    ThresholdCrossed,
+    Unattributed,
+)
 """Not ``Ungoverned``: ``on_ungoverned`` decides whether that is worth a warning, and the pipeline warns itself."""
 
 

@@ -234,6 +234,7 @@ _SINGLE: dict[str, ExceptionRule] = {
     "llm_cost_middleware.errors.LLMCostError": _LOCAL,
     "builtins.UnicodeEncodeError": _UNUSABLE,
     "llm_cost_middleware.errors.BudgetExceededError": _UNUSABLE._replace(kind=_K.SPEND_LIMIT),
+    "llm_cost_middleware.errors.AttributionError": _UNUSABLE,
     "llm_cost_middleware.errors.ScopePausedError": _UNUSABLE._replace(kind=_K.SPEND_LIMIT),
     "llm_cost_middleware.errors.CircuitOpenError": _UNUSABLE._replace(kind=_K.OVERLOADED),
     "llm_cost_middleware.errors.UnreadableUsageError": _DELIVERED,

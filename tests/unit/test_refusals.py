@@ -38,6 +38,7 @@ MADE = {
         Decimal(1),
         {"budget_limit": Decimal(2), "scope": "user:1", "resets_at": datetime(2026, 1, 1, tzinfo=UTC)},
     ),
+    errors.AttributionError: ("team", {"name": "serach", "nearest": ("search",)}),
     errors.ScopePausedError: ("team:a", {"reason": "incident 7", "until": datetime(2026, 1, 1, tzinfo=UTC)}),
     errors.CircuitOpenError: ("openai/gpt-5", {"retry_after": 2.0}),
     errors.MissingExtraError: ("it", {"extra": "openai"}),

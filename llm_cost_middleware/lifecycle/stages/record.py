@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
@@ -22,10 +22,12 @@ from llm_cost_middleware.events import (
     Routed,
     Settled,
     ThresholdCrossed,
+    Unattributed,
     Voided,
     WaitingForBudget,
 )
 from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.attribution import Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
@@ -229,6 +231,12 @@ class CallRecorder:
         """A call did not fit."""
         now, amount = self._clock.now(), quote.amount_nanousd
         self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
+
+    def unattributed(self, gaps: Iterable[Gap], *, enforced: bool) -> None:
+        """A call does not say whose it is."""
+        for gap in gaps:
+            reason = "missing" if gap.name is None else "unknown"
+            self.emit(Unattributed("", self._clock.now(), gap.kind, reason, enforced))
 
     def paused(self, call: RoutedCall, quote: Quote, error: ScopePausedError, *, enforced: bool) -> None:
         """A call met a pause."""

@@ -1,0 +1,200 @@
+"""Who must be named before a call is sent, by which names, and how names are compared.
+
+One rule for every host: a call is attributed when it is routed, a batch when it is reserved, a booking when it is made.
+Budgets of the configuration are written by the same rule.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
+
+from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope
+from llm_cost_middleware.errors import AttributionError, ConfigurationError
+from llm_cost_middleware.request import CallContext
+from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
+
+UNASSIGNED = "unassigned"
+"""The name under which money is booked that nobody claims, where it was let through."""
+_OWN_KINDS = frozenset({"global", "model", "provider"})  # set here, of every call
+_REMEMBERED = 10_000
+_LISTED = 5
+
+
+class Gap(NamedTuple):
+    """What is wrong with the attribution of a call."""
+
+    kind: str
+    name: str | None
+    """A name that is not on the list; ``None``: none was given."""
+    stands_for: str
+    """The scope that takes its place where it is let through."""
+
+
+class Attributed(NamedTuple):
+    """Scopes of a call by the rule, and what they lack."""
+
+    scopes: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
+
+
+@names_unknown_keys("attribution")
+@dataclass(frozen=True, slots=True)
+class AttributionConfig:
+    """``[attribution]``: who must be named, and whose word counts when a call is booked under a scope.
+
+    Args:
+        trust_end_user: Book what a client of the LiteLLM proxy says of its end user (``user`` in the body, the header
+            ``x-litellm-end-user-id``, ``metadata.user_id``, ``safety_identifier``) under ``end_user:NAME``. Any client
+            can write any name there.
+        require: Kinds that every call must name, such as ``["team"]``.
+        names: The names that there are, by kind, such as ``{"team": ["search", "svc-*"]}``; ``*`` and ``?`` stand for
+            any text. A kind without a list takes every name.
+        on_missing: What becomes of a call that names none: ``deny``, ``warn`` (it is sent, and booked under
+            ``KIND:unassigned``), or the scope to book it under, such as ``team:unassigned`` (a list for several kinds).
+            A name that is not on the list is refused, but for ``warn``.
+        normalise: How names of the kinds above are written, in budgets and calls alike: ``unicode`` (NFKC: two
+            encodings of one text are one name), ``case`` (case folded as well), or ``none``.
+    """
+
+    trust_end_user: bool = False
+    require: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_missing: str | tuple[str, ...] = "deny"
+    normalise: Literal["none", "unicode", "case"] = "unicode"
+    _known: dict[tuple[str, ...], Attributed] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        names, missing = self.names, self.on_missing
+        put(self, "names", {})
+        put(self, "on_missing", "deny")
+        canonical_fields(self, "attribution", leave=("names", "on_missing"))
+        if not isinstance(names, Mapping):
+            raise ConfigurationError(
+                f"must be a table of lists, such as {{'team': ['search', 'ads']}}, not {names!r}",
+                key="attribution.names",
+            )
+        for kind in (*self.require, *names):
+            if parse_scope(f"{kind}:*", template=True) and kind in _OWN_KINDS:
+                raise ConfigurationError(f"{kind} is set by the middleware itself", key="attribution.require")
+        put(self, "names", {kind: self._read_names(kind, listed) for kind, listed in names.items()})
+        put(self, "on_missing", self._read_missing(missing))
+
+    def _read_names(self, kind: str, listed: Any) -> tuple[str, ...]:
+        if isinstance(listed, str) or not isinstance(listed, Iterable):
+            raise ConfigurationError(
+                f"must be a list such as ['search', 'svc-*'], not {listed!r}", key=f"attribution.names.{kind}"
+            )
+        return tuple(dict.fromkeys(self.name(str(one)) for one in listed))
+
+    def _read_missing(self, value: Any) -> str | tuple[str, ...]:
+        if value in {"deny", "warn"}:
+            return str(value)
+        found = (value,) if isinstance(value, str) else tuple(value)
+        if not all(isinstance(one, str) and ":" in one for one in found):
+            raise ConfigurationError(
+                f"must be 'deny', 'warn' or a scope such as 'team:{UNASSIGNED}', not {value!r}",
+                key="attribution.on_missing",
+            )
+        scopes = tuple(map(self.scope, found))
+        kinds = {scope.partition(":")[0] for scope in scopes}
+        if left := [kind for kind in self.require if kind not in kinds]:
+            raise ConfigurationError(
+                f"names no scope for {', '.join(left)}; write a list, a scope for each", key="attribution.on_missing"
+            )
+        return scopes
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that the rule is about."""
+        return frozenset((*self.require, *self.names))
+
+    def name(self, text: str) -> str:
+        """Write a name by the rule."""
+        if self.normalise == "none":
+            return text
+        text = unicodedata.normalize("NFKC", text)
+        # folding may undo the normal form, so once more
+        return text if self.normalise == "unicode" else unicodedata.normalize("NFKC", text.casefold())
+
+    def scope(self, scope: str) -> str:
+        """Write a scope, or the template of a budget, by the rule; other kinds stay as they are."""
+        scope = parse_scope(scope, template=True)
+        kind, _, name = scope.partition(":")
+        return make_scope(kind, self.name(unquote(name))) if kind in self.kinds and name != "*" else scope
+
+    def budget(self, budget: Budget) -> Budget:
+        """Write the scopes of a budget by the rule.
+
+        Raises:
+            ConfigurationError: No call can have its scope: the name is not on the list.
+        """
+        scope, shares = self.scope(budget.scope), {self.scope(name): share for name, share in budget.shares}
+        for gap in self.attributed((scope,)).gaps if not scope.endswith(":*") else ():
+            if gap.name is not None and scope not in self.stand_ins:
+                raise ConfigurationError(f"no call may be for it: {self.error(gap)}", key=f"budgets.{scope}")
+        if (scope, shares) == (budget.scope, dict(budget.shares)):
+            return budget
+        return Budget(scope, budget.limit, budget.window, budget.timezone, budget.warn_at, shares)
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """The scopes under which money is booked that nobody claims."""
+        if isinstance(self.on_missing, tuple):
+            return self.on_missing
+        return tuple(make_scope(kind, UNASSIGNED) for kind in sorted(self.kinds))
+
+    def attributed(self, scopes: tuple[str, ...]) -> Attributed:
+        """Write the scopes of a call by the rule, and say what they lack."""
+        if not self.require and not self.names:
+            return Attributed(scopes)
+        found = self._known.get(scopes)
+        if found is None:
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            found = self._known[scopes] = self._attributed(scopes)
+        return found
+
+    def _attributed(self, scopes: tuple[str, ...]) -> Attributed:
+        stands_for = {scope.partition(":")[0]: scope for scope in self.stand_ins}
+        written = tuple(dict.fromkeys(map(self.scope, scopes)))
+        gaps, named = [], set()
+        for scope in written:
+            kind, _, name = scope.partition(":")
+            named.add(kind)
+            listed = self.names.get(kind)
+            if listed is None or scope == stands_for.get(kind):
+                continue
+            raw = unquote(name)
+            if not any(fnmatchcase(raw, pattern) for pattern in listed):
+                gaps.append(Gap(kind, raw, stands_for.get(kind, make_scope(kind, UNASSIGNED))))
+        gaps += [Gap(kind, None, stands_for[kind]) for kind in self.require if kind not in named]
+        return Attributed(written, tuple(gaps))
+
+    def refuses(self, gap: Gap) -> bool:
+        """Whether a call with this gap is refused."""
+        return self.on_missing == "deny" or (gap.name is not None and self.on_missing != "warn")
+
+    def filled(self, found: Attributed) -> tuple[str, ...]:
+        """The scopes of a call that is let through, or was made already: what it lacks is booked as unassigned."""
+        unknown = {make_scope(gap.kind, gap.name) for gap in found.gaps if gap.name is not None}
+        kept = (scope for scope in found.scopes if scope not in unknown)
+        return tuple(dict.fromkeys((*kept, *(gap.stands_for for gap in found.gaps))))
+
+    def error(self, gap: Gap) -> AttributionError:
+        """The refusal, with the nearest name that there is."""
+        listed = self.names.get(gap.kind, ())
+        plain = {one.casefold(): one for one in listed if not set(one) & {"*", "?", "["}}
+        near = get_close_matches((gap.name or "").casefold(), plain, n=3, cutoff=0.6) if gap.name else []
+        return AttributionError(gap.kind, gap.name, tuple(plain[one] for one in near), listed[:_LISTED])
+
+
+def with_scopes(context: CallContext, scopes: tuple[str, ...]) -> CallContext:
+    """The context of a call under other scopes."""
+    return context if scopes == context.scopes else context._replace(scopes=scopes)
