@@ -186,21 +186,6 @@ def attach_billed_usage(error: BaseException, usage: UsageReport | None) -> None
         attach_usage(error, usage)
 
 
-def capped_timeout(own: Any, limit_s: float | None) -> Any:
-    """A client's own timeout, shortened to ``limit_s`` seconds; never lengthened.
-
-    Args:
-        own: Seconds, ``None`` for no end, or an httpx ``Timeout``, of which each phase is shortened.
-        limit_s: The most seconds; ``None`` leaves it as it is.
-    """
-    if limit_s is None:
-        return own
-    if own is None or isinstance(own, int | float):
-        return limit_s if own is None else min(own, limit_s)
-    phases = {name: getattr(own, name) for name in ("connect", "read", "write", "pool")}
-    return type(own)(**{name: limit_s if phase is None else min(phase, limit_s) for name, phase in phases.items()})
-
-
 _ENDLESS = 1_000_000  # one SDK takes infinity
 
 

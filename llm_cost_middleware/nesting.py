@@ -1,16 +1,22 @@
 """Governed layers around one another on the same ledger: one call is held and booked once.
 
 A client that is wrapped already is taken apart again (``unwrapped``). Where a listener holds money for a run and a
-governed client answers inside it, the client, which can refuse and retry, takes the call over (``enclosing_run``).
+governed client answers inside it, the client, which can refuse and retry, takes the call over (``enclosing_run``). A
+host that sends through a governed client is told by the place it calls from (``join_leaving``): the client steps back
+where the host's own hold covers the call, and else books it in the place of whoever would book the host's report.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.usage import NOT_SENT
 
 _MARK = "_llm_cost_wrapped"
@@ -104,3 +110,72 @@ def enclosing_run(pipeline: CostPipeline, model: str) -> MeteredRun | None:
     """The run that a call of ``model`` through ``pipeline`` is made for, where a listener holds money for it."""
     run = _enclosing.get()
     return run if run is not None and run.is_about(pipeline, model) else None
+
+
+class LeavingCall:
+    """A request that a host is about to hand over to be sent, and the ledgers that account for it.
+
+    Args:
+        host: The host's package.
+        call_id: The host's own id of the call.
+    """
+
+    __slots__ = ("_holders", "_reported", "call_id", "host")
+
+    def __init__(self, host: str, call_id: str) -> None:
+        self.host, self.call_id = host, call_id
+        self._holders: list[CostPipeline] = []
+        self._reported: list[tuple[CostPipeline, Callable[[], None]]] = []
+
+    def held_by(self, pipeline: CostPipeline) -> None:
+        """Note that ``pipeline`` has set its money aside."""
+        self._holders.append(pipeline)
+
+    def reported_to(self, pipeline: CostPipeline, step_back: Callable[[], None]) -> None:
+        """Note that ``pipeline`` would book the host's report of it, unless it is told to ``step_back``."""
+        self._reported.append((pipeline, step_back))
+
+    def join(self, pipeline: CostPipeline) -> bool:
+        """See ``join_leaving``."""
+        if any(same_ledger(holder, pipeline) for holder in self._holders):
+            return True
+        for listener, step_back in self._reported:
+            if same_ledger(listener, pipeline):
+                step_back()
+        return False
+
+
+_leaving: ContextVar[LeavingCall | None] = ContextVar("llm_cost_leaving_call", default=None)
+_BETWEEN = frozenset({__name__.partition(".")[0], "functools", "contextlib", *NAMES})
+"""Packages that are passed through on the way to the SDK, which is called as its provider."""
+
+
+def leaving_call(host: str, call_id: str) -> LeavingCall:
+    """The request that ``host`` announces to its listeners, in this context, before it sends it; the same for each."""
+    found = _leaving.get()
+    if found is None or (found.host, found.call_id) != (host, call_id):
+        found = LeavingCall(host, call_id)
+        _leaving.set(found)
+    return found
+
+
+def join_leaving(pipeline: CostPipeline) -> bool:
+    """Make a call of a governed client part of the host's that it is made for.
+
+    Returns:
+        Whether the money is held already on the ledger of ``pipeline``: then the client only sends. Otherwise it books
+        the call, and nobody books the host's report of it.
+    """
+    found = _leaving.get()
+    return found is not None and _is_called_by(found.host) and found.join(pipeline)
+
+
+def _is_called_by(host: str) -> bool:
+    """Whether what called the SDK is the host's own code; what its callbacks call is a call of their own."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - the only way to ask who calls
+    while frame is not None:
+        root = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if root not in _BETWEEN:
+            return root == host
+        frame = frame.f_back
+    return False

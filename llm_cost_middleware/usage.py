@@ -127,6 +127,8 @@ class UsageReport(NamedTuple):
     """Why the counts may not be the whole bill: its price is then an estimate."""
     served_by: tuple[str, str] | None = None
     """Provider and model that were asked, where a host chose among several; ``None``: those of the attempt."""
+    in_vain: bool = False
+    """The call failed on this machine, and another attempt would fail as well."""
 
     @property
     def truncated(self) -> bool:
@@ -159,8 +161,10 @@ _ATTACHED = "_llm_cost_usage"
 
 NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 """The usage of an attempt that failed before anything left."""
-FAILED_LOCALLY = NOT_SENT._replace(warnings=("it failed on this machine before anything was sent",))
+FAILED_LOCALLY = NOT_SENT._replace(warnings=("it failed on this machine before anything was sent",), in_vain=True)
 """The same where this machine is why, so that another attempt would fail as well."""
+LOST_LOCALLY = UsageReport(warnings=("it failed on this machine after it was sent",), in_vain=True)
+"""The usage, unknown, of an attempt that failed on this machine after it was sent: it may be billed."""
 
 
 def read_or_unknown(read: Callable[..., UsageReport], *answer: Any) -> UsageReport:

@@ -27,7 +27,14 @@ from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
-from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, TokenUsage, UsageReport, attached_usage
+from llm_cost_middleware.usage import (
+    FAILED_LOCALLY,
+    LOST_LOCALLY,
+    NOT_SENT,
+    TokenUsage,
+    UsageReport,
+    attached_usage,
+)
 
 _log = logging.getLogger(__name__)
 _UNSENT = (FAILED_LOCALLY, NOT_SENT)
@@ -57,12 +64,15 @@ class Settling:
         stages, target = self._stages, reserved.attempt.target
         failure = stages.health.classify(error, target)
         reading = attached_usage(error)
-        if reading is FAILED_LOCALLY:
-            failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed="no")
+        if reading is not None and reading.in_vain:
+            billed = "no" if reading.unbilled else failure.billed
+            failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed=billed)
         if reading in _UNSENT or (reading is None and failure.billed == "no"):
             yield from self._void(call, reserved, failure)
-        elif reading is not None:  # billed, and the host could read for how much (an answer that failed to parse)
-            signals = (PARSE_FAILED,) if reading.error is None and not reading.unbilled else ()
+        elif reading is not None and reading is not LOST_LOCALLY:
+            # billed, and the host could read for how much (an answer that failed to parse)
+            unparsed = reading.error is None and not reading.unbilled and not reading.in_vain
+            signals = (PARSE_FAILED,) if unparsed else ()
             posting = stages.price.posting(reserved, reading)
             yield from self.post(call, report, reserved, posting, signals, stands=False)
             if reading.complete:  # the target is up

@@ -15,7 +15,6 @@ from llm_cost_middleware.host import (
     ClientCounter,
     Governed,
     ainvoke,
-    capped_timeout,
     client_connection,
     invoke,
     retries_of,
@@ -29,6 +28,7 @@ from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.signals import PARSE_FAILED, SIGNAL_SCORES
+from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.unread_counts import note_odd_counts
 from llm_cost_middleware.usage import read_or_unknown
@@ -227,8 +227,8 @@ class _Prompt(NamedTuple):
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The arguments of the SDK's ``create``."""
         body = self.rules.write_request(self.body, attempt, self.rules.endpoints[0])
-        limit_s = attempt.limit_s(chosen=False)
-        return body if limit_s is None else {**body, "timeout": capped_timeout(self.timeout, limit_s)}
+        timeout = capped_timeout(self.timeout, limit_s := attempt.limit_s(chosen=False))
+        return body if limit_s is None else {**body, "timeout": timeout}
 
     def read(self, attempt: Attempt, raw: Any) -> CallResult:
         """The answer with its usage."""

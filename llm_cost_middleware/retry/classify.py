@@ -84,6 +84,8 @@ def classify(facts: FailureFacts) -> Failure:
         kind, why = named.kind, name
     elif rule is not None:
         kind, why = rule.kind, "the provider's code or message"
+    elif facts.local:
+        kind, why = _K.UNKNOWN, "where it failed, before anything was sent"
     elif facts.status is not None and (by_status := _of_status(facts.status)) is not None:
         kind, why = by_status, "the status"
     else:

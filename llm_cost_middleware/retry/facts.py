@@ -17,7 +17,7 @@ from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
 from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, is_neutral
-from llm_cost_middleware.retry.request_phase import failed_before_send, failed_while_streaming
+from llm_cost_middleware.retry.request_phase import failed_before_send, failed_while_streaming, may_pass
 from llm_cost_middleware.retry.response_headers import pick_headers, request_id, retry_after, should_retry
 from llm_cost_middleware.wire import SSEDecoder, looks_like_sse, parse
 
@@ -59,6 +59,8 @@ class FailureFacts:
     """Whether the request was sent."""
     answered: bool = False
     """Whether an answer had begun to arrive."""
+    local: bool = False
+    """Whether it was not sent because of what it is, so that it never can be."""
 
 
 def read_response(
@@ -103,7 +105,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
     confirmed = False
     error = _NO_ERROR
     picked: dict[str, str] = {}
-    streamed = unsent = False
+    streamed = unsent = local = False
     link: BaseException | None = exc
     for _ in range(_MAX_CHAIN):
         if link is None:
@@ -111,7 +113,8 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         own, rewritten, meaningful, breaks, root = _class_of(type(link))  # type: ignore[arg-type]  # mypy: no exception class is Hashable
         names += own
         streamed = streamed or (breaks and failed_while_streaming(link))
-        unsent = unsent or failed_before_send(link)  # also behind the class that LiteLLM raises in its place
+        if failed_before_send(link):  # also behind the class that LiteLLM raises in its place
+            unsent, local = True, local or not may_pass(link)
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
         headers = getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None)
@@ -143,6 +146,7 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
         exception_names=names,
         sent=True if status is not None else False if unsent else _sent(names),
         answered=streamed or _answered(names, status),
+        local=local and status is None,
     )
 
 

@@ -11,7 +11,6 @@ from llm_cost_middleware.host import (
     Governed,
     ObservedStream,
     attach_billed_usage,
-    capped_timeout,
     client_connection,
     retries_of,
 )
@@ -23,6 +22,7 @@ from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.response_bodies import BodyReader, body_of, rewrap_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
+from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.unread_counts import carry_note
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
@@ -104,8 +104,9 @@ class SdkCall:
         own = options.get("timeout", self._client.timeout)
         # the anthropic SDK fills the client's own in
         chosen = "timeout" in options and own != self._client.timeout
-        if (limit_s := attempt.limit_s(chosen=chosen)) is not None:
-            options["timeout"] = capped_timeout(own, limit_s)
+        timeout = capped_timeout(own, limit_s := attempt.limit_s(chosen=chosen))
+        if limit_s is not None:
+            options["timeout"] = timeout
         if attempt.number > 1:  # as the SDK tells the provider of its own retries
             options["headers"] = {_RETRY_COUNT: str(attempt.number - 1), **(options.get("headers") or {})}
         if (parser := options.get("post_parser")) is not None:

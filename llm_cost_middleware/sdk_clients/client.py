@@ -13,7 +13,7 @@ from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import METADATA_KEY
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
-from llm_cost_middleware.nesting import WrappedClient, mark_wrapped, wrapped_client
+from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
@@ -23,6 +23,7 @@ from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
+from llm_cost_middleware.timeouts import checked_timeout
 from llm_cost_middleware.unread_counts import BUILDS_OBJECTS, note_odd_counts
 
 C = TypeVar("C")
@@ -176,6 +177,8 @@ class ClientWrapper(NamedTuple):
         call = self._call(original, path, arguments)
         if call is None:
             return self._noted("post", path, original.post(path, **strip_attributes(arguments)), arguments)
+        if join_leaving(self.pipeline):
+            return original.post(path, **_once(strip_attributes(arguments)))
 
         def send(rendered: dict[str, Any]) -> Reply:
             response = original.post(path, **arguments | rendered)
@@ -190,6 +193,8 @@ class ClientWrapper(NamedTuple):
         if call is None:
             answer = await original.post(path, **strip_attributes(arguments))
             return await self._anoted("post", path, answer, arguments)
+        if join_leaving(self.pipeline):
+            return await original.post(path, **_once(strip_attributes(arguments)))
 
         async def send(rendered: dict[str, Any]) -> Reply:
             response = await original.post(path, **arguments | rendered)
@@ -204,7 +209,7 @@ class ClientWrapper(NamedTuple):
         content, body = b"", arguments["body"]
         if (file_id := self.api.batches.input_file(body)) is not None:  # reading it costs nothing
             content = original.client.files.content(file_id).content
-        batch, arguments = self._batch_of(arguments, content)
+        batch, arguments = self._batch_of(original, arguments, content)
         reservation_id = self.batches.reserve(batch.requests, batch.attributes)
         try:
             created = original.post(path, **arguments)
@@ -218,7 +223,7 @@ class ClientWrapper(NamedTuple):
         content, body = b"", arguments["body"]
         if (file_id := self.api.batches.input_file(body)) is not None:
             content = (await original.client.files.content(file_id)).content
-        batch, arguments = self._batch_of(arguments, content)
+        batch, arguments = self._batch_of(original, arguments, content)
         # the ledger's file or socket would hold up the event loop
         reservation_id = await self.batches.areserve(batch.requests, batch.attributes)
         try:
@@ -229,9 +234,12 @@ class ClientWrapper(NamedTuple):
         await asyncio.to_thread(self.batches.created, reservation_id, created)
         return created
 
-    def _batch_of(self, arguments: dict[str, Any], content: bytes) -> tuple[BatchRequests, dict[str, Any]]:
+    def _batch_of(
+        self, original: OriginalMethods, arguments: dict[str, Any], content: bytes
+    ) -> tuple[BatchRequests, dict[str, Any]]:
         """The requests of a batch with its attributes, and the arguments without them."""
         options = dict(arguments.get("options") or {})
+        checked_timeout(options.get("timeout", original.client.timeout))
         extra = dict(options.pop("extra_json", None) or {})
         attributes = extra.pop(METADATA_KEY, None)
         if extra:
@@ -258,6 +266,11 @@ class ClientWrapper(NamedTuple):
         if not (self.api.shows_bill(verb, path) or (verb == "get" and self.api.batches.observes(path))):
             return answer
         return await asyncio.to_thread(self._noted, verb, path, answer, arguments)
+
+
+def _once(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a ``post`` that does not repeat itself."""
+    return {**arguments, "options": {**(arguments.get("options") or {}), "max_retries": 0}}
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -9,11 +9,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.capabilities.efforts import nearest_effort
-from llm_cost_middleware.host import capped_timeout
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider
 from llm_cost_middleware.request import Attempt, ModelRef
+from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 # arguments that mean the same at both providers, once translated
@@ -82,8 +82,10 @@ def render(
         for name in OUTPUT_CAP_FIELDS:
             call_kwargs.pop(name, None)
         call_kwargs[_CAP_NAME] = attempt.max_tokens
-    if (limit_s := attempt.limit_s(chosen="timeout" in arguments)) is not None:
-        call_kwargs["timeout"] = capped_timeout(arguments.get("timeout", timeout), limit_s)
+    limit_s = attempt.limit_s(chosen="timeout" in arguments)
+    shortened = capped_timeout(arguments.get("timeout", timeout), limit_s)
+    if limit_s is not None:
+        call_kwargs["timeout"] = shortened
     return rendered, call_kwargs
 
 

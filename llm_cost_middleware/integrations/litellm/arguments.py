@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.timeouts import checked_timeout
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 METADATA = ("metadata", "litellm_metadata")
@@ -40,6 +41,25 @@ UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
 LOGGING = "litellm_logging_obj"
 """LiteLLM's object for the logging of a request, one from the first hook to the last."""
 TIMEOUTS = ("timeout", "request_timeout", "stream_timeout")
+
+
+def seconds_of(timeout: Any) -> Any:
+    """A timeout, of which LiteLLM also takes the number as text."""
+    return float(timeout) if isinstance(timeout, str) else timeout
+
+
+def check_timeouts(what: str, arguments: Mapping[str, Any]) -> None:
+    """Look at the timeouts among keyword arguments, or a deployment's parameters.
+
+    Raises:
+        UnsupportedRequestError: One can only end before the answer is there: some of the ways through LiteLLM would
+            send the request all the same.
+    """
+    for name in TIMEOUTS:
+        try:
+            checked_timeout(seconds_of(arguments.get(name)))
+        except (TypeError, ValueError) as error:
+            raise UnsupportedRequestError(f"the {name} of {what}", str(error)) from None
 
 
 _SENT = frozenset({"client", "extra_headers", "extra_query", "headers", "drop_params", "additional_drop_params",

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 
 from llm_cost_middleware.integrations.litellm.mocks import shows_mock
-from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.retry.request_phase import failed_before_send
-from llm_cost_middleware.usage import FAILED_LOCALLY, NOT_SENT, UsageReport
+from llm_cost_middleware.usage import FAILED_LOCALLY, LOST_LOCALLY, NOT_SENT, UsageReport
 from llm_cost_middleware.wire import odd_count
 
 _LINKS = 8
@@ -29,6 +29,10 @@ _ENCODING = frozenset(
 )
 _ODD = re.compile(r'_(?:tokens|requests)"\s*:\s*(?!null\b|\d+\s*[,}])')
 """What may be a count that is none: most answers have nothing like it, and are not parsed for it."""
+_WIRE = frozenset({*NAMES, "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp"})
+"""Whose own errors are about an answer, or about the net; an SDK is called as its provider."""
+_ON_THE_WAY = (RuntimeError, StopIteration)
+"""Errors that LiteLLM handles while it sends: it looks for an event loop by one."""
 _CLIENTS = frozenset({"httpx._client", "httpx2._client"})
 _HEADERS = ("litellm.llms.openai.openai", "_request_without_sdk_transform")
 """Where LiteLLM checks the headers of a chat: with pydantic, which it also reads answers with, elsewhere."""
@@ -92,8 +96,11 @@ class AnswerCapture:
         if never_left:
             return NOT_SENT
         messages = (str(getattr(link, "message", "")) for link in links if getattr(link, "status_code", None) == _OK)
-        found = (_read(text, provider) for text in (self.body, *messages) if text)
-        return next((reading for reading in found if reading is not None), None)
+        readings = (_read(text, provider) for text in (self.body, *messages) if text)
+        found = next((reading for reading in readings if reading is not None), None)
+        if not _is_lost_here(links):
+            return found
+        return LOST_LOCALLY if found is None else found._replace(in_vain=True)
 
 
 def _read(text: str, provider: str) -> UsageReport | None:
@@ -109,6 +116,16 @@ def _is_local(links: Sequence[BaseException]) -> bool:
     # it may stand behind a class that LiteLLM raises for whatever it does not know
     local = any(type(link).__module__.partition(".")[0] in _LOCAL and not isinstance(link, OSError) for link in links)
     return local and not any(isinstance(link, OSError | httpx.TransportError) for link in links)
+
+
+def _is_lost_here(links: Sequence[BaseException]) -> bool:
+    """Whether an answer was lost on this machine, as the next one would be; neither provider nor net has failed.
+
+    One that was no JSON, or not all of it, may be better the next time.
+    """
+    made_here = [link for link in links if type(link) not in _ON_THE_WAY]
+    elsewhere = any(type(link).__module__.partition(".")[0] in _WIRE for link in links)
+    return _is_local(made_here) and not elsewhere and not any(isinstance(link, json.JSONDecodeError) for link in links)
 
 
 def _makes_request(link: BaseException) -> bool:

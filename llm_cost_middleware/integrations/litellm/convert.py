@@ -9,7 +9,6 @@ from typing import Any
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
 from llm_cost_middleware.capabilities import find_capabilities
-from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
@@ -23,9 +22,11 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     SINGLE_RESPONSE,
     TIMEOUTS,
     UNSHADOWED,
+    check_timeouts,
     find_metadata,
     is_own,
     laid_open,
+    seconds_of,
 )
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
@@ -48,11 +49,13 @@ from llm_cost_middleware.integrations.litellm.streams import (
 )
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import EMPTY, OF_SEVERAL_MODELS, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
+from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.usage import UsageReport, without_items
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -77,11 +80,12 @@ class RouterCall:
 
     Raises:
         ConfigurationError: The attributes under ``llm_cost`` cannot be used.
+        UnsupportedRequestError: It has a timeout that is none, or hides another model.
     """
 
     __slots__ = (
-        "_asynchronous", "_caps", "_capture", "_departure", "_endpoint", "_own_timeout", "_returned", "_served",
-        "arguments", "changes", "group", "providers", "request",
+        "_asynchronous", "_caps", "_capture", "_departure", "_endpoint", "_own_timeout", "_pipeline", "_returned",
+        "_served", "arguments", "changes", "group", "providers", "request",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +101,7 @@ class RouterCall:
         retries: RetryTerms | None = None,
     ) -> None:
         self.group, self._endpoint, self._asynchronous = group, endpoint, asynchronous
+        check_timeouts("this request", {**defaults, **arguments})
         arguments = laid_open(arguments, defaults)
         self.arguments = {name: _plain(name, value) for name, value in arguments.items() if name not in RESENDING}
         """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
@@ -109,6 +114,7 @@ class RouterCall:
         """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
         self._own_timeout = own_timeout or any(arguments.get(name) is not None for name in TIMEOUTS)
         self._capture: AnswerCapture | None = None
+        self._pipeline: CostPipeline | None = None
         self._departure = Departure()
         self._returned: Any = None
         given = {name: value for name, value in self.arguments.items() if value is not None}
@@ -136,10 +142,11 @@ class RouterCall:
                 self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
             self.providers = frozenset((group.target.provider,))
 
-    def heed_gateways(self, config: CostConfig) -> None:
-        """Add nothing to a call of a group that has a gateway among its deployments."""
+    def belong_to(self, pipeline: CostPipeline) -> None:
+        """Let ``pipeline`` hold its money, which adds nothing to a call that may go to a gateway."""
+        self._pipeline = pipeline
         if self.group is not None and any(
-            is_gateway(config, self.request.provider, address) for address in self.group.addresses
+            is_gateway(pipeline.config, self.request.provider, address) for address in self.group.addresses
         ):
             self.request = self.request._replace(bare=True)
 
@@ -165,13 +172,15 @@ class RouterCall:
         if self.group is None and (effort := sent.get("reasoning_effort")) in _RARE_EFFORTS:
             sent["reasoning_effort"] = effort if _knows_effort(attempt.target, effort) else "high"
         sent["model"] = self._group_of(attempt.target)
-        if (limit := attempt.limit_s(chosen=self._own_timeout)) is not None:
-            own = sent.get("timeout")
-            sent["timeout"] = min(own, limit) if isinstance(own, int | float) else limit
+        limit_s = attempt.limit_s(chosen=self._own_timeout)
+        if limit_s is not None or sent.get("timeout") is not None:
+            timeout = capped_timeout(seconds_of(sent.get("timeout")), limit_s)
+            # only its chats take the phases of an httpx.Timeout
+            sent["timeout"] = timeout if self._endpoint == "chat.completions" else getattr(timeout, "read", timeout)
         # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
         bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: signed(attempt.call_id)}
-        self._departure = expect(attempt.call_id)
+        self._departure = expect(attempt.call_id, self._pipeline)
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT

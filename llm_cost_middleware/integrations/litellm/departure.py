@@ -15,17 +15,24 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
+from llm_cost_middleware.nesting import leaving_call
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import ModelRef
 
 _ROUTES = ("responses/", "chat_completions/")  # LiteLLM's way to a model, no part of its name
 
 
 class Departure:
-    """One attempt of a governed call."""
+    """One attempt of a governed call.
 
-    __slots__ = ("__weakref__", "left", "target")
+    Args:
+        pipeline: The one that holds its money.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("__weakref__", "left", "pipeline", "target")
+
+    def __init__(self, pipeline: CostPipeline | None = None) -> None:
+        self.pipeline = pipeline
         self.left = False
         """Its request was handed over to be sent."""
         self.target: ModelRef | None = None
@@ -40,11 +47,11 @@ class Departure:
 _departures: WeakValueDictionary[str, Departure] = WeakValueDictionary()
 
 
-def expect(call_id: str) -> Departure:
-    """Watch for the request of an attempt, as long as what is returned is kept."""
+def expect(call_id: str, pipeline: CostPipeline | None = None) -> Departure:
+    """Watch for the request of an attempt of ``pipeline``, as long as what is returned is kept."""
     if _watch not in litellm.input_callback:
         litellm.input_callback.append(_watch)
-    departure = _departures[call_id] = Departure()
+    departure = _departures[call_id] = Departure(pipeline)
     return departure
 
 
@@ -53,6 +60,8 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         """LiteLLM's notice. It is no place to refuse a request: what is raised here is swallowed."""
         del messages
         departure = _departures.get(governed_call_id(kwargs.get("litellm_params") or {}) or "")
+        if departure is not None and departure.pipeline is not None:  # a governed client that sends it books nothing
+            leaving_call("litellm", str(kwargs.get("litellm_call_id"))).held_by(departure.pipeline)
         if departure is not None and not departure.left:  # LiteLLM may ask more than once for one call
             departure.left = True
             name, provider = str(model), kwargs.get("custom_llm_provider")

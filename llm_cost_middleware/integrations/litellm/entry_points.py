@@ -55,6 +55,11 @@ def has_own_timeout(router: Any) -> bool:
     return router.timeout not in (None, litellm.request_timeout) or router.stream_timeout is not None
 
 
+def own_timeouts(router: Any) -> Mapping[str, Any]:
+    """The timeouts of a router, by the names that they have as arguments of its calls."""
+    return {"timeout": router.timeout, "stream_timeout": router.stream_timeout}
+
+
 def retire(router: Any) -> None:
     """Take a router out of LiteLLM's global lists. It keeps serving calls."""
     (router.retire if FACADE else router.discard)()

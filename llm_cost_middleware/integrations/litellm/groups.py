@@ -15,7 +15,7 @@ import litellm
 
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS
+from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS, check_timeouts
 from llm_cost_middleware.integrations.litellm.deployments import (
     Deployment,
     Prices,
@@ -290,6 +290,8 @@ class Groups:
                 )
             if values[0] is not None:
                 defaults[key] = values[0]
+        for entry in entries:
+            check_timeouts(f"model group {name!r}", entry.params)
         timeout = any(entry.params.get(key) is not None for entry in entries for key in TIMEOUTS)
         shadowed = any(entry.params.get("silent_model") is not None for entry in entries)
         mixed = tuple(sorted(model for model in by_model if model is not None)) if len(by_model) > 1 else ()

@@ -19,7 +19,7 @@ from llm_cost_middleware.integrations.litellm.arguments import find_metadata
 from llm_cost_middleware.integrations.litellm.mocks import is_made_up, shows_mock
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.integrations.litellm.usage import read_answer
-from llm_cost_middleware.nesting import enclosing_run
+from llm_cost_middleware.nesting import enclosing_run, leaving_call
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint, ModelRef
@@ -45,16 +45,22 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     def __init__(self, pipeline: PipelineSource | None = None) -> None:
         super().__init__()
         self.pipeline = CostPipeline.resolve(pipeline)
-        self._held_elsewhere: OrderedDict[str, bool] = OrderedDict()
+        self._booked_elsewhere: OrderedDict[str, bool] = OrderedDict()
         self.name = f"llm-cost-{os.urandom(4).hex()}"  # LiteLLM takes two loggers without a text of their own for one
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
-        """Remember a call of a LangChain model that a ``CostCallbackHandler`` holds money for, and will book."""
+        """Remember a call that others book: LangChain's ``CostCallbackHandler``, or the client that it is sent by."""
         del messages
+        call_id = str(kwargs.get("litellm_call_id"))
+        self._booked_elsewhere.pop(call_id, None)  # it may be another attempt of the call
         if enclosing_run(self.pipeline, str(model).rpartition("/")[2]) is not None:
-            self._held_elsewhere[str(kwargs.get("litellm_call_id"))] = True
-            while len(self._held_elsewhere) > _REMEMBERED:  # failed calls are never asked for
-                self._held_elsewhere.popitem(last=False)
+            self._step_back(call_id)
+        leaving_call("litellm", call_id).reported_to(self.pipeline, partial(self._step_back, call_id))
+
+    def _step_back(self, call_id: str) -> None:
+        self._booked_elsewhere[call_id] = True
+        while len(self._booked_elsewhere) > _REMEMBERED:  # LiteLLM does not report every call
+            self._booked_elsewhere.popitem(last=False)
 
     def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """LiteLLM's report of a call of its synchronous side."""
@@ -80,7 +86,7 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         if provider not in NAMES or governed_call_id(params) is not None or kwargs.get("cache_hit"):
             return
         call_id = str(kwargs.get("litellm_call_id") or os.urandom(8).hex())
-        if self._held_elsewhere.pop(call_id, False):
+        if call_id in self._booked_elsewhere:
             return
         if shows_mock(kwargs) or is_made_up(answer):
             return

@@ -132,7 +132,7 @@ class ProxyBudgetCallback(LastLook):
             own_timeout=True,  # the proxy's own settings time its requests
             asynchronous=True,
         )
-        call.heed_gateways(self.pipeline.config)
+        call.belong_to(self.pipeline)
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call, routed

@@ -15,9 +15,10 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
-from llm_cost_middleware.integrations.litellm.arguments import RESENDING
+from llm_cost_middleware.integrations.litellm.arguments import RESENDING, check_timeouts
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
 from llm_cost_middleware.integrations.litellm.chat import Chat
+from llm_cost_middleware.integrations.litellm.clients import with_sending_client
 from llm_cost_middleware.integrations.litellm.config import router_config
 from llm_cost_middleware.integrations.litellm.convert import OTHER_PLATFORM, SHADOW_ADVICE, RouterCall
 from llm_cost_middleware.integrations.litellm.errors import ERRORS
@@ -32,7 +33,6 @@ from llm_cost_middleware.integrations.litellm.owner import (
 from llm_cost_middleware.integrations.litellm.stand_in import StandIn
 from llm_cost_middleware.integrations.litellm.streams import require_fastapi
 from llm_cost_middleware.integrations.litellm.workarounds import single_send
-from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.request import Endpoint
 
@@ -244,9 +244,9 @@ class CostAwareRouter(StandIn):
         group = None if model == self.routed else self._groups.find(model, arguments)
         if model != self.routed and group is None:
             return None
-        if (client := arguments.get("client")) is not None:  # a wrapped one would book the call as well
-            arguments = {**arguments, "client": unwrapped(client, self.pipeline)}
+        arguments = with_sending_client(arguments, self.pipeline, endpoint, group, asynchronous=asynchronous)
         defaults = entry_points.default_parameters(self._held)
+        check_timeouts("the router", entry_points.own_timeouts(self._held))
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
         call = RouterCall(
             endpoint,
@@ -258,7 +258,7 @@ class CostAwareRouter(StandIn):
             asynchronous=asynchronous,
             retries=retries,
         )
-        call.heed_gateways(self.pipeline.config)
+        call.belong_to(self.pipeline)
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call

@@ -17,7 +17,7 @@ from llm_cost_middleware.retry.decision import FailedAttempt, RetryDecision, dec
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.retry.state import RetryState
 from llm_cost_middleware.retry.terms import follow
-from llm_cost_middleware.usage import FAILED_LOCALLY, attached_usage
+from llm_cost_middleware.usage import attached_usage
 
 _CONNECTIONS = 256
 _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
@@ -86,7 +86,7 @@ class HealthStage:
         """Note that an attempt failed, and decide whether to try again, where and when."""
         now, policy, weighed = self._clock.monotonic(), self._policy, failure
         # what fails on this machine fails again, whatever an owner says of errors of its class
-        if (terms := call.request.retry_terms) is not None and attached_usage(error) is not FAILED_LOCALLY:
+        if (terms := call.request.retry_terms) is not None and not _in_vain(error):
             policy, weighed = follow(terms.after(error, reserved.attempt.number), policy, failure)
         with self._lock:
             # First: the decision must see the circuit as this failure leaves it.
@@ -106,3 +106,8 @@ class HealthStage:
         else:
             self._states.move_to_end(request.connection)
         return state
+
+
+def _in_vain(error: BaseException) -> bool:
+    reading = attached_usage(error)
+    return reading is not None and reading.in_vain
