@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +44,7 @@ from llm_cost_middleware.lifecycle.stages.route import RouteStage
 from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.reports import Query, Report, make_report
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK
@@ -285,6 +286,21 @@ class CostPipeline(BookingByHand):
     def records(self) -> tuple[CostRecord, ...]:
         """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
         return self.tracker.records
+
+    def report(self, by: str | Iterable[str] = "model", **asked: Any) -> Report:
+        """Who spent what, from the ledger: every process and every call of its storage.
+
+        Args:
+            by: Dimensions, as a list or as text: ``"team,model"``: ``reports.DIMENSIONS``, or any kind of scope.
+            **asked: ``over``, ``since``, ``until``, ``during``, ``where``, ``top``, ``timezone``, ``savings``: as for
+                ``reports.Query.read``. ``pipeline.report("team", over="day", during="last month")``.
+
+        Raises:
+            ConfigurationError: A value that has no meaning; the message shows the right form.
+            LedgerUnavailableError: The storage does not answer.
+        """
+        query = Query.read(by, **asked, now=self.clock.now)
+        return make_report(self.ledger, query, catalogue=self.catalogue)
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""

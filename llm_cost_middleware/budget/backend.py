@@ -20,6 +20,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, r
 
 from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import AccountTotals, Amended, BudgetIndex, MemoAggregator
+from llm_cost_middleware.budget.rules.bookings import Booking
 from llm_cost_middleware.money import NanoUSD
 
 P = ParamSpec("P")
@@ -236,6 +237,21 @@ class SupportsRegister(Protocol):
 
     def register(self) -> bytes:
         """Return the document; empty where nothing was decided yet."""
+        ...
+
+
+@runtime_checkable
+class SupportsBookings(Protocol):
+    """Ability of a backend to read what ids finally cost without streaming every row (``rules.bookings`` does that)."""
+
+    def bookings(self, since: int | None, until: int | None, *, memos: bool) -> Iterator[Booking]:
+        """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms).
+
+        Args:
+            since: The first moment.
+            until: The moment after the last.
+            memos: Each with its memo; false: sums by scopes, status and quarter of an hour are enough.
+        """
         ...
 
 

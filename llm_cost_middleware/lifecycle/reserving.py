@@ -25,6 +25,7 @@ from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
@@ -89,6 +90,7 @@ class Reserving:
             if fit.attempt is None:
                 stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
                 if not observe:
+                    report.refusal = _refusal_line(call, fit.least, refusal)
                     raise stages.price.advise(refusal, fit.least, stages.waiting.held_s) from refusal.__cause__
             # an observer sends the call as it is, whether it could be made to fit or not
             return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
@@ -131,6 +133,7 @@ class Reserving:
                         return fit.attempt
                     if left <= 0 or not self._waits_for(refusal, fit.least):
                         record.refused(call, fit.least, enforced=True, scope=refusal.scope)
+                        report.refusal = _refusal_line(call, fit.least, refusal)
                         raise self._stages.price.advise(refusal, fit.least, waiting.held_s) from refusal.__cause__
                     quote = fit.quote
                 pause = max(min(POLL_S if first else _IN_LINE_S, left), _LAST_LOOK_S)
@@ -305,3 +308,10 @@ class Reserving:
             if not self._settings.allow_unavailable:
                 raise
         return available
+
+
+def _refusal_line(call: RoutedCall, least: Quote, refusal: BudgetExceededError) -> bytes:
+    return refusal_line(
+        call_id=call.id, target=least.target, scopes=(GLOBAL, *call.scopes_at(least.target)), scope=refusal.scope or "",
+        wanted=least.amount_nanousd, tier=call.decision.tier_name,
+    )  # fmt: skip

@@ -157,8 +157,9 @@ class Settling:
         served = call.as_served(reserved, reading)
         attempt = served.attempt
         memo = encode_memo(
-            call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading
-        )
+            call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading,
+            tier=call.decision.tier_name, asked=call.asked_of(attempt.target),
+        )  # fmt: skip
         usage, stages, held = None, self._stages, reserved
         reserved = served
         # Learned from before it is booked: what is written down of it rides in the transaction of the money.

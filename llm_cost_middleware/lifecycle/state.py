@@ -80,6 +80,11 @@ class RoutedCall(NamedTuple):
             return tuple(dict.fromkeys((*scopes, *others)))
         return scopes
 
+    def asked_of(self, target: ModelRef) -> str:
+        """The model that the caller named, where it is another than ``target``; empty where it is the same, or none."""
+        asked = self.request.model
+        return "" if asked in {target.model, str(target)} else asked
+
     def as_served(self, reserved: ReservedAttempt, reading: UsageReport | None) -> ReservedAttempt:
         """The attempt as the model that answered it, where the host chose that."""
         if reading is None or reading.served_by is None:
@@ -201,6 +206,8 @@ class CallReport:
     """Lines of the log that were made, and not written down yet."""
     logged: CallLog = field(default_factory=CallLog)
     """What of the call has become a line."""
+    refusal: bytes | None = None
+    """The line of a refusal for want of money, for the journal (``metering.refusal_line``)."""
     asked_counts: dict[ModelRef, bool] = field(default_factory=dict)
     """The models whose provider was asked for a count: once a call."""
     counter: InputCounter | None = None

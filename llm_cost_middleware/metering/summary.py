@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from llm_cost_middleware.metering.memo import Memo, decode_memo
 from llm_cost_middleware.usage import NO_USAGE, TokenUsage
@@ -18,7 +19,7 @@ class MemoSummary:
     def group_key(self, memo: bytes) -> Hashable:
         """See ``MemoAggregator``."""
         read = _read(memo)
-        return read.target, read.price_version
+        return read.target, read.price_version, read.tier, read.asked, json.dumps(_terms(read), sort_keys=True)
 
     def combine(self, memos: Sequence[bytes]) -> bytes:
         """See ``MemoAggregator``."""
@@ -27,13 +28,21 @@ class MemoSummary:
         for memo in read:
             for usage, model, kind in memo.items:
                 items[model, kind] = items.get((model, kind), NO_USAGE) + usage
-        target = read[0].target
+        first = read[0]
+        target = first.target
         data = {
-            "v": 1, "call": "", "n": 0, "calls": sum(memo.calls for memo in read), "pv": read[0].price_version,
+            "v": 1, "call": "", "n": 0, "calls": sum(memo.calls for memo in read), "pv": first.price_version,
             "at": [target.provider, target.model] if target else None,
+            "terms": _terms(first),
+            **{name: word for name, word in (("tier", first.tier), ("ask", first.asked)) if word},
             "items": [[*key, {name: n for name, n in asdict(usage).items() if n}] for key, usage in items.items()],
         }  # fmt: skip
         return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _terms(memo: Memo) -> dict[str, Any]:
+    """What the price and the tier of the attempts of a group rest on; tool calls are of each alone."""
+    return {name: value for name, value in memo.terms.items() if name != "tool_calls"}
 
 
 def _read(memo: bytes) -> Memo:

@@ -15,6 +15,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, Posting, ReservedAttempt, RoutedCall
+from llm_cost_middleware.metering.refused import REFUSAL
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
@@ -140,6 +141,9 @@ class DecisionRecorder:
         traces, report.cache_traces = report.cache_traces, ()
         for trace in traces:
             self._trace(call, trace)
+        if report.refusal is not None and self._journal is not None:
+            self._journal.append(REFUSAL, call.id, now, report.refusal)
+            report.refusal = None
         if not final:
             return
         signals = report.quality_signals

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import ArchiveResult, Notes, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
+from llm_cost_middleware.budget.backends.sqlite.bookings import read_bookings
 from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
 from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
@@ -32,6 +33,7 @@ from llm_cost_middleware.budget.rules import (
     known_scopes,
     resolve,
 )  # fmt: skip
+from llm_cost_middleware.budget.rules.bookings import Booking
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -263,6 +265,12 @@ class SQLiteBackend(BudgetTable):
                 )
         return Snapshot(index, now, tuple(totals))
 
+    def bookings(self, since: int | None, until: int | None, *, memos: bool) -> Iterator[Booking]:
+        """See ``SupportsBookings``."""
+        with self._file.snapshot() as db:
+            plain = self._packing.unpack
+            yield from read_bookings(db, self._tenant, since, until, memos=memos, plain=plain)
+
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
         where, filters = "tenant = ? AND seq > ?", []
@@ -272,11 +280,9 @@ class SQLiteBackend(BudgetTable):
         if scope is not None:
             where += " AND instr(' ' || scopes || ' ', ?) > 0"
             filters.append(f" {scope} ")  # type: ignore[arg-type]  # one parameter list, two types
-        query = (
-            # Rows are never changed: those written before version 4 of the schema say lapse.
-            "SELECT seq, replace(kind, 'lapse', 'expire'), id, at, amount, scopes, status, created, memo FROM entry"  # noqa: S608 - fixed text
-            f" WHERE {where} ORDER BY seq LIMIT {_BLOCK}"
-        )
+        # Rows are never changed: those written before version 4 of the schema say lapse.
+        columns = "seq, replace(kind, 'lapse', 'expire'), id, at, amount, scopes, status, created, memo"
+        query = f"SELECT {columns} FROM entry WHERE {where} ORDER BY seq LIMIT {_BLOCK}"  # noqa: S608 - fixed text
         # A snapshot of its own: a caller who reads slowly must not hold up ``read``.
         with self._file.snapshot() as db:
             seq = first_row(db, self._tenant, since) - 1

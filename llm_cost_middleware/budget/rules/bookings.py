@@ -1,0 +1,67 @@
+"""What each resolved id finally cost: the rows of a ledger, read once, the last row of each id deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from llm_cost_middleware.budget.model import Row, RowStatus
+
+RESOLVED = ("settle", "expire", "book", "reconcile", "carried")
+"""The kinds of rows that may say what an id cost; a ``void`` says that it cost nothing and is no booking."""
+
+
+class Booking(NamedTuple):
+    """Money that was booked under some scopes. ``memo`` is opaque; empty where memos were not asked for.
+
+    ``at`` is when the money was reserved, in milliseconds since the Unix epoch: the time by which windows count it.
+    """
+
+    at: int
+    scopes: str
+    """Separated by spaces, as they are stored."""
+    status: RowStatus
+    amount: int
+    """Nano-dollars."""
+    ids: int
+    """How many ids this stands for: one, but for sums without memos. An archived row says its own in its memo."""
+    memo: bytes
+
+
+def bookings(
+    rows: Callable[[], Iterable[Row]], since: int | None = None, until: int | None = None
+) -> Iterator[Booking]:
+    """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms).
+
+    Memory is taken by what is open, expired or corrected, not by every row: the rows are read twice, first to learn
+    which ids end twice, and all others are handed on at once.
+
+    Args:
+        rows: Streams the rows in the order they were written, from ``since`` on at least; called twice.
+        since: The first moment.
+        until: The moment after the last.
+    """
+    corrected = {row.id for row in rows() if row.kind in {"reconcile", "expire"}}
+    memos: dict[str, bytes] = {}  # of holds that are open: an end by expiry has none of its own
+    last: dict[str, Row] = {}
+    for row in rows():
+        at = round(row.reserved_at * 1000)
+        if (since is not None and at < since) or (until is not None and at >= until):
+            continue
+        if row.kind == "reserve":
+            memos[row.id] = row.memo
+        elif row.id in corrected:
+            before = last.get(row.id)
+            known = before.memo if before is not None else memos.get(row.id, b"")
+            last[row.id] = row if row.memo else row._replace(memo=known)
+        else:
+            kept = memos.pop(row.id, b"")
+            if row.kind in RESOLVED:
+                yield _booking(row if row.memo else row._replace(memo=kept))
+    yield from (_booking(row) for row in last.values() if row.kind in RESOLVED)
+
+
+def _booking(row: Row) -> Booking:
+    return Booking(
+        round(row.reserved_at * 1000), " ".join(row.scopes), row.status, int(row.amount_nanousd), 1, row.memo
+    )

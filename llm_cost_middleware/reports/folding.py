@@ -1,0 +1,255 @@
+"""Bookings added up by dimensions. One engine for every storage: only where the bookings come from differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from itertools import product
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from llm_cost_middleware.budget.backend import SupportsBookings
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.rules.bookings import Booking, bookings
+from llm_cost_middleware.metering.refused import REFUSAL, read_refusal
+from llm_cost_middleware.metering.savings import savings_of
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.reports.query import OF_MEMO, OVER, Query
+from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
+from llm_cost_middleware.usage import TokenUsage
+
+_BUCKETS = {item.name: index for index, item in enumerate(fields(TokenUsage))}
+_QUARTER_MS, _DAY_MS = 900_000, 86_400_000
+_STEP = 20_000
+_MOST_PLACES = 200_000  # remembered at once: ten million calls of a million people must not fill the memory
+_TERMS = ("service_tier", "speed", "geo", "batch")
+Keys = tuple[str | None, ...]
+
+
+class _Told(NamedTuple):
+    """What a memo says of a call."""
+
+    provider: str
+    model: str
+    tier: str
+    asked: str
+    terms: tuple[tuple[str, Any], ...]
+    items: tuple[Any, ...]
+    calls: int
+
+
+_SAYS_NOTHING = _Told("", "", "", "", (), (), 1)
+
+
+def make_report(
+    ledger: Ledger,
+    query: Query,
+    *,
+    catalogue: Catalogue | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Answer a question from a ledger.
+
+    Args:
+        ledger: The ledger; what it reads of it depends on the storage, the answer does not.
+        query: The question.
+        catalogue: The prices, for list prices and savings; without one they are unknown.
+        progress: Told now and then how many bookings were read.
+    """
+    fold = _Fold(query)
+    for number, booking in enumerate(_bookings(ledger, query), 1):
+        fold.add(booking)
+        if progress is not None and number % _STEP == 0:
+            progress(number)
+    if ledger.journal is None:
+        fold.refusals_unknown()
+    else:
+        for line in ledger.journal.read(REFUSAL, query.since):
+            if query.until is None or line.at < query.until:
+                fold.refuse(line.data, line.at)
+    fold.price(catalogue if query.savings else None)
+    return fold.report(catalogue is not None and query.savings)
+
+
+def _bookings(ledger: Ledger, query: Query) -> Iterable[Booking]:
+    since, until = (None if moment is None else round(moment * 1000) for moment in (query.since, query.until))
+    backend = ledger.backend
+    if isinstance(backend, SupportsBookings):
+        return backend.bookings(since, until, memos=query.needs_memos)
+    return bookings(lambda: backend.rows(since, None), since, until)
+
+
+class _Fold:
+    """Sums under construction, by the values of the dimensions."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._sums: dict[Keys, Sums] = {}
+        self.total, self.shared = Sums(), Sums()
+        self._places: dict[tuple[Any, ...], tuple[Keys, ...]] = {}
+        self._tokens: dict[tuple[Any, ...], list[int]] = {}
+        self._wanted = frozenset(
+            {*query.by, *(found.dimension for found in query.where)} - ({*OF_MEMO, "status", *OVER} - {"platform"})
+        )
+
+    def add(self, booking: Booking) -> None:
+        """Add what an id, or some, cost."""
+        told = _read(booking.memo) if booking.memo else _SAYS_NOTHING
+        places = self._places_of(booking.scopes, told, booking.status, booking.at)
+        if not places:
+            return
+        calls, amount = booking.ids * told.calls, booking.amount
+        for sums in (self.total, *map(self._at, places), *(self.shared for _ in places[1:])):
+            sums.calls += calls
+            sums.cost_nanousd += amount
+            if booking.status == "exact":
+                continue
+            if booking.status == "estimated":
+                sums.estimated_nanousd += amount
+            elif booking.status == "unconfirmed":
+                sums.unconfirmed_nanousd += amount
+            elif booking.status == "unpriced":
+                sums.unpriced += calls
+        for model, _, usage in told.items:
+            # Tokens are added up by all that decides their price, and from there to the lines: once a day, not a call.
+            key = (places, booking.at // _DAY_MS, told.provider, model or told.model, told.asked, told.terms)
+            tokens = self._tokens.get(key)
+            if tokens is None:
+                tokens = self._tokens[key] = [0] * len(_BUCKETS)
+            for name, count in usage.items():
+                tokens[_BUCKETS[name]] += count
+
+    def refuse(self, data: bytes, at: float) -> None:
+        """Count a call that was refused."""
+        line = read_refusal(data)
+        if line is None:
+            return
+        told = _SAYS_NOTHING._replace(provider=line.target.provider, model=line.target.model, tier=line.tier)
+        places = self._places_of(" ".join(line.scopes), told, "refused", round(at * 1000))
+        if places:
+            self._put(places, Sums(refused=1))
+
+    def refusals_unknown(self) -> None:
+        """The storage keeps no journal."""
+        for sums in (self.total, self.shared, *self._sums.values()):
+            sums.refused = None
+
+    def price(self, catalogue: Catalogue | None) -> None:
+        """Add the tokens, and with a catalogue what they would have cost otherwise."""
+        for (places, day, provider, model, asked, terms), tokens in self._tokens.items():
+            one = Sums(tokens=tokens)
+            if catalogue is not None:
+                usage, at = TokenUsage(*tokens), day * _DAY_MS / 1000 + 1
+                found = savings_of(catalogue, provider, model, usage, at=at, terms=dict(terms), asked=asked)
+                one.list_picousd, one.caching_picousd, one.routing_picousd = found
+            self._put(places, one)
+
+    def report(self, priced: bool) -> Report:
+        """The answer."""
+        query = self._query
+        columns = (*((query.over,) if query.over else ()), *query.by)
+        rows = [ReportRow(keys, sums) for keys, sums in self._sums.items()]
+        if query.top is not None:
+            rows = _top(rows, query.top, skip=1 if query.over else 0)
+        rows.sort(key=lambda row: (row.keys[:1] if query.over else (), -row.sums.cost_nanousd, _order(row.keys)))
+        notes = []
+        if self.shared.calls:
+            notes.append(f"{self.shared.calls:,} times a call stands in several lines; the total counts it once")
+        if priced and self.total.list_picousd is None and self.total.calls:
+            notes.append("no list prices: the rows hold no usage")
+        return Report(
+            columns, tuple(rows), ReportRow((), self.total), ReportRow((), self.shared), query.since, query.until,
+            tuple(notes),
+        )  # fmt: skip
+
+    def _places_of(self, scopes: str, told: _Told, status: str, at: int) -> tuple[Keys, ...]:
+        """The lines that a call belongs to; none where a filter leaves it out."""
+        quarter = at // _QUARTER_MS if self._query.over else 0  # days and hours of every time zone begin at one
+        key = (scopes, told.provider, told.model, told.tier, told.terms, bool(told.items), status, quarter)
+        places = self._places.get(key)
+        if places is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            places = self._places[key] = self._find_places(self._values(scopes, told, status), quarter)
+        return places
+
+    def _find_places(self, values: Mapping[str, tuple[str, ...]], quarter: int) -> tuple[Keys, ...]:
+        query = self._query
+        if not all(found.matches(values.get(found.dimension, ())) for found in query.where):
+            return ()
+        parts: list[tuple[str | None, ...]] = [values.get(name) or (None,) for name in query.by]
+        if query.over:
+            parts.insert(0, (query.label(quarter * _QUARTER_MS / 1000),))
+        return tuple(product(*parts))
+
+    def _values(self, scopes: str, told: _Told, status: str) -> dict[str, tuple[str, ...]]:
+        """The values of the dimensions; several of a kind where a call has several scopes of it."""
+        values: dict[str, tuple[str, ...]] = {}
+        for scope in scopes.split(" "):
+            kind, _, name = scope.partition(":")
+            if kind in self._wanted:
+                values[kind] = (*values.get(kind, ()), _name(name))
+        values["status"] = (status,)
+        if told.model:
+            values["model"], values["provider"] = (told.model,), (told.provider,)
+            values.setdefault("platform", (told.provider,))
+        if told.tier:
+            values["tier"] = (told.tier,)
+        if told.items:  # answers alone say how they were served; OpenAI's word for the standard tier is ``default``
+            terms = dict(told.terms)
+            served = "batch" if terms.get("batch") else terms.get("service_tier")
+            values["service_tier"] = ("standard",) if served in {None, "default"} else (str(served),)
+        return values
+
+    def _at(self, keys: Keys) -> Sums:
+        sums = self._sums.get(keys)
+        if sums is None:
+            sums = self._sums[keys] = Sums()
+        return sums
+
+    def _put(self, places: tuple[Keys, ...], one: Sums) -> None:
+        for keys in places:
+            self._at(keys).add(one)
+        self.total.add(one)
+        if len(places) > 1:
+            self.shared.add(one, len(places) - 1)
+
+
+def _top(rows: list[ReportRow], top: int, skip: int) -> list[ReportRow]:
+    """The rows of the dearest values, and one of all others for each stretch of time."""
+    spent: dict[Keys, int] = {}
+    for row in rows:
+        spent[row.keys[skip:]] = spent.get(row.keys[skip:], 0) + row.sums.cost_nanousd
+    kept = set(sorted(spent, key=lambda keys: (-spent[keys], _order(keys)))[:top])
+    found = [row for row in rows if row.keys[skip:] in kept]
+    others: dict[Keys, Sums] = {}
+    for row in rows:
+        if row.keys[skip:] not in kept:
+            keys = (*row.keys[:skip], *(OTHER for _ in row.keys[skip:]))
+            others.setdefault(keys, Sums()).add(row.sums)
+    return [*found, *(ReportRow(keys, sums) for keys, sums in others.items())]
+
+
+def _order(keys: Keys) -> tuple[tuple[bool, str], ...]:
+    return tuple((key is None, key or "") for key in keys)
+
+
+def _name(encoded: str) -> str:
+    """The name of a scope as it was given, where it can be printed."""
+    name = unquote(encoded)
+    return name if name.isprintable() else encoded
+
+
+def _read(memo: bytes) -> _Told:
+    """Read a memo; one of another program or of a newer version says nothing, and its cost counts all the same."""
+    try:
+        data = json.loads(memo)
+        target, terms = data.get("at") or ("", ""), data.get("terms")
+        if data["v"] > 1:
+            return _SAYS_NOTHING
+        kept = tuple([(name, terms[name]) for name in _TERMS if terms.get(name)]) if terms else ()
+        items = tuple([item for item in data.get("items", ()) if item[2].keys() <= _BUCKETS.keys()])
+        return _Told(target[0], target[1], data.get("tier", ""), data.get("ask", ""), kept, items, data.get("calls", 1))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return _SAYS_NOTHING
