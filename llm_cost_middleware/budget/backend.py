@@ -244,13 +244,14 @@ class SupportsRegister(Protocol):
 class SupportsBookings(Protocol):
     """Ability of a backend to read what ids finally cost without streaming every row (``rules.bookings`` does that)."""
 
-    def bookings(self, since: int | None, until: int | None, *, memos: bool) -> Iterator[Booking]:
+    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
         """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms).
 
         Args:
             since: The first moment.
             until: The moment after the last.
-            memos: Each with its memo; false: sums by scopes, status and quarter of an hour are enough.
+            memos: Each with its memo; false: sums by scopes and status are enough.
+            times: Sums by quarter of an hour too.
         """
         ...
 

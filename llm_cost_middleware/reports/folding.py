@@ -76,7 +76,7 @@ def _bookings(ledger: Ledger, query: Query) -> Iterable[Booking]:
     since, until = (None if moment is None else round(moment * 1000) for moment in (query.since, query.until))
     backend = ledger.backend
     if isinstance(backend, SupportsBookings):
-        return backend.bookings(since, until, memos=query.needs_memos)
+        return backend.bookings(since, until, memos=query.needs_memos, times=query.over is not None)
     return bookings(lambda: backend.rows(since, None), since, until)
 
 

@@ -265,11 +265,11 @@ class SQLiteBackend(BudgetTable):
                 )
         return Snapshot(index, now, tuple(totals))
 
-    def bookings(self, since: int | None, until: int | None, *, memos: bool) -> Iterator[Booking]:
+    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
         """See ``SupportsBookings``."""
         with self._file.snapshot() as db:
             plain = self._packing.unpack
-            yield from read_bookings(db, self._tenant, since, until, memos=memos, plain=plain)
+            yield from read_bookings(db, self._tenant, since, until, memos=memos, times=times, plain=plain)
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""

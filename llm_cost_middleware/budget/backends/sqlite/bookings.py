@@ -25,8 +25,9 @@ _WHERE = (
 )
 _EACH = f"SELECT created, scopes, status, amount, memo, id {_WHERE} ORDER BY seq"
 _CARRIED = f"SELECT created, scopes, status, amount, memo, id {_WHERE} AND kind = 'carried' ORDER BY seq"
-_OF_SUMS = "created / 900000 * 900000, scopes, status, sum(amount), count(*)"
-_SUMS = f"SELECT {_OF_SUMS} {_WHERE} AND kind != 'carried' GROUP BY scopes, status, created / 900000"
+_OF_SUMS = "min(created), scopes, status, sum(amount), count(*)"
+_SUMS = f"SELECT {_OF_SUMS} {_WHERE} AND kind != 'carried' GROUP BY scopes, status"
+_SUMS_BY_TIME = f"{_SUMS}, created / 900000"
 _LACKING = f"SELECT id {_READ} AND length(memo) = 0 AND kind IN ({_KINDS})"
 _MEMOS = f"SELECT id, memo, max(seq) {_READ} AND length(memo) > 0 AND id IN ({_LACKING}) GROUP BY id"
 
@@ -38,6 +39,7 @@ def read_bookings(
     until: int | None,
     *,
     memos: bool,
+    times: bool,
     plain: Callable[[bytes], bytes] = bytes,
 ) -> Iterator[Booking]:
     """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms), in one read transaction.
@@ -47,8 +49,9 @@ def read_bookings(
         tenant: The number of the ledger.
         since: The first moment.
         until: The moment after the last.
-        memos: Each booking with its memo; false: sums by scopes, status and quarter of an hour. What an archive carries
-            comes with its memo in any case.
+        memos: Each booking with its memo; false: sums by scopes and status. What an archive carries comes with its memo
+            in any case.
+        times: Sums by quarter of an hour too.
         plain: Unpacks a memo as it is stored.
     """
     values = {
@@ -65,7 +68,7 @@ def read_bookings(
     for at, scopes, status, amount, memo, id_ in _blocks(db, _EACH if memos else _CARRIED, values):
         yield Booking(at, scopes, status, amount, 1, plain(memo or lacking.get(id_, b"")))
     if not memos:
-        for at, scopes, status, amount, ids in _blocks(db, _SUMS, values):
+        for at, scopes, status, amount, ids in _blocks(db, _SUMS_BY_TIME if times else _SUMS, values):
             yield Booking(at, scopes, status, amount, ids, b"")
 
 
