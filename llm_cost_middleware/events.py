@@ -190,6 +190,17 @@ class AttributesIgnored(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyDrifted(Event):
+    """The calls of a learned policy are not those that it was fitted on any more: the stronger model takes them all.
+
+    Told once in each process; it holds until a new policy is tuned.
+    """
+
+    policy_version: str
+    reason: str
+
+
 class Observer(Protocol):
     """Receives every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
 

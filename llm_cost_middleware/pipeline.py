@@ -37,6 +37,7 @@ from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
+from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
@@ -106,8 +107,9 @@ class CostPipeline(BookingByHand):
         # One instance of each: statistics and breakers are of use only where all calls share them.
         decisions = DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes)
         cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
+        drift = DriftStage(config.routing, self._runtimes.shared_state, clock)
         stages = Stages(
-            RouteStage(settings, config.routing, candidates, cache, clock, rng),
+            RouteStage(settings, config.routing, candidates, cache, drift, clock, rng),
             cache,
             PriceStage(settings, catalogue, candidates, clock),
             HealthStage(settings, config.retry, clock, rng),
@@ -116,6 +118,7 @@ class CostPipeline(BookingByHand):
             ProviderCounts(clock),
             WaitingCalls(),
             DeferredBills(self._runtimes.ledger, clock),
+            drift,
         )
         return CallFlow(stages, settings, clock, new_id, config.retry.stream_deadline_s)
 
@@ -317,7 +320,10 @@ class CostPipeline(BookingByHand):
         Raises:
             ConfigurationError: The score is outside 0 to 1, or no such call is known.
         """
-        self._stages.decisions.feedback(call_id if isinstance(call_id, str) else call_id_of(call_id), score, name)
+        known = call_id if isinstance(call_id, str) else call_id_of(call_id)
+        self._stages.decisions.feedback(known, score, name)
+        if name == FEEDBACK:
+            self._stages.drift.feedback(known, score)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 

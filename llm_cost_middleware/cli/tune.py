@@ -56,7 +56,7 @@ def tune(
     # With data of its own the command needs no configuration, only the default tiers to know which models are meant.
     given = outcomes is not None or log is not None or ledger is not None
     settings = _config_or_default() if given and config is None else load_config(config)
-    seen = None
+    seen, rated = None, False
     if outcomes is not None:
         pair = _target(weak, settings, 0), _target(strong, settings, 1)
         labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)
@@ -66,12 +66,14 @@ def tune(
         used = most_used(logged)
         pair = _target(weak, settings, 0, used), _target(strong, settings, 1, used)
         labels = _from_log(logged, measure, pair, used)
+        rated = measure is not QualitySource.FAILURES  # refused where nothing else is known
         times = [entry.decision.at for entry in logged]
         seen = {"first": min(times), "last": max(times)} if times else None
     with err.status(f"fitting {len(labels):,} labels"):
         found = tune_policy(
-            labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon), log=seen
-        )
+            labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon), log=seen,
+            rated=rated,
+        )  # fmt: skip
     _show(found)
     if plot is not None and found.calibration is not None:
         plot.write_text(_curve(found), encoding="utf-8")

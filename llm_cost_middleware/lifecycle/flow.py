@@ -69,6 +69,8 @@ class CallFlow:
         )  # fmt: skip
         if call.events_enabled:
             stages.record.routed(call)
+        for version, reason in stages.drift.news():
+            stages.record.policy_drifted(call, version, reason)
         return call
 
     def attributed(self, request: CallRequest) -> CallRequest:
@@ -244,6 +246,7 @@ class CallFlow:
 
     def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
         """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
+        self.stages.drift.observe(call)
         try:
             if not self.stages.has_log(call, report):
                 return

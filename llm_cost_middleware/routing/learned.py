@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import NGRAM_BITS, STAT_NAMES, TextReading, read_text
+from llm_cost_middleware.routing.drift import DriftReference
 from llm_cost_middleware.routing.features import GROUP_PREFIXES
 
 # Linear, because the field's benchmarks find linear models tied with kNN and with fine-tuned ones, and because it runs
@@ -75,6 +76,11 @@ class LearnedPolicy:
     """Labels, quality, confidence, and saving with its interval. For people."""
     weak_tier: int = 0
     strong_tier: int = 1
+
+    @property
+    def drift(self) -> DriftReference | None:
+        """What its labels were like, for the watch over live calls; ``None`` in files of older versions."""
+        return DriftReference.read(self.fitted.get("drift"))
 
     def score(self, text: str, site: str, groups: Sequence[str] = ()) -> Scored:
         """Score a text at a call site.
@@ -180,6 +186,7 @@ class LearnedPolicy:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"not a usable policy file: {error}", key="policy_file") from None
+        DriftReference.read(policy.fitted.get("drift"))  # a file that cannot be watched is refused when it is read
         return replace(policy, version=digest(policy))
 
 

@@ -15,10 +15,12 @@ from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.natural_values import read_number, read_whole
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import AcceptBy
+from llm_cost_middleware.routing.drift import DRIFT_LIMIT
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
+_NOT_DECIDING = ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit")
 PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
 _CHOICES = (
@@ -81,6 +83,8 @@ class RoutingPolicy:
     answer_field: str = ""
     wait_usd_s: USD = 0
     on_unsupported: OnUnsupported = "leave_out"
+    drift_limit: float = DRIFT_LIMIT
+    """For ``learned``: the stability index past which the stronger model takes all calls (``drift``); 0: never."""
     by_default: bool = field(default=False, compare=False)
     """Nobody chose it: it came with ``[[tiers]]``, and the classic functions go by size instead."""
     version: str = field(init=False, default="", compare=False)
@@ -97,6 +101,8 @@ class RoutingPolicy:
         object.__setattr__(self, "explore", read_number(self.explore, "routing.explore", form="between 0 and 1"))
         if not 0 <= self.explore <= 1:
             raise ConfigurationError(f"must be between 0 and 1, not {self.explore!r}", key="routing.explore")
+        if isinstance(self.drift_limit, bool) or not isinstance(self.drift_limit, float | int) or self.drift_limit < 0:
+            raise ConfigurationError(f"must be a number from 0 on, not {self.drift_limit!r}", key="routing.drift_limit")
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
         if not isinstance(self.answer_field, str):
@@ -111,7 +117,8 @@ class RoutingPolicy:
             f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
             for item in fields(self)
             # it decides nothing about the model: logged versions stay comparable
-            if item.name not in ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default")
+            if item.name
+            not in ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit")
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(

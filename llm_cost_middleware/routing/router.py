@@ -24,6 +24,7 @@ from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
 from llm_cost_middleware.routing.sites import read_site
 
+NO_FALLBACKS: Mapping[str, str] = {}
 NO_AFFINITY: Mapping[ModelRef, int] = {}
 _tier, _rejected = attrgetter("tier"), attrgetter("rejected")
 _cost = attrgetter("expected_nanousd")  # of candidates just evaluated, where it is never ``None``
@@ -47,6 +48,8 @@ class RoutingContext(NamedTuple):
     """Output lengths, latencies and acceptance of earlier calls."""
     sticky: ModelRef | None = None
     """The model that the conversation has used so far."""
+    fallen_back: Mapping[str, str] | None = None
+    """Learned policies that are not to be trusted any more, with the reason, by version."""
 
 
 def decide(
@@ -69,7 +72,9 @@ def decide(
         NoEligibleModelError: No candidate may take the call; it names each one's reason.
     """
     site, groups = read_site(request)
-    given = PolicyInput(features, request, site, context.budget_left, context.now, groups)
+    given = PolicyInput(
+        features, request, site, context.budget_left, context.now, groups, context.fallen_back or NO_FALLBACKS
+    )
     own = policy.for_site(site)
     named = _named(own, candidates, given, context)
     if named is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
@@ -26,6 +27,8 @@ class PolicyInput(NamedTuple):
     now: float
     groups: tuple[str, ...] = ()
     """The wider groups of the site (``sites.CallSite``)."""
+    fallen_back: Mapping[str, str] = MappingProxyType({})
+    """Learned policies that are not to be trusted any more, with the reason, by version."""
 
 
 _NUMBERS: dict[str, Callable[[PolicyInput], float | None]] = {

@@ -73,8 +73,12 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
+        fallen = given.fallen_back.get(policy.learned.version)
         reading = read_text(last_user_text(given.request))
         scored = policy.learned.score_reading(reading, given.site, given.groups)
+        if fallen:
+            reason = f"the learned policy has fallen back to the stronger model: {fallen}"
+            return TierChoice(policy.learned.strong_tier, scored.score, reason, policy="learned", reading=reading)
         sign = "≥" if scored.strong else "<"
         reason = (
             f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {given.site}"

@@ -3,7 +3,7 @@
 ``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
 ``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
 notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money, ``deferred``
-remembers whose bills come later.
+remembers whose bills come later, ``drift`` watches the promise of learned policies.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llm_cost_middleware.lifecycle.deferred import DeferredBills
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
+from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
@@ -35,6 +36,7 @@ class Stages(NamedTuple):
     counts: ProviderCounts
     waiting: WaitingCalls
     deferred: DeferredBills
+    drift: DriftStage
 
     def notes(self, report: CallReport) -> Notes | None:
         """What is to be written with the money of a call; ``None`` where the storage cannot."""
@@ -53,10 +55,11 @@ class Stages(NamedTuple):
 
     def has_log(self, call: RoutedCall, report: CallReport) -> bool:
         """Whether anything of a call that has ended is left to be written down."""
-        return not self.decisions.rides or self.decisions.unwritten(call, report)
+        return not self.decisions.rides or self.decisions.unwritten(call, report) or self.drift.due
 
     def write_log(self, call: RoutedCall, report: CallReport) -> None:
         """Write down what a call was beside its money, as far as it did not ride with it. May block."""
         self.decisions.record(call, report)
         if not self.decisions.rides:
             self.cache.save()
+        self.drift.look()

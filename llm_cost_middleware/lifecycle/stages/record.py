@@ -16,6 +16,7 @@ from llm_cost_middleware.events import (
     Event,
     Observer,
     OutputCapReached,
+    PolicyDrifted,
     RequestAdjusted,
     Reserved,
     Retried,
@@ -221,6 +222,10 @@ class CallRecorder:
         attempt = reserved.attempt
         now = self._clock.now()
         self.emit(Escalated(attempt.call_id, now, attempt.number, str(attempt.target), str(following)))
+
+    def policy_drifted(self, call: RoutedCall, version: str, reason: str) -> None:
+        """A learned policy fell back to the stronger model."""
+        self.emit(PolicyDrifted(call.id, self._clock.now(), version, reason))
 
     def failed(self, reserved: ReservedAttempt, failure: Failure, reason: str) -> None:
         """A call ended in an error."""

@@ -11,6 +11,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
+from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.cascade import review_answer
@@ -37,11 +38,12 @@ class RouteStage:
         policy: RoutingPolicy,
         candidates: Candidates,
         cache: CacheStage,
+        drift: DriftStage,
         clock: Clock,
         rng: Random,
     ) -> None:
         self._settings, self._policy, self._candidates, self._cache = settings, policy, candidates, cache
-        self._clock, self._rng = clock, rng
+        self._drift, self._clock, self._rng = drift, clock, rng
         self._history = SiteHistory()
         self._last_target: OrderedDict[Hashable, ModelRef] = OrderedDict()
         self._unclaimed: dict[str, None] = {}
@@ -88,7 +90,8 @@ class RouteStage:
         with self._lock:
             # Chosen under the lock: history and conversation must not change between ranking and remembering.
             last = next((found for key in earlier if (found := self._last_target.get(key)) is not None), None)
-            context = RoutingContext(call_id, now, self._rng, available, share, affinity, self._history, last)
+            fallen = self._drift.fallen_back
+            context = RoutingContext(call_id, now, self._rng, available, share, affinity, self._history, last, fallen)
             try:
                 decision = decide(self._policy, candidates, request, features, context)
             except NoEligibleModelError:
@@ -106,7 +109,8 @@ class RouteStage:
     def route_dry_run(self, call_id: str, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
         """Choose the model without remembering the choice: for a quote."""
         started_at, now = self._clock.monotonic(), self._clock.now()
-        context = RoutingContext(call_id, now, self._rng, history=self._history)
+        fallen = self._drift.fallen_back
+        context = RoutingContext(call_id, now, self._rng, history=self._history, fallen_back=fallen)
         candidates = self._candidates(providers, request.prices)
         decision = decide(self._policy, candidates, request, read_features(request), context)
         return RoutedCall(call_id, request, decision, decision.target, None, started_at)

@@ -9,7 +9,8 @@ from statistics import NormalDist
 from types import MappingProxyType
 
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.learned import LearnedPolicy, digest
+from llm_cost_middleware.routing.drift import DriftReference
+from llm_cost_middleware.routing.learned import ANY_SITE, LearnedPolicy, digest
 from llm_cost_middleware.routing.learning.calibration import Calibration, QualityGuarantee, calibrate, gain_over_mixing
 from llm_cost_middleware.routing.learning.fitting import cross_scores, design_of, fit, to_policy
 from llm_cost_middleware.routing.learning.labels import PairedOutcome
@@ -56,6 +57,7 @@ def tune(
     folds: int = 10,
     seed: int = 0,
     log: Mapping[str, float] | None = None,
+    rated: bool = True,
 ) -> TuningResult:
     """Fit, calibrate and assess a learned policy for one pair of models.
 
@@ -69,6 +71,7 @@ def tune(
         seed: Decides the folds.
         log: ``first`` and ``last``: the times of the logged calls that the labels come from, in seconds since the Unix
             epoch. Kept in the file, so that a replay of these calls is not taken for a test.
+        rated: The qualities are reported ones, which those of live calls can be compared with.
 
     Raises:
         MissingExtraError: The ``learn`` extra is not installed.
@@ -104,6 +107,9 @@ def tune(
         "strong_share": round(found.chosen.strong_share, 4),
         "saving": [round(value, 4) for value in saving],
     }
+    promised = round(quality * found.strong_quality, 4)
+    keys = [] if labels[0].site == ANY_SITE else [(label.site, label.groups) for label in labels]
+    fitted["drift"] = DriftReference.of(scores, keys, promised if rated else None).to_mapping()
     if log is not None:
         fitted["log"] = dict(log)
     policy = replace(policy, fitted=MappingProxyType(fitted))
