@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import AccountTotals, Amended, BudgetIndex, MemoAggregator
 from llm_cost_middleware.budget.rules.bookings import Booking
 from llm_cost_middleware.money import NanoUSD
@@ -265,6 +265,19 @@ class SupportsAsync(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsReduction(Protocol):
+    """Ability of a backend to give back a part of what is held, before it is known what was spent."""
+
+    def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
+        """Reduce pending reservations to less, as ``rules.reduction`` decides.
+
+        Args:
+            amounts: Id and nano-dollars to hold from now on. Each is one atomic step; a storage may do all in one.
+        """
+        ...
+
+
 class ArchiveResult(NamedTuple):
     """Result of an archiving. ``path``: ``None`` if nothing was moved; ``resumed``: an earlier call had begun it.
 
@@ -354,6 +367,10 @@ class AsyncAdapter:
     async def amend(self, decide: BudgetStep) -> None:
         """See ``SupportsRegister``, which the storage must be."""
         await self.run(self.backend.amend, decide)  # type: ignore[attr-defined]  # whoever calls it has looked
+
+    async def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
+        """See ``SupportsReduction``, which the storage must be."""
+        return await self.run(self.backend.reduce, amounts)  # type: ignore[attr-defined]  # as above
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``. Fetched in blocks: a hop to a thread costs more than a row."""

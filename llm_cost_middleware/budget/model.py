@@ -21,7 +21,7 @@ from llm_cost_middleware.typed_fields import names_unknown_keys
 
 ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
 Verb = Literal["settle", "void", "expire", "reconcile", "book"]
-RowKind = Literal["reserve", "settle", "void", "expire", "reconcile", "book", "carried"]
+RowKind = Literal["reserve", "reduce", "settle", "void", "expire", "reconcile", "book", "carried"]
 RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "unpriced", "void"]
 
 GLOBAL = "global"
@@ -275,6 +275,29 @@ class Reservation(NamedTuple):
         return self.amount_nanousd.usd
 
 
+class Reduction(NamedTuple):
+    """Result of a reduction: what is held now, and what came free by it.
+
+    Only a pending reservation is reduced, and none is ever raised: ``released_nanousd`` is zero for one that holds no
+    more than was asked for, or that was resolved before (``state`` says how), or that is ``unknown``.
+    """
+
+    id: str
+    amount_nanousd: NanoUSD
+    released_nanousd: NanoUSD
+    state: ReservationState | Literal["unknown"]
+
+    @property
+    def amount(self) -> Decimal:
+        """``amount_nanousd`` in US dollars."""
+        return self.amount_nanousd.usd
+
+    @property
+    def released(self) -> Decimal:
+        """``released_nanousd`` in US dollars."""
+        return self.released_nanousd.usd
+
+
 class Receipt(NamedTuple):
     """Result of a resolution or a booking. The same settle again returns the first receipt, marked ``repeated``.
 
@@ -303,9 +326,9 @@ class Receipt(NamedTuple):
 class Row(NamedTuple):
     """Row of the ledger: appended, never changed. ``memo`` is opaque to the ledger.
 
-    ``amount_nanousd`` is the amount reserved, spent, charged or corrected to (zero for a void). ``at`` is when the row
-    was written; ``reserved_at`` decides in which window the money counts: both are seconds since the Unix epoch. A
-    ``carried`` row (carried forward) has the sum and the latest times of rows that were moved to an archive.
+    ``amount_nanousd`` is the amount reserved, reduced to, spent, charged or corrected to (zero for a void). ``at`` is
+    when the row was written; ``reserved_at`` decides in which window the money counts: both are seconds since the Unix
+    epoch. A ``carried`` row (carried forward) has the sum and the latest times of rows that were moved to an archive.
     """
 
     seq: int

@@ -61,7 +61,7 @@ def of_rows(rows: Iterable[Row]) -> Totals:
             before = last.get(row.id)
             last[row.id] = row if row.memo or before is None else row._replace(memo=before.memo)
     for row in last.values():
-        if row.kind not in {"reserve", "void"}:
+        if row.kind not in {"reserve", "reduce", "void"}:
             _add(totals, row)
     return totals
 

@@ -17,6 +17,7 @@ from llm_cost_middleware.testing.budget_register import RegisterTests
 from llm_cost_middleware.testing.clock import FakeClock
 from llm_cost_middleware.testing.kept_shares import KeptShareTests
 from llm_cost_middleware.testing.oracle import audit
+from llm_cost_middleware.testing.reductions import ReductionTests
 from llm_cost_middleware.testing.shared_state import SharedStateTests
 
 GLOBAL = ("global",)
@@ -25,7 +26,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(KeptShareTests, RegisterTests, SharedStateTests):
+class LedgerBackendTests(KeptShareTests, ReductionTests, RegisterTests, SharedStateTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:

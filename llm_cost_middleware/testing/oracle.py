@@ -48,7 +48,7 @@ def sums(rows: Iterable[Row], budget: Budget | None, scope: str, now: int) -> tu
     for row in rows:
         if scope not in row.scopes:
             continue
-        if row.kind == "reserve":
+        if row.kind == "reserve" or (row.kind == "reduce" and row.id in held):
             held[row.id] = row.amount_nanousd
         else:
             held.pop(row.id, None)

@@ -26,6 +26,8 @@ class ReferenceRow:
     spent: int = 0
     first: int | None = None
     booked: bool = False
+    held: int | None = None
+    """What is still held of ``amount``, where it was reduced."""
 
 
 @dataclass
@@ -49,14 +51,14 @@ class ReferenceLedger:
         counted = [row for row in self.rows.values() if scope in row.scopes and same_window(budget, row.created, now)]
         return (
             sum(row.spent for row in counted),
-            sum(row.amount for row in counted if row.state == "pending"),
+            sum(row.amount if row.held is None else row.held for row in counted if row.state == "pending"),
         )
 
     def reserve(self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, now: int) -> tuple[Verdict, object]:
         """Return ``ok`` with the state, ``refused`` with the figures, or ``conflict``."""
         row = self.rows.get(id_)
         if row is not None:
-            if row.booked or (row.amount, row.scopes) != (amount, scopes):
+            if row.booked or row.scopes != scopes or amount not in (row.amount, row.held):
                 return "conflict", None
             return ("refused", None) if row.state == "refused" else ("ok", row.state)
         for scope in scopes:
@@ -119,11 +121,21 @@ class ReferenceLedger:
         row.expires = max(row.expires, until)
         return "ok"
 
+    def reduce(self, id_: str, amount: int) -> tuple[str, int, int]:
+        """Return the state, what is held and what came free: only what is pending, and never to more."""
+        row = self.rows.get(id_)
+        if row is None or row.state != "pending":
+            return row.state if row else "unknown", 0, 0
+        before = row.amount if row.held is None else row.held
+        if amount < before:
+            row.held = amount
+        return "pending", min(amount, before), max(before - amount, 0)
+
     def sweep(self, now: int, *, charge: bool) -> int:
         """Expire everything that is due; return how many."""
         over = [row for row in self.rows.values() if row.state == "pending" and row.expires <= now]
         for row in over:
-            row.state, row.spent = "expired", row.amount if charge else 0
+            row.state, row.spent = "expired", (row.amount if row.held is None else row.held) if charge else 0
         return len(over)
 
 

@@ -145,6 +145,14 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected == "ok":
             assert round(got.expires_at * 1000) == self.reference.rows[id_].expires
 
+    @rule(id_=_IDS, amount=_AMOUNTS)
+    def reduce(self, id_: str, amount: int) -> None:
+        if hasattr(getattr(self.backend, "backend", self.backend), "reduce"):
+            want = self.reference.reduce(id_, amount)
+            (made,) = self.backend.reduce([(id_, amount)])  # type: ignore[attr-defined]  # looked at above
+            got = made.state, made.amount_nanousd, made.released_nanousd
+            assert got == want, f"reduced with {got}, the reference with {want}"
+
     @rule(charge=st.booleans())
     def sweep(self, charge: bool) -> None:
         expected = self.reference.sweep(self.now, charge=charge)

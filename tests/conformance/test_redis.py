@@ -47,7 +47,7 @@ class LosesReplies(RedisBackend):
     """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
 
     def execute(self, line):
-        if isinstance(line, RedisScript) and line.name in {"reserve", "resolve", "extend"}:
+        if isinstance(line, RedisScript) and line.name in {"reserve", "resolve", "extend", "reduce"}:
             super().execute(line)
         return super().execute(line)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsAsync,
     SupportsJournal,
     SupportsNotes,
+    SupportsReduction,
     SupportsSharedState,
 )
 from llm_cost_middleware.budget.ledger import administration
@@ -37,6 +38,7 @@ from llm_cost_middleware.budget.ledger.arguments import (
     check_status,
     noting,
     to_ms,
+    to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.blocking import Ledger
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
@@ -44,6 +46,7 @@ from llm_cost_middleware.budget.model import (
     Balance,
     Budget,
     Receipt,
+    Reduction,
     Reservation,
     Row,
     WindowLike,
@@ -52,7 +55,7 @@ from llm_cost_middleware.budget.model import (
     parse_window,
 )
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
 
 
@@ -100,6 +103,13 @@ class AsyncLedger(LedgerArguments):
         )
 
     register = staticmethod(register)
+
+    @property
+    def reduces(self) -> bool:
+        """True if a hold can be reduced."""
+        backend = self._backend
+        storage = backend.backend if isinstance(backend, AsyncAdapter) else backend
+        return isinstance(storage, SupportsReduction)
 
     @property
     def journal(self) -> Journal | None:
@@ -201,6 +211,18 @@ class AsyncLedger(LedgerArguments):
     async def extend(self, id: str, ttl: Seconds) -> Reservation:
         """See ``Ledger``."""
         return await self._backend.extend(check_id(id), to_ms(ttl, "ttl"))
+
+    async def reduce(self, id: str, amount: USD | NanoUSD) -> Reduction:
+        """See ``Ledger``."""
+        return (await self.reduce_all({id: amount}))[0]
+
+    async def reduce_all(self, amounts: Mapping[str, USD | NanoUSD]) -> tuple[Reduction, ...]:
+        """See ``Ledger``."""
+        if not self.reduces:
+            raise ConfigurationError("this storage keeps a hold as it was made", key="ledger.url")
+        asked = [(check_id(name), to_nanousd(amount)) for name, amount in amounts.items()]
+        made: tuple[Reduction, ...] = await self._backend.reduce(asked)  # type: ignore[attr-defined]  # just looked at
+        return made
 
     async def balance(self, scope: str, window: WindowLike | None = None) -> Balance:
         """See ``Ledger``."""

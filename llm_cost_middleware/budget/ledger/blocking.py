@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsArchive,
     SupportsJournal,
     SupportsNotes,
+    SupportsReduction,
     SupportsSharedState,
 )
 from llm_cost_middleware.budget.ledger import administration
@@ -36,12 +37,14 @@ from llm_cost_middleware.budget.ledger.arguments import (
     check_status,
     noting,
     to_ms,
+    to_nanousd,
 )
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
     Balance,
     Budget,
     Receipt,
+    Reduction,
     Reservation,
     Row,
     WindowLike,
@@ -116,6 +119,11 @@ class Ledger(LedgerArguments):
     def blocks(self) -> bool:
         """True if a verb may wait for a disk or a network; false if the ledger lives and ends in this process."""
         return self._backend.blocks
+
+    @property
+    def reduces(self) -> bool:
+        """True if a hold can be reduced."""
+        return isinstance(self._backend, SupportsReduction)
 
     @property
     def journal(self) -> Journal | None:
@@ -231,6 +239,24 @@ class Ledger(LedgerArguments):
     def extend(self, id: str, ttl: Seconds) -> Reservation:
         """Let it expire ``ttl`` seconds from now, never earlier than before. Raises as ``settle``."""
         return self._backend.extend(check_id(id), to_ms(ttl, "ttl"))
+
+    def reduce(self, id: str, amount: USD | NanoUSD) -> Reduction:
+        """Give back a part of what is held for a call, because more is known: hold ``amount`` from now on.
+
+        A hold is never raised, and what is unknown or resolved is left alone: the result says which. What was reserved
+        must still cover what the call can cost: once sent, no less than its exact input with its output cap.
+
+        Raises:
+            ConfigurationError: This storage cannot (``reduces`` is false).
+        """
+        return (self.reduce_all({id: amount}))[0]
+
+    def reduce_all(self, amounts: Mapping[str, USD | NanoUSD]) -> tuple[Reduction, ...]:
+        """``reduce`` for several, by id; on SQLite in one transaction."""
+        backend = self._backend
+        if not isinstance(backend, SupportsReduction):
+            raise ConfigurationError("this storage keeps a hold as it was made", key="ledger.url")
+        return backend.reduce([(check_id(name), to_nanousd(amount)) for name, amount in amounts.items()])
 
     def balance(self, scope: str, window: WindowLike | None = None) -> Balance:
         """Return the balance of a scope. Raises ``ConfigurationError`` if it has several budgets and none is named."""

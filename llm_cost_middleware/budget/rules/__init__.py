@@ -27,6 +27,7 @@ from llm_cost_middleware.budget.rules.balances import (
     scope_balances,
     to_datetime,
 )
+from llm_cost_middleware.budget.rules.reductions import apply_reduction, reduction
 from llm_cost_middleware.budget.rules.register import (
     CONFIGURATION,
     MANAGED,
@@ -47,10 +48,10 @@ from llm_cost_middleware.budget.rules.transitions import (
 from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan, window_at
 
 __all__ = [
-    "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting",
-    "AccountTotals", "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal",
-    "BudgetRegister", "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan",
-    "Raise", "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "available",
+    "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting", "AccountTotals",
+    "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister",
+    "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
+    "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "apply_reduction", "available",
     "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals",
-    "resolve", "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
+    "reduction", "resolve", "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
 ]  # fmt: skip

@@ -33,6 +33,8 @@ class ReservationRecord:
     reconciled: int = 0
     warnings: tuple[tuple[str, str], ...] = ()
     archived: bool = False
+    requested: int | None = None
+    """What was reserved, where ``amount`` was reduced since."""
 
     def reservation(self) -> Reservation:
         """Return it as the public value."""
@@ -151,5 +153,6 @@ def check_replay(record: ReservationRecord, amount: int, scopes: tuple[str, ...]
         raise ReservationConflictError(record.id, "was used with other scopes")
     # A booking reserved nothing: what it stands for is the amount it was booked at.
     before = record.actual if booked else record.amount
-    if before != amount:
-        raise ReservationConflictError(record.id, f"was used with another amount, {NanoUSD(before)}")
+    if amount not in (before, record.requested):  # a hold that was reduced since is the same hold
+        asked = NanoUSD(record.requested or before)
+        raise ReservationConflictError(record.id, f"was used with another amount, {asked}")

@@ -15,6 +15,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
+from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
 from llm_cost_middleware.budget.model import (
     LIFETIME,
     Receipt,
@@ -128,7 +129,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend(MemoryBudgets):
+class MemoryBackend(MemoryBudgets, MemoryReductions):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False

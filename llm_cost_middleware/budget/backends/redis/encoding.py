@@ -37,7 +37,8 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
     found = ReservationRecord(
         text["id"], scopes, number(b"amount"), number(b"created"), number(b"expires"),
         charged=number(b"charged"), actual=number(b"actual"), late=number(b"late") == 1, resolved=number(b"resolved"),
-        reconciled=number(b"reconciled"), warnings=warnings, **facts,
+        reconciled=number(b"reconciled"), warnings=warnings,
+        requested=number(b"requested") if "requested" in text else None, **facts,
     )  # fmt: skip
     if "refusal" not in text:
         return found, None

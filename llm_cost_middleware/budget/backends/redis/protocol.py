@@ -18,6 +18,7 @@ from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.redis import encoding
 from llm_cost_middleware.budget.backends.redis.budget_protocol import BudgetProtocol
 from llm_cost_middleware.budget.backends.redis.commands import BLOCK, MAX_STALE, CommandFlow, RedisCommand, RedisScript
+from llm_cost_middleware.budget.backends.redis.reduction_protocol import ReductionProtocol
 from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     AccountPosting,
@@ -47,7 +48,7 @@ class _ScriptArguments(NamedTuple):
     warns: list[Any]
 
 
-class RedisProtocol(BudgetProtocol):
+class RedisProtocol(BudgetProtocol, ReductionProtocol):
     """Ledger verbs of one tenant on one server."""
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
@@ -146,7 +147,7 @@ class RedisProtocol(BudgetProtocol):
             args = [
                 self._time(), version, id_, *seen, verb, amount, status, memo, transition.state, transition.charged,
                 transition.settled, transition.pending, " ".join(target.scopes), record.created if record else "",
-                plan.start, plan.until, writer,
+                plan.start, plan.until, writer, target.amount,
             ]  # fmt: skip
             laid = self._script_arguments(target.scopes, plan)
             answer, *facts = yield RedisScript("resolve", self._keys(id_, laid), args + laid.warns)

@@ -18,6 +18,7 @@ from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQ
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
+from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     DAY,
@@ -62,7 +63,7 @@ _APPEND = (
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
-class SQLiteBackend(BudgetTable):
+class SQLiteBackend(BudgetTable, ReductionTable):
     """``Backend`` in a SQLite file."""
 
     blocks = takes_notes = True
@@ -103,7 +104,7 @@ class SQLiteBackend(BudgetTable):
             index = self._current(db)
             if not fresh and (known := self._find(db, id_)) is not None:
                 record, refusal = known
-                check_replay(record, amount, scopes)
+                check_replay(self._as_requested(db, record, amount), amount, scopes)
                 if refusal is not None:
                     raise refusal.error()
                 return record.reservation()

@@ -6,6 +6,7 @@
 --       7 verb  8 amount  9 status  10 memo  11 new state  12 new charged  13 change of settled  14 of pending
 --       15 scopes  16 created, '' for now  17 plan valid from  18 until (of a booking; the others are planned at `created`)
 --       19 a number of this very call, kept with what it writes: sent twice, it knows its own work
+--       20 amount that is held, as the decision saw it
 --       then for each account: name, cell, first cell that counts, sum of settled that warns or ''
 -- Reply {'done', now, late, account that warns, ...} | {'known', record} (empty for none) | {'stale', now, budgets}
 local now = tonumber(ARGV[1])
@@ -15,12 +16,12 @@ if not now then
 end
 
 local verb = ARGV[7]
-local seen = redis.call('HMGET', KEYS[6], 'state', 'charged', 'reconciled', 'expires', 'created')
+local seen = redis.call('HMGET', KEYS[6], 'state', 'charged', 'reconciled', 'expires', 'created', 'amount')
 if seen[1] == 'lapsed' then  -- the word of schema 1; the caller reads it as expired too
     seen[1] = 'expired'
 end
 if (seen[1] or '') ~= ARGV[4] or (seen[1] and ((seen[2] or '0') ~= ARGV[5] or (seen[3] or '0') ~= ARGV[6]
-        or seen[5] ~= ARGV[16])) then
+        or seen[5] ~= ARGV[16] or seen[6] ~= ARGV[20])) then
     return {'known', redis.call('HGETALL', KEYS[6])}
 end
 if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[2]
@@ -38,7 +39,7 @@ if verb ~= 'book' and (seen[1] == 'expired' or now >= tonumber(seen[4])) then
 end
 
 for index = 7, #KEYS do
-    local at = 20 + (index - 7) * 4
+    local at = 21 + (index - 7) * 4
     local cell, first, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     if ARGV[14] ~= '0' then
         redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])

@@ -1,0 +1,38 @@
+"""Reductions of reservations in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llm_cost_middleware.budget.model import Reduction
+from llm_cost_middleware.budget.rules import apply_reduction, reduction
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.budget.backends.memory.backend import _MemoryReservation, _SharedState
+
+
+class MemoryReductions:
+    """The part of ``MemoryBackend`` that gives back what is held too much, under the lock of the state."""
+
+    _state: _SharedState
+    _now: Callable[[], float]
+    _seq: Iterator[int]
+    _find: Callable[[str], _MemoryReservation | None]
+
+    def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
+        """See ``SupportsReduction``; all in one step."""
+        now = int(self._now() * 1000)
+        with self._state.lock:
+            return tuple(self._reduce(id_, amount, now) for id_, amount in amounts)
+
+    def _reduce(self, id_: str, amount: int, now: int) -> Reduction:
+        record = self._find(id_)
+        made = reduction(record, id_, amount)
+        if record is not None and made.released_nanousd:
+            apply_reduction(record, made)
+            for cell in record.cells:
+                cell.pending -= made.released_nanousd
+            entry = next(self._seq), "reduce", id_, now, record.amount, record.scopes, "reserved", record.created, b""
+            self._state.rows.append(entry)
+        return made
