@@ -16,6 +16,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
+from llm_cost_middleware.config.reloading import FileWatch, Reloading
 from llm_cost_middleware.config.settings import open_ledger, read_settings
 from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Event, Observer, Ungoverned
@@ -56,7 +57,7 @@ __all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
 _log = logging.getLogger(__name__)
 
 
-class CostPipeline(BookingByHand):
+class CostPipeline(BookingByHand, Reloading):
     """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
 
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
@@ -92,35 +93,47 @@ class CostPipeline(BookingByHand):
         )
         # Before the first call: a scope without a budget is unlimited.
         put_budgets_in_force(self._runtimes.ledger, config)
-        self._flow = self._make_flow(rng or SystemRandom(), observers, new_id or unique_id)
-        self._stages = self._flow.stages
-        self._clerk = Clerk(self._flow, self._runtimes.ledger, self.clock)
+        self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
+        self._record = CallRecorder(self.clock, (LoggingObserver(), *observers))
+        self._go_over_to(self._make_flow(config))
+        self._watch = FileWatch(config, self.clock)
         if not self._runtimes.blocks and any(budget.window != "none" for budget in config.budgets):
             _log.warning(
                 "budgets with a window on a memory ledger are forgotten when the process ends; "
                 "set ledger.url to sqlite:///llm-cost.db to keep them"
             )
 
-    def _make_flow(self, rng: Random, observers: Sequence[Observer], new_id: Callable[[], str]) -> CallFlow:
-        config, clock, catalogue = self.config, self.clock, self.catalogue
+    def _make_flow(self, config: CostConfig, before: Stages | None = None) -> CallFlow:
+        clock, catalogue, rng = self.clock, self.catalogue, self._rng
         settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
         # One instance of each: statistics and breakers are of use only where all calls share them.
-        decisions = DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes)
         cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
-        drift = DriftStage(config.routing, self._runtimes.shared_state, clock)
+        same = before is not None and config.routing == self.config.routing
+        drift = before.drift if same and before else DriftStage(config.routing, self._runtimes.shared_state, clock)
         stages = Stages(
             RouteStage(settings, config.routing, candidates, cache, drift, clock, rng),
             cache,
             PriceStage(settings, catalogue, candidates, clock),
             HealthStage(settings, config.retry, clock, rng),
-            CallRecorder(clock, (LoggingObserver(), *observers)),
-            decisions,
-            ProviderCounts(clock),
-            WaitingCalls(),
-            DeferredBills(self._runtimes.ledger, clock),
+            self._record,
+            before.decisions
+            if before is not None
+            else DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes),
+            before.counts if before is not None else ProviderCounts(clock),
+            before.waiting if before is not None else WaitingCalls(),
+            before.deferred if before is not None else DeferredBills(self._runtimes.ledger, clock),
             drift,
         )
-        return CallFlow(stages, settings, clock, new_id, config.retry.stream_deadline_s)
+        if before is not None:
+            stages.route.take_over(before.route)
+            cache.take_over(before.cache)
+            stages.price.take_over(before.price)
+            stages.health.take_over(before.health)
+        return CallFlow(stages, settings, clock, self._new_id, config.retry.stream_deadline_s)
+
+    def _go_over_to(self, flow: CallFlow) -> None:
+        self._flow, self._stages = flow, flow.stages
+        self._clerk = Clerk(flow, self._runtimes.ledger, self.clock)
 
     @classmethod
     def default(cls) -> CostPipeline:
@@ -191,6 +204,8 @@ class CostPipeline(BookingByHand):
         counter: InputCounter | None = None,
     ) -> CallOutcome | GovernedStream:
         """As ``run``, but a plain answer comes with its decision and what was booked for it."""
+        if self._watch.changed():
+            self._take_up_file()
         # Here, because a finaliser may not: it can run under any lock.
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
@@ -222,6 +237,8 @@ class CostPipeline(BookingByHand):
         counter: InputCounter | None = None,
     ) -> CallOutcome | AsyncGovernedStream:
         """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
+        if self._watch.changed():
+            await asyncio.to_thread(self._take_up_file)
         await self._runtimes.orphans.asettle()
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return await adrive(steps, self._runtimes.of_loop(), send)

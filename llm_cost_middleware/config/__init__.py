@@ -60,6 +60,8 @@ class CostConfig:
             models of its provider.
         on_ungoverned: Action for calls that cannot be governed: ``warn``, ``deny`` or ``allow``.
         update_prices: Fetch newer prices over the network when the pipeline starts.
+        watch: Take up budgets and prices of its file within two seconds of a change; the rest is for
+            ``CostPipeline.reload``.
         ledger: ``[ledger]``.
         budgets: ``[[budgets]]``: limits by scope and window. Those that a ledger has from an earlier configuration and
             that are not among them are retired; ``CostConfig`` without budgets says nothing of them, a file or a
@@ -83,6 +85,7 @@ class CostConfig:
     on_unknown_price: OnUnknownPrice = "deny"
     on_ungoverned: OnUngoverned = "warn"
     update_prices: bool = False
+    watch: bool = True
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     budgets: tuple[Budget, ...] = UNSAID
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
@@ -105,6 +108,7 @@ class CostConfig:
             read_choice(kind, getattr(self, name), name)
         put = object.__setattr__  # frozen for callers; sections given as mappings are replaced by their values here
         put(self, "update_prices", read_flag(self.update_prices, "update_prices"))
+        put(self, "watch", read_flag(self.watch, "watch"))
         put(self, "ledger", read_section(LedgerConfig, self.ledger, "ledger"))
         put(self, "budgets", read_budgets(self.budgets))
         own_tiers = self.tiers is not DEFAULT_TIERS
@@ -184,12 +188,13 @@ class CostConfig:
             ConfigurationError: Unreadable file, or an invalid value.
         """
         try:
+            watched = env is None or env is os.environ  # any other is gone when the file is read again
             written_at = _written_at(path)  # before it is read: a change in between is found later
             mapping = tomllib.loads(_read_text(path))
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from None
         config = cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
-        object.__setattr__(config, "file", Path(path))
+        object.__setattr__(config, "file", Path(path) if watched else None)
         object.__setattr__(config, "written_at", written_at)
         return config
 

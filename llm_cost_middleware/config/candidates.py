@@ -28,7 +28,7 @@ class ConfiguredModels:
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
-        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[int, tuple[Candidate, ...]]] = {}
+        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[tuple[int, str], tuple[Candidate, ...]]] = {}
 
     def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> tuple[Candidate, ...]:
         """Return the candidates of a host.
@@ -40,7 +40,7 @@ class ConfiguredModels:
         """
         # Kept for a day: routing only compares models. Bounds and bills are priced at the time of the call.
         now = self._clock.now()
-        day = int(now // _DAY_S)
+        day = int(now // _DAY_S), self._catalogue.version
         known = self._of_day.get((providers, prices))
         if known is None or known[0] != day:
             tiers = enumerate(self._config.tiers)

@@ -63,6 +63,13 @@ class Catalogue:
         scoped.laid = prices
         return scoped
 
+    def reprice(self, overrides: Mapping[str, Any]) -> None:
+        """Put other prices of the user's own in force. Raises ``ConfigurationError``, and changes nothing then."""
+        self._own = configured(overrides)
+        # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
+        self._priced = {}
+        vars(self).pop("version", None)
+
     @cached_property
     def _source(self) -> GenaiPrices:
         return GenaiPrices(update=self._update)
@@ -162,7 +169,7 @@ class Catalogue:
         return tuple(sorted(own | set(self._source.names(provider))))
 
     def _price_model(self, provider: str, model: str) -> PricedModel:
-        ref = model.lower().removeprefix(f"{provider}/")
+        ref, table = model.lower().removeprefix(f"{provider}/"), self._priced
         try:
             priced = self._listed(provider, ref)
         except PriceNotFoundError:
@@ -171,7 +178,7 @@ class Catalogue:
                 raise PriceNotFoundError(provider, model, self.models(provider)) from None
             listed = self._listed(provider, relatives[0])
             priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
-        self._priced[provider, model] = priced
+        table[provider, model] = priced
         return priced
 
     def _family(self, provider: str, ref: str) -> tuple[str, ...]:

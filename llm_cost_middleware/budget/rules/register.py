@@ -198,8 +198,11 @@ class BudgetRegister:
                 self._retire(line, source, name)
         seen = [one for one in known["seen"] if one != fingerprint][-_SEEN:]
         self._found["configurations"][name] = {
-            "version": version, "at": self.now, "seen": [*seen, fingerprint], "budgets": lines,
-        }  # fmt: skip
+            "version": version,
+            "at": self.now if written_at is None else written_at,
+            "seen": [*seen, fingerprint],
+            "budgets": lines,
+        }
         self.changed = True
         told = [Decision(at / 1000, *rest) for at, *rest in self._found["history"][started:]]
         return (*told, *self._stood_over(lines))

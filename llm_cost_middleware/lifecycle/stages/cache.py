@@ -54,6 +54,10 @@ class CacheStage:
         self.warms_first = policy.warm_first and not settings.observe
         """Whether a call waits while another one writes the prefix that both share."""
 
+    def take_over(self, before: CacheStage) -> None:
+        """Go on with what another one has learned."""
+        self._statistics, self._unsaved, self._away_until = before._statistics, before._unsaved, before._away_until
+
     def layout(self, request: CallRequest) -> PromptLayout | None:
         """How the prompt divides into cacheable sections; ``None`` where caches are off."""
         return read_layout(request) if self._policy.mode != "off" else None

@@ -34,6 +34,11 @@ class HealthStage:
         self.falls_back = policy.fallback and not settings.observe
         """Whether another model may be asked where the chosen one fails."""
 
+    def take_over(self, before: HealthStage) -> None:
+        """Go on with the breakers of another one, where their policy is the same."""
+        if before._policy == self._policy:
+            self._states = before._states
+
     def admit(self, call: RoutedCall, target: ModelRef, previous: Admission | None = None) -> Admission:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
         if self._settings.observe:

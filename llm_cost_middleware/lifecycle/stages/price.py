@@ -62,6 +62,13 @@ class PriceStage:
         self._counter, self._checks = TokenCounter(), CountChecks()
         self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
 
+    def take_over(self, before: PriceStage) -> None:
+        """Go on with what another one has learned of tokens and tiers."""
+        self._calibration, self._counter, self._checks = before._calibration, before._counter, before._checks
+        same = before._settings.service_tiers == self._settings.service_tiers
+        if same and before._settings.calibrated == self._settings.calibrated:
+            self._tiers = before._tiers
+
     # --- before an attempt -----------------------------------------------------------------------------------------
 
     def quote(

@@ -53,6 +53,10 @@ class RouteStage:
         self.has_cascades = any(each.kind == "cascade" for each in policies)
         """Whether an answer may be reviewed that the caller does not check."""
 
+    def take_over(self, before: RouteStage) -> None:
+        """Go on with what another one remembers of sites, conversations and calls that were routed ahead."""
+        self._history, self._last_target, self._unclaimed = before._history, before._last_target, before._unclaimed
+
     def route(
         self,
         call_id: str,

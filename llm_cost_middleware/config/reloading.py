@@ -1,0 +1,124 @@
+"""A configuration that changes under a running process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.config import ConfigSource, CostConfig
+from llm_cost_middleware.config.budgets import put_budgets_in_force
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.lifecycle.stages import Stages
+from llm_cost_middleware.pricing.catalogue import Catalogue
+
+_log = logging.getLogger(__name__)
+LOOK_S = 1.0
+"""Seconds between two looks at the file; a look is one ``stat``."""
+
+
+class FileWatch:
+    """Notices that the file of a configuration was written. Looks when it is asked, at most once a second.
+
+    Args:
+        config: Read from a file, or there is nothing to notice.
+        clock: Time.
+    """
+
+    def __init__(self, config: CostConfig, clock: Clock) -> None:
+        self._file = config.file if config.watch else None
+        self._seen, self._clock = config.written_at, clock
+        self._next = clock.monotonic() + LOOK_S
+
+    def changed(self) -> bool:
+        """Whether it was written since this was asked last."""
+        if self._file is None or self._clock.monotonic() < self._next:
+            return False
+        self._next = self._clock.monotonic() + LOOK_S
+        with suppress(OSError):  # not there: it is being replaced, or is gone; what was read of it holds
+            written = self._file.stat().st_mtime
+            if written != self._seen:
+                self._seen = written
+                return True
+        return False
+
+
+def read_again(config: CostConfig) -> CostConfig:
+    """Read the file of a configuration again.
+
+    Raises:
+        ConfigurationError: It has none, or that cannot be read.
+    """
+    if config.file is None:
+        raise ConfigurationError("was not read from a file: pass the new one, reload(config)", key="config")
+    return CostConfig.from_toml(config.file)
+
+
+def check_reloadable(old: CostConfig, new: CostConfig) -> None:
+    """Check that a running pipeline can go over to another configuration.
+
+    Raises:
+        ConfigurationError: It has another ledger, which takes a new pipeline.
+    """
+    for name in ("url", "tenant", "durability", "on_expiry"):
+        if getattr(old.ledger, name) != getattr(new.ledger, name):
+            raise ConfigurationError("cannot change under a running pipeline: make a new one", key=f"ledger.{name}")
+
+
+def with_money_of(old: CostConfig, new: CostConfig) -> CostConfig:
+    """The old configuration with the budgets and prices of the new one."""
+    mixed = replace(old, budgets=new.budgets, prices=new.prices)
+    for name in ("file", "written_at", "routes"):  # what is not given, but found out
+        object.__setattr__(mixed, name, getattr(old if name == "routes" else new, name))
+    return mixed
+
+
+class Reloading:
+    """The part of ``CostPipeline`` that takes up a changed configuration. The pipeline sets what it works on."""
+
+    config: CostConfig
+    clock: Clock
+    catalogue: Catalogue
+    _runtimes: RuntimePool
+    _stages: Stages
+    _make_flow: Callable[[CostConfig, Stages | None], CallFlow]
+    _go_over_to: Callable[[CallFlow], None]
+
+    def reload(self, config: ConfigSource | None = None) -> None:
+        """Take up a changed configuration: tiers, policies, attribution, prices, budgets. Calls under way end as begun.
+
+        Budgets and prices of a changed file are taken up without it (``watch``).
+
+        Args:
+            config: The new one; the file that the present one was read from, if ``None``.
+
+        Raises:
+            ConfigurationError: It cannot be used, or has another ledger; then everything stays as it was.
+            LedgerUnavailableError: Its budgets could not be set.
+        """
+        new = read_again(self.config) if config is None else CostConfig.read(config)
+        check_reloadable(self.config, new)
+        flow = self._make_flow(new, self._stages)
+        # The call says that it is the newest, where no file does.
+        self._take_up_money(new, self.clock.now() if new.written_at is None else new.written_at)
+        self.config = new
+        self._go_over_to(flow)
+
+    def _take_up_money(self, config: CostConfig, written_at: float | None = None) -> None:
+        self.catalogue.reprice(config.prices)
+        put_budgets_in_force(self._runtimes.ledger, config, written_at=written_at)
+
+    def _take_up_file(self) -> None:
+        """Take up what a changed file says of money. A file that cannot be read changes nothing: it is being edited."""
+        try:
+            new = read_again(self.config)
+            self._take_up_money(new)
+        except LLMCostError as error:
+            _log.error("the changed configuration was not taken up: %s", error)
+            return
+        self.config = with_money_of(self.config, new)
+        _log.warning("budgets and prices of %s were taken up", self.config.file)
