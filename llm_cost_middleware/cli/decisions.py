@@ -134,6 +134,9 @@ def measured_by(source: QualitySource, entries: Sequence[LoggedCall]) -> str:
     count = sum(entry.feedback is not None for entry in entries)
     if source is QualitySource.FEEDBACK:
         return f"quality is what the application reported of {count:,} calls"
+    if source is QualitySource.SHADOW:
+        both = sum(entry.shadow is not None for entry in entries)
+        return f"quality is that an answer says what the stronger model's says, on {both:,} calls that both answered"
     few = f"; feedback was given on {count:,}, and {MIN_FEEDBACK_CALLS} are enough to measure by" if count else ""
     return f"quality is that a finished call shows no visible failure{few}"
 

@@ -66,7 +66,7 @@ def tune(
         used = most_used(logged)
         pair = _target(weak, settings, 0, used), _target(strong, settings, 1, used)
         labels = _from_log(logged, measure, pair, used)
-        rated = measure is not QualitySource.FAILURES  # refused where nothing else is known
+        rated = (measure or QualitySource.of(logged)) is QualitySource.FEEDBACK
         times = [entry.decision.at for entry in logged]
         seen = {"first": min(times), "last": max(times)} if times else None
     with err.status(f"fitting {len(labels):,} labels"):

@@ -22,6 +22,7 @@ from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
 from llm_cost_middleware.lifecycle.drivers import Flow
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
+from llm_cost_middleware.lifecycle.shadow import Shadows
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
@@ -46,6 +47,7 @@ class CallFlow:
     ) -> None:
         self.stages, self.settings, self._new_id = stages, settings, new_id
         self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, clock)
+        self._shadows = Shadows(stages, self._reserving, self._settling, new_id)
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -201,6 +203,7 @@ class CallFlow:
                 verdict = self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):
+                    yield from self._shadows.compare(call, report, verdict)
                     return verdict.response
                 following = verdict
             target = following

@@ -200,6 +200,8 @@ class CallReport:
     quality_signals: tuple[str, ...] = ()
     """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
     escalated: bool = False
+    shadow: tuple[ModelRef, float] | None = None
+    """The model that answered beside the call's own, and whether it said the same (1) or not (0)."""
     cache_traces: tuple[CacheTrace, ...] = ()
     """Traces that were not written down yet."""
     lines: list[JournalEntry] = field(default_factory=list)

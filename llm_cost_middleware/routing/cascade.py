@@ -48,6 +48,13 @@ def escalation(decision: RoutingDecision) -> ModelRef | None:
     return min(above, key=lambda c: (c.tier, c.expected_nanousd or 0)).target if above else None
 
 
+def other_tier(decision: RoutingDecision) -> ModelRef | None:
+    """Return the model to compare an answer with: of the next tier up, else of the next below; ``None`` without one."""
+    below = [c for c in decision.eligible if c.tier < decision.tier]
+    lower = min(below, key=lambda c: (-c.tier, c.expected_nanousd or 0), default=None)
+    return escalation(decision) or (lower.target if lower is not None else None)
+
+
 def review_answer(
     decision: RoutingDecision,
     policy: RoutingPolicy,

@@ -11,11 +11,17 @@ from typing import NamedTuple, Protocol
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
 from llm_cost_middleware.routing.signals import SIGNAL_SCORES
 
 FEEDBACK = "feedback"
 """Name of an outcome that the application itself gave: it overrides every automatic one."""
+
+
+SHADOW = "shadow:"
+"""Beginning of the name of an outcome that is none of the call's own.
+
+Its score is 1 where the model named after it said the same, else 0."""
 
 
 # The ledger's journal fits these protocols. They are stated here because routing does not import the ledger.
@@ -82,7 +88,26 @@ class LoggedCall(NamedTuple):
         given = [outcome.score for outcome in self.outcomes if outcome.name == FEEDBACK]
         if given:
             return given[-1]
-        return min((outcome.score for outcome in self.outcomes), default=None)
+        own = (outcome.score for outcome in self.outcomes if not outcome.name.startswith(SHADOW))
+        return min(own, default=None)
+
+    @property
+    def shadow(self) -> tuple[EvaluatedCandidate, float] | None:
+        """The model that answered beside the call's own, and whether it said the same (1) or not (0)."""
+        for outcome in reversed(self.outcomes):
+            if outcome.name.startswith(SHADOW):
+                name = outcome.name.removeprefix(SHADOW)
+                found = next((c for c in self.decision.candidates if str(c.target) == name), None)
+                return None if found is None else (found, outcome.score)
+        return None
+
+    @property
+    def agreed(self) -> float | None:
+        """Quality as the stronger model's answer has it: of that model 1; ``None`` without a second answer."""
+        if self.shadow is None:
+            return None
+        other, same = self.shadow
+        return 1.0 if self.decision.tier > other.tier else same
 
     @property
     def feedback(self) -> float | None:
@@ -140,18 +165,23 @@ class QualitySource(StrEnum):
 
     FEEDBACK = "feedback"
     """Outcomes given by the application; the quality of other calls is unknown."""
+    SHADOW = "shadow"
+    """Whether the stronger model said the same, where both were asked; the quality of other calls is unknown."""
     FAILURES = "failures"
     """Every finished call is good unless the application reports otherwise or a failure was observed."""
 
     @classmethod
     def of(cls, entries: Sequence[LoggedCall]) -> QualitySource:
-        """Return feedback where there is enough of it, else failures."""
-        return (
-            cls.FEEDBACK if sum(entry.feedback is not None for entry in entries) >= MIN_FEEDBACK_CALLS else cls.FAILURES
-        )
+        """Return feedback where there is enough of it, else second answers, else failures."""
+        for source in (cls.FEEDBACK, cls.SHADOW):
+            if sum(source.read(entry) is not None for entry in entries) >= MIN_FEEDBACK_CALLS:
+                return source
+        return cls.FAILURES
 
     def read(self, entry: LoggedCall) -> float | None:
         """Return the quality of a call; ``None`` where unknown."""
+        if self is QualitySource.SHADOW:
+            return entry.agreed
         return entry.feedback if self is QualitySource.FEEDBACK else entry.assumed_quality
 
 

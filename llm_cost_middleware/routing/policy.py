@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from hashlib import blake2b
+from math import inf
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
-_NOT_DECIDING = ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit")
+_NOT_DECIDING = ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit", "shadow")
 PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
 _CHOICES = (
@@ -83,6 +84,8 @@ class RoutingPolicy:
     answer_field: str = ""
     wait_usd_s: USD = 0
     on_unsupported: OnUnsupported = "leave_out"
+    shadow: float = 0.0
+    """The share of calls that a model of another tier answers, too, to learn from; its answer is dropped."""
     drift_limit: float = DRIFT_LIMIT
     """For ``learned``: the stability index past which the stronger model takes all calls (``drift``); 0: never."""
     by_default: bool = field(default=False, compare=False)
@@ -98,11 +101,13 @@ class RoutingPolicy:
             if value < 1:
                 raise ConfigurationError(f"must be a positive whole number, not {value!r}", key=f"routing.{name}")
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "explore", read_number(self.explore, "routing.explore", form="between 0 and 1"))
-        if not 0 <= self.explore <= 1:
-            raise ConfigurationError(f"must be between 0 and 1, not {self.explore!r}", key="routing.explore")
-        if isinstance(self.drift_limit, bool) or not isinstance(self.drift_limit, float | int) or self.drift_limit < 0:
-            raise ConfigurationError(f"must be a number from 0 on, not {self.drift_limit!r}", key="routing.drift_limit")
+        for name, most, form in (
+            ("explore", 1, "between 0 and 1"), ("shadow", 1, "between 0 and 1"), ("drift_limit", inf, "0 or more")
+        ):  # fmt: skip
+            share = read_number(getattr(self, name), f"routing.{name}", form=form)
+            object.__setattr__(self, name, share)
+            if not 0 <= share <= most:
+                raise ConfigurationError(f"must be {form}, not {share!r}", key=f"routing.{name}")
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
         if not isinstance(self.answer_field, str):
@@ -135,7 +140,7 @@ class RoutingPolicy:
     @property
     def learns(self) -> bool:
         """Whether its decisions carry what can be learned from later."""
-        return self.explore > 0 or self.kind == "learned"
+        return self.explore > 0 or self.shadow > 0 or self.kind == "learned"
 
     def is_large(self, text_length: int, item_count: int) -> bool:
         """Return whether the classic rule goes one tier up: for a long text or a large batch."""

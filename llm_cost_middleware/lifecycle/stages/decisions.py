@@ -21,7 +21,7 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decision_log import FEEDBACK, DecisionLog, Settlement
+from llm_cost_middleware.routing.decision_log import FEEDBACK, SHADOW, DecisionLog, Settlement
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.signals import (
     ESCALATED,
@@ -146,14 +146,20 @@ class DecisionRecorder:
             report.refusal = None
         if not final:
             return
-        signals = report.quality_signals
+        self._tell_outcomes(call, report, now)
+        if call.decision.ngrams and not logged.compared:  # learning is on
+            logged.compared = True
+            self._notice_repeat(call, report, now, exact=exact)
+
+    def _tell_outcomes(self, call: RoutedCall, report: CallReport, now: float) -> None:
+        signals, logged = report.quality_signals, report.logged
         for name in (*signals, ESCALATED) if report.escalated else signals:
             if name not in logged.outcomes:
                 logged.outcomes += (name,)
                 self._log.outcome(call.id, name, SIGNAL_SCORES[name], now)
-        if call.decision.ngrams and not logged.compared:  # learning is on
-            logged.compared = True
-            self._notice_repeat(call, report, now, exact=exact)
+        if report.shadow is not None:
+            (target, agrees), report.shadow = report.shadow, None
+            self._log.outcome(call.id, f"{SHADOW}{target}", agrees, now)
 
     def _settlement(self, call: RoutedCall, report: CallReport) -> Settlement | None:
         """What a call cost, over all its attempts. Without a record nothing was billed: its decision stands alone."""

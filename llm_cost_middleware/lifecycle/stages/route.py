@@ -14,7 +14,7 @@ from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
 from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
-from llm_cost_middleware.routing.cascade import review_answer
+from llm_cost_middleware.routing.cascade import other_tier, review_answer
 from llm_cost_middleware.routing.features import read_features
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -123,6 +123,24 @@ class RouteStage:
         """Whether something looks at the answers of a site: learning, or a cascade."""
         policy = self._policy.for_site(site)
         return policy.learns or policy.watches_failures
+
+    def shadows(self, site: str) -> bool:
+        """Whether calls of a site may be answered by a second model, to learn from."""
+        return self._policy.for_site(site).shadow > 0 and not self._settings.observe
+
+    def shadow_target(self, call: RoutedCall) -> ModelRef | None:
+        """Draw whether a call is answered by a second model, and by which: the next tier's, else the one's below."""
+        request, decision = call.request, call.decision
+        # what another provider's tools or stored context do is no part of the answer
+        if request.model_pinned or call.sent_externally or request.has_server_side_context or request.server_tools:
+            return None
+        with self._lock:
+            drawn = self._rng.random() < self._policy.for_site(decision.site).shadow
+        return other_tier(decision) if drawn else None
+
+    def answer_field(self, site: str) -> str:
+        """The field of a JSON answer that holds its result; empty: all of it."""
+        return self._policy.for_site(site).answer_field
 
     def keep_for_one_run(self, call: RoutedCall) -> RoutedCall:
         """Note that ``call`` was handed to a host. A call that is dropped unused is forgotten in time."""

@@ -135,6 +135,8 @@ def labels_from_log(
     the one that answered last: its answer was seen because the first one failed, so it is no unbiased sample of the
     strong model's and corrects nothing.
 
+    Of a call that both models answered (``shadow``) neither is estimated: see ``_both``.
+
     Each call has costs of its own: what was expected of either model, times the ratio of paid to expected costs of that
     model at the site. The bill of an escalated call is that of two models, and enters no ratio.
 
@@ -150,7 +152,7 @@ def labels_from_log(
     left_out: Counter[str] = Counter()
     for entry in entries:
         quality = source.read(entry)
-        reason = _unusable(entry, weak, strong, quality)
+        reason = _unusable(entry, weak, strong, quality, paired=source is QualitySource.SHADOW)
         if reason:
             left_out[reason] += 1
         else:
@@ -169,6 +171,8 @@ def labels_from_log(
             strong_score += (quality - strong_score) / decision.propensity
         else:
             weak_score += (quality - weak_score) / decision.propensity
+        if (both := _both(call, (weak, strong), means.of(decision, arm=True), source)) is not None:
+            weak_score, strong_score = both
         found.append(
             PairedOutcome(
                 ngrams=Counter(decision.ngrams),
@@ -186,7 +190,28 @@ def labels_from_log(
     return LogLabels(found, dict(left_out), source, [call.logged.decision.call_id for call in usable])
 
 
-def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: float | None) -> str:
+def _both(
+    call: _UsableCall, pair: tuple[ModelRef, ModelRef], usual: float, source: QualitySource
+) -> tuple[float, float] | None:
+    """The qualities of both models on a call that both answered; ``None`` where they did not, or nothing rates them.
+
+    What says the same is as good. Where they differ, the stronger one is taken to be right: what the application
+    reported of it counts, else its usual quality at the site.
+    """
+    shadow = call.logged.shadow
+    if shadow is None or call.escalated or source is QualitySource.FAILURES:
+        return None
+    same = shadow[1]
+    if shadow[0].target != pair[not call.was_strong]:
+        return None
+    if source is QualitySource.SHADOW:
+        return same, 1.0
+    if call.was_strong:
+        return same * call.quality, call.quality
+    return call.quality, call.quality if same else usual
+
+
+def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: float | None, *, paired: bool) -> str:
     decision = entry.decision
     if decision.target not in (weak, strong):
         return "another model"
@@ -194,6 +219,10 @@ def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: floa
         return "no outcome"
     if not decision.ngrams:
         return "no n-grams (learning was off)"
+    if entry.shadow is not None and entry.shadow[0].target in (weak, strong):
+        return ""  # both were asked: no chance is needed
+    if paired:
+        return "one answer"
     if not MIN_PROPENSITY <= decision.propensity <= 1 - MIN_PROPENSITY:
         return "no exploration"
     return ""
