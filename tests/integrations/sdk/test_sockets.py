@@ -25,6 +25,8 @@ from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.integrations.openai.convert import API
 from llm_cost_middleware.pipeline import CostPipeline
 
+# the SDK opens its socket in a way that websockets deprecated in 17.1
+pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
 REALTIME = {
     "type": "response.done", "event_id": "e3",
     "response": {
