@@ -63,15 +63,29 @@ def _reaper(tmp_path_factory, request):
 
 
 def pytest_sessionfinish(session):
-    """A run whose tests are done leaves nothing for the reaper: a server that still runs is a fixture's fault."""
-    started = getattr(session.config, "started", set)
+    """A run whose tests are done leaves nothing for the reaper: a server that still runs is a fixture's fault.
+
+    With workers (``-n``) each looks after what it started, and tells the process that counts the failures.
+    """
+    started, left = getattr(session.config, "started", set), getattr(session.config, "left", {})
     until = time.monotonic() + 5  # what was asked to end may still be about it
-    while left := {pid: line for pid in started() - {os.getpid()} if (line := _command_line(pid))}:
+    while running := {pid: line for pid in started() - {os.getpid()} if (line := _command_line(pid))}:
         if time.monotonic() > until:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            print("", *(f"still runs: {pid} {line}" for pid, line in left.items()), sep="\n")
+            left = left | running
             break
         time.sleep(0.05)
+    if left and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = left
+    elif left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("", *(f"still runs: {pid} {line}" for pid, line in left.items()), sep="\n")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node):
+    """Keep what a worker left running."""
+    left = getattr(node, "workeroutput", {}).get("left", {})
+    node.config.left = getattr(node.config, "left", {}) | left
 
 
 def _command_line(pid):
