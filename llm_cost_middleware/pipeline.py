@@ -17,7 +17,7 @@ from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
-from llm_cost_middleware.config.settings import open_ledger, read_settings
+from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings
 from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Event, Observer, Ungoverned
 from llm_cost_middleware.fork import ModuleLock
@@ -88,11 +88,13 @@ class CostPipeline(BookingByHand, Reloading):
         self.config = config = CostConfig() if config is None else CostConfig.read(config)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        self._runtimes = RuntimePool(
-            open_ledger(config.ledger, clock=self.clock, given=ledger), self.clock, owned=ledger is None
-        )
-        # Before the first call: a scope without a budget is unlimited.
-        put_budgets_in_force(self._runtimes.ledger, config)
+        # Budgets before the first call: a scope without one is unlimited.
+        if ledger is None:
+            opened = open_or_await(config, self.clock)
+        else:
+            opened = open_ledger(config.ledger, clock=self.clock, given=ledger)
+            put_budgets_in_force(opened, config)
+        self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None)
         self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
         self._record = CallRecorder(self.clock, (LoggingObserver(), *observers))
         self._go_over_to(self._make_flow(config))
@@ -123,6 +125,7 @@ class CostPipeline(BookingByHand, Reloading):
             before.waiting if before is not None else WaitingCalls(),
             before.deferred if before is not None else DeferredBills(self._runtimes.ledger, clock),
             drift,
+            self._runtimes.spool,
         )
         if before is not None:
             stages.route.take_over(before.route)
@@ -346,7 +349,7 @@ class CostPipeline(BookingByHand, Reloading):
 
     def close(self) -> None:
         """Settle what was dropped, and close the ledger. Safe to call twice."""
-        self._runtimes.orphans.settle()
+        self._runtimes.orphans.settle(closing=True)
         self._stages.cache.save()
         self._runtimes.close()
 

@@ -177,39 +177,6 @@ class SharedState(Protocol):
         ...
 
 
-class SharedChange(NamedTuple):
-    """A change of shared values, as ``SharedState.change`` takes it."""
-
-    keys: tuple[str, ...]
-    to: Callable[[list[bytes | None]], Sequence[bytes]]
-    at: float
-
-
-class Notes:
-    """What is written down beside money, in the transaction that resolves a reservation. ``written``: it was."""
-
-    __slots__ = ("change", "lines", "written")
-
-    def __init__(self, lines: Sequence[JournalEntry] = (), change: SharedChange | None = None) -> None:
-        self.lines, self.change, self.written = tuple(lines), change, False
-
-    def __repr__(self) -> str:
-        return f"Notes({self.lines!r}, {self.change and self.change.keys!r})"
-
-
-@runtime_checkable
-class SupportsNotes(Protocol):
-    """Ability of a backend to write notes in the transaction of a resolution: its ``resolve`` takes ``notes``.
-
-    Notes never cost a resolution: what cannot be written of them is left out.
-    """
-
-    @property
-    def takes_notes(self) -> bool:
-        """True."""
-        ...
-
-
 @runtime_checkable
 class SupportsSharedState(Protocol):
     """Ability of a backend to share small values between processes."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.late import LateBackend, place_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.sections import LedgerConfig
-from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.state import Settings
 from llm_cost_middleware.money import ceil_nanousd
+
+_log = logging.getLogger(__name__)
 
 
 def read_settings(config: CostConfig) -> Settings:
@@ -35,6 +41,38 @@ def read_settings(config: CostConfig) -> Settings:
         attribution=config.attribution,
         max_wait_for_budget_s=output.max_wait_for_budget_s,
     )
+
+
+def open_or_await(config: CostConfig, clock: Clock) -> Ledger:
+    """Open the configured ledger, with the configured budgets in force.
+
+    Where ``on_unavailable`` is ``allow``, or the mode ``observe``, a storage that is away is opened by the first call
+    that finds it there.
+
+    Raises:
+        ConfigurationError: The URL or a budget cannot be used.
+        LedgerUnavailableError: The storage cannot be opened, and ``on_unavailable`` is ``deny``.
+    """
+
+    def opened() -> Ledger:
+        ledger = open_ledger(config.ledger, clock=clock)
+        try:
+            put_budgets_in_force(ledger, config)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    try:
+        return opened()
+    except LedgerUnavailableError as error:
+        if not read_settings(config).allow_unavailable:
+            raise
+        options = config.ledger
+        _log.error("calls go out without a reservation until the ledger can be opened: %s", error)
+        place = place_of(options.url, options.tenant)
+        late = LateBackend(lambda: opened().backend, clock.monotonic, place, error)
+        return Ledger(late, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry, url=options.url)
 
 
 def open_ledger(options: LedgerConfig, *, clock: Clock | None = None, given: Ledger | Backend | None = None) -> Ledger:

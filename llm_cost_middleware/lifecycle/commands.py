@@ -11,8 +11,8 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallStream, InputCounter, ModelRef
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.budget.backend import Notes
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
+    from llm_cost_middleware.budget.notes import Notes
     from llm_cost_middleware.lifecycle.waiting import Ticket
     from llm_cost_middleware.usage import UsageReport
 

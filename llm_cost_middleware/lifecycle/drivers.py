@@ -27,6 +27,7 @@ from llm_cost_middleware.lifecycle.commands import (
     StreamEnd,
     WriteLog,
 )
+from llm_cost_middleware.lifecycle.orphans import LoopCalls
 from llm_cost_middleware.lifecycle.state import CallOutcome
 from llm_cost_middleware.lifecycle.streams import (
     AsyncGovernedStream,
@@ -57,6 +58,8 @@ class Runtime:
     """``None``: the ledger never blocks (memory), so the async driver calls ``ledger`` directly."""
     orphaned: deque[Callable[[], None]] = field(default_factory=deque)
     """How to settle what was dropped unfinished; the pipeline does on its next activity."""
+    loop_calls: LoopCalls = field(default_factory=LoopCalls)
+    """The calls under way by event loop: one that is closed under them never resumes them."""
 
 
 @overload
@@ -111,6 +114,17 @@ async def adrive(
     flow: Flow, runtime: Runtime, send: AsyncSendAttempt | None, *, value: Any = None
 ) -> CallOutcome | AsyncGovernedStream | Attempt:
     """Run a call on an event loop, as ``drive`` does."""
+    loop = asyncio.get_running_loop()
+    runtime.loop_calls.enter(loop, id(flow), partial(_cancel, flow, runtime))
+    try:
+        return await _adrive(flow, runtime, send, value)
+    finally:
+        runtime.loop_calls.leave(loop, id(flow))
+
+
+async def _adrive(
+    flow: Flow, runtime: Runtime, send: AsyncSendAttempt | None, value: Any
+) -> CallOutcome | AsyncGovernedStream | Attempt:
     error: BaseException | None = None
     while True:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.budget.model import GLOBAL
@@ -18,8 +19,18 @@ from llm_cost_middleware.errors import (
     LedgerUnavailableError,
     ScopePausedError,
 )
-from llm_cost_middleware.lifecycle.commands import Available, AwaitMoney, Command, ReadHeadroom, Reserve, Sleep, Void
+from llm_cost_middleware.lifecycle.commands import (
+    Available,
+    AwaitMoney,
+    Command,
+    ReadHeadroom,
+    Reserve,
+    Sleep,
+    Void,
+    WriteLog,
+)
 from llm_cost_middleware.lifecycle.sizing import Sizing
+from llm_cost_middleware.lifecycle.spool_file import Unbooked
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
@@ -170,6 +181,7 @@ class Reserving:
         # Decided here: the ledger knows no limit of a single call.
         if quote.over_call_limit is not None:
             raise quote.over_call_limit
+        stages = self._stages
         report.reservations += 1  # an id once refused stays refused: every try has one of its own
         reservation_id: str | None = f"{call.id}.{report.reservations}"
         scopes = call.scopes_at(quote.target)
@@ -177,6 +189,9 @@ class Reserving:
         try:
             yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._settings.hold_ttl_s, memo)
         except LedgerUnavailableError as error:
+            if stages.spool is not None and stages.spool.voids:  # it may be held all the same
+                entry = Unbooked("void", f"{reservation_id}", ZERO, "unconfirmed", scopes, b"")
+                yield WriteLog(partial(stages.spool.keep, entry))
             if not self._settings.allow_unavailable:
                 raise
             _log.error("sent without a reservation, as on_unavailable allows: %s", error)

@@ -11,6 +11,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.drivers import Runtime
 from llm_cost_middleware.lifecycle.orphans import OrphanQueue
+from llm_cost_middleware.lifecycle.spool import Spool
 
 
 class RuntimePool:
@@ -26,15 +27,17 @@ class RuntimePool:
 
     def __init__(self, ledger: Ledger, clock: Clock, *, owned: bool) -> None:
         self.ledger, self._owned = ledger, owned
-        self.orphans = OrphanQueue()
+        self.spool = Spool(ledger, clock) if ledger.blocks else None
+        """What the ledger could not take; ``None`` on a memory ledger, which takes all."""
+        self.orphans = OrphanQueue(self.spool)
         self.blocks = ledger.blocks
         """True if a verb of the ledger may wait for storage."""
-        self.sync = Runtime(ledger, clock, None, self.orphans)
+        self.sync = Runtime(ledger, clock, None, self.orphans, self.orphans.loop_calls)
         self._shared: Runtime | None = None
         if not self.blocks:
             self._shared = self.sync
         elif not isinstance(ledger.backend, SupportsAsync):  # worker threads serve every loop
-            self._shared = Runtime(ledger, clock, AsyncLedger.over(ledger), self.orphans)
+            self._shared = Runtime(ledger, clock, AsyncLedger.over(ledger), self.orphans, self.orphans.loop_calls)
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
     @property
@@ -63,7 +66,9 @@ class RuntimePool:
             runtime = self._by_loop.get(loop)
             if runtime is None:
                 aledger = AsyncLedger.over(self.ledger)
-                runtime = self._by_loop[loop] = Runtime(self.ledger, self.sync.clock, aledger, self.orphans)
+                runtime = self._by_loop[loop] = Runtime(
+                    self.ledger, self.sync.clock, aledger, self.orphans, self.orphans.loop_calls
+                )
             return runtime
 
     async def aclose(self) -> None:

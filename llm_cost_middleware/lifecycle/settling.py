@@ -6,9 +6,10 @@ import logging
 from dataclasses import replace
 from functools import partial
 
+from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.commands import (
     Extend,
     PostUnreserved,
@@ -20,10 +21,12 @@ from llm_cost_middleware.lifecycle.commands import (
 )
 from llm_cost_middleware.lifecycle.deferred import DEFERRED_LIFETIME_S, DeferredBill
 from llm_cost_middleware.lifecycle.reserving import Steps
+from llm_cost_middleware.lifecycle.spool_file import Unbooked
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
@@ -38,6 +41,7 @@ from llm_cost_middleware.usage import (
 
 _log = logging.getLogger(__name__)
 _UNSENT = (FAILED_LOCALLY, NOT_SENT)
+_VERBS = {Settle: "settle", PostUnreserved: "book", Void: "void"}
 
 
 class Settling:
@@ -240,13 +244,13 @@ class Settling:
             report.reservations += 1
             booking_id = f"{call.id}.{report.reservations}"
             verb = PostUnreserved(booking_id, amount, served.scopes, status, memo, notes)
-        receipt, interruption = yield from self._resolve_uninterruptibly(verb)
+        receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
         self._stages.noted(report, notes)
         if isinstance(verb, Settle):
             return receipt, interruption
         if held is not None and receipt is not None:
             # held under the scopes of all that might have answered; given back last, so that nobody takes the money
-            _, again = yield from self._resolve_uninterruptibly(Void(held))
+            _, again = yield from self._resolve_uninterruptibly(Void(held), reserved.scopes)
             interruption = interruption or again
         return receipt, interruption
 
@@ -254,7 +258,7 @@ class Settling:
         """Give back the reservation of an attempt that was certainly not billed."""
         interruption = None
         if reserved.reservation_id is not None:
-            _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id))
+            _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id), reserved.scopes)
             self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         self._stages.cache.observe_result(call, reserved, None)
         if call.events_enabled:
@@ -263,21 +267,22 @@ class Settling:
             raise interruption
 
     def _resolve_uninterruptibly(
-        self, verb: Settle | PostUnreserved | Void
+        self, verb: Settle | PostUnreserved | Void, scopes: tuple[str, ...]
     ) -> Steps[tuple[Receipt | None, BaseException | None]]:
         """Run a verb that ends a reservation. Returns what interrupted it, to be raised once everything is recorded.
 
         Interrupted it may or may not have happened; its id makes the second go a no-op with the same answer. A ledger
-        that does not answer costs the caller nothing: the reservation expires and is charged.
+        that does not answer costs the caller nothing: what it could not take is booked later.
         """
         interruption: BaseException | None = None
         while True:
             try:
                 return (yield verb), interruption
+            except LedgerUnavailableError as error:
+                yield from self._keep(verb, scopes, f"{error}")
+                return None, interruption
             except LedgerError as error:
-                _log.error(
-                    "%s failed; what is reserved will expire and be charged: %s", type(verb).__name__.lower(), error
-                )
+                _log.error("%s failed: %s", type(verb).__name__.lower(), error)
                 return None, interruption
             except GeneratorExit:
                 raise
@@ -285,11 +290,29 @@ class Settling:
                 # a storage of somebody's own fails in words of its own, at each go; a signal's handler interrupts once
                 failed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
                 if failed or (isinstance(error, Exception) and type(error) is type(interruption)):
-                    _log.error("%s failed: %s", type(verb).__name__.lower(), type(error).__qualname__)
+                    yield from self._keep(verb, scopes, type(error).__qualname__)
                     return None, None if type(error) is type(interruption) else interruption
                 if interruption is not None:
                     raise
                 interruption = error
+
+    def _keep(self, verb: Settle | PostUnreserved | Void, scopes: tuple[str, ...], why: str) -> Steps[None]:
+        """Keep what the ledger could not take, to be booked when it can."""
+        name = _VERBS[type(verb)]
+        _log.error("%s failed, and is tried again when the ledger can take it: %s", name, why)
+        if self._stages.spool is None:
+            return
+        amount: NanoUSD = ZERO
+        status: SettlementStatus = "unconfirmed"
+        if not isinstance(verb, Void):
+            amount, status = verb.amount, verb.status
+        entry = Unbooked(name, verb.reservation_id, amount, status, scopes, verb.memo)
+        try:
+            yield WriteLog(partial(self._stages.spool.keep, entry))
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an interruption: the thread that keeps it goes on
+            _log.warning("interrupted while a booking was kept: %s", type(error).__qualname__)
 
 
 def _answered_tokens(usage: TokenUsage | None, reading: UsageReport | None) -> int | None:

@@ -46,10 +46,10 @@ class TestRedisFromAnEventLoop(TestRedis):
 class LosesReplies(RedisBackend):
     """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
 
-    def execute(self, line):
+    def execute(self, line, patience=None):
         if isinstance(line, RedisScript) and line.name in {"reserve", "resolve", "extend", "reduce"}:
-            super().execute(line)
-        return super().execute(line)
+            super().execute(line, patience)
+        return super().execute(line, patience)
 
 
 class TestRedisWithLostReplies(TestRedis):

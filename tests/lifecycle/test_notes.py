@@ -9,9 +9,10 @@ from random import Random
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.budget.backend import JournalEntry, Notes, SharedChange
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite import ledger_file
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
+from llm_cost_middleware.budget.notes import Notes, SharedChange
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.routing.decision_log import DecisionLog
 from llm_cost_middleware.testing import FakeClock

@@ -12,7 +12,6 @@ from functools import wraps
 from itertools import count
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from llm_cost_middleware.budget.backend import Notes
 from llm_cost_middleware.budget.model import (
     MAX_NANOUSD,
     RowStatus,
@@ -21,6 +20,7 @@ from llm_cost_middleware.budget.model import (
     parse_scopes,
     parse_window,
 )
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.fork import after_fork_in_child

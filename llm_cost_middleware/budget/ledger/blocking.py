@@ -15,11 +15,9 @@ from llm_cost_middleware.budget.backend import (
     ArchiveResult,
     Backend,
     Journal,
-    Notes,
     SharedState,
     SupportsArchive,
     SupportsJournal,
-    SupportsNotes,
     SupportsReduction,
     SupportsSharedState,
 )
@@ -52,6 +50,7 @@ from llm_cost_middleware.budget.model import (
     parse_scopes,
     parse_window,
 )
+from llm_cost_middleware.budget.notes import Notes, SupportsNotes
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD

@@ -3,15 +3,17 @@
 ``route`` chooses a model, ``cache`` plans its prompt cache, ``price`` quotes an attempt and prices its answer,
 ``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
 notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money, ``deferred``
-remembers whose bills come later, ``drift`` watches the promise of learned policies.
+remembers whose bills come later, ``drift`` watches the promise of learned policies, ``spool`` keeps what the ledger
+could not take.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.backend import Notes
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.lifecycle.deferred import DeferredBills
+from llm_cost_middleware.lifecycle.spool import Spool
 from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
@@ -37,6 +39,7 @@ class Stages(NamedTuple):
     waiting: WaitingCalls
     deferred: DeferredBills
     drift: DriftStage
+    spool: Spool | None
 
     def notes(self, report: CallReport) -> Notes | None:
         """What is to be written with the money of a call; ``None`` where the storage cannot."""

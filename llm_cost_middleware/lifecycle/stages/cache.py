@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.budget.backend import SharedChange, SharedState
+from llm_cost_middleware.budget.backend import SharedState
+from llm_cost_middleware.budget.notes import SharedChange
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock

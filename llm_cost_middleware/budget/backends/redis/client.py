@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import cache
 from hashlib import sha1
@@ -10,9 +12,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llm_cost_middleware.budget.backend import JournalEntry, redacted
 from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.commands import CommandFlow, RedisCommand, RedisScript
+from llm_cost_middleware.budget.backends.redis.commands import PATIENCE_MS, CommandFlow, RedisCommand, RedisScript
 from llm_cost_middleware.budget.backends.redis.protocol import RedisProtocol
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.budget.spool_place import of_server
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.extras import needed_for
@@ -20,7 +23,7 @@ from llm_cost_middleware.extras import needed_for
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TIMEOUT_S = 5.0  # a caller is waiting for the answer to a reserve
+_TIMEOUT_S, _TRIES = 3.0, 7  # a caller is waiting for the answer to a reserve: ``PATIENCE_MS`` in all
 _SHARED_KEPT, _SHARED_S = 20_000, 86_400  # shared values that are kept, and for how long after their last change
 _JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs Redis more
 
@@ -33,11 +36,9 @@ def load_script(name: str) -> tuple[str, str]:
 
 
 def _connect(url: str, *, asynchronous: bool) -> Any:
-    """Make a client of redis-py that reconnects and sends again: every command of the protocol may be sent twice."""
+    """Make a client of redis-py that reconnects. It sends nothing again by itself: that is ``_Patience``'s."""
     with needed_for("a ledger on Redis"):
-        from redis.backoff import ExponentialBackoff
-        from redis.exceptions import ConnectionError as Lost
-        from redis.exceptions import TimeoutError as TooLate
+        from redis.backoff import NoBackoff
 
         if asynchronous:
             from redis.asyncio import Redis, RedisCluster
@@ -49,9 +50,7 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
     try:
         if url.startswith("redis+cluster://"):
             return RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
-        # Rides out a lost connection or a short fail-over; sending twice is safe, see ``protocol``.
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), 6)
-        return Redis.from_url(url, retry=retry, retry_on_error=[Lost, TooLate], **options)
+        return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
     except (ValueError, TypeError) as error:
         # A password that was not encoded is read as a port, and repeated in the error of redis-py.
         advice = "cannot be read; write redis://user:password@host:port/db, the password percent-encoded"
@@ -60,11 +59,31 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
         raise _unavailable(redacted(url), error) from error
 
 
+class _Patience:
+    """How often a verb is sent again, and until when: every command of the protocol may be sent twice.
+
+    It rides out a lost connection or a short fail-over; a server that does not answer at all is given up in time.
+    """
+
+    def __init__(self) -> None:
+        self._tries, self._until = 0, time.monotonic() + PATIENCE_MS / 1000
+
+    def pause_s(self, error: Exception) -> float | None:
+        """Return how long to wait before the next try; ``None`` if there is none."""
+        from redis.exceptions import ConnectionError as Lost
+        from redis.exceptions import TimeoutError as TooLate
+
+        self._tries += 1
+        pause = min(0.01 * 2**self._tries, 0.5)
+        last = self._tries >= _TRIES or time.monotonic() + pause + _TIMEOUT_S > self._until
+        return None if last or not isinstance(error, Lost | TooLate) else pause
+
+
 def _unavailable(url: str, error: Exception) -> Exception:
     """Return an error of redis-py or the system as ``LedgerUnavailableError``; any other unchanged."""
-    from redis.exceptions import RedisError
+    from redis.exceptions import RedisClusterException, RedisError
 
-    if isinstance(error, RedisError | OSError):
+    if isinstance(error, RedisError | RedisClusterException | OSError):
         return LedgerUnavailableError(url, str(error) or type(error).__name__)
     return error
 
@@ -102,10 +121,11 @@ def _asynchronous(
 class RedisBackend:
     """``Backend`` on the Redis server of a URL. Connects at once; raises as ``Ledger.open``."""
 
-    blocks = True
+    blocks = answers_late = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
+        self.spool_place = of_server(redacted(url), tenant)
         self._client = _connect(url, asynchronous=False)
         self.protocol = RedisProtocol(redacted(url), clock, tenant)
         self.drive(self.protocol.initialise())
@@ -119,27 +139,36 @@ class RedisBackend:
     def drive(self, flow: CommandFlow[T]) -> T:
         """Run the commands of a flow."""
         reply: Any = None
+        patience = _Patience()
         while True:
             try:
                 command = flow.send(reply)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
-            reply = self.execute(command)
+            reply = self.execute(command, patience)
 
-    def execute(self, command: RedisScript | RedisCommand) -> Any:
+    def execute(self, command: RedisScript | RedisCommand, patience: _Patience | None = None) -> Any:
         """Run one command. A script that is not in the server's cache is sent in full."""
-        try:
-            if isinstance(command, RedisCommand):
-                return self._client.execute_command(*command.words)
-            text, digest = load_script(command.name)
-            try:  # by its hash, which saves sending the text; a restarted server knows none
-                return self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
+        patience = patience or _Patience()
+        while True:
+            try:
+                return self._send(command)
             except Exception as error:
-                if not _script_unknown(error):
-                    raise
-            return self._client.eval(text, len(command.keys), *command.keys, *command.args)
+                pause = patience.pause_s(error)
+                if pause is None:
+                    raise _unavailable(self.protocol.url, error) from error
+            time.sleep(pause)
+
+    def _send(self, command: RedisScript | RedisCommand) -> Any:
+        if isinstance(command, RedisCommand):
+            return self._client.execute_command(*command.words)
+        text, digest = load_script(command.name)
+        try:  # by its hash, which saves sending the text; a restarted server knows none
+            return self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self.protocol.url, error) from error
+            if not _script_unknown(error):
+                raise
+        return self._client.eval(text, len(command.keys), *command.keys, *command.args)
 
     reserve = _blocking(RedisProtocol.reserve)
     resolve = _blocking(RedisProtocol.resolve)
@@ -184,26 +213,34 @@ class AsyncRedisBackend:
                 self._initialised = False
                 raise
         reply: Any = None
+        patience = _Patience()
         while True:
             try:
                 command = flow.send(reply)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
-            reply = await self._execute(command)
+            reply = await self._execute(command, patience)
 
-    async def _execute(self, command: RedisScript | RedisCommand) -> Any:
-        try:
-            if isinstance(command, RedisCommand):
-                return await self._client.execute_command(*command.words)
-            text, digest = load_script(command.name)
+    async def _execute(self, command: RedisScript | RedisCommand, patience: _Patience) -> Any:
+        while True:
             try:
-                return await self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
+                return await self._send(command)
             except Exception as error:
-                if not _script_unknown(error):
-                    raise
-            return await self._client.eval(text, len(command.keys), *command.keys, *command.args)
+                pause = patience.pause_s(error)
+                if pause is None:
+                    raise _unavailable(self.protocol.url, error) from error
+            await asyncio.sleep(pause)
+
+    async def _send(self, command: RedisScript | RedisCommand) -> Any:
+        if isinstance(command, RedisCommand):
+            return await self._client.execute_command(*command.words)
+        text, digest = load_script(command.name)
+        try:
+            return await self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
         except Exception as error:
-            raise _unavailable(self.protocol.url, error) from error
+            if not _script_unknown(error):
+                raise
+        return await self._client.eval(text, len(command.keys), *command.keys, *command.args)
 
     reserve = _asynchronous(RedisProtocol.reserve)
     resolve = _asynchronous(RedisProtocol.resolve)

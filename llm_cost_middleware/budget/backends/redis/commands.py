@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 MAX_STALE = 50
 """Consecutive "stale" replies before giving up."""
+PATIENCE_MS = 10_000
+"""Time after which a caller is refused at the latest, where the server does not answer."""
 BLOCK = 500
 """Rows that are read at once."""
 

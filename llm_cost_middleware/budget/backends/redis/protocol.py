@@ -10,6 +10,7 @@ again (optimistic concurrency). So a command whose reply was lost can be sent ag
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +18,14 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.redis import encoding
 from llm_cost_middleware.budget.backends.redis.budget_protocol import BudgetProtocol
-from llm_cost_middleware.budget.backends.redis.commands import BLOCK, MAX_STALE, CommandFlow, RedisCommand, RedisScript
+from llm_cost_middleware.budget.backends.redis.commands import (
+    BLOCK,
+    MAX_STALE,
+    PATIENCE_MS,
+    CommandFlow,
+    RedisCommand,
+    RedisScript,
+)
 from llm_cost_middleware.budget.backends.redis.reduction_protocol import ReductionProtocol
 from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
@@ -60,12 +68,15 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             BudgetIndex(),
         )  # version and budgets in one value: no thread sees one without the other
         self._server_ms = 0  # the server's time in its last reply
+        self._ahead_ms = 0  # of the server's clock over this process's monotonic one
         self._recent: OrderedDict[str, ReservationRecord] = OrderedDict()
         self._plans: dict[tuple[str, ...], _ScriptArguments] = {}
         self._common_keys = [self.key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
 
     def initialise(self) -> CommandFlow[None]:
         """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
+        seconds, micros = yield RedisCommand(("TIME",))
+        self._note_clock(int(seconds) * 1000 + int(micros) // 1000)
         yield RedisCommand(("HSETNX", self.key("budgets"), "schema", SCHEMA))
         yield RedisCommand(("HSETNX", self.key("budgets"), "version", 1))
         found = int((yield RedisCommand(("HGET", self.key("budgets"), "schema"))))
@@ -84,7 +95,8 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             plan = index.posting_plan(scopes, self._now())
             # a pause may end: what it refuses is not remembered
             forget = int(fresh or plan.paused is not None)
-            args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, forget]
+            late = self._latest()
+            args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, forget, late]
             laid = self._script_arguments(scopes, plan)
             answer, *facts = yield RedisScript("reserve", self._keys(id_, laid), args + laid.limits)
             if answer == b"held":
@@ -102,6 +114,9 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 raise BudgetRefusal(
                     posting.scope, posting.window, posting.limit or 0, *held, amount, posting.resets, posting.kept
                 ).error()
+            if answer == b"late":  # its clock was set, or another server took its place
+                self._note_clock(int(facts[0]))
+                continue
             if answer == b"known":
                 record, refusal = encoding.read_record(encoding.hash_fields(facts[0]))
                 check_replay(record, amount, scopes)
@@ -268,6 +283,16 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 laid.warns.extend((*place, "" if posting.warn is None else int(posting.warn)))
             self._plans[scopes] = laid
         return laid
+
+    def _latest(self) -> int:
+        """Return until when, by the server's clock (ms), a reserve may be carried out.
+
+        A server that was frozen carries it out when it goes on: by then its caller was refused.
+        """
+        return int(time.monotonic() * 1000) + self._ahead_ms + PATIENCE_MS
+
+    def _note_clock(self, server_ms: int) -> None:
+        self._ahead_ms = server_ms - int(time.monotonic() * 1000)
 
     def _time(self) -> int | str:
         """Return the injected clock's time, ms, or an empty string: then the script asks the server."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import ArchiveResult, Notes, Snapshot
+from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.bookings import read_bookings
 from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules import (
     DAY,
     AccountPosting,
@@ -35,6 +36,7 @@ from llm_cost_middleware.budget.rules import (
     resolve,
 )  # fmt: skip
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.spool_place import SpoolPlace, beside
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -87,6 +89,11 @@ class SQLiteBackend(BudgetTable, ReductionTable):
     def open(cls, url: str, clock: Clock, tenant: str, *, full: bool) -> SQLiteBackend:
         """Open the file of a URL; create it if it is missing. Raises as ``Ledger.open``."""
         return cls(LedgerFile.of(url, full=full), clock, tenant)
+
+    @property
+    def spool_place(self) -> SpoolPlace:
+        """See ``SupportsSpool``."""
+        return beside(self._file.path, self._name)
 
     def drop_cache(self) -> None:
         """Forget what was read in a transaction that was rolled back."""

@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
-from llm_cost_middleware.budget.backend import JournalEntry, Notes, SharedChange
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.moments import first_mark
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
+from llm_cost_middleware.budget.notes import Notes, SharedChange
 
 _log = logging.getLogger(__name__)
 _BLOCK = 500

@@ -14,8 +14,8 @@ from collections import deque
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
-from llm_cost_middleware.budget.backend import Notes
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.fork import ForkSafeLock, ModuleLock
 

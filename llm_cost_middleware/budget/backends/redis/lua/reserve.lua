@@ -3,14 +3,21 @@
 -- KEYS  1 budgets  2 seq  3 rows  4 open  5 accounts  6 reservation  7.. one hash an account
 -- ARGV  1 now in ms, or '' for the server's  2 version of the budgets  3 plan valid from  4 until
 --       5 id  6 amount  7 ttl  8 scopes  9 memo  10 '1' if a refusal need not be remembered
+--       11 until when, by the server's clock, it may be carried out: a server that was frozen comes too late
 --       then for each account: name, cell, first cell that counts, limit or ''
 -- Reply {'held', now} | {'refused', now, account, settled, pending} | {'known', record} | {'stale', now, budgets}
+--       | {'late', the server's time}
 local now = tonumber(ARGV[1])
 if not now then
     local time = redis.call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local clock = redis.call('TIME')
+local server = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if server > tonumber(ARGV[11]) then
+    return {'late', server}
+end
 local known = redis.call('HGETALL', KEYS[6])
 if #known > 0 then
     return {'known', known}
@@ -22,7 +29,7 @@ end
 local amount = tonumber(ARGV[6])
 local old = {}
 for index = 7, #KEYS do
-    local at = 11 + (index - 7) * 4
+    local at = 12 + (index - 7) * 4
     local cell, first, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     local settled, pending = 0, 0
     if cell == first then
@@ -54,7 +61,7 @@ for index = 7, #KEYS do
 end
 
 for index = 7, #KEYS do
-    local at = 11 + (index - 7) * 4
+    local at = 12 + (index - 7) * 4
     if redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[6]) == amount then
         redis.call('SADD', KEYS[5], ARGV[at])
     end
