@@ -31,7 +31,7 @@ def test_the_first_code_stands_on_the_first_screen():
 def test_two_commands_do_everything():
     demo, tests = (block.strip() for block in _blocks("sh"))
     assert demo.endswith("llm-cost demo")
-    assert tests.endswith("pytest -q")
+    assert tests.endswith("pytest -q -n auto --dist loadfile")
     assert "\n" not in demo + tests
 
 
