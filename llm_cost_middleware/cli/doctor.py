@@ -15,7 +15,9 @@ from rich.table import Table
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.schemes import is_memory, read_options
 from llm_cost_middleware.cli.doors import try_doors
+from llm_cost_middleware.cli.init import todays_tiers
 from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger, out
+from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -110,6 +112,10 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:
                     found.append((_BAD, f"tier {tier.name}", escape(str(error))))
+        found += [
+            (_LOOK if sibling.cheaper else _GOOD, f"model {sibling.target}", escape(sibling.told))
+            for sibling in siblings(config.tiers, todays_tiers(), catalogue)
+        ]
     except LLMCostError as error:  # of the whole catalogue: a price of one's own that is wrong, or no genai-prices
         return [*found, (_BAD, "prices", escape(str(error)))]
     return [*found, (_GOOD, "prices", catalogue.version)]

@@ -11,6 +11,8 @@ import typer
 
 from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import DEFAULT_FILE
+from llm_cost_middleware.config.sections import read_tiers
+from llm_cost_middleware.routing.policy import Tier
 
 
 def template() -> str:
@@ -28,6 +30,11 @@ def todays() -> str:
     after = rest[rest.index("[providers.") :]
     tiers = tiers.replace("# from cheap to strong", f"# from cheap to strong, as of {as_of}", 1)
     return f"{before}{tiers}\n\n{after}"
+
+
+def todays_tiers() -> tuple[Tier, ...]:
+    """Return the dated tiers."""
+    return read_tiers(tomllib.loads(_read("tiers.toml"))["tiers"])
 
 
 def _read(name: str) -> str:
