@@ -183,7 +183,7 @@ class BudgetRegister:
         known = self._found["configurations"].get(name, {"version": version, "at": 0, "seen": [], "budgets": {}})
         if known["seen"] and known["seen"][-1] == fingerprint:
             return self._stood_over(lines)
-        replaced = fingerprint in known["seen"] and (written_at is None or written_at <= known["at"])
+        replaced = fingerprint in known["seen"] and (written_at is None or written_at < known["at"])
         if version < known["version"] or (version == known["version"] and replaced):
             detail = f"version {version} is older than {known['version']}, or was replaced and not written since"
             return (Decision(self.now / 1000, "superseded", "", "", source, detail),)
