@@ -156,10 +156,12 @@ class OutputCapReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCrossed(Event):
-    """A scope has spent its soft threshold in this window."""
+    """A scope has spent a soft threshold of its budget in this window."""
 
     scope: str
     window: str
+    threshold_nanousd: NanoUSD | None = None
+    """The sum that was crossed; ``None`` where an earlier call told of it."""
 
 
 @dataclass(frozen=True, slots=True)

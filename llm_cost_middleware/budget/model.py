@@ -6,7 +6,7 @@ Times are integer milliseconds since the Unix epoch inside this package, and sec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from decimal import Decimal
@@ -152,8 +152,8 @@ class Budget:
         window: ``none``, ``hour``, ``day``, ``week``, ``month`` (calendar, in ``timezone``), or rolling seconds
             (``3600s``, ``24h``, ``7d``, a number of seconds, a ``timedelta``); ``None`` is ``none``.
         timezone: An IANA name or a ``ZoneInfo``. Weeks start on Monday.
-        warn_at: Share of the limit, above 0 and up to 1 (or ``"80%"``), from which on a settle reports a warning,
-            once per window; ``None`` for never.
+        warn_at: Share of the limit, above 0 and up to 1 (or ``"80%"``), from which on a settle reports a warning, once
+            per window; several, such as ``[0.5, 0.8, 1.0]``, warn one after the other; ``None`` for never.
         reserve: Shares of the limit that are kept, by the scope they are kept for: with ``{"tag:checkout": 0.2}`` the
             last fifth goes to calls of that scope alone. A scope may be ``kind:*``. What such a call spends before
             counts as any other spending; the shares together are at most 1.
@@ -166,7 +166,7 @@ class Budget:
     limit: USD
     window: str = LIFETIME
     timezone: str = "UTC"
-    warn_at: float | None = 0.8
+    warn_at: float | Sequence[float] | None = 0.8
     reserve: Mapping[str, USD] = field(default_factory=dict, compare=False)
     limit_nanousd: NanoUSD = field(init=False, repr=False, compare=False)
     shares: tuple[tuple[str, Decimal], ...] = field(init=False, repr=False)
@@ -185,20 +185,18 @@ class Budget:
         set_(self, "timezone", read_timezone(self.timezone))
         set_(self, "limit", limit.usd)
         set_(self, "limit_nanousd", limit)
-        set_(self, "warn_nanousd", self._warning(limit))
+        set_(self, "warn_at", _read_warnings(self.warn_at))
+        set_(self, "warn_nanousd", next(iter(self.warns_at(limit)), None))
         set_(self, "shares", shares := _shares(self.reserve))
         set_(self, "reserve", dict(shares))
 
-    def _warning(self, limit: NanoUSD) -> NanoUSD | None:
-        if self.warn_at is None:
-            return None
-        object.__setattr__(self, "warn_at", read_share(self.warn_at, "warn_at"))
+    def warns_at(self, limit: NanoUSD) -> tuple[NanoUSD, ...]:
+        """From which sums on it warns, the lowest first; ``limit`` is its own, or one that it is raised to."""
+        shares = self.warn_at if isinstance(self.warn_at, tuple) else (self.warn_at,)
         # repr: 0.8 means 0.8, not the double nearest to it
-        return ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(self.warn_at))))
-
-    def warns_at(self, limit: NanoUSD) -> NanoUSD | None:
-        """From what on it warns where its limit is raised to ``limit``."""
-        return self.warn_nanousd if limit == self.limit_nanousd else self._warning(limit)
+        return tuple(
+            ceil_nanousd(multiply_usd(limit.usd, Decimal(repr(share)))) for share in shares if share is not None
+        )
 
     def kept_from(self, scopes: Iterable[str], limit: NanoUSD) -> NanoUSD:
         """What of a limit, its own or one that it is raised to, is kept for others than a call of these scopes."""
@@ -235,6 +233,16 @@ def read_budget(value: object, *rest: Any) -> Budget:
         return Budget(value, *rest)
     form = "Budget('team:a', 5, 'day') or a mapping such as {'scope': 'team:a', 'limit': 5, 'window': 'day'}"
     raise ConfigurationError(f"must be a {form}, not {value!r}", key="budget")
+
+
+def _read_warnings(value: object) -> float | tuple[float, ...] | None:
+    """The shares of a limit from which on it warns: none, one, or several in their order."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple | set | frozenset):
+        return read_share(value, "warn_at")
+    shares = tuple(sorted({read_share(one, "warn_at") for one in value}))
+    return shares if len(shares) > 1 else next(iter(shares), None)
 
 
 def scope_matches(pattern: str, scope: str) -> bool:
@@ -316,6 +324,8 @@ class Receipt(NamedTuple):
     warnings: tuple[tuple[str, str], ...]
     at: float
     repeated: bool = False
+    thresholds: tuple[NanoUSD, ...] = ()
+    """The sum that was crossed, for each of the ``warnings``."""
 
     @property
     def amount(self) -> Decimal:

@@ -13,9 +13,8 @@ from llm_cost_middleware.budget.backend import Backend, SupportsJournal
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Verb
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.testing.budget_register import RegisterTests
+from llm_cost_middleware.testing.budgets import BudgetTests
 from llm_cost_middleware.testing.clock import FakeClock
-from llm_cost_middleware.testing.kept_shares import KeptShareTests
 from llm_cost_middleware.testing.oracle import audit
 from llm_cost_middleware.testing.reductions import ReductionTests
 from llm_cost_middleware.testing.shared_state import SharedStateTests
@@ -26,7 +25,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(KeptShareTests, ReductionTests, RegisterTests, SharedStateTests):
+class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:

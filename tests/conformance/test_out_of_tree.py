@@ -97,20 +97,21 @@ class ShelfBackend:
             self.shelf.records[id_] = record
             self.append(verb, record, now, amount, status, transition.settled, transition.pending, memo)
             rules.apply(record, verb, transition, amount, status, now)
-            warnings = () if verb in {"void", "expire"} else tuple(self.crossed(record))
-            if verb == "reconcile":
-                return record.correction()._replace(warnings=warnings)
-            record.warnings = warnings
-            return record.receipt()
+            told = {} if verb in {"void", "expire"} else dict(self.crossed(record, transition.settled))
+            return record.told(verb, told)
 
-    def crossed(self, record):
+    def crossed(self, record, change):
         for posting in self.index.posting_plan(record.scopes, record.created).postings:
             key = posting.scope, posting.window
-            if posting.warn is None or self.shelf.warned.get(key, -1) >= posting.first_cell:
+            settled = self.sums(posting)[0]
+            if posting.warn is None or settled < posting.warn:
                 continue
-            if self.sums(posting)[0] >= posting.warn:
+            first = self.shelf.warned.get(key, -1) < posting.first_cell
+            if first:
                 self.shelf.warned[key] = posting.cell
-                yield key
+            threshold = posting.crossed(settled, change, first=first)
+            if threshold is not None:
+                yield key, threshold
 
     def extend(self, id_, ttl):
         with self.shelf.lock:

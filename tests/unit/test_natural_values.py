@@ -39,6 +39,7 @@ from llm_cost_middleware.config import sections
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import InvalidAmountError
+from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 from llm_cost_middleware.periods import read_moment, read_period
 from llm_cost_middleware.testing import FakeClock
 
@@ -72,7 +73,7 @@ def toml_keys():
     """A door for each key of the file, by its section."""
     kinds = {
         "ledger": sections.LedgerConfig, "output": sections.OutputConfig, "retry": RetryPolicy, "cache": CachePolicy,
-        "attribution": sections.AttributionConfig, "routing": RoutingPolicy,
+        "attribution": AttributionConfig, "routing": RoutingPolicy,
     }  # fmt: skip
     read = CostConfig.from_mapping
     doors = {f"[{item.name}]": lambda v, n=item.name: read({n: v}) for item in fields(CostConfig) if item.init}
@@ -225,7 +226,7 @@ def test_a_field_of_a_budget_is_read_as_it_is_meant(field, written, canonical):
         ("Budget.window", "3 months", "'month'"), ("Budget.timezone", "+02:00", "'Europe/Vienna'.*'Etc/GMT-2'"),
         ("Budget.timezone", "europe/vienna", "did you mean 'Europe/Vienna'"), ("Budget.limit", "1,000", "'1000'"),
         ("Budget.limit", "5 EUR", "US dollars"), ("Budget.limit", 1e-12, "0.000000001"), ("Budget.warn_at", 80, "0.8"),
-        ("Budget.warn_at", [0.5, 0.8], "one number"), ("[retry]", 3, "max_attempts"), ("[ledger]", 5, "'url'"),
+        ("Budget.warn_at", [0.5, "much"], "share"), ("[retry]", 3, "max_attempts"), ("[ledger]", 5, "'url'"),
         ("RetryPolicy.deadline_s", "soon", "'15m'"), ("RetryPolicy.retry_on", ["often"], "timeout"),
         ("prices.input_mtok", "cheap", "not a number"), ("select_model(text_length)", "a text", r"len\(text\)"),
         ("Ledger.open(url)", "postgres", "sqlite:////"), ("Ledger.open(url)", ":memory:", "memory://"),

@@ -39,6 +39,7 @@ from llm_cost_middleware.budget.rules.register import (
 from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
 from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise
 from llm_cost_middleware.budget.rules.transitions import (
+    Crossed,
     ReservationRecord,
     Transition,
     apply,
@@ -49,7 +50,7 @@ from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan,
 
 __all__ = [
     "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting", "AccountTotals",
-    "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister",
+    "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister", "Crossed",
     "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
     "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "apply_reduction", "available",
     "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals",

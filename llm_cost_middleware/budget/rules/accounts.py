@@ -24,10 +24,29 @@ class AccountPosting(NamedTuple):
     cell: int
     first_cell: int
     limit: int | None
-    warn: int | None
+    warns: tuple[int, ...]
+    """Sums of settled from which on it warns, the lowest first."""
     resets: int | None  # when nothing booked now counts any more, ms; None for never
     rolling: bool  # more than one cell counts
     kept: int = 0
+
+    @property
+    def warn(self) -> int | None:
+        """The lowest sum that warns; once in a window."""
+        return self.warns[0] if self.warns else None
+
+    def crossed(self, settled: int, change: int, *, first: bool) -> int | None:
+        """Return the sum of which a booking warns, if any.
+
+        Args:
+            settled: The sum after it.
+            change: What it added.
+            first: The window has not warned before.
+        """
+        reached = [warn for warn in self.warns if warn <= settled]
+        # Of the lowest once a window, whoever crossed it; of the others whoever crosses them.
+        due = reached if first else [warn for warn in reached[1:] if warn > settled - change]
+        return due[-1] if due else None
 
 
 class PostingPlan(NamedTuple):
@@ -97,12 +116,12 @@ class BudgetIndex:
                 if seconds:  # the newest slot leaves when the window has passed over the whole of it
                     slot = -(-seconds * 1000 // SLOTS)
                     resets = (span.cell + 1) * slot + seconds * 1000
-                limit, warn, kept = self._bounds(budget, scopes, now) if budget else (None, None, 0)
+                limit, warns, kept = self._bounds(budget, scopes, now) if budget else (None, (), 0)
                 first, last = span.first_cell, span.cell
-                postings.append(AccountPosting(scope, window, last, first, limit, warn, resets, first != last, kept))
+                postings.append(AccountPosting(scope, window, last, first, limit, warns, resets, first != last, kept))
         return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
 
-    def _bounds(self, budget: Budget, scopes: tuple[str, ...], now: int) -> tuple[int, int | None, int]:
+    def _bounds(self, budget: Budget, scopes: tuple[str, ...], now: int) -> tuple[int, tuple[int, ...], int]:
         """Return what a call may fill of a budget, where it warns, and what it keeps for others."""
         whole = self.limit(budget, now)
         kept = budget.kept_from(scopes, whole)

@@ -269,9 +269,8 @@ def _name(key: tuple[str, str]) -> str:
 
 
 def _facts(budget: Budget) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "limit": int(budget.limit_nanousd), "timezone": budget.timezone, "warn_at": budget.warn_at,
-    }  # fmt: skip
+    warn_at = list(budget.warn_at) if isinstance(budget.warn_at, tuple) else budget.warn_at  # as JSON gives it back
+    facts: dict[str, Any] = {"limit": int(budget.limit_nanousd), "timezone": budget.timezone, "warn_at": warn_at}
     if budget.shares:
         facts["reserve"] = {scope: f"{share:f}" for scope, share in budget.shares}
     return facts

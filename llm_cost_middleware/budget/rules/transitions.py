@@ -9,6 +9,9 @@ from llm_cost_middleware.budget.model import Receipt, Reservation, ReservationSt
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.money import ZERO, NanoUSD
 
+Crossed = dict[tuple[str, str], int]
+"""Scope and window to the sum that a booking crossed there."""
+
 
 @dataclass(slots=True)
 class ReservationRecord:
@@ -32,6 +35,7 @@ class ReservationRecord:
     resolved: int = 0
     reconciled: int = 0
     warnings: tuple[tuple[str, str], ...] = ()
+    thresholds: tuple[int, ...] = ()
     archived: bool = False
     requested: int | None = None
     """What was reserved, where ``amount`` was reduced since."""
@@ -51,13 +55,23 @@ class ReservationRecord:
         """Return the receipt of the first resolution. A booking without a reservation has no overrun."""
         paid, reserved, at = NanoUSD(self.actual), NanoUSD(self.amount), self.resolved / 1000
         over = ZERO if self.verb == "book" or paid <= reserved else NanoUSD(paid - reserved)
-        return Receipt(self.id, self.verb, paid, reserved, over, self.status, self.late, self.warnings, at)
+        thresholds = tuple(map(NanoUSD, self.thresholds))
+        warned = self.warnings, at, False, thresholds
+        return Receipt(self.id, self.verb, paid, reserved, over, self.status, self.late, *warned)
 
     def correction(self) -> Receipt:
         """Return the receipt of the last reconciliation."""
         paid, reserved, at = NanoUSD(self.charged), NanoUSD(self.amount), self.reconciled / 1000
         over = NanoUSD(max(paid - reserved, 0))
         return Receipt(self.id, "reconcile", paid, reserved, over, "exact", self.late, (), at)
+
+    def told(self, verb: Verb, crossed: Crossed) -> Receipt:
+        """Return the receipt of the resolution that was just written, with the thresholds that it crossed."""
+        if verb == "reconcile":
+            thresholds = tuple(map(NanoUSD, crossed.values()))
+            return self.correction()._replace(warnings=tuple(crossed), thresholds=thresholds)
+        self.warnings, self.thresholds = tuple(crossed), tuple(crossed.values())
+        return self.receipt()
 
     def replay(self, verb: Verb) -> Receipt:
         """Return the receipt of a resolution that an earlier call made."""
@@ -135,7 +149,7 @@ def apply(
         record.reconciled = now
         if record.state != "settled":  # voided or expired: the correction becomes its first resolution
             record.verb, record.actual, record.status, record.late, record.resolved = verb, amount, status, late, now
-            record.warnings = ()
+            record.warnings = record.thresholds = ()
     else:
         record.verb, record.actual, record.status, record.late, record.resolved = verb, amount, status, late, now
     record.state, record.charged = transition.state, transition.charged

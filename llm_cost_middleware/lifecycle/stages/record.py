@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.clock import Clock
@@ -194,8 +195,8 @@ class CallRecorder:
         if quote.injected and reading is not None and reading.truncated:
             self.emit(OutputCapReached(call.id, now, str(attempt.target), quote.max_tokens))
         if receipt is not None:
-            for scope, window in receipt.warnings:
-                self.emit(ThresholdCrossed(call.id, now, scope, window))
+            for (scope, window), threshold in zip_longest(receipt.warnings, receipt.thresholds):
+                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold))
 
     def voided(self, reserved: ReservedAttempt, failure: Failure) -> None:
         """An attempt that was not billed gave its reservation back."""

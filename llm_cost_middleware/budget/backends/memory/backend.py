@@ -30,6 +30,7 @@ from llm_cost_middleware.budget.rules import (
     AccountTotals,
     BudgetIndex,
     BudgetRefusal,
+    Crossed,
     Pause,
     ReservationRecord,
     apply,
@@ -221,22 +222,23 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
             self._close(record)
         apply(record, verb, transition, amount, status, now)
         self._rows.append((next(self._seq), verb, record.id, now, amount, record.scopes, status, record.created, memo))
-        warnings = self._warnings(record) if warn and verb not in {"void", "expire"} else ()
-        if verb == "reconcile":
-            return record.correction()._replace(warnings=warnings)
-        record.warnings = warnings
-        return record.receipt()
+        crossed = self._crossed(record, settled) if warn and verb not in {"void", "expire"} else {}
+        return record.told(verb, crossed)
 
-    def _warnings(self, record: _MemoryReservation) -> tuple[tuple[str, str], ...]:
-        crossed = []
+    def _crossed(self, record: _MemoryReservation, change: int) -> Crossed:
+        crossed: Crossed = {}
         for posting in self._state.budget_index.posting_plan(record.scopes, record.created).postings:
             account = self._account(posting.scope, posting.window)
-            if posting.warn is None or account.warned >= posting.first_cell:
-                continue  # a warning comes once per window
-            if account.counted(posting)[0] >= posting.warn:
+            settled = account.counted(posting)[0]
+            if posting.warn is None or settled < posting.warn:
+                continue
+            first = account.warned < posting.first_cell
+            if first:
                 account.warned = posting.cell
-                crossed.append(account.key)
-        return tuple(crossed)
+            threshold = posting.crossed(settled, change, first=first)
+            if threshold is not None:
+                crossed[account.key] = threshold
+        return crossed
 
     def extend(self, id_: str, ttl: int) -> Reservation:
         """See ``Backend``."""

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, EntryDelta, Overlay, ReservationRecord
+from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, Crossed, EntryDelta, Overlay, ReservationRecord
 from llm_cost_middleware.money import NanoUSD
 
 Fields = Mapping[bytes, bytes]
@@ -30,14 +30,14 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
 
     text = {name.decode(): value.decode() for name, value in fields.items()}
     scopes = tuple(text["scopes"].split(" "))
-    warnings = tuple(parse_account(name) for name in text.get("warnings", "").split(",") if name)
+    crossed = read_crossed(name.encode() for name in text.get("warnings", "").split(",") if name)
     facts: dict[str, Any] = {
         name: _SCHEMA_1.get(text[name], text[name]) for name in ("state", "verb", "status") if name in text
     }
     found = ReservationRecord(
         text["id"], scopes, number(b"amount"), number(b"created"), number(b"expires"),
         charged=number(b"charged"), actual=number(b"actual"), late=number(b"late") == 1, resolved=number(b"resolved"),
-        reconciled=number(b"reconciled"), warnings=warnings,
+        reconciled=number(b"reconciled"), warnings=tuple(crossed), thresholds=tuple(crossed.values()),
         requested=number(b"requested") if "requested" in text else None, **facts,
     )  # fmt: skip
     if "refusal" not in text:
@@ -56,6 +56,15 @@ def parse_account(name: str) -> tuple[str, str]:
     """Return scope and window of an account's name."""
     scope, _, window = name.partition(" ")
     return scope, window
+
+
+def read_crossed(names: Iterable[bytes]) -> Crossed:
+    """Read the accounts that warn, each with the sum that was crossed; schema 2 wrote none."""
+    crossed: Crossed = {}
+    for name in names:
+        scope, window, *threshold = name.decode().split(" ")
+        crossed[scope, window] = int(threshold[0]) if threshold else 0
+    return crossed
 
 
 def encode_budget(budget: Budget) -> str:

@@ -188,12 +188,8 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
     ) -> Receipt:
         if verb == "book":
             record = replace(record, created=now, expires=now)
-        warnings = tuple(encoding.parse_account(name.decode()) for name in names)
         apply(record, verb, transition, amount, status, now)
-        if verb == "reconcile":
-            return record.correction()._replace(warnings=warnings)
-        record.warnings = warnings
-        return record.receipt()
+        return record.told(verb, encoding.read_crossed(names))
 
     def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
         """See ``Backend``."""
@@ -280,7 +276,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 limit = "" if posting.limit is None else int(posting.limit)
                 # The script checks that the pause still stands, as it checks a limit: no sum is below this one.
                 laid.limits.extend((*place, limit if plan.paused is None else -MAX_NANOUSD))
-                laid.warns.extend((*place, "" if posting.warn is None else int(posting.warn)))
+                laid.warns.extend((*place, ",".join(str(int(warn)) for warn in posting.warns)))
             self._plans[scopes] = laid
         return laid
 

@@ -27,6 +27,7 @@ from llm_cost_middleware.budget.rules import (
     AccountTotals,
     BudgetIndex,
     BudgetRefusal,
+    Crossed,
     MemoAggregator,
     ReservationRecord,
     apply,
@@ -184,15 +185,14 @@ class SQLiteBackend(BudgetTable, ReductionTable):
             transition.settled, transition.pending, memo, postings,
         )  # fmt: skip
         apply(record, verb, transition, amount, status, now)
-        warnings = self._warnings(db, postings) if verb not in {"void", "expire"} else ()
-        if verb != "reconcile":
-            record.warnings = warnings
+        crossed = self._crossed(db, postings, transition.settled) if verb not in {"void", "expire"} else {}
+        receipt = record.told(verb, crossed)
         changed = (
             record.state, record.charged, record.verb, record.actual, record.status, record.late, record.resolved,
-            record.reconciled, json.dumps(record.warnings) if record.warnings else "", self._tenant, record.id,
+            record.reconciled, _dump_crossed(record), self._tenant, record.id,
         )  # fmt: skip
         db.execute(_RESOLVE, changed)
-        return record.correction()._replace(warnings=warnings) if verb == "reconcile" else record.receipt()
+        return receipt
 
     def _append_row(
         self, db: sqlite3.Connection, kind: RowKind, id_: str, at: int, amount: int, scopes: str, status: RowStatus,
@@ -203,19 +203,21 @@ class SQLiteBackend(BudgetTable, ReductionTable):
             db.execute(ADD, (self._account(db, posting.scope, posting.window), posting.cell, settled, pending))
         db.execute(_APPEND, (self._tenant, kind, id_, at, amount, scopes, status, created, settled, pending, memo))
 
-    def _warnings(self, db: sqlite3.Connection, postings: tuple[AccountPosting, ...]) -> tuple[tuple[str, str], ...]:
-        crossed = []
+    def _crossed(self, db: sqlite3.Connection, postings: tuple[AccountPosting, ...], change: int) -> Crossed:
+        crossed: Crossed = {}
         for posting in postings:
-            if posting.warn is None or self._counted(db, posting)[0] < posting.warn:
+            settled = self._counted(db, posting)[0] if posting.warns else 0
+            if posting.warn is None or settled < posting.warn:
                 continue
             account = self._account(db, posting.scope, posting.window)
             # The row count tells whether this process was the first to cross: one of them warns.
             marked = db.execute(
                 "UPDATE account SET warned = ? WHERE id = ? AND warned < ?", (posting.cell, account, posting.first_cell)
             )
-            if marked.rowcount:
-                crossed.append((posting.scope, posting.window))
-        return tuple(crossed)
+            threshold = posting.crossed(settled, change, first=marked.rowcount > 0)
+            if threshold is not None:
+                crossed[posting.scope, posting.window] = threshold
+        return crossed
 
     def extend(self, id_: str, ttl: int) -> Reservation:
         """See ``Backend``."""
@@ -328,10 +330,17 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         if row is None:
             return None
         refusal = row[14]
-        crossed = tuple((scope, window) for scope, window in json.loads(row[13])) if row[13] else ()
-        facts: list[Any] = [*row[2:10], bool(row[10]), row[11], row[12], crossed, bool(row[15])]
+        # A file of an earlier version has no thresholds.
+        crossed = {(scope, window): sum(rest) for scope, window, *rest in json.loads(row[13])} if row[13] else {}
+        warned = tuple(crossed), tuple(crossed.values())
+        facts: list[Any] = [*row[2:10], bool(row[10]), row[11], row[12], *warned, bool(row[15])]
         record = ReservationRecord(row[0], tuple(row[1].split(" ")), *facts)
         return record, BudgetRefusal(*json.loads(refusal)) if refusal else None
+
+
+def _dump_crossed(record: ReservationRecord) -> str:
+    crossed = zip(record.warnings, record.thresholds, strict=True)
+    return json.dumps([[*account, threshold] for account, threshold in crossed]) if record.warnings else ""
 
 
 def _sums(db: sqlite3.Connection, account: int, posting: AccountPosting) -> tuple[int, int]:

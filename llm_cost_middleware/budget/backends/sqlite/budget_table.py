@@ -144,7 +144,7 @@ class BudgetTable:
 
 def write_budget(budget: Budget) -> tuple[object, ...]:
     """Return scope, window, limit, time zone, warning and kept shares of a budget as they are stored."""
-    warn_at = None if budget.warn_at is None else repr(budget.warn_at)
+    warn_at = None if budget.warn_at is None else json.dumps(budget.warn_at)
     kept = json.dumps({scope: f"{share:f}" for scope, share in budget.shares}) if budget.shares else ""
     return (*budget.key, budget.limit_nanousd, budget.timezone, warn_at, kept)
 
@@ -153,4 +153,4 @@ def read_budget(row: tuple[Any, ...]) -> Budget:
     """Return the budget of a stored row."""
     scope, window, limit, timezone, warn_at, kept = row
     shares = {name: Decimal(share) for name, share in json.loads(kept).items()} if kept else {}
-    return Budget(scope, NanoUSD(limit), window, timezone, None if warn_at is None else float(warn_at), shares)
+    return Budget(scope, NanoUSD(limit), window, timezone, None if warn_at is None else json.loads(warn_at), shares)

@@ -7,7 +7,7 @@
 --       15 scopes  16 created, '' for now  17 plan valid from  18 until (of a booking; the others are planned at `created`)
 --       19 a number of this very call, kept with what it writes: sent twice, it knows its own work
 --       20 amount that is held, as the decision saw it
---       then for each account: name, cell, first cell that counts, sum of settled that warns or ''
+--       then for each account: name, cell, first cell that counts, sums of settled that warn, the lowest first, or ''
 -- Reply {'done', now, late, account that warns, ...} | {'known', record} (empty for none) | {'stale', now, budgets}
 local now = tonumber(ARGV[1])
 if not now then
@@ -40,7 +40,7 @@ end
 
 for index = 7, #KEYS do
     local at = 21 + (index - 7) * 4
-    local cell, first, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local cell, first, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(string.match(ARGV[at + 3], '^%d+'))
     if ARGV[14] ~= '0' then
         redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])
     end
@@ -59,9 +59,21 @@ for index = 7, #KEYS do
                 end
             end
         end
-        if settled >= warn and tonumber(redis.call('HGET', KEYS[index], 'warned') or -1) < first then
-            redis.call('HSET', KEYS[index], 'warned', ARGV[at + 1])
-            reply[#reply + 1] = ARGV[at]
+        if settled >= warn then
+            -- of the lowest once a window, whoever crossed it; of the others whoever crosses them
+            local fresh = tonumber(redis.call('HGET', KEYS[index], 'warned') or -1) < first
+            local before, crossed = settled - ARGV[13], fresh and ARGV[at + 3]:match('^%d+') or nil
+            for sum in ARGV[at + 3]:gmatch('%d+') do
+                if tonumber(sum) <= settled and tonumber(sum) > warn and (fresh or tonumber(sum) > before) then
+                    crossed = sum
+                end
+            end
+            if fresh then
+                redis.call('HSET', KEYS[index], 'warned', ARGV[at + 1])
+            end
+            if crossed then
+                reply[#reply + 1] = ARGV[at] .. ' ' .. crossed
+            end
         end
     end
 end
