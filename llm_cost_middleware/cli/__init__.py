@@ -6,7 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Run ``llm-cost``. An error of the package ends it with one line on standard error and exit code 2."""
+    """Run ``llm-cost``.
+
+    Exit codes: 0, done; 1, there is nothing to show, or the answer is no (a refusal, a finding of ``doctor``); 2, it
+    could not be done: wrong arguments, or a configuration or ledger that cannot be used; standard error has one line.
+    """
     # Imported here: ``import llm_cost_middleware.cli`` alone must work without the packages of the command line.
     from llm_cost_middleware.errors import LLMCostError, MissingExtraError
     from llm_cost_middleware.extras import needed_for

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.cli.administer import pause, resume
+from llm_cost_middleware.cli.anywhere import Commands
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.cache import cache
 from llm_cost_middleware.cli.decisions import decisions
@@ -26,6 +27,8 @@ app = typer.Typer(
     help="What your Claude and OpenAI calls cost, may cost, and would have cost.",
     no_args_is_help=True,
     add_completion=False,
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,  # ``main`` prints errors as one line; a bug keeps its plain traceback
 )
 

@@ -5,26 +5,32 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from llm_cost_middleware.budget.model import Budget, Row
 from llm_cost_middleware.budget.rules import ScopeBalance
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.anywhere import OptionsAnywhere
 from llm_cost_middleware.cli.loading import (
     ConfigOption,
     JsonOption,
     LedgerOption,
-    as_utc,
+    SinceOption,
     attribution,
+    moment_of,
     open_ledger,
     out,
 )
 from llm_cost_middleware.money import NanoUSD, format_usd
+from llm_cost_middleware.system_clock import SystemClock
 
-budgets = typer.Typer(help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False)
+budgets = typer.Typer(
+    help="Budgets: what every scope may spend, has spent, and has reserved.", no_args_is_help=False, cls=OptionsAnywhere
+)
 
 
 @budgets.callback(invoke_without_command=True)
@@ -32,25 +38,62 @@ def show(
     context: typer.Context,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
+    watch: Annotated[
+        float | None, typer.Option(min=0.1, help="Show it again every so many seconds, until Ctrl-C.")
+    ] = None,
     *,
+    every: Annotated[bool, typer.Option("--all", help="Scopes without a budget too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every scope and where it stands."""
+    """Show every budget and where it stands, the most used first."""
     context.obj = (config, ledger)  # the options stand before the subcommand, which reads them from here
     if context.invoked_subcommand is not None:
         return
     with open_ledger(config, ledger) as opened:
-        rows = [_balance_row(balance) for balance in opened.balances()]
-    if as_json:
-        out.print_json(json.dumps(rows))
+        while True:
+            found = [one for one in opened.balances() if every or one.budget is not None]
+            if watch is not None and out.is_terminal:
+                out.clear()
+            if as_json:
+                out.print_json(json.dumps([_balance_row(one) for one in found]))
+            else:
+                _show(sorted(found, key=_by_use), everything=every)
+            if watch is None:
+                return
+            SystemClock().sleep(watch)
+
+
+def _by_use(one: ScopeBalance) -> tuple[float, str]:
+    return -(_used(one) or 0.0) if one.budget is not None else 1.0, one.scope
+
+
+def _used(one: ScopeBalance) -> float | None:
+    """The share of the limit that is spent or held; ``None`` without a limit."""
+    balance = one.balance
+    if balance.limit_nanousd is None:
+        return None
+    taken = balance.settled_nanousd + balance.pending_nanousd
+    return taken / balance.limit_nanousd if balance.limit_nanousd else float(taken > 0)
+
+
+def _show(found: Sequence[ScopeBalance], *, everything: bool) -> None:
+    if not found:
+        where = "nothing was booked yet." if everything else "no budgets."
+        tables.empty(where, "Set one: llm-cost budgets set global 25 --window month; --all shows what was spent.")
         return
-    table = Table("scope", "window", title="budgets (US dollars)")
-    for column in ("limit", "settled", "pending", "available"):
-        table.add_column(column, justify="right")
-    table.add_column("resets")
-    for row in rows:
-        table.add_row(*(row[column.header] or "-" for column in table.columns))  # type: ignore[index] # headers are text
-    out.print(table)
+    columns = [
+        *tables.names("scope", "window"), *tables.figures("limit", "spent", "held", "left", "used"),
+        tables.Column("resets", figures=True, optional=True),
+    ]  # fmt: skip
+    rows = []
+    for one in found:
+        balance, used = one.balance, _used(one)
+        amounts = (balance.limit_nanousd, balance.settled_nanousd, balance.pending_nanousd, balance.available_nanousd)
+        rows.append([
+            one.scope, one.budget.window if one.budget is not None else "-", *map(tables.usd, amounts),
+            "-" if used is None else f"{used:.0%}", tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
+        ])  # fmt: skip
+    tables.show(columns, rows, title="budgets, US dollars, local time")
 
 
 @budgets.command("set")
@@ -58,7 +101,7 @@ def set_budget(
     context: typer.Context,
     scope: Annotated[str, typer.Argument(help="global, user:42, user:* …")],
     limit: Annotated[str, typer.Argument(help="US dollars.")],
-    window: Annotated[str, typer.Option(help="none, hour, day, week, month, or seconds such as 3600s.")] = "none",
+    window: Annotated[str, typer.Option(help="none, hour, day, week, month; or a length such as 24h or 7d.")] = "none",
     timezone: Annotated[str, typer.Option(help="Of calendar windows.")] = "UTC",
     reserve: Annotated[
         list[str] | None, typer.Option(help="Keep a share of the limit for a scope, such as tag:checkout=0.2.")
@@ -84,7 +127,7 @@ def sweep(context: typer.Context) -> None:
 def export(
     context: typer.Context,
     scope: Annotated[str | None, typer.Option(help="Only the rows of one scope.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only rows from this UTC time on.")] = None,
+    since: SinceOption = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
 ) -> None:
@@ -93,7 +136,7 @@ def export(
         writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
         if writer is not None:
             writer.writeheader()
-        for row in opened.rows(as_utc(since) if since else None, scope):
+        for row in opened.rows(moment_of(since, "--since"), scope):
             record = _row(row)
             if writer is None:
                 print(json.dumps(record))  # noqa: T201 - this is the output
@@ -122,7 +165,7 @@ def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
     resets = row.resets_at
 
     def usd(amount: NanoUSD | None) -> str | None:
-        return None if amount is None else format_usd(amount)
+        return None if amount is None else f"{amount.usd:f}"
 
     return {
         "scope": row.scope,
@@ -131,5 +174,5 @@ def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
         "settled": usd(balance.settled_nanousd),
         "pending": usd(balance.pending_nanousd),
         "available": usd(balance.available_nanousd),
-        "resets": resets.isoformat(sep=" ", timespec="minutes") if resets is not None else None,
+        "resets": resets.isoformat() if resets is not None else None,
     }

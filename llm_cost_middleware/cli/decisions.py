@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, as_utc, open_ledger, out
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, moment_of, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
 from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
@@ -37,7 +34,7 @@ def decisions(
     model: Annotated[str | None, typer.Option(help="Only this model; a glob such as openai/*.")] = None,
     policy: Annotated[str | None, typer.Option(help="Only decisions of this policy, such as learned.")] = None,
     outcome: Annotated[str | None, typer.Option(help="Only calls with this outcome, such as truncated.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
+    since: SinceOption = None,
     last: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 20,
     log: Annotated[Path | None, typer.Option(help="An exported log instead of the ledger's.")] = None,
     config: ConfigOption = None,
@@ -46,10 +43,11 @@ def decisions(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Export every decision found as JSON lines.")] = False,
 ) -> None:
     """Show, filter and explain routing decisions."""
-    moment = as_utc(since).timestamp() if since else None
+    moment = moment_of(since, "--since")
     with open_log(log, config, ledger, moment) as entries:
         # Filtered while reading: a log may hold millions of decisions, of which a few are wanted.
-        found = [entry for entry in entries if _wanted(entry, call, site, model, policy, outcome)]
+        read = tables.counted(entries, "reading decisions")
+        found = [entry for entry in read if _wanted(entry, call, site, model, policy, outcome)]
     if jsonl:
         for entry in found:
             print(entry.to_json())  # noqa: T201 - not ``out``: rich would wrap and colour the lines
@@ -61,40 +59,36 @@ def decisions(
         if not found:
             out.print(f"no decision begins with {call}")
         return
-    out.print(_table(found[-last:], wide=out.width >= _WIDE))
-    if out.width < _WIDE:
-        out.print("why: llm-cost decisions CALL, or a wider terminal", highlight=False)
+    if not found:
+        tables.empty(
+            "no decisions.", "They are kept for calls of a pipeline on this ledger; look at --since and filters."
+        )
+        return
+    wide = out.width >= _WIDE or not out.is_terminal
+    _show(found[-last:], wide=wide)
+    if not wide:
+        tables.say("why: llm-cost decisions CALL, or a wider terminal")
 
 
-def _table(found: Sequence[LoggedCall], *, wide: bool) -> Table:
-    """Return a table with a row per call; on a narrow terminal without the columns that would be cut."""
-    table = Table(title=f"decisions: the last {len(found)}", padding=(0, 1 if wide else 0))
-    for name in ("when", "call"):
-        table.add_column(name, no_wrap=True)
-    for name in ("site", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("paid", "quality"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("seen", overflow="fold")
+def _show(found: Sequence[LoggedCall], *, wide: bool) -> None:
+    """Print a row per call; on a narrow terminal without expectations and reasons."""
+    columns = [*tables.names("when", "call", whole=True), *tables.names("site", "model"), *tables.figures("paid")]
+    columns += [*tables.figures("quality"), *tables.names("seen")]
     if wide:
-        table.add_column("expected", justify="right", no_wrap=True)
-        table.add_column("policy", no_wrap=True)
-        table.add_column("why")
+        columns += [*tables.figures("expected"), *tables.names("policy", "why")]
+    rows = []
     for entry in found:
-        decision, settled = entry.decision, entry.settlement
+        decision, settled, expected = entry.decision, entry.settlement, entry.decision.expected_nanousd
         cells = [
-            f"{datetime.fromtimestamp(decision.at, UTC):%m-%d %H:%M}",
-            escape(decision.call_id),
-            escape(decision.site),
-            escape(str(decision.target) if wide else decision.target.model),
-            format_usd(settled.cost_nanousd) if settled else "-",
+            tables.when(decision.at), decision.call_id, decision.site, decision.target.model,
+            tables.usd(settled.cost_nanousd if settled else None),
             "-" if entry.quality is None else f"{entry.quality:.2f}",
-            escape(", ".join(outcome.name for outcome in entry.outcomes)),
-        ]
-        expected = decision.expected_nanousd
-        more = [format_usd(expected) if expected is not None else "-", decision.policy, escape(decision.reason)]
-        table.add_row(*cells, *(more if wide else ()))
-    return table
+            ", ".join(outcome.name for outcome in entry.outcomes),
+        ]  # fmt: skip
+        rows.append([*cells, *((tables.usd(expected), decision.policy, decision.reason) if wide else ())])
+    filled = [i for i in range(len(columns)) if any(row[i] not in {"", "-"} for row in rows)]
+    title = f"decisions: the last {len(found)}, local time"
+    tables.show([columns[i] for i in filled], [[row[i] for i in filled] for row in rows], title=title)
 
 
 @contextmanager

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llm_cost_middleware.budget.backend import ArchiveResult
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, as_utc, open_ledger, out
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
+from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.system_clock import SystemClock
 
 ledger = typer.Typer(help="The append-only rows behind every figure.", no_args_is_help=True)
 
@@ -21,13 +23,20 @@ def status(config: ConfigOption = None, url: LedgerOption = None) -> None:
     """Count the rows, and add them up by status."""
     counts: dict[tuple[str, str], tuple[int, NanoUSD]] = {}
     with open_ledger(config, url) as opened:
-        for row in opened.rows():
+        for row in tables.counted(opened.rows(), "reading rows"):
             number, amount = counts.get((row.kind, row.status), (0, ZERO))
             counts[row.kind, row.status] = (number + 1, NanoUSD(amount + row.amount_nanousd))
-    for (kind, state), (number, amount) in sorted(counts.items()):
-        out.print(f"{kind:10} {state:12} {number:>9,} rows  {format_usd(amount)}", highlight=False)
     if not counts:
-        out.print("no rows yet")
+        tables.empty(
+            "no rows yet.", "Calls are booked here once a pipeline uses this ledger; llm-cost demo shows some."
+        )
+        return
+    rows = [
+        [kind, state, f"{number:,}", tables.usd(amount)] for (kind, state), (number, amount) in sorted(counts.items())
+    ]
+    tables.show([*tables.names("row", "status"), *tables.figures("rows", "sum")], rows, title="rows of the ledger")
+    if any(kind == "reserve" for kind, _ in counts):
+        tables.say("reserve: what was ever held, not what is held now (llm-cost budgets shows that)")
 
 
 @ledger.command()
@@ -49,21 +58,23 @@ def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
     # A later row of the same id decides, and rows come in order: a corrected attempt is dropped again.
     open_ones: dict[str, tuple[float, NanoUSD, str]] = {}
     with open_ledger(config, url) as opened:
-        for row in opened.rows():
+        for row in tables.counted(opened.rows(), "reading rows"):
             if row.status in {"estimated", "unconfirmed", "unpriced"}:
                 open_ones[row.id] = (row.at, row.amount_nanousd, row.status)
             elif row.kind == "reconcile":
                 open_ones.pop(row.id, None)
-    for name, (at, amount, state) in open_ones.items():
-        when = datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="seconds")
-        out.print(f"{when}  {name}  {state:11}  {format_usd(amount)}", highlight=False)
     if not open_ones:
         out.print("every attempt is confirmed")
+        return
+    rows = [[tables.when(at), name, state, tables.usd(amount)] for name, (at, amount, state) in open_ones.items()]
+    columns = [*tables.names("when", whole=True), *tables.names("id", "status"), *tables.figures("booked")]
+    tables.show(columns, rows, title="attempts whose cost is not sure, local time")
+    tables.say("correct one: llm-cost ledger reconcile ID AMOUNT")
 
 
 @ledger.command()
 def archive(
-    before: Annotated[datetime, typer.Option(help="Move what was over before this UTC time.")],
+    before: Annotated[str, typer.Option(help="Move what was over before this local time: 2026-01, 90d.")],
     to: Annotated[Path | None, typer.Option(help="The file. Default: beside the ledger, numbered.")] = None,
     config: ConfigOption = None,
     url: LedgerOption = None,
@@ -72,7 +83,7 @@ def archive(
 
     What is open or not exact stays. Interrupted, run it again: nothing is lost, nothing counted twice.
     """
-    moment = as_utc(before)
+    moment = read_moment(before, "--before", now=SystemClock().now, zone=None)
     with open_ledger(config, url) as opened:
         moved = opened.archive(moment, MemoSummary(), to)
         # An interrupted archive is finished first, by its own date; only then is this command's date applied.

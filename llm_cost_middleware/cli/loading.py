@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,9 @@ from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.config.settings import open_ledger as connect
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
+from llm_cost_middleware.natural_values import read_ledger_url
+from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.system_clock import SystemClock
 
 ConfigOption = Annotated[
     Path | None,
@@ -26,6 +28,11 @@ LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="The ledger, such as sqlite:///llm-cost.db, instead of the configured.")
 ]
 
+SinceOption = Annotated[
+    str | None,
+    typer.Option(help="From this local time on: yesterday, 7d, 2026-11, 2026-11-26T15:00, monday.", metavar="TIME"),
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _FILE = "sqlite:///"
@@ -33,9 +40,13 @@ out = Console()
 err = Console(stderr=True)  # progress and hints: what a command prints on ``out`` can be piped
 
 
-def as_utc(moment: datetime) -> datetime:
-    """Return a date option as a UTC time: Typer parses it without a zone, and the machine's zone is not meant."""
-    return moment.replace(tzinfo=moment.tzinfo or UTC)
+def moment_of(text: str | None, key: str) -> float | None:
+    """Return the moment that an option means, in seconds since the Unix epoch; what names no zone is local time.
+
+    Raises:
+        ConfigurationError: It has no meaning; the message shows the right form.
+    """
+    return None if text is None else read_moment(text, key, now=SystemClock().now, zone=None)
 
 
 def load_config(path: Path | None) -> CostConfig:
@@ -56,6 +67,7 @@ def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Ite
 
     A memory ledger belongs to the process that filled it: the command prints that and ends with exit code 1.
     """
+    url = None if url is None else read_ledger_url(url, "--ledger")
     # SQLite creates missing files: without this test a mistyped path would show an empty ledger.
     if url is not None and not new and url.startswith(_FILE) and not Path(url.removeprefix(_FILE)).exists():
         raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")

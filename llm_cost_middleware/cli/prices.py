@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, as_utc, load_config, out
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, load_config, out
 from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Level, Rates
-from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.system_clock import SystemClock
 
 _PER_MTOK = Decimal(10**6)
@@ -36,13 +37,13 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
 def prices(
     model: Annotated[str | None, typer.Argument(help="A model, or a part of its name. All without one.")] = None,
     config: ConfigOption = None,
-    at: Annotated[datetime | None, typer.Option(help="A day, UTC. Today without it.")] = None,
+    at: Annotated[str | None, typer.Option(help="A day, such as 2026-01-31. Today without it.", metavar="DAY")] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Show what models charge, in US dollars a million tokens; one model with every way it can be served."""
     catalogue = open_catalogue(config)
-    moment = as_utc(at).timestamp() if at else SystemClock().now()
+    moment = SystemClock().now() if at is None else read_moment(at, "--at", now=SystemClock().now, zone=UTC)
     exact = _named(catalogue, model) if model else None
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
@@ -50,13 +51,14 @@ def prices(
         found = [(name, m) for name in NAMES for m in catalogue.models(name) if not model or model.lower() in m]
         if not found:
             known = [m for name in NAMES for m in catalogue.models(name)]
-            raise PriceNotFoundError("any provider", str(model), known)
+            provider = provider_of(str(model)) or "PROVIDER"  # a section that can be copied, not one that says "any"
+            raise PriceNotFoundError(provider, str(model), known)
         rows = [row for name, m in found for row in _rows(catalogue, name, m, moment, "standard", {})]
     if as_json:
         out.print_json(json.dumps({"prices": catalogue.version, "at": _day(moment), "models": rows}))
         return
-    out.print(_table(rows, f"US dollars a million tokens on {_day(moment)}", served=exact is not None))
-    out.print(f"[dim]{catalogue.version}[/]", highlight=False)
+    _show(rows, f"US dollars a million tokens on {_day(moment)}", served=exact is not None)
+    tables.say(catalogue.version)
 
 
 def open_catalogue(config: Path | None) -> Catalogue:
@@ -122,18 +124,17 @@ def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
     }
 
 
-def _table(rows: list[dict[str, Any]], title: str, *, served: bool) -> Table:
-    table = Table("model", title=title)
-    if served:
-        table.add_column("served")
-    for name in ("prompt", "input", "cached", "write", "1h write", "output"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _show(rows: list[dict[str, Any]], title: str, *, served: bool) -> None:
+    columns = [*tables.names("model", *(["served"] if served else []))]
+    columns += tables.figures("prompt", "input", "cached", "write", "1h write", "output")
+    lines = []
     for row in rows:
         prompt = f"> {row['above'] // 1_000}k" if row["above"] else ""
         write = row["cache_write_5m"] or row["cache_write_30m"]
         cells = [prompt, row["input"], row["cache_read"], write, row["cache_write_1h"], row["output"]]
-        table.add_row(row["model"], *([row["served"]] if served else []), *(_money(cell) for cell in cells))
-    return table
+        lines.append([row["model"], *([row["served"]] if served else []), *(_money(cell) for cell in cells)])
+    filled = [i for i, column in enumerate(columns) if any(line[i] not in {"", "-"} for line in lines)]
+    tables.show([columns[i] for i in filled], [[line[i] for i in filled] for line in lines], title=title)
 
 
 def _money(text: str | None) -> str:

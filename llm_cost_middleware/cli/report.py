@@ -1,93 +1,166 @@
-"""``llm-cost report``: spending by model as a table, JSON, CSV or an HTML page."""
+"""``llm-cost report``: who spent what, by any dimension, over any time; a table, JSON, CSV, Parquet or a page."""
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from datetime import UTC, datetime
-from html import escape
-from importlib.resources import files
+from glob import escape
 from pathlib import Path
-from string import Template
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, as_utc, open_ledger, out
-from llm_cost_middleware.cli.totals import Totals, of_rows, table_of
-from llm_cost_middleware.money import NanoUSD, format_usd
+from llm_cost_middleware.budget.model import parse_scope
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, SinceOption, open_ledger, out
+from llm_cost_middleware.cli.page import page
+from llm_cost_middleware.cli.prices import open_catalogue
+from llm_cost_middleware.cli.totals import of_rows
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.reports import DIMENSIONS, Query, Report, ReportRow, make_report
+from llm_cost_middleware.reports.query import Filter
+from llm_cost_middleware.system_clock import SystemClock
 
 
 def report(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
+    by: Annotated[str, typer.Option(help=f"Dimensions: {', '.join(DIMENSIONS)}, or any kind of scope.")] = "model",
+    over: Annotated[str | None, typer.Option(help="A line for each hour, day, week or month.")] = None,
+    since: SinceOption = None,
+    until: Annotated[
+        str | None, typer.Option(help="Up to this local time; a day means its beginning: today.", metavar="TIME")
+    ] = None,
+    during: Annotated[
+        str | None,
+        typer.Option("--during", "--day", help="A period: yesterday, 2026-11, last month.", metavar="PERIOD"),
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these: tag=etl, model=claude-*, team!=ops; may be repeated.")
+    ] = None,
     scope: Annotated[str | None, typer.Option(help="Only one scope, such as user:42.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only what was booked from this UTC time on.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="So many lines, the dearest; the rest as one.")] = None,
+    timezone: Annotated[str, typer.Option(help="Of days and times: an IANA name; the machine's without it.")] = "local",
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the lines to this Parquet file.")] = None,
     *,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Spending by model."""
+    """Who spent what: llm-cost report --by team,model --over day --since yesterday --until today."""
+    if sum((as_json, as_csv, html is not None, parquet is not None)) > 1:
+        raise ConfigurationError("give one of --json, --csv, --html and --parquet: each is the whole output")
+    query = Query.read(
+        by, over=over, since=since, until=until, during=during, where=where or (), top=top, timezone=timezone,
+        now=SystemClock().now,
+    )  # fmt: skip
+    if scope is not None:
+        query = _of_scope(query, scope)
     with open_ledger(config, ledger) as opened:
-        totals = of_rows(opened.rows(as_utc(since) if since else None, scope))
-    lines = [_line(name, totals) for name in sorted(totals, key=lambda name: -totals[name].cost_nanousd)]
+        if html is not None:
+            totals = of_rows(tables.counted(opened.rows(query.since, scope), "reading rows"))
+            html.write_text(page(totals, scope or "all scopes"), encoding="utf-8")
+            out.print(f"wrote {html}")
+            return
+        with tables.working("reading bookings") as tell:
+            found = make_report(opened, query, catalogue=open_catalogue(config), progress=tell)
     if as_json:
-        out.print_json(json.dumps(lines))
+        out.print_json(found.to_json())
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, fieldnames=_FIELDS)  # not ``out``: rich would wrap long lines
-        writer.writeheader()
-        writer.writerows(lines)
-    elif html is not None:
-        html.write_text(page(totals, scope or "all scopes"), encoding="utf-8")
-        out.print(f"wrote {html}")
-    elif not totals:
-        out.print("nothing was booked yet")
+        sys.stdout.write(found.to_csv())  # not ``out``: rich would wrap long lines
+    elif parquet is not None:
+        found.to_parquet(parquet)
+        out.print(f"wrote {parquet}")
     else:
-        out.print(table_of(totals, f"spent ({scope or 'all scopes'})"))
-        for status, calls in _statuses(totals).items():
-            if status != "exact":
-                out.print(f"{calls:,} of these are {status}: see `llm-cost ledger unconfirmed`")
+        _show(found, query)
 
 
-def page(totals: Totals, title: str) -> str:
-    """Return a self-contained HTML page: the table, with a bar for each model's share."""
-    # ``or NanoUSD(1)``: free calls alone would otherwise divide by zero.
-    most = max((total.cost_nanousd for total in totals.values()), default=NanoUSD(1)) or NanoUSD(1)
-    rows = []
-    for name in sorted(totals, key=lambda name: -totals[name].cost_nanousd):
-        line, share = _line(name, totals), totals[name].cost_nanousd * 100 // most
-        cells = "".join(f"<td>{line[key]:,}</td>" for key in _FIELDS if key.endswith("tokens") or key == "calls")
-        bar = f'<div class="bar" style="width:{share}%"></div>'
-        cost = format_usd(totals[name].cost_nanousd)
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{cost}</td><td class=share>{bar}</td></tr>")
-    whole = NanoUSD(sum(total.cost_nanousd for total in totals.values()))
-    template = Template(files("llm_cost_middleware.cli").joinpath("report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
-        total=format_usd(whole),
-        calls=f"{sum(total.calls for total in totals.values()):,}",
-        rows="\n".join(rows) or "<tr><td colspan=8>nothing was booked yet</td></tr>",
-        made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
-    )
+def _of_scope(query: Query, scope: str) -> Query:
+    kind, _, name = parse_scope(scope).partition(":")
+    if not name:  # global: every call is in it
+        return query
+    return Query(**{
+        **{field: getattr(query, field) for field in query.__slots__},
+        "where": (*query.where, Filter(kind, (escape(unquote(name)),), keep=True)),
+    })  # fmt: skip
 
 
-_FIELDS = (
-    "model", "calls", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "cost_usd",
+def _show(found: Report, query: Query) -> None:
+    if not found.rows:
+        narrowed = query.since is not None or query.until is not None or query.where
+        if narrowed:
+            tables.empty("nothing was booked in this time and by these filters.", "Without --since and --where?")
+        else:
+            tables.empty("nothing was booked yet.", "llm-cost demo makes some calls; README: guard a chain.")
+        return
+    shown = _measures(found)
+    columns = [*(tables.Column(_head(name)) for name in found.columns), *(column for _, column in shown)]
+
+    def cells(row: ReportRow) -> list[str]:
+        told = row.measures()
+        return [_cell(name, told[name]) for name, _ in shown]
+
+    rows = [[*map(_name, row.keys, found.columns), *cells(row)] for row in found]
+    blank = [""] * (len(found.columns) - 1)
+    if found.shared.sums.calls:  # so that the column adds up
+        less = [
+            f"-{cell}" if cell not in {"0", "-", "$0.00"} else cell for cell in cells(ReportRow((), found.shared.sums))
+        ]
+        rows.append(["(in several lines)", *blank, *less])
+    first = ["total", *blank] if found.columns else []
+    tables.show(columns, rows, title=_title(found, query), total=[*first, *cells(found.total)])
+    _tell_doubts(found)
+
+
+_COLUMNS = (
+    ("calls", "calls", False), ("input_tokens", "input", False), ("cache_read_tokens", "cache\nread", True),
+    ("cache_write_tokens", "cache\nwrite", True), ("output_tokens", "output", False), ("cost_usd", "cost", False),
+    ("refused_calls", "refused", True), ("cache_saving_usd", "saved by\ncaching", True),
+    ("routing_saving_usd", "saved by\nrouting", True), ("list_usd", "list\nprice", True),
 )  # fmt: skip
+"""Measures of the table, their heads, and whether they are left out where they are zero or there is no room."""
 
 
-def _line(name: str, totals: Totals) -> dict[str, Any]:
-    total = totals[name]
-    usage = total.usage
-    values = (usage.input_tokens, usage.cache_read, usage.cache_write, usage.output_tokens)
-    return dict(zip(_FIELDS, (name, total.calls, *values, f"{total.cost_nanousd.usd:f}"), strict=True))
+def _measures(found: Report) -> list[tuple[str, tables.Column]]:
+    told = [row.measures() for row in (*found.rows, found.total)]
+    return [
+        (name, tables.Column(head, figures=True, optional=optional))
+        for name, head, optional in _COLUMNS
+        if not optional or any(one[name] for one in told)
+    ]
 
 
-def _statuses(totals: Totals) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for total in totals.values():
-        for status, calls in total.statuses.items():
-            counts[status] = counts.get(status, 0) + calls
-    return counts
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_usd"):
+        return tables.usd(value)
+    return "-" if value is None else f"{value:,}"
+
+
+def _tell_doubts(found: Report) -> None:
+    sums = found.total.measures()
+    for name, what in (("estimated_usd", "estimated"), ("unconfirmed_usd", "unconfirmed")):
+        if sums[name]:
+            tables.say(f"{tables.usd(sums[name])} of it is {what}: see `llm-cost ledger unconfirmed`")
+    if sums["unpriced_calls"]:
+        tables.say(f"{sums['unpriced_calls']:,} calls have no price and are not in it: `llm-cost ledger unconfirmed`")
+    for note in found.notes:
+        tables.say(note)
+
+
+def _head(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _name(key: str | None, dimension: str) -> str:
+    return f"(no {_head(dimension)})" if key is None else key
+
+
+def _title(found: Report, query: Query) -> str:
+    what = ", ".join(_head(name) for name in found.columns) or "everything"
+    times = [
+        f"{word} {tables.when(moment)}"
+        for word, moment in (("from", found.since), ("to", found.until))
+        if moment is not None
+    ]
+    zone = "local time" if query.zone is None else str(query.zone)
+    return f"spent by {what}{', ' if times else ''}{' '.join(times)}{f' ({zone})' if times or query.over else ''}"

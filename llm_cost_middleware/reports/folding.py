@@ -152,10 +152,10 @@ class _Fold:
         rows = [ReportRow(keys, sums) for keys, sums in self._sums.items()]
         if query.top is not None:
             rows = _top(rows, query.top, skip=1 if query.over else 0)
-        rows.sort(key=lambda row: (row.keys[:1] if query.over else (), -row.sums.cost_nanousd, _order(row.keys)))
+        rows.sort(key=lambda row: (row.keys[:1] if query.over else (), *_rank(row), _order(row.keys)))
         notes = []
         if self.shared.calls:
-            notes.append(f"{self.shared.calls:,} times a call stands in several lines; the total counts it once")
+            notes.append("a call with several values stands in the line of each; the total counts it once")
         if priced and self.total.list_picousd is None and self.total.calls:
             notes.append("no list prices: the rows hold no usage")
         return Report(
@@ -229,6 +229,11 @@ def _top(rows: list[ReportRow], top: int, skip: int) -> list[ReportRow]:
             keys = (*row.keys[:skip], *(OTHER for _ in row.keys[skip:]))
             others.setdefault(keys, Sums()).add(row.sums)
     return [*found, *(ReportRow(keys, sums) for keys, sums in others.items())]
+
+
+def _rank(row: ReportRow) -> tuple[bool, int]:
+    """The dearest first, all others last."""
+    return row.keys[-1:] == (OTHER,), -row.sums.cost_nanousd
 
 
 def _order(keys: Keys) -> tuple[tuple[bool, str], ...]:

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 from typer.testing import CliRunner
@@ -44,15 +45,45 @@ def _run(*arguments, code=0):
 
 def test_a_report_adds_up(ledger):
     url, settled = ledger
-    lines = json.loads(_run("report", "--ledger", url, "--json"))
-    assert sum(line["calls"] for line in lines) == 5
-    assert round(sum(float(line["cost_usd"]) for line in lines) * 1e9) == settled
+    told = json.loads(_run("report", "--ledger", url, "--json"))
+    lines = told["rows"]
+    assert sum(line["calls"] for line in lines) == told["total"]["calls"] == 5
+    assert sum(Decimal(line["cost_usd"]) for line in lines) == Decimal(told["total"]["cost_usd"]) == settled.usd
     table = _run("report", "--ledger", url)
     assert "claude-haiku-4-5-20251001" in table
     assert "total" in table
-    assert json.loads(_run("report", "--ledger", url, "--json", "--scope", "user:42"))[0]["calls"] == 2
+    assert json.loads(_run("report", "--ledger", url, "--json", "--scope", "user:42"))["total"]["calls"] == 2
     rows = list(csv.DictReader(io.StringIO(_run("report", "--ledger", url, "--csv"))))
     assert {row["model"] for row in rows} == {line["model"] for line in lines}
+
+
+def test_who_spent_what_is_one_command(ledger):
+    url, settled = ledger
+    asked = ("report", "--by", "user", "--over", "day", "--since", "yesterday", "--until", "now", "--ledger", url)
+    told = json.loads(_run(*asked, "--json"))
+    assert {line["user"]: line["calls"] for line in told["rows"]} == {"42": 2, None: 3}
+    assert Decimal(told["total"]["cost_usd"]) == settled.usd
+    assert "(no user)" in _run(*asked)
+    only = json.loads(_run("report", "--by", "model", "--where", "user=42", "--top", "1", "--json", "--ledger", url))
+    assert only["total"]["calls"] == 2
+    assert "nothing was booked in this time" in _run("report", "--during", "last month", "--ledger", url)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--ledger", "URL", "report"), ("report", "--ledger", "URL"), ("--ledger=URL", "budgets", "export"),
+        ("budgets", "export", "--ledger", "URL"), ("budgets", "--ledger", "URL", "export"),
+        ("ledger", "status", "--ledger=URL"), ("--ledger", "URL", "ledger", "status"),
+    ],
+)  # fmt: skip
+def test_the_ledger_is_named_where_people_type_it(ledger, words):
+    assert _run(*(word.replace("URL", ledger[0]) for word in words))
+
+
+def test_one_output_at_once(ledger, tmp_path):
+    said = runner.invoke(app, ["report", "--ledger", ledger[0], "--csv", "--html", str(tmp_path / "x.html")])
+    assert "one of --json" in str(said.exception)
 
 
 def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
@@ -66,10 +97,12 @@ def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
 def test_budgets_are_shown_set_and_exported(ledger):
     url, settled = ledger
     scope_balances = {line["scope"]: line for line in json.loads(_run("budgets", "--ledger", url, "--json"))}
-    assert scope_balances["global"]["limit"] == "$5.00"
+    assert Decimal(scope_balances["global"]["limit"]) == 5
     assert scope_balances["user:42"]["window"] == "day"
     assert scope_balances["user:42"]["resets"]
-    assert "available" in _run("budgets", "--ledger", url)
+    assert "left" in _run("budgets", "--ledger", url)
+    assert "model:" not in _run("budgets", "--ledger", url)
+    assert "model:" in _run("budgets", "--ledger", url, "--all")
     assert "$2.50" in _run("budgets", "--ledger", url, "set", "team:a", "2.50", "--window", "month")
     assert "team:a" in _run("budgets", "--ledger", url)
     rows = [json.loads(line) for line in _run("budgets", "--ledger", url, "export", "--json").splitlines()]
@@ -84,7 +117,7 @@ def test_rows_can_be_read_and_corrected(ledger):
     assert "every attempt is confirmed" in _run("ledger", "unconfirmed", "--ledger", url)
     rows = [json.loads(line) for line in _run("budgets", "--ledger", url, "export", "--json").splitlines()]
     assert "$0.50" in _run("ledger", "reconcile", rows[-1]["id"], "0.50", "--ledger", url)
-    lines = json.loads(_run("report", "--ledger", url, "--json"))
+    lines = json.loads(_run("report", "--ledger", url, "--json"))["rows"]
     assert any(line["cost_usd"].startswith("0.5") for line in lines)
 
 
