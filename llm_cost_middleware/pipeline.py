@@ -132,7 +132,8 @@ class CostPipeline(BookingByHand, Reloading):
             cache.take_over(before.cache)
             stages.price.take_over(before.price)
             stages.health.take_over(before.health)
-        return CallFlow(stages, settings, clock, self._new_id, config.retry.stream_deadline_s)
+        deadline, reduces = config.retry.stream_deadline_s, self._runtimes.ledger.reduces
+        return CallFlow(stages, settings, clock, self._new_id, deadline, reduces=reduces)
 
     def _go_over_to(self, flow: CallFlow) -> None:
         self._flow, self._stages = flow, flow.stages

@@ -13,6 +13,7 @@ from llm_cost_middleware.request import Attempt, CallStream, InputCounter, Model
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
     from llm_cost_middleware.budget.notes import Notes
+    from llm_cost_middleware.lifecycle.open_holds import OpenHold
     from llm_cost_middleware.lifecycle.waiting import Ticket
     from llm_cost_middleware.usage import UsageReport
 
@@ -95,6 +96,8 @@ class HandOffStream(NamedTuple):
     deadline: float = inf
     """Monotonic seconds at which the call has lasted long enough."""
     call_id: str = ""
+    hold: OpenHold | None = None
+    """Its hold, where that is loose."""
 
 
 class LedgerCommand:
@@ -203,6 +206,17 @@ class Extend(LedgerCommand):
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``extend``."""
         return ledger.extend(self.reservation_id, self.ttl)
+
+
+@dataclass(slots=True)
+class Reduce(LedgerCommand):
+    """Give back a part of what reservations hold, by id; where the storage cannot, nothing."""
+
+    amounts: dict[str, NanoUSD]
+
+    def apply(self, ledger: Ledger | AsyncLedger) -> object:
+        """``reduce_all``."""
+        return ledger.reduce_all(self.amounts)
 
 
 Command = Send | Sleep | RunInThread | CountInput | AwaitMoney | WriteLog | HandOffStream | LedgerCommand

@@ -149,7 +149,7 @@ async def _adrive(
                 async def aend(end: StreamEnd) -> object:
                     return await adrive(flow, runtime, send, value=end)
 
-                return AsyncGovernedStream(settlement, aend, lambda extend: run_to_end(extend, runtime))
+                return AsyncGovernedStream(settlement, aend, lambda command: run_to_end(command, runtime))
             else:
                 value = await _arun(command, runtime)
         except BaseException as raised:

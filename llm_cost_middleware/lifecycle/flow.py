@@ -20,6 +20,7 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
 from llm_cost_middleware.lifecycle.drivers import Flow
+from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.shadow import Shadows
@@ -40,13 +41,23 @@ class CallFlow:
         clock: Time.
         new_id: Makes call ids.
         stream_deadline_s: Seconds from the start of a call to the end of its stream.
+        reduces: The ledger can reduce what it holds.
     """
 
     def __init__(
-        self, stages: Stages, settings: Settings, clock: Clock, new_id: Callable[[], str], stream_deadline_s: float
+        self,
+        stages: Stages,
+        settings: Settings,
+        clock: Clock,
+        new_id: Callable[[], str],
+        stream_deadline_s: float,
+        *,
+        reduces: bool = False,
     ) -> None:
         self.stages, self.settings, self._new_id = stages, settings, new_id
-        self._reserving, self._settling = Reserving(stages, settings, clock), Settling(stages, clock)
+        self._holds = OpenHolds(stages.price, notes=reduces and not settings.observe)
+        self._reserving = Reserving(stages, settings, clock, self._holds)
+        self._settling = Settling(stages, clock)
         self._shadows = Shadows(stages, self._reserving, self._settling, new_id)
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
@@ -179,6 +190,7 @@ class CallFlow:
             try:
                 answer = yield Send(reserved.attempt)
             except BaseException as error:
+                reserved = self._holds.closed(reserved)
                 following, retry_tokens = yield from self._settling.after_failure(
                     call, report, reserved, error, retry_tokens
                 )
@@ -192,9 +204,14 @@ class CallFlow:
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s
                     hold_ttl_s = self.settings.hold_ttl_s
-                    end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id)
+                    hold = self._holds.of(reserved)
+                    try:
+                        end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id, hold)
+                    finally:
+                        reserved = self._holds.closed(reserved)
                     yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
                     return None
+                reserved = self._holds.closed(reserved)
                 posting = self.stages.price.posting(reserved, answer.reading)
                 self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
                 signals, stands = self._signals(call, answer), not self._reviews(call, accept)

@@ -29,11 +29,13 @@ from llm_cost_middleware.lifecycle.commands import (
     Void,
     WriteLog,
 )
+from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.sizing import Sizing
 from llm_cost_middleware.lifecycle.spool_file import Unbooked
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.lifecycle.tightening import Tightening
 from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.metering.refused import refusal_line
@@ -63,9 +65,10 @@ class Fit(NamedTuple):
 class Reserving:
     """The steps from a chosen model to an attempt that may be sent. One a pipeline; keeps nothing of a call."""
 
-    def __init__(self, stages: Stages, settings: Settings, clock: Clock) -> None:
+    def __init__(self, stages: Stages, settings: Settings, clock: Clock, holds: OpenHolds) -> None:
         self._stages, self._settings, self._clock = stages, settings, clock
         self._sizing = Sizing(stages, settings, clock, self.available)
+        self.holds, self._tightening = holds, Tightening(stages, holds)
 
     def admit_and_reserve(
         self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
@@ -207,7 +210,9 @@ class Reserving:
             with suppress(LedgerError):
                 yield Void(f"{reservation_id}")
             raise
-        return self._reserved(call, quote, number, reservation_id, scopes)
+        reserved = self._reserved(call, quote, number, reservation_id, scopes)
+        self.holds.opened(call, report, reserved)
+        return reserved
 
     def _reserved(
         self, call: RoutedCall, quote: Quote, number: int, reservation_id: str | None, scopes: tuple[str, ...]
@@ -244,6 +249,9 @@ class Reserving:
         if better.amount_nanousd < quote.amount_nanousd:
             quote = better
             if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
+                fitting = yield from self._try_reserve(call, report, quote, number)
+        if fitting is None and not self._settings.observe and quote.over_call_limit is None:
+            while fitting is None and (yield from self._tightening.tighten(refusal, quote)):
                 fitting = yield from self._try_reserve(call, report, quote, number)
         least = quote
         for action in self._settings.on_insufficient:

@@ -60,12 +60,14 @@ class Shadows:
         try:
             other = yield Send(reserved.attempt)
         except BaseException as error:
+            reserved = self._reserving.holds.closed(reserved)
             yield from self._settling.after_failure(shadow, own, reserved, error, 0)
             if not isinstance(error, Exception):
                 raise
             return
         if not isinstance(other, CallResult):
             raise TypeError("the answer of a call that is no stream is a stream")
+        reserved = self._reserving.holds.closed(reserved)
         posting = self._stages.price.posting(reserved, other.reading)
         self._stages.health.succeeded(shadow, reserved, 0)
         yield from self._settling.post(shadow, own, reserved, posting, stands=False)

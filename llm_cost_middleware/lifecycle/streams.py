@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_cost_middleware.errors import LedgerError
-from llm_cost_middleware.lifecycle.commands import Extend, HandOffStream, OpenedStream, StreamEnd
+from llm_cost_middleware.lifecycle.commands import Extend, HandOffStream, LedgerCommand, OpenedStream, StreamEnd
 
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.ledger import Ledger
@@ -65,18 +65,19 @@ class StreamSettlement:
         """How the stream ended, for the first who asks; ``None`` for everybody else, in whatever thread."""
         return StreamEnd(self.opened.stream.reading(), error) if self._ending.acquire(blocking=False) else None
 
-    def due_renewal(self) -> Extend | None:
-        """The command that renews the reservation, once half of its lifetime has passed.
+    def due_command(self) -> LedgerCommand | None:
+        """The command that renews the reservation, once half of its lifetime has passed; or one that reduces it.
 
-        It may fail: then the stream settles late.
+        It may fail: then the stream settles late, or holds more than it needs.
 
         Raises:
             TimeoutError: The call's deadline has passed, and the answer is not complete.
         """
-        now = self._clock.monotonic()
+        now, command = self._clock.monotonic(), self._command
+        if command.hold is not None and command.hold.wanted:
+            return command.hold.by_stream(self.opened.stream.reading())
         if now < self._due:
             return None
-        command = self._command
         if now >= command.deadline:
             if not self.opened.stream.reading().complete:
                 raise TimeoutError(STREAM_DEADLINE_MESSAGE)
@@ -132,9 +133,9 @@ class GovernedStream(Iterator[Any]):
 
     def __next__(self) -> Any:
         try:
-            if (renewal := self._settlement.due_renewal()) is not None:
+            if (due := self._settlement.due_command()) is not None:
                 with suppress(LedgerError):
-                    renewal.apply(self._ledger)
+                    due.apply(self._ledger)
             return next(self._iterator)
         except StopIteration:
             self._end(None)
@@ -173,9 +174,9 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self,
         settlement: StreamSettlement,
         resume: Callable[[StreamEnd], Awaitable[object]],
-        extend: Callable[[Extend], Awaitable[object]],
+        run: Callable[[LedgerCommand], Awaitable[object]],
     ) -> None:
-        self._settlement, self._resume, self._extend = settlement, resume, extend
+        self._settlement, self._resume, self._run = settlement, resume, run
         self._finalizer = weakref.finalize(self, settlement.enqueue_orphan)
         self._finalizer.atexit = False
         self._iterator = settlement.opened.achunks()
@@ -195,9 +196,9 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         try:
-            if (renewal := self._settlement.due_renewal()) is not None:
+            if (due := self._settlement.due_command()) is not None:
                 with suppress(LedgerError):
-                    await self._extend(renewal)
+                    await self._run(due)
             self._waiting = asyncio.current_task()
             try:
                 return await anext(self._iterator)

@@ -164,7 +164,7 @@ class Harness:
     def resolutions(self):
         """How each attempt was resolved, in order: ``void``, or the status it was booked with."""
         self.balance  # noqa: B018 - looking settles what was dropped
-        return tuple(row.status for row in self.pipeline.ledger.rows() if row.kind != "reserve")
+        return tuple(row.status for row in self.pipeline.ledger.rows() if row.kind not in {"reserve", "reduce"})
 
     @property
     def balance(self):
