@@ -103,6 +103,7 @@ def decide(
         choice = _cascade_or_direct(own, choice, eligible, site, history)
     chosen = _cheapest(eligible, choice.tier, context.available)
     reason = choice.reason
+    choice = _with_chance(choice, chosen.tier, eligible, context.available)
     if chosen.tier != choice.tier:
         reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
     if sticky is not None and sticky != chosen.target:
@@ -241,6 +242,17 @@ def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int, available: Nano
     return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 
+def _with_chance(
+    choice: TierChoice, tier: int, eligible: Sequence[EvaluatedCandidate], available: NanoUSD | None
+) -> TierChoice:
+    """Note how likely the tier was that answers: one without a model for this call adds its chance to another's."""
+    if not choice.chances:
+        return choice
+    leads = (_cheapest(eligible, drawn, available).tier for drawn in range(len(choice.chances)))
+    chance = sum(part for part, lead in zip(choice.chances, leads, strict=True) if lead == tier)
+    return choice._replace(propensity=min(chance, 1.0))
+
+
 def _cascade_or_direct(
     policy: RoutingPolicy,
     choice: TierChoice,
@@ -254,7 +266,7 @@ def _cascade_or_direct(
         (c for c in eligible if c.tier > choice.tier), key=lambda c: (c.tier, c.expected_nanousd), default=None
     )
     asked = cheap[: 2 if policy.accept == "agreement" else 1]
-    if strong is None or not asked or choice.propensity < 1:  # an explored tier must stay the one that was drawn
+    if strong is None or not asked or choice.chances:  # an explored tier must stay the one that was drawn
         return choice
     accepted, seen = history.acceptance(site) if history else (0.0, 0)
     seconds = [history.expected_seconds(site, c.target) or 0.0 for c in asked] if history else []

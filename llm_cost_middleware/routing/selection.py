@@ -25,6 +25,8 @@ class TierChoice(NamedTuple):
     policy: str = "threshold"
     reading: TextReading | None = None
     """The text as it was read to score it."""
+    chances: tuple[float, ...] = ()
+    """Where exploration drew: the probability of each tier, from the lowest."""
 
 
 def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Random | None = None) -> TierChoice:
@@ -119,7 +121,12 @@ def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng
     """
     arms = high - low + 1
     share = policy.explore / arms
+    chances = tuple(
+        (share if low <= tier <= high else 0.0) + (1 - policy.explore) * (tier == choice.tier)
+        for tier in range(high + 1)
+    )
     tier = low + rng.randrange(arms) if rng.random() < policy.explore else choice.tier
-    if tier == choice.tier:
-        return choice._replace(propensity=1 - policy.explore + share)
-    return choice._replace(tier=tier, propensity=share, reason=f"explored, instead of: {choice.reason}")
+    choice = choice._replace(propensity=chances[tier], chances=chances)
+    return choice if tier == choice.tier else choice._replace(
+        tier=tier, reason=f"explored, instead of: {choice.reason}"
+    )  # fmt: skip

@@ -224,7 +224,7 @@ def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: floa
     if paired:
         return "one answer"
     if not MIN_PROPENSITY <= decision.propensity <= 1 - MIN_PROPENSITY:
-        return "no exploration"
+        return "no exploration: set routing.explore or routing.shadow"
     return ""
 
 

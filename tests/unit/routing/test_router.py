@@ -245,3 +245,16 @@ def test_waiting_has_a_price_in_a_cascade(route, ask, models):
     hurried = RoutingPolicy(kind="cascade", wait_usd_s="0.01", **TIERED)
     assert route(request, patient, history=history).target == models["mini"]
     assert route(request, hurried, history=history).target == models["gpt"]
+
+
+@pytest.mark.parametrize("explore", [0.2, 1.0])
+def test_a_drawn_tier_that_may_not_take_the_call_adds_its_chance_to_the_one_that_does(route, ask, fleet, explore):
+    weak_only = [candidate for candidate in fleet if candidate.tier == 0]
+    blocked = [replace(candidate, unavailable="no key") if candidate.tier else candidate for candidate in fleet]
+    policy = RoutingPolicy(explore=explore, tiers=("small", "large"))
+    for seed in range(20):
+        for candidates in (blocked, weak_only):
+            decision = route(ask("x"), policy, candidates=candidates, seed=seed)
+            assert (decision.tier, decision.propensity) == (0, pytest.approx(1.0))
+        free = route(ask("x"), policy, seed=seed)
+        assert free.propensity == pytest.approx(explore / 2 if free.tier else 1 - explore / 2)

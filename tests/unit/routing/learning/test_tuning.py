@@ -39,6 +39,9 @@ def labels():
     return made
 
 
+NO_CHANCE = "no exploration: set routing.explore or routing.shadow"
+
+
 def test_tuning_finds_what_is_hard(labels, models):
     found = tune(labels, models["mini"], models["gpt"], current=RoutingPolicy())
     assert found.policy is not None, found.reason
@@ -225,4 +228,4 @@ def test_calls_without_information_are_left_out_with_the_reason(route, ask, mode
     ]
     labels, left_out, *_ = labels_from_log(entries, models["mini"], models["gpt"])
     assert labels == []
-    assert left_out == {"another model": 1, "no outcome": 1, "no n-grams (learning was off)": 1, "no exploration": 1}
+    assert left_out == {"another model": 1, "no outcome": 1, "no n-grams (learning was off)": 1, NO_CHANCE: 1}
