@@ -192,7 +192,7 @@ class Fitting:
             if foreign or not known.prefill:
                 self.refused.append("does not continue an answer that the caller has begun")
         if request.tools:
-            forced = _is_forced(self.settings.get("tool_choice"))
+            forced = is_forced(self.settings.get("tool_choice"))
             if forced and (not known.forced_tools or self.thinks):
                 self.refused.append("takes no tool_choice that forces a tool")
             if not known.deferred_tools and any(_DEFERRED in tool.text for tool in request.tools):
@@ -223,8 +223,10 @@ class Fitting:
     @property
     def stated_effort(self) -> str | None:
         """The effort that the request states, as this model has it; ``None`` where it states none that it takes."""
-        reasoning = self.settings.get("reasoning")
-        stated = reasoning.get("effort") if isinstance(reasoning, Mapping) else self.settings.get("reasoning_effort")
+        stated = self.settings.get("reasoning_effort")
+        for name in ("reasoning", "output_config"):
+            if isinstance(holder := self.settings.get(name), Mapping):
+                stated = holder.get("effort")
         return nearest_effort(stated, self.levels) if isinstance(stated, str) else None
 
     @property
@@ -245,7 +247,8 @@ _CARRIED = frozenset({"effort", "reasoning", "output_config", "text", "schema", 
 """What hosts translate between endpoints and providers although the names differ."""
 
 
-def _is_forced(choice: Any) -> bool:
+def is_forced(choice: Any) -> bool:
+    """Whether a ``tool_choice``, of any endpoint, forces a tool."""
     if isinstance(choice, Mapping):
         return choice.get("type") in ("any", "tool", "function", "custom")
     return choice in ("required", "any")

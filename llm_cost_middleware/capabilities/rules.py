@@ -93,7 +93,7 @@ def _logprobs(at: Fitting, name: str, value: Any) -> bool:
 
 
 def _effort(at: Fitting, name: str, value: Any) -> bool:
-    if at.abroad and (value in ("none", "minimal") or not at.levels):
+    if at.abroad and (value in ("none", "minimal") or (at.bridged and not at.levels)):
         return True  # hosts have a table of their own for it
     if not at.levels:
         return False
@@ -107,7 +107,7 @@ def _reasoning(at: Fitting, name: str, value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     if at.abroad:
-        return True  # hosts have a table of their own for it
+        return at.bridged or bool(at.levels) or value.get("effort") in (None, "none", "minimal")  # as for an effort
     if not at.levels:
         return False
     kept = dict(value)
@@ -166,6 +166,10 @@ def _output_config(at: Fitting, name: str, value: Any) -> bool:
             at.left_out.append("output_config.effort")
         else:
             kept["effort"] = found
+    if value.get("effort") is not None and at.abroad and not at.bridged:
+        at.changes["reasoning_effort"] = found = at.stated_effort
+        if found is None:
+            at.left_out.append("output_config.effort")
     if value.get("format") is not None and not at.known.schema:
         at.refused.append("has no structured output")
     for key in value.keys() - {"format", "effort"}:

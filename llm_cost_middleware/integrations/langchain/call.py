@@ -112,8 +112,9 @@ class GuardedCall:
         """The target model, and copies of messages and arguments in the words of its provider."""
         targets, target = self.targets, attempt.target
         messages, call_kwargs = render(
-            targets.source.provider, self._messages, self._call_kwargs, attempt, timeout=targets.clients.timeout
-        )
+            targets.source.provider, self._messages, self._call_kwargs, attempt,
+            timeout=targets.clients.timeout, effort=targets.source.effort,
+        )  # fmt: skip
         if self.streamed_answer is not None:
             self.streamed_answer.provider = target.provider
         model = targets.for_request(target, messages, call_kwargs, attempt.changes)

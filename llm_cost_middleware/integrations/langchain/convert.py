@@ -57,6 +57,8 @@ class SourceModel(NamedTuple):
     """As ``CallRequest.bare``."""
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """Where LangChain calls each model that may take the call."""
+    effort: str | None = None
+    """The reasoning effort that its settings ask for."""
 
 
 def make_source(
@@ -112,8 +114,10 @@ def _read_arguments(source: SourceModel, arguments: Mapping[str, Any]) -> CallRe
     if schema:
         name = "output_format" if source.provider == "anthropic" else "response_format"
         request = request._replace(settings={**request.settings, name: schema})
-    cap = next((body[name] for name in OUTPUT_CAP_FIELDS if type(body.get(name)) is int), None)
-    request = request._replace(max_tokens=cap if cap is not None else source.max_tokens)
+    cap = next((cap for name in OUTPUT_CAP_FIELDS if type(cap := body.get(name)) is int and cap >= 0), None)
+    if cap is None and all(given.get(name) is None for name in OUTPUT_CAP_FIELDS):  # else it is the call's, and odd
+        cap = source.max_tokens
+    request = request._replace(max_tokens=cap)
     return request._replace(output_schema=schema_text(schema)) if schema else request
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from llm_cost_middleware.capabilities import find_capabilities
-from llm_cost_middleware.capabilities.efforts import nearest_effort
+from llm_cost_middleware.integrations.langchain.efforts import effort_arguments, take_effort
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider
@@ -54,6 +53,7 @@ def render(
     attempt: Attempt,
     *,
     timeout: Any = None,
+    effort: str | None = None,
 ) -> tuple[list[BaseMessage], dict[str, Any]]:
     """What to hand to the target model of ``attempt``.
 
@@ -63,13 +63,16 @@ def render(
         arguments: The caller's arguments; they are not changed.
         attempt: The target, the output cap, the cache plan and the time there is.
         timeout: The model's own, in seconds or as an object of its SDK; ``None`` for no end.
+        effort: The model's own.
     """
     there = attempt.target.provider
     dropped = _NOT_SENT if there == source else _NOT_TRANSLATED
     call_kwargs = {name: value for name, value in arguments.items() if name not in dropped}
     _apply(call_kwargs, attempt.changes, source)
     if there != source:
-        call_kwargs = _translate(call_kwargs, source, attempt.target)
+        call_kwargs = _translate(call_kwargs, source)
+        asked = take_effort(call_kwargs) or effort
+        call_kwargs |= effort_arguments(attempt.target, attempt.changes.get("reasoning_effort", asked))
     for foreign in foreign_cache_fields(there):
         for name in foreign.request:
             call_kwargs.pop(name, None)
@@ -98,14 +101,6 @@ def _messages_for(messages: Sequence[BaseMessage], source: str, target: ModelRef
     return drop_foreign_reasoning(messages if source == "anthropic" else _system_first(messages), target.model)
 
 
-def effort_at(target: ModelRef, asked: Any) -> str | None:
-    """The level of effort of the target that is nearest to the one asked for; ``None`` where it takes none."""
-    known = find_capabilities(*target)
-    if known is None or not isinstance(asked, str):
-        return asked if isinstance(asked, str) else None
-    return nearest_effort(asked, known.efforts)
-
-
 def _apply(call_kwargs: dict[str, Any], changes: Mapping[str, Any], source: str) -> None:
     """Write an attempt's changes into the arguments of a call that has them. Changes ``call_kwargs``."""
     for name, value in changes.items():
@@ -132,15 +127,11 @@ _NOT_TRANSLATED = _NOT_SENT | _LOCAL | {"thinking"}  # thinking is configured in
 # --- across providers ------------------------------------------------------------------------------------------------
 
 
-def _translate(call_kwargs: dict[str, Any], source: str, target: ModelRef) -> dict[str, Any]:
+def _translate(call_kwargs: dict[str, Any], source: str) -> dict[str, Any]:
     if "tools" in call_kwargs:
         convert = _to_openai_tool if source == "anthropic" else _to_anthropic_tool
         call_kwargs["tools"] = [convert(tool) for tool in call_kwargs["tools"]]
-    translated = _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
-    for name in ("reasoning_effort", "effort"):
-        if name in translated and (level := effort_at(target, translated.pop(name))):
-            translated[name] = level
-    return translated
+    return _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
 
 
 def _to_openai(call_kwargs: dict[str, Any]) -> dict[str, Any]:

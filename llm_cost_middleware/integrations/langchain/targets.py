@@ -12,7 +12,7 @@ from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
-from llm_cost_middleware.integrations.langchain.render import effort_at
+from llm_cost_middleware.integrations.langchain.efforts import stated_effort, without_implied_thinking
 from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import EMPTY, Endpoint, ModelRef
@@ -134,7 +134,11 @@ class TargetModels:
         """The model object for one request to ``target``."""
         # thinking changes with every cap, and is copied in: the object behind it is kept
         model = self.get(target, {name: value for name, value in changes.items() if name != "thinking"})
-        return fit_thinking(model, messages, arguments, changes) if target.provider == "anthropic" else model
+        if target.provider != "anthropic":
+            return model
+        fitted = fit_thinking(model, messages, arguments, changes)
+        at_home = target == (self.source.provider, self.source.model)
+        return fitted if at_home else without_implied_thinking(fitted, messages, arguments)
 
     def _endpoint_at(self, target: ModelRef) -> Endpoint | None:
         """Where LangChain calls a model: its class decides between the two of OpenAI, by name and tools."""
@@ -172,8 +176,6 @@ class TargetModels:
         settings: dict[str, Any] = {
             to: value for name, to in pairs if name not in left and (value := getattr(model, name, None)) is not None
         }
-        if effort := effort_at(target, getattr(model, "reasoning_effort", None)):
-            settings["reasoning_effort"] = effort
         settings[_KEY_FIELD[there]] = self._key(there)
         if url := self._config.providers[there].base_url:
             settings[_URL_FIELD[there]] = url
@@ -200,10 +202,11 @@ def _read_source(
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
     cap = next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap)
-    source = make_source(provider, name, endpoint, body, cap, endpoint_at)
+    source = make_source(provider, name, endpoint, body, cap if type(cap) is int else None, endpoint_at)
     key: Any = getattr(model, _KEY_FIELD[provider], None)
     secret = key.get_secret_value() if hasattr(key, "get_secret_value") else key
-    return source._replace(connection=connection_id(getattr(model, _URL_FIELD[provider], ""), secret))
+    connection = connection_id(getattr(model, _URL_FIELD[provider], ""), secret)
+    return source._replace(connection=connection, effort=stated_effort(body))
 
 
 _ANTHROPIC_FALLBACK = 4_096

@@ -78,12 +78,13 @@ def _fitted(wanted: Any, messages: Sequence[BaseMessage], cap: int | None) -> An
     if not isinstance(wanted, Mapping) or wanted.get("type") == "disabled":
         return wanted
     # the provider refuses thinking on a turn that was begun without it
-    if _is_open_turn_without_thoughts(messages):
+    if is_open_turn_without_thoughts(messages):
         return None
     return wanted if cap is None else cap_thinking(wanted, cap)
 
 
-def _is_open_turn_without_thoughts(messages: Sequence[BaseMessage]) -> bool:
+def is_open_turn_without_thoughts(messages: Sequence[BaseMessage]) -> bool:
+    """Whether a tool still answers a turn that was begun without thoughts."""
     if not messages or messages[-1].type != "tool":
         return False
     turn = next((message for message in reversed(messages) if message.type == "ai"), None)
