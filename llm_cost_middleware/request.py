@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 OF_SEVERAL_MODELS = "of_several_models"
 """Key in ``CallRequest.params``: behind the name that is called stand several models, so that no count is exact."""
@@ -167,6 +168,8 @@ class CallRequest(NamedTuple):
     call."""
     bare: bool = False
     """It goes to a gateway: nothing is added that the caller did not write."""
+    gateways: frozenset[ModelRef] = frozenset()
+    """Models that the host reaches through a gateway, where that depends on the model."""
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
     """The endpoint at which the host calls a model, ``None`` where it finds one that takes the call; absent for hosts
     that call every model at ``endpoint``."""
@@ -174,6 +177,15 @@ class CallRequest(NamedTuple):
     """The models among which the host chooses by itself, where it does; ``model`` is the one that costs the most."""
     size_only: bool = False
     """It comes from a classic function, which routes by size alone unless another policy was asked for."""
+
+    @property
+    def has_odd_cap(self) -> bool:
+        """Whether the caller's output cap is no count: it is sent as it is, and the provider says what is wrong."""
+        return self.max_tokens is None and any(self.settings.get(name) is not None for name in OUTPUT_CAP_FIELDS)
+
+    def is_bare(self, target: ModelRef) -> bool:
+        """Whether a gateway gets it at ``target``, so that nothing is added."""
+        return self.bare or target in self.gateways
 
 
 class ModelRef(NamedTuple):

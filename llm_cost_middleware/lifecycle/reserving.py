@@ -229,7 +229,7 @@ class Reserving:
             changes = {**changes, "service_tier": quote.tier}
         attempt = Attempt(
             call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
-            request.bare,
+            request.is_bare(target),
         )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:

@@ -143,11 +143,12 @@ class RouterCall:
             self.providers = frozenset((group.target.provider,))
 
     def belong_to(self, pipeline: CostPipeline) -> None:
-        """Let ``pipeline`` hold its money, which adds nothing to a call that may go to a gateway."""
+        """Let ``pipeline`` hold its money, which adds nothing to what a group with a gateway among its own is sent."""
         self._pipeline = pipeline
-        if self.group is not None and any(
-            is_gateway(pipeline.config, self.request.provider, address) for address in self.group.addresses
-        ):
+        config = pipeline.config
+        if self.group is None:
+            self.request = self.request._replace(gateways=self._served.behind_gateways(config))
+        elif any(is_gateway(config, self.request.provider, address) for address in self.group.addresses):
             self.request = self.request._replace(bare=True)
 
     @property

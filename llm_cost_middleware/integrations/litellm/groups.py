@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import litellm
 
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS, check_timeouts
@@ -97,6 +99,19 @@ class ServedModels(NamedTuple):
     """The ids of the deployments whose chats LiteLLM answers by itself."""
     access: Mapping[ModelRef, Mapping[str, Any]] = MappingProxyType({})
     """The parameters of a deployment of each model."""
+    addresses: tuple[tuple[ModelRef, str], ...] = ()
+    """Of deployments that have one of their own."""
+    found: list[tuple[CostConfig, frozenset[ModelRef]]] = []  # noqa: RUF012 - of the one without addresses
+    """What ``behind_gateways`` has found."""
+
+    def behind_gateways(self, config: CostConfig) -> frozenset[ModelRef]:
+        """The models that a gateway serves, if only one of several deployments."""
+        if not self.addresses:
+            return frozenset()
+        if not self.found or self.found[0][0] is not config:
+            behind = (target for target, address in self.addresses if is_gateway(config, target.provider, address))
+            self.found[:] = [(config, frozenset(behind))]
+        return self.found[0][1]
 
 
 class _Watch(NamedTuple):
@@ -258,6 +273,10 @@ class Groups:
         return ServedModels(
             groups, frozenset(map(str, groups)), self._priced(own.items()), frozenset(own), self._mark(deployments),
             id(self.router), access={target: members[name][0].params for target, name in groups.items()},
+            addresses=tuple(
+                (target, str(base)) for target, name in groups.items() for entry in members[name]
+                if (base := entry.params.get("api_base"))
+            ), found=[],
         )  # fmt: skip
 
     def _mocked(self, entries: Sequence[Mapping[str, Any]]) -> frozenset[Any]:

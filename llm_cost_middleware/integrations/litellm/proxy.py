@@ -148,7 +148,8 @@ class ProxyBudgetCallback(LastLook):
                 )
             call.changes = fit(request, prepared.target).changes
             request = request._replace(provider=prepared.target.provider, model=prepared.target.model)
-        if request.max_tokens is None and not request.bare:
+        bare = request.is_bare(ModelRef(request.provider, request.model)) or request.has_odd_cap
+        if request.max_tokens is None and not bare:
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
             # the answer is bounded by what was set aside only where the request names that cap

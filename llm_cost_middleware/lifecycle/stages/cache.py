@@ -85,7 +85,7 @@ class CacheStage:
 
     def plan(self, call: RoutedCall, target: ModelRef) -> CachePlan | None:
         """The marks that an attempt would carry now."""
-        if call.layout is None or self._settings.observe:
+        if call.layout is None or self._settings.observe or call.request.is_bare(target):
             return None
         ability = get_provider(target.provider).cache_capabilities(target.model)
         if ability.style == "none" or (call.sent_externally and ability.style == "explicit"):

@@ -100,7 +100,8 @@ class PriceStage:
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
         max_tokens = default_cap(request, limits, settings.default_max_tokens) if asked is None else asked
         # a gateway is sent no cap of ours; Claude's API takes no request without one
-        unsent = request.bare and asked is None and request.endpoint != "messages"
+        bare = request.is_bare(target) and request.endpoint != "messages"
+        unsent = asked is None and (bare or request.has_odd_cap)
         if unsent:
             max_tokens = limits.max_output or max_tokens
         if injected and limits.max_output is not None:
@@ -222,7 +223,7 @@ class PriceStage:
         token_counts: Mapping[str, int | None],
     ) -> Quote | None:
         """The same attempt with the largest output cap that fits; ``None`` where too little output would be left."""
-        if not call.takes_cap:
+        if not call.takes_cap or call.request.has_odd_cap:
             return None
         ceiling = call.request.context.max_cost_nanousd
         room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)

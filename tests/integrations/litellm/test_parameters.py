@@ -144,3 +144,42 @@ def test_a_group_behind_a_gateway_is_sent_what_litellm_sends_alone(make_harness,
             bodies.append(sim.requests[-1].body)
     assert bodies[0] == bodies[1] == bodies[2]
     assert bodies[3].keys() - bodies[2].keys() >= {"max_completion_tokens"}
+
+
+LONG = [{"role": "system", "content": "You know everything about Prague. " * 900}, *SAY]
+WAYS = {
+    "chat": ("openai/gpt-4.1", lambda router, name: router.completion(name, messages=LONG)),
+    "chat stream": ("openai/gpt-4.1", lambda router, name: list(router.completion(name, messages=LONG, stream=True))),
+    "async chat": ("openai/gpt-4.1", lambda router, name: asyncio.run(router.acompletion(name, messages=LONG))),
+    "responses": ("openai/gpt-4.1", lambda router, name: router.responses(model=name, input="Prague?")),
+    "claude": ("anthropic/claude-sonnet-4-6", lambda router, name: router.completion(name, messages=LONG)),
+    "messages": (
+        "anthropic/claude-sonnet-4-6",
+        lambda router, name: asyncio.run(
+            router.anthropic_messages(model=name, messages=SAY, system=LONG[0]["content"], max_tokens=300)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_routed_call_adds_nothing_where_its_target_is_behind_a_gateway(way, make_harness, sim):
+    import litellm
+
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    model, call = WAYS[way]
+    provider = model.partition("/")[0]
+    harness = make_harness(cache={"mode": "system"}, tiers=[{"name": "one", "models": [model]}])
+    config, bodies = harness.pipeline.config, {}
+    held = litellm.Router(model_list=[harness.deployment("mine", model)], num_retries=0)
+    call(held, "mine")
+    bodies["alone"] = sim.requests[-1].body
+    for gateway in ("foreign", "provider"):
+        providers = {**config.providers, provider: replace(config.providers[provider], gateway=gateway)}
+        with CostPipeline(replace(config, providers=providers)) as pipeline:
+            call(CostAwareRouter(held, pipeline=pipeline), "smart")
+            bodies[gateway] = next(each.body for each in reversed(sim.requests) if "count_tokens" not in each.path)
+            assert {record.status for record in pipeline.records()} <= {"exact", "estimated"}
+    assert bodies["foreign"] == bodies["alone"]
+    assert bodies["provider"] != bodies["alone"]
