@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
-
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _ABSENT = frozenset({"NotGiven", "Omit"})
 
@@ -70,13 +68,3 @@ def fields_of(answer: Any) -> Any:
     except AttributeError:
         return answer
     return {**answer.__dict__, **more} if more else answer.__dict__
-
-
-def has_invalid_cap(body: Mapping[str, Any]) -> bool:
-    """Whether an output cap is no count at all: only the provider can say what is wrong with it."""
-    for name in OUTPUT_CAP_FIELDS:
-        cap = body.get(name)
-        if cap is None or (type(cap) is int and cap >= 0) or type(cap).__name__ in _ABSENT:
-            continue
-        return True
-    return False

@@ -19,7 +19,6 @@ from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
-from llm_cost_middleware.sdk_clients.bodies import has_invalid_cap
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
@@ -160,8 +159,8 @@ class ClientWrapper(NamedTuple):
                 self.pipeline.ungoverned(f"POST {bare}", advice)
             return None
         body = arguments.get("body")
-        if not isinstance(body, Mapping) or has_invalid_cap(body):  # bytes or a file cannot be bounded
-            return None  # the provider refuses it, for nothing
+        if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
+            return None
         return SdkCall(
             self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
             providers=self.providers, client=original.client, retries_chosen=original.retries_chosen,

@@ -22,13 +22,14 @@ class Asker:
 
     Args:
         sim: The provider.
+        limit: The budget, in USD.
     """
 
-    def __init__(self, sim):
+    def __init__(self, sim, limit="5"):
         self.sim = sim
         self.wrapped, self.router = cache(self._wrapped), cache(self._router)  # a client takes long to make
         self.pipeline = CostPipeline(CostConfig(
-            budgets=[{"scope": "global", "limit": "5"}], retry={"max_attempts": 1},
+            budgets=[{"scope": "global", "limit": limit}], retry={"max_attempts": 1},
             providers={"anthropic": {"base_url": sim.anthropic_url}, "openai": {"base_url": sim.openai_url}},
         ))  # fmt: skip
 
