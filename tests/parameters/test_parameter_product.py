@@ -177,3 +177,26 @@ def test_a_guarded_model_sends_every_target_only_what_it_takes(home, tools, prov
             plain=lambda plain=plain: plain.invoke(cases.SAY),
         )
     found.check(f"guard, home {home}, tools {tools}")
+
+
+@pytest.mark.parametrize("provider_name", ["anthropic", "openai"])
+def test_process_sends_every_target_only_what_it_takes(provider_name, provider, soak):
+    """It has no parameters of its own: what it writes by itself must suit every model."""
+    from llm_cost_middleware import CostTracker, process
+
+    kind, url = (
+        (anthropic.Anthropic, provider.anthropic_url)
+        if provider_name == "anthropic"
+        else (openai.OpenAI, provider.openai_url)
+    )
+    client, found = kind(base_url=url, api_key="k"), Outcomes()
+    values = {"system_prompt": [{}, {"system_prompt": "Be brief."}], "item_count": [{"item_count": 3}]}
+    for _, value, target in product(values, [target for target in TARGETS if target[0] == provider_name], soak):
+        found.note(
+            f"{target[1]} {value}",
+            lambda value=value, target=target: process(
+                cases.SAY, pipeline_to(target, provider), CostTracker("9"), client=client, **value
+            ),
+            provider,
+        )
+    found.check(f"process, {provider_name}")

@@ -39,23 +39,27 @@ def drain(answer):
 
 
 class Outcomes(Counter):
-    """What became of the calls of one host."""
+    """What became of the calls of one host.
+
+    Args:
+        refusals: What the host's refusals are, where they come as an answer of a server.
+    """
 
     wrong: list
 
-    def __init__(self):
+    def __init__(self, refusals=()):
         super().__init__()
-        self.wrong = []
+        self.wrong, self.refusals = [], (LLMCostError, *refusals)
 
     def note(self, what, call, provider, *, plain=None):
         before = provider.request_count
         try:
             drain(call())
-        except LLMCostError as refusal:
+        except self.refusals as refusal:
             if provider.request_count == before and str(refusal):
                 self["refused before sending"] += 1
             else:
-                self.wrong.append(f"{what}: refused after it was sent")
+                self.wrong.append(f"{what}: refused after it was sent: {refusal}"[:300])
         except Exception as error:  # noqa: BLE001 - of three SDKs and two hosts
             if plain is not None and not answers(plain):
                 self["refused as the plain call is"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import anthropic
 import openai
 import parameter_cases as cases
 import pytest
@@ -115,13 +116,41 @@ def test_a_cap_that_is_lowered_lowers_the_thinking_with_it(thinking, make_harnes
         )
 
 
-def test_the_proxy_routes_ordinary_parameters(proxy):
-    with proxy.gpt() as client:
-        for value in ({"max_tokens": 60}, {"temperature": 0}, {"stop": ["END"]}, {"logprobs": True}, {"seed": 3}):
-            asked = {"max_completion_tokens": 60, **value} if "max_tokens" not in value else value
-            assert client.chat.completions.create(model="smart", messages=SAY, **asked).choices
-        with pytest.raises(openai.APIStatusError) as refused:
-            client.chat.completions.create(model="smart", messages=SAY, extra_body={"some_new_parameter": 1})
+ROUTED = [("proxy", "smart")]
+"""The one name that the proxy routes; its tiers decide where a call goes."""
+
+
+def through_the_proxy(gpt, claude, endpoint, value):
+    if endpoint == "chat.completions":
+        return gpt.chat.completions.create(**{"model": "smart", "messages": SAY, **value})
+    if endpoint == "responses":
+        return gpt.responses.create(**{"model": "smart", "input": cases.SAY, **value})
+    declared = {"tools", "tool_choice", "thinking", "system", "metadata", "stream", "stop_sequences", "service_tier"}
+    extra = {name: value[name] for name in value if name not in {*declared, "messages", "max_tokens"}}
+    own = {name: value[name] for name in value if name not in extra}
+    return claude.messages.create(**{"model": "smart", "messages": SAY, "max_tokens": 500, **own}, extra_body=extra)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "names"),
+    [("chat.completions", cases.CHAT), ("responses", cases.RESPONSES), ("messages", cases.MESSAGES)],
+    ids=["chat", "responses", "messages"],
+)
+def test_a_call_that_the_proxy_routes_carries_only_what_its_target_takes(endpoint, names, proxy, soak):
+    found = Outcomes(refusals=(openai.APIStatusError, anthropic.APIStatusError))
+    with proxy.gpt() as gpt, proxy.claude() as claude:
+        for _, value, _ in product(names, ROUTED, soak):
+            found.note(
+                f"{endpoint} {value}",
+                lambda value=value: through_the_proxy(gpt, claude, endpoint, value),
+                proxy.sim,
+            )
+    found.check(f"proxy, {endpoint}")
+
+
+def test_the_proxy_refuses_a_parameter_that_nobody_knows(proxy):
+    with proxy.gpt() as client, pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model="smart", messages=SAY, extra_body={"some_new_parameter": 1})
     assert refused.value.status_code in (400, 422)
 
 
