@@ -255,6 +255,8 @@ class Attempt(NamedTuple):
     """Fields of the caller's body that are written otherwise for this target; ``None`` leaves one out."""
     bare: bool = False
     """As ``CallRequest.bare``: no field is added."""
+    fields: Mapping[str, Any] = EMPTY
+    """Fields that are sent beside those of the caller's body: whose call it is, in the provider's own words."""
 
     def limit_s(self, *, chosen: bool) -> float | None:
         """The most seconds that the request may take; ``None``: as long as its own timeout says.

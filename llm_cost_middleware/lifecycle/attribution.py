@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope
 from llm_cost_middleware.errors import AttributionError, ConfigurationError
+from llm_cost_middleware.lifecycle.provider_fields import END_USER, check_path, end_user_in
 from llm_cost_middleware.request import CallContext
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
@@ -60,6 +61,12 @@ class AttributionConfig:
             A name that is not on the list is refused, but for ``warn``.
         normalise: How names of the kinds above are written, in budgets and calls alike: ``unicode`` (NFKC: two
             encodings of one text are one name), ``case`` (case folded as well), or ``none``.
+        end_user_from: Fields of a request whose value becomes its ``end_user:`` scope, where it has none; the first
+            that is there counts: ``user``, ``safety_identifier``, ``metadata.KEY``. Whoever writes requests can write
+            any name there.
+        send: The kind of scope whose name fills a field of the provider that the request leaves empty, such as
+            ``{"safety_identifier": "end_user", "metadata.team": "team"}``: its dashboard then shows it. The provider
+            gets to know these names.
     """
 
     trust_end_user: bool = False
@@ -67,6 +74,8 @@ class AttributionConfig:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_missing: str | tuple[str, ...] = "deny"
     normalise: Literal["none", "unicode", "case"] = "unicode"
+    end_user_from: tuple[str, ...] = ()
+    send: Mapping[str, str] = field(default_factory=dict)
     _known: dict[tuple[str, ...], Attributed] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,7 +83,10 @@ class AttributionConfig:
         names, missing = self.names, self.on_missing
         put(self, "names", {})
         put(self, "on_missing", "deny")
-        canonical_fields(self, "attribution", leave=("names", "on_missing"))
+        canonical_fields(self, "attribution", leave=("names", "on_missing", "send"))
+        put(self, "send", _read_send(self.send))
+        for path in self.end_user_from:
+            check_path(path, "attribution.end_user_from")
         if not isinstance(names, Mapping):
             raise ConfigurationError(
                 f"must be a table of lists, such as {{'team': ['search', 'ads']}}, not {names!r}",
@@ -114,6 +126,13 @@ class AttributionConfig:
     def kinds(self) -> frozenset[str]:
         """The kinds that the rule is about."""
         return frozenset((*self.require, *self.names))
+
+    def end_user_of(self, scopes: tuple[str, ...], settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the scopes of a request, with the end user that its own fields name."""
+        if not self.end_user_from or any(scope.startswith(f"{END_USER}:") for scope in scopes):
+            return scopes
+        found = end_user_in(settings, self.end_user_from)
+        return scopes if found is None else (*scopes, found)
 
     def name(self, text: str) -> str:
         """Write a name by the rule."""
@@ -193,6 +212,17 @@ class AttributionConfig:
         plain = {one.casefold(): one for one in listed if not set(one) & {"*", "?", "["}}
         near = get_close_matches((gap.name or "").casefold(), plain, n=3, cutoff=0.6) if gap.name else []
         return AttributionError(gap.kind, gap.name, tuple(plain[one] for one in near), listed[:_LISTED])
+
+
+def _read_send(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        form = "a table such as {'safety_identifier': 'end_user'}"
+        raise ConfigurationError(f"must be {form}, not {value!r}", key="attribution.send")
+    for path, kind in value.items():
+        check_path(path, "attribution.send")
+        if not isinstance(kind, str) or not parse_scope(f"{kind}:*", template=True):
+            raise ConfigurationError(f"must be a kind of scope, such as 'team', not {kind!r}", key="attribution.send")
+    return dict(value)
 
 
 def with_scopes(context: CallContext, scopes: tuple[str, ...]) -> CallContext:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +30,7 @@ from llm_cost_middleware.lifecycle.commands import (
     WriteLog,
 )
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
+from llm_cost_middleware.lifecycle.provider_fields import filled
 from llm_cost_middleware.lifecycle.sizing import Sizing
 from llm_cost_middleware.lifecycle.spool_file import Unbooked
 from llm_cost_middleware.lifecycle.stages import Stages
@@ -40,7 +41,7 @@ from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
-from llm_cost_middleware.request import Attempt, ModelRef
+from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
 
 _log = logging.getLogger(__name__)
@@ -229,12 +230,17 @@ class Reserving:
             changes = {**changes, "service_tier": quote.tier}
         attempt = Attempt(
             call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
-            request.is_bare(target),
+            request.is_bare(target), self._sent_fields(request, target, scopes),
         )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved)
         return reserved
+
+    def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:
+        if self._settings.observe or request.is_bare(target):  # nothing is added
+            return EMPTY
+        return filled(self._settings.attribution.send, scopes, request.settings, target.provider)
 
     def _unreserved(self, call: RoutedCall, quote: Quote, number: int) -> ReservedAttempt:
         """The attempt as it is sent where no money could be set aside; it is booked afterwards."""

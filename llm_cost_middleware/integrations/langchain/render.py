@@ -81,6 +81,7 @@ def render(
     rendered = strip_marks(_messages_for(messages, source, attempt.target), there)
     if attempt.cache_plan is not None:
         rendered = place_marks(attempt.cache_plan, there, rendered, call_kwargs)
+    call_kwargs |= attempt.fields
     if attempt.max_tokens is not None:
         for name in OUTPUT_CAP_FIELDS:
             call_kwargs.pop(name, None)

@@ -163,8 +163,7 @@ class RouterCall:
             UnsupportedRequestError: A model is forced that this router does not serve.
         """
         rules = get_provider(attempt.target.provider)
-        if self.changes:
-            attempt = attempt._replace(changes=self.changes)
+        attempt = _in_litellms_words(attempt, self.changes)
         if self.group is not None and self.group.alternatives:  # its deployments do not all understand the same marks
             attempt = attempt._replace(cache_plan=None)
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
@@ -334,3 +333,17 @@ def _plain(name: str, value: Any) -> Any:
     if name in METADATA and isinstance(value, Mapping):
         return {key: item for key, item in value.items() if key != METADATA_KEY}
     return plain(value) if name in ("messages", "input", "tools", "system") else value
+
+
+def _in_litellms_words(attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
+    """The attempt with the changes of a call that was routed ahead, and its fields as LiteLLM takes them.
+
+    ``metadata`` is LiteLLM's own, and Claude's user id its ``user``.
+    """
+    if changes:
+        attempt = attempt._replace(changes=changes)
+    if not attempt.fields:
+        return attempt
+    user = (attempt.fields.get("metadata") or {}).get("user_id")
+    kept = {name: value for name, value in attempt.fields.items() if name != "metadata"}
+    return attempt._replace(fields=kept if user is None else {"user": user, **kept})

@@ -50,6 +50,7 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
         write_marks(out, attempt.cache_plan, endpoint)
     out["model"] = attempt.target.model
     apply_changes(out, attempt.changes)
+    out.update(attempt.fields)
     if attempt.max_tokens is not None:
         out[output_cap_field(out, endpoint, chat=_cap_field(attempt))] = attempt.max_tokens
     if not attempt.bare:
