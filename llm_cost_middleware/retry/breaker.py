@@ -1,12 +1,12 @@
 """Circuit breaker of one target, which lets go as soon as the target accepts calls again.
 
-Closed, every call is admitted. When half of the last outcomes are failures, the breaker opens for a time that doubles
-with every failed probe, or for as long as the provider asks. Then one call at a time is admitted as a probe. After the
-first that succeeds the breaker is recovering: it admits a share of the calls that are offered now, whatever their rate
-before the failure, as client-side adaptive throttling does (Google, Site Reliability Engineering, chapter "Handling
-Overload"). The share reaches one within ``RAMP_S`` unless failures come back; each cuts it (multiplicative
-decrease, as in TCP), and what was cut returns the faster, the longer none follows (as in CUBIC, RFC 9438). When the
-share is one and nothing was held up for a while, the breaker closes.
+Closed, every call is admitted. When half of the last outcomes are failures, or for some seconds none was anything else,
+the breaker opens for a time that doubles with every failed probe, or for as long as the provider asks. Then one call at
+a time is admitted as a probe. After the first that succeeds the breaker is recovering: it admits a share of the calls
+that are offered now, whatever their rate before the failure, as client-side adaptive throttling does (Google, Site
+Reliability Engineering, chapter "Handling Overload"). The share reaches one within ``RAMP_S`` unless failures come
+back; each cuts it (multiplicative decrease, as in TCP), and what was cut returns the faster, the longer none follows
+(as in CUBIC, RFC 9438). When the share is one and nothing was held up for a while, the breaker closes.
 
 A target that failed by timeouts is slow, and its next failure is seen only when the next timeout ends. There the calls
 in flight are limited, too: to twice what the demand of now keeps in flight at the latency of before (Little's law), so
@@ -30,6 +30,8 @@ WINDOW_SIZE = 20
 MIN_FAILURES = 10  # one process sends few calls a minute: resilience4j's 100 would never be reached
 TIMEOUT_WEIGHT = 2  # a timeout usually means several slow calls, and each of them may be billed
 FAILURE_RATIO = 0.5  # as resilience4j; Polly's 0.1 would open on ordinary rate limits
+FAILURES_IN_A_ROW = 5  # as Envoy's consecutive_5xx: at a call every two seconds, ten failures are a third of a minute's
+IN_A_ROW_S = 2.0  # and for so long: calls sent together fail together, which is one sign and not five
 WINDOW_MAX_AGE_S = 30.0  # after such a pause earlier outcomes describe another state of the target
 MIN_OPEN_S = 1.0
 OPEN_CALLS = 5  # of the calls offered, one in so many is a probe at most, within these limits of time:
@@ -99,6 +101,8 @@ class CircuitBreaker:
         "_share",
         "_slow",
         "_state",
+        "_streak",
+        "_streak_began",
         "_tickets_admitted",
         "_tickets_issued",
         "_timeouts",
@@ -112,7 +116,8 @@ class CircuitBreaker:
         self._max_wait_s, self._longest_pause_s, self._rng = max_wait_s, longest_pause_s, rng
         self._state: Literal["closed", "open", "recovering"] = "closed"
         self._window: deque[bool] = deque(maxlen=WINDOW_SIZE)
-        self._failures = self._timeouts = 0
+        self._failures = self._timeouts = self._streak = 0
+        self._streak_began = 0.0
         self._last_outcome_at = self._changed_at = self._probe_at = self._paused_until = 0.0
         self._updated_at = self._pressure_at = 0.0
         self._decreased_at: float | None = None
@@ -184,7 +189,8 @@ class CircuitBreaker:
             if retry_after is not None:  # asked of one call, meant for all
                 self._paused_until = max(self._paused_until, now + min(retry_after, SLOW_OPEN_S))
         least = MIN_FAILURES if self._state == "closed" else MIN_FAILURES // 2
-        if self._failures >= least and self._failures >= FAILURE_RATIO * len(self._window):
+        in_a_row = self._streak >= FAILURES_IN_A_ROW and now - self._streak_began >= IN_A_ROW_S
+        if in_a_row or (self._failures >= least and self._failures >= FAILURE_RATIO * len(self._window)):
             self._open(now, retry_after)
 
     def ended(self, now: float) -> None:
@@ -255,6 +261,9 @@ class CircuitBreaker:
         elif len(window) == WINDOW_SIZE:
             self._failures -= window[0]
         self._last_outcome_at = now
+        if failed and not self._streak:
+            self._streak_began = now
+        self._streak = self._streak + 1 if failed else 0
         window.append(failed)
         self._failures += failed
         if not self._failures:
@@ -262,11 +271,11 @@ class CircuitBreaker:
 
     def _clear_window(self) -> None:
         self._window.clear()
-        self._failures = self._timeouts = 0
+        self._failures = self._timeouts = self._streak = 0
 
     def _open_time(self, now: float, asked: float | None) -> float:
         shortest, most = MAX_OPEN_S
-        offered = min(self._traffic.per_second(now), self._rush.per_second(now))
+        offered = min(self._traffic.of_others(now), self._rush.of_others(now))
         spared = max(OPEN_CALLS / max(offered, 0.01), SLOW_OPEN_S if self._slow else shortest)
         most = min(spared, most)
         longest = min(MIN_OPEN_S * 2.0 ** min(self._trips - 1, 16), most)

@@ -26,6 +26,10 @@ class Rate:
         """The present rate."""
         return self._decayed(now) / self._memory_s
 
+    def of_others(self, now: float) -> float:
+        """The present rate without the last event: where that asks for it, it would count twice at a low rate."""
+        return max(self._count - 1.0, 0.0) * exp(min(self._at - now, 0.0) / self._memory_s) / self._memory_s
+
     def _decayed(self, now: float) -> float:
         return self._count * exp(min(self._at - now, 0.0) / self._memory_s)
 

@@ -55,6 +55,48 @@ def test_a_few_failures_do_not_open_it():
     assert it.admit(1.0).action == "reject"
 
 
+@pytest.mark.parametrize(
+    ("every", "times", "opens"),
+    [(0.6, 5, True), (0.6, 4, False), (0.1, 5, False), (2.0, 5, True)],
+)
+def test_where_calls_are_few_some_failures_in_a_row_open_it(every, times, opens):
+    it = breaker()
+    now = healthy(it)
+    for at in (now + step * every for step in range(times)):
+        it.failed(at, at, None)
+        assert it.seconds_until_probe(at) == 0 or opens
+    assert (it.seconds_until_probe(at) > 0) == opens
+
+
+def test_an_answer_between_them_breaks_the_row():
+    it = breaker()
+    now = healthy(it)
+    for step in range(9):
+        at = now + step * 0.6
+        it.succeeded(at, at) if step % 4 == 3 else it.failed(at, at, None)
+        assert it.admit(at).action == "admit"
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_in_an_outage_few_of_the_calls_offered_are_sent(rate):
+    """Over a minute, after many; at random moments, each tried up to three times while the circuit is closed."""
+    sent = offered = 0
+    for seed in range(40):
+        rng = Random(seed)
+        it = CircuitBreaker(max_wait_s=0.0, longest_pause_s=60.0, rng=rng)
+        now = healthy(it)
+        ends = now + 60
+        events = []
+        while (now := now + rng.expovariate(rate)) < ends:
+            events += [(now + pause, pause == 0) for pause in (0.0, 0.7, 2.0)]
+        for at, is_new in sorted(events):
+            offered += is_new
+            if (is_new or it._state == "closed") and it.admit(at).action == "admit":
+                sent += 1
+                it.failed(at + 0.05, at, None)
+    assert sent <= 0.6 * offered
+
+
 def test_failures_among_more_successes_do_not_open_it():
     it = breaker()
     for step in range(300):
@@ -92,7 +134,7 @@ def test_an_open_circuit_gives_the_time_of_its_probe_and_then_admits_one():
     assert it.admit(now).action == "reject"
 
 
-@pytest.mark.parametrize(("offered", "longest"), [(10.0, 2.0), (1.0, 5.0), (0.2, 8.0)])
+@pytest.mark.parametrize(("offered", "longest"), [(10.0, 2.0), (1.0, 6.5), (0.2, 8.0)])
 def test_probes_become_rarer_and_the_fewer_calls_are_offered_the_rarer_they_stay(offered, longest):
     it = breaker()
     now = healthy(it)
