@@ -21,6 +21,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, r
 from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import AccountTotals, Amended, BudgetIndex, MemoAggregator
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.money import NanoUSD
 
 P = ParamSpec("P")
@@ -242,6 +243,45 @@ class SupportsReduction(Protocol):
         Args:
             amounts: Id and nano-dollars to hold from now on. Each is one atomic step; a storage may do all in one.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsOverview(Protocol):
+    """Ability of a backend to add its rows up without streaming every one (``rules.overview`` does that)."""
+
+    def count_rows(self) -> list[RowCount]:
+        """Count the rows by kind and status, sorted by them."""
+        ...
+
+    def unsure_rows(self) -> Iterator[Row]:
+        """Stream the last rows, without memos, of attempts whose cost may still be corrected."""
+        ...
+
+
+@runtime_checkable
+class SupportsBackup(Protocol):
+    """Ability of a backend to copy itself to a file."""
+
+    def back_up(self, to: Path) -> None:
+        """Write a copy, whole or not at all."""
+        ...
+
+
+class Erasure(NamedTuple):
+    """What became of a scope: its new name, the rows that had the old one, and the archives that may still have it."""
+
+    alias: str
+    rows: int
+    archives: tuple[str, ...]
+
+
+@runtime_checkable
+class SupportsErasure(Protocol):
+    """Ability of a backend to put another name in the place of a scope, keeping every sum."""
+
+    def erase(self, scope: str) -> Erasure:
+        """See ``Ledger.erase``."""
         ...
 
 

@@ -22,6 +22,8 @@ from llm_cost_middleware.typed_fields import names_unknown_keys
 ReservationState = Literal["pending", "settled", "voided", "expired", "refused"]
 Verb = Literal["settle", "void", "expire", "reconcile", "book"]
 RowKind = Literal["reserve", "reduce", "settle", "void", "expire", "reconcile", "book", "carried"]
+UNSURE: frozenset[str] = frozenset({"estimated", "unconfirmed", "unpriced"})
+"""Statuses of a cost that may still be corrected."""
 RowStatus = Literal["reserved", "exact", "estimated", "unconfirmed", "unpriced", "void"]
 
 GLOBAL = "global"

@@ -11,9 +11,12 @@ from typing import Annotated
 
 import typer
 
+from llm_cost_middleware.budget.backend import Journal
+from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, moment_of, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
 from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
@@ -24,6 +27,8 @@ QualityOption = Annotated[
     ),
 ]
 
+_BEGINNING_ALIKE = 20
+"""Calls that are explained at most, where an id is given by its beginning."""
 _WIDE = 140
 """Terminal columns from which reasons are shown beside the calls."""
 
@@ -44,14 +49,19 @@ def decisions(
 ) -> None:
     """Show, filter and explain routing decisions."""
     moment = moment_of(since, "--since")
-    with open_log(log, config, ledger, moment) as entries:
-        # Filtered while reading: a log may hold millions of decisions, of which a few are wanted.
-        read = tables.counted(entries, "reading decisions")
-        found = [entry for entry in read if _wanted(entry, call, site, model, policy, outcome)]
     if jsonl:
-        for entry in found:
-            print(entry.to_json())  # noqa: T201 - not ``out``: rich would wrap and colour the lines
+        with open_log(log, config, ledger, moment) as entries:
+            for entry in tables.counted(entries, "reading decisions"):
+                if _wanted(entry, call, site, model, policy, outcome):
+                    print(entry.to_json())  # noqa: T201 - not ``out``: rich would wrap and colour the lines
         return
+    if log is None and outcome is None:
+        with open_ledger(config, ledger) as opened:
+            found = _newest(DecisionLog(_journal_of(opened)), call, last, moment, (site, model, policy))
+    else:
+        with open_log(log, config, ledger, moment) as entries:
+            read = tables.counted(entries, "reading decisions")
+            found = [entry for entry in read if _wanted(entry, call, site, model, policy, outcome)]
     if call is not None:
         # A full id wins over the calls whose ids merely begin with it.
         for entry in [entry for entry in found if entry.decision.call_id == call] or found:
@@ -68,6 +78,24 @@ def decisions(
     _show(found[-last:], wide=wide)
     if not wide:
         tables.say("why: llm-cost decisions CALL, or a wider terminal")
+
+
+def _newest(
+    log: DecisionLog,
+    call: str | None,
+    last: int,
+    since: float | None,
+    filters: tuple[str | None, str | None, str | None],
+) -> list[LoggedCall]:
+    """Return the last decisions wanted, read from the newest on and no further: a log may hold millions."""
+
+    def wanted(decision: RoutingDecision) -> bool:
+        return _wanted(LoggedCall(decision), None, *filters, None)
+
+    if call is None:
+        return log.last(last, wanted, since=since)
+    exact = log.last(1, lambda decision: decision.call_id == call and wanted(decision), since=since, call=call)
+    return exact or log.last(_BEGINNING_ALIKE, wanted, since=since, call=call)
 
 
 def _show(found: Sequence[LoggedCall], *, wide: bool) -> None:
@@ -106,9 +134,13 @@ def open_log(
             yield _read(log, lines, since)
         return
     with open_ledger(config, ledger) as opened:
-        if opened.journal is None:
-            raise ConfigurationError("this ledger keeps no journal, so no decisions were remembered", key="ledger.url")
-        yield DecisionLog(opened.journal).read(since)
+        yield DecisionLog(_journal_of(opened)).read(since)
+
+
+def _journal_of(ledger: Ledger) -> Journal:
+    if ledger.journal is None:
+        raise ConfigurationError("this ledger keeps no journal, so no decisions were remembered", key="ledger.url")
+    return ledger.journal
 
 
 def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[LoggedCall]:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.budget.backend import ArchiveResult
+from llm_cost_middleware.budget.backend import ArchiveResult, SupportsOverview
+from llm_cost_middleware.budget.rules.overview import count_rows, unsure_rows
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
-from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
+from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.system_clock import SystemClock
 
@@ -21,21 +22,20 @@ ledger = typer.Typer(help="The append-only rows behind every figure.", no_args_i
 @ledger.command()
 def status(config: ConfigOption = None, url: LedgerOption = None) -> None:
     """Count the rows, and add them up by status."""
-    counts: dict[tuple[str, str], tuple[int, NanoUSD]] = {}
     with open_ledger(config, url) as opened:
-        for row in tables.counted(opened.rows(), "reading rows"):
-            number, amount = counts.get((row.kind, row.status), (0, ZERO))
-            counts[row.kind, row.status] = (number + 1, NanoUSD(amount + row.amount_nanousd))
+        backend = opened.backend
+        if isinstance(backend, SupportsOverview):
+            counts = backend.count_rows()
+        else:
+            counts = count_rows(tables.counted(opened.rows(), "reading rows"))
     if not counts:
         tables.empty(
             "no rows yet.", "Calls are booked here once a pipeline uses this ledger; llm-cost demo shows some."
         )
         return
-    rows = [
-        [kind, state, f"{number:,}", tables.usd(amount)] for (kind, state), (number, amount) in sorted(counts.items())
-    ]
+    rows = [[kind, state, f"{number:,}", tables.usd(amount)] for kind, state, number, amount in counts]
     tables.show([*tables.names("row", "status"), *tables.figures("rows", "sum")], rows, title="rows of the ledger")
-    if any(kind == "reserve" for kind, _ in counts):
+    if any(count.kind == "reserve" for count in counts):
         tables.say("reserve: what was ever held, not what is held now (llm-cost budgets shows that)")
 
 
@@ -55,18 +55,16 @@ def reconcile(
 @ledger.command()
 def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
     """List the attempts whose cost is an estimate or not known: candidates for ``reconcile``."""
-    # A later row of the same id decides, and rows come in order: a corrected attempt is dropped again.
-    open_ones: dict[str, tuple[float, NanoUSD, str]] = {}
     with open_ledger(config, url) as opened:
-        for row in tables.counted(opened.rows(), "reading rows"):
-            if row.status in {"estimated", "unconfirmed", "unpriced"}:
-                open_ones[row.id] = (row.at, row.amount_nanousd, row.status)
-            elif row.kind == "reconcile":
-                open_ones.pop(row.id, None)
-    if not open_ones:
+        backend = opened.backend
+        if isinstance(backend, SupportsOverview):
+            found = list(backend.unsure_rows())
+        else:
+            found = unsure_rows(tables.counted(opened.rows(), "reading rows"))
+    if not found:
         out.print("every attempt is confirmed")
         return
-    rows = [[tables.when(at), name, state, tables.usd(amount)] for name, (at, amount, state) in open_ones.items()]
+    rows = [[tables.when(row.at), row.id, row.status, tables.usd(row.amount_nanousd)] for row in found]
     columns = [*tables.names("when", whole=True), *tables.names("id", "status"), *tables.figures("booked")]
     tables.show(columns, rows, title="attempts whose cost is not sure, local time")
     tables.say("correct one: llm-cost ledger reconcile ID AMOUNT")
@@ -94,6 +92,31 @@ def archive(
                 return
             moved = opened.archive(moment, MemoSummary(), to)
     _tell(moved)
+
+
+@ledger.command()
+def backup(
+    to: Annotated[Path, typer.Argument(help="The copy; it must not exist.")],
+    config: ConfigOption = None,
+    url: LedgerOption = None,
+) -> None:
+    """Copy the ledger while it is in use. To restore: stop what uses it, put the copy in its place."""
+    with open_ledger(config, url) as opened:
+        out.print(f"copied to {opened.back_up(to)}", highlight=False, soft_wrap=True)
+
+
+@ledger.command()
+def erase(
+    scope: Annotated[str, typer.Argument(help="The scope of a person, such as user:alice.")],
+    config: ConfigOption = None,
+    url: LedgerOption = None,
+) -> None:
+    """Put another name in the place of a person's scope, everywhere. Every sum stays as it was."""
+    with open_ledger(config, url) as opened:
+        done = opened.erase(scope)
+    out.print(f"{done.rows:,} rows now say {done.alias}", highlight=False)
+    for path in done.archives:
+        out.print(f"not changed, and may still have the old name: {path}", highlight=False, soft_wrap=True)
 
 
 def _tell(moved: ArchiveResult) -> None:

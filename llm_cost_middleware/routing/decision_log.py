@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
@@ -53,6 +53,15 @@ class LogStore(Protocol):
 
     def read(self, kind: str, since: float | None = None) -> Iterable[StoredLine]:
         """Return the lines of a kind in the order they were added."""
+        ...
+
+
+@runtime_checkable
+class ReadsBackwards(Protocol):
+    """Ability of a log store to read the newest lines first."""
+
+    def newest(self, kind: str) -> Iterator[StoredLine]:
+        """Stream the lines of a kind, the last one first."""
         ...
 
 
@@ -187,6 +196,8 @@ class QualitySource(StrEnum):
 
 # Calls with feedback from which feedback alone measures quality; as for labels, the error bars of fewer are too wide.
 MIN_FEEDBACK_CALLS = 100
+# Lines are in the order they were written, by machines whose clocks may differ by so much.
+_CLOCKS_APART_S = 3600.0
 
 
 class DecisionLog:
@@ -225,7 +236,7 @@ class DecisionLog:
         """Whether a call is in the log. For one of another process the whole journal is read."""
         if self._journal is None:
             return call_id in self._calls
-        return call_id in self._appended or any(line.id == call_id for line in self._journal.read("decision"))
+        return call_id in self._appended or any(line.id == call_id for line in newest(self._journal, "decision"))
 
     def outcome(self, call_id: str, name: str, score: float, at: float, *, known_only: bool = False) -> None:
         """Log a quality signal of a call.
@@ -281,6 +292,52 @@ class DecisionLog:
             (_outcome(line) for line in self._journal.read("outcome", since)),
             (_settlement(line) for line in self._journal.read("settlement", since)),
         )
+
+    def last(
+        self, count: int, wanted: Callable[[RoutingDecision], bool], *, since: float | None = None, call: str = ""
+    ) -> list[LoggedCall]:
+        """Return the newest decisions that are wanted, oldest first, joined with what became of their calls.
+
+        It reads backwards, and no further than it must: a log may hold millions.
+
+        Args:
+            count: How many.
+            wanted: Whether a decision is one of them.
+            since: Seconds since the Unix epoch: none before.
+            call: How the id of the call begins.
+
+        Raises:
+            ConfigurationError: A line is damaged, or a newer version wrote it.
+        """
+        if self._journal is None:
+            logged = [one for one in self.read(since) if one.decision.call_id.startswith(call) and wanted(one.decision)]
+            return logged[-count:]
+        found: dict[str, RoutingDecision] = {}
+        first = 0.0
+        for line in newest(self._journal, "decision"):
+            if since is not None and line.at < since - _CLOCKS_APART_S:
+                break
+            # The newest decision of a call counts: an older one of the same call was routed anew.
+            if not line.id.startswith(call) or line.id in found or (since is not None and line.at < since):
+                continue
+            decision = RoutingDecision.from_json(line.data)
+            if wanted(decision):
+                found[line.id], first = decision, line.at
+                if len(found) == count:
+                    break
+        if not found:
+            return []
+        later = {
+            kind: [line for line in self._journal.read(kind, first - _CLOCKS_APART_S) if line.id in found]
+            for kind in ("outcome", "settlement")
+        }
+        decisions = reversed(found.values())
+        return list(join(decisions, map(_outcome, later["outcome"]), map(_settlement, later["settlement"])))
+
+
+def newest(store: LogStore, kind: str) -> Iterator[StoredLine]:
+    """Stream the lines of a kind, the last one first."""
+    return store.newest(kind) if isinstance(store, ReadsBackwards) else iter([*store.read(kind)][::-1])
 
 
 def join(

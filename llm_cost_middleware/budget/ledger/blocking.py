@@ -14,6 +14,7 @@ from llm_cost_middleware.budget import rules
 from llm_cost_middleware.budget.backend import (
     ArchiveResult,
     Backend,
+    Erasure,
     Journal,
     SharedState,
     SupportsArchive,
@@ -21,7 +22,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsReduction,
     SupportsSharedState,
 )
-from llm_cost_middleware.budget.ledger import administration
+from llm_cost_middleware.budget.ledger import administration, upkeep
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
@@ -309,6 +310,14 @@ class Ledger(LedgerArguments):
             scheme = self.url.partition(":")[0] or type(self._backend).__name__
             raise ConfigurationError(f"a {scheme} ledger has no archive; a sqlite one has", key="ledger.url")
         return self._backend.archive(self._since(before, "before") or 0, None if to is None else Path(to), summary)
+
+    def back_up(self, to: Path | str) -> Path:
+        """Copy the ledger to a file while it is in use (``upkeep.back_up``)."""
+        return upkeep.back_up(self._backend, to)
+
+    def erase(self, scope: str) -> Erasure:
+        """Put another name in the place of a person's scope; the sums stay (``upkeep.erase``)."""
+        return upkeep.erase(self._backend, scope)
 
     def hold(
         self,

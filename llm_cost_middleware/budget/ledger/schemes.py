@@ -27,6 +27,10 @@ class LedgerOptions(NamedTuple):
     tenant: str
     durability: Durability
 
+    def __repr__(self) -> str:
+        """Without the password that a URL may have."""
+        return f"LedgerOptions({redacted(self.url)!r}, tenant={self.tenant!r}, durability={self.durability!r})"
+
 
 BackendFactory = Callable[[LedgerOptions], Backend]
 AsyncBackendFactory = Callable[[LedgerOptions], AsyncBackend]

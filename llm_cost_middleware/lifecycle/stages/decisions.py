@@ -21,7 +21,7 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decision_log import FEEDBACK, SHADOW, DecisionLog, Settlement
+from llm_cost_middleware.routing.decision_log import FEEDBACK, SHADOW, DecisionLog, Settlement, StoredLine, newest
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.signals import (
     ESCALATED,
@@ -51,6 +51,9 @@ class _Outbox:
 
     def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
         return self._journal.read(kind, since)
+
+    def newest(self, kind: str) -> Iterator[StoredLine]:
+        return newest(self._journal, kind)
 
 
 class DecisionRecorder:

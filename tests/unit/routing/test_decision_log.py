@@ -180,3 +180,38 @@ def test_with_enough_feedback_only_feedback_counts(entries, route, ask, monkeypa
     assert QualitySource.of(found) is QualitySource.FEEDBACK
     assert [QualitySource.FEEDBACK.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.4, None]
     assert [QualitySource.FAILURES.read(entry) for entry in found[:5]] == [0.8, 0.8, 0.8, 0.0, 1.0]
+
+
+class Backwards(list):
+    """A store that counts what is read of it, newest first."""
+
+    def __init__(self, lines):
+        super().__init__(lines)
+        self.read_back = 0
+
+    def read(self, kind, since=None):
+        return (line for line in self if line.kind == kind and (since is None or line.at >= since))
+
+    def newest(self, kind):
+        for line in reversed(self):
+            if line.kind == kind:
+                self.read_back += 1
+                yield line
+
+
+def test_the_last_decisions_are_read_without_the_rest():
+    lines = []
+    for number in range(2000):
+        text = LINE.replace('"c1"', f'"c{number:04}"').replace('"at":1.5', f'"at":{number * 10.0}')
+        made = RoutingDecision.from_json(text.replace('"site":"s"', f'"site":"s{number % 7}"'))
+        lines.append(Entry("decision", made.call_id, made.at, made.to_json().encode()))
+        lines.append(Entry("outcome", made.call_id, made.at + 1, b'{"name": "feedback", "score": 1.0}'))
+    store = Backwards(lines)
+    found = DecisionLog(store).last(5, lambda made: made.site == "s3")
+    assert [entry.decision.call_id for entry in found] == ["c1970", "c1977", "c1984", "c1991", "c1998"]
+    assert all(entry.quality == 1.0 for entry in found)
+    assert store.read_back < 50
+    found = DecisionLog(store).last(9, lambda _: True, call="c19", since=19_970.0)
+    assert [entry.decision.call_id for entry in found] == ["c1997", "c1998", "c1999"]
+    assert DecisionLog(store).knows("c1999")
+    assert not DecisionLog(store).last(3, lambda _: True, call="none")

@@ -44,7 +44,10 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 
 KEEP = 100_000
-"""Rows, journal entries and resolved ids that are kept, each. Sums are kept for ever."""
+"""Rows, journal entries, resolved ids, and scopes without a budget that are kept, each.
+
+The sums of a scope that has a budget, or money pending, are kept for ever.
+"""
 
 _CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
 _NEVER = 2**63
@@ -63,10 +66,11 @@ class _Cell:
 class _Account:
     """One scope in one window: its cells, the settled sum from which on a warning is due, the cell that last warned."""
 
-    __slots__ = ("cells", "key", "warn_threshold", "warned")
+    __slots__ = ("cells", "key", "seen", "warn_threshold", "warned")
 
     def __init__(self, key: tuple[str, str]) -> None:
         self.key, self.warn_threshold, self.warned = key, _NEVER, -1
+        self.seen = 0
         self.cells: dict[int, _Cell] = {}
 
     def cell(self, index: int) -> _Cell:
@@ -113,6 +117,7 @@ class _SharedState:
         # Tuples, not ``Row``: they are made on every call and rarely read.
         self.rows: deque[tuple[int, str, str, int, int, tuple[str, ...], str, int, bytes]] = deque(maxlen=KEEP)
         self.accounts: dict[tuple[str, str], _Account] = {}
+        self.stamps = count(1)  # of accounts, when the cells of a call are looked up
         self.routes: dict[tuple[str, ...], _PostingRoute] = {}
         self.journal = MemoryJournal()
         self.users: WeakSet[MemoryBackend] = WeakSet()
@@ -139,6 +144,7 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
         state = state or _SharedState()
         self._state, self._now = state, clock.now
         state.users.add(self)
+        self._look_again_at, self._account_limit = KEEP * 3 // 4, KEEP
         # bound once: these objects are shared for the life of the state; its lock is not, a fork renews it
         self._open, self._routes, self._rows, self._seq = state.open, state.routes, state.rows, state.seq
 
@@ -310,7 +316,24 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
         if account is None:
             account = self._state.accounts[key] = _Account(key)
             self._set_warn_threshold(account)
+        account.seen = next(self._state.stamps)
         return account
+
+    def _forget_accounts(self) -> None:
+        """Forget scopes with ever new names: of those without budget and open money, the ones not seen for longest."""
+        state = self._state
+        idle = [
+            key
+            for key, account in state.accounts.items()
+            if not state.budget_index.for_scope(key[0]) and not any(cell.pending for cell in account.cells.values())
+        ]
+        idle.sort(key=lambda key: state.accounts[key].seen)
+        for key in idle[: max(len(state.accounts) - KEEP // 2, 0)]:
+            del state.accounts[key]
+        state.routes.clear()  # they hold what was forgotten
+        # Once more half-way, so that what is in use is seen. Where most have budgets, not at every call.
+        self._look_again_at = max(KEEP * 3 // 4, len(state.accounts) * 9 // 8)
+        self._account_limit = max(KEEP, len(state.accounts) * 5 // 4)
 
     def _set_warn_threshold(self, account: _Account) -> None:
         """Set the sum that a settle compares one cell with; 0 for a rolling account, whose sum is in several cells."""
@@ -319,6 +342,11 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
         account.warn_threshold = _NEVER if warn is None else warn if rolling_seconds(account.key[1]) is None else 0
 
     def _posting_route(self, scopes: tuple[str, ...], now: int) -> _PostingRoute:
+        if len(self._state.accounts) > self._look_again_at:
+            self._routes.clear()
+            self._look_again_at = _NEVER
+        if len(self._state.accounts) > self._account_limit:
+            self._forget_accounts()
         plan = self._state.budget_index.posting_plan(scopes, now)
         cells = [self._account(posting.scope, posting.window).cell(posting.cell) for posting in plan.postings]
         limits = [

@@ -289,6 +289,14 @@ class RedisJournal:
                 if since is None or at >= since:
                     yield JournalEntry(kind, fields[b"id"].decode(), at, fields[b"data"])
 
+    def newest(self, kind: str) -> Iterator[JournalEntry]:
+        """Stream the entries of a kind, the last one first."""
+        end = "+"
+        while block := self._backend.execute(RedisCommand(("XREVRANGE", self._key(kind), end, "-", "COUNT", 500))):
+            for stream_id, fields in block:
+                end = f"({stream_id.decode()}"
+                yield JournalEntry(kind, fields[b"id"].decode(), float(fields[b"at"]), fields[b"data"])
+
     def _key(self, kind: str) -> str:
         return self._backend.protocol.key(f"marks:{kind}")
 

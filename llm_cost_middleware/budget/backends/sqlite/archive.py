@@ -68,7 +68,7 @@ class Archive:
 
     def run(self, before: int, path: Path | None) -> ArchiveResult:
         """See ``Ledger.archive``."""
-        with translate_errors(self._file.url), closing(FileLock(self._beside("-archiving"))) as lock:
+        with translate_errors(self._file.url), closing(FileLock(self._beside("-archiving"), self._file.path)) as lock:
             if not lock.acquire(wait=False):
                 raise LedgerUnavailableError(self._file.url, "another process is archiving it")
             record = self._unfinished()

@@ -48,7 +48,7 @@ def write(path: Path, header: dict[str, Any], rows: Callable[[], Iterable[Archiv
     part = part_of(path)
     header = {"archive": _VERSION, **header}
     try:
-        with part.open("wb") as file:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             count = settled = 0
             file.write(_line(header))
             for line in rows():

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import ArchiveResult, Snapshot
+from llm_cost_middleware.budget.backend import ArchiveResult, Erasure, Snapshot
+from llm_cost_middleware.budget.backends.sqlite import overview
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.bookings import read_bookings
 from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
+from llm_cost_middleware.budget.backends.sqlite.erasure import ScopeEraser
 from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
@@ -37,6 +39,7 @@ from llm_cost_middleware.budget.rules import (
     resolve,
 )  # fmt: skip
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.budget.spool_place import SpoolPlace, beside
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
@@ -305,6 +308,24 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                     )  # fmt: skip
                 if len(block) < _BLOCK:
                     return
+
+    def count_rows(self) -> list[RowCount]:
+        """See ``SupportsOverview``."""
+        with self._file.snapshot() as db:
+            return overview.count_rows(db, self._tenant)
+
+    def unsure_rows(self) -> Iterator[Row]:
+        """See ``SupportsOverview``."""
+        with self._file.snapshot() as db:
+            yield from overview.unsure_rows(db, self._tenant)
+
+    def back_up(self, to: Path) -> None:
+        """See ``SupportsBackup``."""
+        self._file.back_up(to)
+
+    def erase(self, scope: str) -> Erasure:
+        """See ``SupportsErasure``."""
+        return ScopeEraser(self._file, self._tenant, self._now).run(scope)
 
     def archive(self, before: int, path: Path | None, summary: MemoAggregator) -> ArchiveResult:
         """See ``SupportsArchive``."""

@@ -119,6 +119,7 @@ class BudgetTable:
         (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
         if version != self._version:
             self._book, self._version = self._load(db), version
+            self._accounts = {}  # one of them may have another name by now
         return self._book
 
     def _account(self, db: sqlite3.Connection, scope: str, window: str) -> int:

@@ -41,6 +41,11 @@ def translate_errors(url: str) -> Iterator[None]:
         raise LedgerUnavailableError(url, str(error)) from error
 
 
+def create(path: Path) -> None:
+    """Create the file of a ledger if it is missing, for its owner alone. SQLite gives its other files the same mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path, *, full: bool) -> sqlite3.Connection:
     """Open a connection in autocommit mode, for use by any one thread at a time."""
     # Autocommit, because sqlite3's own BEGIN is deferred: two readers that turn into writers would fail as locked.

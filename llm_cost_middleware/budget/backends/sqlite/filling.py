@@ -82,7 +82,7 @@ class AccountFilling:
         Raises:
             LedgerUnavailableError: Another one has been at it for very long: a million rows take some seconds.
         """
-        lock = FileLock(self._file.path.with_name(f"{self._file.path.name}-filling"))
+        lock = FileLock(self._file.path.with_name(f"{self._file.path.name}-filling"), self._file.path)
         try:
             with translate_errors(self._file.url):
                 until = time.monotonic() + _PATIENCE_S

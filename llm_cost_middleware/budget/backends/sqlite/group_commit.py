@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -36,9 +37,11 @@ _BATCH = 256  # bounds how long one process keeps the others waiting
 class FileLock:
     """Lock between processes: an exclusive ``flock`` on a side file. The system releases it when a process dies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, beside: Path | None = None) -> None:
         # CLOEXEC: a program that is started from here must not keep the lock.
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if sys.platform != "win32" and beside is not None and os.fstat(self._fd).st_uid == os.geteuid():
+            os.fchmod(self._fd, stat.S_IMODE(beside.stat().st_mode))  # whoever may write the ledger may wait here
 
     def acquire(self, *, wait: bool) -> bool:
         """Acquire it; without ``wait``, return whether it was free. A no-op on Windows: SQLite's own lock must do."""

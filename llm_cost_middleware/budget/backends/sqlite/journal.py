@@ -12,7 +12,7 @@ from zlib import crc32
 
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
-from llm_cost_middleware.budget.backends.sqlite.moments import first_mark
+from llm_cost_middleware.budget.backends.sqlite.moments import NONE, first_mark
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.notes import Notes, SharedChange
 
@@ -54,6 +54,21 @@ class SQLiteJournal:
                     (self._tenant, kind, seq, -1e18 if since is None else since, _BLOCK),
                 ).fetchall()
             unpack = self._packing.unpack
+            yield from (JournalEntry(kind, id_, at, unpack(data)) for _, id_, at, data in block)
+            if len(block) < _BLOCK:
+                return
+            seq = block[-1][0]
+
+    def newest(self, kind: str) -> Iterator[JournalEntry]:
+        """Stream the entries of a kind, the last one first."""
+        seq, unpack = NONE, self._packing.unpack
+        while True:
+            with self._file.reading() as db:
+                block = db.execute(
+                    "SELECT seq, id, at, data FROM mark WHERE tenant = ? AND kind = ? AND seq < ?"
+                    " ORDER BY seq DESC LIMIT ?",
+                    (self._tenant, kind, seq, _BLOCK),
+                ).fetchall()
             yield from (JournalEntry(kind, id_, at, unpack(data)) for _, id_, at, data in block)
             if len(block) < _BLOCK:
                 return

@@ -11,7 +11,15 @@ from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-from llm_cost_middleware.budget.backends.sqlite.connection import connect, migrate, path_of, translate_errors
+from llm_cost_middleware.budget.backends.sqlite.connection import (
+    back_up,
+    connect,
+    create,
+    migrate,
+    path_of,
+    translate_errors,
+)
+from llm_cost_middleware.budget.backends.sqlite.file_identity import FileIdentity
 from llm_cost_middleware.budget.backends.sqlite.group_commit import FileLock, GroupCommitWriter, Step
 from llm_cost_middleware.errors import LedgerUnavailableError
 
@@ -31,6 +39,9 @@ class LedgerFile:
         self._caches: WeakSet[Any] = WeakSet()
         if not path.parent.is_dir():
             raise LedgerUnavailableError(url, f"there is no directory {path.parent}")
+        with translate_errors(url):
+            create(path)
+        self._identity = FileIdentity(path, url)
         self._writing: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._start()
@@ -44,7 +55,7 @@ class LedgerFile:
         """Make the locks and the queue of this process; connections are opened on first use."""
         # Not ForkSafeLock: both are held across the fork on purpose, and the child makes its own here.
         self._maintenance_lock, self._read_lock = Lock(), Lock()
-        self._queue_lock = FileLock(self.path.with_name(self.path.name + "-queue"))
+        self._queue_lock = FileLock(self.path.with_name(self.path.name + "-queue"), self.path)
         self._writer = GroupCommitWriter(
             self._write_connection, self._maintenance_lock, self._queue_lock, self.url, self._drop_caches,
             full=self._full,
@@ -78,11 +89,13 @@ class LedgerFile:
 
     def write(self, step: Step[T], *, durable: bool = True) -> T:
         """Run a step in a write transaction (``GroupCommitWriter.run``)."""
+        self._identity.check()
         return self._writer.run(step, durable=durable)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Open a read transaction: it sees the ledger at one moment and never waits for a writer."""
+        self._identity.check()
         with translate_errors(self.url), self._read_lock:
             if self._reader is None:
                 self._reader = connect(self.path, full=self._full)
@@ -96,6 +109,7 @@ class LedgerFile:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Open a read transaction on a connection of its own, for as long as a caller reads."""
+        self._identity.check()
         with translate_errors(self.url):
             owner, connection = os.getpid(), connect(self.path, full=self._full)
             try:
@@ -106,6 +120,11 @@ class LedgerFile:
                     connection.close()
                 else:  # inherited by a fork: closing it here would drop the parent's locks, so keep it alive
                     _inherited.append(connection)
+
+    def back_up(self, to: Path) -> None:
+        """Copy the ledger as it is at one moment."""
+        with self.snapshot() as db:
+            back_up(db, to)
 
     def close(self) -> None:
         """Close the file when its last user does."""

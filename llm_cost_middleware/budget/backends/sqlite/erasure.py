@@ -1,0 +1,97 @@
+"""Erasure of a person's scope from a SQLite ledger: another name in its place, the sums as they were.
+
+Rows change in nothing but the name, and only while an erasure is open: the table's trigger sees to it. Attempts, sums
+and budgets are renamed in one transaction, so that what is open settles where it was held; the rows follow in small
+ones. Killed in between, the same call completes it.
+"""
+
+# ruff: noqa: S608 - the statements are fixed texts, no value stands in them
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from llm_cost_middleware.budget.backend import Erasure
+from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.errors import LedgerError
+
+_STRETCH = 20_000
+_HOLDS = "instr(' ' || scopes || ' ', :held) > 0"
+_NAMED = "trim(replace(' ' || scopes || ' ', :held, ' ' || :alias || ' '))"
+_ROWS = f"UPDATE entry SET scopes = {_NAMED} WHERE tenant = :tenant AND seq > :after AND seq <= :last AND {_HOLDS}"
+_ATTEMPTS = (
+    f"UPDATE reservation SET scopes = {_NAMED}, refusal = replace(refusal, :quoted, :as_quoted),"
+    f" warnings = replace(warnings, :quoted, :as_quoted) WHERE tenant = :tenant AND {_HOLDS}"
+)
+_ACCOUNTS = "UPDATE account SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
+_BUDGETS = "UPDATE budget SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
+_KEPT = "UPDATE budget SET reserve = replace(reserve, :quoted, :as_quoted) WHERE tenant = :tenant"
+_REGISTER = (
+    "UPDATE budget_register SET data = CAST(replace(replace(replace(CAST(data AS TEXT), :quoted, :as_quoted),"
+    " '\"' || :scope || ' ', '\"' || :alias || ' '), ' ' || :scope || '\"', ' ' || :alias || '\"') AS BLOB)"
+    " WHERE tenant = :tenant"
+)
+_MARKS = (
+    "UPDATE mark SET data = CAST(replace(CAST(data AS TEXT), :quoted, :as_quoted) AS BLOB)"
+    " WHERE tenant = :tenant AND seq > :after AND seq <= :last AND instr(data, CAST(:quoted AS BLOB)) > 0"
+)
+_OPEN = "SELECT id, alias, at FROM erasure WHERE tenant = ? AND state = 'open'"
+_BEGIN = "INSERT INTO erasure (tenant, at, alias) VALUES (?, ?, ?)"
+
+
+class ScopeEraser:
+    """Erases scopes of one tenant."""
+
+    def __init__(self, file: LedgerFile, tenant: int, now: Callable[[], float]) -> None:
+        self._file, self._tenant, self._now = file, tenant, now
+
+    def run(self, scope: str) -> Erasure:
+        """See ``Ledger.erase``."""
+        kind = scope.partition(":")[0]
+        number, alias, last = self._file.write(partial(self._begin, scope, f"{kind}:erased-{os.urandom(6).hex()}"))
+        facts = self._facts(scope, alias)
+        rows = self._through(_ROWS, facts, last)
+        with self._file.reading() as db:
+            (last_mark,) = db.execute("SELECT coalesce(max(seq), 0) FROM mark").fetchone()
+        self._through(_MARKS, facts, last_mark)
+        self._file.write(lambda db: db.execute("UPDATE erasure SET state = 'done' WHERE id = ?", (number,)))
+        with self._file.reading() as db:
+            paths = db.execute("SELECT path FROM archive WHERE tenant = ? ORDER BY id", (self._tenant,)).fetchall()
+        return Erasure(alias, rows, tuple(path for (path,) in paths))
+
+    def _facts(self, scope: str, alias: str) -> dict[str, Any]:
+        return {
+            "tenant": self._tenant, "held": f" {scope} ", "alias": alias, "scope": scope,
+            "quoted": f'"{scope}"', "as_quoted": f'"{alias}"',
+        }  # fmt: skip
+
+    def _begin(self, scope: str, alias: str, db: sqlite3.Connection) -> tuple[int, str, int]:
+        """Rename what sums are kept by. What is booked under the old name from now on is another account."""
+        db.execute("PRAGMA secure_delete = ON")  # what is overwritten does not stay in free pages
+        begun = db.execute(_OPEN, (self._tenant,)).fetchone()
+        (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM entry").fetchone()
+        if begun is not None:
+            number, alias, at = begun
+            if alias.partition(":")[0] != scope.partition(":")[0]:
+                raise LedgerError(f"an erasure as {alias} was cut short: erase that scope again first")
+            (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM entry WHERE at <= ?", (at,)).fetchone()
+            return int(number), str(alias), int(last)
+        number = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias)).lastrowid
+        facts = self._facts(scope, alias)
+        for statement in (_ATTEMPTS, _ACCOUNTS, _BUDGETS, _KEPT, _REGISTER):
+            db.execute(statement, facts)
+        # Every process reads budgets and accounts anew.
+        db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
+        return int(number or 0), alias, int(last)
+
+    def _through(self, statement: str, facts: dict[str, Any], last: int) -> int:
+        """Change a table in stretches of its numbers; return how many rows."""
+        changed = 0
+        for after in range(0, last, _STRETCH):
+            values = facts | {"after": after, "last": min(after + _STRETCH, last)}
+            changed += self._file.write(lambda db, values=values: db.execute(statement, values).rowcount)  # type: ignore[misc]  # bound now
+        return changed

@@ -1,0 +1,49 @@
+"""Upkeep of a ledger: copies, and the erasure of a person. Each is an ability of the storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from llm_cost_middleware.budget.backend import Backend, Erasure, SupportsBackup, SupportsErasure
+from llm_cost_middleware.budget.model import GLOBAL, parse_scope
+from llm_cost_middleware.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def back_up(backend: Backend, to: Path | str) -> Path:
+    """Copy a ledger to a file while it is in use: whole, as it was at one moment, readable by its owner alone.
+
+    The copy is a ledger. To restore it, stop what uses the ledger, and put the copy in the place of its file, with no
+    ``-wal`` and ``-shm`` of the old one beside it.
+
+    Raises:
+        ConfigurationError: The storage has no such ability (only SQLite has), or the file exists.
+    """
+    path = Path(to).absolute()
+    if path.exists():
+        raise ConfigurationError(f"{path} exists; name another file", key="to")
+    if not isinstance(backend, SupportsBackup):
+        raise ConfigurationError(
+            f"{type(backend).__name__} makes no copy of itself: use the means of its server", key="ledger.url"
+        )
+    backend.back_up(path)
+    return path
+
+
+def erase(backend: Backend, scope: str) -> Erasure:
+    """Put another name in the place of a person's scope (``user:alice``), everywhere; every sum stays as it was.
+
+    What the person books afterwards is booked under the old name again. Files that were archived before still say it:
+    ``Erasure.archives`` are theirs. Copies of the ledger do, too.
+
+    Raises:
+        ConfigurationError: The storage has no such ability (only SQLite has), or the scope is no single one.
+    """
+    name = parse_scope(scope)
+    if name == GLOBAL:
+        raise ConfigurationError("'global' is nobody's scope", key="scope")
+    if not isinstance(backend, SupportsErasure):
+        raise ConfigurationError(f"{type(backend).__name__} erases no scope", key="ledger.url")
+    return backend.erase(name)

@@ -1,0 +1,240 @@
+"""The files of a SQLite ledger: whose they are, what becomes of them under it, copies, and the erasure of a person."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from llm_cost_middleware.budget.backends.sqlite import erasure
+from llm_cost_middleware.budget.ledger import Ledger, LedgerOptions
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.metering import MemoSummary
+from llm_cost_middleware.routing.decision_log import DecisionLog
+from llm_cost_middleware.testing import FakeClock
+from llm_cost_middleware.testing.oracle import audit
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/l.db"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def call(ledger, *scopes, amount="0.5", settle="0.2"):
+    held = ledger.reserve(amount, scopes)
+    return ledger.settle(held.id, settle) if settle else held
+
+
+# --- whose they are --------------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_its_owners_alone(url, tmp_path, clock):
+    before = os.umask(0o022)
+    try:
+        with Ledger.open(url, clock=clock) as ledger:
+            ledger.set_budget(Budget("user:*", "5", "day"))
+            call(ledger, "user:a")
+            ledger.set_budget(Budget("team:*", "5", "day"))
+            clock.advance(86_400 * 90)
+            ledger.archive(clock.now(), MemoSummary())
+            ledger.back_up(tmp_path / "copy.db")
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert {"l.db", "l.db-wal", "l.db-queue", "l.db-filling", "copy.db"} < modes.keys()
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_who_may_write_a_ledger_that_was_opened_to_a_group_may_wait_in_its_queue(url, tmp_path):
+    Ledger.open(url).close()
+    (tmp_path / "l.db").chmod(0o660)
+    with Ledger.open(url) as ledger:
+        call(ledger)
+        assert stat.S_IMODE((tmp_path / "l.db-queue").stat().st_mode) == 0o660
+
+
+def test_options_show_no_password():
+    shown = repr(LedgerOptions("redis://user:hunter2@host/0", "user:hunter2@host/0", None, "default", "full"))
+    assert "hunter2" not in shown
+    assert "host" in shown
+
+
+# --- what becomes of them under it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "truncated"])
+def test_a_file_that_is_gone_while_it_is_open_is_noticed_and_refused(url, tmp_path, how):
+    path = tmp_path / "l.db"
+    ledger = Ledger.open(url)
+    call(ledger)
+    if how == "deleted":
+        path.rename(tmp_path / "away.db")
+    elif how == "replaced":
+        Ledger.open(f"sqlite:///{tmp_path}/other.db").close()
+        (tmp_path / "other.db").replace(path)
+    else:
+        os.truncate(path, 100)
+    for verb in (lambda: ledger.reserve("1"), lambda: ledger.balance("global"), lambda: list(ledger.rows())):
+        with pytest.raises(LedgerUnavailableError, match=f"was {how}"):
+            verb()
+    if how == "deleted":
+        (tmp_path / "away.db").rename(path)
+        assert call(ledger).amount
+    ledger.close()
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_that_is_made_under_way_is_a_whole_ledger(url, tmp_path):
+    with Ledger.open(url, durability="normal") as ledger:
+        ledger.set_budget(Budget("user:*", "50", "day"))
+        done = threading.Event()
+
+        def work():
+            while not done.is_set():
+                call(ledger, "user:a", amount="0.001", settle="0.0005")
+
+        crew = [threading.Thread(target=work) for _ in range(3)]
+        for thread in crew:
+            thread.start()
+        copies = [ledger.back_up(tmp_path / f"copy{number}.db") for number in range(3)]
+        done.set()
+        for thread in crew:
+            thread.join()
+        with pytest.raises(ConfigurationError, match="exists"):
+            ledger.back_up(copies[0])
+        now = sum(1 for _ in ledger.rows())
+    for path in copies:
+        with Ledger.open(f"sqlite:///{path}") as copy:
+            rows = list(copy.rows())
+            audit(copy.backend.read(None), rows)
+            assert 0 < len(rows) <= now
+    # Restored: in the place of the file, without what the old one had beside it.
+    for name in ("l.db-wal", "l.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    copies[1].replace(tmp_path / "l.db")
+    with Ledger.open(url) as ledger:
+        call(ledger, "user:a")
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+def test_a_memory_ledger_makes_no_copy_and_erases_nobody(tmp_path):
+    with Ledger.open("memory://") as ledger:
+        for verb in (lambda: ledger.back_up(tmp_path / "x"), lambda: ledger.erase("user:a")):
+            with pytest.raises(ConfigurationError):
+                verb()
+
+
+# --- a person --------------------------------------------------------------------------------------------------------
+
+
+def everything(path):
+    """Every byte of the ledger's files, after what is written ahead has been taken in."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return "\n".join(db.iterdump())
+
+
+def test_an_erased_person_is_named_nowhere_and_every_sum_stays(url, tmp_path, clock):
+    with Ledger.open(url, clock=clock) as ledger:
+        ledger.set_budget(Budget("global", "100", reserve={"user:alice": 0.1}))
+        ledger.set_budget(Budget("user:alice", "5", "day"))
+        ledger.set_budget(Budget("user:*", "5", "month"))
+        for _ in range(5):
+            call(ledger, "user:alice", "team:a")
+            call(ledger, "user:alicette", "team:a")
+        held = call(ledger, "user:alice", settle=None)
+        guess = ledger.book("0.3", ["user:alice"], id="guess", status="estimated")
+        with pytest.raises(BudgetExceededError):
+            ledger.reserve("50", ["user:alice"], id="refused")
+        ledger.journal.append("response", "openai.x", clock.now(), b'[{"scopes":["user:alice","team:a"],"v":1}]')
+        before = {scope: ledger.balance(scope, None) for scope in ("global", "team:a")}
+        mine = ledger.balance("user:alice", "day")
+        done = ledger.erase("user:alice")
+        assert done.alias.startswith("user:erased-")
+        assert done.rows == 5 * 2 + 1 + 1
+        assert {scope: ledger.balance(scope, None) for scope in before} == before
+        assert ledger.balance(done.alias, "day") == mine
+        audit(ledger.backend.read(None), list(ledger.rows()))
+        ledger.settle(held.id, "0.1")  # what was open settles where it was held
+        ledger.reconcile(guess.id, "0.25")
+        audit(ledger.backend.read(None), list(ledger.rows()))
+        dump = everything(tmp_path / "l.db").replace("user:alicette", "")
+        assert "user:alice" not in dump
+        assert ledger.balance("user:alicette", "month").settled == 1
+        call(ledger, "user:alice")  # who comes back is somebody new
+        assert ledger.balance("user:alice", "month").settled_nanousd == 2 * 10**8
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+def test_an_erasure_that_was_cut_short_is_completed(url, monkeypatch, tmp_path):
+    monkeypatch.setattr(erasure, "_STRETCH", 3)
+    with Ledger.open(url) as ledger, Ledger.open(url) as other:
+        for _ in range(6):
+            call(ledger, "user:alice")
+        with monkeypatch.context() as killed:
+            killed.setattr(erasure.ScopeEraser, "_through", lambda *_: os.abort)
+            killed.setattr(erasure, "Erasure", None)  # what comes after the first step fails
+            with pytest.raises(TypeError):
+                ledger.erase("user:alice")
+        with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+            db.execute("UPDATE erasure SET state = 'open'")
+            db.commit()
+        call(other, "user:alice")  # by a process that had her account in mind
+        with pytest.raises(LedgerError, match="erase that scope again first"):
+            ledger.erase("team:x")
+        done = ledger.erase("user:alice")
+        assert done.rows >= 12
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+def test_rows_change_in_nothing_but_a_name_and_only_then(url, tmp_path):
+    with Ledger.open(url) as ledger:
+        call(ledger, "user:alice")
+    with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            db.execute("UPDATE entry SET scopes = 'global user:b'")
+        db.execute("INSERT INTO erasure (tenant, at, alias) VALUES (1, 1, 'user:x')")
+        for change in ("amount = 1", "memo = x'00'", "settled = 0, scopes = 'global'", "id = 'z'", "at = 1"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(f"UPDATE entry SET {change}")  # noqa: S608 - fixed texts
+        db.execute("UPDATE entry SET scopes = 'global user:x'")
+
+
+# --- what the package wrote before -----------------------------------------------------------------------------------
+
+
+def test_the_ledger_of_a_pipeline_of_a_former_version_goes_on(tmp_path):
+    """Calls, an expiry, a feedback and a cut answer, written by the code of that version."""
+    path = tmp_path / "l.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript((DATA / "pipeline_schema_3.sql").read_text())
+    clock = FakeClock(1_768_478_765.2)
+    with Ledger.open(f"sqlite:///{path}", clock=clock) as ledger:
+        rows = list(ledger.rows())
+        audit(ledger.backend.read(None), rows)
+        assert len(rows) == 21
+        assert ledger.balance("global").settled_nanousd == 103_393_800
+        assert ledger.balance("user:a", "day").pending_nanousd == 250_000_000
+        assert list(ledger.rows(since=1_768_478_700)) == [row for row in rows if row.at >= 1_768_478_700]
+        calls = list(DecisionLog(ledger.journal).read())
+        assert len(calls) == 7
+        assert calls[0].feedback == 0.5
+        assert ledger.settle("open", "0.2").amount_nanousd == 2 * 10**8
+        assert ledger.settle("lapsed", "0.05").late
+        ledger.set_budget(Budget("user:*", "4", "month"))
+        audit(ledger.backend.read(None), list(ledger.rows()))
