@@ -160,6 +160,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         max_tokens: The largest output cap with which this call would have fitted; ``None``: none would.
         pending_for_s: How long calls lately held their money, in seconds: what is pending may be back after that.
         advice: What else there is to say.
+        window: The window of the budget, such as ``day``; ``None`` where it is no budget of a ledger.
 
     The message rounds amounts for people, against the call: what is left down, what is wanted up. The fields are exact.
     """
@@ -180,8 +181,9 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         max_tokens: int | None = None,
         pending_for_s: float | None = None,
         advice: str = "",
+        window: str | None = None,
     ) -> None:
-        self.total_cost, self.budget_limit, self.scope = total_cost, budget_limit, scope
+        self.total_cost, self.budget_limit, self.scope, self.window = total_cost, budget_limit, scope, window
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
         self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
         super().__init__(self._text())
@@ -198,8 +200,9 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         return self
 
     def _text(self) -> str:
-        of = f" of {self.scope}" if self.scope else ""
-        parts = [f"budget{of} exceeded: {readable(self.total_cost)} of {readable(self.budget_limit)} spent"]
+        whose = _OWN_LIMITS.get(self.scope or "", f"budget of {self.scope}" if self.scope else "budget")
+        every = f" a {self.window}" if self.window in {"hour", "day", "week", "month"} else ""
+        parts = [f"{whose}{every} exceeded: {readable(self.total_cost)} of {readable(self.budget_limit)} spent"]
         if self.pending:
             back = "" if self.pending_for_s is None else f", which lately took {_duration(self.pending_for_s)}"
             parts.append(f"{readable(self.pending)} reserved by calls in flight{back}")
@@ -211,7 +214,20 @@ class BudgetExceededError(LLMCostError, RuntimeError):
             parts.append(f"{readable(max(self.available, Decimal(0)))} would fit{cap}")
         if self.resets_at is not None:
             parts.append(f"resets at {self.resets_at.isoformat()}")
-        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "")
+        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "") + self._ways_out()
+
+    def _ways_out(self) -> str:
+        """What a person can do: wait for what is pending, or raise the limit."""
+        if self.window is None or self.scope is None:
+            return ""
+        wait = self.pending and self.requested is not None and self.available + self.pending >= self.requested
+        waiting = "wait for the calls in flight (output.max_wait_for_budget_s), or " if wait else ""
+        window = "" if self.window == "none" else f" --window {self.window}"
+        return f"; to go on, {waiting}raise it: llm-cost budgets set {self.scope} DOLLARS{window}"
+
+
+_OWN_LIMITS = {"call": "max_cost of the call", "batch": "what is left for the batch"}
+"""Limits that are no budget of a ledger."""
 
 
 class AttributionError(LLMCostError, ValueError):
@@ -321,10 +337,10 @@ class ReservationConflictError(LedgerError):
 
 
 def readable(amount: Decimal, *, up: bool = False) -> str:
-    """Write US dollars for people: cents, and below a dollar three digits that count. Rounds down, or ``up``."""
+    """Write US dollars for people: cents, and below ten dollars four digits that count. Rounds down, or ``up``."""
     rounding = ROUND_CEILING if up else ROUND_FLOOR
     size = abs(amount)
-    places = 2 if size >= 1 or not size else max(2 - size.adjusted(), 2)
+    places = max(3 - size.adjusted(), 2) if size else 2
     shown = amount.quantize(Decimal(1).scaleb(-places), context=Context(prec=60, rounding=rounding))
     text = f"{abs(shown):,f}"
     whole, _, fraction = text.partition(".")

@@ -38,6 +38,7 @@ class BudgetRefusal(NamedTuple):
             requested=NanoUSD(self.requested).usd,
             resets_at=to_datetime(self.resets),
             kept=NanoUSD(self.kept).usd if self.kept else None,
+            window=self.window,
         )
 
 
