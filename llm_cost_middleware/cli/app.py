@@ -14,6 +14,7 @@ from llm_cost_middleware.cli.decisions import decisions
 from llm_cost_middleware.cli.demo import demo
 from llm_cost_middleware.cli.doctor import doctor
 from llm_cost_middleware.cli.estimate import estimate
+from llm_cost_middleware.cli.help import show_topic
 from llm_cost_middleware.cli.init import init
 from llm_cost_middleware.cli.ledger import ledger
 from llm_cost_middleware.cli.litellm_config import litellm_config
@@ -54,5 +55,6 @@ def _options(
 for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor, pause, resume):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
+app.command("help")(show_topic)
 app.add_typer(budgets, name="budgets")
 app.add_typer(ledger, name="ledger")

@@ -65,6 +65,8 @@ def usd(amount: Decimal | NanoUSD | None) -> str:
     places = 2 if size >= _CENTS_FROM or not size else min(max(_DIGITS - 1 - size.adjusted(), 2), _NANO_PLACES)
     shown = size.quantize(Decimal(1).scaleb(-places), context=Context(prec=60, rounding=ROUND_HALF_EVEN))
     whole, _, fraction = f"{shown:,f}".partition(".")
+    if shown == size:  # nothing was rounded: the zeros say nothing
+        fraction = fraction.rstrip("0").ljust(2, "0")
     return f"{'-' if value < 0 else ''}${whole}.{fraction}"
 
 

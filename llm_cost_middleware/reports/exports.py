@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.extras import needed_for
 
 if TYPE_CHECKING:
     import os
@@ -66,10 +67,8 @@ def to_csv(report: Report) -> str:
 
 def to_parquet(report: Report, path: str | os.PathLike[str]) -> None:
     """See ``Report``."""
-    try:
+    with needed_for("a Parquet file"):
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtraError("a Parquet file", "reports", "pyarrow") from None
     rows = report.to_dicts()
     measures = report.total.measures()
     fields = [arrow.field(name, arrow.string()) for name in report.columns]
@@ -89,7 +88,7 @@ def dataframe(report: Report) -> Any:
         except ImportError:
             continue
         return module.DataFrame(rows, columns=columns) if name == "pandas" else _polars(module, rows, columns)
-    raise MissingExtraError("a dataframe", "reports", "pandas")
+    raise MissingExtraError("a dataframe", "learn", "pandas")
 
 
 def _polars(polars: Any, rows: list[list[Any]], columns: list[str]) -> Any:

@@ -1,0 +1,35 @@
+"""``llm-cost help``: the reference, topic by topic; each is a file in ``topics/``."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated
+
+import typer
+
+from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli.loading import out
+from llm_cost_middleware.errors import UnknownKeyError
+
+_TOPICS = files("llm_cost_middleware.cli").joinpath("topics")
+
+
+def topics() -> dict[str, str]:
+    """Return the text of every topic, by name."""
+    found = (file for file in _TOPICS.iterdir() if file.name.endswith(".md"))
+    return {
+        file.name.removesuffix(".md"): file.read_text(encoding="utf-8") for file in sorted(found, key=lambda f: f.name)
+    }
+
+
+def show_topic(topic: Annotated[str | None, typer.Argument(help="A topic; all of them without one.")] = None) -> None:
+    """Explain a topic: times, dimensions, errors, promises, settings, the proxy, learning and others."""
+    known = topics()
+    if topic is None:
+        for name, text in known.items():
+            tables.say(f"{name:12} {text.splitlines()[0].removeprefix('# ')}")
+        tables.say("llm-cost help TOPIC; llm-cost COMMAND --help for the options of a command")
+        return
+    if topic not in known:
+        raise UnknownKeyError(topic, known)
+    out.print(known[topic].removeprefix("# "), highlight=False, markup=False, soft_wrap=True)
