@@ -88,7 +88,7 @@ def design_of(labels: Sequence[PairedOutcome]) -> Design:
     order = numpy.argsort(-seen, kind="stable")[:MAX_NGRAMS]
     buckets = numpy.sort(order[seen[order] >= MIN_SEEN])
     with_stats = all(label.text_stats for label in labels)
-    depth = max(len(label.groups) for label in labels)
+    depth = max((len(label.groups) for label in labels), default=0)
     nested = [(*("",) * (depth - len(label.groups)), *reversed(label.groups), label.site) for label in labels]
     sites = (*sorted({key for row in nested for key in row if key}), "")
     index = {site: number for number, site in enumerate(sites)}
