@@ -160,6 +160,8 @@ def price_usage(
         bill.notes.append(f"ended in an error: {reading.error}")
     status: PriceStatus = "estimated" if bill.is_estimate else "exact"
     notes = tuple(dict.fromkeys(bill.notes)) if bill.notes else ()
+    # Every row says whose price it is: the list's, or that of a contract.
+    version += f", contract -{rates.discount}" if rates.discount else ""
     return PricedCall(NanoUSD(bill.total), tuple(bill.items), model, status, notes, version)
 
 

@@ -23,6 +23,7 @@ from llm_cost_middleware.pricing.compose import (
     highest_rates,
     possible_service_tiers,
 )
+from llm_cost_middleware.pricing.contracts import discounted
 from llm_cost_middleware.pricing.genai import GenaiPrices, family_of, installed_version, names_model
 from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
@@ -57,7 +58,9 @@ class Catalogue:
             ConfigurationError: Invalid ``prices``.
         """
         below, users, scoped = configured(prices), self._own, Catalogue(update_prices=self._update)
-        scoped._own = Overlay((*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}")
+        scoped._own = Overlay(
+            (*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}", users.contracts
+        )
         # Published prices are read, or fetched, once for all catalogues that stand on them.
         vars(scoped)["_source"] = self._source
         scoped.laid = prices
@@ -110,7 +113,8 @@ class Catalogue:
         key = (bisect_right(priced.breaks, when), service_tier, speed, geo, batch)
         found = priced.compiled.get(key)
         if found is None:
-            found = priced.compiled[key] = compose(priced, when, Terms(service_tier, speed, geo, batch))
+            composed = compose(priced, when, Terms(service_tier, speed, geo, batch))
+            found = priced.compiled[key] = discounted(composed, priced.contracts, when)
         return found
 
     def upper_bound_rates(
@@ -208,13 +212,17 @@ class Catalogue:
         if listing is None and not any("input_mtok" in block.card for block in blocks):
             raise PriceNotFoundError(provider, ref)
         own = blocks[-1].model if blocks else ref
+        # What somebody wrote down as his price is what he pays.
+        paid = any(block in self._own.blocks for block in blocks)
+        contracts = () if paid else tuple(one for one in self._own.contracts if one.covers(provider, known or ref))
         return PricedModel(
             provider=provider,
             id=known or own,
             listing=listing,
             blocks=blocks,
             rules=packaged().rules.get(provider, EMPTY),
-            breaks=change_moments(listing, blocks),
+            breaks=change_moments(listing, (*blocks, *contracts)),
+            contracts=contracts,
         )
 
 

@@ -17,6 +17,7 @@ from llm_cost_middleware.pricing.cards import (
     pico,
     scale_price,
 )
+from llm_cost_middleware.pricing.contracts import Contract
 from llm_cost_middleware.pricing.genai import Listing, Variant
 from llm_cost_middleware.pricing.overlay import PriceBlock, merge_cards
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Level, Rates
@@ -53,6 +54,8 @@ class PricedModel:
     breaks: tuple[float, ...]
     relatives: tuple[str, ...] = ()
     """Of an unlisted snapshot: every name of its family with a price, the one it is priced as first."""
+    contracts: tuple[Contract, ...] = ()
+    """Discounts of its list prices, whenever they hold."""
     compiled: dict[_Key, Rates] = field(default_factory=dict)
     upper_bounds: dict[_Key, Rates] = field(default_factory=dict)
 
@@ -99,7 +102,7 @@ def possible_service_tiers(priced: PricedModel, tier: str | None) -> Iterable[st
         yield from (t for t in priced.possible_terms("service_tier") if ("service_tier", t) in known)
 
 
-def change_moments(listing: Listing | None, blocks: Iterable[PriceBlock]) -> tuple[float, ...]:
+def change_moments(listing: Listing | None, blocks: Iterable[PriceBlock | Contract]) -> tuple[float, ...]:
     """Return the moments at which any price of a model changes, ascending."""
     moments = {period.start for period in listing.periods} if listing else set()
     moments |= {variant.start for variant in listing.variants} if listing else set()

@@ -26,6 +26,7 @@ from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, U
 from llm_cost_middleware.money import parse_usd
 from llm_cost_middleware.natural_values import read_flag
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
+from llm_cost_middleware.pricing.contracts import DISCOUNT, DISCOUNTS, Contract, read_contracts
 
 _WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
     "service_tier": lambda tier: ("service_tier", str(tier)),
@@ -55,6 +56,7 @@ class Overlay(NamedTuple):
     blocks: tuple[PriceBlock, ...]
     rules: Mapping[str, Mapping[str, Any]]
     digest: str
+    contracts: tuple[Contract, ...] = ()
 
 
 @cache
@@ -73,13 +75,15 @@ def configured(prices: Mapping[str, Any] | None) -> Overlay:
         ConfigurationError: Invalid price or date, or a name without its provider.
         UnknownKeyError: Unknown key; the message names the nearest known one.
     """
-    blocks = tuple(_configured(prices or {}))
+    blocks, contracts = tuple(_configured(prices or {})), read_contracts(prices or {}, _day)
     raw = json.dumps(prices, sort_keys=True, default=str) if prices else ""
-    return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none")
+    return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none", contracts)
 
 
 def _configured(prices: Mapping[str, Any]) -> Iterator[PriceBlock]:
     for model, entries in prices.items():
+        if model in {DISCOUNT, DISCOUNTS}:
+            continue
         if not isinstance(model, str):
             raise ConfigurationError(f'expected "provider/model", not {model!r}', key="prices")
         for entry in entries if isinstance(entries, list | tuple) else [entries]:
