@@ -2,8 +2,8 @@
 
 Each split tunes on labels and then sends the next calls, one by one, through the written policy and the watch that
 guards it. "Same mix": the next calls are drawn as the labels were, but two in three carry the name of a customer of
-whom there is no label. "Other mix": the tasks have other shares, drawn anew for each split. "Half unlabelled": half of
-the tasks have no label at all.
+whom there is no label. "Near mix" and "other mix": the tasks have other shares, drawn anew for each split. "Half
+unlabelled": half of the tasks have no label at all.
 
 What is promised is 95 % of the strong model's quality with 95 % confidence. A policy that is refused promises nothing,
 and one that fell back has said that its promise is over: both are counted apart. What came before the fallback counts
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.data
 QUALITY = CONFIDENCE = 0.95
 WEAK, STRONG = ModelRef("openai", "weak"), ModelRef("openai", "strong")
 PAIRS = ("mix", "mmlu-pro", "mmlu")
-KINDS = ("same mix", "other mix", "half unlabelled")
+KINDS = ("same mix", "near mix", "other mix", "half unlabelled")
+SPREAD = {"near mix": 5.0, "other mix": 1.0}  # of a Dirichlet distribution: the smaller, the farther apart
 LIVE, LOOK, REGULARS = 1_500, 25, 40
 SHARES = np.linspace(0, 1, 101)
 
@@ -37,8 +38,8 @@ def weights(rng, tasks, kind):
     names = sorted(set(tasks))
     index = np.array([names.index(task) for task in tasks])
     even = np.ones(len(tasks))
-    if kind == "other mix":
-        return tuple(rng.dirichlet(np.ones(len(names)))[index] + 1e-9 for _ in range(2))
+    if kind in SPREAD:
+        return tuple(rng.dirichlet(np.full(len(names), SPREAD[kind]))[index] for _ in range(2))
     if kind == "half unlabelled":
         labelled = rng.permutation(len(names)) < len(names) / 2
         return np.where(labelled[index], 1.0, 0.0), even
@@ -126,9 +127,9 @@ def summary(runs):
 
 @pytest.mark.parametrize("size", [300, 1_000])
 def test_the_promise_where_calls_are_not_quite_the_labels(outcomes, show, keep_figures, soak, size):
-    splits, kept, table = (200 if soak else 4), {}, []
+    splits, kept, table = (200 if soak else 3), {}, []
     cells = [(name, kind) for name in PAIRS for kind in KINDS] if size == 300 else [("mix", kind) for kind in KINDS]
-    for name, kind in cells if soak else cells[: 3 if size == 300 else 1]:
+    for name, kind in cells if soak else cells[: len(KINDS) if size == 300 else 1]:
         found = outcomes(name)
         at = summary([split_once(found, seed, kind, size) for seed in range(splits)])
         kept[f"{name}, {kind}"] = at
