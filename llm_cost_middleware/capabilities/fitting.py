@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.capabilities import ModelCapabilities, Parameter, find_capabilities, read_parameters
 from llm_cost_middleware.capabilities.efforts import nearest_effort
 from llm_cost_middleware.capabilities.rules import RULES, asks_for_something
-from llm_cost_middleware.request import EMPTY, CallRequest, ModelRef
+from llm_cost_middleware.request import EMPTY, CallRequest, Message, ModelRef
 
 _NATIVE: Mapping[str, str] = MappingProxyType(
     {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
@@ -93,6 +93,8 @@ class Fitting:
                     known_as = names.get(name) or next((table[name] for table in others if name in table), None)
                     self._parameter(name, value, known_as)
         self._conversation()
+        if self.request.tools:
+            self._tools()
         # LiteLLM sends such a chat to responses where the request states an effort
         bridges = self.bridged and self.stated_effort is not None
         in_chat = self.target.provider == "openai" and self.endpoint == "chat.completions" and not bridges
@@ -191,14 +193,27 @@ class Fitting:
             foreign = self.target.provider == "openai" and request.endpoint == "messages"
             if foreign or not known.prefill:
                 self.refused.append("does not continue an answer that the caller has begun")
-        if request.tools:
-            forced = is_forced(self.settings.get("tool_choice"))
-            if forced and (not known.forced_tools or self.thinks):
-                self.refused.append("takes no tool_choice that forces a tool")
-            if not known.deferred_tools and any(_DEFERRED in tool.text for tool in request.tools):
-                self.refused.append("takes no tools with defer_loading")
+        if self.abroad and self.target.provider == "anthropic":
+            spoken = [message for message in messages if message.role != "system"]
+            if not spoken:
+                self.refused.append("takes no instructions without a message of the user")
+            elif any(message.role == "user" and _is_blank(message) for message in spoken):
+                self.refused.append("takes no empty message")
         if self.endpoint == "messages" and not known.mid_system and _instructs_inside(request):
             self.refused.append("takes no system message inside the conversation")
+
+    def _tools(self) -> None:
+        """What the tools of a request ask for beside themselves."""
+        known = self.known
+        choice = self.settings.get("tool_choice")
+        forced = is_forced(choice)
+        alone = isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is not None
+        if alone and self.abroad and not known.parallel_tools:  # hosts say it by the parameter
+            self._leave_out("parallel_tool_calls")
+        if forced and (not known.forced_tools or self.thinks):
+            self.refused.append("takes no tool_choice that forces a tool")
+        if not known.deferred_tools and any(_DEFERRED in tool.text for tool in self.request.tools):
+            self.refused.append("takes no tools with defer_loading")
 
     def _chat_tools(self) -> None:
         """Function tools of a chat, which some models take only while they do not reason."""
@@ -252,6 +267,10 @@ def is_forced(choice: Any) -> bool:
     if isinstance(choice, Mapping):
         return choice.get("type") in ("any", "tool", "function", "custom")
     return choice in ("required", "any")
+
+
+def _is_blank(message: Message) -> bool:
+    return not any(part.kind != "text" or part.text.strip() for part in message.parts)
 
 
 def _instructs_inside(request: CallRequest) -> bool:

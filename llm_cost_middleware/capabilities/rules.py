@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.capabilities.efforts import nearest_effort
-from llm_cost_middleware.capabilities.thinking import cap_thinking
+from llm_cost_middleware.capabilities.thinking import cap_thinking, changes_for_cap
 
 if TYPE_CHECKING:
     from llm_cost_middleware.capabilities.fitting import Fitting
@@ -93,6 +93,11 @@ def _logprobs(at: Fitting, name: str, value: Any) -> bool:
 
 
 def _effort(at: Fitting, name: str, value: Any) -> bool:
+    if at.abroad and at.bridged and (cap := at.request.max_tokens) is not None:
+        fits = changes_for_cap(at.request, at.target, cap)  # of the thinking that a host makes of it
+        at.changes.update(fits or {})
+        if fits is None:
+            return False
     if at.abroad and (value in ("none", "minimal") or (at.bridged and not at.levels)):
         return True  # hosts have a table of their own for it
     if not at.levels:

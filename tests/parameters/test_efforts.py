@@ -14,7 +14,7 @@ from parameter_product import TARGETS, Outcomes, pipeline_to
 from pydantic import BaseModel
 
 from llm_cost_middleware.integrations.langchain import guard
-from llm_cost_middleware.simulator import Simulator
+from llm_cost_middleware.simulator import Simulator, auto
 
 langchain_openai = pytest.importorskip("langchain_openai")
 langchain_anthropic = pytest.importorskip("langchain_anthropic")
@@ -56,7 +56,7 @@ ASKS = {
 
 @pytest.fixture(scope="module")
 def provider():
-    with Simulator() as simulator:
+    with Simulator(responder=auto) as simulator:
         yield simulator
 
 
@@ -94,6 +94,29 @@ def test_an_effort_meets_no_refusal_that_it_does_not_meet_at_home(provider, soak
             plain=lambda plain=plain: plain.invoke(cases.SAY),
         )
     found.check("guard with an effort")
+
+
+ODD = {
+    "an empty message": ("gpt-5.1 high", lambda model: model.invoke("")),
+    "instructions alone": ("gpt-5.1 high", lambda model: model.invoke([("system", "Be brief.")])),
+    "one tool at a time": (
+        "opus-4-5 high", lambda model: model.bind_tools([Weather], parallel_tool_calls=False).invoke(cases.SAY),
+    ),
+    "an effort of the model beside a schema of the call": (
+        "opus-4-5 high", lambda model: model.with_structured_output(Weather, method="json_schema").invoke(cases.SAY),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_conversation_meets_no_refusal_that_it_does_not_meet_at_home(what, provider):
+    home, ask = ODD[what]
+    found = Outcomes()
+    for target in TARGETS:
+        plain = made(home, provider)
+        guarded = guard(plain, pipeline_to(target, provider))
+        found.note(target[1], lambda guarded=guarded: ask(guarded), provider, plain=lambda plain=plain: ask(plain))
+    found.check(what)
 
 
 SENT = {

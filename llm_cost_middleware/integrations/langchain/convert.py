@@ -109,6 +109,9 @@ def _read_arguments(source: SourceModel, arguments: Mapping[str, Any]) -> CallRe
     body = {**source.body, **given, "messages": ()}
     schema = body.pop("response_format", None)
     if source.provider == "anthropic":
+        own, asked = (each.get("output_config") for each in (source.body, given))
+        if isinstance(own, Mapping) and isinstance(asked, Mapping):  # ChatAnthropic lays the one over the other
+            body["output_config"] = {**own, **asked}
         _as_anthropic_says(body)
     request = get_provider(source.provider).read_request(body, source.endpoint)
     if schema:

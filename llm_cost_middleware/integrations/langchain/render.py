@@ -70,9 +70,7 @@ def render(
     call_kwargs = {name: value for name, value in arguments.items() if name not in dropped}
     _apply(call_kwargs, attempt.changes, source)
     if there != source:
-        call_kwargs = _translate(call_kwargs, source)
-        asked = take_effort(call_kwargs) or effort
-        call_kwargs |= effort_arguments(attempt.target, attempt.changes.get("reasoning_effort", asked))
+        call_kwargs = _translate(call_kwargs, source, attempt, effort)
     for foreign in foreign_cache_fields(there):
         for name in foreign.request:
             call_kwargs.pop(name, None)
@@ -128,11 +126,16 @@ _NOT_TRANSLATED = _NOT_SENT | _LOCAL | {"thinking"}  # thinking is configured in
 # --- across providers ------------------------------------------------------------------------------------------------
 
 
-def _translate(call_kwargs: dict[str, Any], source: str) -> dict[str, Any]:
+def _translate(call_kwargs: dict[str, Any], source: str, attempt: Attempt, effort: str | None) -> dict[str, Any]:
     if "tools" in call_kwargs:
         convert = _to_openai_tool if source == "anthropic" else _to_anthropic_tool
         call_kwargs["tools"] = [convert(tool) for tool in call_kwargs["tools"]]
-    return _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
+    translated = _to_openai(call_kwargs) if source == "anthropic" else _to_anthropic(call_kwargs)
+    for name, value in attempt.changes.items():
+        if value is None:  # what is called so only now
+            translated.pop(name, None)
+    asked = take_effort(translated) or effort
+    return translated | effort_arguments(attempt.target, attempt.changes.get("reasoning_effort", asked))
 
 
 def _to_openai(call_kwargs: dict[str, Any]) -> dict[str, Any]:

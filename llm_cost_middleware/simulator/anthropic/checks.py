@@ -113,6 +113,8 @@ def _check_text(block: Mapping[str, Any], where: str, section: str) -> None:
         if block.get("cache_control"):
             raise bad_request(f"{where}: cache_control cannot be set for empty text blocks")
         raise bad_request(f"{section}: text content blocks must be non-empty")
+    if section == "messages" and block["text"].isspace():  # home-assistant/core 175637 quotes the 400
+        raise bad_request("messages: text content blocks must contain non-whitespace text")
 
 
 def _only(value: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -86,6 +86,33 @@ def test_a_routed_call_of_another_shape_carries_only_what_its_target_takes(endpo
     found.check(f"CostAwareRouter, {endpoint}")
 
 
+CONVERSATIONS = {
+    "an empty message": {"messages": [{"role": "user", "content": ""}]},
+    "a blank message": {"messages": [{"role": "user", "content": " \n"}]},
+    "instructions alone": {"messages": [{"role": "system", "content": "Be brief."}]},
+    "functions of old": {"messages": SAY, "functions": [cases.CHAT_TOOL["function"]]},
+    "an effort over a low cap": {"messages": SAY, "reasoning_effort": "high", "max_tokens": 900},
+    "an effort over a middling cap": {"messages": SAY, "reasoning_effort": "high", "max_tokens": 2_500},
+    "one answer at a time": {"messages": SAY, "tools": [cases.CHAT_TOOL], "parallel_tool_calls": False},
+}
+
+
+@pytest.mark.parametrize("what", CONVERSATIONS)
+def test_what_only_one_provider_takes_of_a_conversation_stays_there(what, routers, provider):
+    found = Outcomes()
+    for target in [target for target in TARGETS if target[0] == "anthropic"]:
+        router = routers[target]
+        found.note(
+            f"{target[1]}", lambda router=router: router.completion("smart", **CONVERSATIONS[what]), provider
+        )  # fmt: skip
+    assert not found.wrong, found.wrong
+    assert sum(found.values()) > 5
+    if "effort" not in what and "one answer" not in what:
+        assert found["refused before sending"] == sum(found.values())
+    else:
+        assert found["answered"] == sum(found.values())
+
+
 def test_a_forced_model_is_sent_what_it_takes_or_refused(routers, provider):
     router = routers[("openai", "gpt-4.1-2025-04-14")]
     asked = provider.request_count
