@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
@@ -46,12 +46,8 @@ def list_budgets(
     if rows:
         cells = [_cells(row) for row in rows]
         used = [name for name in cells[0] if any(line[name] for line in cells)]  # a column of nothing takes the room
-        table = Table(title="budgets")
-        for name in used:  # names and amounts whole; the rest folds
-            table.add_column(name, no_wrap=name in {"scope", "limit", "raised"}, overflow="fold")
-        for line in cells:
-            table.add_row(*(escape(str(line[name] or "-")) for name in used))
-        out.print(table)
+        columns = [tables.Column(name, figures=name in {"limit", "raised"}) for name in used]
+        tables.show(columns, [[str(line[name] or "-") for name in used] for line in cells], title="budgets")
     for pause in paused:
         until = f" until {pause['until']}" if pause["until"] else ""
         out.print(escape(f"{pause['scope']} is paused since {pause['since']}{until}: {pause['reason'] or 'no reason'}"))
@@ -101,10 +97,10 @@ def history(
     if not found:
         out.print("nothing was decided yet")
         return
-    table = Table("when", "what", "scope", "window", "detail", "by", title="budgets: what was decided")
-    for one in found:
-        table.add_row(*(escape(str(cell or "-")) for cell in _told(one).values()))
-    out.print(table)
+    columns = tables.names("when", "what", "scope", "window", "detail", "by")
+    tables.show(
+        columns, [[str(cell or "-") for cell in _told(one).values()] for one in found], title="what was decided"
+    )
 
 
 def pause(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.table import Table
 
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
-from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd
+from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.tokenizer import count_tokens
@@ -198,31 +198,25 @@ def _as_data(sums: Mapping[str, _Sum], unpriced: Mapping[str, list[int]], catalo
 
 
 def _show(sums: Mapping[str, _Sum], catalogue: Catalogue, answer: int) -> None:
-    table = Table("model", title=f"What these requests would cost (answers of {answer:,} tokens expected)")
-    for name in ("requests", "input at most", "output at most", "expected", "at most"):
-        table.add_column(name, justify="right", no_wrap=True)
-    whole = _Sum()
+    columns = [
+        tables.Column("model"),
+        *tables.figures("requests", "input\nat most", "output\nat most", "expected", "at most"),
+    ]
+    whole, rows = _Sum(), []
     for model, total in sorted(sums.items()):
-        table.add_row(model + ("*" if total.unsure else ""), *_cells(total), end_section=False)
+        rows.append([model + ("*" if total.unsure else ""), *_cells(total)])
         for name in ("requests", "input_tokens", "output_tokens", "bound", "expected", "unsure"):
             setattr(whole, name, getattr(whole, name) + getattr(total, name))
         whole.notes.update(total.notes)
-    if len(sums) != 1:
-        table.add_section()
-        table.add_row("all", *_cells(whole), style="bold")
-    out.print(table)
+    title = f"what these requests would cost, US dollars (answers of {answer:,} tokens expected)"
+    tables.show(columns, rows, title=title, total=["all", *_cells(whole)] if len(sums) != 1 else None)
     if whole.unsure:
-        out.print(f"* {whole.unsure} request(s) can cost more than that:", highlight=False)
+        tables.say(f"* {whole.unsure} request(s) can cost more than that:")
     for note in whole.notes:
-        out.print(f"  {note}", highlight=False)
-    out.print(f"[dim]{catalogue.version}[/]", highlight=False)
+        tables.say(f"  {note}")
+    tables.say(catalogue.version)
 
 
 def _cells(total: _Sum) -> tuple[str, ...]:
     counts = tuple(f"{count:,}" for count in (total.requests, total.input_tokens, total.output_tokens))
-    return (*counts, *(_cents(NanoUSD(amount)) for amount in (total.expected, total.bound)))
-
-
-def _cents(amount: NanoUSD) -> str:
-    """Format an amount with four decimals, or all of them if it is smaller."""
-    return format_usd(round(amount.usd, 4) or amount)
+    return (*counts, *(tables.usd(NanoUSD(amount)) for amount in (total.expected, total.bound)))

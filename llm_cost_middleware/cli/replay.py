@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import track
-from rich.table import Table
 
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, out
@@ -44,7 +44,8 @@ def replay(
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
     else:
-        out.print(_table(rows), measured_by(source, logged), highlight=False)
+        _show(rows)
+        tables.say(measured_by(source, logged))
     if plot is not None:
         plot.write_text(_drawn(rows), encoding="utf-8")
         err.print(f"wrote {plot}")
@@ -67,26 +68,23 @@ def read_routing(path: Path) -> RoutingPolicy:
     )
 
 
-def _table(rows: list[ReplayedSite]) -> Table:
-    table = Table("site", title="replayed: before → after, 95 % intervals")
-    for column in ("calls", "moved", "paid", "would be", "saved", "quality", "would be", "guessed"):
-        table.add_column(column, justify="right")
+def _show(rows: list[ReplayedSite]) -> None:
+    columns = [
+        *tables.names("site"),
+        *tables.figures("calls", "moved", "paid", "would be", "saved", "quality", "would be", "guessed"),
+    ]
+    lines = []
     for row in rows:
         after = Estimate(*(part / 1e9 for part in row.after_nanousd))
         before = row.paid_nanousd / 1e9
-        table.add_row(
-            row.site,
-            f"{row.calls:,}",
-            f"{row.moved:,}",
-            f"${before:.4f}",
+        lines.append([
+            row.site, f"{row.calls:,}", f"{row.moved:,}", f"${before:.4f}",
             f"${after.value:.4f} ({after.low:.4f} to {after.high:.4f})",
-            f"{1 - after.value / before:.0%}" if before else "-",
-            _quality(row.quality_before),
-            _quality(row.quality_after),
-            f"{row.unsupported:.0%}",
-            end_section=row is rows[-2] if len(rows) > 1 else False,
-        )
-    return table
+            f"{1 - after.value / before:.0%}" if before else "-", _quality(row.quality_before),
+            _quality(row.quality_after), f"{row.unsupported:.0%}",
+        ])  # fmt: skip
+    last = lines.pop() if len(lines) > 1 else None
+    tables.show(columns, lines, title="replayed: before → after, 95 % intervals", total=last)
 
 
 def _quality(estimate: Estimate | None) -> str:

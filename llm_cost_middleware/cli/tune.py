@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, load_config, out
@@ -149,23 +149,18 @@ def _show(found: TuningResult) -> None:
     calibration = found.calibration
     if calibration is None:
         return
-    table = Table(
-        "strong share", title=f"quality and cost on {found.labels:,} labels of {found.sites} sites, out of fold"
-    )
-    for column in ("quality", "of strong", "saved", "safe"):
-        table.add_column(column, justify="right")
+    columns = [*tables.figures("strong share", "quality", "of strong", "saved"), *tables.names("safe", "")]
+    rows = []
     step = max(1, len(calibration.curve) // 12)  # about a dozen rows; the chosen point is always one of them
-    for point in calibration.curve:
-        if point is calibration.chosen or calibration.curve.index(point) % step == 0:
-            table.add_row(
-                f"{point.strong_share:.0%}",
-                f"{point.quality:.4f}",
+    for number, point in enumerate(calibration.curve):
+        if point is calibration.chosen or number % step == 0:
+            rows.append([
+                f"{point.strong_share:.0%}", f"{point.quality:.4f}",
                 f"{point.quality / calibration.strong_quality:.1%}" if calibration.strong_quality else "-",
-                f"{1 - point.spend:.0%}",
-                "yes" if point.margin >= 0 else "no",
-                style="bold" if point is calibration.chosen else None,
-            )
-    out.print(table)
+                f"{1 - point.spend:.0%}", "yes" if point.margin >= 0 else "no",
+                "chosen" if point is calibration.chosen else "",
+            ])  # fmt: skip
+    tables.show(columns, rows, title=f"quality and cost on {found.labels:,} labels of {found.sites} sites, out of fold")
     for name, score in (("configured", found.current), ("tuned", found.tuned)):
         if score is not None:
             out.print(f"{name}: {_score_text(score)}", highlight=False)

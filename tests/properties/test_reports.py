@@ -208,3 +208,17 @@ def test_exports_are_exact_and_harmless(tmp_path):
         table = arrow.read_table(tmp_path / "x.parquet")
         assert sum(table["cost_usd"].to_pylist()) == report.total.cost_usd
         assert sum(report.dataframe()["cost_usd"]) == report.total.cost_usd
+
+
+def test_redis_gives_the_answer_of_memory(redis_servers):
+    clocks = FakeClock(START), FakeClock(START)
+    url = next(iter(redis_servers.values())).url
+    with (
+        Ledger.open(url, clock=clocks[0], tenant="reports") as redis,
+        Ledger.open("memory://", clock=clocks[1]) as memory,
+    ):
+        for ledger, clock in zip((redis, memory), clocks, strict=True):
+            fill(ledger, clock, 7, archive=False)
+        for by in ("team", "tag", "model", "status"):
+            add_up(ask(redis, by))
+            assert lines_of(ask(redis, by, over="day")) == lines_of(ask(memory, by, over="day"))
