@@ -15,6 +15,7 @@ from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle.commands import Command, CountInput, RunInThread, Sleep
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.counts import TIMEOUT_S
+from llm_cost_middleware.lifecycle.stages.price import CLOSE_COUNT
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, RoutedCall, Settings
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import InputCounter, ModelRef
@@ -63,7 +64,11 @@ class Sizing:
             if left is not None and left < _OFFLINE_HOLDS * quote.amount_nanousd:
                 counts[exact.encoding] = yield RunInThread(exact.make)
                 return stages.price.quote(call, target, counts, plan=quote.plan)
-        elif quote.counted and (call.request.tools or call.request.output_schema):
+        elif (
+            quote.counted
+            and CLOSE_COUNT not in quote.bound.notes
+            and (call.request.tools or call.request.output_schema)
+        ):
             left = yield from self._left_for(call, quote)
             if left is not None and left < _PROVIDER_HOLDS * quote.amount_nanousd:
                 counts[str(target)] = stages.price.close_count(call, target, counts)

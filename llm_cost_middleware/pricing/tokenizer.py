@@ -99,6 +99,7 @@ class TokenCounter:
     def __init__(self, keep: int = 8_192) -> None:
         self._keep = keep
         self._known: OrderedDict[bytes, int] = OrderedDict()
+        self._framed: OrderedDict[bytes, tuple[int, int | None]] = OrderedDict()
 
     def begin(self, request: CallRequest, encoding: str) -> PartialCount | None:
         """Look up what is known of a request; ``None`` if it has content that is not text."""
@@ -137,15 +138,40 @@ class TokenCounter:
                         self._known.popitem(last=False)
         return total
 
-    def close(self, request: CallRequest, encoding: str) -> int | None:
-        """Count a request as OpenAI's bills show it: no bound, but close; ``None`` as for ``count_tokens``."""
-        found, shown = _countable(request), shown_tools(request)
-        if found is None or shown is None:
+    def close(self, request: CallRequest, encoding: str, exact: int) -> int | None:
+        """Count a request as OpenAI's bills show it: no bound, but close; ``None`` as for ``count_tokens``.
+
+        Args:
+            request: The request.
+            encoding: Its vocabulary.
+            exact: What ``finish`` returned for it: its texts are not counted again.
+        """
+        found = _countable(request)
+        if found is None:
             return None
-        texts = [(part.text, 1) for message in request.messages for part in message.parts]
-        plain = self.finish(self._look_up(_Countable(close_overhead(request), [*texts, (shown, 1)]), encoding))
-        schema = self.finish(self._look_up(_Countable(0, [(request.output_schema, 1)]), encoding))
-        return None if plain is None or schema is None else plain + -(-schema * SCHEMA_PERCENT // 100)
+        definitions = [text for text, times in found.texts if times != 1]
+        if not definitions:
+            return exact - found.overhead + close_overhead(request)
+        key = _digest(encoding, "\0".join((request.model, *definitions)))
+        with self._lock:
+            known = self._framed.get(key)
+        if known is None:
+            known = self._frame(request, encoding, definitions)
+            with self._lock:
+                self._framed[key] = known
+                if len(self._framed) > self._keep:
+                    self._framed.popitem(last=False)
+        expanded, shown = known
+        return None if shown is None else exact - found.overhead - expanded + close_overhead(request) + shown
+
+    def _frame(self, request: CallRequest, encoding: str, definitions: list[str]) -> tuple[int, int | None]:
+        """Tokens of a request's definitions as ``_countable`` has them, and as they are shown to the model."""
+        vocabulary, shown = _vocabulary(encoding), shown_tools(request)
+        if vocabulary is None or shown is None:
+            return 0, None
+        expanded = sum(TOOL_EXPANSION * _count(vocabulary, text) for text in definitions)
+        schema = -(-_count(vocabulary, request.output_schema) * SCHEMA_PERCENT // 100)
+        return expanded, _count(vocabulary, shown) + schema
 
 
 class PartialCount(NamedTuple):

@@ -9,6 +9,7 @@ import pytest
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.lifecycle.stages.price import PROVIDER_COUNT
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.simulator import CountingRules, Fault
 
 TEXT = "The shipment left the harbour on Tuesday and nobody has heard of it since. " * 60
@@ -190,17 +191,36 @@ def test_tools_and_the_beginning_of_a_conversation_are_counted_once(make_harness
     assert counted.count(len(TEXT)) == 1
 
 
-def test_what_bills_rarely_show_is_left_out_only_where_money_is_short(make_harness):
-    """Up to six hundred hidden tokens may come with a tool: held while money is ample, not where it is not."""
+def test_what_bills_rarely_show_is_held_only_where_it_makes_a_guarantee_and_money_is_ample(make_harness):
+    """Up to six hundred hidden tokens may come with a tool. Where no tier is declared nothing is guaranteed anyway."""
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-    ample = make_harness()
-    ample.ask("openai", tools=[tool])
-    wide = ample.reported("Reserved")[0]
-    tight = make_harness(budgets=_budget("0.00028"), output=RAISE, ledger={"url": "memory://"})
-    tight.ask("openai", tools=[tool])
-    narrow = tight.reported("Reserved")[0]
-    assert narrow.amount_nanousd < wide.amount_nanousd - 500 * 250
-    assert not narrow.guaranteed
+    declared = {"providers": {"openai": {"service_tier": "default"}}}
+    holds = []
+    for config in (
+        declared,
+        {},
+        {**declared, "budgets": _budget("0.00028"), "output": RAISE},
+    ):
+        harness = make_harness(**config, ledger={"url": "memory://"})
+        harness.ask("openai", tools=[tool])
+        holds.append(harness.reported("Reserved")[0])
+    wide, close, short = holds
+    assert [held.guaranteed for held in holds] == [True, False, False]
+    assert close.amount_nanousd == short.amount_nanousd < wide.amount_nanousd - 500 * 250
+
+
+def test_a_close_count_is_never_above_the_one_that_allows_for_everything(make_harness):
+    """However far bills went beyond close counts before."""
+    harness = make_harness()
+    harness.ask("openai")
+    price, target = harness.pipeline._stages.price, ModelRef("openai", "gpt-5-mini")
+    (first,) = harness.reported("Reserved")
+    price._checks.check(target, 10, 10_000, close=True)
+    harness.ask("openai")
+    wide = make_harness(providers={"openai": {"service_tier": "default"}}, ledger={"url": "memory://"})
+    wide.ask("openai")
+    assert first.amount_nanousd < harness.reported("Reserved")[1].amount_nanousd
+    assert harness.reported("Reserved")[1].amount_nanousd == wide.reported("Reserved")[0].amount_nanousd
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class PriceStage:
         if injected and request.settings:
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
-        input_tokens, counted, note = self._input(call, target, limits.encoding, token_counts)
+        input_tokens, counted, note = self._input(call, target, limits.encoding, token_counts, is_doubtful=bool(doubt))
         most = bound(
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
@@ -161,16 +161,26 @@ class PriceStage:
             return estimated
 
     def _input(
-        self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None]
-    ) -> tuple[int | None, bool, str]:
-        """The input tokens to hold, whether they were counted, and why they guarantee nothing (or "")."""
+        self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None],
+        *, is_doubtful: bool,
+    ) -> tuple[int | None, bool, str]:  # fmt: skip
+        """The input tokens to hold, whether they were counted, and why they guarantee nothing (or "").
+
+        With ``is_doubtful`` the hold guarantees nothing anyway, so its count need not allow for everything.
+        """
         close = token_counts.get(str(target))
         exact = token_counts.get(encoding) if encoding is not None else None
+        if close is None and exact is not None and is_doubtful:
+            close = self.close_count(call, target, token_counts)
+        most = None if exact is None else self._checks.scaled(target, exact)
         if close is not None:
-            note = PROVIDER_COUNT if encoding is None else CLOSE_COUNT
-            return self._checks.scaled(target, close, close=True), True, note
-        if exact is not None:
-            return self._checks.scaled(target, exact), True, ""
+            note, scaled = (
+                PROVIDER_COUNT if encoding is None else CLOSE_COUNT,
+                self._checks.scaled(target, close, close=True),
+            )
+            return scaled if most is None else min(scaled, most), True, note
+        if most is not None:
+            return most, True, ""
         # A count is better than an estimate, so it is looked at first.
         if self._settings.calibrated:
             with self._lock:
@@ -206,7 +216,7 @@ class PriceStage:
         exact = token_counts.get(encoding) if encoding is not None else None
         if encoding is None or exact is None or str(target) in token_counts:
             return None
-        close = self._counter.close(call.request, encoding)
+        close = self._counter.close(call.request, encoding, exact)
         return None if close is None else min(close, exact)
 
     def _count(self, begun: PartialCount) -> int | None:

@@ -62,12 +62,13 @@ def test_odd_parameters_are_shown_all_the_same(parameters):
 def test_a_close_count_is_below_the_one_that_allows_for_everything_and_above_the_text():
     asked = request(tools=[WEATHER], messages=[{"role": "user", "content": "The weather in Rome? " * 20}])
     counter = TokenCounter()
-    close, safe = counter.close(asked, "o200k_base"), count_tokens(asked, "o200k_base")
+    safe = count_tokens(asked, "o200k_base")
+    close = counter.close(asked, "o200k_base", safe)
     text = count_tokens(request(messages=[{"role": "user", "content": "The weather in Rome? " * 20}]), "o200k_base")
     assert text < close < safe / 4
-    assert counter.close(asked, "o200k_base") == close
+    assert counter.close(asked, "o200k_base", safe) == close
     image = [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
-    assert counter.close(request(messages=[{"role": "user", "content": image}]), "o200k_base") is None
+    assert counter.close(request(messages=[{"role": "user", "content": image}]), "o200k_base", 100) is None
 
 
 def test_a_counter_gives_what_count_tokens_gives():
