@@ -127,6 +127,8 @@ class UsageReport(NamedTuple):
     """Why the counts may not be the whole bill: its price is then an estimate."""
     served_by: tuple[str, str] | None = None
     """Provider and model that were asked, where a host chose among several; ``None``: those of the attempt."""
+    prices: Any = None
+    """The catalogue of prices that holds where a host chose among several; ``None``: that of the attempt."""
     in_vain: bool = False
     """The call failed on this machine, and another attempt would fail as well."""
 

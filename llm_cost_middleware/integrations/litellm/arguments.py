@@ -84,6 +84,7 @@ _DECIDING = frozenset({
     *OUTPUT_CAP_FIELDS, "n", "messages", "input", "instructions", "system", "tools", "tool_choice", "service_tier",
     "speed", "inference_geo", "thinking", "reasoning", "reasoning_effort", "response_format", "text", "output_config",
     "background", "previous_response_id", "conversation", "prompt", "web_search_options", "modalities", "model",
+    "stream", "stream_options",
 })  # fmt: skip
 """Fields of a body that decide what a call can cost."""
 

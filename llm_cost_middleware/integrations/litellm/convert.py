@@ -202,8 +202,8 @@ class RouterCall:
     def read(self, attempt: Attempt, raw: Any) -> CallResult | ObservedStream:
         """What LiteLLM returned: an answer with its usage, or an open stream."""
         self._returned = raw
-        # what it makes up for one of its newer APIs comes in one piece, also where a stream was asked for
-        if self.request.stream and not is_made_up(raw):
+        # an iterator: LiteLLM reads ``stream`` as true at some doors where others take it for false, as with a 1
+        if hasattr(raw, "__next__") or hasattr(raw, "__anext__"):
             return self.observe(attempt, raw)
         return CallResult(raw, self.read_usage(attempt, raw), read_content=read_content)
 
@@ -281,6 +281,8 @@ class RouterCall:
         if group is not None and target == self._departure.target and group.alternatives:
             reading = reading._replace(served_by=(target.provider, target.model))
         own = target in self._served.own_priced if group is None else group.prices is not None
+        if group is not None and (picked := group.apart.get(self._departure.deployment)) is not None:
+            reading, own = reading._replace(prices=picked.prices), picked.own
         if not own:
             return reading
         return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))

@@ -29,7 +29,7 @@ class Departure:
         pipeline: The one that holds its money.
     """
 
-    __slots__ = ("__weakref__", "left", "pipeline", "target")
+    __slots__ = ("__weakref__", "deployment", "left", "pipeline", "target")
 
     def __init__(self, pipeline: CostPipeline | None = None) -> None:
         self.pipeline = pipeline
@@ -37,6 +37,8 @@ class Departure:
         """Its request was handed over to be sent."""
         self.target: ModelRef | None = None
         """The model that it was sent to; ``None`` before."""
+        self.deployment: Any = None
+        """The id of the deployment that it was sent to, where LiteLLM's router sends it."""
 
     @property
     def never_left(self) -> bool:
@@ -64,6 +66,8 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             leaving_call("litellm", str(kwargs.get("litellm_call_id"))).held_by(departure.pipeline)
         if departure is not None and not departure.left:  # LiteLLM may ask more than once for one call
             departure.left = True
+            info = (kwargs.get("litellm_params") or {}).get("model_info")
+            departure.deployment = info.get("id") if isinstance(info, Mapping) else None
             name, provider = str(model), kwargs.get("custom_llm_provider")
             for route in _ROUTES:
                 name = name.removeprefix(route)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import litellm
 
+from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 
@@ -34,12 +35,13 @@ class Deployment(NamedTuple):
     """``None``: a platform with prices of its own, or a provider that is not known."""
     prices: Prices
     params: Mapping[str, Any]
+    id: Any = None
 
 
 def deployment_of(entry: Mapping[str, Any]) -> Deployment:
     """What matters of an entry."""
     params: Mapping[str, Any] = entry["litellm_params"]
-    return Deployment(entry["model_name"], target_of(params), tuple(own_prices(entry)), params)
+    return Deployment(entry["model_name"], target_of(params), tuple(own_prices(entry)), params, deployment_id(entry))
 
 
 def target_of(params: Mapping[str, Any]) -> ModelRef | None:

@@ -36,7 +36,7 @@ from llm_cost_middleware.integrations.litellm.mocks import asks_for_mock
 from llm_cost_middleware.integrations.litellm.resolve import reach_key, reached
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.request import EMPTY, ModelRef
 
 _DEFAULTS = (
     "max_tokens",
@@ -59,6 +59,14 @@ _KEPT = 1_024
 """Names and price lists that are remembered, at most: a wildcard serves any number of names."""
 
 
+class PricedDeployment(NamedTuple):
+    """What one deployment is billed at."""
+
+    prices: Catalogue
+    own: bool
+    """They are its own, and hold whatever model its answers name."""
+
+
 class Group(NamedTuple):
     """What a name reaches, where it can be governed."""
 
@@ -78,6 +86,8 @@ class Group(NamedTuple):
     """The parameters of the deployment whose key may count input; ``None`` where they are of several models."""
     addresses: tuple[str, ...] = ()
     """Those of its deployments that have one of their own."""
+    apart: Mapping[Any, PricedDeployment] = MappingProxyType({})
+    """Its deployments by their ids, where those of one model differ in price."""
 
 
 class ServedModels(NamedTuple):
@@ -317,8 +327,20 @@ class Groups:
         access = None if mixed else entries[0].params
         addresses = tuple(str(base) for entry in entries if (base := entry.params.get("api_base")))
         return Group(
-            target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access, addresses
-        )
+            target, self._priced(own), mixed, defaults, timeout, shadowed, self._mark(entries), access, addresses,
+            self._apart(by_model.values()),
+        )  # fmt: skip
+
+    def _apart(self, by_model: Iterable[Sequence[Deployment]]) -> Mapping[Any, PricedDeployment]:
+        """The prices of each deployment, where they differ within a model."""
+        if not any(len({entry.prices for entry in rivals}) > 1 for rivals in by_model):
+            return EMPTY
+        return {
+            entry.id: PricedDeployment(self._priced([(target, entry.prices)]) or self._catalogue, bool(entry.prices))
+            for rivals in by_model
+            for entry in rivals
+            if (target := entry.target) is not None
+        }
 
     def _mark(self, entries: Sequence[Deployment]) -> bool:
         return places_marks([default_parameters(self.router), *(entry.params for entry in entries)])

@@ -306,7 +306,7 @@ class PriceStage:
 
     def posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
-        catalogue = reserved.quote.prices or self._catalogue
+        catalogue = reading.prices or reserved.quote.prices or self._catalogue
         target = reserved.attempt.target if reading.served_by is None else ModelRef(*reading.served_by)
         priced = price_usage(
             reading, get_provider(target.provider), catalogue, at=self._clock.now(), requested_model=target.model
@@ -358,10 +358,11 @@ class PriceStage:
     def interrupted_posting(self, reserved: ReservedAttempt, reading: UsageReport) -> Posting:
         """The most that a stream which was left early can have cost, the usage that it reported taken as known."""
         quote, rates = reserved.quote, reserved.quote.rates
-        if reading.served_by is not None:
-            rates = (quote.prices or self._catalogue).upper_bound_rates(*reading.served_by, at=self._clock.now())
+        catalogue = reading.prices or quote.prices or self._catalogue
+        if reading.served_by is not None or reading.prices is not None:
+            rates = catalogue.upper_bound_rates(*(reading.served_by or quote.target), at=self._clock.now())
         elif reading.service_tier is not None:
-            rates = (quote.prices or self._catalogue).rates(
+            rates = catalogue.rates(
                 *quote.target, at=self._clock.now(), service_tier=reading.service_tier, speed=reading.speed,
                 geo=reading.geo,
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 
 import openai
@@ -83,3 +84,62 @@ def test_a_model_that_is_priced_by_its_deployment_alone_is_governed(harness):
     router = harness.router([harness.deployment("mine", "openai/gpt-5-mini", **CHEAP)])
     answer, booked, _ = booked_by(harness, lambda: router.completion("mine", ASK, max_tokens=9))
     assert booked == cost_of(answer.usage, CHEAP)
+
+
+def answer_of(router, way, name):
+    """One call at one of LiteLLM's doors: the id of the deployment that answered, as LiteLLM tells it."""
+    if way == "completion":
+        return router.completion(name, ASK, max_tokens=9)._hidden_params["model_id"]
+    if way == "stream":
+        stream = router.completion(name, ASK, max_tokens=9, stream=True)
+        list(stream)
+        return stream._hidden_params["model_id"]
+    if way == "acompletion":
+        return asyncio.run(router.acompletion(name, ASK, max_tokens=9))._hidden_params["model_id"]
+    if way == "responses":
+        return router.responses(model=name, input="Count.", max_output_tokens=16)._hidden_params["model_id"]
+    answer = asyncio.run(router.anthropic_messages(model=name, messages=ASK, max_tokens=9))
+    return answer["_hidden_params"]["model_id"]
+
+
+@pytest.mark.parametrize(
+    ("way", "other"),
+    [("completion", CHEAP), ("stream", {}), ("acompletion", CHEAP), ("responses", {}), ("messages", CHEAP)],
+)
+def test_of_two_prices_in_one_group_the_one_that_answered_is_booked(way, other, harness):
+    router = harness.router([
+        {**harness.deployment("m", MINI, **DEAR), "model_info": {"id": "dear"}},
+        {**harness.deployment("m", MINI, **other), "model_info": {"id": "other"}},
+    ])  # fmt: skip
+    seen = set()
+    for _ in range(40):
+        before, bill = harness.settled, harness.sim.bill.total_nanousd
+        seen.add(deployment := answer_of(router, way, "m"))
+        (record,) = harness.pipeline.records()[-1:]
+        usage, booked = record.usage, harness.settled - before
+        if deployment == "other" and not other:
+            assert booked == harness.sim.bill.total_nanousd - bill
+        else:
+            per_token = {name: round(price * 1e9) for name, price in (DEAR if deployment == "dear" else other).items()}
+            expected = usage.uncached_input * per_token["input_cost_per_token"]
+            assert booked == expected + usage.output * per_token["output_cost_per_token"]
+        if len(seen) == 2:
+            break
+    assert seen == {"dear", "other"}
+    assert set(harness.statuses) == {"exact"}
+
+
+def test_of_a_group_of_two_models_each_deployment_keeps_its_price(harness):
+    router = harness.router([
+        {**harness.deployment("m", "anthropic/claude-haiku-4-5-20251001", **DEAR), "model_info": {"id": "dear"}},
+        {**harness.deployment("m", MINI, **CHEAP), "model_info": {"id": "cheap"}},
+        {**harness.deployment("m", MINI), "model_info": {"id": "listed"}},
+    ])  # fmt: skip
+    prices, seen = {"dear": DEAR, "cheap": CHEAP}, set()
+    for _ in range(60):
+        answer, booked, bill = booked_by(harness, lambda: router.completion("m", ASK, max_tokens=9))
+        seen.add(deployment := answer._hidden_params["model_id"])
+        assert booked == (bill if deployment == "listed" else cost_of(answer.usage, prices[deployment]))
+        if len(seen) == 3:
+            break
+    assert seen == {"dear", "cheap", "listed"}
