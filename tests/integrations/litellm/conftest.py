@@ -85,6 +85,25 @@ def router(harness):
     return harness.router()
 
 
+_LISTENERS = ("callbacks", "success_callback", "_async_success_callback", "failure_callback",
+              "_async_failure_callback", "input_callback")  # fmt: skip
+
+
+@pytest.fixture
+def listeners(monkeypatch):
+    """Who listens to LiteLLM: nobody but those that a test adds, and to no call of an earlier test.
+
+    LiteLLM's worker carries what it has not reported when a loop ends over to the next loop: it is told to nobody here.
+    """
+    import litellm
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+
+    for name in _LISTENERS:
+        monkeypatch.setattr(litellm, name, [])
+    asyncio.run(asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 60))
+    return litellm.callbacks
+
+
 @pytest.fixture(scope="session")
 def proxy(tmp_path_factory, request):
     """One proxy for all tests of this folder, of two workers or, in the long form, four: it takes a while to start."""

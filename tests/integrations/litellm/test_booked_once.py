@@ -18,16 +18,6 @@ from llm_cost_middleware.simulator import Fault
 
 ASK = [{"role": "user", "content": "Count to forty."}]
 USAGE = {"stream_options": {"include_usage": True}}
-LISTS = ("callbacks", "success_callback", "_async_success_callback", "failure_callback", "_async_failure_callback",
-         "input_callback")  # fmt: skip
-
-
-@pytest.fixture
-def listeners(monkeypatch):
-    """Who listens to LiteLLM, beside the tests before."""
-    for name in LISTS:
-        monkeypatch.setattr(litellm, name, [])
-    return litellm.callbacks
 
 
 def plain_router(sim, client):
