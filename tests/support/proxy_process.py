@@ -18,9 +18,22 @@ from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.config import CostConfig
 
 AUTH = """
+from pathlib import Path
+
 from litellm.proxy._types import UserAPIKeyAuth
 
+SOCKETS = Path(__file__).with_name("sockets.txt")
+
+def tell_sockets():  # its document leaves them out
+    from litellm.proxy.proxy_server import app
+    from starlette.routing import WebSocketRoute
+
+    paths = {route.path for route in app.routes if isinstance(route, WebSocketRoute)}
+    SOCKETS.write_text("\\n".join(sorted(paths)))
+
 async def auth(request, api_key):
+    if not SOCKETS.exists():
+        tell_sockets()
     name = api_key.removeprefix("sk-")
     tags = {"tags": ["owned"]} if name.startswith("tagged") else {}
     user = None if name.startswith("shared") else name  # a key of many people

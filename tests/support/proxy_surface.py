@@ -104,3 +104,22 @@ def routes_of(document):
             elif tag or not UNTAGGED.match(path):
                 unknown.add(tag or path)
     return asked, unknown
+
+
+_REALTIME = "session.update"
+_RELAYED = "LiteLLM relays it without running any hook, and keeps it shut until its owner opens it"
+_SPEECH = "it is relayed to Deepgram, which turns speech into text, and only with a key of its own"
+_VERTEX = "it is relayed to Vertex AI, which is not governed, and only with credentials of its own"
+SOCKETS = {
+    "/openai/{endpoint:path}": _REALTIME,  # the proxy's own realtime, which is matched first
+    "/realtime": _REALTIME, "/v1/realtime": _REALTIME, "/openai/v1/realtime": _REALTIME,
+    "/responses": "response.create", "/v1/responses": "response.create",
+    "/live/sessions": "session.start", "/v1/live/sessions": "session.start", "/openai/v1/live/sessions": "session.start",
+}  # fmt: skip
+"""Websockets, which stand in no document, and the event that each begins with."""
+SHUT_SOCKETS = {
+    "/openai_passthrough/{endpoint:path}": _RELAYED,
+    "/deepgram/listen": _SPEECH, "/deepgram/v1/listen": _SPEECH,
+    "/vertex_ai/live": _VERTEX,
+}  # fmt: skip
+"""Those by which nothing leaves as long as their owner has not asked for it, and why nothing of ours sees them."""

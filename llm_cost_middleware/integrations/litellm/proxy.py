@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -40,6 +40,7 @@ from llm_cost_middleware.integrations.litellm.pending import PendingRequest
 from llm_cost_middleware.integrations.litellm.proxy_kinds import (
     GOVERNED_KINDS,
     kind_of,
+    several,
 )
 from llm_cost_middleware.integrations.litellm.refusals import refusal_of
 from llm_cost_middleware.integrations.litellm.usage import settle_retrieved
@@ -87,6 +88,9 @@ class ProxyBudgetCallback(LastLook):
                 await self.let_wait(kind, data)
                 return data
             with cost_context(**caller.attributes):
+                if names := several(endpoint, data):
+                    await self._check_several(names, endpoint, data)
+                    return data
                 call, routed = self._read(endpoint, data)
             if call is None:  # the last look is the first that knows what it reaches
                 return data
@@ -114,8 +118,6 @@ class ProxyBudgetCallback(LastLook):
         served = groups.refresh()
         entries = named_deployments(groups.router, model)
         routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
-        if endpoint == "chat.completions" and "," in model:  # the proxy makes a request of each name
-            return None, False
         try:
             group = None if routed else groups.find(model, data)
         except BadRequestError:  # the router does not know the name; the proxy may
@@ -136,6 +138,23 @@ class ProxyBudgetCallback(LastLook):
         if call.shadowed:
             self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
         return call, routed
+
+    async def _check_several(self, names: Sequence[str], endpoint: Endpoint, data: dict[str, Any]) -> None:
+        """See that all requests that the proxy makes of one fit their budgets together; each is held as it leaves.
+
+        Otherwise LiteLLM would answer, with HTTP 200, a list that has refusals in it.
+        """
+        if data.get("stream"):
+            raise UnsupportedRequestError(f"a stream of {len(names)} models", "ask for each by itself")
+        admitted: list[PendingRequest] = []
+        try:
+            for name in names:
+                call, routed = self._read(endpoint, {**data, "model": name})
+                if call is not None:
+                    admitted.append(await self.admit(call, routed=routed))
+        finally:
+            for pending in admitted:
+                await self._pending.cancel(pending)
 
     async def admit(self, call: RouterCall, *, routed: bool) -> PendingRequest:
         """See ``LastLook``."""

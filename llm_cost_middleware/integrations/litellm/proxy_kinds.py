@@ -50,3 +50,11 @@ INNER_KINDS: Mapping[str, frozenset[str]] = {
 def kind_of(call_type: Any) -> str:
     """The kind of a request, as LiteLLM names it to its hooks."""
     return str(getattr(call_type, "value", call_type))
+
+
+def several(endpoint: Endpoint | None, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a chat that the proxy makes a request each of, as ``"a, b"``; none where it is one request."""
+    model = data.get("model")
+    if endpoint != "chat.completions" or not isinstance(model, str) or "," not in model:
+        return ()
+    return tuple(name for part in model.split(",") if (name := part.strip()))

@@ -121,6 +121,16 @@ def proxy(tmp_path_factory, request):
 _THEIRS = ("ignore::UserWarning", "ignore::DeprecationWarning")
 
 
+@pytest.fixture(scope="session", params=["warn", "deny"])
+def watched(tmp_path_factory, request):
+    """A proxy that warns of what is not governed, or refuses it, and what leaves it."""
+    pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
+    from proxy_watch import watched_proxy
+
+    with watched_proxy(tmp_path_factory.mktemp("watched"), request.param) as running:
+        yield running
+
+
 def pytest_collection_modifyitems(items):
     """Everything here imports LiteLLM, whose own warnings are not ours."""
     here = str(pathlib.Path(__file__).parent)

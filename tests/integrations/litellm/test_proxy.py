@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
+import httpx
 import openai
 import pytest
 
@@ -214,3 +215,38 @@ async def test_a_request_that_its_client_cancels_is_settled(proxy):
             await asking
     after = await asyncio.to_thread(proxy.since)
     assert after[0] - before[0] >= after[1] - before[1] > 0
+
+
+SEVERAL = "gpt-5-mini,gpt-5.1"
+
+
+def ask_several(proxy, name, model=SEVERAL, **more):
+    body = {"model": model, "messages": ASK, "max_completion_tokens": 40, **more}
+    headers = {"authorization": f"Bearer sk-{name}"}
+    return httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=headers, timeout=120)
+
+
+@pytest.mark.parametrize("more", [{}, {"fastest_response": True}])
+def test_several_models_that_do_not_fit_together_are_refused_as_one_request(more, proxy):
+    billed = proxy.sim.bill.total_nanousd  # counting before a refusal is free
+    answer = ask_several(proxy, "poor", **more)
+    assert (answer.status_code, proxy.sim.bill.total_nanousd) == (429, billed)
+    assert "user:poor" in answer.text
+    assert proxy.spent("user:poor") == 0
+
+
+def test_several_models_that_fit_are_each_booked(proxy):
+    before, bill = proxy.since()
+    answer = ask_several(proxy, "alice")
+    assert [item["object"] for item in answer.json()] == ["chat.completion"] * 2
+    after = proxy.since()
+    assert after[0] - before == after[1] - bill > 0
+
+
+@pytest.mark.parametrize("more", [{}, {"fastest_response": True}])
+def test_a_stream_of_several_models_is_refused(more, proxy):
+    before, rows = proxy.since(), len(proxy.rows())
+    answer = ask_several(proxy, "alice", stream=True, **more)
+    assert answer.status_code == 400
+    assert "ask for each by itself" in answer.text
+    assert (proxy.since(), len(proxy.rows())) == (before, rows)
