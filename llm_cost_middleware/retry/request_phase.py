@@ -38,6 +38,8 @@ _MAKING = frozenset({
 """Functions of transports that are over before the first byte of a request is written."""
 _MAKING_ONLY = frozenset({"send", "_send_single_request", "_request", "__init__", "_make_aiohttp_request"})
 """Functions that send as well: what they raise themselves, and not what they call, comes before that."""
+_DOORS = ("_send_handling_auth", "_send_handling_redirects")
+_SENDERS = ("_send_single_request",)
 _SENDING = frozenset({"_send_request_body", "_receive_response_headers", "_receive_event", "_receive_response_body",
                       "start", "read", "write_bytes", "handle_response"})  # fmt: skip
 _REPEATING = frozenset({"request", "_send_handling_redirects", "_request"})
@@ -87,6 +89,8 @@ def _stopped_in_transport(exc: Exception, frames: Sequence[FrameType], places: S
     """
     if isinstance(exc, OSError) or type(exc).__module__.partition(".")[0] in _TRANSPORTS - {"anyio"}:
         return False
+    if any(_precedes_sending(frame, after) for frame, after in zip(frames, places[1:], strict=False)):
+        return True
     inside = [*dropwhile(lambda place: place[0].partition(".")[0] not in _TRANSPORTS, places)]
     if not inside or not all(map(_is_below, inside)):  # a hook or a transport of the caller's may have sent something
         return False
@@ -95,6 +99,13 @@ def _stopped_in_transport(exc: Exception, frames: Sequence[FrameType], places: S
         return False
     reading_address = inside[-1][0].partition(".")[0] in _ADDRESSES
     return reading_address or not _MAKING.isdisjoint(named) or inside[-1][1] in _MAKING_ONLY
+
+
+def _precedes_sending(frame: FrameType, after: tuple[str, str]) -> bool:
+    """Whether a client of httpx was about to send its first request: in a hook of the caller's, or in his ``Auth``."""
+    name, module = frame.f_code.co_name, str(frame.f_globals.get("__name__", ""))
+    at_door = name in _DOORS and module in ("httpx._client", "httpx2._client")
+    return at_door and after[1] not in (*_DOORS, *_SENDERS) and "response" not in frame.f_locals
 
 
 def _is_below(place: tuple[str, str]) -> bool:

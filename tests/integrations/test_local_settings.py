@@ -122,6 +122,27 @@ async def _awaited(ask, *args, **given):
     return await ask(*args, **given)
 
 
+def refuse(request):
+    raise TypeError("no credentials")
+
+
+@pytest.mark.parametrize("provider", SDK)
+@pytest.mark.parametrize("kind", ["event_hooks", "auth"])
+def test_what_fails_before_the_request_leaves_costs_nothing(provider, kind, sim, pipeline):
+    given = {"event_hooks": {"request": [refuse]}, "auth": refuse}[kind]  # a function is httpx's plainest Auth
+    http = SDK[provider].DefaultHttpxClient(**{kind: given})
+    client = made_client(provider, "sync", sim, {"http_client": http})
+    judge(lambda: ask(provider, WRAP[provider](client, pipeline)), sim, pipeline)
+
+
+@pytest.mark.parametrize("provider", SDK)
+def test_a_hook_that_fails_after_the_request_left_is_booked_once(provider, sim, pipeline):
+    http = SDK[provider].DefaultHttpxClient(event_hooks={"response": [refuse]})
+    with pytest.raises(Exception, match=r""):
+        ask(provider, WRAP[provider](made_client(provider, "sync", sim, {"http_client": http}), pipeline))
+    assert pipeline.ledger.balance("global").settled_nanousd >= sim.bill.total_nanousd > 0
+
+
 @pytest.mark.parametrize("timeout", ["30", -1, (5,)])
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_batch_that_cannot_be_created_costs_nothing(timeout, kind, sim, pipeline):
@@ -247,6 +268,7 @@ def test_what_litellm_takes_as_a_timeout_is_served(timeout, way, sim, pipeline):
 
 
 CLIENTS_OF = {
+    "AsyncAnthropic": (None, lambda sim: anthropic.AsyncAnthropic(base_url=sim.anthropic_url, api_key="k")),
     "OpenAI": (False, lambda sim: openai.OpenAI(base_url=sim.openai_url, api_key="k")),
     "AsyncOpenAI": (True, lambda sim: openai.AsyncOpenAI(base_url=sim.openai_url, api_key="k")),
 }
@@ -258,14 +280,16 @@ CLIENTS_OF = {
 def test_a_client_of_the_wrong_kind_is_refused_or_not_needed(way, model, kind, sim, pipeline):
     """LiteLLM would send by it, and raise once the answer is there."""
     asynchronous, make = CLIENTS_OF[kind]
-    used = model == "openai" and way in ("completion", "stream", "acompletion", "astream")
+    used = asynchronous is not None and model == "openai" and way in ("completion", "stream", "acompletion", "astream")
     router, client = router_of(sim, pipeline), make(sim)
     if used and asynchronous is not way.startswith("a"):
         judge(lambda: ROUTER[way](router, model, {"client": client}), sim, pipeline)
     else:
         assert ROUTER[way](router, model, {"client": client})
         assert sim.request_count == 1
-    assert client.max_retries == openai.DEFAULT_MAX_RETRIES  # LiteLLM writes into the one that it is given
+    assert (
+        client.max_retries == openai.DEFAULT_MAX_RETRIES == anthropic.DEFAULT_MAX_RETRIES
+    )  # LiteLLM writes into the one that it is given
 
 
 @pytest.mark.parametrize(("way", "kind"), [("acompletion", "HTTPHandler"), ("completion", "AsyncHTTPHandler")])

@@ -21,7 +21,7 @@ _SKIPPED = {
         UI Session|experimental|rust control plane|Cost Optimization|a2a_registration|vector_store_management|guardrails
         auto router|mcp|prompts,policies|invitation management|Tag Management
     """,
-    _FOREIGN: "mcp_rest|mcp_byok_oauth|a2a|agents",
+    _FOREIGN: "mcp_rest|mcp_byok_oauth",
 }
 NO_PROVIDER = {
     tag.strip(): reason for reason, lines in _SKIPPED.items() for line in lines.splitlines() for tag in line.split("|")
@@ -33,7 +33,7 @@ ASKED = frozenset(
     llm_passthrough|responses|health|vector_stores|videos|containers|assistants|files|batch|evals|fine-tuning
     google genai endpoints,interactions|search|images|google genai endpoints|realtime|gemini_agents|WebSocket
     OpenAI Pass-through,pass-through|chat/completions|completions|embeddings|audio|llm utils|rag|anthropic_skills
-    decisions|rerank|anthropic_passthrough|moderations|ocr|usage_ai|Anthropic Passthrough|pass-through
+    decisions|a2a|agents|rerank|anthropic_passthrough|moderations|ocr|usage_ai|Anthropic Passthrough|pass-through
     """.replace("\n", "|")
     .replace("    ", "")
     .strip("|")
@@ -47,8 +47,8 @@ UNTAGGED = re.compile(
 """Routes without a tag: settings, documents and tools."""
 HIDDEN = (("post", "/queue/chat/completions"),)
 """Routes that the document leaves out."""
-UNSAFE = re.compile(r"/health/drain|/health/(services|test_connection)")
-"""They end the process, or ask what their body names."""
+UNSAFE = re.compile(r"/health/drain")
+"""It ends the process."""
 FREE = re.compile(
     r"(get|delete) .*/files|post .*/files$"
     r"|(get|post) .*/batches/\{batch_id\}|post .*/cancel$"
@@ -57,8 +57,27 @@ FREE = re.compile(
 )
 """What providers do not bill: reading, listing and counting."""
 
+AGENT = "answering"
+"""An agent that is a model behind LiteLLM's A2A."""
 ASK = [{"role": "user", "content": "Say one word."}]
 _BODIES = (
+    (r"/health/test_connection$", {"mode": "chat"}),
+    (
+        r"^/a2a/",
+        {
+            "jsonrpc": "2.0",
+            "id": "1",
+            "method": "message/send",
+            "params": {
+                "message": {
+                    "kind": "message",
+                    "role": "user",
+                    "messageId": "m",
+                    "parts": [{"kind": "text", "text": "Hi."}],
+                },
+            },
+        },
+    ),
     (r"/queue/", {"messages": ASK, "max_completion_tokens": 20, "priority": 1}),
     (r"chat/completions$", {"messages": ASK, "max_completion_tokens": 20}),
     (r"/completions$", {"prompt": "Say one word.", "max_tokens": 20}),
@@ -81,6 +100,8 @@ _BODIES = (
 def body_for(path, model):
     """A request that a route can read."""
     fields = next(fields for pattern, fields in _BODIES if re.search(pattern, path))
+    if path.startswith("/health/"):
+        fields = {**fields, "litellm_params": {"model": model}}
     return {"model": model, **fields}
 
 
@@ -88,6 +109,7 @@ def url_of(path, model):
     """A path with its parameters filled in."""
     path = re.sub(r"\{model[^}]*\}", model, path).replace("{provider}", "openai")
     path = re.sub(r"\{endpoint[^}]*\}", "v1/chat/completions", path)
+    path = path.replace("{agent_id}", AGENT).replace("/health/services", "/health/services?service=slack_budget_alerts")
     return re.sub(r"\{[^}]*\}", "x", path)
 
 
@@ -106,6 +128,17 @@ def routes_of(document):
     return asked, unknown
 
 
+def routes_without_provider(document):
+    """The routes that are left out because of what they do, as far as asking them changes nothing of the proxy's."""
+    return [
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if (reason := NO_PROVIDER.get(",".join(operation.get("tags", []))))
+        and (method in {"get", "head"} or reason == _FOREIGN)
+    ]
+
+
 _REALTIME = "session.update"
 _RELAYED = "LiteLLM relays it without running any hook, and keeps it shut until its owner opens it"
 _SPEECH = "it is relayed to Deepgram, which turns speech into text, and only with a key of its own"
@@ -114,7 +147,8 @@ SOCKETS = {
     "/openai/{endpoint:path}": _REALTIME,  # the proxy's own realtime, which is matched first
     "/realtime": _REALTIME, "/v1/realtime": _REALTIME, "/openai/v1/realtime": _REALTIME,
     "/responses": "response.create", "/v1/responses": "response.create",
-    "/live/sessions": "session.start", "/v1/live/sessions": "session.start", "/openai/v1/live/sessions": "session.start",
+    "/live/sessions": "session.start", "/v1/live/sessions": "session.start",
+    "/openai/v1/live/sessions": "session.start",
 }  # fmt: skip
 """Websockets, which stand in no document, and the event that each begins with."""
 SHUT_SOCKETS = {

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import httpx
 from outward import Outward
 from proxy_process import Proxy
-from proxy_surface import body_for, url_of
+from proxy_surface import AGENT, body_for, url_of
 
 from llm_cost_middleware.simulator import Simulator, fill
 
@@ -42,6 +42,18 @@ def more_names(sim, outside):
                 "model_info": {"id": "team-1", "team_id": "blue", "team_public_model_name": "ours"},
             },
         ]
+        config["agents"] = [
+            {
+                "agent_name": AGENT,
+                "agent_card_params": {
+                    "name": AGENT, "description": "x", "version": "1", "protocolVersion": "0.3.0", "url": outside,
+                    "skills": [], "capabilities": {}, "defaultInputModes": ["text"], "defaultOutputModes": ["text"],
+                },
+                "litellm_params": {
+                    "custom_llm_provider": "openai", "model": "gpt-5-mini", "api_base": sim.openai_url, "api_key": "k",
+                },
+            }
+        ]  # fmt: skip
         config["router_settings"] |= {"model_group_alias": {"short": "gpt-5-mini"}, "disable_cooldowns": True}
 
     return adjust

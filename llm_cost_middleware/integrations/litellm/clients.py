@@ -11,6 +11,7 @@ from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
 from llm_cost_middleware.integrations.litellm.groups import Group
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint
 
 _SDK = (openai.OpenAI, openai.AsyncOpenAI)
@@ -41,7 +42,8 @@ def with_sending_client(
     if group is None or group.alternatives:
         return given
     chat, by_sdk = endpoint == "chat.completions", group.target.provider == _SDK_PROVIDER
-    if is_sdk and not (chat and by_sdk):  # LiteLLM does without it, but for some ways that fail
+    other_sdk = not is_sdk and any(kind.__module__.partition(".")[0] in NAMES for kind in type(client).__mro__)
+    if other_sdk or (is_sdk and not (chat and by_sdk)):  # LiteLLM does without it, but for some ways that fail
         return {name: value for name, value in arguments.items() if name != "client"}
     unfit = (*_HANDLERS, _SDK[not asynchronous]) if by_sdk else (_HANDLERS[not asynchronous],)
     if chat and (issubclass(type(client), unfit) or not hasattr(client, "chat" if by_sdk else "post")):

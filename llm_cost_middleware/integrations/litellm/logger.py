@@ -23,6 +23,7 @@ from llm_cost_middleware.nesting import enclosing_run, leaving_call
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import Endpoint, ModelRef
+from llm_cost_middleware.wire import field_reader
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 10_000
@@ -98,7 +99,8 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
                 read_answer(answer, provider, endpoint),
                 target,
                 read_context(find_metadata(params, METADATA_KEY)),
-                id=f"logged.{call_id}",
+                # of a client of the proxy the first may be chosen: two calls of one id are two bills
+                id=f"logged.{call_id}.{field_reader(answer)('id')}",
                 estimated=bool(kwargs.get("stream")),
             )
         except LLMCostError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from proxy_surface import FREE, body_for, routes_of, url_of
+from proxy_surface import FREE, body_for, routes_of, routes_without_provider, url_of
 from proxy_watch import NAMES
 
 GOVERNED = ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/queue/chat/completions",
@@ -56,6 +56,15 @@ def test_every_kind_of_name_is_held_noted_or_refused(path, watched):
     if watched.mode == "warn":
         assert watched.sent > begun
     watched.proxy.spent()  # waits until nothing is pending
+
+
+def test_what_is_left_out_reaches_no_provider(watched):
+    left_out = routes_without_provider(watched.http.get("/openapi.json").json())
+    assert len(left_out) > 50
+    begun = watched.sim.request_count
+    for method, path in left_out:
+        watched.ask(method, path, "gpt-5-mini")
+        assert watched.sim.request_count == begun, (method, path)
 
 
 def test_nothing_of_it_is_left_pending(watched):
