@@ -116,6 +116,7 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         sent = {name: value for name, value in kwargs.items() if name not in call.changes}
         sent |= {name: written[name] for name in changed if name in written}
         self._pending.mark_late(pending, kwargs.get(LOGGING))
+        self._pending.end_with_task(pending)
         pending.mark_sent(kind)
         _under_way.set(pending)
         return sent

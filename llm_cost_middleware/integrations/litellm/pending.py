@@ -101,6 +101,16 @@ class PendingRequests:
         if pending.call.request.stream:
             self._by_logging[id(logging)] = pending
 
+    def end_with_task(self, pending: PendingRequest) -> None:
+        """Book a request whose task is cancelled, as those too late of several are: LiteLLM tells that to no hook."""
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if task.cancelled() and self._end(pending.held.attempt.call_id) is not None:
+                self.abandon(pending, UsageReport())
+
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(ended)
+
     def get(self, data: Mapping[str, Any]) -> PendingRequest | None:
         """The pending request of a call's arguments."""
         return self._pending.get(governed_call_id(data) or "")

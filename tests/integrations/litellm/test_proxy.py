@@ -250,3 +250,12 @@ def test_a_stream_of_several_models_is_refused(more, proxy):
     assert answer.status_code == 400
     assert "ask for each by itself" in answer.text
     assert (proxy.since(), len(proxy.rows())) == (before, rows)
+
+
+def test_the_slower_of_several_is_booked_when_it_is_given_up(proxy):
+    before, bill = proxy.since()
+    proxy.sim.script(Fault.slow(delay_s=3.0), match=lambda request: request.body["model"] == "gpt-5.1")
+    answer = ask_several(proxy, "alice", fastest_response=True)
+    assert answer.json()["model"].startswith("gpt-5-mini")
+    after = proxy.since()  # waits until nothing is pending
+    assert after[0] - before >= after[1] - bill > 0
