@@ -8,7 +8,7 @@ from typing import Any
 import openai
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
 
-from llm_cost_middleware.integrations.litellm.groups import Group
+from llm_cost_middleware.integrations.litellm.group import Group
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES

@@ -31,7 +31,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
 from llm_cost_middleware.integrations.litellm.capture import AnswerCapture
 from llm_cost_middleware.integrations.litellm.counting import DeploymentCounter
 from llm_cost_middleware.integrations.litellm.departure import Departure, expect
-from llm_cost_middleware.integrations.litellm.groups import Group, ServedModels
+from llm_cost_middleware.integrations.litellm.group import Group, ServedModels
 from llm_cost_middleware.integrations.litellm.injection import note_host_marks
 from llm_cost_middleware.integrations.litellm.mocks import (
     MADE_UP,
