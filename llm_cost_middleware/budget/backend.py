@@ -298,6 +298,7 @@ class ArchiveResult(NamedTuple):
     settled_nanousd: NanoUSD
     skipped: int
     resumed: bool
+    lines: int = 0  # of the journal, moved to a file beside the archive
 
 
 @runtime_checkable

@@ -50,3 +50,12 @@ class SupportsSpool(Protocol):
     def spool_place(self) -> SpoolPlace:
         """File, and the name of this ledger in it."""
         ...
+
+
+@runtime_checkable
+class SupportsPruning(Protocol):
+    """Ability of a backend to remove old lines of its journal."""
+
+    def prune_journal(self, before: int | None, keep: int | None) -> int:
+        """Remove the lines before a time (ms), and all but the newest ``keep``; return how many."""
+        ...

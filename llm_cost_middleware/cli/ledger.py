@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.budget.backend import ArchiveResult, SupportsOverview
+from llm_cost_middleware.budget.ledger.upkeep import prune_journal
 from llm_cost_middleware.budget.rules.overview import count_rows, unsure_rows
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
@@ -106,6 +107,19 @@ def backup(
 
 
 @ledger.command()
+def prune(
+    before: Annotated[str | None, typer.Option(help="Remove lines before this local time: 2026-01, 90d.")] = None,
+    keep: Annotated[int | None, typer.Option(min=0, help="Remove all but the newest so many lines.")] = None,
+    config: ConfigOption = None,
+    url: LedgerOption = None,
+) -> None:
+    """Remove old lines of the journal: decisions, outcomes, cache traces. Money is never removed."""
+    moment = None if before is None else read_moment(before, "--before", now=SystemClock().now, zone=None)
+    with open_ledger(config, url) as opened:
+        out.print(f"{prune_journal(opened.backend, before=moment, keep=keep):,} lines removed")
+
+
+@ledger.command()
 def erase(
     scope: Annotated[str, typer.Argument(help="The scope of a person, such as user:alice.")],
     config: ConfigOption = None,
@@ -126,7 +140,7 @@ def _tell(moved: ArchiveResult) -> None:
         begun = " (begun before)" if moved.resumed else ""
         out.print(
             f"{moved.rows:,} rows, {format_usd(moved.settled_nanousd)}, moved to {moved.path}{begun}; "
-            f"{moved.carried:,} rows carry their sums",
+            f"{moved.carried:,} rows carry their sums; {moved.lines:,} lines of the journal lie beside them",
             highlight=False,
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from llm_cost_middleware.budget.backend import Backend, Erasure, SupportsBackup, SupportsErasure
 from llm_cost_middleware.budget.model import GLOBAL, parse_scope
+from llm_cost_middleware.budget.notes import SupportsPruning
 from llm_cost_middleware.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -47,3 +48,24 @@ def erase(backend: Backend, scope: str) -> Erasure:
     if not isinstance(backend, SupportsErasure):
         raise ConfigurationError(f"{type(backend).__name__} erases no scope", key="ledger.url")
     return backend.erase(name)
+
+
+def prune_journal(backend: Backend, *, before: float | None = None, keep: int | None = None) -> int:
+    """Remove old lines of the journal (decisions, outcomes, cache traces): no money. Return how many.
+
+    Args:
+        backend: Storage of the ledger.
+        before: Lines before this time, seconds since the Unix epoch.
+        keep: All but the newest so many.
+
+    Raises:
+        ConfigurationError: The storage prunes nothing by hand (Redis keeps 200,000 lines of a kind by itself), or
+            neither is given.
+    """
+    if before is None and keep is None:
+        raise ConfigurationError("say before when, or how many to keep", key="before")
+    if keep is not None and keep < 0:
+        raise ConfigurationError("must not be negative", key="keep")
+    if not isinstance(backend, SupportsPruning):
+        raise ConfigurationError(f"{type(backend).__name__} prunes no journal", key="ledger.url")
+    return backend.prune_journal(None if before is None else int(before * 1000), keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_cost_middleware.budget.backends.sqlite import erasure
+from llm_cost_middleware.budget.backends.sqlite import erasure, old_lines
+from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.ledger import Ledger, LedgerOptions
+from llm_cost_middleware.budget.ledger.upkeep import prune_journal
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, LedgerError, LedgerUnavailableError
 from llm_cost_middleware.metering import MemoSummary
@@ -102,6 +105,7 @@ def test_a_file_that_is_gone_while_it_is_open_is_noticed_and_refused(url, tmp_pa
 def test_a_copy_that_is_made_under_way_is_a_whole_ledger(url, tmp_path):
     with Ledger.open(url, durability="normal") as ledger:
         ledger.set_budget(Budget("user:*", "50", "day"))
+        call(ledger, "user:a")
         done = threading.Event()
 
         def work():
@@ -137,6 +141,74 @@ def test_a_memory_ledger_makes_no_copy_and_erases_nobody(tmp_path):
         for verb in (lambda: ledger.back_up(tmp_path / "x"), lambda: ledger.erase("user:a")):
             with pytest.raises(ConfigurationError):
                 verb()
+
+
+# --- old lines of the journal ---------------------------------------------------------------------------------------
+
+
+def lines(ledger):
+    return [(line.kind, line.id, line.data) for kind in ("decision", "odd") for line in ledger.journal.read(kind)]
+
+
+def test_an_archive_takes_the_journal_along(url, tmp_path, clock):
+    with Ledger.open(url, clock=clock) as ledger:
+        for number in range(3):
+            call(ledger, "user:a")
+            ledger.journal.append("decision", f"c{number}", clock.now(), b'{"v":1}')
+            ledger.journal.append("odd", f"o{number}", clock.now(), bytes([255, number]))
+            clock.advance(86_400 * 40)
+        ledger.journal.append("decision", "young", clock.now(), b"y")
+        moved = ledger.archive(clock.now() - 86_400 * 50, MemoSummary())
+        assert moved.lines == 4
+        assert lines(ledger) == [
+            ("decision", "c2", b'{"v":1}'),
+            ("decision", "young", b"y"),
+            ("odd", "o2", b"\xff\x02"),
+        ]
+        file = moved.path.with_name(f"{moved.path.stem}-journal.jsonl")
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [(line["kind"], line["id"]) for line in found] == [
+            ("decision", "c0"), ("odd", "o0"), ("decision", "c1"), ("odd", "o1"),
+        ]  # fmt: skip
+        assert found[1]["data"].encode(errors="surrogateescape") == b"\xff\x00"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        # What is young stays, whatever is asked for: a bill may come days later.
+        assert ledger.archive(clock.now() + 1, MemoSummary()).lines == 2
+        assert lines(ledger) == [("decision", "young", b"y")]
+
+
+def test_lines_are_moved_again_where_an_archive_was_cut_short_and_nothing_is_written_over(url, monkeypatch, clock):
+    with Ledger.open(url, clock=clock) as ledger:
+        ledger.journal.append("decision", "c", clock.now(), b"x")
+        call(ledger, "user:a")
+        clock.advance(86_400 * 90)
+        with monkeypatch.context() as killed:
+            killed.setattr(OldLines, "_drop", None)
+            with pytest.raises(TypeError):
+                ledger.archive(clock.now(), MemoSummary())
+        call(ledger, "user:a")
+        clock.advance(86_400 * 90)
+        moved = ledger.archive(clock.now(), MemoSummary())
+        assert moved.lines == 1
+        assert not lines(ledger)
+
+
+def test_a_journal_is_pruned_by_age_and_by_count(url, clock, monkeypatch):
+    monkeypatch.setattr(old_lines, "_CHUNK", 2)
+    with Ledger.open(url, clock=clock) as ledger:
+        for number in range(9):
+            ledger.journal.append("decision", f"c{number}", clock.now(), b"x")
+            clock.advance(10)
+        call(ledger)
+        with pytest.raises(ConfigurationError):
+            prune_journal(ledger.backend)
+        assert prune_journal(ledger.backend, before=clock.now() - 65) == 3
+        assert prune_journal(ledger.backend, keep=2) == 4
+        assert [id_ for _, id_, _ in lines(ledger)] == ["c7", "c8"]
+        assert prune_journal(ledger.backend, keep=0) == 2
+        audit(ledger.backend.read(None), list(ledger.rows()))
+    with pytest.raises(ConfigurationError, match="prunes no journal"):
+        prune_journal(Ledger.open("memory://").backend, keep=1)
 
 
 # --- a person --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from llm_cost_middleware.budget.backends.sqlite import archive_file
 from llm_cost_middleware.budget.backends.sqlite.connection import translate_errors
 from llm_cost_middleware.budget.backends.sqlite.group_commit import FileLock
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.backends.sqlite.old_lines import NEEDED_MS, OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
 from llm_cost_middleware.errors import ConfigurationError, LedgerError, LedgerUnavailableError
@@ -61,10 +63,10 @@ class Archive:
     """Archives of one ledger. ``recent``: the time, ms, from which on windows still count what was reserved."""
 
     def __init__(
-        self, file: LedgerFile, packing: Packing, tenant: int, name: str, recent: int, summary: MemoAggregator
+        self, file: LedgerFile, packing: Packing, tenant: int, name: str, recent: int, now: int, summary: MemoAggregator
     ) -> None:
         self._file, self._tenant, self._name, self._recent, self._summary = file, tenant, name, recent, summary
-        self._packing = packing
+        self._packing, self._now = packing, now
 
     def run(self, before: int, path: Path | None) -> ArchiveResult:
         """See ``Ledger.archive``."""
@@ -83,8 +85,9 @@ class Archive:
             if record.state == "closing":
                 self._close(record)
                 self._write(record)
+            lines = self._take_journal(record)  # before the archive counts as done: cut short, it is resumed
             self._move(record)
-            return self._result(record, resumed=resumed)
+            return self._result(record, lines, resumed=resumed)
 
     def _unfinished(self) -> _ArchiveRecord | None:
         query = "SELECT id, before, path, state FROM archive WHERE tenant = ? AND state != 'moved'"
@@ -186,11 +189,23 @@ class Archive:
                 return
             seq = block[-1][0]
 
-    def _result(self, record: _ArchiveRecord, *, resumed: bool) -> ArchiveResult:
+    def _take_journal(self, record: _ArchiveRecord) -> int:
+        """Move the lines of the journal that are as old, to a file beside the rows."""
+        path = Path(record.path)
+        before = min(record.before, self._now - NEEDED_MS)
+        suffixes = chain([""], map("-{}".format, count(2)))
+        names = (path.with_name(f"{path.stem}-journal{suffix}.jsonl") for suffix in suffixes)
+        for stale in path.parent.glob(f"{path.stem}-journal*.jsonl.part"):
+            stale.unlink()
+        # An archive that was cut short may have written one; nothing is ever written over.
+        to = next(name for name in names if not name.exists())
+        return OldLines(self._file, self._packing, self._tenant).move(before, to)
+
+    def _result(self, record: _ArchiveRecord, lines: int, *, resumed: bool) -> ArchiveResult:
         with self._file.reading() as db:
             found = db.execute("SELECT lines, carried, settled FROM archive WHERE id = ?", (record.number,)).fetchone()
         return ArchiveResult(
-            Path(record.path), found[0], found[1], NanoUSD(found[2]), self._skipped(record.before), resumed=resumed
+            Path(record.path), found[0], found[1], NanoUSD(found[2]), self._skipped(record.before), resumed, lines
         )
 
     def _skipped(self, before: int) -> int:

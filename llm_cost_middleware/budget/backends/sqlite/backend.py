@@ -19,6 +19,7 @@ from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilli
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
+from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
@@ -335,7 +336,12 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         # The month, because a budget that is set later must find its rows; a day less, because no bucket of a day may
         # reach into a window that still counts.
         recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
-        return Archive(self._file, self._packing, self._tenant, self._name, recent, summary).run(min(before, now), path)
+        archive = Archive(self._file, self._packing, self._tenant, self._name, recent, now, summary)
+        return archive.run(min(before, now), path)
+
+    def prune_journal(self, before: int | None, keep: int | None) -> int:
+        """See ``SupportsPruning``."""
+        return OldLines(self._file, self._packing, self._tenant).prune(before, keep)
 
     def close(self) -> None:
         """See ``Backend``."""
