@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.lifecycle.commands import (
     AwaitMoney,
     Command,
@@ -114,12 +115,29 @@ async def adrive(
     flow: Flow, runtime: Runtime, send: AsyncSendAttempt | None, *, value: Any = None
 ) -> CallOutcome | AsyncGovernedStream | Attempt:
     """Run a call on an event loop, as ``drive`` does."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop(blocks=runtime.aledger is not None)
+    if loop is None:
+        return await _adrive(flow, runtime, send, value)
     runtime.loop_calls.enter(loop, id(flow), partial(_cancel, flow, runtime))
     try:
         return await _adrive(flow, runtime, send, value)
     finally:
         runtime.loop_calls.leave(loop, id(flow))
+
+
+def running_loop(*, blocks: bool) -> asyncio.AbstractEventLoop | None:
+    """Return asyncio's loop; ``None`` under another library's (trio), where a ledger in memory needs none.
+
+    Raises:
+        ConfigurationError: The ledger ``blocks``: its verbs run in asyncio's threads and connections.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        if not blocks:
+            return None
+        why = "needs asyncio, and this event loop is another library's (trio?): run calls in threads, or use memory://"
+        raise ConfigurationError(why, key="ledger.url") from None
 
 
 async def _adrive(

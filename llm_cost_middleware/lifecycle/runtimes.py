@@ -9,7 +9,7 @@ from llm_cost_middleware.budget.backend import Journal, SharedState, SupportsAsy
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.lifecycle.drivers import Runtime
+from llm_cost_middleware.lifecycle.drivers import Runtime, running_loop
 from llm_cost_middleware.lifecycle.orphans import OrphanQueue
 from llm_cost_middleware.lifecycle.spool import Spool
 
@@ -61,7 +61,8 @@ class RuntimePool:
         if self._shared is not None:
             return self._shared
         # Connections belong to the event loop that opened them.
-        loop = asyncio.get_running_loop()
+        loop = running_loop(blocks=True)
+        assert loop is not None  # noqa: S101 - it is there, or the line above raises; for mypy
         with self._lock:
             runtime = self._by_loop.get(loop)
             if runtime is None:

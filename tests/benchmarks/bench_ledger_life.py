@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from secrets import token_hex
 
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backends.sqlite import ledger_file
@@ -71,7 +72,7 @@ def answer(attempt):
         "an answer",
         UsageReport(
             items=(BilledItem(usage),), model=attempt.target.model, complete=True, finish_reason="stop",
-            response_id=f"msg_{attempt.call_id}",
+            response_id=f"msg_{token_hex(12)}",
         ),
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ COMMANDS = {
     "cache": ["cache"],
     "ledger status": ["ledger", "status"],
     "ledger unconfirmed": ["ledger", "unconfirmed"],
-    "replay": ["replay"],
+    "replay": ["replay", "--policy", "threshold"],
     "tune": ["tune"],
 }
 

@@ -1,0 +1,156 @@
+"""The ways in which programs start, stop and sleep: what a ledger on a file makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import llm_cost_middleware
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
+from llm_cost_middleware.testing import FakeClock
+from llm_cost_middleware.testing.oracle import audit
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+
+BOTH = frozenset({"anthropic", "openai"})
+COST = 130_000
+
+
+def request():
+    return CallRequest(
+        "openai", "gpt-5-mini", (Message("user", (Part("text", "hello"),)),), endpoint="chat.completions",
+        model_pinned=True,
+    )  # fmt: skip
+
+
+def answer():
+    usage = UsageReport(items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), complete=True)
+    return CallResult("fine", usage)
+
+
+def pipeline(url, **options):
+    config = CostConfig(ledger={"url": url}, budgets=[{"scope": "global", "limit": 9, "window": "day"}])
+    return CostPipeline(config, rng=Random(3), **options)
+
+
+def calls(url, count):
+    """The work of a process of its own."""
+    with pipeline(url) as pipe:
+        for _ in range(count):
+            pipe.run(request(), lambda _: answer(), providers=BOTH)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_are_started_anew_share_one_ledger(tmp_path, method):
+    url = f"sqlite:///{tmp_path}/l.db"
+    context = multiprocessing.get_context(method)
+    crew = [context.Process(target=calls, args=(url, 5)) for _ in range(2)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join(60)
+        assert process.exitcode == 0
+    with Ledger.open(url) as ledger:
+        assert ledger.balance("global").settled_nanousd == 10 * COST
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_workers_that_are_forked_after_the_pipeline_was_opened_share_it(tmp_path):
+    """As gunicorn does with preload_app: the parent has made calls before."""
+    url = f"sqlite:///{tmp_path}/l.db"
+    with pipeline(url) as pipe:
+        pipe.run(request(), lambda _: answer(), providers=BOTH)
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                for _ in range(4):
+                    pipe.run(request(), lambda _: answer(), providers=BOTH)
+                os._exit(0)
+            children.append(child)
+        pipe.run(request(), lambda _: answer(), providers=BOTH)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+        assert pipe.ledger.balance("global").settled_nanousd == 14 * COST
+        audit(pipe.ledger.backend.read(None), list(pipe.ledger.rows()))
+
+
+def test_a_function_that_was_frozen_between_hold_and_answer_settles_late(tmp_path):
+    """The platform stops the process for a day; its clock jumps, and another instance has swept meanwhile."""
+    url, clock = f"sqlite:///{tmp_path}/l.db", FakeClock()
+    with pipeline(url, clock=clock) as pipe, Ledger.open(url, clock=clock) as other:
+
+        def thawed(_):
+            clock.advance(86_400)
+            assert other.sweep() == 1
+            return answer()
+
+        assert pipe.run(request(), thawed, providers=BOTH) == "fine"
+        ledger = pipe.ledger
+        assert [row.kind for row in ledger.rows()] == ["reserve", "expire", "settle"]
+        assert (ledger.balance("global").settled_nanousd, ledger.balance("global").pending_nanousd) == (0, 0)
+        assert sum(row.amount_nanousd for row in ledger.rows() if row.kind == "settle") == COST
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_processes import BOTH, answer, pipeline, request
+pipe = pipeline(sys.argv[1])
+pipe.run(request(), lambda _: answer(), providers=BOTH)
+pipe.run(request(), lambda _: os.kill(os.getpid(), signal.SIGTERM), providers=BOTH)
+"""
+
+
+def test_a_process_that_is_ended_by_sigterm_has_booked_every_answer(tmp_path):
+    """Nothing waits to be flushed: an answer is booked before its caller gets it. What was under way stays held."""
+    url = f"sqlite:///{tmp_path}/l.db"
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    root = Path(llm_cost_middleware.__file__).parents[1]
+    ended = subprocess.run(
+        [sys.executable, "-c", script, url], env={**os.environ, "PYTHONPATH": str(root)}, timeout=120, check=False
+    )
+    assert ended.returncode == -signal.SIGTERM
+    with Ledger.open(url) as ledger:
+        balance = ledger.balance("global")
+        assert balance.settled_nanousd == COST
+        assert balance.pending_nanousd > 0
+        assert len(list(ledger.journal.read("settlement"))) == 1
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+class OtherLoop:
+    """Runs a coroutine as a library other than asyncio would: no asyncio loop is running."""
+
+    @staticmethod
+    def run(coroutine):
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("it waits for a loop")
+
+
+def test_under_another_librarys_event_loop_it_works_in_memory_and_says_so_on_a_file(tmp_path):
+    async def send(_):
+        return answer()
+
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    with pipeline("memory://") as pipe:
+        assert OtherLoop.run(pipe.arun(request(), send, providers=BOTH)) == "fine"
+    with pipeline(f"sqlite:///{tmp_path}/l.db") as pipe:
+        with pytest.raises(ConfigurationError, match="needs asyncio"):
+            OtherLoop.run(pipe.arun(request(), send, providers=BOTH))
+        assert pipe.ledger.balance("global").pending == 0
