@@ -17,6 +17,7 @@ from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Endpoint, ModelRef
 
 _FROM_ENVIRONMENT = "os.environ/"
+_CHOICES = {"required": "any", "none": "none"}  # "auto" is what a request without one says
 
 
 class DeploymentCounter:
@@ -72,21 +73,19 @@ class DeploymentCounter:
 
 
 def _translated(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A chat of plain text, with or without tools, in Anthropic's shape."""
+    """A chat of text, tool calls and their results, in Anthropic's shape; ``None`` for anything else."""
     system: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
     for message in arguments.get("messages") or ():
-        role, content = message.get("role"), message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-        if message.get("tool_calls") or not parts or any(part.get("type") != "text" for part in parts):
+        role, blocks = _turn(message)
+        if role == "system":
+            system += blocks
+        elif not blocks:
             return None
-        plain = [{"type": "text", "text": part["text"]} for part in parts]
-        if role in ("system", "developer"):
-            system += plain
-        elif role in ("user", "assistant"):
-            messages.append({"role": role, "content": plain})
+        elif messages and messages[-1]["role"] == role:  # results of calls that were made together answer together
+            messages[-1]["content"] += blocks
         else:
-            return None
+            messages.append({"role": role, "content": blocks})
     if not messages or arguments.get("functions") or arguments.get("response_format"):
         return None
     tools = [tool.get("function") for tool in arguments.get("tools") or ()]
@@ -97,7 +96,51 @@ def _translated(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         body["system"] = system
     if tools:
         body["tools"] = [_tool(tool) for tool in tools]
+        if (choice := _choice(arguments.get("tool_choice"))) is not None:
+            body["tool_choice"] = choice
     return body
+
+
+def _turn(message: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The role and the blocks of a message; none where it cannot be translated."""
+    role, blocks = message.get("role"), _text(message.get("content"))
+    calls = [_call(call) for call in message.get("tool_calls") or ()]
+    if blocks is None or message.get("function_call") or None in calls:
+        return "", []
+    if role == "tool":
+        return "user", [{"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": blocks}]
+    if role == "assistant":
+        return role, [*blocks, *(call for call in calls if call is not None)]
+    known = {"system": "system", "developer": "system", "user": "user"}.get(str(role), "")
+    return known, blocks if known else []
+
+
+def _text(content: Any) -> list[dict[str, Any]] | None:
+    """The blocks of a text; ``None`` where there is more than text."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    if any(part.get("type") != "text" for part in parts):
+        return None
+    return [{"type": "text", "text": part["text"]} for part in parts if part["text"]]
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A tool call that the model made; ``None`` for one that is no function's, or whose arguments cannot be read."""
+    function = call.get("function")
+    if not isinstance(function, Mapping):
+        return None
+    try:
+        given = json.loads(function.get("arguments") or "{}")
+    except ValueError:
+        return None
+    if not isinstance(given, dict):
+        return None
+    return {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": given}
+
+
+def _choice(choice: Any) -> dict[str, Any] | None:
+    if isinstance(choice, Mapping):
+        return {"type": "tool", "name": (choice.get("function") or {}).get("name")}
+    return {"type": kind} if (kind := _CHOICES.get(choice)) is not None else None
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
