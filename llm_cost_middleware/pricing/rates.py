@@ -68,6 +68,12 @@ class Rates:
         """Input tokens above which a higher level begins; ``None`` for a flat price."""
         return self.levels[1].above if len(self.levels) > 1 else None
 
+    def most_times(self, other: Rates) -> float:
+        """How many times the price of ``other`` a token costs here, at most."""
+        pairs = zip(self.levels, other.levels, strict=False)
+        prices = [each for a, b in pairs for each in ((a.uncached_input, b.uncached_input), (a.output, b.output))]
+        return max((high / low for high, low in prices if low), default=1.0)
+
     def level(self, input_tokens: int) -> Level:
         """Return the level for ``input_tokens`` of input, cached ones included."""
         found = self.levels[0]

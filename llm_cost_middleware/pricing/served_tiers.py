@@ -25,6 +25,12 @@ class HeldTier(NamedTuple):
     """Nobody declared it, and no request asks for it."""
 
 
+def undeclared(provider: str, times: float) -> str:
+    """Why a hold at the standard tier guarantees nothing, and by how much its call may cost more."""
+    told = f"held at the standard service tier: [providers.{provider}] declares no other"
+    return f"{told}; a project set to a dearer one is billed up to {times:.2f} times as much"
+
+
 class ServedTiers:
     """What is known of the tiers of each provider.
 

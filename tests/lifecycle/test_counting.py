@@ -9,6 +9,7 @@ import pytest
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.lifecycle.stages.price import PROVIDER_COUNT
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.simulator import CountingRules, Fault
 
@@ -244,6 +245,23 @@ def test_a_call_is_held_at_the_declared_tier_and_the_callers_own_wins(make_harne
     output = 64 * (3_600 if held == "priority" else 2_000)
     assert output < reserved.amount_nanousd < output + 200 * 500
     assert reserved.guaranteed == bool(declared or asked)
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "gpt-4o", "gpt-5.1"])
+def test_what_an_undeclared_tier_may_cost_at_most_is_told_in_the_quote(make_harness, model):
+    """What is in flight before the first answer may pass a limit by that ratio, and by no more; with "auto", never."""
+    quotes = {}
+    for tier in ("", "auto", "priority"):
+        harness = make_harness(providers={"openai": {"service_tier": tier}}, ledger={"url": "memory://"})
+        request = get_provider("openai").read_request(harness.body("openai", model=model), "chat.completions")
+        flow, pinned = harness.pipeline._flow, request._replace(model_pinned=True)
+        call = flow.route(pinned, frozenset({"openai"}))
+        quotes[tier] = flow.stages.price.quote(call, ModelRef("openai", model), {})
+    (note,) = [note for note in quotes[""].bound.notes if "declares no other" in note]
+    told = float(note.partition("up to ")[2].partition(" times")[0])
+    assert 1 < quotes["priority"].amount_nanousd / quotes[""].amount_nanousd <= told + 0.005
+    assert quotes["auto"].amount_nanousd >= quotes["priority"].amount_nanousd
+    assert quotes["auto"].bound.guaranteed
 
 
 def test_an_answer_at_a_dearer_tier_raises_what_later_calls_hold(make_harness, caplog):

@@ -18,7 +18,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.pricing.served_tiers import ServedTiers
+from llm_cost_middleware.pricing.served_tiers import ServedTiers, undeclared
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import PartialCount, TokenCounter, is_loaded, warm_up
 from llm_cost_middleware.prompt_cache.plan import CachePlan
@@ -146,7 +146,7 @@ class PriceStage:
                 params = {**params, "service_tier": held.tier}
                 rates = self._highest_rates(target, request, params, now)
                 if dearest is not None and dearest.levels != rates.levels:
-                    doubt = f"held at the standard service tier: [providers.{target.provider}] declares no other"
+                    doubt = undeclared(target.provider, dearest.most_times(rates))
                 return rates, doubt, None
         return self._highest_rates(target, request, params, now), doubt, sent
 
