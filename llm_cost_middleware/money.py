@@ -30,14 +30,15 @@ class NanoUSD(int):
 
     def __new__(cls, value: Any = 0) -> Self:
         """Take whole nano-dollars alone: ``int("0.5")`` fails without a word of units, ``int(0.5)`` is nothing."""
+        if isinstance(value, int):  # first, and without super(): nine are made in a governed call
+            return int.__new__(cls, value)
         if isinstance(value, str | bytes) and _WHOLE.match(value if isinstance(value, str) else value.decode()):
-            value = int(value)  # as storages keep it
-        if not isinstance(value, int):
-            whole = isinstance(value, Rational) and hasattr(value, "__index__")  # numpy's integers
-            if not whole or type(value).__name__ == "timedelta64":
-                told = "is no whole number of nano-dollars; for dollars write the amount itself, such as '0.5'"
-                raise InvalidAmountError("NanoUSD", value, told)
-        return super().__new__(cls, value)
+            return int.__new__(cls, value)  # as storages keep it
+        # numpy's integers, whose lengths of time are integers, too
+        if not (isinstance(value, Rational) and hasattr(value, "__index__")) or type(value).__name__ == "timedelta64":
+            told = "is no whole number of nano-dollars; for dollars write the amount itself, such as '0.5'"
+            raise InvalidAmountError("NanoUSD", value, told)
+        return int.__new__(cls, value)
 
     @property
     def usd(self) -> Decimal:

@@ -202,6 +202,8 @@ def _from_mapping(
         if key not in _KEYS:
             raise UnknownKeyError(f"{path}.{key}", _KEYS)
         values[_KEYS[key]] = value
+    if "kind" in values:
+        read_choice(PolicyKind, values["kind"], f"{path}.policy")
     _default_accept(base, values)
     for bound in ("floor", "ceiling"):
         if bound in values:
