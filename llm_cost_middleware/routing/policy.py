@@ -202,8 +202,6 @@ def _from_mapping(
         if key not in _KEYS:
             raise UnknownKeyError(f"{path}.{key}", _KEYS)
         values[_KEYS[key]] = value
-    if "kind" in values:
-        read_choice(PolicyKind, values["kind"], f"{path}.policy")
     _default_accept(base, values)
     for bound in ("floor", "ceiling"):
         if bound in values:
@@ -225,6 +223,8 @@ def _from_mapping(
 
 
 def _default_accept(base: RoutingPolicy, values: dict[str, Any]) -> None:
+    if "kind" in values:
+        read_choice(PolicyKind, values["kind"], "routing.policy")  # compared below: an array has no one truth
     if values.get("kind") == "cascade" != base.kind:
         values.setdefault("accept", "no_failure")
 
