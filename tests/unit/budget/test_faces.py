@@ -10,7 +10,7 @@ from llm_cost_middleware.budget import backends
 from llm_cost_middleware.budget.backend import AsyncBackend, Backend
 from llm_cost_middleware.budget.ledger import AsyncHold, AsyncLedger, Hold, Ledger, schemes
 
-BLOCKING_ONLY = {"archive", "backend", "blocks", "close", "__enter__", "__exit__", "options"}
+BLOCKING_ONLY = {"archive", "back_up", "backend", "blocks", "close", "erase", "__enter__", "__exit__", "options"}
 ASYNC_ONLY = {"over", "aclose", "__aenter__", "__aexit__"}
 
 
