@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import openai
 import pytest
 
@@ -194,7 +195,7 @@ def test_one_whose_stream_is_left_goes_on_and_is_settled_when_it_is_retrieved(ha
                 answer = event.response if event.type == "response.created" else answer
                 if how == "left" and event.type == "response.in_progress":
                     break
-        except (openai.APIError, OSError):
+        except (openai.APIError, OSError, httpx.HTTPError):  # older SDKs pass the connection error on
             pass
     assert answer is not None
     assert pending(harness) > 0
