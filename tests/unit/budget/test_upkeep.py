@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,28 @@ def test_a_file_that_is_gone_while_it_is_open_is_noticed_and_refused(url, tmp_pa
         (tmp_path / "away.db").rename(path)
         assert call(ledger).amount
     ledger.close()
+
+
+def test_what_vacuum_makes_smaller_is_whole(url, tmp_path):
+    path = tmp_path / "l.db"
+    with Ledger.open(url) as ledger:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE ballast (text)")
+            other.execute("INSERT INTO ballast VALUES (zeroblob(900000))")
+            other.commit()
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            call(ledger, settle="0.2")
+            grown = path.stat().st_size
+            other.execute("DELETE FROM ballast")
+            other.commit()
+            other.execute("VACUUM")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert path.stat().st_size < grown
+        call(ledger, settle="0.2")
+        assert ledger.balance("global").settled == Decimal("0.4")
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(LedgerUnavailableError, match="was truncated"):
+            call(ledger)
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------

@@ -33,9 +33,19 @@ class FileIdentity:
             raise LedgerUnavailableError(self._url, str(error)) from error
         if (found.st_dev, found.st_ino) != self._known:
             raise self._refusal("replaced by another")
-        if found.st_size < self._size:
+        if found.st_size < self._size and found.st_size != self._size_by_header():
             raise self._refusal("truncated")
         self._size = found.st_size
+
+    def _size_by_header(self) -> int:
+        # What VACUUM made smaller is whole: https://www.sqlite.org/fileformat2.html#in_header_database_size
+        try:
+            with self._path.open("rb") as file:
+                header = file.read(100)
+        except OSError as error:
+            raise LedgerUnavailableError(self._url, str(error)) from error
+        page = int.from_bytes(header[16:18], "big")
+        return (65_536 if page == 1 else page) * int.from_bytes(header[28:32], "big") or -1
 
     def _refusal(self, what: str) -> LedgerUnavailableError:
         return LedgerUnavailableError(
