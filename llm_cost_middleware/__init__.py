@@ -53,8 +53,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_cost_middleware.budget.balance import Balance
     from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
-    from llm_cost_middleware.budget.model import Balance, Budget, Receipt, Reservation
+    from llm_cost_middleware.budget.model import Budget, Receipt, Reservation
     from llm_cost_middleware.call_ids import call_id_of
     from llm_cost_middleware.config import CostConfig
     from llm_cost_middleware.context import cost_context
@@ -143,7 +144,8 @@ __all__ = [
 
 _ROOMS = {
     "budget.ledger": ("AsyncLedger", "Ledger"),
-    "budget.model": ("Balance", "Budget", "Receipt", "Reservation"),
+    "budget.balance": ("Balance",),
+    "budget.model": ("Budget", "Receipt", "Reservation"),
     "call_ids": ("call_id_of",),
     "config": ("CostConfig",),
     "context": ("cost_context",),

@@ -161,6 +161,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         pending_for_s: How long calls lately held their money, in seconds: what is pending may be back after that.
         advice: What else there is to say.
         window: The window of the budget, such as ``day``; ``None`` where it is no budget of a ledger.
+        carried: What of the limit was carried over from the window before, in US dollars.
 
     The message rounds amounts for people, against the call: what is left down, what is wanted up. The fields are exact.
     """
@@ -182,8 +183,10 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         pending_for_s: float | None = None,
         advice: str = "",
         window: str | None = None,
+        carried: Decimal | None = None,
     ) -> None:
         self.total_cost, self.budget_limit, self.scope, self.window = total_cost, budget_limit, scope, window
+        self.carried = carried
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
         self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
         super().__init__(self._text())
@@ -203,6 +206,8 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         whose = _OWN_LIMITS.get(self.scope or "", f"budget of {self.scope}" if self.scope else "budget")
         every = f" a {self.window}" if self.window in {"hour", "day", "week", "month"} else ""
         parts = [f"{whose}{every} exceeded: {readable(self.total_cost)} of {readable(self.budget_limit)} spent"]
+        if self.carried:
+            parts.append(f"{readable(self.carried)} of that limit carried over from the {self.window} before")
         if self.pending:
             back = "" if self.pending_for_s is None else f", which lately took {_duration(self.pending_for_s)}"
             parts.append(f"{readable(self.pending)} reserved by calls in flight{back}")

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from llm_cost_middleware.budget.carry_over import CarryOverLike, carry_cap, read_carry_over
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError, UnknownKeyError
 from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd, parse_usd
 from llm_cost_middleware.natural_values import ENDLESS, read_share, read_timezone, read_window
@@ -159,6 +160,10 @@ class Budget:
         reserve: Shares of the limit that are kept, by the scope they are kept for: with ``{"tag:checkout": 0.2}`` the
             last fifth goes to calls of that scope alone. A scope may be ``kind:*``. What such a call spends before
             counts as any other spending; the shares together are at most 1.
+        carry_over: Add what the window before left unused to the limit: ``True`` for all of it, ``"50%"`` for at most
+            that share of the limit, ``"$20"`` for at most so much. Calendar windows alone; one window back, counted
+            anew whenever it is read (``budget.carry_over`` has the rule). ``warn_at`` and ``reserve`` are shares of
+            the limit without it.
 
     Raises:
         InvalidScopeError, InvalidAmountError, ConfigurationError: A field that cannot be used.
@@ -170,6 +175,7 @@ class Budget:
     timezone: str = "UTC"
     warn_at: float | Sequence[float] | None = 0.8
     reserve: Mapping[str, USD] = field(default_factory=dict, compare=False)
+    carry_over: CarryOverLike = False
     limit_nanousd: NanoUSD = field(init=False, repr=False, compare=False)
     shares: tuple[tuple[str, Decimal], ...] = field(init=False, repr=False)
     warn_nanousd: NanoUSD | None = field(init=False, repr=False, compare=False)
@@ -191,6 +197,7 @@ class Budget:
         set_(self, "warn_nanousd", next(iter(self.warns_at(limit)), None))
         set_(self, "shares", shares := _shares(self.reserve))
         set_(self, "reserve", dict(shares))
+        set_(self, "carry_over", read_carry_over(self.carry_over, self.window))
 
     def warns_at(self, limit: NanoUSD) -> tuple[NanoUSD, ...]:
         """From which sums on it warns, the lowest first; ``limit`` is its own, or one that it is raised to."""
@@ -208,6 +215,10 @@ class Budget:
         others = (share for pattern, share in self.shares if not any(scope_matches(pattern, scope) for scope in own))
         # Up: rounding must not take from what is kept.
         return min(ceil_nanousd(multiply_usd(limit.usd, sum(others, Decimal(0)))), limit)
+
+    def carry_cap(self, limit: int) -> int:
+        """Return the most that is carried of a window with this limit, nano-dollars."""
+        return carry_cap(self.carry_over, limit)  # type: ignore[arg-type]  # read above
 
     @property
     def key(self) -> tuple[str, str]:
@@ -357,39 +368,3 @@ class Row(NamedTuple):
     def amount(self) -> Decimal:
         """``amount_nanousd`` in US dollars."""
         return self.amount_nanousd.usd
-
-
-class Balance(NamedTuple):
-    """Balance of one scope in one window. ``limit`` and ``available`` are ``None`` where there is no budget."""
-
-    limit_nanousd: NanoUSD | None
-    settled_nanousd: NanoUSD
-    pending_nanousd: NanoUSD
-
-    @property
-    def available_nanousd(self) -> NanoUSD | None:
-        """Limit minus settled minus pending; negative after an overrun."""
-        if self.limit_nanousd is None:
-            return None
-        return NanoUSD(self.limit_nanousd - self.settled_nanousd - self.pending_nanousd)
-
-    @property
-    def limit(self) -> Decimal | None:
-        """US dollars."""
-        return None if self.limit_nanousd is None else self.limit_nanousd.usd
-
-    @property
-    def settled(self) -> Decimal:
-        """US dollars."""
-        return self.settled_nanousd.usd
-
-    @property
-    def pending(self) -> Decimal:
-        """US dollars."""
-        return self.pending_nanousd.usd
-
-    @property
-    def available(self) -> Decimal | None:
-        """US dollars; negative after an overrun."""
-        available = self.available_nanousd
-        return None if available is None else available.usd

@@ -138,6 +138,7 @@ def _row(life: BudgetLife) -> dict[str, Any]:
         "timezone": budget.timezone,
         "warn_at": budget.warn_at,
         "keeps": {scope: f"{share:f}" for scope, share in budget.shares},
+        "carry_over": budget.carry_over,
         "source": life.source,
         "since": _time(life.since),
         "state": life.state,
@@ -150,7 +151,9 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     source = row["source"] if row["state"] == "active" else f"{row['state']} ({row['source']})"
     return {
         "scope": row["scope"], "window": row["window"], "limit": row["limit"], "raised": raised,
-        "warns at": row["warn_at"], "keeps": kept, "from": source, "since": row["since"],
+        "warns at": row["warn_at"], "keeps": kept,
+        "carries over": "all" if row["carry_over"] is True else row["carry_over"],
+        "from": source, "since": row["since"],
     }  # fmt: skip
 
 

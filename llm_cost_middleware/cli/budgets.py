@@ -83,6 +83,7 @@ def _show(found: Sequence[ScopeBalance], *, everything: bool) -> None:
         return
     columns = [
         *tables.names("scope", "window"), *tables.figures("limit", "spent", "held", "left", "used"),
+        tables.Column("carried", figures=True, optional=True),
         tables.Column("resets", figures=True, optional=True),
     ]  # fmt: skip
     rows = []
@@ -91,8 +92,12 @@ def _show(found: Sequence[ScopeBalance], *, everything: bool) -> None:
         amounts = (balance.limit_nanousd, balance.settled_nanousd, balance.pending_nanousd, balance.available_nanousd)
         rows.append([
             one.scope, one.budget.window if one.budget is not None else "-", *map(tables.usd, amounts),
-            "-" if used is None else f"{used:.0%}", tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
+            "-" if used is None else f"{used:.0%}",
+            tables.usd(balance.carried_nanousd) if one.budget is not None and one.budget.carry_over else "-",
+            tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
         ])  # fmt: skip
+    if not any(one.budget is not None and one.budget.carry_over for one in found):
+        columns, rows = [*columns[:-2], columns[-1]], [[*row[:-2], row[-1]] for row in rows]
     tables.show(columns, rows, title="budgets, US dollars, local time")
 
 
@@ -106,10 +111,15 @@ def set_budget(
     reserve: Annotated[
         list[str] | None, typer.Option(help="Keep a share of the limit for a scope, such as tag:checkout=0.2.")
     ] = None,
+    carry_over: Annotated[
+        str | None, typer.Option(help="Add what the last window left unused: 'all', at most '50%', or at most '$20'.")
+    ] = None,
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
     kept = dict(pair.rpartition("=")[::2] for pair in reserve or ())
-    budget = attribution(*context.obj).budget(Budget(scope, limit, window, timezone, reserve=kept))
+    carries = True if carry_over in {"all", "true"} else carry_over
+    given = Budget(scope, limit, window, timezone, reserve=kept, carry_over=carries)
+    budget = attribution(*context.obj).budget(given)
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)
@@ -171,6 +181,7 @@ def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
         "scope": row.scope,
         "window": row.budget.window if row.budget is not None else "none",
         "limit": usd(balance.limit_nanousd),
+        "carried": usd(balance.carried_nanousd),
         "settled": usd(balance.settled_nanousd),
         "pending": usd(balance.pending_nanousd),
         "available": usd(balance.available_nanousd),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
@@ -160,7 +160,7 @@ class AttributionConfig:
                 raise ConfigurationError(f"no call may be for it: {self.error(gap)}", key=f"budgets.{scope}")
         if (scope, shares) == (budget.scope, dict(budget.shares)):
             return budget
-        return Budget(scope, budget.limit, budget.window, budget.timezone, budget.warn_at, shares)
+        return replace(budget, scope=scope, reserve=shares)
 
     @property
     def stand_ins(self) -> tuple[str, ...]:

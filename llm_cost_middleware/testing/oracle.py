@@ -27,6 +27,20 @@ def same_window(budget: Budget | None, then: int, now: int) -> bool:
     return _label(budget, then) == _label(budget, now)
 
 
+def windows_before(budget: Budget, now: int) -> tuple[int, int]:
+    """Return when the calendar window before that of ``now`` began, and when it ended (ms)."""
+
+    def began(moment: int) -> int:
+        low, high = moment - 33 * 86_400_000, moment  # no calendar window is longer
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if same_window(budget, middle, moment) else (middle, high)
+        return high
+
+    end = began(now)
+    return began(end - 1), end
+
+
 def _label(budget: Budget, at: int) -> tuple[object, ...]:
     local = datetime.fromtimestamp(at // 1000, UTC).astimezone(ZoneInfo(budget.timezone))
     match budget.window:

@@ -6,10 +6,11 @@ It keeps one row per id and computes every sum on request. It uses nothing of ``
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.testing.oracle import same_window
+from llm_cost_middleware.testing.oracle import same_window, windows_before
 
 Verdict = Literal["ok", "refused", "conflict", "missing"]
 
@@ -36,6 +37,8 @@ class ReferenceLedger:
 
     budgets: dict[tuple[str, str], Budget] = field(default_factory=dict)
     rows: dict[str, ReferenceRow] = field(default_factory=dict)
+    stood: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    """Since when which limit stood, of budgets that carry over."""
 
     def budgets_of(self, scope: str) -> list[Budget]:
         """Return the budgets that apply, by window; a name's own precedes its kind's."""
@@ -45,6 +48,35 @@ class ReferenceLedger:
             if pattern == scope or (template and (scope, window) not in self.budgets):
                 found[window] = budget
         return [found[window] for window in sorted(found)]
+
+    def set_budget(self, budget: Budget, now: int) -> None:
+        """Set a budget."""
+        before = self.budgets.get(budget.key)
+        if not budget.carry_over or before is None or not before.carry_over or before.timezone != budget.timezone:
+            self.stood.pop(budget.key, None)
+        if budget.carry_over:
+            stood = self.stood.setdefault(budget.key, [])
+            if not stood or stood[-1][1] != budget.limit_nanousd:
+                stood.append((max([now, *(at for at, _ in stood)]), budget.limit_nanousd))
+        self.budgets[budget.key] = budget
+
+    def carried(self, scope: str, budget: Budget, now: int) -> int:
+        """Return what the limit has from the window before, by the letter of ``budget.carry_over``."""
+        if not budget.carry_over:
+            return 0
+        start, end = windows_before(budget, now)
+        stood = self.stood[budget.key]
+        if stood[0][0] > start:
+            return 0
+        at_start = [limit for at, limit in stood if at <= start][-1]
+        limit = min([at_start, *(limit for at, limit in stood if start < at < end)])
+        text = str(budget.carry_over)
+        cap = limit
+        if text.endswith("%"):
+            cap = limit * int(text[:-1]) // 100
+        elif text.startswith("$"):
+            cap = int(Decimal(text[1:]) * 10**9)
+        return max(min(limit - sum(self.sums(scope, budget, end - 1)), cap), 0)
 
     def sums(self, scope: str, budget: Budget | None, now: int) -> tuple[int, int]:
         """Return settled and pending nano-dollars."""
@@ -66,7 +98,8 @@ class ReferenceLedger:
                 settled, pending = self.sums(scope, budget, now)
                 # By the letter of ``Budget.reserve``: the last shares are for their own scopes.
                 kept = sum(share for own, share in budget.shares if not any(_is_of(one, own) for one in scopes))
-                if settled + pending + amount > budget.limit_nanousd * (1 - kept):
+                carried = self.carried(scope, budget, now)
+                if settled + pending + amount > budget.limit_nanousd * (1 - kept) + carried:
                     self.rows[id_] = ReferenceRow(scopes, amount, now, now, "refused")
                     return "refused", (scope, settled, pending)
         self.rows[id_] = ReferenceRow(scopes, amount, now, now + ttl)

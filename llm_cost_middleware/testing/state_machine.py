@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llm_cost_middleware.budget.backend import Backend
+from llm_cost_middleware.budget.backend import Backend, SupportsRegister
+from llm_cost_middleware.budget.ledger.administration import RegisterStep
 from llm_cost_middleware.budget.model import Budget, Row
 from llm_cost_middleware.errors import BudgetExceededError, ReservationConflictError, ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -21,6 +22,9 @@ from llm_cost_middleware.testing.reference import ReferenceLedger, Verdict
 _IDS = st.integers(0, 11).map("call-{}".format)  # few, so that histories meet
 _AMOUNTS = st.integers(0, 60)
 _KEPT = st.sampled_from([{}, {}, {"user:a": "0.25"}, {"user:*": "0.5", "team:x": "0.125"}])
+_CARRIES = st.sampled_from([True, "50%", "30%", "$0.000000020"])
+_LENGTHS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_678_400.0}
+_CARRIED = st.sampled_from(sorted(_LENGTHS))
 _LIMITS = st.integers(0, 200)
 _SCOPES = st.sampled_from(
     [
@@ -73,13 +77,29 @@ class LedgerMachine(RuleBasedStateMachine):
     def set_budget(self, pattern: str, window: str, zone: str, limit: int, kept: dict[str, str]) -> None:
         budget = Budget(pattern, NanoUSD(limit), window, zone, reserve=kept)
         self.backend.set_budget(budget)
-        self.reference.budgets[budget.key] = budget
+        self.reference.set_budget(budget, self.now)
+
+    @rule(pattern=_PATTERNS, window=_CARRIED, zone=_ZONES, limit=_LIMITS, carry=_CARRIES)
+    def set_carrying_budget(self, pattern: str, window: str, zone: str, limit: int, carry: bool | str) -> None:
+        if isinstance(self.backend, SupportsRegister):  # it says since when a budget stands
+            budget = Budget(pattern, NanoUSD(limit), window, zone, carry_over=carry)
+            self.backend.amend(RegisterStep(lambda register: register.set(budget)))
+            self.reference.set_budget(budget, self.now)
+
+    @precondition(lambda self: any(budget.carry_over for budget in self.reference.budgets.values()))
+    @rule(data=st.data(), turns=st.integers(1, 3))
+    def windows_turn(self, data: st.DataObject, turns: int) -> None:
+        """Let windows of a budget that carries over pass whole: random steps rarely do."""
+        carrying = [key for key, budget in sorted(self.reference.budgets.items()) if budget.carry_over]
+        _, window = data.draw(st.sampled_from(carrying))
+        self.clock.advance(turns * _LENGTHS[window])
 
     @precondition(lambda self: self.reference.budgets)
     @rule(data=st.data())
     def remove_budget(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.reference.budgets)))
         del self.reference.budgets[key]
+        self.reference.stood.pop(key, None)
         assert self.backend.remove_budget(*key)
         assert not self.backend.remove_budget(*key)
 
@@ -102,7 +122,8 @@ class LedgerMachine(RuleBasedStateMachine):
         budgets = [(scope, budget) for scope in scopes for budget in self.reference.budgets_of(scope)]
         if budgets:
             scope, budget = data.draw(st.sampled_from(budgets))
-            left = budget.limit_nanousd - sum(self.reference.sums(scope, budget, self.now))
+            carried = self.reference.carried(scope, budget, self.now)
+            left = budget.limit_nanousd + carried - sum(self.reference.sums(scope, budget, self.now))
             self.reserve(id_=id_, amount=max(left, 0) + beyond, scopes=scopes, ttl=ttl)
 
     @rule(id_=_IDS, scopes=_SCOPES, amount=_AMOUNTS, spent=_AMOUNTS, charge=st.booleans())
@@ -182,6 +203,8 @@ class LedgerMachine(RuleBasedStateMachine):
             want = self.reference.sums(account.scope, budget, self.now)
             got = account.settled, account.pending
             assert got == want, f"{account.scope} in {account.window}: {got}, the reference {want}"
+            carried = 0 if budget is None else self.reference.carried(account.scope, budget, self.now)
+            assert account.carried == carried, f"{account.scope} carried {account.carried}, the reference {carried}"
         assert set(snapshot.budget_index.budgets) == set(self.reference.budgets.values())
 
     def teardown(self) -> None:

@@ -59,3 +59,14 @@ def test_pause_and_resume_reach_an_open_ledger(url):
         assert listed(url)["paused"][0]["reason"] == "incident 7"
         assert "goes on" in run(url, "resume", "team:search").output
         running.reserve("0.01", ["team:search"])
+
+
+def test_a_budget_that_carries_over_says_so(url):
+    assert run(url, "set", "team:ads", "5", "--window", "day", "--carry-over", "50%").exit_code == 0
+    assert run(url, "set", "team:all", "5", "--window", "day", "--carry-over", "all").exit_code == 0
+    found = {row["scope"]: row["carry_over"] for row in listed(url)["budgets"]}
+    assert found == {"team:ads": "50%", "team:all": True, "team:search": False}
+    assert "carries over" in run(url, "list").output
+    told = RUNNER.invoke(app, ["budgets", "--ledger", url, "--json"]).output
+    assert {row["carried"] for row in json.loads(told)} == {"0.000000000"}
+    assert "carried" in RUNNER.invoke(app, ["budgets", "--ledger", url]).output

@@ -22,6 +22,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsReduction,
     SupportsSharedState,
 )
+from llm_cost_middleware.budget.balance import Balance
 from llm_cost_middleware.budget.ledger import administration
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
@@ -41,7 +42,6 @@ from llm_cost_middleware.budget.ledger.arguments import (
 from llm_cost_middleware.budget.ledger.blocking import Ledger
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
-    Balance,
     Budget,
     Receipt,
     Reduction,

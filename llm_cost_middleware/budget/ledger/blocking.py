@@ -22,6 +22,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsReduction,
     SupportsSharedState,
 )
+from llm_cost_middleware.budget.balance import Balance
 from llm_cost_middleware.budget.ledger import administration, upkeep
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
@@ -40,7 +41,6 @@ from llm_cost_middleware.budget.ledger.arguments import (
 )
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
-    Balance,
     Budget,
     Receipt,
     Reduction,

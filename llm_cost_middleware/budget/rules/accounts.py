@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import NamedTuple
 
+from llm_cost_middleware.budget.carry_over import Carry, least_limit
 from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds, scope_matches
 from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause
-from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, window_at
+from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan, window_at
 from llm_cost_middleware.money import NanoUSD
 
 
@@ -29,11 +30,18 @@ class AccountPosting(NamedTuple):
     resets: int | None  # when nothing booked now counts any more, ms; None for never
     rolling: bool  # more than one cell counts
     kept: int = 0
+    carry: Carry | None = None
+    """What the window before may add to the limit."""
 
     @property
     def warn(self) -> int | None:
         """The lowest sum that warns; once in a window."""
         return self.warns[0] if self.warns else None
+
+    def preceding(self) -> AccountPosting:
+        """Return the account in the window before, of which ``carry`` takes the sums."""
+        before = self.carry.before if self.carry is not None else self.first_cell
+        return self._replace(cell=before, first_cell=before, rolling=False)
 
     def crossed(self, settled: int, change: int, *, first: bool) -> int | None:
         """Return the sum of which a booking warns, if any.
@@ -118,8 +126,20 @@ class BudgetIndex:
                     resets = (span.cell + 1) * slot + seconds * 1000
                 limit, warns, kept = self._bounds(budget, scopes, now) if budget else (None, (), 0)
                 first, last = span.first_cell, span.cell
-                postings.append(AccountPosting(scope, window, last, first, limit, warns, resets, first != last, kept))
+                carry = self._carry(budget, span) if budget and budget.carry_over else None
+                postings.append(
+                    AccountPosting(scope, window, last, first, limit, warns, resets, first != last, kept, carry)
+                )
         return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
+
+    def _carry(self, budget: Budget, span: WindowSpan) -> Carry | None:
+        """Return what may be carried into a window; ``None`` where the budget did not stand in the one before."""
+        stood = self.overlay.stood.get(budget.key, ())
+        if not stood or stood[-1][1] != budget.limit_nanousd:  # set past the register: what stood is not known
+            return None
+        before = window_at(budget.window, budget.timezone, span.start - 1)
+        limit = least_limit(stood, before.start, span.start)
+        return Carry(before.cell, limit, budget.carry_cap(limit)) if limit else None
 
     def _bounds(self, budget: Budget, scopes: tuple[str, ...], now: int) -> tuple[int, tuple[int, ...], int]:
         """Return what a call may fill of a budget, where it warns, and what it keeps for others."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from llm_cost_middleware.budget.model import LIFETIME, Balance, Budget, parse_window
-from llm_cost_middleware.budget.rules.accounts import BudgetIndex
+from llm_cost_middleware.budget.balance import Balance
+from llm_cost_middleware.budget.model import LIFETIME, Budget, parse_window
+from llm_cost_middleware.budget.rules.accounts import AccountPosting, BudgetIndex
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 
@@ -15,7 +16,8 @@ from llm_cost_middleware.money import NanoUSD
 class BudgetRefusal(NamedTuple):
     """Reason of a refusal: the first account without room. Amounts in nano-dollars, ``resets`` in ms.
 
-    ``limit`` is that of the posting: without ``kept``, which the budget keeps for other scopes.
+    ``limit`` is that of the posting, without ``kept``, which the budget keeps for other scopes, and with ``carried``,
+    which it has from the window before.
     """
 
     scope: str
@@ -26,6 +28,14 @@ class BudgetRefusal(NamedTuple):
     requested: int
     resets: int | None
     kept: int = 0
+    carried: int = 0
+
+    @classmethod
+    def of(cls, posting: AccountPosting, settled: int, pending: int, requested: int, carried: int) -> BudgetRefusal:
+        """Return the refusal by an account with these sums."""
+        limit = (posting.limit or 0) + carried
+        facts = posting.scope, posting.window, limit, settled, pending, requested, posting.resets, posting.kept
+        return cls(*facts, carried)
 
     def error(self) -> BudgetExceededError:
         """Return it as the public exception."""
@@ -39,6 +49,7 @@ class BudgetRefusal(NamedTuple):
             resets_at=to_datetime(self.resets),
             kept=NanoUSD(self.kept).usd if self.kept else None,
             window=self.window,
+            carried=NanoUSD(self.carried).usd if self.carried else None,
         )
 
 
@@ -48,12 +59,13 @@ def to_datetime(ms: int | None) -> datetime | None:
 
 
 class AccountTotals(NamedTuple):
-    """Sums of one account in its window now, nano-dollars."""
+    """Sums of one account in its window now, nano-dollars; what its limit has ``carried`` from the window before."""
 
     scope: str
     window: str
     settled: int
     pending: int
+    carried: int = 0
 
 
 class ScopeBalance(NamedTuple):
@@ -68,19 +80,23 @@ class ScopeBalance(NamedTuple):
 def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> tuple[ScopeBalance, ...]:
     """Return the balance under every budget; of a scope without one, its lifetime sums."""
     balances = []
-    for scope, window, settled, pending in totals:
+    for account in totals:
+        scope, window = account.scope, account.window
         budgets = index.for_scope(scope)
         budget = budgets.get(window)
         if budget is None and (budgets or window != LIFETIME):
             continue  # it is booked, but no limit is measured by it
         posting = next(posting for posting in index.posting_plan((scope,), now).postings if posting.window == window)
-        limit = index.limit(budget, now) if budget else None
-        balances.append(
-            ScopeBalance(scope, budget, Balance(limit, NanoUSD(settled), NanoUSD(pending)), to_datetime(posting.resets))
-        )
+        found = _balance(index, now, account, budget)
+        balances.append(ScopeBalance(scope, budget, found, to_datetime(posting.resets)))
     return tuple(
         sorted(balances, key=lambda one: (one.scope != "global", one.scope, one.budget.window if one.budget else ""))
     )
+
+
+def _balance(index: BudgetIndex, now: int, account: AccountTotals, budget: Budget | None) -> Balance:
+    limit = NanoUSD(index.limit(budget, now) + account.carried) if budget else None
+    return Balance(limit, NanoUSD(account.settled), NanoUSD(account.pending), NanoUSD(account.carried))
 
 
 def balance(index: BudgetIndex, now: int, totals: Iterable[AccountTotals], scope: str, window: str | None) -> Balance:
@@ -97,9 +113,7 @@ def balance(index: BudgetIndex, now: int, totals: Iterable[AccountTotals], scope
     wanted = parse_window(window) if window is not None else next(iter(budgets), LIFETIME)
     for account in totals:
         if (account.scope, account.window) == (scope, wanted):
-            budget = budgets.get(wanted)
-            limit = index.limit(budget, now) if budget else None
-            return Balance(limit, NanoUSD(account.settled), NanoUSD(account.pending))
+            return _balance(index, now, account, budgets.get(wanted))
     raise ConfigurationError(f"{scope} has no budget in the window {wanted!r}", key="window")
 
 
@@ -117,8 +131,8 @@ def headroom(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> H
     totals = tuple(totals)
     own = tuple(dict.fromkeys(account.scope for account in totals))
     left = [
-        (limit - budget.kept_from(own, limit) - settled - pending, limit)
-        for scope, window, settled, pending in totals
+        (limit + carried - budget.kept_from(own, limit) - settled - pending, limit + carried)
+        for scope, window, settled, pending, carried in totals
         if (budget := index.for_scope(scope).get(window)) is not None
         for limit in [index.limit(budget, now)]
     ]

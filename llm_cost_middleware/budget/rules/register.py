@@ -16,6 +16,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
+from llm_cost_middleware.budget.carry_over import stood_on
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, parse_scope
 from llm_cost_middleware.budget.rules.standing import Pause
 from llm_cost_middleware.errors import ConfigurationError
@@ -87,7 +88,7 @@ class BudgetRegister:
         for name, budget in standing.items():
             life = self._lives.get(name)
             if life is None or life["state"] != "active" or _budget(name, life) != budget:
-                self._lives[name] = {**_facts(budget), "source": MANAGED, "since": now, "state": "active"}
+                self._lives[name] = self._begun(budget, MANAGED, None)
         for name, life in self._lives.items():
             if life["state"] == "active" and name not in standing:
                 life.update(state="removed", source=MANAGED, since=now)
@@ -129,7 +130,7 @@ class BudgetRegister:
         same = life is not None and life["state"] == "active" and _budget(name, life) == budget
         if life is not None and same and life["source"] == source and not life.get("raised"):
             return
-        self._lives[name] = {**_facts(budget), "source": source, "since": self.now, "state": "active"}
+        self._lives[name] = self._begun(budget, source, life)
         self._decided("set", name, source, str(budget.limit_nanousd))
 
     def raise_(self, key: tuple[str, str], limit: NanoUSD, until: int | None) -> BudgetLife:
@@ -149,6 +150,8 @@ class BudgetRegister:
         if until is None:
             life.pop("raised", None)
             life.update(limit=int(limit), source=MANAGED, since=self.now)
+            if "stood" in life:
+                life["stood"] = stood_on(life["stood"], self.now, int(limit))
             self._decided("raised", name, MANAGED, f"{limit}")
         elif until <= self.now:
             raise ConfigurationError("lies in the past", key="until")
@@ -226,6 +229,15 @@ class BudgetRegister:
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
+    def _begun(self, budget: Budget, source: str, before: dict[str, Any] | None) -> dict[str, Any]:
+        """The life of a budget that is set now; where it carries over, with the limits that stood until now."""
+        life = {**_facts(budget), "source": source, "since": self.now, "state": "active"}
+        if budget.carry_over:
+            on = before is not None and before["state"] == "active" and before["timezone"] == budget.timezone
+            earlier = before.get("stood", ()) if on and before is not None else ()
+            life["stood"] = stood_on(earlier, self.now, int(budget.limit_nanousd))
+        return life
+
     def _retire(self, line: str, source: str, name: str) -> None:
         """End a budget whose line is gone, unless another configuration still has it."""
         for other, known in self._found["configurations"].items():
@@ -273,13 +285,16 @@ def _facts(budget: Budget) -> dict[str, Any]:
     facts: dict[str, Any] = {"limit": int(budget.limit_nanousd), "timezone": budget.timezone, "warn_at": warn_at}
     if budget.shares:
         facts["reserve"] = {scope: f"{share:f}" for scope, share in budget.shares}
+    if budget.carry_over:
+        facts["carry_over"] = budget.carry_over
     return facts
 
 
 def _budget(name: str, facts: dict[str, Any]) -> Budget:
     scope, _, window = name.partition(" ")
     shares = {kept: Decimal(share) for kept, share in facts.get("reserve", {}).items()}
-    return Budget(scope, NanoUSD(facts["limit"]), window, facts["timezone"], facts["warn_at"], shares)
+    fields = window, facts["timezone"], facts["warn_at"], shares, facts.get("carry_over", False)
+    return Budget(scope, NanoUSD(facts["limit"]), *fields)
 
 
 def _iso(ms: int) -> str:

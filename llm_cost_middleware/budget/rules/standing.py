@@ -1,4 +1,4 @@
-"""What stands over the limits of budgets for a time: raises, and scopes that are paused."""
+"""What stands over the limits of budgets for a time: raises, scopes that are paused, and limits that stood before."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from llm_cost_middleware.budget.carry_over import Stood
 from llm_cost_middleware.errors import ScopePausedError
 
 
@@ -36,6 +37,8 @@ class Overlay(NamedTuple):
 
     raises: Mapping[tuple[str, str], Raise] = {}
     pauses: Mapping[str, Pause] = {}
+    stood: Mapping[tuple[str, str], Stood] = {}
+    """Limits that stood, by the key of a budget that carries over."""
 
     @classmethod
     def read(cls, document: bytes) -> Overlay:
@@ -43,13 +46,15 @@ class Overlay(NamedTuple):
         if not document:
             return NO_OVERLAY
         found = json.loads(document)
-        raises = {
-            (scope, window): Raise(*life["raised"])
+        active = [
+            ((scope, window), life)
             for name, life in found["budgets"].items()
-            if life.get("raised") and life["state"] == "active"
+            if life["state"] == "active"
             for scope, _, window in [name.partition(" ")]
-        }
-        return cls(raises, {scope: Pause(scope, *facts) for scope, facts in found["pauses"].items()})
+        ]
+        raises = {key: Raise(*life["raised"]) for key, life in active if life.get("raised")}
+        stood = {key: life["stood"] for key, life in active if life.get("stood")}
+        return cls(raises, {scope: Pause(scope, *facts) for scope, facts in found["pauses"].items()}, stood)
 
     def limit(self, key: tuple[str, str], limit: int, now: int) -> tuple[int, int | None]:
         """Return the limit of a budget at ``now`` (ms), and until when it is that; ``None``: until it is changed."""

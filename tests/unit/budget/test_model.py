@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_cost_middleware.budget.balance import Balance
 from llm_cost_middleware.budget.model import (
     MAX_NANOUSD,
-    Balance,
     Budget,
     bounded_nanousd,
     make_scope,

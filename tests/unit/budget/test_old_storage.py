@@ -79,7 +79,7 @@ def test_a_redis_ledger_of_schema_1_opens(tmp_path, name):
                             client.xadd(key, fields, id=id_)
             with Ledger.open(server.url, clock=FakeClock(REDIS_AT)) as ledger:
                 check(ledger)
-            assert client.hget("{llm-cost:default}:budgets", "schema") == b"3", "older versions are kept out"
+            assert client.hget("{llm-cost:default}:budgets", "schema") == b"4", "older versions are kept out"
             client.hset("{llm-cost:default}:budgets", "schema", 4)
         with pytest.raises(LedgerVersionError):
             Ledger.open(server.url)

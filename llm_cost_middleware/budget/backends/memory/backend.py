@@ -182,8 +182,10 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
             for cell, limit, posting in route.limits:
                 settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
                 if settled + pending + amount > limit:
-                    account = posting.scope, posting.window, limit
-                    refusal = BudgetRefusal(*account, settled, pending, amount, posting.resets, posting.kept)
+                    carried = _carried(cell.account, posting)
+                    if settled + pending + amount <= limit + carried:
+                        continue
+                    refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                     if not fresh:
                         self._close(_MemoryReservation(id_, scopes, amount, now, now, "refused", refusal=refusal))
                     raise refusal.error()
@@ -281,7 +283,8 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
             for posting in state.budget_index.posting_plan(scopes, now).postings:
                 account = state.accounts.get((posting.scope, posting.window))
                 settled, pending = account.counted(posting) if account else (0, 0)
-                totals.append(AccountTotals(posting.scope, posting.window, settled, pending))
+                carried = _carried(account, posting)
+                totals.append(AccountTotals(posting.scope, posting.window, settled, pending, carried))
             return Snapshot(state.budget_index, now, tuple(totals))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
@@ -358,6 +361,13 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
             self._routes.clear()
         route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits), plan.paused)
         return route
+
+
+def _carried(account: _Account | None, posting: AccountPosting) -> int:
+    """What the limit of an account has from the window before."""
+    if posting.carry is None:
+        return 0
+    return posting.carry.unused(*(account.counted(posting.preceding()) if account else (0, 0)))
 
 
 class MemoryJournal:

@@ -43,8 +43,9 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
     if "refusal" not in text:
         return found, None
     # The end of the window is not stored: it follows from the budget (``RedisProtocol._with_reset``).
-    scope, window, limit, settled, pending = text["refusal"].split(" ")
-    return found, BudgetRefusal(scope, window, int(limit), int(settled), int(pending), found.amount, None)
+    scope, window, limit, settled, pending, *rest = text["refusal"].split(" ")
+    sums = int(limit), int(settled), int(pending)
+    return found, BudgetRefusal(scope, window, *sums, found.amount, None, carried=sum(map(int, rest)))
 
 
 def account_name(scope: str, window: str) -> str:
@@ -68,8 +69,9 @@ def read_crossed(names: Iterable[bytes]) -> Crossed:
 
 
 def encode_budget(budget: Budget) -> str:
-    """Return a budget's value in the hash of budgets; the kept shares only where there are any."""
-    kept = [{scope: f"{share:f}" for scope, share in budget.shares}] if budget.shares else []
+    """Return a budget's value in the hash of budgets; kept shares and a carry-over only where there are any."""
+    rest: list[Any] = [{scope: f"{share:f}" for scope, share in budget.shares}, budget.carry_over]
+    kept = rest if budget.carry_over else rest[:1] if budget.shares else []
     return json.dumps([budget.limit_nanousd, budget.timezone, budget.warn_at, *kept])
 
 
@@ -81,7 +83,7 @@ def read_budgets(fields: Fields) -> BudgetIndex:
         if window:  # else one of the hash's own: version, schema
             limit, timezone, warn_at, *kept = json.loads(value)
             shares = {name: Decimal(share) for name, share in kept[0].items()} if kept else {}
-            budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at, shares))
+            budgets.append(Budget(scope, NanoUSD(limit), window, timezone, warn_at, shares, *kept[1:]))
     return BudgetIndex(budgets, Overlay.read(fields.get(REGISTER, b"")))
 
 

@@ -43,7 +43,7 @@ from llm_cost_middleware.budget.rules import (
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError, ReservationNotFoundError
 
-SCHEMA = 3
+SCHEMA = 4
 _MAX_REMEMBERED = 50_000  # reservations of this process: their settle needs no read, one round trip
 
 
@@ -105,15 +105,12 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 self._remember(record)
                 return record.reservation()
             if answer == b"refused":
-                now, position, settled, pending = facts
+                now, position, *sums = facts
                 self._note_server_time(now)
                 if plan.paused is not None:
                     raise plan.paused[1].error(plan.paused[0])
-                posting = plan.postings[position]
-                held = int(settled), int(pending)
-                raise BudgetRefusal(
-                    posting.scope, posting.window, posting.limit or 0, *held, amount, posting.resets, posting.kept
-                ).error()
+                settled, pending, carried = map(int, sums)
+                raise BudgetRefusal.of(plan.postings[position], settled, pending, amount, carried).error()
             if answer == b"late":  # its clock was set, or another server took its place
                 self._note_clock(int(facts[0]))
                 continue
@@ -235,12 +232,19 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             args: list[Any] = [self._time(), version, plan.start, plan.until]
             for posting in plan.postings:
                 args += posting.cell, posting.first_cell
-            keys = [self.key("budgets"), *(self.key(f"a:{_account(posting)}") for posting in plan.postings)]
+            # The window before, of those that carry over: read at the same moment, as accounts of their own.
+            carrying = [posting for posting in plan.postings if posting.carry is not None]
+            before = [posting.preceding() for posting in carrying]
+            for posting in before:
+                args += posting.cell, posting.first_cell
+            keys = [self.key("budgets"), *(self.key(f"a:{_account(posting)}") for posting in (*plan.postings, *before))]
             answer, now, *sums = yield RedisScript("read", keys, args)
             if answer == b"sums":
+                pairs = [(int(settled), int(pending)) for settled, pending in zip(sums[::2], sums[1::2], strict=True)]
+                rest = iter(pairs[len(plan.postings) :])
                 totals = tuple(
-                    AccountTotals(posting.scope, posting.window, int(settled), int(pending))
-                    for posting, settled, pending in zip(plan.postings, sums[::2], sums[1::2], strict=True)
+                    AccountTotals(*posting[:2], *pair, posting.carry.unused(*next(rest)) if posting.carry else 0)
+                    for posting, pair in zip(plan.postings, pairs, strict=False)
                 )
                 return Snapshot(index, self._note_server_time(now), totals)
             self._refresh_budgets(now, *sums)
@@ -274,6 +278,8 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 laid.keys.append(self.key(f"a:{_account(posting)}"))
                 place = _account(posting), posting.cell, posting.first_cell
                 limit = "" if posting.limit is None else int(posting.limit)
+                if posting.carry is not None:
+                    limit = f"{limit} {posting.carry.before} {posting.carry.limit} {posting.carry.cap}"
                 # The script checks that the pause still stands, as it checks a limit: no sum is below this one.
                 laid.limits.extend((*place, limit if plan.paused is None else -MAX_NANOUSD))
                 laid.warns.extend((*place, ",".join(str(int(warn)) for warn in posting.warns)))

@@ -129,10 +129,11 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 if posting.limit is not None:
                     settled, pending = self._counted(db, posting)
                     if settled + pending + amount > posting.limit:
-                        refusal = BudgetRefusal(
-                            posting.scope, posting.window, posting.limit, settled, pending, amount, posting.resets,
-                            posting.kept,
-                        )  # fmt: skip
+                        account = self._account(db, posting.scope, posting.window)
+                        carried = _carried(db, account, posting)
+                        if settled + pending + amount <= posting.limit + carried:
+                            continue
+                        refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                         if not fresh:
                             db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal)))
                         raise refusal.error()
@@ -272,11 +273,9 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 account = db.execute(
                     "SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key
                 ).fetchone()
-                totals.append(
-                    AccountTotals(
-                        posting.scope, posting.window, *(_sums(db, account[0], posting) if account else (0, 0))
-                    )
-                )
+                number = account[0] if account else -1
+                sums = *_sums(db, number, posting), _carried(db, number, posting)
+                totals.append(AccountTotals(posting.scope, posting.window, *sums))
         return Snapshot(index, now, tuple(totals))
 
     def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
@@ -373,6 +372,11 @@ def _dump_crossed(record: ReservationRecord) -> str:
 def _sums(db: sqlite3.Connection, account: int, posting: AccountPosting) -> tuple[int, int]:
     query, cell = (_ROLLING_SUMS, posting.first_cell) if posting.rolling else (_SUMS, posting.cell)
     return db.execute(query, (account, cell)).fetchone() or (0, 0)
+
+
+def _carried(db: sqlite3.Connection, account: int, posting: AccountPosting) -> int:
+    """What the limit of an account has from the window before."""
+    return posting.carry.unused(*_sums(db, account, posting.preceding())) if posting.carry is not None else 0
 
 
 def _tenant_id(name: str, db: sqlite3.Connection) -> int:

@@ -19,10 +19,10 @@ from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
 _VERSION = "SELECT version FROM tenant WHERE id = ?"
-_BUDGETS = "SELECT scope, window, limit_nanousd, timezone, warn_at, reserve FROM budget WHERE tenant = ?"
+_BUDGETS = "SELECT scope, window, limit_nanousd, timezone, warn_at, reserve, carry_over FROM budget WHERE tenant = ?"
 _SET_BUDGET = (
-    "INSERT OR REPLACE INTO budget (tenant, scope, window, limit_nanousd, timezone, warn_at, reserve)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO budget (tenant, scope, window, limit_nanousd, timezone, warn_at, reserve,"
+    " carry_over) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _REMOVE_BUDGET = "DELETE FROM budget WHERE tenant = ? AND scope = ? AND window = ?"
 _SET_REGISTER = "INSERT OR REPLACE INTO budget_register (tenant, data) VALUES (?, ?)"
@@ -144,14 +144,16 @@ class BudgetTable:
 
 
 def write_budget(budget: Budget) -> tuple[object, ...]:
-    """Return scope, window, limit, time zone, warning and kept shares of a budget as they are stored."""
+    """Return scope, window, limit, time zone, warning, kept shares and carry-over of a budget as they are stored."""
     warn_at = None if budget.warn_at is None else json.dumps(budget.warn_at)
     kept = json.dumps({scope: f"{share:f}" for scope, share in budget.shares}) if budget.shares else ""
-    return (*budget.key, budget.limit_nanousd, budget.timezone, warn_at, kept)
+    carried = json.dumps(budget.carry_over) if budget.carry_over else ""
+    return (*budget.key, budget.limit_nanousd, budget.timezone, warn_at, kept, carried)
 
 
 def read_budget(row: tuple[Any, ...]) -> Budget:
     """Return the budget of a stored row."""
-    scope, window, limit, timezone, warn_at, kept = row
+    scope, window, limit, timezone, warn_at, kept, carried = row
     shares = {name: Decimal(share) for name, share in json.loads(kept).items()} if kept else {}
-    return Budget(scope, NanoUSD(limit), window, timezone, None if warn_at is None else json.loads(warn_at), shares)
+    warns = None if warn_at is None else json.loads(warn_at)
+    return Budget(scope, NanoUSD(limit), window, timezone, warns, shares, json.loads(carried or "false"))

@@ -182,3 +182,6 @@ CREATE TABLE budget_register (                  -- where each budget comes from,
     tenant INTEGER PRIMARY KEY REFERENCES tenant (id),
     data   BLOB    NOT NULL                     -- JSON
 );
+
+-- version 9
+ALTER TABLE budget ADD COLUMN carry_over TEXT NOT NULL DEFAULT '';          -- JSON: true, or the most that is carried

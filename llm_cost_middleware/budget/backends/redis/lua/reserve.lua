@@ -4,8 +4,9 @@
 -- ARGV  1 now in ms, or '' for the server's  2 version of the budgets  3 plan valid from  4 until
 --       5 id  6 amount  7 ttl  8 scopes  9 memo  10 '1' if a refusal need not be remembered
 --       11 until when, by the server's clock, it may be carried out: a server that was frozen comes too late
---       then for each account: name, cell, first cell that counts, limit or ''
--- Reply {'held', now} | {'refused', now, account, settled, pending} | {'known', record} | {'stale', now, budgets}
+--       then for each account: name, cell, first cell that counts, limit or ''; with what it may carry over, as one
+--       text: limit, cell of the window before, limit of that window, most that is carried
+-- Reply {'held', now} | {'refused', now, account, settled, pending, carried} | {'known', record} | {'stale', now, budgets}
 --       | {'late', the server's time}
 local now = tonumber(ARGV[1])
 if not now then
@@ -51,12 +52,24 @@ for index = 7, #KEYS do
             end
         end
     end
+    local carried, whole = 0, ARGV[at + 3]
+    if not limit and whole ~= '' then
+        local own, before, base, cap = string.match(whole, '^(%d+) (%-?%d+) (%d+) (%d+)$')
+        limit = tonumber(own)
+        if settled + pending + amount > limit then
+            local sums = redis.call('HMGET', KEYS[index], before .. ':s', before .. ':p')
+            carried = math.max(math.min(base - (sums[1] or 0) - (sums[2] or 0), tonumber(cap)), 0)
+            limit = limit + carried
+        end
+        whole = string.format('%.0f', limit)
+    end
     if limit and settled + pending + amount > limit then
         if ARGV[10] ~= '1' then
             redis.call('HSET', KEYS[6], 'id', ARGV[5], 'scopes', ARGV[8], 'amount', ARGV[6], 'created', now, 'expires', now,
-                'state', 'refused', 'refusal', string.format('%s %s %.0f %.0f', ARGV[at], ARGV[at + 3], settled, pending))
+                'state', 'refused', 'refusal', string.format('%s %s %.0f %.0f %.0f', ARGV[at], whole, settled, pending, carried))
         end
-        return {'refused', now, index - 7, string.format('%.0f', settled), string.format('%.0f', pending)}
+        return {'refused', now, index - 7, string.format('%.0f', settled), string.format('%.0f', pending),
+            string.format('%.0f', carried)}
     end
 end
 
