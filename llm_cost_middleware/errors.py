@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from llm_cost_middleware.money import DisplayCurrency
+
 
 class LLMCostError(Exception):
     """The root of every error this package raises on purpose."""
@@ -187,6 +189,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
     ) -> None:
         self.total_cost, self.budget_limit, self.scope, self.window = total_cost, budget_limit, scope, window
         self.carried = carried
+        self.currency: DisplayCurrency | None = None
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
         self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
         super().__init__(self._text())
@@ -196,9 +199,17 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         """How much would have fitted, in US dollars; negative after an overrun."""
         return self.budget_limit - self.total_cost - (self.pending or 0) - (self.kept or 0)
 
-    def advised(self, *, requested: Decimal, max_tokens: int | None, pending_for_s: float | None) -> Self:
-        """This refusal, with what the caller can do about it."""
+    def advised(
+        self,
+        *,
+        requested: Decimal,
+        max_tokens: int | None,
+        pending_for_s: float | None,
+        currency: DisplayCurrency | None = None,
+    ) -> Self:
+        """This refusal, with what the caller can do about it, and its amounts in the display currency too."""
         self.requested, self.max_tokens, self.pending_for_s = requested, max_tokens, pending_for_s
+        self.currency = currency
         self.args = (self._text(),)  # in place: it keeps its traceback, and a host's own class
         return self
 
@@ -219,7 +230,20 @@ class BudgetExceededError(LLMCostError, RuntimeError):
             parts.append(f"{readable(max(self.available, Decimal(0)))} would fit{cap}")
         if self.resets_at is not None:
             parts.append(f"resets at {self.resets_at.isoformat()}")
-        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "") + self._ways_out()
+        return ", ".join(parts) + (f" ({self.advice})" if self.advice else "") + self._displayed() + self._ways_out()
+
+    def _displayed(self) -> str:
+        """The amounts in the display currency, beside the dollars that decide."""
+        money = self.currency
+        if money is None:
+            return ""
+        spent, limit = (readable(money.convert(usd), sign=money.sign) for usd in (self.total_cost, self.budget_limit))
+        parts = [f"{spent} of {limit} spent"]
+        if self.pending:
+            parts.append(f"{readable(money.convert(self.pending), sign=money.sign)} reserved")
+        if self.requested is not None:
+            parts.append(f"{readable(money.convert(self.requested), up=True, sign=money.sign)} requested")
+        return f"; at {money.rate:f} of {money.date}: {', '.join(parts)}"
 
     def _ways_out(self) -> str:
         """What a person can do: wait for what is pending, or raise the limit."""
@@ -341,15 +365,15 @@ class ReservationConflictError(LedgerError):
         super().__init__(f"reservation {reservation_id!r}: {reason}")
 
 
-def readable(amount: Decimal, *, up: bool = False) -> str:
-    """Write US dollars for people: cents, and below ten dollars four digits that count. Rounds down, or ``up``."""
+def readable(amount: Decimal, *, up: bool = False, sign: str = "$") -> str:
+    """Write an amount for people: cents, and below ten four digits that count. Rounds down, or ``up``."""
     rounding = ROUND_CEILING if up else ROUND_FLOOR
     size = abs(amount)
     places = max(3 - size.adjusted(), 2) if size else 2
     shown = amount.quantize(Decimal(1).scaleb(-places), context=Context(prec=60, rounding=rounding))
     text = f"{abs(shown):,f}"
     whole, _, fraction = text.partition(".")
-    return f"{'-' if shown < 0 else ''}${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+    return f"{'-' if shown < 0 else ''}{sign}{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def _duration(seconds: float) -> str:

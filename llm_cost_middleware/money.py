@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
 from numbers import Rational, Real
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from llm_cost_middleware.errors import InvalidAmountError
 
@@ -112,6 +112,36 @@ def format_usd(amount: NanoUSD | Decimal, *, places: int = 2) -> str:
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0").ljust(places, "0")
     return f"{'-' if value < 0 else ''}${int(whole):,}.{fraction}"
+
+
+class DisplayCurrency(NamedTuple):
+    """A currency that people are shown amounts in; nothing is booked or decided in it.
+
+    ``code`` is of ISO 4217, ``rate`` its units for one US dollar, ``date`` the day of the rate (ISO 8601).
+    """
+
+    code: str
+    rate: Decimal
+    date: str
+
+    @property
+    def sign(self) -> str:
+        """What stands before an amount."""
+        return f"{self.code} "
+
+    @property
+    def note(self) -> str:
+        """The rate, to be said once."""
+        return f"{self.code} at {self.rate:f} for a US dollar, the rate of {self.date}; the ledger is in US dollars"
+
+    def convert(self, usd: Decimal) -> Decimal:
+        """Return an amount of US dollars in this currency, unrounded."""
+        return multiply_usd(usd, self.rate)
+
+    def format(self, amount: NanoUSD | Decimal, *, places: int = 2) -> str:
+        """Format an amount of US dollars for people, in this currency: rounded to ``places``, half to even."""
+        value = self.convert(amount.usd if isinstance(amount, NanoUSD) else amount)
+        return f"{'-' if value < 0 else ''}{self.sign}{_WIDE.quantize(abs(value), Decimal(1).scaleb(-places)):,f}"
 
 
 def _read(value: object, what: str) -> Decimal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Self
@@ -324,7 +325,8 @@ class CostPipeline(BookingByHand, Reloading):
             LedgerUnavailableError: The storage does not answer.
         """
         query = Query.read(by, **asked, now=self.clock.now)
-        return make_report(self.ledger, query, catalogue=self.catalogue)
+        made, shown = make_report(self.ledger, query, catalogue=self.catalogue), self.catalogue.currency
+        return made if shown is None else replace(made, currency=shown, notes=(*made.notes, shown.note))
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""

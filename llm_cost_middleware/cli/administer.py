@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
@@ -38,8 +38,10 @@ def list_budgets(
             for pause in opened.pauses()
         ]  # fmt: skip
     rows = [_row(life) for life in lives]
-    if as_json:
-        out.print_json(json.dumps({"budgets": rows, "paused": paused}))
+    if as_json:  # exact, in dollars
+        amounts = ("limit", "raised_to")
+        exact = [{**row, **{name: row[name] and format_usd(row[name]) for name in amounts}} for row in rows]
+        out.print_json(json.dumps({"budgets": exact, "paused": paused}))
         return
     if not rows and not paused:
         out.print("no budget is set: llm-cost budgets set team:search 25 --window month")
@@ -65,7 +67,7 @@ def raise_budget(
     with open_ledger(*context.obj) as opened:
         life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=until)
     end = "" if life.raised_until is None else f" until {_time(life.raised_until)}"
-    out.print(f"{life.budget.scope}: {format_usd(life.raised_to or life.budget.limit_nanousd)}{end}")
+    out.print(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}")
 
 
 @budgets.command("remove")
@@ -132,8 +134,8 @@ def _row(life: BudgetLife) -> dict[str, Any]:
     return {
         "scope": budget.scope,
         "window": budget.window,
-        "limit": format_usd(budget.limit_nanousd),
-        "raised_to": None if life.raised_to is None else format_usd(life.raised_to),
+        "limit": budget.limit_nanousd,
+        "raised_to": life.raised_to,
         "raised_until": None if life.raised_until is None else _time(life.raised_until),
         "timezone": budget.timezone,
         "warn_at": budget.warn_at,
@@ -146,11 +148,11 @@ def _row(life: BudgetLife) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    raised = f"{row['raised_to']} until {row['raised_until']}" if row["raised_to"] else None
+    raised = f"{currency.exact(row['raised_to'])} until {row['raised_until']}" if row["raised_to"] else None
     kept = ", ".join(f"{scope} {share}" for scope, share in row["keeps"].items())
     source = row["source"] if row["state"] == "active" else f"{row['state']} ({row['source']})"
     return {
-        "scope": row["scope"], "window": row["window"], "limit": row["limit"], "raised": raised,
+        "scope": row["scope"], "window": row["window"], "limit": currency.exact(row["limit"]), "raised": raised,
         "warns at": row["warn_at"], "keeps": kept,
         "carries over": "all" if row["carry_over"] is True else row["carry_over"],
         "from": source, "since": row["since"],

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.administer import pause, resume
 from llm_cost_middleware.cli.anywhere import Commands
 from llm_cost_middleware.cli.budgets import budgets
@@ -44,12 +45,22 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Costs of Claude and OpenAI calls: past, expected, and under another policy."""
+    currency.begin()
+    context.call_on_close(_tell_rate)
+
+
+def _tell_rate() -> None:
+    """Say once by which rate amounts were shown, where no title has."""
+    note = currency.untold()
+    if note is not None:
+        tables.say(note)
 
 
 for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor, pause, resume):

@@ -13,7 +13,7 @@ import typer
 
 from llm_cost_middleware.budget.model import Budget, Row
 from llm_cost_middleware.budget.rules import ScopeBalance
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.anywhere import OptionsAnywhere
 from llm_cost_middleware.cli.loading import (
     ConfigOption,
@@ -25,7 +25,7 @@ from llm_cost_middleware.cli.loading import (
     open_ledger,
     out,
 )
-from llm_cost_middleware.money import NanoUSD, format_usd
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.system_clock import SystemClock
 
 budgets = typer.Typer(
@@ -91,14 +91,14 @@ def _show(found: Sequence[ScopeBalance], *, everything: bool) -> None:
         balance, used = one.balance, _used(one)
         amounts = (balance.limit_nanousd, balance.settled_nanousd, balance.pending_nanousd, balance.available_nanousd)
         rows.append([
-            one.scope, one.budget.window if one.budget is not None else "-", *map(tables.usd, amounts),
+            one.scope, one.budget.window if one.budget is not None else "-", *map(currency.amount, amounts),
             "-" if used is None else f"{used:.0%}",
-            tables.usd(balance.carried_nanousd) if one.budget is not None and one.budget.carry_over else "-",
+            currency.amount(balance.carried_nanousd) if one.budget is not None and one.budget.carry_over else "-",
             tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
         ])  # fmt: skip
     if not any(one.budget is not None and one.budget.carry_over for one in found):
         columns, rows = [*columns[:-2], columns[-1]], [[*row[:-2], row[-1]] for row in rows]
-    tables.show(columns, rows, title="budgets, US dollars, local time")
+    tables.show(columns, rows, title=f"budgets, {currency.unit()}, local time")
 
 
 @budgets.command("set")
@@ -123,7 +123,7 @@ def set_budget(
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)
-    out.print(f"{budget.scope}: {format_usd(budget.limit_nanousd)} a {budget.window} window")
+    out.print(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window")
 
 
 @budgets.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llm_cost_middleware.budget.backend import Journal
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import (
     ConfigOption,
     JsonOption,
@@ -100,12 +100,13 @@ def _show(reports: list[PrefixReport]) -> None:
     rows = [
         [
             report.prefix_id, str(report.target), f"{report.calls:,}", f"{report.input_tokens:,}",
-            f"{report.hit_rate:.1%}", *map(tables.usd, (report.saved_nanousd, report.paid_nanousd, report.net_nanousd)),
+            f"{report.hit_rate:.1%}",
+            *map(currency.amount, (report.saved_nanousd, report.paid_nanousd, report.net_nanousd)),
             f"{report.lost_tokens:,}",
         ]
         for report in reports
     ]  # fmt: skip
-    tables.show(columns, rows, title="prompt caches by prefix, US dollars")
+    tables.show(columns, rows, title=f"prompt caches by prefix, {currency.unit()}")
 
 
 def _plain(report: PrefixReport) -> dict[str, Any]:

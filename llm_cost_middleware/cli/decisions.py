@@ -13,7 +13,7 @@ import typer
 
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.budget.ledger import Ledger
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, moment_of, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.routing.decision import RoutingDecision
@@ -109,11 +109,11 @@ def _show(found: Sequence[LoggedCall], *, wide: bool) -> None:
         decision, settled, expected = entry.decision, entry.settlement, entry.decision.expected_nanousd
         cells = [
             tables.when(decision.at), decision.call_id, decision.site, decision.target.model,
-            tables.usd(settled.cost_nanousd if settled else None),
+            currency.amount(settled.cost_nanousd if settled else None),
             "-" if entry.quality is None else f"{entry.quality:.2f}",
             ", ".join(outcome.name for outcome in entry.outcomes),
         ]  # fmt: skip
-        rows.append([*cells, *((tables.usd(expected), decision.policy, decision.reason) if wide else ())])
+        rows.append([*cells, *((currency.amount(expected), decision.policy, decision.reason) if wide else ())])
     filled = [i for i in range(len(columns)) if any(row[i] not in {"", "-"} for row in rows)]
     title = f"decisions: the last {len(found)}, local time"
     tables.show([columns[i] for i in filled], [[row[i] for i in filled] for row in rows], title=title)

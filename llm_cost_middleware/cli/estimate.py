@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
@@ -208,7 +208,7 @@ def _show(sums: Mapping[str, _Sum], catalogue: Catalogue, answer: int) -> None:
         for name in ("requests", "input_tokens", "output_tokens", "bound", "expected", "unsure"):
             setattr(whole, name, getattr(whole, name) + getattr(total, name))
         whole.notes.update(total.notes)
-    title = f"what these requests would cost, US dollars (answers of {answer:,} tokens expected)"
+    title = f"what these requests would cost, {currency.unit()} (answers of {answer:,} tokens expected)"
     tables.show(columns, rows, title=title, total=["all", *_cells(whole)] if len(sums) != 1 else None)
     if whole.unsure:
         tables.say(f"* {whole.unsure} request(s) can cost more than that:")
@@ -219,4 +219,4 @@ def _show(sums: Mapping[str, _Sum], catalogue: Catalogue, answer: int) -> None:
 
 def _cells(total: _Sum) -> tuple[str, ...]:
     counts = tuple(f"{count:,}" for count in (total.requests, total.input_tokens, total.output_tokens))
-    return (*counts, *(tables.usd(NanoUSD(amount)) for amount in (total.expected, total.bound)))
+    return (*counts, *(currency.amount(NanoUSD(amount)) for amount in (total.expected, total.bound)))

@@ -10,10 +10,9 @@ import typer
 from llm_cost_middleware.budget.backend import ArchiveResult, SupportsOverview
 from llm_cost_middleware.budget.ledger.upkeep import prune_journal
 from llm_cost_middleware.budget.rules.overview import count_rows, unsure_rows
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
 from llm_cost_middleware.metering import MemoSummary
-from llm_cost_middleware.money import format_usd
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.system_clock import SystemClock
 
@@ -34,7 +33,7 @@ def status(config: ConfigOption = None, url: LedgerOption = None) -> None:
             "no rows yet.", "Calls are booked here once a pipeline uses this ledger; llm-cost demo shows some."
         )
         return
-    rows = [[kind, state, f"{number:,}", tables.usd(amount)] for kind, state, number, amount in counts]
+    rows = [[kind, state, f"{number:,}", currency.amount(amount)] for kind, state, number, amount in counts]
     tables.show([*tables.names("row", "status"), *tables.figures("rows", "sum")], rows, title="rows of the ledger")
     if any(count.kind == "reserve" for count in counts):
         tables.say("reserve: what was ever held, not what is held now (llm-cost budgets shows that)")
@@ -50,7 +49,7 @@ def reconcile(
     """Correct what one attempt cost, by a new row. The old ones stay."""
     with open_ledger(config, url) as opened:
         receipt = opened.reconcile(reservation_id, actual)
-    out.print(f"{receipt.id}: {format_usd(receipt.amount_nanousd)}")
+    out.print(f"{receipt.id}: {currency.exact(receipt.amount_nanousd)}")
 
 
 @ledger.command()
@@ -65,7 +64,7 @@ def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
     if not found:
         out.print("every attempt is confirmed")
         return
-    rows = [[tables.when(row.at), row.id, row.status, tables.usd(row.amount_nanousd)] for row in found]
+    rows = [[tables.when(row.at), row.id, row.status, currency.amount(row.amount_nanousd)] for row in found]
     columns = [*tables.names("when", whole=True), *tables.names("id", "status"), *tables.figures("booked")]
     tables.show(columns, rows, title="attempts whose cost is not sure, local time")
     tables.say("correct one: llm-cost ledger reconcile ID AMOUNT")
@@ -139,7 +138,7 @@ def _tell(moved: ArchiveResult) -> None:
     else:
         begun = " (begun before)" if moved.resumed else ""
         out.print(
-            f"{moved.rows:,} rows, {format_usd(moved.settled_nanousd)}, moved to {moved.path}{begun}; "
+            f"{moved.rows:,} rows, {currency.exact(moved.settled_nanousd)}, moved to {moved.path}{begun}; "
             f"{moved.carried:,} rows carry their sums; {moved.lines:,} lines of the journal lie beside them",
             highlight=False,
             soft_wrap=True,

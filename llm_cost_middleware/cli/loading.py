@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.cli import currency
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.config.settings import open_ledger as connect
@@ -51,7 +52,9 @@ def moment_of(text: str | None, key: str) -> float | None:
 
 def load_config(path: Path | None) -> CostConfig:
     """Return the configuration of a command. Raises ``ConfigurationError`` if there is none."""
-    return CostConfig.from_toml(path) if path is not None else CostConfig.find()
+    found = CostConfig.from_toml(path) if path is not None else CostConfig.find()
+    currency.show_in(found.display_currency)
+    return found
 
 
 def attribution(path: Path | None, url: str | None) -> AttributionConfig:

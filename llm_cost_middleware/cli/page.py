@@ -8,8 +8,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from llm_cost_middleware.cli import currency
 from llm_cost_middleware.cli.totals import Totals
-from llm_cost_middleware.money import NanoUSD, format_usd
+from llm_cost_middleware.money import NanoUSD
 
 
 def page(totals: Totals, title: str) -> str:
@@ -21,15 +22,16 @@ def page(totals: Totals, title: str) -> str:
         line, share = _line(name, totals), totals[name].cost_nanousd * 100 // most
         cells = "".join(f"<td>{line[key]:,}</td>" for key in _FIELDS if key.endswith("tokens") or key == "calls")
         bar = f'<div class="bar" style="width:{share}%"></div>'
-        cost = format_usd(totals[name].cost_nanousd)
+        cost = currency.exact(totals[name].cost_nanousd)
         rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{cost}</td><td class=share>{bar}</td></tr>")
     whole = NanoUSD(sum(total.cost_nanousd for total in totals.values()))
     template = Template(files("llm_cost_middleware.cli").joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        total=format_usd(whole),
+        total=currency.exact(whole),
         calls=f"{sum(total.calls for total in totals.values()):,}",
         rows="\n".join(rows) or "<tr><td colspan=8>nothing was booked yet</td></tr>",
+        unit=escape(currency.unit()),
         made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, out
@@ -78,8 +78,8 @@ def _show(rows: list[ReplayedSite]) -> None:
         after = Estimate(*(part / 1e9 for part in row.after_nanousd))
         before = row.paid_nanousd / 1e9
         lines.append([
-            row.site, f"{row.calls:,}", f"{row.moved:,}", f"${before:.4f}",
-            f"${after.value:.4f} ({after.low:.4f} to {after.high:.4f})",
+            row.site, f"{row.calls:,}", f"{row.moved:,}", currency.average(before),
+            f"{currency.average(after.value)} ({currency.average(after.low)} to {currency.average(after.high)})",
             f"{1 - after.value / before:.0%}" if before else "-", _quality(row.quality_before),
             _quality(row.quality_after), f"{row.unsupported:.0%}",
         ])  # fmt: skip
@@ -97,7 +97,9 @@ def _drawn(rows: list[ReplayedSite]) -> str:
     points = []
     for row in rows[:-1] or rows:  # the last row is the total
         if row.quality_before is not None and row.quality_after is not None and row.calls:
-            before, after = (nano / row.calls / 1e9 for nano in (row.paid_nanousd, row.after_nanousd.value))
+            before, after = (
+                currency.scaled(nano / row.calls / 1e9) for nano in (row.paid_nanousd, row.after_nanousd.value)
+            )
             points.append(ChartPoint(before, row.quality_before.value, f"{row.site} before", hollow=True))
             points.append(ChartPoint(after, row.quality_after.value, f"{row.site} after"))
-    return chart("cost and quality by site", "US dollars a call", "quality", points=points)
+    return chart("cost and quality by site", f"{currency.unit()}, a call", "quality", points=points)

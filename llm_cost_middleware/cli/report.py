@@ -11,12 +11,13 @@ from urllib.parse import unquote
 import typer
 
 from llm_cost_middleware.budget.model import parse_scope
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, SinceOption, open_ledger, out
 from llm_cost_middleware.cli.page import page
 from llm_cost_middleware.cli.prices import open_catalogue
 from llm_cost_middleware.cli.totals import of_rows
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.reports import DIMENSIONS, Query, Report, ReportRow, make_report
 from llm_cost_middleware.reports.query import Filter
 from llm_cost_middleware.system_clock import SystemClock
@@ -104,7 +105,8 @@ def _show(found: Report, query: Query) -> None:
     blank = [""] * (len(found.columns) - 1)
     if found.shared.sums.calls:  # so that the column adds up
         less = [
-            f"-{cell}" if cell not in {"0", "-", "$0.00"} else cell for cell in cells(ReportRow((), found.shared.sums))
+            f"-{cell}" if cell not in {"0", "-", currency.amount(ZERO)} else cell
+            for cell in cells(ReportRow((), found.shared.sums))
         ]
         rows.append(["(in several lines)", *blank, *less])
     first = ["total", *blank] if found.columns else []
@@ -132,7 +134,7 @@ def _measures(found: Report) -> list[tuple[str, tables.Column]]:
 
 def _cell(name: str, value: Any) -> str:
     if name.endswith("_usd"):
-        return tables.usd(value)
+        return currency.amount(value)
     return "-" if value is None else f"{value:,}"
 
 
@@ -140,7 +142,7 @@ def _tell_doubts(found: Report) -> None:
     sums = found.total.measures()
     for name, what in (("estimated_usd", "estimated"), ("unconfirmed_usd", "unconfirmed")):
         if sums[name]:
-            tables.say(f"{tables.usd(sums[name])} of it is {what}: see `llm-cost ledger unconfirmed`")
+            tables.say(f"{currency.amount(sums[name])} of it is {what}: see `llm-cost ledger unconfirmed`")
     if sums["unpriced_calls"]:
         tables.say(f"{sums['unpriced_calls']:,} calls have no price and are not in it: `llm-cost ledger unconfirmed`")
     for note in found.notes:

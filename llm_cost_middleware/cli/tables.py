@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import NamedTuple, TypeVar
 
 from rich.box import SIMPLE_HEAD
@@ -20,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_cost_middleware.cli.loading import err, out
-from llm_cost_middleware.money import NanoUSD
 
 T = TypeVar("T")
 _LEAST_NAME = 8
@@ -28,8 +26,6 @@ _LEAST_NAME = 8
 _EASY_NAME = 30
 """Terminal columns from which a name may be folded rather than a column left out."""
 _GAP = 2
-_CENTS_FROM = 10
-_DIGITS, _NANO_PLACES = 4, 9
 _EVERY = 1_000
 _SOON_S = 1.0
 """Seconds after which work shows how far it is."""
@@ -54,20 +50,6 @@ def names(*headers: str, whole: bool = False) -> list[Column]:
 def figures(*headers: str, optional: bool = False) -> list[Column]:
     """Columns of figures."""
     return [Column(header, figures=True, optional=optional) for header in headers]
-
-
-def usd(amount: Decimal | NanoUSD | None) -> str:
-    """An amount for people: cents from ten dollars on, four digits that count below; a dash where it is not known."""
-    if amount is None:
-        return "-"
-    value = amount.usd if isinstance(amount, NanoUSD) else amount
-    size = abs(value)
-    places = 2 if size >= _CENTS_FROM or not size else min(max(_DIGITS - 1 - size.adjusted(), 2), _NANO_PLACES)
-    shown = size.quantize(Decimal(1).scaleb(-places), context=Context(prec=60, rounding=ROUND_HALF_EVEN))
-    whole, _, fraction = f"{shown:,f}".partition(".")
-    if shown == size:  # nothing was rounded: the zeros say nothing
-        fraction = fraction.rstrip("0").ljust(2, "0")
-    return f"{'-' if value < 0 else ''}${whole}.{fraction}"
 
 
 def when(moment: float, *, now: float | None = None) -> str:

@@ -9,9 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.cli import currency
 from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.metering import Memo, decode_memo
-from llm_cost_middleware.money import ZERO, NanoUSD, format_usd
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import NO_USAGE, TokenUsage
 
@@ -118,7 +119,7 @@ def _table(totals: Totals, title: str, *, narrow: bool) -> Table:
         (f"cache{between}read", f"{whole.cache_read:,}"),
         (f"cache{between}write", f"{whole.cache_write:,}"),
         ("output", f"{whole.output_tokens:,}"),
-        ("cost", format_usd(cost, places=9)),
+        ("cost", currency.exact(cost, places=9)),
     ):
         table.add_column(header, footer=footer, justify="right", vertical="bottom", no_wrap=True, overflow="fold")
     for name, total in sorted(totals.items(), key=lambda pair: -pair[1].cost_nanousd):
@@ -130,6 +131,6 @@ def _table(totals: Totals, title: str, *, narrow: bool) -> Table:
             f"{usage.cache_read:,}",
             f"{usage.cache_write:,}",
             f"{usage.output_tokens:,}",
-            format_usd(total.cost_nanousd, places=9),
+            currency.exact(total.cost_nanousd, places=9),
         )
     return table

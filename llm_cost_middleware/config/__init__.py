@@ -30,7 +30,9 @@ from llm_cost_middleware.config.sections import (
 )
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
+from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.natural_values import read_flag
+from llm_cost_middleware.pricing.display_currency import read_display_currency
 from llm_cost_middleware.pricing.overlay import configured as check_prices
 from llm_cost_middleware.prompt_cache.planner import CachePolicy
 from llm_cost_middleware.providers import NAMES
@@ -74,7 +76,8 @@ class CostConfig:
         retry: ``[retry]``.
         cache: ``[cache]``.
         attribution: ``[attribution]``.
-        prices: ``[prices."provider/model"]``: dated prices that override the catalogue.
+        prices: ``[prices."provider/model"]``: dated prices that override the catalogue; discounts; the currency that
+            amounts are shown in.
 
     Raises:
         ConfigurationError: Invalid value. ``UnknownKeyError`` names the nearest key that exists.
@@ -125,6 +128,11 @@ class CostConfig:
         if not isinstance(self.budgets, Unsaid) and self.attribution.kinds:
             put(self, "budgets", tuple(map(self.attribution.budget, self.budgets)))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
+
+    @property
+    def display_currency(self) -> DisplayCurrency | None:
+        """What people are shown amounts in: ``prices.currency`` by its dated rate; ``None``: US dollars."""
+        return read_display_currency(self.prices)
 
     def _read_routing(self, *, own_tiers: bool) -> RoutingPolicy:
         routing: object = self.routing  # as the caller gave it: a policy, a table, or the word for one

@@ -14,6 +14,7 @@ from typing import Any
 
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.limits import ModelLimits, find_limits
+from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.pricing.compose import (
     NEWEST,
     PricedModel,
@@ -72,6 +73,11 @@ class Catalogue:
         # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
         self._priced = {}
         vars(self).pop("version", None)
+
+    @property
+    def currency(self) -> DisplayCurrency | None:
+        """What people are shown amounts in; ``None``: US dollars."""
+        return self._own.currency
 
     @cached_property
     def _source(self) -> GenaiPrices:

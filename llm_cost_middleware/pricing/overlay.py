@@ -23,10 +23,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
-from llm_cost_middleware.money import parse_usd
+from llm_cost_middleware.money import DisplayCurrency, parse_usd
 from llm_cost_middleware.natural_values import read_flag
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
 from llm_cost_middleware.pricing.contracts import DISCOUNT, DISCOUNTS, Contract, read_contracts
+from llm_cost_middleware.pricing.display_currency import CURRENCY, RATE, read_display_currency
 
 _WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
     "service_tier": lambda tier: ("service_tier", str(tier)),
@@ -57,6 +58,7 @@ class Overlay(NamedTuple):
     rules: Mapping[str, Mapping[str, Any]]
     digest: str
     contracts: tuple[Contract, ...] = ()
+    currency: DisplayCurrency | None = None
 
 
 @cache
@@ -75,14 +77,17 @@ def configured(prices: Mapping[str, Any] | None) -> Overlay:
         ConfigurationError: Invalid price or date, or a name without its provider.
         UnknownKeyError: Unknown key; the message names the nearest known one.
     """
-    blocks, contracts = tuple(_configured(prices or {})), read_contracts(prices or {}, _day)
+    currency = read_display_currency(prices or {})
+    # In what amounts are shown is no price: the version of the prices is the same with it.
+    prices = {name: value for name, value in (prices or {}).items() if name not in {CURRENCY, RATE}}
+    blocks, contracts = tuple(_configured(prices)), read_contracts(prices, _day)
     raw = json.dumps(prices, sort_keys=True, default=str) if prices else ""
-    return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none", contracts)
+    return Overlay(blocks, MappingProxyType({}), _digest(raw.encode()) if prices else "none", contracts, currency)
 
 
 def _configured(prices: Mapping[str, Any]) -> Iterator[PriceBlock]:
     for model, entries in prices.items():
-        if model in {DISCOUNT, DISCOUNTS}:
+        if model in {DISCOUNT, DISCOUNTS, CURRENCY, RATE}:
             continue
         if not isinstance(model, str):
             raise ConfigurationError(f'expected "provider/model", not {model!r}', key="prices")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import DisplayCurrency, NanoUSD, format_usd
 from llm_cost_middleware.reports import exports
 from llm_cost_middleware.usage import TokenUsage
 
@@ -120,12 +120,18 @@ class Report:
     """Seconds since the Unix epoch; ``None``: from the beginning."""
     until: float | None
     notes: tuple[str, ...] = ()
+    currency: DisplayCurrency | None = None
+    """What ``shown`` writes amounts in; its rate stands in ``notes``. ``None``: US dollars."""
 
     def __iter__(self) -> Iterator[ReportRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def shown(self, usd: Decimal) -> str:
+        """An amount of US dollars for people, in the display currency of the configuration."""
+        return format_usd(usd) if self.currency is None else self.currency.format(usd)
 
     def spend(self) -> Mapping[str | tuple[str | None, ...] | None, Decimal]:
         """US dollars by the value of the dimension, or by the tuple of values where several were asked for."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.money import NanoUSD
 
 NAMES = [f"team:platform-{kind}-of-the-{place}" for kind in ("ingest", "search") for place in ("north", "south-east")]
@@ -76,9 +76,9 @@ def test_markup_in_a_name_is_a_name(monkeypatch):
     ],
 )  # fmt: skip
 def test_an_amount_has_cents_and_four_digits_that_count(amount, shown):
-    assert tables.usd(None if amount is None else Decimal(amount)) == shown
+    assert currency.amount(None if amount is None else Decimal(amount)) == shown
     if amount is not None and Decimal(amount) >= 0:
-        assert tables.usd(NanoUSD(int(Decimal(amount) * 10**9))) == shown
+        assert currency.amount(NanoUSD(int(Decimal(amount) * 10**9))) == shown
 
 
 def test_progress_is_silent_where_nobody_looks(capsys):

@@ -126,9 +126,22 @@ class CrashForgets(MemoryBackend):
         super().__init__(clock, state)
 
 
+class CarriesOneTooMany(MemoryBackend):
+    """One nano-dollar more than was unused is carried into a window."""
+
+    def reserve(self, id_, amount, scopes, ttl, memo, *, fresh):
+        route = self._routes.get(scopes) or self._posting_route(scopes, int(self._now() * 1000))
+        limits = tuple((cell, limit + (posting.carry is not None), posting) for cell, limit, posting in route.limits)
+        self._routes[scopes] = route._replace(limits=limits)
+        try:
+            return super().reserve(id_, amount, scopes, ttl, memo, fresh=fresh)
+        finally:
+            self._routes.clear()
+
+
 FAULTS = [
     DoubleSettle, LostVoid, WindowOffByOne, OneNanoTooMany, LeakyRefusal, ForgetfulRefusal, FreeExpiry, LateSettleOnTop,
-    LosesARow, BudgetStartsEmpty, CrashForgets,
+    LosesARow, BudgetStartsEmpty, CrashForgets, CarriesOneTooMany,
 ]  # fmt: skip
 
 

@@ -265,7 +265,8 @@ class PriceStage:
         cap = None
         if left is not None:
             cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
-        return refusal.advised(requested=quote.amount_nanousd.usd, max_tokens=cap, pending_for_s=held_s)
+        asked, shown = quote.amount_nanousd.usd, self._catalogue.currency
+        return refusal.advised(requested=asked, max_tokens=cap, pending_for_s=held_s, currency=shown)
 
     def expected(self, call: RoutedCall, quote: Quote, output_tokens: float | None) -> NanoUSD:
         """What a quoted call is expected to cost, uncached, never above its bound.

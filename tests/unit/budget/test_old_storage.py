@@ -80,6 +80,6 @@ def test_a_redis_ledger_of_schema_1_opens(tmp_path, name):
             with Ledger.open(server.url, clock=FakeClock(REDIS_AT)) as ledger:
                 check(ledger)
             assert client.hget("{llm-cost:default}:budgets", "schema") == b"4", "older versions are kept out"
-            client.hset("{llm-cost:default}:budgets", "schema", 4)
+            client.hset("{llm-cost:default}:budgets", "schema", 5)
         with pytest.raises(LedgerVersionError):
             Ledger.open(server.url)
