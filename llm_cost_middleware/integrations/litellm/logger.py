@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import copy_context
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
@@ -28,6 +29,8 @@ from llm_cost_middleware.wire import field_reader
 _log = logging.getLogger(__name__)
 _REMEMBERED = 10_000
 """Calls that another listener books, at most."""
+_ID_LENGTH = 48
+"""Characters of LiteLLM's id of a call that the id of its row shows: all of those that it makes itself."""
 
 
 class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
@@ -99,9 +102,15 @@ class CostLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
                 read_answer(answer, provider, endpoint),
                 target,
                 read_context(find_metadata(params, METADATA_KEY)),
-                # of a client of the proxy the first may be chosen: two calls of one id are two bills
-                id=f"logged.{call_id}.{field_reader(answer)('id')}",
+                id=_row_id(call_id, field_reader(answer)("id")),
                 estimated=bool(kwargs.get("stream")),
             )
         except LLMCostError as error:
             _log.error("a call of %s was not booked: %s", target, error)
+
+
+def _row_id(call_id: str, answer_id: Any) -> str:
+    """The id of the row of an answer: LiteLLM's own may be chosen by a client, so two calls of one id are two bills."""
+    # of bounded length: of LiteLLM's ids of answers some are longer than a row's may be, and a client's may be anything
+    told_apart = blake2b(f"{call_id}\n{answer_id}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"logged.{call_id[:_ID_LENGTH]}.{told_apart}"

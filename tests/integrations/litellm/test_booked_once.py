@@ -154,7 +154,7 @@ def test_two_calls_of_one_id_are_two_bills(harness, listeners):
     listeners.append(CostLogger(harness.pipeline))
     door = DOORS["function"](harness.sim, None, harness.pipeline)
     for _ in range(2):
-        call(door, False, litellm_call_id="the same")
+        call(door, False, litellm_call_id="the same" * 100)  # longer than the id of a row may be
     reported(harness)
     assert harness.settled == harness.sim.bill.total_nanousd > 0
     assert harness.sim.request_count == 2

@@ -110,6 +110,7 @@ def test_the_proxy_books_a_mixed_group_as_who_answered(path, stream, proxy):
         assert answer.status_code == 200, answer.text[:300]
     after = proxy.since()
     assert after[0] - before[0] == after[1] - before[1] > 0
-    answered = sorted(request.body["model"] for request in proxy.sim.requests[sent:])
+    bodies = [request.body for request in proxy.sim.requests[sent:]]
+    answered = sorted(body["model"] for body in bodies if body)  # LiteLLM asks for the list of models on its own
     booked = [row.scopes for row in proxy.rows()[rows:] if row.kind == "book"]
     assert sorted(scope.partition(":")[2] for scopes in booked for scope in scopes if scope[:6] == "model:") == answered
