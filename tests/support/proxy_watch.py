@@ -81,9 +81,10 @@ class Watched:
 
     @property
     def sent(self):
-        """Requests so far, wherever they went; what LiteLLM reads of its own in the net is none."""
-        own = ("githubusercontent.com", "api.github.com", "docs.litellm.ai", "blog.")
-        return self.sim.request_count + sum(not any(name in line for name in own) for line in self.outward.asked)
+        """Requests so far, wherever they went; what LiteLLM reads of its own, also the lists of models, is none."""
+        own = ("githubusercontent.com", "api.github.com", "docs.litellm.ai", "blog.", "/models ")
+        here = sum(not exchange.path.endswith("/models") for exchange in self.sim.requests)
+        return here + sum(not any(name in line for name in own) for line in self.outward.asked)
 
 
 @contextmanager
