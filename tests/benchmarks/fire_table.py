@@ -15,40 +15,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
-import logging
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [folder for folder in (str(HERE.parents[1]), str(HERE.parent / "support")) if folder not in sys.path]
+PLACES = (str(HERE), str(HERE.parents[1]), str(HERE.parent / "support"))
+sys.path[:0] = [folder for folder in PLACES if folder not in sys.path]
+
+from fire_common import CALLERS, CAP, CLAUDE, GPT, PROCESSES, WORTH, ask, prompt, quiet, row
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.pricing.tokenizer import _vocabulary
 from llm_cost_middleware.simulator import Answer, Simulator, fill
 
-CALLERS, CAP, WORTH, PROCESSES = 50, 400, 5.2, 5
-SENTENCE = "The shipment left the harbour on Tuesday and nobody has heard of it since. "
-GPT, CLAUDE = "gpt-4o-mini", "claude-sonnet-4-6"
 DOORS = ("wrap_openai", "wrap_anthropic", "guard(ChatOpenAI)", "guard(ChatAnthropic)", "router, GPT", "router, Claude")
+PROXIES = {
+    "proxy": "proxy",
+    "proxy, processes": "proxy_in_processes",
+    "litellm proxy": "litellm_reserving",
+}
 WAYS = ("sequence", "threads", "tasks", "processes")
-_numbers = itertools.count()
-
-
-def prompt(salt=""):
-    """4,500 bytes, no two alike: nothing is read from a prompt cache, and no count is known."""
-    return (f"Note {salt}{next(_numbers):06}. " + SENTENCE * 70)[:4500]
-
-
-def ask(salt=""):
-    return [{"role": "user", "content": prompt(salt)}]
 
 
 def caller(door, url, pipeline, cap, *, asynchronous, salt=""):
@@ -168,19 +159,6 @@ def true_price(sim, door, cap):
     return sim.bill.total_nanousd
 
 
-def row(table, door, way, caps, wait, served, sim, limit, settled, began):
-    bill = sim.bill.total_nanousd
-    sent = len(sim.bill.lines)
-    wrong = bill > limit * 1e9 or served != sent or (settled is not None and settled != bill)
-    counts = sum(request.path.endswith("count_tokens") for request in sim.requests)
-    line = (
-        f"{door:22} {way:10} {caps:11} {'wait' if wait else '-':5} served {served:2}  bill/budget"
-        f" {bill / (limit * 1e9):5.2f}  counts {counts:2}  {time.monotonic() - began:5.1f} s {'!' if wrong else ''}"
-    )
-    print(line, flush=True)
-    table.append(line)
-
-
 def own(table, sim, doors, ways):
     for door in doors:
         for caps, wait in (("declared", 0), ("undeclared", 0), ("undeclared", 60)):
@@ -204,57 +182,6 @@ def own(table, sim, doors, ways):
                     settled = pipeline.ledger.balance("global").settled_nanousd
                     pipeline.close()
                 row(table, door, way, caps, wait, served, sim, limit, settled, began)
-
-
-async def _through_proxy(url, name, model, cap, way):
-    import openai
-
-    capped = {} if cap is None else {"max_tokens": cap}
-    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=f"sk-{name}", max_retries=0, timeout=120)
-
-    async def one():
-        try:
-            await client.chat.completions.create(model=model, messages=ask(), **capped)
-        except openai.RateLimitError:
-            return 0
-        return 1
-
-    if way == "sequence":
-        return sum([await one() for _ in range(8)])
-    return sum(await asyncio.gather(*(one() for _ in range(CALLERS))))
-
-
-def proxy(table, sim):
-    """A real LiteLLM proxy process with the package's callback; each run is a user with a budget of its own."""
-    from proxy_process import Proxy
-
-    from llm_cost_middleware.budget.model import Budget
-
-    for wait in (0, 60):
-        with tempfile.TemporaryDirectory() as folder:
-            tiers = '[[tiers]]\nname = "one"\nmodels = ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-6"]\n'
-            cost = f"[output]\nmax_wait_for_budget_s = {wait}\n{tiers}"
-            running = Proxy(Path(folder), sim, cost=cost)
-            try:
-                running.start(workers=1)
-                for model in (GPT, CLAUDE):
-                    for caps in ("declared", "undeclared"):
-                        cap = CAP if caps == "declared" else None
-                        sim.responder = fill if cap else (lambda _: Answer("so it went", output_tokens=CAP))
-                        price = true_price(sim, "router, GPT" if model == GPT else "router, Claude", cap)
-                        for way in ("sequence", "tasks"):
-                            if wait and (way == "sequence" or cap):
-                                continue
-                            name = f"{model[:3]}{caps}{way}{wait}"
-                            limit = WORTH * price / 1e9
-                            running.ledger.set_budget(Budget(f"user:{name}", f"{limit:.9f}"))
-                            sim.reset()
-                            began = time.monotonic()
-                            served = asyncio.run(_through_proxy(running.url, name, model, cap, way))
-                            settled = running.ledger.balance(f"user:{name}").settled_nanousd
-                            row(table, f"proxy, {model[:3]}", way, caps, wait, served, sim, limit, settled, began)
-            finally:
-                running.stop()
 
 
 def litellm_own(table, sim):
@@ -342,15 +269,9 @@ def peers(table, sim, python):
         row(table, name, "threads", "declared", 0, served, sim, WORTH * price / 1e9, None, began)
 
 
-def quiet():
-    os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k")
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-
-
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--doors", nargs="*", default=[*DOORS, "proxy", "litellm"])
+    parser.add_argument("--doors", nargs="*", default=[*DOORS, *PROXIES, "litellm"])
     parser.add_argument("--ways", nargs="*", default=WAYS)
     parser.add_argument("--peers")
     parser.add_argument("--out", type=Path)
@@ -363,8 +284,12 @@ def main():
     table = []
     with Simulator(latency_s=0.2, openai_vocabulary=_vocabulary("o200k_base").encode_ordinary) as sim:
         own(table, sim, [door for door in DOORS if door in chosen.doors], chosen.ways)
-        if "proxy" in chosen.doors:
-            proxy(table, sim)
+        if set(PROXIES) & set(chosen.doors):
+            import fire_proxy
+
+            for door, name in PROXIES.items():
+                if door in chosen.doors:
+                    getattr(fire_proxy, name)(table, sim, true_price)
         if "litellm" in chosen.doors:
             litellm_own(table, sim)
         if chosen.peers:
