@@ -199,17 +199,15 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         """How much would have fitted, in US dollars; negative after an overrun."""
         return self.budget_limit - self.total_cost - (self.pending or 0) - (self.kept or 0)
 
-    def advised(
-        self,
-        *,
-        requested: Decimal,
-        max_tokens: int | None,
-        pending_for_s: float | None,
-        currency: DisplayCurrency | None = None,
-    ) -> Self:
-        """This refusal, with what the caller can do about it, and its amounts in the display currency too."""
-        self.requested, self.max_tokens, self.pending_for_s = requested, max_tokens, pending_for_s
+    def shown_in(self, currency: DisplayCurrency | None) -> Self:
+        """This refusal, telling its amounts in a display currency too."""
         self.currency = currency
+        self.args = (self._text(),)
+        return self
+
+    def advised(self, *, requested: Decimal, max_tokens: int | None, pending_for_s: float | None) -> Self:
+        """This refusal, with what the caller can do about it."""
+        self.requested, self.max_tokens, self.pending_for_s = requested, max_tokens, pending_for_s
         self.args = (self._text(),)  # in place: it keeps its traceback, and a host's own class
         return self
 

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
 from llm_cost_middleware.lifecycle.clerk import Clerk
 from llm_cost_middleware.lifecycle.external import ExternalCall, aauthorize, authorize
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.money import USD, NanoUSD
+from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.token_calibration import Coverage
 from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.usage import UsageReport
@@ -31,6 +33,7 @@ class BookingByHand:
     _flow: CallFlow
     _runtimes: RuntimePool
     _clerk: Clerk
+    catalogue: Catalogue
     _watch: Watch
     _take_up_file: Callable[[], None]
 
@@ -93,7 +96,11 @@ class BookingByHand:
         """
         if self._watch.changed():
             self._take_up_file()
-        return self._clerk.reserve_batch(provider, requests, context)
+        try:
+            return self._clerk.reserve_batch(provider, requests, context)
+        except BudgetExceededError as refusal:
+            refusal.shown_in(self.catalogue.currency)
+            raise
 
     def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
         """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""

@@ -166,12 +166,14 @@ class _Batch:
         advice = f"at most {readable(quote.bound, up=True)}; {quote.advice}"
         if tracker.budget_limit is not None and tracker.total_cost + quote.expected > tracker.budget_limit:
             raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=quote.expected, advice=advice)
-        ledger = self.call.pipeline.ledger
+        ledger, currency = self.call.pipeline.ledger, self.call.pipeline.catalogue.currency
         # The ledger may have other callers: this is a forecast, and each item is still reserved on its own.
         scopes = self.call.request("").context.scopes
         available = ledger.available(scopes)
         if available is not None and quote.expected_nanousd > available:
-            raise BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=quote.expected, advice=advice)
+            amounts = Decimal(0), available.usd
+            refusal = BudgetExceededError(*amounts, scope="batch", requested=quote.expected, advice=advice)
+            raise refusal.shown_in(currency)
 
     def pending(self) -> Iterator[tuple[int, str]]:
         """Yield the items still to be called, until the batch ends."""

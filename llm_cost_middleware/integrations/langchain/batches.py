@@ -54,9 +54,9 @@ def refuse_what_cannot_fit(
             if available is not None and wanted > available:
                 advice = f"at most {readable(quote.bound, up=True)}; {quote.advice}"
                 requested = Decimal(wanted).scaleb(-9)
-                ERRORS.raised(
-                    BudgetExceededError(Decimal(0), available.usd, scope="batch", requested=requested, advice=advice)
-                )
+                amounts = Decimal(0), available.usd
+                refusal = BudgetExceededError(*amounts, scope="batch", requested=requested, advice=advice)
+                ERRORS.raised(refusal.shown_in(pipeline.catalogue.currency))
 
 
 class _Bar(BaseCallbackHandler):

@@ -122,8 +122,9 @@ class PriceStage:
         ceiling = request.context.max_cost_nanousd
         refusal = None
         if ceiling is not None and most.amount_nanousd > ceiling:
-            limit = NanoUSD(ceiling).usd
-            refusal = BudgetExceededError(ZERO.usd, limit, scope="call", requested=most.amount_nanousd.usd)
+            amounts = ZERO.usd, NanoUSD(ceiling).usd
+            refusal = BudgetExceededError(*amounts, scope="call", requested=most.amount_nanousd.usd)
+            refusal.shown_in(self._catalogue.currency)
         return Quote(
             target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
@@ -262,11 +263,9 @@ class PriceStage:
     def advise(self, refusal: BudgetExceededError, quote: Quote, held_s: float | None) -> BudgetExceededError:
         """The refusal with what would have fitted, and when money may return."""
         left = refusal.available
-        cap = None
-        if left is not None:
-            cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
-        asked, shown = quote.amount_nanousd.usd, self._catalogue.currency
-        return refusal.advised(requested=asked, max_tokens=cap, pending_for_s=held_s, currency=shown)
+        cap = min(quote.bound.max_tokens_within(floor_nanousd(max(left, ZERO.usd))), quote.max_tokens) or None
+        refusal.advised(requested=quote.amount_nanousd.usd, max_tokens=cap, pending_for_s=held_s)
+        return refusal.shown_in(self._catalogue.currency)
 
     def expected(self, call: RoutedCall, quote: Quote, output_tokens: float | None) -> NanoUSD:
         """What a quoted call is expected to cost, uncached, never above its bound.

@@ -14,10 +14,13 @@ from llm_cost_middleware import (
     CostConfig,
     CostPipeline,
     CostTracker,
+    cost_context,
     process,
+    process_many,
 )
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import CallContext, CallRequest, Message, Part
 
 EUR = {"currency": "EUR", "rate": {"EUR": "0.86", "date": date(2026, 11, 1)}}
 
@@ -92,3 +95,19 @@ def test_a_refusal_tells_both_and_its_fields_stay_dollars(clients):
     assert "$0.00 of $0.000001 spent" in told
     assert "at 0.86 of 2026-11-01: EUR 0.00 of EUR 0.00000086 spent, EUR " in told
     assert caught.value.budget_limit == Decimal("0.000001")
+
+
+def test_the_refusal_of_a_call_s_own_limit_and_of_a_batch_tell_both(clients):
+    config = CostConfig(prices=EUR, budgets=[Budget("global", "0.000001", "day")])
+    asked = CallRequest("openai", "gpt-5-mini", (Message("user", (Part("text", "hi"),)),), endpoint="chat.completions")
+    shown = r"at 0\.86 of 2026-11-01: EUR"
+    with CostPipeline(config) as pipeline:
+        with (
+            cost_context(max_cost="0.00000001"),
+            pytest.raises(BudgetExceededError, match=f"max_cost of the call .*{shown}"),
+        ):
+            process("hello", pipeline, CostTracker(None), client=clients["openai"])
+        with pytest.raises(BudgetExceededError, match=shown):
+            pipeline.reserve_batch("openai", [asked], CallContext(("global",)))
+        with pytest.raises(BudgetExceededError, match=f"left for the batch .*{shown}"):
+            process_many(["hello"] * 9, pipeline, CostTracker(None), client=clients["openai"])
