@@ -19,7 +19,7 @@ async def ask(model, inputs, *, later, **kwargs):
 @pytest.mark.parametrize("later", [False, True])
 async def test_a_batch_that_is_expected_not_to_fit_sends_nothing(later, make_harness, claude, sim):
     harness = make_harness(limit="0.01")
-    with pytest.raises(BudgetExceededError, match="budget of batch exceeded") as caught:
+    with pytest.raises(BudgetExceededError, match="what is left for the batch exceeded") as caught:
         await ask(guard(claude(), harness.pipeline), ["hi"] * 50, later=later)
     assert caught.value.is_retryable is False
     assert caught.value.requested > caught.value.budget_limit
