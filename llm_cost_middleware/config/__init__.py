@@ -66,8 +66,8 @@ class CostConfig:
             ``CostPipeline.reload``.
         ledger: ``[ledger]``.
         budgets: ``[[budgets]]``: limits by scope and window. Those that a ledger has from an earlier configuration and
-            that are not among them are retired; ``CostConfig`` without budgets says nothing of them, a file or a
-            mapping without any says that there are none.
+            that are not among them are retired. Without any nothing is said of budgets; only a file ends those that it
+            had, and an empty list says that there are none.
         tiers: ``[[tiers]]``: models from cheap to strong. Without them and without a ``[routing]`` of one's own only
             calls that ask for it by a routed name (``smart``) or by the classic functions are routed.
         providers: ``[providers.NAME]``.
@@ -162,7 +162,7 @@ class CostConfig:
         for key in mapping:
             if not isinstance(key, str):  # Python would refuse it as a keyword before we could name it
                 raise UnknownKeyError(repr(key), ())
-        return cls(**{"budgets": (), **mapping})
+        return cls(**mapping)
 
     @classmethod
     def read(cls, source: ConfigSource) -> CostConfig:
@@ -201,7 +201,8 @@ class CostConfig:
             mapping = tomllib.loads(_read_text(path))
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from None
-        config = cls.from_mapping(overrides(mapping, os.environ if env is None else env, cls))
+        # a file without budgets says that there are none: it is the whole of what is configured
+        config = cls.from_mapping({"budgets": ()} | overrides(mapping, os.environ if env is None else env, cls))
         object.__setattr__(config, "file", Path(path) if watched else None)
         object.__setattr__(config, "written_at", written_at)
         return config

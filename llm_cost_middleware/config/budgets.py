@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_cost_middleware.budget.ledger import Ledger, keeps_register
@@ -73,13 +76,20 @@ def put_budgets_in_force(
         return ()
     options = config.ledger
     decisions = ledger.configure_budgets(
-        config.budgets, name=options.configuration, version=options.budgets_version,
-        written_at=config.written_at if written_at is None else written_at,
+        config.budgets, name=options.configuration or None, version=options.budgets_version,
+        written_at=config.written_at if written_at is None else written_at, origin=_origin(config.file),
     )  # fmt: skip
     for decision in decisions:
         if decision.action != "set":
             _log.warning("%s", told(decision))
     return decisions
+
+
+def _origin(file: Path | None) -> str | None:
+    """What tells a file from others: its path on this machine, as a hash, as a ledger is read by many."""
+    if file is None:
+        return None
+    return blake2b(f"{platform.node()} {file.absolute()}".encode(), digest_size=12).hexdigest()
 
 
 def told(decision: Decision) -> str:
@@ -94,6 +104,8 @@ def told(decision: Decision) -> str:
         return (
             f"{what}: the configuration's line does not hold, {decision.detail} was decided since ({decision.source})"
         )
+    if decision.action == "beside":
+        return f"{what} of {decision.source} holds beside the new ones; `llm-cost budgets remove` ends it"
     if decision.action == "retired":
         return f"{what} is retired: it no longer stands in {decision.source}"
     return f"{what}: {decision.action} {decision.detail}".strip()

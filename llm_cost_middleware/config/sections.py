@@ -35,8 +35,9 @@ class LedgerConfig:
     hold_ttl_s: float = 900.0
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
-    configuration: str = "default"
-    """Under what name the budgets of this configuration stand in the ledger: services with others take others."""
+    configuration: str = ""
+    """Under what name the budgets of this configuration stand in the ledger: services with others take others. Without
+    one it replaces the configuration of the same file, or one that it has a budget in common with."""
     budgets_version: int = 0
     """A configuration of a higher version is newer, whenever a process starts with it."""
 

@@ -71,9 +71,10 @@ def configure_budgets(
     register: BudgetRegister,
     budgets: Iterable[Budget],
     *,
-    name: str = "default",
+    name: str | None = "default",
     version: int = 0,
     written_at: Moment | None = None,
+    origin: str | None = None,
 ) -> tuple[Decision, ...]:
     """Take in the budgets of a configuration, as a pipeline does when it opens; return what became of it.
 
@@ -83,12 +84,16 @@ def configure_budgets(
     Args:
         register: The register of budgets.
         budgets: All that it has.
-        name: Of the configuration. Services with budgets of their own on one ledger take a name each.
+        name: Of the configuration. Services with budgets of their own on one ledger take a name each. ``None``: that
+            of the configuration which this one follows on: of the same origin, with the same budgets, or with a budget
+            in common. With nothing in common it is another's, and retires nothing; no budgets and no origin end those
+            of the only one there is.
         version: A higher one is newer, whenever it comes.
         written_at: When its file was changed: a ``datetime``, or seconds since the epoch. One that was replaced by
             another of its version is the newer one again only if it was written since.
+        origin: What tells its file from others.
     """
-    return register.configure(name, version, tuple(budgets), _moment(written_at, "written_at"))
+    return register.configure(name, version, tuple(budgets), _moment(written_at, "written_at"), origin)
 
 
 def budget_lives(register: BudgetRegister) -> tuple[BudgetLife, ...]:

@@ -5,6 +5,9 @@ budget holds. A configuration decides about a budget where its line is not what 
 line that says the same as ever undoes nothing that was decided since. A configuration that is older than the newest of
 its name decides nothing. It is older if its version is lower; or if it has the same version, was the newest before, and
 was not written since: a process that starts with a file of yesterday brings back nothing.
+
+A configuration without a name follows on the one that it comes from: the same file, the same budgets, or one that it
+has a budget in common with. One that has nothing in common with any is of another service, and ends nothing of theirs.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from llm_cost_middleware.money import NanoUSD
 
 MANAGED = "managed"
 CONFIGURATION = "configuration"
-Action = Literal["set", "raised", "removed", "retired", "kept", "superseded", "paused", "resumed"]
+_DEFAULT = "default"
+Action = Literal["set", "raised", "removed", "retired", "kept", "beside", "superseded", "paused", "resumed"]
 State = Literal["active", "removed", "retired"]
 
 _HISTORY = 500
 _SEEN = 100
+_UNNAMED = 100
 _EMPTY: dict[str, Any] = {"budgets": {}, "configurations": {}, "pauses": {}, "history": []}
 
 
@@ -52,7 +57,8 @@ class Decision(NamedTuple):
     """One line of the history. ``at`` is seconds since the Unix epoch; ``source`` as in ``BudgetLife``.
 
     ``kept`` is told and not written down: a line of the configuration that a newer decision stands over. ``superseded``
-    tells of a configuration that is older than the newest of its name.
+    tells of a configuration that is older than the newest of its name, ``beside`` of a budget of another configuration
+    that goes on beside one that is new and has no name.
     """
 
     at: float
@@ -170,25 +176,40 @@ class BudgetRegister:
         return True
 
     def configure(
-        self, name: str, version: int, budgets: Iterable[Budget], written_at: int | None = None
+        self,
+        name: str | None,
+        version: int,
+        budgets: Iterable[Budget],
+        written_at: int | None = None,
+        origin: str | None = None,
     ) -> tuple[Decision, ...]:
         """Take in the budgets of a configuration; return what became of it.
 
         Args:
-            name: Whose: services with budgets of their own have a name each.
+            name: Whose: services with budgets of their own have a name each. ``None``: of what it follows on.
             version: A higher one is newer, whenever it comes.
             budgets: All that it has. Those of the configuration before that are not among them are retired.
             written_at: When its file was changed, ms since the Unix epoch; ``None`` where that is not known.
+            origin: What tells its file from others, where it has one.
         """
-        source, lines = f"{CONFIGURATION}:{name}", {_name(budget.key): _facts(budget) for budget in budgets}
+        lines = {_name(budget.key): _facts(budget) for budget in budgets}
         text = json.dumps([version, lines], sort_keys=True)
         fingerprint = blake2b(text.encode(), digest_size=12).hexdigest()
+        others: tuple[Decision, ...] = ()
+        if name is None:
+            name = self._followed(lines, fingerprint, origin)
+            if name is None:
+                return ()
+            if name not in self._found["configurations"]:
+                others = self._beside()
+        source = f"{CONFIGURATION}:{name}"
         known = self._found["configurations"].get(name, {"version": version, "at": 0, "seen": [], "budgets": {}})
         if known["seen"] and known["seen"][-1] == fingerprint:
             return self._stood_over(lines)
         replaced = fingerprint in known["seen"] and (written_at is None or written_at < known["at"])
         if version < known["version"] or (version == known["version"] and replaced):
-            detail = f"version {version} is older than {known['version']}, or was replaced and not written since"
+            older = f"version {version} is older than {known['version']}"
+            detail = older if version < known["version"] else "they were replaced, and not written since"
             return (Decision(self.now / 1000, "superseded", "", "", source, detail),)
         before: dict[str, Any] = known["budgets"]
         started = len(self._found["history"])
@@ -205,10 +226,11 @@ class BudgetRegister:
             "at": self.now if written_at is None else written_at,
             "seen": [*seen, fingerprint],
             "budgets": lines,
+            "origin": origin or known.get("origin"),
         }
         self.changed = True
         told = [Decision(at / 1000, *rest) for at, *rest in self._found["history"][started:]]
-        return (*told, *self._stood_over(lines))
+        return (*told, *self._stood_over(lines), *others)
 
     def pause(self, scope: str, until: int | None, reason: str) -> None:
         """Stop every call of a scope, or of every scope of a kind (``kind:*``)."""
@@ -237,6 +259,36 @@ class BudgetRegister:
             earlier = before.get("stood", ()) if on and before is not None else ()
             life["stood"] = stood_on(earlier, self.now, int(budget.limit_nanousd))
         return life
+
+    def _followed(self, lines: dict[str, Any], fingerprint: str, origin: str | None) -> str | None:
+        """Which configuration one without a name follows on; a new name where none, ``None`` where it says nothing."""
+        configurations: dict[str, dict[str, Any]] = self._found["configurations"]
+        unnamed = {one: known for one, known in configurations.items() if one.startswith(_DEFAULT)}
+        if origin is not None:
+            for one, known in unnamed.items():
+                if known.get("origin") == origin:
+                    return one
+        if not lines:  # "there are none" can only be said of those that it can be told from
+            having = [one for one, known in unnamed.items() if known["budgets"]]
+            return having[0] if len(having) == 1 and origin is None else None
+        for one, known in unnamed.items():
+            if fingerprint in known["seen"]:
+                return one
+        for one, known in sorted(unnamed.items(), key=lambda item: -len(item[1]["budgets"].keys() & lines.keys())):
+            if not known["budgets"] or known["budgets"].keys() & lines.keys():
+                return one
+        if len(unnamed) >= _UNNAMED:  # what it set stays, until somebody ends it
+            del configurations[min(unnamed, key=lambda one: unnamed[one]["at"])]
+        free = (f"{_DEFAULT}-{number}" for number in range(2, _UNNAMED + 3))
+        return next(one for one in (_DEFAULT, *free) if one not in configurations)
+
+    def _beside(self) -> tuple[Decision, ...]:
+        """Name the budgets of other configurations that have no name."""
+        return tuple(
+            Decision(life.since, "beside", *life.budget.key, life.source)
+            for life in self.lives()
+            if life.state == "active" and life.source.startswith(f"{CONFIGURATION}:{_DEFAULT}")
+        )
 
     def _retire(self, line: str, source: str, name: str) -> None:
         """End a budget whose line is gone, unless another configuration still has it."""

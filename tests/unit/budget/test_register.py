@@ -2,7 +2,15 @@
 
 import pytest
 
-from llm_cost_middleware import AsyncLedger, Budget, ConfigurationError, Ledger
+from llm_cost_middleware import (
+    AsyncLedger,
+    Budget,
+    BudgetExceededError,
+    ConfigurationError,
+    CostConfig,
+    CostPipeline,
+    Ledger,
+)
 from llm_cost_middleware.testing import FakeClock
 
 
@@ -99,6 +107,47 @@ def test_configurations_of_other_names_are_left_alone(ledger):
     assert limits(ledger) == {"team:a none": 10}, "the line of the other one is still there"
 
 
+def unnamed(ledger, budgets, **more):
+    return told(ledger.configure_budgets(budgets, name=None, **more))
+
+
+def test_without_a_name_one_that_has_nothing_in_common_ends_nothing(ledger):
+    unnamed(ledger, [A10])
+    assert unnamed(ledger, [B5]) == [("set", "team:b"), ("beside", "team:a")]
+    assert unnamed(ledger, [A10]) == []
+    assert unnamed(ledger, [B5]) == []
+    assert limits(ledger) == {"team:a none": 10, "team:b none": 5}
+    assert unnamed(ledger, [A20, Budget("team:c", 1)]) == [("set", "team:a"), ("set", "team:c")]
+    assert unnamed(ledger, [A20]) == [("retired", "team:c")]
+    assert unnamed(ledger, [Budget("team:b", 6)]) == [("set", "team:b")]
+    assert limits(ledger) == {"team:a none": 20, "team:b none": 6}
+
+
+def test_without_a_name_none_ends_those_of_the_only_one_there_is(ledger):
+    unnamed(ledger, [A10])
+    assert unnamed(ledger, []) == [("retired", "team:a")]
+    unnamed(ledger, [A20])
+    unnamed(ledger, [B5])
+    assert unnamed(ledger, []) == []
+    assert limits(ledger) == {"team:a none": 20, "team:b none": 5}
+
+
+def test_without_a_name_a_file_follows_on_itself(ledger):
+    unnamed(ledger, [A10], origin="one")
+    assert unnamed(ledger, [], origin="two") == []
+    assert unnamed(ledger, [B5], origin="two") == [("set", "team:b"), ("beside", "team:a")]
+    assert unnamed(ledger, [Budget("team:c", 1)], origin="one") == [("set", "team:c"), ("retired", "team:a")]
+    assert unnamed(ledger, [], origin="one") == [("retired", "team:c")]
+    assert limits(ledger) == {"team:b none": 5}
+
+
+def test_configurations_without_a_name_are_bounded(ledger):
+    for number in range(150):
+        unnamed(ledger, [Budget(f"run:{number}", 1)])
+    assert len(limits(ledger)) == 150, "what was set stays"
+    assert len({life.source for life in ledger.budget_lives()}) == 100
+
+
 def test_a_raise_ends_with_its_time_or_with_a_newer_decision(ledger, clock):
     ledger.configure_budgets([A10])
     life = ledger.raise_budget("team:a", 30, until=clock.now() + 60)
@@ -165,3 +214,23 @@ async def test_the_asynchronous_ledger_decides_too(clock):
     assert await ledger.remove_budget("team:a")
     assert len(await ledger.budget_history()) == 4
     await ledger.aclose()
+
+
+def test_who_only_reads_a_ledger_or_has_other_budgets_switches_off_no_cap(tmp_path):
+    url = f"sqlite:///{tmp_path}/l.db"
+    capped = {"ledger": url, "budgets": [{"scope": "global", "limit": "0.01", "window": "day"}]}
+    empty, with_budget = tmp_path / "empty.toml", tmp_path / "with.toml"
+    empty.write_text(f'[ledger]\nurl = "{url}"\n')
+    with_budget.write_text(f'[ledger]\nurl = "{url}"\n[[budgets]]\nscope = "team:*"\nlimit = "1"\n')
+    with CostPipeline(capped) as running:
+        for other in ({"ledger": url}, CostConfig(ledger={"url": url}), empty, with_budget, capped):
+            with CostPipeline(other) as second:
+                second.report("model")
+            with pytest.raises(BudgetExceededError):
+                running.ledger.reserve("0.02", ["team:a"])
+        with_budget.write_text(empty.read_text())
+        CostPipeline(with_budget).close()
+        assert limits(running.ledger) == {"global day": 0.01}, "what a file had ends with the file's own word"
+    CostPipeline(capped | {"budgets": []}).close()
+    with Ledger.open(url) as ledger:
+        assert limits(ledger) == {}
