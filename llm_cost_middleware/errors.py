@@ -164,6 +164,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         advice: What else there is to say.
         window: The window of the budget, such as ``day``; ``None`` where it is no budget of a ledger.
         carried: What of the limit was carried over from the window before, in US dollars.
+        by_template: The budget is that of the scope's kind, such as ``team:*``: the scope has none of its own.
 
     The message rounds amounts for people, against the call: what is left down, what is wanted up. The fields are exact.
     """
@@ -186,9 +187,10 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         advice: str = "",
         window: str | None = None,
         carried: Decimal | None = None,
+        by_template: bool = False,
     ) -> None:
         self.total_cost, self.budget_limit, self.scope, self.window = total_cost, budget_limit, scope, window
-        self.carried = carried
+        self.carried, self.by_template = carried, by_template
         self.currency: DisplayCurrency | None = None
         self.settled, self.pending, self.requested, self.resets_at = settled, pending, requested, resets_at
         self.kept, self.max_tokens, self.pending_for_s, self.advice = kept, max_tokens, pending_for_s, advice
@@ -250,7 +252,8 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         wait = self.pending and self.requested is not None and self.available + self.pending >= self.requested
         waiting = "wait for the calls in flight (output.max_wait_for_budget_s), or " if wait else ""
         window = "" if self.window == "none" else f" --window {self.window}"
-        return f"; to go on, {waiting}raise it: llm-cost budgets set {self.scope} DOLLARS{window}"
+        verb = "set" if self.by_template else "raise"  # which keeps the shares and thresholds that it has
+        return f"; to go on, {waiting}raise it: llm-cost budgets {verb} {self.scope} DOLLARS{window}"
 
 
 _OWN_LIMITS = {"call": "max_cost of the call", "batch": "what is left for the batch"}

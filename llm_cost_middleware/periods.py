@@ -96,6 +96,22 @@ def read_period(value: object, key: str, *, now: Callable[[], float], zone: tzin
     return period
 
 
+def coming_day(text: str, *, now: float, zone: tzinfo | None) -> float | None:
+    """Return where a time ends that is told by a day, seconds since the Unix epoch; ``None`` for other texts.
+
+    ``tomorrow`` and ``monday`` are where the next such day begins, as with a date; ``today`` is where today ends.
+    """
+    word = text.strip().lower()
+    today = datetime.fromtimestamp(now, zone).date()
+    if word in _DAYS:
+        ahead = (_DAYS.index(word) - today.weekday()) % 7 or 7
+    elif word in {"today", "tomorrow"}:
+        ahead = 1
+    else:
+        return None
+    return _days(today, ahead, zone).end
+
+
 def _possible(read: Callable[[], Period | None]) -> Period | None:
     try:
         return read()

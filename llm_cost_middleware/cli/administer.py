@@ -15,10 +15,13 @@ from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
+from llm_cost_middleware.periods import coming_day
+from llm_cost_middleware.system_clock import SystemClock
 
 WindowOption = Annotated[str, typer.Option(help="The budget's own: none, hour, day, week, month, or 3600s.")]
 UntilOption = Annotated[
-    str | None, typer.Option(help="30m, 2h, 1d; or a UTC time such as 2026-12-01 or 2026-12-01T18:00. Default: no end.")
+    str | None,
+    typer.Option(help="30m, 2h, 1d, tomorrow, monday; or a UTC time, 2026-12-01 or 2026-12-01T18:00. Default: no end."),
 ]
 
 
@@ -65,7 +68,7 @@ def raise_budget(
 ) -> None:
     """Raise a budget until a time, then it is what it was; without --until, for good."""
     with open_ledger(*context.obj) as opened:
-        life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=until)
+        life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=_end(until))
     end = "" if life.raised_until is None else f" until {_time(life.raised_until)}"
     out.print(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}")
 
@@ -114,7 +117,7 @@ def pause(
 ) -> None:
     """Stop the calls of a scope in every process, at once. Calls that are under way end as they would."""
     with open_ledger(config, ledger) as opened:
-        opened.pause(attribution(config, ledger).scope(scope), until=until, reason=reason)
+        opened.pause(attribution(config, ledger).scope(scope), until=_end(until), reason=reason)
     out.print(escape(f"{scope} is paused; llm-cost resume {scope} lets its calls go on"))
 
 
@@ -127,6 +130,12 @@ def resume(
     with open_ledger(config, ledger) as opened:
         running = opened.resume(attribution(config, ledger).scope(scope))
     out.print(escape(f"{scope} goes on" if running else f"{scope} was not paused"))
+
+
+def _end(until: str | None) -> str | float | None:
+    """Return an end as the ledger reads it: a day's name lies ahead, in UTC as every other time here."""
+    day = None if until is None else coming_day(until, now=SystemClock().now(), zone=UTC)
+    return until if day is None else day
 
 
 def _row(life: BudgetLife) -> dict[str, Any]:

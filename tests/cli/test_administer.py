@@ -1,13 +1,16 @@
 """Budgets with a life, and the stop button, from the command line."""
 
 import json
+import time
+from datetime import UTC
 
 import pytest
 from typer.testing import CliRunner
 
 from llm_cost_middleware import Budget, Ledger
 from llm_cost_middleware.cli.app import app
-from llm_cost_middleware.errors import ScopePausedError
+from llm_cost_middleware.errors import ConfigurationError, ScopePausedError
+from llm_cost_middleware.periods import coming_day
 
 RUNNER = CliRunner()
 
@@ -70,3 +73,27 @@ def test_a_budget_that_carries_over_says_so(url):
     told = RUNNER.invoke(app, ["budgets", "--ledger", url, "--json"]).output
     assert {row["carried"] for row in json.loads(told)} == {"0.000000000"}
     assert "carried" in RUNNER.invoke(app, ["budgets", "--ledger", url]).output
+
+
+def test_a_raise_of_what_a_template_limits_names_the_template_and_the_command(url):
+    run(url, "set", "team:*", "5", "--window", "day")
+    with pytest.raises(ConfigurationError) as caught:
+        run(url, "raise", "team:ads", "50", "--window", "day")
+    assert "that of team:* applies" in str(caught.value)
+    command = str(caught.value).partition("llm-cost budgets ")[2].replace("DOLLARS", "50").split()
+    assert run(url, *command).exit_code == 0
+    assert run(url, "raise", "team:ads", "60", "--window", "day").exit_code == 0
+    with pytest.raises(ConfigurationError) as caught:
+        run(url, "raise", "user:7", "50", "--window", "day")
+    assert "set" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["today", "tomorrow", " Monday"])
+def test_the_end_of_a_raise_or_a_pause_may_be_a_day(url, word):
+    begun = time.time()
+    end = coming_day(word, now=begun, zone=UTC)
+    assert run(url, "raise", "team:search", "9", "--window", "month", "--until", word).exit_code == 0
+    assert run(url, "pause", "team:search", "--until", word).exit_code == 0
+    with Ledger.open(url) as ledger:
+        ends = {ledger.budget_lives()[0].raised_until, ledger.pauses()[0].until / 1000}
+    assert ends <= {end, coming_day(word, now=time.time(), zone=UTC)}  # midnight may pass meanwhile

@@ -40,7 +40,7 @@ from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import InvalidAmountError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
-from llm_cost_middleware.periods import read_moment, read_period
+from llm_cost_middleware.periods import coming_day, read_moment, read_period
 from llm_cost_middleware.testing import FakeClock
 
 
@@ -376,3 +376,12 @@ def test_a_pipeline_is_made_of_a_path_or_a_mapping(tmp_path):
     for source in (file, str(file), {"budgets": [{"scope": "global", "limit": 5, "window": "day"}]}):
         with CostPipeline(source) as pipeline:
             assert pipeline.config.budgets == (Budget("global", 5, "day"),)
+
+
+def test_a_day_that_ends_something_lies_ahead():
+    thursday = datetime(2026, 11, 26, 15, tzinfo=UTC).timestamp()
+    ends = {"today": 27, "Tomorrow": 27, "friday": 27, "monday": 30, "wednesday": 32, "thursday": 33}
+    for word, day in ends.items():
+        found = coming_day(word, now=thursday, zone=UTC)
+        assert found == (datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=day - 1)).timestamp(), word
+    assert coming_day("2h", now=thursday, zone=UTC) is None

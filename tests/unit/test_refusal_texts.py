@@ -28,7 +28,7 @@ def test_a_refusal_says_what_fits_of_which_budget_until_when_and_how_to_raise_it
     error = refused(Budget("team:a", "1.23456", "day"), spent="0.4321", wanted="1.5")
     assert str(error) == (
         "budget of team:a a day exceeded: $0.4321 of $1.234 spent, $1.50 requested, $0.8024 would fit, "
-        "resets at 2026-11-27T00:00:00+00:00; to go on, raise it: llm-cost budgets set team:a DOLLARS --window day"
+        "resets at 2026-11-27T00:00:00+00:00; to go on, raise it: llm-cost budgets raise team:a DOLLARS --window day"
     )
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own
         assert str(twin) == str(error)
@@ -41,20 +41,37 @@ def test_where_money_in_flight_would_be_enough_it_says_to_wait():
     assert "--window" not in str(refused(Budget("global", "1"), wanted="5"))
 
 
-def test_the_command_in_a_refusal_raises_that_budget(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget("team:a", "1", "7d", warn_at=0.5, reserve={"tag:checkout": "0.25"}),
+        Budget("team:*", "1", "7d", warn_at=0.5),
+        Budget("team:a", "1", carry_over=False),
+    ],
+    ids=["its own", "a template", "endless"],
+)
+def test_the_command_in_a_refusal_raises_that_budget_and_keeps_what_else_it_has(budget, tmp_path):
     from typer.testing import CliRunner
 
     from llm_cost_middleware.cli.app import app
 
     url = f"sqlite:///{tmp_path / 'x.db'}"
     with Ledger.open(url) as ledger:
-        ledger.set_budget(Budget("team:a", "1", "7d"))
-        with pytest.raises(BudgetExceededError) as caught:
-            ledger.reserve("2", ["team:a"])
-        command = str(caught.value).partition("llm-cost ")[2].replace("DOLLARS", "3").split()
-        said = CliRunner().invoke(app, [*command, "--ledger", url])
-        assert said.exit_code == 0, said.output
+        ledger.set_budget(budget)
+        said = []
+        for _ in range(2):  # told again, from what the storage has kept, it is the same
+            with pytest.raises(BudgetExceededError) as caught:
+                ledger.reserve("2", ["team:a"], id="one")
+            said.append(str(caught.value))
+        assert len(set(said)) == 1
+        command = said[0].partition("llm-cost ")[2].replace("DOLLARS", "3").split()
+        done = CliRunner().invoke(app, [*command, "--ledger", url])
+        assert done.exit_code == 0, done.output
         assert ledger.reserve("2", ["team:a"]).amount == 2
+        (stands,) = [life.budget for life in ledger.budget_lives() if life.budget.scope == "team:a"]
+        assert stands.limit == 3
+        if budget.scope == "team:a":
+            assert (stands.warn_at, stands.shares) == (budget.warn_at, budget.shares)
 
 
 def test_limits_that_are_no_budget_are_named_as_what_they_are():

@@ -32,6 +32,8 @@ class AccountPosting(NamedTuple):
     kept: int = 0
     carry: Carry | None = None
     """What the window before may add to the limit."""
+    by_template: bool = False
+    """The limit is of the budget of its kind, such as ``team:*``: the scope has none of its own."""
 
     @property
     def warn(self) -> int | None:
@@ -127,9 +129,9 @@ class BudgetIndex:
                 limit, warns, kept = self._bounds(budget, scopes, now) if budget else (None, (), 0)
                 first, last = span.first_cell, span.cell
                 carry = self._carry(budget, span) if budget and budget.carry_over else None
-                postings.append(
-                    AccountPosting(scope, window, last, first, limit, warns, resets, first != last, kept, carry)
-                )
+                bounds = limit, warns, resets, first != last, kept, carry
+                by_template = budget is not None and budget.scope != scope
+                postings.append(AccountPosting(scope, window, last, first, *bounds, by_template))
         return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
 
     def _carry(self, budget: Budget, span: WindowSpan) -> Carry | None:

@@ -17,7 +17,7 @@ class BudgetRefusal(NamedTuple):
     """Reason of a refusal: the first account without room. Amounts in nano-dollars, ``resets`` in ms.
 
     ``limit`` is that of the posting, without ``kept``, which the budget keeps for other scopes, and with ``carried``,
-    which it has from the window before.
+    which it has from the window before. ``by_template`` is that of the posting; no storage keeps it.
     """
 
     scope: str
@@ -29,13 +29,19 @@ class BudgetRefusal(NamedTuple):
     resets: int | None
     kept: int = 0
     carried: int = 0
+    by_template: bool = False
 
     @classmethod
     def of(cls, posting: AccountPosting, settled: int, pending: int, requested: int, carried: int) -> BudgetRefusal:
         """Return the refusal by an account with these sums."""
         limit = (posting.limit or 0) + carried
         facts = posting.scope, posting.window, limit, settled, pending, requested, posting.resets, posting.kept
-        return cls(*facts, carried)
+        return cls(*facts, carried, posting.by_template)
+
+    def under(self, index: BudgetIndex) -> BudgetRefusal:
+        """Return it as it was told first, when it is told again: whose the budget is follows from the budgets."""
+        budget = index.for_scope(self.scope).get(self.window)
+        return self._replace(by_template=budget is not None and budget.scope != self.scope)
 
     def error(self) -> BudgetExceededError:
         """Return it as the public exception."""
@@ -50,6 +56,7 @@ class BudgetRefusal(NamedTuple):
             kept=NanoUSD(self.kept).usd if self.kept else None,
             window=self.window,
             carried=NanoUSD(self.carried).usd if self.carried else None,
+            by_template=self.by_template,
         )
 
 

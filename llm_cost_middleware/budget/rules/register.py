@@ -148,7 +148,7 @@ class BudgetRegister:
         name = _name(key)
         life = self._lives.get(name)
         if life is None or life["state"] != "active":
-            raise ConfigurationError(f"{key[0]} has no budget in the window {key[1]!r}", key="scope")
+            raise ConfigurationError(self._without(*key), key="scope")
         if limit <= life["limit"]:
             raise ConfigurationError(f"{limit} is not above the limit of {NanoUSD(life['limit'])}; set it", key="limit")
         if limit > MAX_NANOUSD:
@@ -250,6 +250,15 @@ class BudgetRegister:
         return running
 
     # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _without(self, scope: str, window: str) -> str:
+        """Say that a scope has no budget, and what to do where that of its kind applies to it."""
+        template = f"{scope.partition(':')[0]}:*"
+        life = self._lives.get(_name((template, window)))
+        if life is None or life["state"] != "active":
+            return f"{scope} has no budget in the window {window!r}"
+        told = f"{scope} has no budget of its own in the window {window!r}: that of {template} applies to it"
+        return f"{told}. Give it one: llm-cost budgets set {scope} DOLLARS --window {window}"
 
     def _begun(self, budget: Budget, source: str, before: dict[str, Any] | None) -> dict[str, Any]:
         """The life of a budget that is set now; where it carries over, with the limits that stood until now."""

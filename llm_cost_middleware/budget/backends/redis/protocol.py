@@ -333,7 +333,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         postings = self._known[1].posting_plan(record.scopes, record.created).postings
         found = {(posting.scope, posting.window): (posting.resets, posting.kept) for posting in postings}
         resets, kept = found.get((refusal.scope, refusal.window), (None, 0))
-        return refusal._replace(resets=resets, kept=kept)
+        return refusal._replace(resets=resets, kept=kept).under(self._known[1])
 
     def _stale_too_often(self) -> LedgerUnavailableError:
         return LedgerUnavailableError(self.url, "its budgets or its clock change faster than a call can follow")

@@ -118,7 +118,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 record, refusal = known
                 check_replay(self._as_requested(db, record, amount), amount, scopes)
                 if refusal is not None:
-                    raise refusal.error()
+                    raise refusal.under(index).error()
                 return record.reservation()
             plan = index.posting_plan(scopes, now)
             if plan.paused is not None:
@@ -135,7 +135,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                             continue
                         refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                         if not fresh:
-                            db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal)))
+                            db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal[:-1])))
                         raise refusal.error()
             db.execute(_RESERVE, (self._tenant, id_, joined, amount, now, now + ttl))
             self._append_row(db, "reserve", id_, now, amount, joined, "reserved", now, 0, amount, memo, postings)
