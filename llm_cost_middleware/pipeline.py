@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.config import ConfigSource, CostConfig
+from llm_cost_middleware.config import ConfigSource, CostConfig, tell_of_unused_file
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
@@ -64,7 +64,8 @@ class CostPipeline(BookingByHand, Reloading):
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
 
     Args:
-        config: The configuration, a mapping of its shape, or the path of a TOML file; the defaults, if ``None``.
+        config: The configuration, a mapping of its shape, or the path of a TOML file; the defaults, if ``None``:
+            ``./llm-cost.toml`` is read by ``CostConfig.find()`` and ``default()``.
         clock: Time; the machine's own, if ``None``.
         rng: Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer.
@@ -86,6 +87,8 @@ class CostPipeline(BookingByHand, Reloading):
         new_id: Callable[[], str] | None = None,
         ledger: Ledger | Backend | None = None,
     ) -> None:
+        if config is None:
+            tell_of_unused_file()
         self.config = config = CostConfig() if config is None else CostConfig.read(config)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
 from llm_cost_middleware.cli import currency, tables
-from llm_cost_middleware.cli.budgets import budgets
+from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstarted
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
@@ -35,11 +35,13 @@ def list_budgets(
     """Show every budget: where it comes from, since when, what it is raised to; and what is paused."""
     with open_ledger(*context.obj) as opened:
         lives = [life for life in opened.budget_lives() if every or life.state == "active"]
+        pauses = opened.pauses()
         paused = [
-            {"scope": pause.scope, "since": _time(pause.since / 1000), "reason": pause.reason,
-             "until": None if pause.until is None else _time(pause.until / 1000)}
-            for pause in opened.pauses()
+            {"scope": pause.scope, "since": minute(pause.since / 1000), "reason": pause.reason,
+             "until": None if pause.until is None else minute(pause.until / 1000)}
+            for pause in pauses
         ]  # fmt: skip
+        waiting = None if lives else unstarted(opened, *context.obj)
     rows = [_row(life) for life in lives]
     if as_json:  # exact, in dollars
         amounts = ("limit", "raised_to")
@@ -47,15 +49,13 @@ def list_budgets(
         out.print_json(json.dumps({"budgets": exact, "paused": paused}))
         return
     if not rows and not paused:
-        out.print("no budget is set: llm-cost budgets set team:search 25 --window month")
+        tables.say(waiting or "no budget is set: llm-cost budgets set team:search 25 --window month")
     if rows:
         cells = [_cells(row) for row in rows]
         used = [name for name in cells[0] if any(line[name] for line in cells)]  # a column of nothing takes the room
         columns = [tables.Column(name, figures=name in {"limit", "raised"}) for name in used]
         tables.show(columns, [[str(line[name] or "-") for name in used] for line in cells], title="budgets")
-    for pause in paused:
-        until = f" until {pause['until']}" if pause["until"] else ""
-        out.print(escape(f"{pause['scope']} is paused since {pause['since']}{until}: {pause['reason'] or 'no reason'}"))
+    tell_pauses(pauses)
 
 
 @budgets.command("raise")
@@ -69,7 +69,7 @@ def raise_budget(
     """Raise a budget until a time, then it is what it was; without --until, for good."""
     with open_ledger(*context.obj) as opened:
         life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=_end(until))
-    end = "" if life.raised_until is None else f" until {_time(life.raised_until)}"
+    end = "" if life.raised_until is None else f" until {minute(life.raised_until)}"
     out.print(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}")
 
 
@@ -117,8 +117,11 @@ def pause(
 ) -> None:
     """Stop the calls of a scope in every process, at once. Calls that are under way end as they would."""
     with open_ledger(config, ledger) as opened:
-        opened.pause(attribution(config, ledger).scope(scope), until=_end(until), reason=reason)
-    out.print(escape(f"{scope} is paused; llm-cost resume {scope} lets its calls go on"))
+        paused = attribution(config, ledger).callable_scope(scope, key="pause")
+        opened.pause(paused, until=_end(until), reason=reason)
+        ends = [pause.until for pause in opened.pauses() if pause.scope == paused and pause.until is not None]
+    end = f" until {minute(ends[0] / 1000)}" if ends else ""
+    out.print(escape(f"{scope} is paused{end}; llm-cost resume {scope} lets its calls go on"))
 
 
 def resume(
@@ -145,13 +148,13 @@ def _row(life: BudgetLife) -> dict[str, Any]:
         "window": budget.window,
         "limit": budget.limit_nanousd,
         "raised_to": life.raised_to,
-        "raised_until": None if life.raised_until is None else _time(life.raised_until),
+        "raised_until": None if life.raised_until is None else minute(life.raised_until),
         "timezone": budget.timezone,
         "warn_at": budget.warn_at,
         "keeps": {scope: f"{share:f}" for scope, share in budget.shares},
         "carry_over": budget.carry_over,
         "source": life.source,
-        "since": _time(life.since),
+        "since": minute(life.since),
         "state": life.state,
     }
 
@@ -170,10 +173,6 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
 
 def _told(one: Decision) -> dict[str, str]:
     return {
-        "at": _time(one.at), "action": one.action, "scope": one.scope, "window": one.window, "detail": one.detail,
+        "at": minute(one.at), "action": one.action, "scope": one.scope, "window": one.window, "detail": one.detail,
         "source": one.source,
     }  # fmt: skip
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.budget.rules import ScopeBalance
+from llm_cost_middleware.budget.rules import Pause, ScopeBalance
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.anywhere import OptionsAnywhere
 from llm_cost_middleware.cli.loading import (
@@ -21,6 +23,7 @@ from llm_cost_middleware.cli.loading import (
     LedgerOption,
     SinceOption,
     attribution,
+    load_config,
     moment_of,
     open_ledger,
     out,
@@ -57,7 +60,9 @@ def show(
             if as_json:
                 out.print_json(json.dumps([_balance_row(one) for one in found]))
             else:
-                _show(sorted(found, key=_by_use), everything=every)
+                waiting = None if found else unstarted(opened, config, ledger)
+                _show(sorted(found, key=_by_use), waiting, everything=every)
+                tell_pauses(opened.pauses())
             if watch is None:
                 return
             SystemClock().sleep(watch)
@@ -76,7 +81,35 @@ def _used(one: ScopeBalance) -> float | None:
     return taken / balance.limit_nanousd if balance.limit_nanousd else float(taken > 0)
 
 
-def _show(found: Sequence[ScopeBalance], *, everything: bool) -> None:
+def tell_pauses(pauses: Sequence[Pause]) -> None:
+    """Print a line for everything that is paused."""
+    for pause in pauses:
+        until = f" until {minute(pause.until / 1000)}" if pause.until is not None else ""
+        since = minute(pause.since / 1000)
+        tables.say(f"{pause.scope} is paused since {since}{until}: {pause.reason or 'no reason'}")
+
+
+def unstarted(opened: Ledger, config: Path | None, url: str | None) -> str | None:
+    """Return a line about the budgets of the configuration that nothing was ever decided about in this ledger."""
+    if config is None and url is not None:  # a ledger alone
+        return None
+    known = {life.budget.key for life in opened.budget_lives()}
+    count = sum(budget.key not in known for budget in load_config(config).budgets)
+    if not count:
+        return None
+    budgets = "a budget" if count == 1 else f"{count} budgets"
+    return f"no budget is set yet: the configuration has {budgets}; the next process that starts with it sets them."
+
+
+def minute(seconds: float) -> str:
+    """Return a moment, seconds since the Unix epoch, as a UTC time."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: bool) -> None:
+    if not found and waiting:
+        tables.say(waiting)
+        return
     if not found:
         where = "nothing was booked yet." if everything else "no budgets."
         tables.empty(where, "Set one: llm-cost budgets set global 25 --window month; --all shows what was spent.")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli import currency
-from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
+from llm_cost_middleware.config import DEFAULT_FILE, CostConfig, default_path
 from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.config.settings import open_ledger as connect
 from llm_cost_middleware.errors import ConfigurationError
@@ -57,11 +57,21 @@ def load_config(path: Path | None) -> CostConfig:
     return found
 
 
+def _load_unless_ledger(path: Path | None) -> CostConfig:
+    """Return the configuration of a command that could do with a ledger instead; where there is none, say so too."""
+    if path is not None or default_path().exists():
+        return load_config(path)
+    try:
+        return load_config(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} Or name a ledger alone: --ledger URL_OR_FILE.") from None
+
+
 def attribution(path: Path | None, url: str | None) -> AttributionConfig:
     """Return the rule by which names are written; without a configuration, as they are given."""
     if path is None and url is not None:  # a ledger alone: nothing is known of the calls that it serves
         return AttributionConfig()
-    return load_config(path).attribution
+    return _load_unless_ledger(path).attribution
 
 
 @contextmanager
@@ -74,7 +84,7 @@ def open_ledger(path: Path | None, url: str | None, *, new: bool = False) -> Ite
     # SQLite creates missing files: without this test a mistyped path would show an empty ledger.
     if url is not None and not new and url.startswith(_FILE) and not Path(url.removeprefix(_FILE)).exists():
         raise ConfigurationError(f"there is no ledger at {url}", key="--ledger")
-    with connect(load_config(path).ledger if url is None else LedgerConfig(url)) as ledger:
+    with connect(_load_unless_ledger(path).ledger if url is None else LedgerConfig(url)) as ledger:
         if not ledger.blocks:
             err.print(
                 f"The configured ledger is {ledger.url}: it lives and ends inside the process that uses it, so there "

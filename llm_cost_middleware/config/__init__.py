@@ -7,11 +7,13 @@ Keys in a TOML file and keyword arguments are spelt the same. The environment ov
 from __future__ import annotations
 
 import copyreg
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -40,6 +42,7 @@ from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
+_log = logging.getLogger(__name__)
 DEFAULT_FILE = "llm-cost.toml"
 
 
@@ -215,13 +218,30 @@ class CostConfig:
             ConfigurationError: Neither exists; the message names the command that writes one.
         """
         environment = os.environ if env is None else env
-        path = Path(environment.get("LLM_COST_CONFIG") or DEFAULT_FILE)
+        path = default_path(environment)
         if not path.exists():
             raise ConfigurationError(
                 f"no configuration: {path} does not exist. Write one with `llm-cost init`, "
                 "name one in LLM_COST_CONFIG, or pass a CostConfig."
             )
         return cls.from_toml(path, env=environment)
+
+
+def default_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where a configuration is looked for that nobody names; there may be none."""
+    return Path(environment.get("LLM_COST_CONFIG") or DEFAULT_FILE)
+
+
+def tell_of_unused_file() -> None:
+    """Log a warning, once a process, where there is a configuration that nobody named and nobody reads."""
+    path = default_path()
+    if path.exists():
+        _tell_unused(str(path))
+
+
+@cache
+def _tell_unused(path: str) -> None:
+    _log.warning("%s is not used: CostPipeline() takes the defaults; CostPipeline(CostConfig.find()) reads it", path)
 
 
 ConfigSource = CostConfig | Mapping[str, Any] | str | os.PathLike[str]

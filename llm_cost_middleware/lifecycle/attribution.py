@@ -148,16 +148,26 @@ class AttributionConfig:
         kind, _, name = scope.partition(":")
         return make_scope(kind, self.name(unquote(name))) if kind in self.kinds and name != "*" else scope
 
+    def callable_scope(self, scope: str, *, key: str) -> str:
+        """Write a scope, or a template, by the rule; ``key`` names the section at fault.
+
+        Raises:
+            ConfigurationError: No call can have it: the name is not on the list.
+        """
+        scope = self.scope(scope)
+        for gap in self.attributed((scope,)).gaps if not scope.endswith(":*") else ():
+            if gap.name is not None and scope not in self.stand_ins:
+                raise ConfigurationError(f"no call may be for it: {self.error(gap)}", key=f"{key}.{scope}")
+        return scope
+
     def budget(self, budget: Budget) -> Budget:
         """Write the scopes of a budget by the rule.
 
         Raises:
             ConfigurationError: No call can have its scope: the name is not on the list.
         """
-        scope, shares = self.scope(budget.scope), {self.scope(name): share for name, share in budget.shares}
-        for gap in self.attributed((scope,)).gaps if not scope.endswith(":*") else ():
-            if gap.name is not None and scope not in self.stand_ins:
-                raise ConfigurationError(f"no call may be for it: {self.error(gap)}", key=f"budgets.{scope}")
+        scope = self.callable_scope(budget.scope, key="budgets")
+        shares = {self.scope(name): share for name, share in budget.shares}
         if (scope, shares) == (budget.scope, dict(budget.shares)):
             return budget
         return replace(budget, scope=scope, reserve=shares)

@@ -7,7 +7,7 @@ from datetime import UTC
 import pytest
 from typer.testing import CliRunner
 
-from llm_cost_middleware import Budget, Ledger
+from llm_cost_middleware import Budget, CostPipeline, Ledger
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.errors import ConfigurationError, ScopePausedError
 from llm_cost_middleware.periods import coming_day
@@ -97,3 +97,71 @@ def test_the_end_of_a_raise_or_a_pause_may_be_a_day(url, word):
     with Ledger.open(url) as ledger:
         ends = {ledger.budget_lives()[0].raised_until, ledger.pauses()[0].until / 1000}
     assert ends <= {end, coming_day(word, now=time.time(), zone=UTC)}  # midnight may pass meanwhile
+
+
+TOML = """
+[ledger]
+url = "sqlite:///ledger.db"
+
+[attribution.names]
+team = ["search", "svc-*"]
+
+[[budgets]]
+scope = "team:search"
+limit = 5
+
+[[budgets]]
+scope = "global"
+limit = 50
+window = "month"
+"""
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """A folder with a configuration that no process has started with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    (tmp_path / "llm-cost.toml").write_text(TOML)
+
+
+def told(*words):
+    return " ".join(RUNNER.invoke(app, words, catch_exceptions=False).output.split())
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_pause_of_a_name_that_there_is_not_is_refused_with_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"pause.*did you mean 'search'"):
+        told("pause", "team:serach")
+    for scope in ("team:search", "team:svc-7", "team:*", "team:unassigned", "global", "model:gpt-5"):
+        assert "is paused" in told("pause", scope)
+    assert "team:search is paused" in told("budgets")
+    assert "team:search is paused" in told("budgets", "list")
+    assert "goes on" in told("resume", "team:search")
+    assert "team:search is paused" not in told("budgets")
+
+
+@pytest.mark.usefixtures("configured")
+def test_budgets_that_no_process_has_put_in_force_yet_are_told_of():
+    for words in (["budgets"], ["budgets", "list"]):
+        assert "the configuration has 2 budgets; the next process that starts with it" in told(*words)
+    with CostPipeline("llm-cost.toml") as pipeline:
+        pipeline.ledger.remove_budget("team:search")
+        pipeline.ledger.remove_budget("global", "month")
+    for words in (["budgets"], ["budgets", "list"]):  # a line that says the same as ever does not bring them back
+        assert "the configuration has" not in told(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report"], ["budgets"], ["budgets", "set", "global", "5"], ["pause", "global"], ["ledger", "status"], ["cache"]],
+    ids=" ".join,
+)
+def test_a_command_without_a_configuration_names_the_option_that_does_without(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    with pytest.raises(ConfigurationError, match=r"llm-cost init.*--ledger URL_OR_FILE"):
+        told(*words)
+    with pytest.raises(ConfigurationError, match="llm-cost init") as caught:
+        told("litellm-config")  # which has no such option
+    assert "--ledger" not in str(caught.value)

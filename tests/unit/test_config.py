@@ -11,6 +11,7 @@ import pytest
 
 from llm_cost_middleware import Budget, ConfigurationError, CostConfig, CostPipeline
 from llm_cost_middleware.cli.init import template, todays
+from llm_cost_middleware.config import _tell_unused
 from llm_cost_middleware.errors import InvalidAmountError, InvalidScopeError, UnknownKeyError
 from llm_cost_middleware.integrations.litellm import router_config
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -303,3 +304,26 @@ def test_former_names_of_the_ledgers_options_are_taken_with_a_warning(source, tm
 def test_an_option_under_both_names_is_refused():
     with pytest.raises(ConfigurationError, match=r"ledger\.lease_s.*hold_ttl_s"):
         CostConfig(ledger={"lease_s": 60, "hold_ttl_s": 60})
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_file_that_a_pipeline_without_arguments_does_not_read_is_told_of_once(
+    by_environment, tmp_path, monkeypatch, caplog
+):
+    name = f"{tmp_path}/mine.toml" if by_environment else "llm-cost.toml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    _tell_unused.cache_clear()
+    with CostPipeline():
+        assert "is not used" not in caplog.text
+    (tmp_path / name).write_text("mode = 'observe'")
+    if by_environment:
+        monkeypatch.setenv("LLM_COST_CONFIG", name)
+    with CostPipeline(CostConfig.find()), CostPipeline({}):
+        assert "is not used" not in caplog.text
+    for _ in range(2):
+        with CostPipeline() as pipeline:
+            assert pipeline.config.mode == "enforce"
+    (said,) = [one.message for one in caplog.records if "is not used" in one.message]
+    assert said.startswith(name)
+    assert "CostConfig.find()" in said
