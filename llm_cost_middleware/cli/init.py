@@ -14,6 +14,9 @@ from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.config.sections import read_tiers
 from llm_cost_middleware.routing.policy import Tier
 
+_MEMORY = 'url = "memory://"                     # sqlite:///llm-cost.db on one machine,'
+_FILE = 'url = "sqlite:///llm-cost.db"         # memory:// ends with its process,'
+
 
 def template() -> str:
     """Return the commented configuration: every key with its default."""
@@ -21,12 +24,16 @@ def template() -> str:
 
 
 def todays() -> str:
-    """Return the template with today's tiers in place of the packaged ones, which never change under their users."""
+    """Return the template with a ledger that outlives its process, and with today's tiers.
+
+    The packaged tiers never change under their users.
+    """
     dated = _read("tiers.toml")
     as_of = tomllib.loads(dated)["as_of"]
     start = "[[tiers]]"
     tiers = dated[dated.index(start) :].strip()
     before, _, rest = template().partition(start)
+    before = before.replace(_MEMORY, _FILE)
     after = rest[rest.index("[providers.") :]
     tiers = tiers.replace("# from cheap to strong", f"# from cheap to strong, as of {as_of}", 1)
     return f"{before}{tiers}\n\n{after}"
@@ -46,9 +53,11 @@ def init(
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented llm-cost.toml with every key and its default, and with today's models as tiers."""
+    """Write a commented llm-cost.toml: every key with its default, a ledger in a file, and today's models as tiers."""
     if path.exists() and not force:  # it may hold somebody's limits and prices
         err.print(f"{path} exists; use --force to overwrite it.")
         raise typer.Exit(1)
     path.write_text(todays(), encoding="utf-8")
-    out.print(f"wrote {path}")
+    out.print(
+        f"wrote {path}: a ledger in llm-cost.db, no budget, and routing over today's models (delete [[tiers]] for none)"
+    )

@@ -11,7 +11,7 @@ MARK = {"type": "ephemeral"}
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 KEYS = frozenset({"cache_control", "prompt_cache_breakpoint", "prompt_cache_options", "prompt_cache_key"})
 
-QUESTIONS = ("text", "one block", "blocks", "image last", "blank last")
+QUESTIONS = ("text", "one block", "blocks", "image last")
 RESULTS = ("text", "empty", "blank", "one block", "blocks", "image", "no blocks")
 
 
@@ -56,7 +56,6 @@ def question(kind, salt):
         "one block": [text(salt)],
         "blocks": [text(salt), text(f"{salt} more", 300)],
         "image last": [text(salt), image()],
-        "blank last": [text(salt), {"type": "text", "text": "  "}],
     }[kind]
 
 

@@ -16,6 +16,7 @@ import openai
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.simulator import Simulator
 
 AUTH = """
 from pathlib import Path
@@ -71,6 +72,14 @@ def free_port():
     with closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+class Providers(Simulator):
+    """What a proxy calls. The lists of models that LiteLLM reads in the background count for none of its requests."""
+
+    @property
+    def request_count(self):
+        return sum(not exchange.path.endswith("/models") for exchange in self.requests)
 
 
 class Proxy:

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import httpx
 from outward import Outward
-from proxy_process import Proxy
+from proxy_process import Providers, Proxy
 from proxy_surface import AGENT, body_for, url_of
 
-from llm_cost_middleware.simulator import Simulator, fill
+from llm_cost_middleware.simulator import fill
 
 VENDORS = ("AZURE", "AZURE_AI", "BEDROCK", "COHERE", "CO", "CURSOR", "FAL", "FAL_AI", "GEMINI", "GOOGLE", "MISTRAL",
            "NVIDIA_NIM", "OPENROUTER", "PERPLEXITY", "ASSEMBLYAI", "TYPESAFE", "VLLM", "WATSONX")  # fmt: skip
@@ -83,14 +83,13 @@ class Watched:
     def sent(self):
         """Requests so far, wherever they went; what LiteLLM reads of its own, also the lists of models, is none."""
         own = ("githubusercontent.com", "api.github.com", "docs.litellm.ai", "blog.", "/models ")
-        here = sum(not exchange.path.endswith("/models") for exchange in self.sim.requests)
-        return here + sum(not any(name in line for name in own) for line in self.outward.asked)
+        return self.sim.request_count + sum(not any(name in line for name in own) for line in self.outward.asked)
 
 
 @contextmanager
 def watched_proxy(folder, mode):
     """A proxy with ``on_ungoverned = mode``, whose requests to the outer world end here."""
-    with Outward() as outward, Simulator(responder=fill) as sim:
+    with Outward() as outward, Providers(responder=fill) as sim:
         env = {
             "LLM_COST_ON_UNGOVERNED": mode,
             "OPENAI_API_BASE": sim.openai_url,

@@ -23,9 +23,11 @@ def test_the_template_is_the_defaults():
     assert CostConfig.from_mapping(tomllib.loads(template())) == CostConfig(routing={"policy": "cascade"})
 
 
-def test_what_init_writes_is_the_defaults_but_for_the_tiers_of_today():
+def test_what_init_writes_is_the_defaults_but_for_a_ledger_file_and_the_tiers_of_today():
     written = CostConfig.from_mapping(tomllib.loads(todays()))
-    assert replace(written, tiers=CostConfig().tiers, routing=CostConfig().routing) == CostConfig()
+    assert written.ledger.url == "sqlite:///llm-cost.db"
+    default = CostConfig()
+    assert replace(written, ledger=default.ledger, tiers=default.tiers, routing=default.routing) == default
     assert written.routes
     catalogue, now = Catalogue(), datetime(2026, 11, 26, tzinfo=UTC).timestamp()
     for today, packaged in zip(written.tiers, CostConfig().tiers, strict=True):

@@ -7,11 +7,11 @@ import gc
 import pathlib
 
 import pytest
-from proxy_process import Proxy
+from proxy_process import Providers, Proxy
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.simulator import Simulator, fill
+from llm_cost_middleware.simulator import fill
 
 
 class RouterHarness:
@@ -108,7 +108,7 @@ def listeners(monkeypatch):
 def proxy(tmp_path_factory, request):
     """One proxy for all tests of this folder, of two workers or, in the long form, four: it takes a while to start."""
     pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
-    with Simulator(responder=fill) as sim:
+    with Providers(responder=fill) as sim:
         running = Proxy(tmp_path_factory.mktemp("proxy"), sim)
         try:
             running.start(workers=4 if request.config.getoption("--soak") else 2)

@@ -6,9 +6,9 @@ import anthropic
 import openai
 import pytest
 
-from llm_cost_middleware.simulator import Fault, Simulator, fill
+from llm_cost_middleware.simulator import Fault, fill
 from tests.integrations.litellm.test_proxy import DOORS, every_door
-from tests.support.proxy_process import Proxy
+from tests.support.proxy_process import Providers, Proxy
 
 SMALL, CLAUDE = "gpt-5-mini", "claude-sonnet-4-6"
 COST = f"""
@@ -31,7 +31,7 @@ def retrying(config):
 @pytest.fixture(scope="module")
 def owned(tmp_path_factory):
     pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
-    with Simulator(responder=fill) as sim:
+    with Providers(responder=fill) as sim:
         running = Proxy(tmp_path_factory.mktemp("owned"), sim, adjust=retrying, cost=COST)
         try:
             yield running.start(workers=1)

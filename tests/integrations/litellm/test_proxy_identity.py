@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-from proxy_process import Proxy
+from proxy_process import Providers, Proxy
 
 from llm_cost_middleware.integrations.litellm.identity import MAX_CLIENT_TAGS
-from llm_cost_middleware.simulator import Fault, Simulator, fill
+from llm_cost_middleware.simulator import Fault, fill
 
 ASK = [{"role": "user", "content": "Count to forty."}]
 BODIES = {
@@ -245,7 +245,7 @@ def test_a_tag_that_is_demanded_is_not_crowded_out(path, proxy):
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory, proxy):
     """A proxy whose owner trusts what its clients say of their end users."""
-    with Simulator(responder=fill) as sim:
+    with Providers(responder=fill) as sim:
         cost = '[[budgets]]\nscope = "end_user:poor"\nlimit = "0.0000001"\n[attribution]\ntrust_end_user = true\n'
         running = Proxy(tmp_path_factory.mktemp("trusting"), sim, cost=cost)
         try:

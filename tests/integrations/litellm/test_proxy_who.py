@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from proxy_process import Proxy
+from proxy_process import Providers, Proxy
 
-from llm_cost_middleware.simulator import Simulator, fill
+from llm_cost_middleware.simulator import fill
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.litellm
@@ -20,7 +20,7 @@ ASK = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}], "
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory):
-    with Simulator(responder=fill) as sim:
+    with Providers(responder=fill) as sim:
         proxy = Proxy(tmp_path_factory.mktemp("who"), sim, cost=RULE)
         proxy.start(1)
         yield proxy
