@@ -59,6 +59,16 @@ class RegisterTests:
         assert caught.value.budget_limit == NanoUSD(10).usd
         self._take(register, "d", 10)
 
+    @pytest.mark.parametrize("scope", ["team:a", "team:*"])
+    def test_a_refusal_and_its_replay_say_whether_the_budget_is_the_scope_s_own(
+        self, backend: Backend, register: Any, scope: str
+    ) -> None:
+        self._decide(backend, lambda book: book.set(Budget(scope, NanoUSD(10), "month")))
+        for process in (register, register, backend):
+            with pytest.raises(BudgetExceededError) as caught:
+                self._take(process, "a", 11)
+            assert caught.value.by_template is (scope == "team:*")
+
     @pytest.mark.parametrize("scope", ["global", "team:a", "team:*"])
     def test_a_pause_stops_every_process_until_it_ends(
         self, backend: Backend, clock: FakeClock, register: Any, scope: str
