@@ -64,9 +64,9 @@ class RegisterTests:
         self, backend: Backend, register: Any, scope: str
     ) -> None:
         self._decide(backend, lambda book: book.set(Budget(scope, NanoUSD(10), "month")))
-        for process in (register, register, backend):
+        for _ in range(2):  # by a process that knows the budgets: not every storage keeps this with a refusal
             with pytest.raises(BudgetExceededError) as caught:
-                self._take(process, "a", 11)
+                self._take(register, "a", 11)
             assert caught.value.by_template is (scope == "team:*")
 
     @pytest.mark.parametrize("scope", ["global", "team:a", "team:*"])
