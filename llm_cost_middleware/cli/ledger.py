@@ -112,7 +112,7 @@ def prune(
     config: ConfigOption = None,
     url: LedgerOption = None,
 ) -> None:
-    """Remove old lines of the journal: decisions, outcomes, cache traces. Money is never removed."""
+    """Remove old lines of the journal: decisions, outcomes, refusals, cache traces. Money is never removed."""
     moment = None if before is None else read_moment(before, "--before", now=SystemClock().now, zone=None)
     with open_ledger(config, url) as opened:
         out.print(f"{prune_journal(opened.backend, before=moment, keep=keep):,} lines removed")

@@ -272,5 +272,7 @@ class CallFlow:
             if not self.stages.has_log(call, report):
                 return
             yield WriteLog(partial(self.stages.write_log, call, report))
+        except LLMCostError as error:  # of a ledger that is away it says all there is to say
+            _log.error("the decision of call %s was not logged: %s", call.id, error)
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked
             _log.exception("the decision of call %s was not logged", call.id)
