@@ -123,7 +123,7 @@ def test_rows_can_be_read_and_corrected(ledger):
 
 def test_a_memory_ledger_reports_that_there_is_nothing_to_read_and_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _run("init")
+    (tmp_path / "llm-cost.toml").write_text('[ledger]\nurl = "memory://"\n')
     for command in (("report",), ("budgets",), ("ledger", "status")):
         result = runner.invoke(app, command)
         assert result.exit_code == 1

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import anthropic
 import httpx
 import openai
+from ports import free_port
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.config import CostConfig
@@ -66,12 +65,6 @@ base_url = "{claude}"
 [providers.openai]
 base_url = "{gpt}"
 """
-
-
-def free_port():
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Providers(Simulator):

