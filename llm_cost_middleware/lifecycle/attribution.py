@@ -198,7 +198,11 @@ class AttributionConfig:
             kind, _, name = scope.partition(":")
             named.add(kind)
             listed = self.names.get(kind)
-            if listed is None or scope == stands_for.get(kind):
+            if scope == stands_for.get(kind):
+                if self.on_missing == "deny":  # nobody names himself nobody
+                    gaps.append(Gap(kind, None, scope))
+                continue
+            if listed is None:
                 continue
             raw = unquote(name)
             if not any(fnmatchcase(raw, pattern) for pattern in listed):

@@ -85,3 +85,13 @@ def test_a_configuration_of_the_environment_reads_it_too(tmp_path):
     path.write_text("[attribution]\nrequire = ['team']\nnames = {team = ['search']}\non_missing = 'warn'\n")
     config = CostConfig.from_toml(path, env={"LLM_COST_ATTRIBUTION__NORMALISE": "case"})
     assert (config.attribution.require, config.attribution.normalise) == (("team",), "case")
+
+
+@pytest.mark.parametrize("names", [{}, {"team": ["search"]}])
+def test_under_deny_nobody_is_named_nobody(names):
+    rule = AttributionConfig(require=["team"], names=names, normalise="case")
+    for name in ("unassigned", "Unassigned"):
+        (gap,) = rule.attributed((f"team:{name}",)).gaps
+        assert rule.refuses(gap)
+        assert rule.filled(rule.attributed((f"team:{name}",))) == ("team:unassigned",)
+    assert not AttributionConfig(require=["team"], names=names, on_missing="warn").attributed(("team:unassigned",)).gaps

@@ -128,18 +128,23 @@ class BudgetIndex:
                     resets = (span.cell + 1) * slot + seconds * 1000
                 limit, warns, kept = self._bounds(budget, scopes, now) if budget else (None, (), 0)
                 first, last = span.first_cell, span.cell
-                carry = self._carry(budget, span) if budget and budget.carry_over else None
+                carry = self._carry(scope, budget, span) if budget and budget.carry_over else None
                 bounds = limit, warns, resets, first != last, kept, carry
                 by_template = budget is not None and budget.scope != scope
                 postings.append(AccountPosting(scope, window, last, first, *bounds, by_template))
         return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
 
-    def _carry(self, budget: Budget, span: WindowSpan) -> Carry | None:
-        """Return what may be carried into a window; ``None`` where the budget did not stand in the one before."""
+    def _carry(self, scope: str, budget: Budget, span: WindowSpan) -> Carry | None:
+        """Return what may be carried into a window; ``None`` where the budget did not stand in the one before.
+
+        Where a template stands for a scope, none of the scope's own may have stood in its place.
+        """
         stood = self.overlay.stood.get(budget.key, ())
         if not stood or stood[-1][1] != budget.limit_nanousd:  # set past the register: what stood is not known
             return None
         before = window_at(budget.window, budget.timezone, span.start - 1)
+        if self.overlay.ended.get((scope, budget.window), before.start) > before.start:
+            return None
         limit = least_limit(stood, before.start, span.start)
         return Carry(before.cell, limit, budget.carry_cap(limit)) if limit else None
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import blake2b
+from itertools import chain, count
 from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.budget.carry_over import stood_on
@@ -27,13 +28,13 @@ from llm_cost_middleware.money import NanoUSD
 
 MANAGED = "managed"
 CONFIGURATION = "configuration"
-_DEFAULT = "default"
+_UNNAMED = "unnamed"
 Action = Literal["set", "raised", "removed", "retired", "kept", "beside", "superseded", "paused", "resumed"]
 State = Literal["active", "removed", "retired"]
 
 _HISTORY = 500
 _SEEN = 100
-_UNNAMED = 100
+_MOST_UNNAMED = 100
 _EMPTY: dict[str, Any] = {"budgets": {}, "configurations": {}, "pauses": {}, "history": []}
 
 
@@ -196,6 +197,7 @@ class BudgetRegister:
         text = json.dumps([version, lines], sort_keys=True)
         fingerprint = blake2b(text.encode(), digest_size=12).hexdigest()
         others: tuple[Decision, ...] = ()
+        unnamed = name is None
         if name is None:
             name = self._followed(lines, fingerprint, origin)
             if name is None:
@@ -227,6 +229,7 @@ class BudgetRegister:
             "seen": [*seen, fingerprint],
             "budgets": lines,
             "origin": origin or known.get("origin"),
+            "unnamed": unnamed,
         }
         self.changed = True
         told = [Decision(at / 1000, *rest) for at, *rest in self._found["history"][started:]]
@@ -272,7 +275,7 @@ class BudgetRegister:
     def _followed(self, lines: dict[str, Any], fingerprint: str, origin: str | None) -> str | None:
         """Which configuration one without a name follows on; a new name where none, ``None`` where it says nothing."""
         configurations: dict[str, dict[str, Any]] = self._found["configurations"]
-        unnamed = {one: known for one, known in configurations.items() if one.startswith(_DEFAULT)}
+        unnamed = {one: known for one, known in configurations.items() if known.get("unnamed")}
         if origin is not None:
             for one, known in unnamed.items():
                 if known.get("origin") == origin:
@@ -286,24 +289,32 @@ class BudgetRegister:
         for one, known in sorted(unnamed.items(), key=lambda item: -len(item[1]["budgets"].keys() & lines.keys())):
             if not known["budgets"] or known["budgets"].keys() & lines.keys():
                 return one
-        if len(unnamed) >= _UNNAMED:  # what it set stays, until somebody ends it
+        if len(unnamed) >= _MOST_UNNAMED:  # what it set stays, until somebody ends it
             del configurations[min(unnamed, key=lambda one: unnamed[one]["at"])]
-        free = (f"{_DEFAULT}-{number}" for number in range(2, _UNNAMED + 3))
-        return next(one for one in (_DEFAULT, *free) if one not in configurations)
+        free = (f"{_UNNAMED}-{number}" for number in count(2))
+        return next(one for one in chain((_UNNAMED,), free) if one not in configurations)
 
     def _beside(self) -> tuple[Decision, ...]:
         """Name the budgets of other configurations that have no name."""
+        known = self._found["configurations"].items()
+        sources = {f"{CONFIGURATION}:{one}" for one, configuration in known if configuration.get("unnamed")}
         return tuple(
             Decision(life.since, "beside", *life.budget.key, life.source)
             for life in self.lives()
-            if life.state == "active" and life.source.startswith(f"{CONFIGURATION}:{_DEFAULT}")
+            if life.state == "active" and life.source in sources
         )
 
     def _retire(self, line: str, source: str, name: str) -> None:
-        """End a budget whose line is gone, unless another configuration still has it."""
+        """End a budget whose line is gone, unless another configuration still has it.
+
+        Then that one's line holds, but no higher limit: much may have been decided since it was written.
+        """
+        least = self._lives[line]["limit"]
         for other, known in self._found["configurations"].items():
             if other != name and line in known["budgets"]:
-                self.set(_budget(line, known["budgets"][line]), f"{CONFIGURATION}:{other}")
+                facts = known["budgets"][line]
+                facts = facts | {"limit": min(facts["limit"], least)}
+                self.set(_budget(line, facts), f"{CONFIGURATION}:{other}")
                 return
         self._end(line, "retired", source)
 

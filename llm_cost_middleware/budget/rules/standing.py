@@ -39,6 +39,8 @@ class Overlay(NamedTuple):
     pauses: Mapping[str, Pause] = {}
     stood: Mapping[tuple[str, str], Stood] = {}
     """Limits that stood, by the key of a budget that carries over."""
+    ended: Mapping[tuple[str, str], int] = {}
+    """Until when (ms) a budget stood that is no longer, by its key."""
 
     @classmethod
     def read(cls, document: bytes) -> Overlay:
@@ -54,7 +56,13 @@ class Overlay(NamedTuple):
         ]
         raises = {key: Raise(*life["raised"]) for key, life in active if life.get("raised")}
         stood = {key: life["stood"] for key, life in active if life.get("stood")}
-        return cls(raises, {scope: Pause(scope, *facts) for scope, facts in found["pauses"].items()}, stood)
+        ended = {
+            (scope, window): life["since"]
+            for name, life in found["budgets"].items()
+            if life["state"] != "active"
+            for scope, _, window in [name.partition(" ")]
+        }
+        return cls(raises, {scope: Pause(scope, *facts) for scope, facts in found["pauses"].items()}, stood, ended)
 
     def limit(self, key: tuple[str, str], limit: int, now: int) -> tuple[int, int | None]:
         """Return the limit of a budget at ``now`` (ms), and until when it is that; ``None``: until it is changed."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llm_cost_middleware import Budget, ConfigurationError
+from llm_cost_middleware import Budget, BudgetExceededError, ConfigurationError
 from llm_cost_middleware.budget.backends.sqlite import ledger_file
 from llm_cost_middleware.budget.carry_over import Carry, carry_cap, least_limit, stood_on
 from llm_cost_middleware.budget.ledger import Ledger
@@ -120,3 +120,21 @@ def test_a_document_of_budgets_without_it_has_nothing_of_it(tmp_path):
         ledger.set_budget("team:a", 100, "day")
         life = json.loads(ledger.backend.register())["budgets"]["team:a day"]
     assert not {"stood", "carry_over"} & life.keys()
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/l.db"])
+def test_a_template_carries_nothing_of_a_window_in_which_another_limit_stood(url, tmp_path):
+    clock = FakeClock(1_790_000_000)
+    with Ledger.open(url.format(tmp_path), clock=clock) as ledger:
+        ledger.set_budget(Budget("team:*", 100, "day", carry_over=True))
+        ledger.set_budget(Budget("team:a", 10, "day"))
+        clock.advance(3 * 86_400)
+        ledger.settle(ledger.reserve("10", ["team:a"]).id, "10")
+        clock.advance(86_400)
+        ledger.remove_budget("team:a", "day")
+        for scope, allowed in (("team:a", 100), ("team:b", 200)):
+            with pytest.raises(BudgetExceededError):
+                ledger.reserve(allowed + 1, [scope])
+            ledger.void(ledger.reserve(allowed, [scope]).id)
+        clock.advance(2 * 86_400)
+        assert ledger.reserve(190, ["team:a"]), "by then the template stood for the whole of a window"

@@ -234,3 +234,18 @@ def test_who_only_reads_a_ledger_or_has_other_budgets_switches_off_no_cap(tmp_pa
     CostPipeline(capped | {"budgets": []}).close()
     with Ledger.open(url) as ledger:
         assert limits(ledger) == {}
+
+
+def test_a_line_that_is_left_over_brings_back_no_higher_limit(ledger):
+    ledger.configure_budgets([Budget("team:x", 100)], name="A")
+    ledger.set_budget(Budget("team:x", 2))
+    ledger.configure_budgets([Budget("team:x", 3)], name="B")
+    ledger.configure_budgets([], name="B")
+    assert limits(ledger) == {"team:x none": 3}
+
+
+def test_a_name_is_a_name_whatever_it_is(ledger):
+    for name in ("default", "default-eu", "unnamed-eu"):
+        ledger.configure_budgets([A10, B5], name=name)
+        unnamed(ledger, [Budget("team:a", 11)])
+        assert set(limits(ledger)) == {"team:a none", "team:b none"}, name
