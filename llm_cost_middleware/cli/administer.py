@@ -70,7 +70,7 @@ def raise_budget(
     with open_ledger(*context.obj) as opened:
         life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=_end(until))
     end = "" if life.raised_until is None else f" until {minute(life.raised_until)}"
-    out.print(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}")
+    out.print(escape(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}"))
 
 
 @budgets.command("remove")
@@ -83,7 +83,7 @@ def remove_budget(
     with open_ledger(*context.obj) as opened:
         if not opened.remove_budget(attribution(*context.obj).scope(scope), window):
             raise ConfigurationError(f"{scope} has no budget in the window {window!r}", key="scope")
-    out.print(f"{scope}: no budget in the window {window}")
+    out.print(escape(f"{scope}: no budget in the window {window}"))
 
 
 @budgets.command("history")

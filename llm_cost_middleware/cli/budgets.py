@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget, Row
@@ -156,7 +157,7 @@ def set_budget(
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
         opened.set_budget(budget)
-    out.print(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window")
+    out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window"))
 
 
 @budgets.command()

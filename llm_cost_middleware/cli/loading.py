@@ -37,8 +37,8 @@ SinceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _FILE = "sqlite:///"
-out = Console()
-err = Console(stderr=True)  # progress and hints: what a command prints on ``out`` can be piped
+out = Console(emoji=False)  # ":x" in the name of a scope is no picture
+err = Console(stderr=True, emoji=False)  # progress and hints: what a command prints on ``out`` can be piped
 
 
 def moment_of(text: str | None, key: str) -> float | None:

@@ -165,3 +165,18 @@ def test_a_command_without_a_configuration_names_the_option_that_does_without(wo
     with pytest.raises(ConfigurationError, match="llm-cost init") as caught:
         told("litellm-config")  # which has no such option
     assert "--ledger" not in str(caught.value)
+
+
+@pytest.mark.parametrize("until", ["1764201600000", "inf", "1e300", "99999999999999", "10000000000d"])
+def test_an_end_that_no_date_can_be_made_of_is_refused(url, until):
+    for words in (("pause", "team:search", "--until", until), ("raise", "team:search", "9", "--until", until)):
+        with pytest.raises(ConfigurationError, match="until"):
+            run(url, *words, *(["--window", "month"] * (words[0] == "raise")))
+
+
+@pytest.mark.parametrize("scope", ["team:%5B/%5D", "team:x", "tag:fire"])
+def test_the_name_of_a_scope_is_told_as_it_is(url, scope):
+    for words in (("set", scope, "1"), ("raise", scope, "2"), ("remove", scope)):
+        told = run(url, *words)
+        assert told.exit_code == 0
+        assert scope in told.output

@@ -133,16 +133,25 @@ def pauses(register: BudgetRegister) -> tuple[Pause, ...]:
     return register.pauses()
 
 
+_YEAR_10000 = 253_402_300_800
+
+
 def _end(until: End, register: BudgetRegister) -> int | None:
     """Return the end of a raise or a pause, ms since the Unix epoch. A length of time lies ahead."""
     with suppress(ConfigurationError):
         if isinstance(until, str | timedelta):
-            return register.now + int(read_seconds(until, "until") * 1000)
+            return _ms(register.now / 1000 + read_seconds(until, "until"), "until")
     return _moment(until, "until")
 
 
 def _moment(when: Moment | None, what: str) -> int | None:
-    return None if when is None else int(read_moment(when, what, zone=UTC, relative=False) * 1000)
+    return None if when is None else _ms(read_moment(when, what, zone=UTC, relative=False), what)
+
+
+def _ms(seconds: float, what: str) -> int:
+    if not 0 <= seconds < _YEAR_10000:  # no date can be made of it
+        raise ConfigurationError("must lie before the year 10000: seconds since the epoch, or a date", key=what)
+    return round(seconds * 1000)
 
 
 def _key(scope: str, window: WindowLike) -> tuple[str, str]:
