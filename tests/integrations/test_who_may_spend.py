@@ -12,6 +12,7 @@ import json
 import anthropic
 import openai
 import pytest
+from watching import Watch
 
 from llm_cost_middleware import CostConfig, CostPipeline, aprocess, cost_context, process, process_many
 from llm_cost_middleware.errors import AttributionError, ScopePausedError
@@ -26,17 +27,6 @@ ASK = [{"role": "user", "content": "hi"}]
 GPT, CLAUDE = {"model": "gpt-5-mini"}, {"model": "claude-haiku-4-5", "max_tokens": 20}
 RULE = {"require": ["team"], "names": {"team": ["search", "svc-*", "Café"]}}
 DAY = [{"scope": "team:*", "limit": 1, "window": "day"}]
-
-
-class Watch:
-    def __init__(self):
-        self.events = []
-
-    def on_event(self, event):
-        self.events.append(event)
-
-    def of(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest.fixture

@@ -10,19 +10,16 @@ from random import Random
 
 import pytest
 import redis
+from plain_call import BOTH, COST, answer, request
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backends.redis import client, protocol
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.errors import LedgerUnavailableError
-from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
-BOTH = frozenset({"anthropic", "openai"})
-COST = 130_000
 BINARIES = server_binaries()
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no Redis server is installed")
 
@@ -51,18 +48,6 @@ def freeze(server):
 def thaw(server):
     server._process.send_signal(signal.SIGCONT)
     redis.Redis(port=server.port).ping()
-
-
-def request():
-    return CallRequest(
-        "openai", "gpt-5-mini", (Message("user", (Part("text", "hello"),)),), endpoint="chat.completions",
-        model_pinned=True,
-    )  # fmt: skip
-
-
-def answer():
-    usage = UsageReport(items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), complete=True)
-    return CallResult("fine", usage)
 
 
 def pipeline(url, clock=None, **ledger):

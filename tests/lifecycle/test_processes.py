@@ -8,34 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from random import Random
 
 import pytest
+from plain_call import BOTH, COST, answer, request
 
 import llm_cost_middleware
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-
-BOTH = frozenset({"anthropic", "openai"})
-COST = 130_000
-
-
-def request():
-    return CallRequest(
-        "openai", "gpt-5-mini", (Message("user", (Part("text", "hello"),)),), endpoint="chat.completions",
-        model_pinned=True,
-    )  # fmt: skip
-
-
-def answer():
-    usage = UsageReport(items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), complete=True)
-    return CallResult("fine", usage)
 
 
 def pipeline(url, **options):
@@ -55,11 +40,14 @@ def test_processes_that_are_started_anew_share_one_ledger(tmp_path, method):
     url = f"sqlite:///{tmp_path}/l.db"
     context = multiprocessing.get_context(method)
     crew = [context.Process(target=calls, args=(url, 5)) for _ in range(2)]
-    for process in crew:
-        process.start()
-    for process in crew:
-        process.join(60)
-        assert process.exitcode == 0
+    try:
+        for process in crew:
+            process.start()
+        for process in crew:
+            process.join(60)
+            assert process.exitcode == 0
+    finally:
+        forkserver._forkserver._stop()  # it would wait for more work until this process ends
     with Ledger.open(url) as ledger:
         assert ledger.balance("global").settled_nanousd == 10 * COST
         audit(ledger.backend.read(None), list(ledger.rows()))
@@ -105,8 +93,9 @@ def test_a_function_that_was_frozen_between_hold_and_answer_settles_late(tmp_pat
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_processes import BOTH, answer, pipeline, request
+sys.path[:0] = {tests!r}
+from plain_call import BOTH, answer, request
+from test_processes import pipeline
 pipe = pipeline(sys.argv[1])
 pipe.run(request(), lambda _: answer(), providers=BOTH)
 pipe.run(request(), lambda _: os.kill(os.getpid(), signal.SIGTERM), providers=BOTH)
@@ -116,7 +105,8 @@ pipe.run(request(), lambda _: os.kill(os.getpid(), signal.SIGTERM), providers=BO
 def test_a_process_that_is_ended_by_sigterm_has_booked_every_answer(tmp_path):
     """Nothing waits to be flushed: an answer is booked before its caller gets it. What was under way stays held."""
     url = f"sqlite:///{tmp_path}/l.db"
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    tests = Path(__file__).parents[1]
+    script = SCRIPT.format(tests=[str(tests / "lifecycle"), str(tests / "support")])
     root = Path(llm_cost_middleware.__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "-c", script, url], env={**os.environ, "PYTHONPATH": str(root)}, timeout=120, check=False

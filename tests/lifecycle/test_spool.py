@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from plain_call import BOTH, COST, answer, request
 
 import llm_cost_middleware
 from llm_cost_middleware import CostConfig, CostPipeline
@@ -24,25 +25,8 @@ from llm_cost_middleware.budget.backends.sqlite import connection
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.lifecycle.spool_file import SpoolFile, Unbooked
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-
-BOTH = frozenset({"anthropic", "openai"})
-COST = 130_000
-
-
-def request():
-    return CallRequest(
-        "openai", "gpt-5-mini", (Message("user", (Part("text", "hello"),)),), endpoint="chat.completions",
-        model_pinned=True,
-    )  # fmt: skip
-
-
-def answer():
-    usage = UsageReport(items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), complete=True)
-    return CallResult("fine", usage)
 
 
 @pytest.fixture
@@ -174,7 +158,7 @@ def test_calls_of_an_outage_are_booked_when_it_ends(make, tmp_path, clock, quick
 SCRIPT = """
 import os, resource, signal, sys
 sys.path.insert(0, {tests!r})
-from test_spool import BOTH, answer, request
+from plain_call import BOTH, answer, request
 from llm_cost_middleware import CostConfig, CostPipeline
 pipeline = CostPipeline(CostConfig(ledger={{"url": sys.argv[1]}}, budgets=[{{"scope": "global", "limit": 9}}]))
 def full(_):
@@ -192,7 +176,7 @@ def test_a_settle_that_met_a_full_disk_is_found_by_the_next_process(make, tmp_pa
     with make() as pipeline:
         pipeline.run(request(), lambda _: answer(), providers=BOTH)
     root = Path(llm_cost_middleware.__file__).parents[1]
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1] / "support"))
     ended = subprocess.run(
         [sys.executable, "-c", script, f"sqlite:///{tmp_path}/l.db"], capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(root)}, check=False,

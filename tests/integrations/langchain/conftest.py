@@ -8,6 +8,7 @@ import warnings
 from typing import NamedTuple
 
 import pytest
+from watching import Watch
 
 from llm_cost_middleware.events import Reserved, Settled, Voided
 from llm_cost_middleware.simulator import auto
@@ -42,17 +43,8 @@ def outcomes(request):
     return lambda kind: request.config.stash.get(_OUTCOMES, {}).get(kind.__name__, {})
 
 
-class RecordingObserver:
-    """Observer that keeps every event."""
-
-    def __init__(self):
-        self.events = []
-
-    def on_event(self, event):
-        self.events.append(event)
-
-    def of(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
+class RecordingObserver(Watch):
+    """Observer that also tells calls that have ended."""
 
     @property
     def ended(self):
