@@ -32,10 +32,10 @@ def names_unknown_keys(section: str = "") -> Callable[[type[_C]], type[_C]]:
 
     def decorate(cls: type[_C]) -> type[_C]:
         fill = cls.__init__
+        known = {item.name for item in fields(cls) if item.init}  # type: ignore[arg-type]  # a dataclass, which ``type`` hides
 
         @wraps(fill)  # so that editors and ``inspect`` still show the fields
         def init(self: _C, *args: Any, **values: Any) -> None:
-            known = {item.name for item in fields(cls) if item.init}  # type: ignore[arg-type]  # a dataclass, which ``type`` hides
             for name in values:
                 if name not in known:
                     raise UnknownKeyError(f"{section}.{name}" if section else name, known)
@@ -53,7 +53,7 @@ def canonical_fields(instance: DataclassInstance, section: str, *, leave: Iterab
     Raises:
         ConfigurationError: A value that its field cannot hold; the message shows the right form.
     """
-    hints = _hints(type(instance))
+    hints = hints_of(type(instance))
     for item in fields(instance):
         if item.init and item.name not in leave:
             value = getattr(instance, item.name)
@@ -63,7 +63,8 @@ def canonical_fields(instance: DataclassInstance, section: str, *, leave: Iterab
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
+def hints_of(kind: type) -> dict[str, Any]:
+    """Return the types of a class' fields, by name."""
     return get_type_hints(kind)
 
 

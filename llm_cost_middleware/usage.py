@@ -195,6 +195,11 @@ def without_items(reading: UsageReport, why: str) -> UsageReport:
     return reading._replace(items=(), complete=False, warnings=(*reading.warnings, why))
 
 
+def without_model(reading: UsageReport) -> UsageReport:
+    """A reading that is priced by what was asked for, whatever model the answer names."""
+    return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
+
+
 def without_zero_output(reading: UsageReport, host: str) -> UsageReport:
     """A reading without items that count no output: such a host writes zero where the provider's count was null."""
     if not reading.items or reading.usage.output_tokens:

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError
 from llm_cost_middleware.money import NanoUSD, floor_nanousd, format_usd, multiply_usd, parse_usd
+from llm_cost_middleware.natural_values import CALENDAR
 
 CarryOverLike = bool | str | NanoUSD | None
 Stood = Sequence[Sequence[int]]
 """Since when (ms) which limit (nano-dollars) stood, in the order in which it was decided."""
 
-_CALENDAR = frozenset({"hour", "day", "week", "month"})
 _FORM = "must be true, a share of the limit such as '50%', or dollars such as '$20'"
 _MOST_LIMITS = 20
 """Changes of a limit that are remembered: beyond them the budget counts as newer, and carries less."""
@@ -51,7 +51,7 @@ def read_carry_over(value: object, window: str) -> bool | str:
     """
     if value is None or value is False:
         return False
-    if window not in _CALENDAR:
+    if window not in CALENDAR:
         told = f"needs a window that begins anew: hour, day, week or month, not {window!r}"
         raise ConfigurationError(told, key="carry_over")
     if value is True:

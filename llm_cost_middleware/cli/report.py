@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,8 @@ def report(
     """Who spent what: llm-cost report --by team,model --over day --since yesterday --until today."""
     if sum((as_json, as_csv, html is not None, parquet is not None)) > 1:
         raise ConfigurationError("give one of --json, --csv, --html and --parquet: each is the whole output")
+    if html is not None and (by != "model" or any((over, until, during, where, top))):
+        raise ConfigurationError("the page is by model: --html takes --since and --scope, no other choice")
     query = Query.read(
         by, over=over, since=since, until=until, during=during, where=where or (), top=top, timezone=timezone,
         now=SystemClock().now,
@@ -80,10 +83,7 @@ def _of_scope(query: Query, scope: str) -> Query:
     kind, _, name = parse_scope(scope).partition(":")
     if not name:  # global: every call is in it
         return query
-    return Query(**{
-        **{field: getattr(query, field) for field in query.__slots__},
-        "where": (*query.where, Filter(kind, (escape(unquote(name)),), keep=True)),
-    })  # fmt: skip
+    return replace(query, where=(*query.where, Filter(kind, (escape(unquote(name)),), keep=True)))
 
 
 def _show(found: Report, query: Query) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
@@ -15,7 +15,7 @@ from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
-from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys, read_field
+from llm_cost_middleware.typed_fields import canonical_fields, hints_of, names_unknown_keys, read_field
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -142,7 +142,7 @@ def read_section(kind: type[_T], value: object, key: str, *, defaults: _T | None
     known = {field.name: field for field in fields(kind) if field.init}
     if kind is LedgerConfig:
         value = _renamed(value, key)
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for name in value:
         if name not in known:
             raise UnknownKeyError(f"{key}.{name}", known)

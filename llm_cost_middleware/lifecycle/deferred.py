@@ -16,7 +16,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.usage import UsageReport, without_model
 
 DEFERRED_LIFETIME_S = 48 * 3_600
 """Both providers end what runs in the background within a day, and keep its answer for longer."""
@@ -43,7 +43,7 @@ class DeferredBill(NamedTuple):
         """A reading of its answer: where its model has a price of the host's own, whatever model the answer names."""
         if str(self.target) not in (self.prices or ()):
             return reading
-        return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
+        return without_model(reading)
 
 
 class DeferredBills:

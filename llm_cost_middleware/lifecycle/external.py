@@ -53,7 +53,7 @@ async def aauthorize(
 
 def _start(flow: CallFlow, request: CallRequest, counter: InputCounter | None, *, takes_cap: bool) -> Flow:
     pinned = request._replace(model_pinned=True, context=request.context._replace(forced_model=None))
-    call = flow.route(pinned, None, sent_externally=True)._replace(takes_cap=takes_cap)
+    call = flow.route(flow.attributed(pinned), None, sent_externally=True)._replace(takes_cap=takes_cap)
     flow.stages.route.keep_for_one_run(call)
     return flow.start(pinned, prepared=call, counter=counter)
 

@@ -69,12 +69,12 @@ class CallFlow:
         *,
         sent_externally: bool = False,
     ) -> RoutedCall:
-        """Take in a call: draw its id and choose its model.
+        """Take in a call under the scopes that ``attributed`` gave it: draw its id and choose its model.
 
         Raises:
             NoEligibleModelError: No model may take it.
         """
-        stages, request = self.stages, self.attributed(request)
+        stages = self.stages
         named = stages.price.named_model(request) if self.settings.observe else None
         call = stages.route.route(
             self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally,
@@ -155,7 +155,7 @@ class CallFlow:
         if prepared is not None and route.claim(prepared):
             call = prepared
         else:
-            request = self.attributed(request)  # again where it is routed, which finds nothing left to do
+            request = self.attributed(request)
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
         if self.stages.cache.shares(call):

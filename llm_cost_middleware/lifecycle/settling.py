@@ -282,7 +282,7 @@ class Settling:
                 yield from self._keep(verb, scopes, f"{error}")
                 return None, interruption
             except LedgerError as error:
-                _log.error("%s failed: %s", type(verb).__name__.lower(), error)
+                _log.error("%s failed: %s", _VERBS[type(verb)], error)
                 return None, interruption
             except GeneratorExit:
                 raise

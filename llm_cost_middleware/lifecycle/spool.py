@@ -77,7 +77,12 @@ class Spool:
         try:
             with self._lock:
                 waiting = list(self._waiting.values())
-            done = {entry.id for entry in waiting if self._booked(entry)} if self._reachable(waiting[0]) else set()
+            if not waiting:  # another thread booked it meanwhile
+                return
+            # While the storage is away only one waits for it.
+            done = set()
+            if self._booked(waiting[0]):
+                done = {waiting[0].id, *(entry.id for entry in waiting[1:] if self._booked(entry))}
             with self._lock:
                 for id_ in done:
                     self._waiting.pop(id_, None)
@@ -89,10 +94,6 @@ class Spool:
             _log.warning("the file of what waits for the ledger was not written: %s", error)
         finally:
             self._turn.release()
-
-    def _reachable(self, first: Unbooked) -> bool:
-        """Try the first one alone: while the storage is away, only one must wait for it."""
-        return self._booked(first)
 
     def _booked(self, entry: Unbooked) -> bool:
         """Book one; return whether it is done with."""

@@ -15,8 +15,6 @@ from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.providers import provider_of
 from llm_cost_middleware.usage import TokenUsage
 
-_WRITES = ("cache_write_5m", "cache_write_1h", "cache_write_30m", "cache_write_12h")
-
 
 class Savings(NamedTuple):
     """Pico-dollars; ``None`` where a price is not known. Negative: it cost more."""
@@ -77,7 +75,7 @@ def _by_routing(
 
 def _uncached(usage: TokenUsage) -> TokenUsage:
     """The same tokens, none of them read from or written to a cache."""
-    cached = usage.cache_read + sum(getattr(usage, name) for name in _WRITES)
+    cached = usage.cache_read + usage.cache_write
     return TokenUsage(
         uncached_input=usage.uncached_input + cached,
         output=usage.output,

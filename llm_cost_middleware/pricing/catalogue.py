@@ -26,7 +26,7 @@ from llm_cost_middleware.pricing.compose import (
 )
 from llm_cost_middleware.pricing.contracts import discounted
 from llm_cost_middleware.pricing.genai import GenaiPrices, family_of, installed_version, names_model
-from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
+from llm_cost_middleware.pricing.overlay import configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY
 
@@ -59,9 +59,7 @@ class Catalogue:
             ConfigurationError: Invalid ``prices``.
         """
         below, users, scoped = configured(prices), self._own, Catalogue(update_prices=self._update)
-        scoped._own = Overlay(
-            (*below.blocks, *users.blocks), users.rules, f"{users.digest}+{below.digest}", users.contracts
-        )
+        scoped._own = users._replace(blocks=(*below.blocks, *users.blocks), digest=f"{users.digest}+{below.digest}")
         # Published prices are read, or fetched, once for all catalogues that stand on them.
         vars(scoped)["_source"] = self._source
         scoped.laid = prices

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from llm_cost_middleware.budget.backend import SupportsBookings
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.rules import DAY, QUARTER
 from llm_cost_middleware.budget.rules.bookings import Booking, bookings
 from llm_cost_middleware.metering.refused import REFUSAL, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
@@ -20,7 +21,6 @@ from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
 from llm_cost_middleware.usage import TokenUsage
 
 _BUCKETS = {item.name: index for index, item in enumerate(fields(TokenUsage))}
-_QUARTER_MS, _DAY_MS = 900_000, 86_400_000
 _STEP = 20_000
 _MOST_PLACES = 200_000  # remembered at once: ten million calls of a million people must not fill the memory
 _TERMS = ("service_tier", "speed", "geo", "batch")
@@ -113,7 +113,7 @@ class _Fold:
                 sums.unpriced += calls
         for model, _, usage in told.items:
             # Tokens are added up by all that decides their price, and from there to the lines: once a day, not a call.
-            key = (places, booking.at // _DAY_MS, told.provider, model or told.model, told.asked, told.terms)
+            key = (places, booking.at // DAY, told.provider, model or told.model, told.asked, told.terms)
             tokens = self._tokens.get(key)
             if tokens is None:
                 tokens = self._tokens[key] = [0] * len(_BUCKETS)
@@ -140,7 +140,7 @@ class _Fold:
         for (places, day, provider, model, asked, terms), tokens in self._tokens.items():
             one = Sums(tokens=tokens)
             if catalogue is not None:
-                usage, at = TokenUsage(*tokens), day * _DAY_MS / 1000 + 1
+                usage, at = TokenUsage(*tokens), day * DAY / 1000 + 1
                 found = savings_of(catalogue, provider, model, usage, at=at, terms=dict(terms), asked=asked)
                 one.list_picousd, one.caching_picousd, one.routing_picousd = found
             self._put(places, one)
@@ -165,7 +165,7 @@ class _Fold:
 
     def _places_of(self, scopes: str, told: _Told, status: str, at: int) -> tuple[Keys, ...]:
         """The lines that a call belongs to; none where a filter leaves it out."""
-        quarter = at // _QUARTER_MS if self._query.over else 0  # days and hours of every time zone begin at one
+        quarter = at // QUARTER if self._query.over else 0  # days and hours of every time zone begin at one
         key = (scopes, told.provider, told.model, told.tier, told.terms, bool(told.items), status, quarter)
         places = self._places.get(key)
         if places is None:
@@ -180,7 +180,7 @@ class _Fold:
             return ()
         parts: list[tuple[str | None, ...]] = [values.get(name) or (None,) for name in query.by]
         if query.over:
-            parts.insert(0, (query.label(quarter * _QUARTER_MS / 1000),))
+            parts.insert(0, (query.label(quarter * QUARTER / 1000),))
         return tuple(product(*parts))
 
     def _values(self, scopes: str, told: _Told, status: str) -> dict[str, tuple[str, ...]]:

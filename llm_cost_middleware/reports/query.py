@@ -11,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.natural_values import read_timezone, read_whole
+from llm_cost_middleware.natural_values import CALENDAR, read_timezone, read_whole
 from llm_cost_middleware.periods import read_moment, read_period
 from llm_cost_middleware.typed_fields import read_choice
 
 Over = Literal["hour", "day", "week", "month"]
-OVER = ("hour", "day", "week", "month")
+OVER = CALENDAR
 OF_MEMO = ("model", "provider", "platform", "tier", "service_tier")
 """Dimensions that the pipeline wrote into a row's memo."""
 OF_SCOPES = ("team", "user", "tag", "site", "key", "end_user")

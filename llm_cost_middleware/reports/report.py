@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_cost_middleware.money import DisplayCurrency, NanoUSD, format_usd
+from llm_cost_middleware.money import DisplayCurrency, NanoUSD, floor_picousd, format_usd
 from llm_cost_middleware.reports import exports
 from llm_cost_middleware.usage import TokenUsage
 
@@ -62,8 +62,7 @@ def _usd(nano: int) -> Decimal:
 
 
 def _pico(pico: int | None) -> Decimal | None:
-    # Down, to the nano-dollar: a saving must not be reported too high.
-    return None if pico is None else NanoUSD(pico // 1000).usd
+    return None if pico is None else floor_picousd(pico).usd
 
 
 MEASURES = (

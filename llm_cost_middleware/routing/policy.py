@@ -22,6 +22,7 @@ from llm_cost_middleware.routing.rules import Rule, parse_rules
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
 _NOT_DECIDING = ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit", "shadow")
+"""Fields that decide nothing about the model: logged versions stay comparable."""
 PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
 _CHOICES = (
@@ -121,9 +122,7 @@ class RoutingPolicy:
         deciding = "; ".join(
             f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
             for item in fields(self)
-            # it decides nothing about the model: logged versions stay comparable
-            if item.name
-            not in ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit")
+            if item.name not in _NOT_DECIDING
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(

@@ -22,7 +22,7 @@ from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, Outputs, SiteH
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
-from llm_cost_middleware.routing.sites import read_site
+from llm_cost_middleware.routing.sites import call_site, read_site
 
 NO_FALLBACKS: Mapping[str, str] = {}
 NO_AFFINITY: Mapping[ModelRef, int] = {}
@@ -71,11 +71,12 @@ def decide(
     Raises:
         NoEligibleModelError: No candidate may take the call; it names each one's reason.
     """
-    site, groups = read_site(request)
+    site = call_site(request)
+    own = policy.for_site(site)
+    groups = read_site(request).groups if own.learns else ()
     given = PolicyInput(
         features, request, site, context.budget_left, context.now, groups, context.fallen_back or NO_FALLBACKS
     )
-    own = policy.for_site(site)
     named = _named(own, candidates, given, context)
     if named is not None:
         return named

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from llm_cost_middleware import CostConfig, CostPipeline, CostTracker, process
 from llm_cost_middleware.cli.app import app
+from llm_cost_middleware.errors import ConfigurationError
 
 runner = CliRunner()
 
@@ -92,6 +93,10 @@ def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
     assert page.count("<tr>") >= 3
     assert "gpt-5-mini" in page
     assert "http" not in page  # it stands alone
+    choices = "--over day", "--until today", "--where tag=etl", "--top 3", "--day 2026-11"
+    for choice in map(str.split, choices):
+        said = runner.invoke(app, ["report", "--ledger", ledger[0], "--html", str(tmp_path / "x.html"), *choice])
+        assert isinstance(said.exception, ConfigurationError), "what the page does not do is not left out silently"
 
 
 def test_budgets_are_shown_set_and_exported(ledger):

@@ -84,10 +84,12 @@ def test_a_restart_under_load_is_bridged(redis_binary, tmp_path):
         ledger = Ledger.open(server.url)
         ledger.book("0.1", id="before")
         server.kill()
-        threading.Timer(0.05, server.start).start()
+        revival = threading.Timer(0.05, server.start)
+        revival.start()
         assert ledger.book("0.2", id="after").amount_nanousd == 200_000_000
         assert ledger.book("0.1", id="before").amount_nanousd == 100_000_000
         assert ledger.balance("global").settled_nanousd == 300_000_000
+        revival.join()  # it looks for its answer: the server must not go before
         ledger.close()
 
 

@@ -127,3 +127,13 @@ def test_an_odd_cap_passes_no_budget(host, make_asker, sim):
     with pytest.raises(BudgetExceededError):
         call(governed(asker), -5)
     assert [each for each in sim.requests if "count_tokens" not in each.path] == []
+
+
+@pytest.mark.parametrize("provider", ["claude", "gpt"])
+def test_an_odd_cap_of_a_model_itself_passes_no_budget(provider, make_asker, sim):
+    asker = make_asker("0.01")
+    model = getattr(asker, provider)()
+    model.max_tokens = -5
+    with pytest.raises(BudgetExceededError):
+        guard(model, asker.pipeline, pinned=True).invoke("hi")
+    assert [each for each in sim.requests if "count_tokens" not in each.path] == []

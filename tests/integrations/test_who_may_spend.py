@@ -222,7 +222,7 @@ def test_an_observer_sends_everything_and_tells_it(name, make, doors, sim):
     door = doors(pipeline)[name]
     error, sent = tried(door, sim)
     assert (error, sent) == (None, 1)
-    assert next((event.kind, event.enforced) for event in watch.of(Unattributed)) == ("team", False)
+    assert [(event.kind, event.enforced) for event in watch.of(Unattributed)] == [("team", False)], "told once"
     pipeline.ledger.pause("team:*")
     error, sent = tried(door, sim)
     assert (error, sent) == (None, 1)

@@ -23,6 +23,7 @@ import llm_cost_middleware
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backends.sqlite import connection
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.lifecycle.spool import Spool
 from llm_cost_middleware.lifecycle.spool_file import SpoolFile, Unbooked
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
@@ -234,3 +235,28 @@ def test_holds_of_a_closed_event_loop_are_settled_by_the_next_call(make):
         assert pipeline.ledger.balance("global").settled == Decimal(held + 2 * COST).scaleb(-9)
         with closing(sqlite3.connect(pipeline.ledger.backend._file.path)) as db:
             assert db.execute("SELECT count(*) FROM reservation WHERE state = 'pending'").fetchone() == (0,)
+
+
+def test_what_another_thread_has_booked_meanwhile_is_nothing_to_do(tmp_path):
+    """It may be booked between the look whether it is due and the turn."""
+
+    class Clock(FakeClock):
+        between = staticmethod(lambda: None)
+
+        def monotonic(self):
+            Clock.between()
+            return super().monotonic()
+
+    clock = Clock()
+    with Ledger.open("memory://", clock=clock) as ledger:
+        spool = Spool(ledger, clock)
+        spool.keep(Unbooked("book", "one", NanoUSD(5), "exact", ("user:a",), b""))
+        clock.advance(5)
+
+        def other():
+            Clock.between = staticmethod(lambda: None)
+            spool.retry(force=True)
+
+        Clock.between = staticmethod(other)
+        spool.retry()
+        assert [row.id for row in ledger.rows()] == ["one"]

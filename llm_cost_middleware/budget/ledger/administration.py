@@ -138,10 +138,11 @@ _YEAR_10000 = 253_402_300_800
 
 def _end(until: End, register: BudgetRegister) -> int | None:
     """Return the end of a raise or a pause, ms since the Unix epoch. A length of time lies ahead."""
-    with suppress(ConfigurationError):
-        if isinstance(until, str | timedelta):
-            return _ms(register.now / 1000 + read_seconds(until, "until"), "until")
-    return _moment(until, "until")
+    length = None
+    if isinstance(until, str | timedelta):
+        with suppress(ConfigurationError):  # then it is a moment
+            length = read_seconds(until, "until")
+    return _moment(until, "until") if length is None else _ms(register.now / 1000 + length, "until")
 
 
 def _moment(when: Moment | None, what: str) -> int | None:
@@ -150,7 +151,7 @@ def _moment(when: Moment | None, what: str) -> int | None:
 
 def _ms(seconds: float, what: str) -> int:
     if not 0 <= seconds < _YEAR_10000:  # no date can be made of it
-        raise ConfigurationError("must lie before the year 10000: seconds since the epoch, or a date", key=what)
+        raise ConfigurationError("must be a date, or seconds, from 1970 to the year 10000", key=what)
     return round(seconds * 1000)
 
 

@@ -15,10 +15,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from llm_cost_middleware.budget.model import (
     MAX_NANOUSD,
     RowStatus,
-    WindowLike,
     bounded_nanousd,
     parse_scopes,
-    parse_window,
 )
 from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.clock import Clock
@@ -113,11 +111,6 @@ class LedgerArguments:
             self._hold_ttl if ttl is None else to_ms(ttl, "ttl"),
             memo,
         )
-
-
-def to_window(window: WindowLike | None) -> str | None:
-    """Return a window, canonical. Raises ``ConfigurationError``."""
-    return None if window is None else parse_window(window)
 
 
 def accept_renamed(method: Callable[P, T]) -> Callable[P, T]:

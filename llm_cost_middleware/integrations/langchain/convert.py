@@ -61,6 +61,11 @@ class SourceModel(NamedTuple):
     """The reasoning effort that its settings ask for."""
 
 
+_CAP_FIELD: Mapping[Endpoint, str] = {
+    "messages": "max_tokens", "chat.completions": "max_completion_tokens", "responses": "max_output_tokens",
+}  # fmt: skip
+
+
 def make_source(
     provider: str,
     model: str,
@@ -70,6 +75,8 @@ def make_source(
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None,
 ) -> SourceModel:
     """Read a model's settings once."""
+    if max_tokens is not None and max_tokens < 0:  # no count: it goes as a setting, for the provider to refuse
+        body, max_tokens = {**body, _CAP_FIELD[endpoint]: max_tokens}, None
     source = SourceModel(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens, endpoint_at=endpoint_at)
     return source._replace(plain=_read_arguments(source, {}))
 

@@ -56,7 +56,7 @@ from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import EMPTY, OF_SEVERAL_MODELS, Attempt, CallResult, Endpoint, ModelRef, RetryTerms
 from llm_cost_middleware.sdk_clients.bodies import plain
 from llm_cost_middleware.timeouts import capped_timeout
-from llm_cost_middleware.usage import UsageReport, without_items
+from llm_cost_middleware.usage import UsageReport, without_items, without_model
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 OTHER_PLATFORM = "it is not known to reach only models that have a price here; call one of the groups that do"
@@ -285,7 +285,7 @@ class RouterCall:
             reading, own = reading._replace(prices=picked.prices), picked.own
         if not own:
             return reading
-        return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
+        return without_model(reading)
 
     def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:

@@ -175,10 +175,8 @@ class PriceStage:
             close = self.close_count(call, target, token_counts)
         most = None if exact is None else self._checks.scaled(target, exact)
         if close is not None:
-            note, scaled = (
-                PROVIDER_COUNT if encoding is None else CLOSE_COUNT,
-                self._checks.scaled(target, close, close=True),
-            )
+            note = PROVIDER_COUNT if encoding is None else CLOSE_COUNT
+            scaled = self._checks.scaled(target, close, close=True)
             return scaled if most is None else min(scaled, most), True, note
         if most is not None:
             return most, True, ""

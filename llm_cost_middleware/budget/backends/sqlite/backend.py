@@ -77,7 +77,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
 
     def __init__(self, file: LedgerFile, clock: Clock, tenant: str) -> None:
         self._file, self._now = file, clock.now
-        self._book, self._version = BudgetIndex(), -1
+        self._known, self._version = (-1, BudgetIndex()), -1
         self._accounts: dict[tuple[str, str], int] = {}
         self._closed = False
         file.on_rollback(self)
@@ -102,7 +102,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
 
     def drop_cache(self) -> None:
         """Forget what was read in a transaction that was rolled back."""
-        self._version = -1
+        self._known, self._version = (-1, BudgetIndex()), -1
         self._accounts = {}
 
     def reserve(
@@ -261,7 +261,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         """See ``Backend``."""
         now = int(self._now() * 1000)
         with self._file.reading() as db:
-            index = self._load(db)  # not ``_current``: that cache belongs to the writer
+            index = self._indexed(db)[1]  # not ``_current``: the accounts belong to the writer
             if scopes is None:
                 booked = db.execute(
                     "SELECT scope FROM account WHERE tenant = ? AND window = ?", (self._tenant, LIFETIME)
@@ -331,7 +331,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         """See ``SupportsArchive``."""
         now = int(self._now() * 1000)
         with self._file.reading() as db:
-            windows = {(budget.window, budget.timezone) for budget in self._load(db).budgets} | {("month", "UTC")}
+            windows = {(budget.window, budget.timezone) for budget in self._indexed(db)[1].budgets} | {("month", "UTC")}
         # The month, because a budget that is set later must find its rows; a day less, because no bucket of a day may
         # reach into a window that still counts.
         recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
+from llm_cost_middleware.budget.rules import QUARTER
 from llm_cost_middleware.budget.rules.bookings import RESOLVED, Booking
 
 _BLOCK = 5_000
@@ -27,7 +28,7 @@ _EACH = f"SELECT created, scopes, status, amount, memo, id {_WHERE} ORDER BY seq
 _CARRIED = f"SELECT created, scopes, status, amount, memo, id {_WHERE} AND kind = 'carried' ORDER BY seq"
 _OF_SUMS = "min(created), scopes, status, sum(amount), count(*)"
 _SUMS = f"SELECT {_OF_SUMS} {_WHERE} AND kind != 'carried' GROUP BY scopes, status"
-_SUMS_BY_TIME = f"{_SUMS}, created / 900000"
+_SUMS_BY_TIME = f"{_SUMS}, created / {QUARTER}"
 _LACKING = f"SELECT id {_READ} AND length(memo) = 0 AND kind IN ({_KINDS})"
 _MEMOS = f"SELECT id, memo, max(seq) {_READ} AND length(memo) > 0 AND id IN ({_LACKING}) GROUP BY id"
 

@@ -37,7 +37,7 @@ class BudgetTable:
     _file: LedgerFile
     _now: Callable[[], float]
     _tenant: int
-    _book: BudgetIndex
+    _known: tuple[int, BudgetIndex]
     _version: int
     _accounts: dict[tuple[str, str], int]
     _filling: AccountFilling
@@ -68,8 +68,8 @@ class BudgetTable:
             alone = False
             for _ in range(_TRIES):  # another process may change the budgets meanwhile
                 with self._file.reading() as db:
-                    (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
-                    document, before = self._document(db), self._load(db).budgets
+                    version, index = self._indexed(db)
+                    document, before = self._document(db), index.budgets
                 now = int(self._now() * 1000)
                 amended = decide(document, before, now)
                 changes = () if amended is None else budget_changes(before, amended.budgets)
@@ -116,11 +116,18 @@ class BudgetTable:
 
     def _current(self, db: sqlite3.Connection) -> BudgetIndex:
         """Return the budgets as they are in this transaction, read again only if their version changed."""
-        (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
+        version, index = self._indexed(db)
         if version != self._version:
-            self._book, self._version = self._load(db), version
-            self._accounts = {}  # one of them may have another name by now
-        return self._book
+            self._version, self._accounts = version, {}  # one of them may have another name by now
+        return index
+
+    def _indexed(self, db: sqlite3.Connection) -> tuple[int, BudgetIndex]:
+        """Return the budgets and their version, read again only if that changed. Any thread may ask."""
+        (version,) = db.execute(_VERSION, (self._tenant,)).fetchone()
+        known = self._known
+        if version != known[0]:
+            known = self._known = version, self._load(db)
+        return known
 
     def _account(self, db: sqlite3.Connection, scope: str, window: str) -> int:
         account = self._accounts.get((scope, window))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 
-_QUARTER_MS, _QUARTER_S = 900_000, 900
+from llm_cost_middleware.budget.rules import QUARTER
+
+_QUARTER_S = QUARTER // 1000
 _FIRST_ROW = "SELECT min(seq) FROM moment WHERE tenant = ? AND slot >= ?"
 _FIRST_MARK = "SELECT min(seq) FROM mark_moment WHERE tenant = ? AND slot >= ?"
 NONE = 2**62
@@ -17,7 +19,7 @@ NONE = 2**62
 
 def first_row(db: sqlite3.Connection, tenant: int, since: int | None) -> int:
     """Return a number that no row at or after ``since`` (ms) is below; ``NONE`` if there is no such row."""
-    return 0 if since is None else _first(db, _FIRST_ROW, tenant, since // _QUARTER_MS)
+    return 0 if since is None else _first(db, _FIRST_ROW, tenant, since // QUARTER)
 
 
 def first_mark(db: sqlite3.Connection, tenant: int, since: float | None) -> int:
