@@ -74,6 +74,7 @@ class _Retrieved:
 
     def __init__(self, answers: BackgroundAnswers, reader: StreamUsageReader) -> None:
         self._answers, self._reader = answers, reader
+        self._passed = False
         self.feed = reader.feed
 
     def reading(self) -> UsageReport:
@@ -82,6 +83,7 @@ class _Retrieved:
 
     def settle(self) -> None:
         """All of it has passed."""
+        self._passed = True
         self._answers.settle(read_or_unknown(self.reading))
 
     def closing(self, close: Callable[[], Any]) -> Callable[[], Any]:
@@ -101,6 +103,5 @@ class _Retrieved:
         return leave
 
     def _left(self) -> None:
-        reading = read_or_unknown(self.reading)
-        if reading.items:
+        if not self._passed and (reading := read_or_unknown(self.reading)).items:
             self._answers.settle(reading)

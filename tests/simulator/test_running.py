@@ -25,7 +25,8 @@ def test_it_leaves_no_thread_and_no_open_socket_behind():
         for _ in range(3):
             with Simulator() as sim:
                 assert httpx.get(sim.url).status_code == 404
-    assert set(threading.enumerate()) == before
+    # Threads of tests before this one may end meanwhile.
+    assert set(threading.enumerate()) <= before
     assert _open_files() <= files
 
 
