@@ -212,8 +212,7 @@ class CostPipeline(BookingByHand, Reloading):
         counter: InputCounter | None = None,
     ) -> CallOutcome | GovernedStream:
         """As ``run``, but a plain answer comes with its decision and what was booked for it."""
-        if self._watch.changed():
-            self._take_up_file()
+        self._keep_up()
         # Here, because a finaliser may not: it can run under any lock.
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
@@ -245,8 +244,7 @@ class CostPipeline(BookingByHand, Reloading):
         counter: InputCounter | None = None,
     ) -> CallOutcome | AsyncGovernedStream:
         """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
-        if self._watch.changed():
-            await asyncio.to_thread(self._take_up_file)
+        await self._akeep_up()
         await self._runtimes.orphans.asettle()
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return await adrive(steps, self._runtimes.of_loop(), send)

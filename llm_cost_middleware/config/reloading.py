@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,6 +85,7 @@ class Reloading:
     clock: Clock
     catalogue: Catalogue
     _runtimes: RuntimePool
+    _watch: FileWatch
     _stages: Stages
     _make_flow: Callable[[CostConfig, Stages | None], CallFlow]
     _go_over_to: Callable[[CallFlow], None]
@@ -111,6 +113,16 @@ class Reloading:
     def _take_up_money(self, config: CostConfig, written_at: float | None = None) -> None:
         self.catalogue.reprice(config.prices)
         put_budgets_in_force(self._runtimes.ledger, config, written_at=written_at)
+
+    def _keep_up(self) -> None:
+        """Look, at most once a second, whether the file has changed, and take it up."""
+        if self._watch.changed():
+            self._take_up_file()
+
+    async def _akeep_up(self) -> None:
+        """The same on an event loop, which a file may not hold up."""
+        if self._watch.changed():
+            await asyncio.to_thread(self._take_up_file)
 
     def _take_up_file(self) -> None:
         """Take up what a changed file says of money. A file that cannot be read changes nothing: it is being edited."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
@@ -19,14 +18,6 @@ from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, 
 from llm_cost_middleware.usage import UsageReport
 
 
-class Watch(Protocol):
-    """Whether the configuration was changed since this was asked last."""
-
-    def changed(self) -> bool:
-        """Look."""
-        ...
-
-
 class BookingByHand:
     """Holds, quotes and bookings outside the flow of a call. The pipeline sets what it works on."""
 
@@ -34,20 +25,18 @@ class BookingByHand:
     _runtimes: RuntimePool
     _clerk: Clerk
     catalogue: Catalogue
-    _watch: Watch
-    _take_up_file: Callable[[], None]
+    _keep_up: Callable[[], None]
+    _akeep_up: Callable[[], Coroutine[Any, Any, None]]
 
     def authorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
         """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
-        if self._watch.changed():
-            self._take_up_file()
+        self._keep_up()
         self._runtimes.orphans.settle()
         return authorize(self._flow, self._runtimes.sync, request, counter)
 
     async def aauthorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
         """``authorize`` on an event loop: it may wait there, for a count or for money."""
-        if self._watch.changed():
-            await asyncio.to_thread(self._take_up_file)
+        await self._akeep_up()
         await self._runtimes.orphans.asettle()
         return await aauthorize(self._flow, self._runtimes, request, counter)
 
@@ -94,8 +83,7 @@ class BookingByHand:
         Raises:
             BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
         """
-        if self._watch.changed():
-            self._take_up_file()
+        self._keep_up()
         try:
             return self._clerk.reserve_batch(provider, requests, context)
         except BudgetExceededError as refusal:
