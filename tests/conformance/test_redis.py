@@ -7,8 +7,8 @@ import redis
 from redis_servers import server_binaries
 
 from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend, RedisBackend
-from llm_cost_middleware.budget.backends.redis.protocol import RedisScript
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.budget.scripted.commands import Script
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import BlockingFacade, LedgerBackendTests
 
@@ -47,7 +47,7 @@ class LosesReplies(RedisBackend):
     """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
 
     def execute(self, line, patience=None):
-        if isinstance(line, RedisScript) and line.name in {"reserve", "resolve", "extend", "reduce"}:
+        if isinstance(line, Script) and line.name in {"reserve", "resolve", "extend", "reduce"}:
             super().execute(line, patience)
         return super().execute(line, patience)
 

@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llm_cost_middleware.budget.backend import JournalEntry, redacted
-from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.commands import PATIENCE_MS, CommandFlow, RedisCommand, RedisScript
-from llm_cost_middleware.budget.backends.redis.protocol import RedisProtocol
+from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, RedisProtocol
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.budget.scripted import encoding
+from llm_cost_middleware.budget.scripted.commands import PATIENCE_MS, CommandFlow, Script
 from llm_cost_middleware.budget.spool_place import of_server
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
@@ -147,7 +147,7 @@ class RedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = self.execute(command, patience)
 
-    def execute(self, command: RedisScript | RedisCommand, patience: _Patience | None = None) -> Any:
+    def execute(self, command: Script | RedisCommand, patience: _Patience | None = None) -> Any:
         """Run one command. A script that is not in the server's cache is sent in full."""
         patience = patience or _Patience()
         while True:
@@ -159,7 +159,7 @@ class RedisBackend:
                     raise _unavailable(self.protocol.url, error) from error
             time.sleep(pause)
 
-    def _send(self, command: RedisScript | RedisCommand) -> Any:
+    def _send(self, command: Script | RedisCommand) -> Any:
         if isinstance(command, RedisCommand):
             return self._client.execute_command(*command.words)
         text, digest = load_script(command.name)
@@ -221,7 +221,7 @@ class AsyncRedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = await self._execute(command, patience)
 
-    async def _execute(self, command: RedisScript | RedisCommand, patience: _Patience) -> Any:
+    async def _execute(self, command: Script | RedisCommand, patience: _Patience) -> Any:
         while True:
             try:
                 return await self._send(command)
@@ -231,7 +231,7 @@ class AsyncRedisBackend:
                     raise _unavailable(self.protocol.url, error) from error
             await asyncio.sleep(pause)
 
-    async def _send(self, command: RedisScript | RedisCommand) -> Any:
+    async def _send(self, command: Script | RedisCommand) -> Any:
         if isinstance(command, RedisCommand):
             return await self._client.execute_command(*command.words)
         text, digest = load_script(command.name)
@@ -321,7 +321,7 @@ class RedisSharedState:
         names = tuple(map(self._key, keys))
         values = to(self.read(keys))
         index = self._backend.protocol.key("shared")
-        self._backend.execute(RedisScript("share", [index, *names], [repr(at), _SHARED_KEPT, _SHARED_S, *values]))
+        self._backend.execute(Script("share", [index, *names], [repr(at), _SHARED_KEPT, _SHARED_S, *values]))
 
     def _key(self, key: str) -> str:
         return self._backend.protocol.key(f"s:{key}")

@@ -1,10 +1,10 @@
-"""Redis protocol of each ledger verb, as generators that yield commands and receive replies. No I/O.
+"""Each ledger verb on a server that runs steps of ours, as generators that yield them and receive replies. No I/O.
 
-Two drivers in ``client`` run them, one blocking, one asynchronous. The posting plan of a call (accounts and cells) is
-made here, because Lua knows no time zones. The script checks it against the server's time and the version of the
-budgets; the reply to a stale plan brings what is missing, and the plan is made again. ``rules`` decides here what a
-resolution does; the script writes it only if the reservation is unchanged, else the record comes back and is decided
-again (optimistic concurrency). So a command whose reply was lost can be sent again.
+Drivers run them, blocking or asynchronous, on Redis (scripts) and on PostgreSQL (functions). The posting plan of a call
+(accounts and cells) is made here, because no server knows the windows. The step checks it against the server's time
+and the version of the budgets; the reply to a stale plan brings what is missing, and the plan is made again. ``rules``
+decides here what a resolution does; the step writes it only if the reservation is unchanged, else the record comes back
+and is decided again (optimistic concurrency). So a step whose reply was lost can be sent again.
 """
 
 from __future__ import annotations
@@ -16,18 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backend import Snapshot
-from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.budget_protocol import BudgetProtocol
-from llm_cost_middleware.budget.backends.redis.commands import (
-    BLOCK,
-    MAX_STALE,
-    PATIENCE_MS,
-    CommandFlow,
-    RedisCommand,
-    RedisScript,
-)
-from llm_cost_middleware.budget.backends.redis.reduction_protocol import ReductionProtocol
-from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     AccountPosting,
     AccountTotals,
@@ -40,10 +29,18 @@ from llm_cost_middleware.budget.rules import (
     known_scopes,
     resolve,
 )  # fmt: skip
+from llm_cost_middleware.budget.scripted import encoding
+from llm_cost_middleware.budget.scripted.budget_protocol import BudgetProtocol
+from llm_cost_middleware.budget.scripted.commands import (
+    MAX_STALE,
+    PATIENCE_MS,
+    CommandFlow,
+    Script,
+)
+from llm_cost_middleware.budget.scripted.reduction_protocol import ReductionProtocol
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError, ReservationNotFoundError
+from llm_cost_middleware.errors import LedgerUnavailableError, ReservationNotFoundError
 
-SCHEMA = 4
 _MAX_REMEMBERED = 50_000  # reservations of this process: their settle needs no read, one round trip
 
 
@@ -56,13 +53,13 @@ class _ScriptArguments(NamedTuple):
     warns: list[Any]
 
 
-class RedisProtocol(BudgetProtocol, ReductionProtocol):
+class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
     """Ledger verbs of one tenant on one server."""
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self.url = url
+        self.tenant = tenant
         self._clock = clock
-        self._tag = f"{{llm-cost:{tenant}}}"
         self._known = (
             "",
             BudgetIndex(),
@@ -73,23 +70,11 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         self._plans: dict[tuple[str, ...], _ScriptArguments] = {}
         self._common_keys = [self.key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
 
-    def initialise(self) -> CommandFlow[None]:
-        """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
-        seconds, micros = yield RedisCommand(("TIME",))
-        self._note_clock(int(seconds) * 1000 + int(micros) // 1000)
-        yield RedisCommand(("HSETNX", self.key("budgets"), "schema", SCHEMA))
-        yield RedisCommand(("HSETNX", self.key("budgets"), "version", 1))
-        found = int((yield RedisCommand(("HGET", self.key("budgets"), "schema"))))
-        if found > SCHEMA:
-            raise LedgerVersionError(self.url, found, SCHEMA)
-        if found < SCHEMA:  # all that it has is readable; from here on older versions would misread what is written
-            yield RedisCommand(("HSET", self.key("budgets"), "schema", SCHEMA))
-
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> CommandFlow[Reservation]:
         """See ``Backend``."""
-        joined, amount = " ".join(scopes), int(amount)  # redis-py writes a subclass of int by its repr
+        joined, amount = " ".join(scopes), int(amount)  # a subclass of int may be written by its repr
         for _ in range(MAX_STALE):
             version, index = self._known
             plan = index.posting_plan(scopes, self._now())
@@ -98,7 +83,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             late = self._latest()
             args = [self._time(), version, plan.start, plan.until, id_, amount, ttl, joined, memo, forget, late]
             laid = self._script_arguments(scopes, plan)
-            answer, *facts = yield RedisScript("reserve", self._keys(id_, laid), args + laid.limits)
+            answer, *facts = yield Script("reserve", self._keys(id_, laid), args + laid.limits)
             if answer == b"held":
                 now = self._note_server_time(facts[0])
                 record = ReservationRecord(id_, scopes, amount, now, now + ttl)
@@ -129,7 +114,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         """See ``Backend``."""
         record = self._recent.pop(id_, None)
         if record is None and verb != "book":
-            record = self._record((yield RedisCommand(("HGETALL", self.key(f"r:{id_}")))))
+            record = self._record((yield from self.ask_record(id_)))
         return (yield from self._resolve(verb, id_, record, int(amount), scopes, status, memo))
 
     def _resolve(
@@ -142,7 +127,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         status: RowStatus,
         memo: bytes,
     ) -> CommandFlow[Receipt]:
-        writer, ours = os.urandom(8).hex(), False  # if its reply is lost, redis-py sends the script again
+        writer, ours = os.urandom(8).hex(), False  # if its reply is lost, it is sent again
         for _ in range(MAX_STALE):
             if record is None and verb != "book":
                 raise ReservationNotFoundError(id_)
@@ -162,7 +147,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
                 plan.start, plan.until, writer, target.amount,
             ]  # fmt: skip
             laid = self._script_arguments(target.scopes, plan)
-            answer, *facts = yield RedisScript("resolve", self._keys(id_, laid), args + laid.warns)
+            answer, *facts = yield Script("resolve", self._keys(id_, laid), args + laid.warns)
             if answer == b"done":
                 now, _, *names = facts
                 return self._resolved(target, verb, transition, amount, status, self._note_server_time(now), names)
@@ -191,7 +176,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
     def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
         """See ``Backend``."""
         record = self._record(
-            (yield RedisScript("extend", [self.key("open"), self.key(f"r:{id_}")], [self._time(), id_, ttl]))
+            (yield Script("extend", [self.key("open"), self.key(f"r:{id_}")], [self._time(), id_, ttl]))
         )
         if record is None:
             raise ReservationNotFoundError(id_)
@@ -204,15 +189,12 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         """See ``Backend``."""
         now = self._time()
         if now == "":
-            seconds, micros = yield RedisCommand(("TIME",))
-            now = self._note_server_time(int(seconds) * 1000 + int(micros) // 1000)
+            now = self._note_server_time((yield from self.ask_time()))
         # One by one, not in a script: ``rules`` decides each, as for every other verb.
-        over = yield RedisCommand(("ZRANGEBYSCORE", self.key("open"), "-inf", now, "LIMIT", 0, limit))
         swept = 0
-        for name in over:
-            id_ = name.decode()
+        for id_ in (yield from self.ask_due(int(now), limit)):
             self._recent.pop(id_, None)  # another process may have resolved it
-            record = self._record((yield RedisCommand(("HGETALL", self.key(f"r:{id_}")))))
+            record = self._record((yield from self.ask_record(id_)))
             if record is not None and record.state == "pending":
                 amount = record.amount if charge else 0
                 # a replay: somebody else resolved it in the meantime
@@ -223,8 +205,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
         """See ``Backend``."""
         booked: list[str] = []
         if scopes is None:
-            names = yield RedisCommand(("SMEMBERS", self.key("accounts")))
-            accounts = [encoding.parse_account(name.decode()) for name in names]
+            accounts = yield from self.ask_accounts()
             booked = sorted(scope for scope, window in accounts if window == LIFETIME)
         for _ in range(MAX_STALE):
             version, index = self._known
@@ -238,7 +219,7 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             for posting in before:
                 args += posting.cell, posting.first_cell
             keys = [self.key("budgets"), *(self.key(f"a:{_account(posting)}") for posting in (*plan.postings, *before))]
-            answer, now, *sums = yield RedisScript("read", keys, args)
+            answer, now, *sums = yield Script("read", keys, args)
             if answer == b"sums":
                 pairs = [(int(settled), int(pending)) for settled, pending in zip(sums[::2], sums[1::2], strict=True)]
                 rest = iter(pairs[len(plan.postings) :])
@@ -250,22 +231,32 @@ class RedisProtocol(BudgetProtocol, ReductionProtocol):
             self._refresh_budgets(now, *sums)
         raise self._stale_too_often()
 
-    def read_block(self, after: int) -> CommandFlow[list[tuple[bytes, dict[bytes, bytes]]]]:
-        """Read the next rows of the stream."""
-        found: list[tuple[bytes, dict[bytes, bytes]]]
-        found = yield RedisCommand(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", BLOCK))
-        return found
-
-    def row_wanted(self, row: Row, since: int | None, scope: str | None) -> bool:
-        """Return whether a row passes the filters of ``rows``."""
-        return (since is None or row.at * 1000 >= since) and (scope is None or scope in row.scopes)
-
     def key(self, name: str) -> str:
-        """Return the key of a name of this tenant; the braces put all of them into one slot of a cluster."""
-        return f"{self._tag}:{name}"
+        """Return how the server calls something of this tenant."""
+        raise NotImplementedError
+
+    def ask_time(self) -> CommandFlow[int]:
+        """Ask for the server's time, ms."""
+        raise NotImplementedError
+
+    def ask_record(self, id_: str) -> CommandFlow[Any]:
+        """Ask for the fields of a reservation; empty for none."""
+        raise NotImplementedError
+
+    def ask_due(self, now: int, limit: int) -> CommandFlow[list[str]]:
+        """Ask for the ids of pending reservations that have expired."""
+        raise NotImplementedError
+
+    def ask_accounts(self) -> CommandFlow[list[tuple[str, str]]]:
+        """Ask for scope and window of every account that was booked in."""
+        raise NotImplementedError
+
+    def ask_budgets(self) -> CommandFlow[dict[bytes, bytes]]:
+        """Ask for the budgets, with their version and their register."""
+        raise NotImplementedError
 
     def _keys(self, id_: str, laid: _ScriptArguments) -> list[str]:
-        return [*self._common_keys, f"{self._tag}:r:{id_}", *laid.keys]
+        return [*self._common_keys, self.key(f"r:{id_}"), *laid.keys]
 
     def _script_arguments(self, scopes: tuple[str, ...], plan: PostingPlan) -> _ScriptArguments:
         """Return a plan as script arguments; the last one of each combination of scopes is cached."""

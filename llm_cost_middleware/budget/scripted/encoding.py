@@ -42,7 +42,7 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
     )  # fmt: skip
     if "refusal" not in text:
         return found, None
-    # The end of the window is not stored: it follows from the budget (``RedisProtocol._with_reset``).
+    # The end of the window is not stored: it follows from the budget (``ScriptedProtocol._with_reset``).
     scope, window, limit, settled, pending, *rest = text["refusal"].split(" ")
     sums = int(limit), int(settled), int(pending)
     return found, BudgetRefusal(scope, window, *sums, found.amount, None, carried=sum(map(int, rest)))

@@ -1,4 +1,4 @@
-"""Reductions of reservations in Redis, one script each. No I/O, as in ``protocol``."""
+"""Reductions of reservations, one step each. No I/O, as in ``protocol``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.commands import MAX_STALE, CommandFlow, RedisCommand, RedisScript
 from llm_cost_middleware.budget.model import Reduction
 from llm_cost_middleware.budget.rules import BudgetIndex, ReservationRecord, apply_reduction, reduction
+from llm_cost_middleware.budget.scripted import encoding
+from llm_cost_middleware.budget.scripted.commands import MAX_STALE, CommandFlow, Script
 from llm_cost_middleware.errors import LedgerUnavailableError
 
 
 class ReductionProtocol:
-    """The part of ``RedisProtocol`` that gives back what is held too much."""
+    """The part of ``ScriptedProtocol`` that gives back what is held too much."""
 
     _known: tuple[str, BudgetIndex]
     _recent: OrderedDict[str, ReservationRecord]
-    key: Callable[[str], str]
+    ask_record: Callable[[str], CommandFlow[Any]]
     _keys: Callable[[str, Any], list[str]]
     _record: Callable[[Any], ReservationRecord | None]
     _script_arguments: Callable[..., Any]
@@ -37,8 +37,8 @@ class ReductionProtocol:
     def _reduce(self, id_: str, amount: int) -> CommandFlow[Reduction]:
         record = self._recent.get(id_)
         if record is None:
-            record = self._record((yield RedisCommand(("HGETALL", self.key(f"r:{id_}")))))
-        writer = os.urandom(8).hex()  # if its reply is lost, redis-py sends the script again
+            record = self._record((yield from self.ask_record(id_)))
+        writer = os.urandom(8).hex()  # if its reply is lost, it is sent again
         for _ in range(MAX_STALE):
             made = reduction(record, id_, amount)
             if record is None or not made.released_nanousd:
@@ -49,7 +49,7 @@ class ReductionProtocol:
                 self._time(), version, id_, record.created, record.amount, int(made.amount_nanousd),
                 -int(made.released_nanousd), " ".join(record.scopes), writer,
             ]  # fmt: skip
-            answer, *facts = yield RedisScript("reduce", self._keys(id_, laid), args + laid.warns)
+            answer, *facts = yield Script("reduce", self._keys(id_, laid), args + laid.warns)
             fields = encoding.hash_fields(facts[0]) if answer == b"known" else {}
             if answer == b"done" or fields.get(b"reducer") == writer.encode():
                 if (recent := self._recent.get(id_)) is not None:  # else it was resolved meanwhile

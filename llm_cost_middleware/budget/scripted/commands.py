@@ -1,4 +1,4 @@
-"""Commands that ``RedisProtocol`` yields, and ``client`` runs."""
+"""What ``ScriptedProtocol`` yields, and the client of a server runs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ BLOCK = 500
 """Rows that are read at once."""
 
 
-class RedisScript(NamedTuple):
-    """Script of ``lua/`` to run."""
+class Script(NamedTuple):
+    """Step that the server runs as a whole: a script of Redis, a function of PostgreSQL."""
 
     name: str
     keys: list[str]
     args: list[Any]
 
 
-class RedisCommand(NamedTuple):
-    """Plain command to run."""
-
-    words: tuple[Any, ...]
-
-
 T = TypeVar("T")
-CommandFlow = Generator[RedisScript | RedisCommand, Any, T]
+CommandFlow = Generator[Any, Any, T]
+"""Yields steps, or other commands that the client of this server knows, and receives their replies."""

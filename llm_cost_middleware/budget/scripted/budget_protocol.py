@@ -1,38 +1,47 @@
-"""The verbs over budgets in Redis: counted without a lock, written in one script. No I/O, as in ``protocol``."""
+"""The verbs over budgets: what they hold is counted first, and written in one step. No I/O, as in ``protocol``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backend import BudgetStep
-from llm_cost_middleware.budget.backends.redis import encoding
-from llm_cost_middleware.budget.backends.redis.commands import CommandFlow, RedisCommand, RedisScript
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.rules import (
     Amended,
     BudgetChange,
     BudgetIndex,
+    EntryDelta,
     backfill_start,
     budget_changes,
     rebuild_totals,
     scope_matches,
 )
+from llm_cost_middleware.budget.scripted import encoding
+from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerUnavailableError
 
 _TRIES = 1000  # other processes append rows while these are counted
-_Stream = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+class Counted(NamedTuple):
+    """Rows that changed budgets are to hold: up to which one they were read, and what they changed, by budget."""
+
+    last: str
+    deltas: list[Iterable[EntryDelta]]
 
 
 class BudgetProtocol:
-    """The part of ``RedisProtocol`` that keeps budgets and their register."""
+    """The part of ``ScriptedProtocol`` that keeps budgets and their register."""
 
     _clock: Clock | None
     _known: tuple[str, BudgetIndex]
     _now: Callable[[], int]
     key: Callable[[str], str]
-    read_block: Callable[[int], CommandFlow[_Stream]]
+    ask_time: Callable[[], CommandFlow[int]]
+    ask_budgets: Callable[[], CommandFlow[dict[bytes, bytes]]]
+    ask_accounts: Callable[[], CommandFlow[list[tuple[str, str]]]]
     _note_server_time: Callable[[int], int]
     _refresh_budgets: Callable[[int, list[bytes]], None]
     _stale_too_often: Callable[[], LedgerUnavailableError]
@@ -59,16 +68,19 @@ class BudgetProtocol:
 
     def register(self) -> CommandFlow[bytes]:
         """See ``SupportsRegister``."""
-        return (yield RedisCommand(("HGET", self.key("budgets"), encoding.REGISTER))) or b""
+        return (yield from self.ask_budgets()).get(encoding.REGISTER, b"")
+
+    def ask_deltas(self, moved: list[BudgetChange], seen: list[Any]) -> CommandFlow[Counted]:
+        """Ask what the rows changed that some budgets are to hold. ``seen`` is kept between the tries of one change."""
+        raise NotImplementedError
 
     def _amend(self, decide: BudgetStep) -> CommandFlow[bool]:
         """Do what ``decide`` says; return whether it changed anything. What is counted meanwhile is counted again."""
-        stream: _Stream = []
+        seen: list[Any] = []
         for _ in range(_TRIES):
             if self._clock is None:
-                seconds, micros = yield RedisCommand(("TIME",))
-                self._note_server_time(int(seconds) * 1000 + int(micros) // 1000)
-            fields = yield RedisCommand(("HGETALL", self.key("budgets")))
+                self._note_server_time((yield from self.ask_time()))
+            fields = yield from self.ask_budgets()
             self._refresh_budgets(0, [part for pair in fields.items() for part in pair])
             (version, index), before = self._known, fields.get(encoding.REGISTER, b"")
             amended = decide(before, index.budgets, self._now())
@@ -82,36 +94,35 @@ class BudgetProtocol:
                 args += encoding.account_name(*change.key), facts
             moved = [change for change in changes if change.moved]
             if moved:
-                last = encoding.row_number(stream[-1][0]) if stream else 0
-                while block := (yield from self.read_block(last)):
-                    stream += block
-                    last = encoding.row_number(block[-1][0])
-                args[1] = str(last)
-                filled = yield from self._refilled(moved, BudgetIndex(amended.budgets), stream)
+                counted = yield from self.ask_deltas(moved, seen)
+                args[1] = counted.last
+                filled = yield from self._refilled(moved, BudgetIndex(amended.budgets), counted)
                 for name, cells in filled.items():
                     keys.append(self.key(f"a:{name}"))
                     flat = [part for field in cells.items() for part in field]
                     args += name, len(flat), *flat
-            answer, *_ = yield RedisScript("amend", keys, args)
+            answer, *_ = yield Script("amend", keys, args)
             if answer == b"done":
                 return True
         raise self._stale_too_often()
 
+    def _counts_from(self, change: BudgetChange) -> int:
+        """From which time on (ms) the rows are counted into a changed budget."""
+        return backfill_start(change.key[1], change.timezone, self._now())
+
     def _refilled(
-        self, moved: list[BudgetChange], index: BudgetIndex, stream: _Stream
+        self, moved: list[BudgetChange], index: BudgetIndex, counted: Counted
     ) -> CommandFlow[dict[str, dict[str, int]]]:
         """Compute the accounts to rewrite under changed budgets, and their sums."""
-        names = yield RedisCommand(("SMEMBERS", self.key("accounts")))
-        accounts = [encoding.parse_account(name.decode()) for name in names]
+        accounts = yield from self.ask_accounts()
         filled: dict[str, dict[str, int]] = {}
         for change in moved:
             pattern, window = change.key
             for scope, its_window in accounts:
                 if its_window == window and scope_matches(pattern, scope):
                     filled[encoding.account_name(scope, window)] = {}
-        for change in moved:
+        for change, deltas in zip(moved, counted.deltas, strict=True):
             pattern, window = change.key
-            deltas = encoding.read_deltas(stream, backfill_start(window, change.timezone, self._now()))
             for scope, sums in rebuild_totals(deltas, pattern, window, index).items():
                 fields: dict[str, int] = {}
                 filled[encoding.account_name(scope, window)] = fields
