@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 from llm_cost_middleware.budget.backend import SupportsBookings
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import DAY, QUARTER
 from llm_cost_middleware.budget.rules.bookings import Booking, bookings
-from llm_cost_middleware.metering.refused import REFUSAL, read_refusal
+from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports.query import OF_MEMO, OVER, Query
@@ -72,6 +73,21 @@ def make_report(
     return fold.report(catalogue is not None and query.savings)
 
 
+class Selection:
+    """Whether single calls are in the answer to a question, by its filters."""
+
+    def __init__(self, query: Query) -> None:
+        self._fold = _Fold(query)
+
+    def takes(self, row: Row) -> bool:
+        """Whether a row of the ledger is."""
+        return bool(self._fold.places_of_row(row))
+
+    def takes_refusal(self, line: RefusedCall, at: float) -> bool:
+        """Whether a refused call is; ``at`` is seconds since the Unix epoch."""
+        return bool(self._fold.places_of_refusal(line, at))
+
+
 def _bookings(ledger: Ledger, query: Query) -> Iterable[Booking]:
     since, until = (None if moment is None else round(moment * 1000) for moment in (query.since, query.until))
     backend = ledger.backend
@@ -123,12 +139,18 @@ class _Fold:
     def refuse(self, data: bytes, at: float) -> None:
         """Count a call that was refused."""
         line = read_refusal(data)
-        if line is None:
-            return
-        told = _SAYS_NOTHING._replace(provider=line.target.provider, model=line.target.model, tier=line.tier)
-        places = self._places_of(" ".join(line.scopes), told, "refused", round(at * 1000))
-        if places:
+        if line is not None and (places := self.places_of_refusal(line, at)):
             self._put(places, Sums(refused=1))
+
+    def places_of_refusal(self, line: RefusedCall, at: float) -> tuple[Keys, ...]:
+        """The lines that a refused call belongs to; none where a filter leaves it out."""
+        told = _SAYS_NOTHING._replace(provider=line.target.provider, model=line.target.model, tier=line.tier)
+        return self._places_of(" ".join(line.scopes), told, "refused", round(at * 1000))
+
+    def places_of_row(self, row: Row) -> tuple[Keys, ...]:
+        """The lines that a row belongs to; none where a filter leaves it out."""
+        told = _read(row.memo) if row.memo else _SAYS_NOTHING
+        return self._places_of(" ".join(row.scopes), told, row.status, round(row.reserved_at * 1000))
 
     def refusals_unknown(self) -> None:
         """The storage keeps no journal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
 from llm_cost_middleware.budget.backends.sqlite.erasure import ScopeEraser
 from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
+from llm_cost_middleware.budget.backends.sqlite.largest import largest_rows
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
@@ -40,6 +41,7 @@ from llm_cost_middleware.budget.rules import (
     resolve,
 )  # fmt: skip
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.largest import Measure
 from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.budget.spool_place import SpoolPlace, beside
 from llm_cost_middleware.clock import Clock
@@ -283,6 +285,14 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         with self._file.snapshot() as db:
             plain = self._packing.unpack
             yield from read_bookings(db, self._tenant, since, until, memos=memos, times=times, plain=plain)
+
+    def largest(
+        self, by: Measure, count: int, since: int | None, until: int | None, wanted: Callable[[Row], bool]
+    ) -> list[Row]:
+        """See ``SupportsLargest``."""
+        with self._file.snapshot() as db:
+            span, plain = {"since": since, "until": until}, self._packing.unpack
+            return largest_rows(db, self._tenant, by, count, **span, wanted=wanted, plain=plain)
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
