@@ -292,15 +292,17 @@ class ScopePausedError(LLMCostError, RuntimeError):
         scope: The scope of the call that is paused, such as ``team:search``.
         reason: Why, in the words of whoever paused it; may be empty.
         until: When the pause ends; ``None`` where somebody has to end it.
+        paused: The scope as it was paused, such as ``team:*``; ``scope`` itself, if empty.
     """
 
     is_retryable = False
 
-    def __init__(self, scope: str, reason: str = "", until: datetime | None = None) -> None:
-        self.scope, self.reason, self.until = scope, reason, until
+    def __init__(self, scope: str, reason: str = "", until: datetime | None = None, *, paused: str = "") -> None:
+        self.scope, self.reason, self.until, self.paused = scope, reason, until, paused or scope
+        named = f"'{self.paused}'" if "*" in self.paused else self.paused  # a shell would look for files
         end = f" until {until.isoformat(timespec='seconds')}" if until is not None else ""
         why = f": {reason}" if reason else ""
-        super().__init__(f"{scope} is paused{end}{why}; `llm-cost resume {scope}` lets its calls go on")
+        super().__init__(f"{scope} is paused{end}{why}; `llm-cost resume {named}` lets its calls go on")
 
 
 class CircuitOpenError(LLMCostError, RuntimeError):

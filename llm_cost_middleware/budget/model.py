@@ -86,6 +86,11 @@ def _parse_scope(text: str, *, template: bool) -> str:
     return _scope(kind, raw, text)
 
 
+def raw_name(scope: str) -> str:
+    """Return the name in a canonical scope as it was written."""
+    return unquote_to_bytes(scope.partition(":")[2]).decode()
+
+
 def parse_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """Return the canonical scopes of a call: ``global`` first (it is implied), then the others as given, each once.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +15,6 @@ from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstar
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import format_usd
-from llm_cost_middleware.periods import coming_day
-from llm_cost_middleware.system_clock import SystemClock
 
 WindowOption = Annotated[str, typer.Option(help="The budget's own: none, hour, day, week, month, or 3600s.")]
 UntilOption = Annotated[
@@ -68,7 +66,7 @@ def raise_budget(
 ) -> None:
     """Raise a budget until a time, then it is what it was; without --until, for good."""
     with open_ledger(*context.obj) as opened:
-        life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=_end(until))
+        life = opened.raise_budget(attribution(*context.obj).scope(scope), limit, window, until=until)
     end = "" if life.raised_until is None else f" until {minute(life.raised_until)}"
     out.print(escape(f"{life.budget.scope}: {currency.exact(life.raised_to or life.budget.limit_nanousd)}{end}"))
 
@@ -118,10 +116,11 @@ def pause(
     """Stop the calls of a scope in every process, at once. Calls that are under way end as they would."""
     with open_ledger(config, ledger) as opened:
         paused = attribution(config, ledger).callable_scope(scope, key="pause")
-        opened.pause(paused, until=_end(until), reason=reason)
-        ends = [pause.until for pause in opened.pauses() if pause.scope == paused and pause.until is not None]
-    end = f" until {minute(ends[0] / 1000)}" if ends else ""
-    out.print(escape(f"{scope} is paused{end}; llm-cost resume {scope} lets its calls go on"))
+        found = opened.pause(paused, until=until, reason=reason)
+    for one in found:
+        end = "" if one.until is None else f" until {minute(one.until / 1000)}"
+        named = quote(one.scope)  # a shell would look for files at team:*
+        out.print(escape(f"{one.scope} is paused{end}; llm-cost resume {named} lets its calls go on"))
 
 
 def resume(
@@ -133,12 +132,6 @@ def resume(
     with open_ledger(config, ledger) as opened:
         running = opened.resume(attribution(config, ledger).scope(scope))
     out.print(escape(f"{scope} goes on" if running else f"{scope} was not paused"))
-
-
-def _end(until: str | None) -> str | float | None:
-    """Return an end as the ledger reads it: a day's name lies ahead, in UTC as every other time here."""
-    day = None if until is None else coming_day(until, now=SystemClock().now(), zone=UTC)
-    return until if day is None else day
 
 
 def _row(life: BudgetLife) -> dict[str, Any]:

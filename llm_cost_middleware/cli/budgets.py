@@ -153,11 +153,12 @@ def set_budget(
     kept = dict(pair.rpartition("=")[::2] for pair in reserve or ())
     carries = True if carry_over in {"all", "true"} else carry_over
     given = Budget(scope, limit, window, timezone, reserve=kept, carry_over=carries)
-    budget = attribution(*context.obj).budget(given)
+    written = attribution(*context.obj).budget(given)
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
-        opened.set_budget(budget)
-    out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window"))
+        found = opened.set_budget(written)
+    for budget in found:
+        out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window"))
 
 
 @budgets.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from collections.abc import Iterable, Mapping
@@ -68,16 +69,20 @@ def put_budgets_in_force(
     Returns:
         What became of it. All but what was merely set is logged as a warning: the file does not tell it.
     """
+    options, origin, registered = config.ledger, _origin(config.file), keeps_register(ledger.backend)
+    spelling = config.attribution.spelling
+    who = options.configuration or origin or ("" if not spelling else json.dumps(spelling))
+    if who and registered:  # without a name or a file, services of different rules are told by them
+        ledger.learn_names(who, spelling)
     if isinstance(config.budgets, Unsaid):
         return ()
-    if not keeps_register(ledger.backend):  # of somebody else: what it has is what was set last
+    if not registered:  # of somebody else: what it has is what was set last
         for budget in config.budgets:
             ledger.set_budget(budget)
         return ()
-    options = config.ledger
     decisions = ledger.configure_budgets(
         config.budgets, name=options.configuration or None, version=options.budgets_version,
-        written_at=config.written_at if written_at is None else written_at, origin=_origin(config.file),
+        written_at=config.written_at if written_at is None else written_at, origin=origin,
     )  # fmt: skip
     for decision in decisions:
         if decision.action != "set":

@@ -6,15 +6,15 @@ Budgets of the configuration are written by the same rule.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope
+from llm_cost_middleware.budget.rules.names import Normalise, write_budget, write_name, write_scope
 from llm_cost_middleware.errors import AttributionError, ConfigurationError
 from llm_cost_middleware.lifecycle.provider_fields import END_USER, check_path, end_user_in
 from llm_cost_middleware.request import CallContext
@@ -73,7 +73,7 @@ class AttributionConfig:
     require: tuple[str, ...] = ()
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_missing: str | tuple[str, ...] = "deny"
-    normalise: Literal["none", "unicode", "case"] = "unicode"
+    normalise: Normalise = "unicode"
     end_user_from: tuple[str, ...] = ()
     send: Mapping[str, str] = field(default_factory=dict)
     _known: dict[tuple[str, ...], Attributed] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -103,7 +103,7 @@ class AttributionConfig:
             raise ConfigurationError(
                 f"must be a list such as ['search', 'svc-*'], not {listed!r}", key=f"attribution.names.{kind}"
             )
-        return tuple(dict.fromkeys(self.name(str(one)) for one in listed))
+        return tuple(dict.fromkeys(write_name(str(one), self.normalise) for one in listed))
 
     def _read_missing(self, value: Any) -> str | tuple[str, ...]:
         if value in {"deny", "warn"}:
@@ -134,19 +134,14 @@ class AttributionConfig:
         found = end_user_in(settings, self.end_user_from)
         return scopes if found is None else (*scopes, found)
 
-    def name(self, text: str) -> str:
-        """Write a name by the rule."""
-        if self.normalise == "none":
-            return text
-        text = unicodedata.normalize("NFKC", text)
-        # folding may undo the normal form, so once more
-        return text if self.normalise == "unicode" else unicodedata.normalize("NFKC", text.casefold())
+    @property
+    def spelling(self) -> dict[str, Normalise]:
+        """How names of each of these kinds are written."""
+        return dict.fromkeys(sorted(self.kinds), self.normalise)
 
     def scope(self, scope: str) -> str:
         """Write a scope, or the template of a budget, by the rule; other kinds stay as they are."""
-        scope = parse_scope(scope, template=True)
-        kind, _, name = scope.partition(":")
-        return make_scope(kind, self.name(unquote(name))) if kind in self.kinds and name != "*" else scope
+        return write_scope(scope, self.spelling)
 
     def callable_scope(self, scope: str, *, key: str) -> str:
         """Write a scope, or a template, by the rule; ``key`` names the section at fault.
@@ -166,11 +161,8 @@ class AttributionConfig:
         Raises:
             ConfigurationError: No call can have its scope: the name is not on the list.
         """
-        scope = self.callable_scope(budget.scope, key="budgets")
-        shares = {self.scope(name): share for name, share in budget.shares}
-        if (scope, shares) == (budget.scope, dict(budget.shares)):
-            return budget
-        return replace(budget, scope=scope, reserve=shares)
+        self.callable_scope(budget.scope, key="budgets")
+        return write_budget(budget, self.spelling)
 
     @property
     def stand_ins(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ CURRENCY, RATE = "currency", "rate"
 _DATE = "date"
 _USD = "USD"
 _LONG = 16
+_LEAST, _MOST, _DIGITS = Decimal("1e-9"), Decimal(10**12), 28
+"""Of a rate. Amounts are shown exactly with them; the worst inflation on record ended with a new currency before."""
 _FORM = '[prices.rate] EUR = "0.86", date = 2026-11-01'
 _CODES = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP
@@ -80,6 +82,9 @@ def _rate(code: object, value: object) -> Decimal:
         raise ConfigurationError(told, key=key) from None
     if not rate.is_finite() or rate <= 0:
         raise ConfigurationError(told, key=key)
+    if not _LEAST <= rate <= _MOST or len(rate.as_tuple().digits) > _DIGITS:
+        shown = f"{value}"[:_DIGITS]
+        raise ConfigurationError(f"{shown}: no rate is below {_LEAST:f} or above {_MOST:f}", key=key)
     return rate
 
 

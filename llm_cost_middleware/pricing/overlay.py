@@ -149,11 +149,18 @@ def merge_cards(below: Card, above: Card) -> Card:
     return card
 
 
+_MOST_USD = Decimal(10**9)
+"""A price above it was meant in another unit; the dearest model costs some hundred dollars a million tokens."""
+
+
 def _usd(value: Any, where: str) -> Decimal:
     try:
-        return parse_usd(value, what=where)
+        price = parse_usd(value, what=where)
     except InvalidAmountError as error:
         raise ConfigurationError(f"{value!r}: {error.args[0]}", key=where) from None
+    if price > _MOST_USD:
+        raise ConfigurationError(f"{value!r}: no price is above a thousand million US dollars", key=where)
+    return price
 
 
 def _day(value: Any, default: float, where: str) -> float:

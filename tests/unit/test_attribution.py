@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from llm_cost_middleware import ConfigurationError, CostConfig
+from llm_cost_middleware.budget.rules.names import write_name
 from llm_cost_middleware.errors import AttributionError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 
@@ -46,7 +47,9 @@ def test_only_the_kinds_of_the_section_are_written_by_the_rule():
     rule = AttributionConfig(require=["team"], normalise="case")
     assert rule.attributed(("team:SEARCH", "user:aB")).scopes == ("team:search", "user:aB")
     assert rule.scope("team:*") == "team:*"
-    assert [rule.name(rule.name(text)) for text in ("ǰ", "ﬁ", "ß")] == [rule.name(text) for text in ("ǰ", "ﬁ", "ß")]
+    for text in ("ǰ", "ﬁ", "ß"):
+        once = write_name(text, "case")
+        assert write_name(once, "case") == once
 
 
 @pytest.mark.parametrize(

@@ -16,30 +16,37 @@ from llm_cost_middleware.budget.backend import SupportsRegister
 from llm_cost_middleware.budget.ledger.arguments import Moment
 from llm_cost_middleware.budget.model import Budget, WindowLike, parse_scope, parse_window, read_budget
 from llm_cost_middleware.budget.rules import Amended, BudgetLife, BudgetRegister, Decision, Pause
+from llm_cost_middleware.budget.rules.names import Normalise
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import USD, floor_nanousd
 from llm_cost_middleware.natural_values import read_seconds
-from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.periods import coming_day, read_moment
 
 End = Moment | timedelta | None
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def set_budget(register: BudgetRegister, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> None:
+def set_budget(register: BudgetRegister, budget: Budget | Mapping[str, Any] | str, *fields: Any) -> tuple[Budget, ...]:
     """Set the budget of a scope and window, by hand. What the window already holds counts; a raise ends.
+
+    Names in scopes are written as the services of this ledger write them (``[attribution] normalise``), which may be in
+    more than one way; returned is what was set.
 
     Args:
         register: The register of budgets.
         budget: A ``Budget``, a mapping of its fields, or its scope.
         *fields: The other fields, after a scope.
     """
-    register.set(read_budget(budget, *fields))
+    found = register.written(read_budget(budget, *fields))
+    for written in found:
+        register.set(written)
+    return found
 
 
 def remove_budget(register: BudgetRegister, scope: str, window: WindowLike = "none") -> bool:
     """Remove a budget, by hand; return whether there was one."""
-    return register.remove(_key(scope, window))
+    return any([register.remove(key) for key in _keys(register, scope, window)])  # noqa: C419 - every one
 
 
 def raise_budget(
@@ -54,17 +61,19 @@ def raise_budget(
 
     Args:
         register: The register of budgets.
-        scope: The budget's own, a template if it is one.
+        scope: The budget's own, a template if it is one; its name is written as the services of this ledger write it.
         limit: US dollars, above the limit that stands.
         window: The budget's own.
-        until: A ``datetime``, a ``date``, text such as ``2026-12-01``, seconds since the epoch; or how long:
-            ``"2h"``, a ``timedelta``. Then the limit is what it was, unless something was decided since. ``None``:
-            for good.
+        until: A ``datetime``, a ``date``, text such as ``2026-12-01``, ``tomorrow`` or ``monday`` (in UTC), seconds
+            since the epoch; or how long: ``"2h"``, a ``timedelta``. Then the limit is what it was, unless something was
+            decided since. ``None``: for good.
 
     Raises:
         ConfigurationError: There is no such budget, the limit is no higher, or the time has passed.
     """
-    return register.raise_(_key(scope, window), floor_nanousd(limit), _end(until, register))
+    keys, amount, end = _keys(register, scope, window), floor_nanousd(limit), _end(until, register)
+    standing = {life.budget.key for life in register.lives() if life.state == "active"}
+    return [register.raise_(key, amount, end) for key in [key for key in keys if key in standing] or keys[-1:]][-1]
 
 
 def configure_budgets(
@@ -96,6 +105,17 @@ def configure_budgets(
     return register.configure(name, version, tuple(budgets), _moment(written_at, "written_at"), origin)
 
 
+def learn_names(register: BudgetRegister, who: str, rules: Mapping[str, Normalise]) -> None:
+    """Note how a service writes names in scopes, so that decisions by hand are written so; a pipeline does it.
+
+    Args:
+        register: The register of budgets.
+        who: Tells the service from others; the same again replaces what was noted.
+        rules: ``none``, ``unicode`` or ``case`` by kind of scope.
+    """
+    register.learn_names(who, rules)
+
+
 def budget_lives(register: BudgetRegister) -> tuple[BudgetLife, ...]:
     """Return every budget that there is or was: where it comes from, since when, and what it is raised to."""
     return register.lives()
@@ -106,10 +126,11 @@ def budget_history(register: BudgetRegister) -> tuple[Decision, ...]:
     return register.history()
 
 
-def pause(register: BudgetRegister, scope: str, *, until: End = None, reason: str = "") -> None:
+def pause(register: BudgetRegister, scope: str, *, until: End = None, reason: str = "") -> tuple[Pause, ...]:
     """Refuse the calls of a scope, or of each scope of a kind (``team:*``), in every process, until it is resumed.
 
-    Its calls and holds raise ``ScopePausedError``; calls that are under way end as they would.
+    Its calls and holds raise ``ScopePausedError``; calls that are under way end as they would. Names are written as for
+    ``set_budget``; returned is what is paused.
 
     Args:
         register: The register of budgets.
@@ -120,12 +141,15 @@ def pause(register: BudgetRegister, scope: str, *, until: End = None, reason: st
     Raises:
         ConfigurationError: The time has passed, or the storage cannot pause.
     """
-    register.pause(scope, _end(until, register), reason)
+    end, found = _end(until, register), register.spellings(scope)
+    for written in found:
+        register.pause(written, end, reason)
+    return tuple(pause for pause in register.pauses() if pause.scope in found)
 
 
 def resume(register: BudgetRegister, scope: str) -> bool:
     """End a pause, named as it was paused; return whether there was one."""
-    return register.resume(scope)
+    return any([register.resume(written) for written in _written(register, scope)])  # noqa: C419 - every one
 
 
 def pauses(register: BudgetRegister) -> tuple[Pause, ...]:
@@ -139,6 +163,9 @@ _YEAR_10000 = 253_402_300_800
 def _end(until: End, register: BudgetRegister) -> int | None:
     """Return the end of a raise or a pause, ms since the Unix epoch. A length of time lies ahead."""
     length = None
+    if isinstance(until, str):
+        day = coming_day(until, now=register.now / 1000, zone=UTC)
+        until = until if day is None else day
     if isinstance(until, str | timedelta):
         with suppress(ConfigurationError):  # then it is a moment
             length = read_seconds(until, "until")
@@ -155,8 +182,13 @@ def _ms(seconds: float, what: str) -> int:
     return round(seconds * 1000)
 
 
-def _key(scope: str, window: WindowLike) -> tuple[str, str]:
-    return parse_scope(scope, template=True), parse_window(window)
+def _written(register: BudgetRegister, scope: str) -> tuple[str, ...]:
+    """Return a scope as it is given, which is how it was decided before a rule was known, and by every rule."""
+    return tuple(dict.fromkeys((parse_scope(scope, template=True), *register.spellings(scope))))
+
+
+def _keys(register: BudgetRegister, scope: str, window: WindowLike) -> list[tuple[str, str]]:
+    return [(written, parse_window(window)) for written in _written(register, scope)]
 
 
 # --- as methods of the façades ---------------------------------------------------------------------------------------
@@ -226,11 +258,26 @@ def keeps_register(backend: Any) -> bool:
     return isinstance(getattr(backend, "backend", backend), SupportsRegister)
 
 
+def _set_in(backend: Any, budget: Budget) -> Any:
+    """Set a budget; return it as ``set_budget`` does, awaited where the backend is asynchronous."""
+    done = backend.set_budget(budget)
+    if done is None:
+        return (budget,)
+
+    async def later() -> tuple[Budget, ...]:
+        await done
+        return (budget,)
+
+    return later()
+
+
 def _without_register(backend: Any, verb: str) -> Callable[..., Any]:
     """The verb of a storage that keeps budgets alone. Raises ``ConfigurationError`` for those that it cannot have."""
     if verb == "set_budget":
-        return lambda *budget: backend.set_budget(read_budget(*budget))
+        return lambda *budget: _set_in(backend, read_budget(*budget))
     if verb == "remove_budget":
-        return lambda scope, window="none": backend.remove_budget(*_key(scope, window))
+        return lambda scope, window="none": backend.remove_budget(
+            parse_scope(scope, template=True), parse_window(window)
+        )
     kind = type(getattr(backend, "backend", backend)).__name__
     raise ConfigurationError(f"{kind} keeps no register of budgets, so it has no {verb}", key="ledger.url")

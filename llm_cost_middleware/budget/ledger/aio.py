@@ -135,6 +135,7 @@ class AsyncLedger(LedgerArguments):
     remove_budget = administration.asynchronous(administration.remove_budget)
     raise_budget = administration.asynchronous(administration.raise_budget)
     configure_budgets = administration.asynchronous(administration.configure_budgets)
+    learn_names = administration.asynchronous(administration.learn_names)
     budget_lives = administration.asynchronous(administration.budget_lives)
     budget_history = administration.asynchronous(administration.budget_history)
     pause = administration.asynchronous(administration.pause)

@@ -144,6 +144,7 @@ class Ledger(LedgerArguments):
     remove_budget = administration.blocking(administration.remove_budget)
     raise_budget = administration.blocking(administration.raise_budget)
     configure_budgets = administration.blocking(administration.configure_budgets)
+    learn_names = administration.blocking(administration.learn_names)
     budget_lives = administration.blocking(administration.budget_lives)
     budget_history = administration.blocking(administration.budget_history)
     pause = administration.blocking(administration.pause)

@@ -6,35 +6,33 @@ line that says the same as ever undoes nothing that was decided since. A configu
 its name decides nothing. It is older if its version is lower; or if it has the same version, was the newest before, and
 was not written since: a process that starts with a file of yesterday brings back nothing.
 
-A configuration without a name follows on the one that it comes from: the same file, the same budgets, or one that it
-has a budget in common with. One that has nothing in common with any is of another service, and ends nothing of theirs.
+Which configuration one without a name follows on is in ``rules.configurations``. One that follows on none is of another
+service, and ends nothing of theirs; of a budget that both have, the newest line holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import blake2b
-from itertools import chain, count
 from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.budget.carry_over import stood_on
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, parse_scope
+from llm_cost_middleware.budget.rules import configurations
+from llm_cost_middleware.budget.rules.names import Normalise, rules_about, write_budget, write_scope
 from llm_cost_middleware.budget.rules.standing import Pause
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 
 MANAGED = "managed"
 CONFIGURATION = "configuration"
-_UNNAMED = "unnamed"
 Action = Literal["set", "raised", "removed", "retired", "kept", "beside", "superseded", "paused", "resumed"]
 State = Literal["active", "removed", "retired"]
 
 _HISTORY = 500
-_SEEN = 100
-_MOST_UNNAMED = 100
+_MOST_RULES = 100
 _EMPTY: dict[str, Any] = {"budgets": {}, "configurations": {}, "pauses": {}, "history": []}
 
 
@@ -194,25 +192,21 @@ class BudgetRegister:
             origin: What tells its file from others, where it has one.
         """
         lines = {_name(budget.key): _facts(budget) for budget in budgets}
-        text = json.dumps([version, lines], sort_keys=True)
-        fingerprint = blake2b(text.encode(), digest_size=12).hexdigest()
+        content, unnamed = configurations.fingerprint(version, lines), name is None
         others: tuple[Decision, ...] = ()
-        unnamed = name is None
+        everyone = self._found["configurations"]
         if name is None:
-            name = self._followed(lines, fingerprint, origin)
+            name = configurations.followed(everyone, lines, content, origin)
             if name is None:
                 return ()
-            if name not in self._found["configurations"]:
+            if name not in everyone:
                 others = self._beside()
         source = f"{CONFIGURATION}:{name}"
-        known = self._found["configurations"].get(name, {"version": version, "at": 0, "seen": [], "budgets": {}})
-        if known["seen"] and known["seen"][-1] == fingerprint:
+        known = everyone.get(name) or configurations.begun(version)
+        if configurations.is_newest(known, content):
             return self._stood_over(lines)
-        replaced = fingerprint in known["seen"] and (written_at is None or written_at < known["at"])
-        if version < known["version"] or (version == known["version"] and replaced):
-            older = f"version {version} is older than {known['version']}"
-            detail = older if version < known["version"] else "they were replaced, and not written since"
-            return (Decision(self.now / 1000, "superseded", "", "", source, detail),)
+        if older := configurations.why_older(known, version, content, written_at):
+            return (Decision(self.now / 1000, "superseded", "", "", source, older),)
         before: dict[str, Any] = known["budgets"]
         started = len(self._found["history"])
         for line, facts in lines.items():
@@ -222,18 +216,41 @@ class BudgetRegister:
             life = self._lives.get(line)
             if life is not None and life["state"] == "active" and life["source"] == source:
                 self._retire(line, source, name)
-        seen = [one for one in known["seen"] if one != fingerprint][-_SEEN:]
-        self._found["configurations"][name] = {
-            "version": version,
-            "at": self.now if written_at is None else written_at,
-            "seen": [*seen, fingerprint],
-            "budgets": lines,
-            "origin": origin or known.get("origin"),
-            "unnamed": unnamed,
-        }
+        at = self.now if written_at is None else written_at
+        everyone[name] = configurations.taken(known, version, content, lines, at, origin=origin, unnamed=unnamed)
         self.changed = True
         told = [Decision(at / 1000, *rest) for at, *rest in self._found["history"][started:]]
         return (*told, *self._stood_over(lines), *others)
+
+    def learn_names(self, who: str, rules: Mapping[str, Normalise]) -> None:
+        """Note how a service writes names in scopes: decisions by hand are written so.
+
+        Args:
+            who: Tells the service from others.
+            rules: How it writes the names of a kind; none: as they are.
+        """
+        known = self._found.setdefault("names", {})
+        if known.get(who, {}) == rules:
+            return
+        known.pop(who, None)
+        if rules:
+            known[who] = dict(rules)
+        for oldest in list(known)[:-_MOST_RULES]:
+            del known[oldest]
+        self.changed = True
+
+    def spellings(self, scope: str) -> tuple[str, ...]:
+        """Return a scope as the services of this ledger write it: one for each way in which they do."""
+        return tuple(dict.fromkeys(write_scope(scope, rules) for rules in rules_about(scope, self._rules)))
+
+    def written(self, budget: Budget) -> tuple[Budget, ...]:
+        """Return a budget as the services of this ledger write it: one for each way in which they do."""
+        found = (write_budget(budget, rules) for rules in rules_about(budget.scope, self._rules))
+        return tuple({one.key: one for one in found}.values())
+
+    @property
+    def _rules(self) -> Iterable[Mapping[str, Normalise]]:
+        return self._found.get("names", {}).values()  # type: ignore[no-any-return]  # of a document
 
     def pause(self, scope: str, until: int | None, reason: str) -> None:
         """Stop every call of a scope, or of every scope of a kind (``kind:*``)."""
@@ -271,28 +288,6 @@ class BudgetRegister:
             earlier = before.get("stood", ()) if on and before is not None else ()
             life["stood"] = stood_on(earlier, self.now, int(budget.limit_nanousd))
         return life
-
-    def _followed(self, lines: dict[str, Any], fingerprint: str, origin: str | None) -> str | None:
-        """Which configuration one without a name follows on; a new name where none, ``None`` where it says nothing."""
-        configurations: dict[str, dict[str, Any]] = self._found["configurations"]
-        unnamed = {one: known for one, known in configurations.items() if known.get("unnamed")}
-        if origin is not None:
-            for one, known in unnamed.items():
-                if known.get("origin") == origin:
-                    return one
-        if not lines:  # "there are none" can only be said of those that it can be told from
-            having = [one for one, known in unnamed.items() if known["budgets"]]
-            return having[0] if len(having) == 1 and origin is None else None
-        for one, known in unnamed.items():
-            if fingerprint in known["seen"]:
-                return one
-        for one, known in sorted(unnamed.items(), key=lambda item: -len(item[1]["budgets"].keys() & lines.keys())):
-            if not known["budgets"] or known["budgets"].keys() & lines.keys():
-                return one
-        if len(unnamed) >= _MOST_UNNAMED:  # what it set stays, until somebody ends it
-            del configurations[min(unnamed, key=lambda one: unnamed[one]["at"])]
-        free = (f"{_UNNAMED}-{number}" for number in count(2))
-        return next(one for one in chain((_UNNAMED,), free) if one not in configurations)
 
     def _beside(self) -> tuple[Decision, ...]:
         """Name the budgets of other configurations that have no name."""

@@ -29,7 +29,7 @@ class Pause(NamedTuple):
     def error(self, scope: str) -> ScopePausedError:
         """Return it as the public exception; ``scope`` is the call's own, where this pauses a whole kind."""
         until = None if self.until is None else datetime.fromtimestamp(self.until / 1000, UTC)
-        return ScopePausedError(scope, self.reason, until)
+        return ScopePausedError(scope, self.reason, until, paused=self.scope)
 
 
 class Overlay(NamedTuple):

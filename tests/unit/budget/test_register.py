@@ -141,6 +141,63 @@ def test_without_a_name_a_file_follows_on_itself(ledger):
     assert limits(ledger) == {"team:b none": 5}
 
 
+def test_without_a_name_two_files_of_a_machine_are_two_services(ledger):
+    """What they have in common is decided by the newest line; what only one of them has ends by no other."""
+    month = Budget("global", 100, "month")
+    unnamed(ledger, [month, A10], origin="m1/search")
+    told_of = unnamed(ledger, [Budget("global", 90, "month"), B5], origin="m1/ads")
+    assert told_of[:2] == [("set", "global"), ("set", "team:b")]
+    assert limits(ledger) == {"global month": 90, "team:a none": 10, "team:b none": 5}
+    for _ in range(2):  # each starts again with the same file
+        assert unnamed(ledger, [month, A10], origin="m1/search") == [("kept", "global")]
+        assert unnamed(ledger, [Budget("global", 90, "month"), B5], origin="m1/ads") == []
+    assert unnamed(ledger, [B5], origin="m1/ads") == [("set", "global")], "the other one still has it, and no higher"
+    assert limits(ledger) == {"global month": 90, "team:a none": 10, "team:b none": 5}
+    assert unnamed(ledger, [A10], origin="m2/search") == [("retired", "global")], "another container of the same one"
+    assert limits(ledger) == {"team:a none": 10, "team:b none": 5}
+
+
+def test_an_old_content_stays_old_whatever_came_since(ledger, clock):
+    """A process that starts with a file of long ago brings back nothing."""
+    for limit in range(150, 0, -1):
+        ledger.configure_budgets([Budget("team:a", limit)], written_at=clock.now())
+        clock.advance(1)
+    for limit in (150, 100, 2):
+        for written_at in (None, 1_790_000_000):
+            assert told(ledger.configure_budgets([Budget("team:a", limit)], written_at=written_at)) == [
+                ("superseded", "")
+            ]
+    assert limits(ledger) == {"team:a none": 1}
+
+
+def test_a_content_that_was_forgotten_is_old_where_its_time_is_known(ledger, clock, monkeypatch):
+    monkeypatch.setattr("llm_cost_middleware.budget.rules.configurations._SEEN", 5)
+    for limit in range(9, 0, -1):
+        clock.advance(1)
+        ledger.configure_budgets([Budget("team:a", limit)], written_at=clock.now())
+    assert told(ledger.configure_budgets([Budget("team:a", 9)], written_at=clock.now() - 8)) == [("superseded", "")]
+    assert told(ledger.configure_budgets([Budget("team:a", 9)], written_at=clock.now() + 1)) == [("set", "team:a")]
+
+
+def test_contents_that_an_earlier_version_noted_are_known(ledger, clock):
+    """Its fingerprints are longer."""
+    import json
+    from hashlib import blake2b
+
+    ledger.configure_budgets([A20])
+    old = ledger.budget_lives()[0]
+    ledger.configure_budgets([A10])
+    backend = ledger.backend
+    found = json.loads(backend.register())
+    facts = {"team:a none": {"limit": int(old.budget.limit_nanousd), "timezone": "UTC", "warn_at": 0.8}}
+    whole = blake2b(json.dumps([0, facts], sort_keys=True).encode(), digest_size=12).hexdigest()
+    known = found["configurations"]["default"]
+    assert whole.startswith(known["seen"][0])
+    known["seen"][0] = whole
+    backend._state.register = json.dumps(found).encode()
+    assert told(ledger.configure_budgets([A20])) == [("superseded", "")]
+
+
 def test_configurations_without_a_name_are_bounded(ledger):
     for number in range(150):
         unnamed(ledger, [Budget(f"run:{number}", 1)])

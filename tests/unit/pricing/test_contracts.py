@@ -86,3 +86,10 @@ def test_a_running_catalogue_takes_up_a_contract():
 def test_what_is_no_discount_is_refused(prices):
     with pytest.raises(ConfigurationError, match="prices"):
         CostConfig.from_mapping({"prices": prices})
+
+
+@pytest.mark.parametrize("price", ["1e300", 1e300, "1000000001"])
+def test_a_price_that_nobody_charges_is_refused_where_it_is_written(price):
+    for card in ({"input_mtok": price, "output_mtok": 1}, {"tiers": [{"above": 1, "input_mtok": price}]}):
+        with pytest.raises(ConfigurationError, match=r"prices\.openai/x\.input_mtok.*no price is above"):
+            CostConfig(prices={"openai/x": card})

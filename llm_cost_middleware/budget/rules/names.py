@@ -1,0 +1,45 @@
+"""How names in scopes are written, so that spellings of one name are one scope."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope, raw_name
+
+Normalise = Literal["none", "unicode", "case"]
+"""``unicode``: NFKC, so that two encodings of a text are one name; ``case``: case folded as well."""
+
+
+def write_name(name: str, how: Normalise) -> str:
+    """Write a name."""
+    if how == "none":
+        return name
+    text = unicodedata.normalize("NFKC", name)
+    # folding may undo the normal form, so once more
+    return text if how == "unicode" else unicodedata.normalize("NFKC", text.casefold())
+
+
+def write_scope(scope: str, rules: Mapping[str, Normalise]) -> str:
+    """Write a scope, or the template of a budget, by the rules of its kind; other kinds stay as they are."""
+    scope = parse_scope(scope, template=True)
+    kind = scope.partition(":")[0]
+    how = rules.get(kind)
+    return scope if how is None or scope.endswith(":*") else make_scope(kind, write_name(raw_name(scope), how))
+
+
+def write_budget(budget: Budget, rules: Mapping[str, Normalise]) -> Budget:
+    """Write the scopes of a budget by rules: its own, and those that it keeps shares for."""
+    scope = write_scope(budget.scope, rules)
+    shares = {write_scope(name, rules): share for name, share in budget.shares}
+    if (scope, shares) == (budget.scope, dict(budget.shares)):
+        return budget
+    return replace(budget, scope=scope, reserve=shares)
+
+
+def rules_about(scope: str, known: Iterable[Mapping[str, Normalise]]) -> list[Mapping[str, Normalise]]:
+    """Return the rules of the services that have one for the kind of a scope; of all, where none has."""
+    kind, everyone = scope.partition(":")[0], list(known)
+    return [rules for rules in everyone if kind in rules] or everyone or [{}]
