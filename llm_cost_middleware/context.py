@@ -6,6 +6,7 @@ take the same keys; those of the call win. None of it reaches a provider.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from functools import wraps
@@ -24,15 +25,54 @@ METADATA_KEY = "llm_cost"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_SCOPED = ("user", "team", "key", "end_user")
+_SCOPED = ("user", "team", "key", "end_user", "run", "thread", "agent")
 _KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
 
 _current: ContextVar[CallContext] = ContextVar("llm_cost_context", default=NO_CONTEXT)
 
+_hosts: list[Callable[[CallContext], CallContext]] = []
+
+
+def add_host(fill_in: Callable[[CallContext], CallContext]) -> None:
+    """Let a host fill in what it knows of the running block: its run, its thread, its agent.
+
+    Args:
+        fill_in: Returns the context with what the application did not name itself. Called on every call.
+    """
+    if fill_in not in _hosts:
+        _hosts.append(fill_in)
+
 
 def current_context() -> CallContext:
-    """The context of the running block."""
-    return _current.get()
+    """The context of the running block, with what a host knows of it."""
+    context = _current.get()
+    for fill_in in _hosts:
+        context = fill_in(context)
+    return context
+
+
+def export() -> str:
+    """The context of the running block as text, for another process: ``cost_context.restore(text)`` takes it up there.
+
+    It names scopes and settings, and holds no secret.
+    """
+    context = current_context()
+    return json.dumps({name: value for name, value in context._asdict().items() if value != getattr(NO_CONTEXT, name)})
+
+
+def _restored(text: str | Mapping[str, Any]) -> CallContext:
+    try:
+        read = json.loads(text) if isinstance(text, str) else text
+        if not isinstance(read, Mapping):
+            raise TypeError(type(read).__name__)  # noqa: TRY301 - one way to say so
+        found = dict(read)
+        for name in ("scopes", "tags"):
+            found[name] = tuple(found.get(name, ()))
+        context = CallContext(**found)
+        scopes = tuple(map(parse_scope, context.scopes))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"is not what export() returned: {error}", key="cost_context.restore") from error
+    return context._replace(scopes=scopes)
 
 
 class cost_context:  # noqa: N801 - reads as the statement it is
@@ -41,7 +81,8 @@ class cost_context:  # noqa: N801 - reads as the statement it is
     Also ``async with``, and a decorator of plain and of coroutine functions.
 
     Args:
-        **attributes: ``user``, ``team``, ``key``, ``end_user`` (each becomes a budget scope such as ``user:42``),
+        **attributes: ``user``, ``team``, ``key``, ``end_user``, ``run``, ``thread``, ``agent`` (each becomes a budget
+            scope such as ``user:42``; the last three win over what LangGraph and LangChain say of themselves),
             ``tags`` (a list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as
             written), ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may
             reserve at most).
@@ -52,14 +93,28 @@ class cost_context:  # noqa: N801 - reads as the statement it is
         UnknownKeyError: A key that does not exist. InvalidScopeError, InvalidAmountError: A value that cannot be used.
     """
 
-    __slots__ = ("_attributes", "_tokens")
+    __slots__ = ("_attributes", "_restored", "_tokens")
 
     def __init__(self, **attributes: Any) -> None:
         self._attributes = attributes
+        self._restored: CallContext | None = None
         self._tokens: list[Token[CallContext]] = []  # one object may be entered again, inside itself too
 
+    @classmethod
+    def restore(cls, exported: str | Mapping[str, Any]) -> cost_context:
+        """A block under the context that ``context.export()`` made text of, here or in another process.
+
+        What is called in it spends from the same run, slices and budgets, where both use one ledger.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        block = cls()
+        block._restored = _restored(exported)
+        return block
+
     def __enter__(self) -> CallContext:
-        context = read_context(self._attributes)
+        context = self._restored if self._restored is not None else read_context(self._attributes, block=True)
         self._tokens.append(_current.set(context))
         return context
 
@@ -76,34 +131,45 @@ class cost_context:  # noqa: N801 - reads as the statement it is
     ) -> None:
         self.__exit__(kind, error, trace)
 
+    def _again(self) -> cost_context:
+        return (
+            cost_context(**self._attributes)
+            if self._restored is None
+            else cost_context.restore(self._restored._asdict())
+        )
+
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Run every call of a function in such a block of its own."""
         if iscoroutinefunction(function):  # the block must last until the coroutine ends, not until it is made
 
             @wraps(function)
             async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with cost_context(**self._attributes):
+                with self._again():
                     return await function(*args, **kwargs)
 
             return cast("Callable[P, T]", run)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with cost_context(**self._attributes):
+            with self._again():
                 return function(*args, **kwargs)
 
         return call
 
 
-def read_context(attributes: object) -> CallContext:
+def read_context(attributes: object, *, block: bool = False) -> CallContext:
     """The context of one call: the running block's, with ``attributes`` (a mapping of the keys above, or ``None``).
+
+    Args:
+        attributes: What the call, or the block, says of itself.
+        block: It is read for a block, which must not keep what a host says: another run may begin inside.
 
     Raises:
         ConfigurationError: ``attributes`` is no mapping, or a value cannot be used. ``UnknownKeyError`` for a key
             that does not exist.
     """
     # A copy of the running block: what a call gives wins, and the block stays as it is.
-    base = _current.get()
+    base = _current.get() if block else current_context()
     if not attributes:
         return base
     if not isinstance(attributes, Mapping):
@@ -119,8 +185,8 @@ def read_context(attributes: object) -> CallContext:
     if site:
         scopes.append(make_scope("site", site))
     scopes += [parse_scope(scope) for scope in _strings(attributes.get("scopes"), "scopes")]
-    # A call has one user, one team, one key: the inner one replaces the outer one. Tags add up.
-    kinds, new = {scope.partition(":")[0] for scope in scopes} - {"tag"}, set(scopes)
+    # A call has one user, one team, one key: the inner one replaces the outer one. Tags add up, and so do slices.
+    kinds, new = {scope.partition(":")[0] for scope in scopes} - {"tag", "slice"}, set(scopes)
     kept = tuple(scope for scope in base.scopes if scope.partition(":")[0] not in kinds and scope not in new)
     item_count = attributes.get("item_count", base.item_count)
     item_count = read_whole(item_count, "llm_cost.item_count")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llm_cost_middleware.integrations.langchain.batches import batch_progress
     from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, cost_tracking
     from llm_cost_middleware.integrations.langchain.chains import FoundModel, instrument
+    from llm_cost_middleware.integrations.langchain.endings import ends_softly
     from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "CostMiddleware": "agents",
     "FoundModel": "chains",
     "cost_tracking": "callback",
+    "ends_softly": "endings",
     "guard": "guarded",
     "instrument": "chains",
     "is_guarded": "guarded",
@@ -40,6 +42,7 @@ __all__ = [
     "FoundModel",
     "batch_progress",
     "cost_tracking",
+    "ends_softly",
     "guard",
     "instrument",
     "is_guarded",

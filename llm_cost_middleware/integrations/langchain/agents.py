@@ -4,28 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Self
 from weakref import ref
 
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelResponse
+from langchain.agents.middleware.types import PrivateStateAttr
+from langchain_core.messages import AIMessage
+from langgraph.types import Command
 
 from llm_cost_middleware.context import cost_context, current_context
+from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.configurable import is_configurable
+from llm_cost_middleware.integrations.langchain.endings import (
+    OnExceeded,
+    aended,
+    ended,
+    read_on_exceeded,
+    refused_tool,
+)
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
+from llm_cost_middleware.integrations.langchain.run_scopes import runs
 from llm_cost_middleware.integrations.langchain.targets import provider_of
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
-    from langchain.agents.middleware import ModelRequest, ModelResponse
+    from langchain.agents.middleware import ModelRequest, ToolCallRequest
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import ToolMessage
+
+_RUN = "llm_cost_run"
+"""In the state of an agent: the run that it belongs to, for whoever resumes it."""
+
+
+class RunState(AgentState[Any]):
+    """The state of an agent, with what keeps a resumed run the same run."""
+
+    llm_cost_run: NotRequired[Annotated[str, PrivateStateAttr]]
 
 
 class CostMiddleware(AgentMiddleware[Any, Any]):
     """Routes, holds, retries, caches and books the model calls of an agent, and meters the models inside its tools.
+
+    Everything that an invocation of the agent starts spends from one ``run:``, sub-agents, tools and branches included,
+    whichever host sends it; ``thread:`` is LangGraph's thread and ``agent:`` the agent's name. A resume keeps the run.
 
     It may stand anywhere among the middlewares. The model of a call is guarded, whichever it is by then; cache settings
     that another middleware made for one provider are left out where the call goes to another; retries happen before
@@ -40,13 +64,35 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
     Args:
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: As of ``guard``.
+        on_exceeded: What a refused budget does. ``"raise"``: it is raised. ``"end"``: the agent stops at this step with
+            a message that says what was spent and what is missing; state, partial results and checkpoint are kept, and
+            the thread goes on once there is money. A tool in which the money ends gives back an error as its result.
+            Or a function of the refusal and the state: it returns the last message, or ``None`` to raise.
+
+    Raises:
+        ConfigurationError: ``on_exceeded`` is something else, or as for ``guard``.
     """
 
     _lock = ForkSafeLock()
+    state_schema = RunState
 
-    def __init__(self, pipeline: PipelineSource | None = None, *, pinned: bool = False) -> None:
+    def __new__(cls, *args: Any, on_exceeded: Any = "raise", **kwargs: Any) -> Self:
+        """Return a middleware that hears tool calls too where the agent may end softly.
+
+        Those who wrap tool calls give an agent without tools a node for them, so nobody else does.
+        """
+        del args, kwargs
+        return super().__new__(SoftCostMiddleware if cls is CostMiddleware and on_exceeded != "raise" else cls)  # type: ignore[return-value]  # a subclass
+
+    def __init__(
+        self,
+        pipeline: PipelineSource | None = None,
+        *,
+        pinned: bool = False,
+        on_exceeded: OnExceeded = "raise",
+    ) -> None:
         super().__init__()
-        self._pinned = pinned
+        self._pinned, self._on_exceeded = pinned, read_on_exceeded(on_exceeded)
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
@@ -54,17 +100,25 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
-    ) -> ModelResponse[Any] | AIMessage:
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any] | AIMessage:
         """Call the guarded model."""
         with self._around(request):
-            return handler(request.override(model=self._guard(request.model)))
+            try:
+                answer = handler(request.override(model=self._guard(request.model)))
+            except BudgetExceededError as refusal:
+                return ended(refusal, request.state, self._on_exceeded)
+            return _keeping_run(request, answer)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ModelResponse[Any] | AIMessage:
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any] | AIMessage:
         """Call the guarded model."""
         with self._around(request):
-            return await handler(request.override(model=self._guard(request.model)))
+            try:
+                answer = await handler(request.override(model=self._guard(request.model)))
+            except BudgetExceededError as refusal:
+                return await aended(refusal, request.state, self._on_exceeded)
+            return _keeping_run(request, answer)
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         # what can only be metered is heard by the handler, and stays the very object that it is
@@ -81,6 +135,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
     def _around(self, request: ModelRequest[Any]) -> Iterator[None]:
         """Name the conversation, and listen for models that a middleware further in, or a tool, puts beside ours."""
         agent_runs.note(request.runtime, self.handler)
+        if isinstance(run := request.state.get(_RUN), str):
+            runs.adopt(request.runtime, run)
         info = getattr(request.runtime, "execution_info", None)
         thread = getattr(info, "thread_id", None)
         with listening(self.handler):
@@ -89,3 +145,43 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             else:
                 with cost_context(conversation=thread):
                     yield
+
+
+class SoftCostMiddleware(CostMiddleware):
+    """A ``CostMiddleware`` whose agent may end softly: made by it where ``on_exceeded`` says so."""
+
+    @property
+    def name(self) -> str:
+        """The name of this middleware in graphs and traces."""
+        return "CostMiddleware"
+
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        """Run the tool; where the money ends in it, that is its result."""
+        try:
+            return handler(request)
+        except BudgetExceededError as refusal:
+            return refused_tool(refusal, request.tool_call)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+    ) -> ToolMessage | Command[Any]:
+        """Run the tool; where the money ends in it, that is its result."""
+        try:
+            return await handler(request)
+        except BudgetExceededError as refusal:
+            return refused_tool(refusal, request.tool_call)
+
+
+def _keeping_run(
+    request: ModelRequest[Any], answer: ModelResponse[Any]
+) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+    """The answer; where the state is kept, with the run that it belongs to, once a run."""
+    info = getattr(request.runtime, "execution_info", None)
+    if info is None or info.thread_id is None:
+        return answer
+    run = runs.of(request.runtime)
+    if run is None or request.state.get(_RUN) == run:
+        return answer
+    return ExtendedModelResponse(answer, Command(update={_RUN: run}))

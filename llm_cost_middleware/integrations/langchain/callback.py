@@ -30,6 +30,7 @@ from llm_cost_middleware.integrations.langchain.asked import with_own_terms
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source, read_call
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.names import DECISIONS, ModelName, model_of
+from llm_cost_middleware.integrations.langchain.run_scopes import with_metadata
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import billed_usage
 from llm_cost_middleware.integrations.langchain.usage import read_message
@@ -121,6 +122,7 @@ class CostCallbackHandler(BaseCallbackHandler):
             )
             return
         context = read_context(run_metadata[METADATA_KEY]) if METADATA_KEY in run_metadata else current_context()
+        context = with_metadata(context, run_metadata)
         call_kwargs = with_own_terms(call_kwargs, serialized)
         request = read_call(self._source(model, call_kwargs), messages[0], {}, context=context, stream=False)
         try:

@@ -18,6 +18,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.call import GuardedCall
 from llm_cost_middleware.integrations.langchain.convert import read_call
 from llm_cost_middleware.integrations.langchain.render import is_portable
+from llm_cost_middleware.integrations.langchain.run_scopes import with_metadata
 from llm_cost_middleware.integrations.langchain.targets import TargetModels, plain_class
 from llm_cost_middleware.lifecycle import RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
@@ -140,6 +141,8 @@ class GuardRuntime:
         if attributes is None and model.metadata:
             attributes = model.metadata.get(METADATA_KEY)
         context = read_context(attributes) if attributes else current_context()
+        if metadata:
+            context = with_metadata(context, metadata)
         request = read_call(targets.source, messages, arguments, context=context, stream=stream, pinned=self._pinned)
         if (terms := targets.clients.retry_terms) is not None:
             request = request._replace(retry_terms=terms)
