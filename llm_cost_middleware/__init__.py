@@ -9,7 +9,7 @@ Glossary, one meaning per word:
 - provider: a company whose models are called, and the rules of its API
 - platform: another company that serves a provider's models, under its own names and prices
 - pipeline: the object that governs calls; it owns the ledger, the tracker and what was learned
-- observer: an object whose ``on_event`` receives every event
+- observer: a function, or an object whose ``on_event`` receives every event
 - call: one question of the application; it ends in one answer or one error
 - attempt: one request of a call to one target; a call that is retried has several
 - target: the provider and the model that an attempt goes to
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         PriceNotFoundError,
         UnsupportedRequestError,
     )
+    from llm_cost_middleware.events import Observer
     from llm_cost_middleware.metering import PricedCall, price_response
     from llm_cost_middleware.money import NanoUSD
     from llm_cost_middleware.patterns import (
@@ -117,6 +118,7 @@ __all__ = [
     "NanoUSD",
     "NoEligibleModelError",
     "NoModelFoundError",
+    "Observer",
     "PriceNotFoundError",
     "PricedCall",
     "Receipt",
@@ -150,6 +152,7 @@ _ROOMS = {
     "config": ("CostConfig",),
     "context": ("cost_context",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "events": ("Observer",),
     "metering": ("PricedCall", "price_response"),
     "money": ("NanoUSD",),
     "patterns": (

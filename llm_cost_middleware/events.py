@@ -162,6 +162,50 @@ class ThresholdCrossed(Event):
     window: str
     threshold_nanousd: NanoUSD | None = None
     """The sum that was crossed; ``None`` where an earlier call told of it."""
+    limit_nanousd: NanoUSD | None = None
+    """``None``, as ``spent_nanousd``, where the ledger could not be asked."""
+    spent_nanousd: NanoUSD | None = None
+    resets_at: float | None = None
+    """Seconds since the Unix epoch; ``None`` for a budget without an end."""
+
+    @property
+    def percent(self) -> float | None:
+        """What of the limit is spent."""
+        return percent_of(self.spent_nanousd, self.limit_nanousd)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """Something that ``[[alerts]]`` watches for has happened: once for each window and scope, in one process.
+
+    It may come twice where a process ended or a storage forgot; the same ``id`` says so.
+    """
+
+    id: str
+    """The same in every process."""
+    kind: str
+    """``threshold``, ``forecast`` …: the ``when`` of its rule."""
+    scope: str
+    window: str
+    """The window of the budget, or the stretch of time that was looked at."""
+    text: str
+    """What happened, as a sentence."""
+    subject: str = ""
+    """What it is about beside the scope: a model, a policy, a version of the prices."""
+    limit_nanousd: NanoUSD | None = None
+    spent_nanousd: NanoUSD | None = None
+    """For a forecast what will be spent, for a rate what was spent in this stretch of time."""
+    resets_at: float | None = None
+
+    @property
+    def percent(self) -> float | None:
+        """``spent`` of the limit."""
+        return percent_of(self.spent_nanousd, self.limit_nanousd)
+
+
+def percent_of(spent: NanoUSD | None, limit: NanoUSD | None) -> float | None:
+    """A share of a limit in percent, to a tenth; ``None`` where either is unknown or the limit is zero."""
+    return None if spent is None or not limit else round(spent * 1000 / limit) / 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +214,14 @@ class Ungoverned(Event):
 
     what: str
     advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnpriced(Event):
+    """A call was refused because nobody knows what its model costs."""
+
+    model: str
+    """``provider/model``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +256,11 @@ class PolicyDrifted(Event):
 
 
 class Observer(Protocol):
-    """Receives every event, in the caller's thread, outside every lock. What it raises is logged and dropped."""
+    """Receives every event, in the caller's thread, outside every lock; a plain function that takes one is one too.
+
+    What it raises is dropped; the first time it is logged, with its traceback. ``AlertRaised`` comes from a thread of
+    its own.
+    """
 
     def on_event(self, event: Event) -> None:
         """Take note of ``event``. Must not block."""

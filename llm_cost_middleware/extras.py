@@ -12,6 +12,7 @@ EXTRA_OF = {
     "openai": None, "rich": None, "typer": None,
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
+    "apprise": "alerts",
     "fastapi": "proxy", "redis": "redis", "opentelemetry": "otel", "numpy": "learn", "pyarrow": "learn",
     "scipy": "learn", "sklearn": "learn", "hypothesis": "tools", "pytest": "tools",
 }  # fmt: skip

@@ -17,8 +17,9 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig, tell_of_unused_file
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
+from llm_cost_middleware.config.listeners import Listeners, check_targets, listed
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
-from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings
+from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings, warn_of_forgetting
 from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
 from llm_cost_middleware.events import Event, Observer, Ungoverned
 from llm_cost_middleware.fork import ModuleLock
@@ -68,7 +69,7 @@ class CostPipeline(BookingByHand, Reloading):
             ``./llm-cost.toml`` is read by ``CostConfig.find()`` and ``default()``.
         clock: Time; the machine's own, if ``None``.
         rng: Randomness for jitter and exploration.
-        observers: Told of every event, beside the logging observer.
+        observers: Told of every event, beside the logging observer: objects with ``on_event``, or plain functions.
         new_id: Makes call ids; ones that no other process draws, if ``None``. An id must never repeat.
         ledger: A ledger or a backend to use instead of the configured URL. Its opener closes it, not the pipeline.
 
@@ -83,7 +84,7 @@ class CostPipeline(BookingByHand, Reloading):
         *,
         clock: Clock | None = None,
         rng: Random | None = None,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer | Callable[[Event], object]] | Observer | Callable[[Event], object] = (),
         new_id: Callable[[], str] | None = None,
         ledger: Ledger | Backend | None = None,
     ) -> None:
@@ -92,6 +93,7 @@ class CostPipeline(BookingByHand, Reloading):
         self.config = config = CostConfig() if config is None else CostConfig.read(config)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
+        check_targets(config)
         # Budgets before the first call: a scope without one is unlimited.
         if ledger is None:
             opened = open_or_await(config, self.clock)
@@ -100,14 +102,12 @@ class CostPipeline(BookingByHand, Reloading):
             put_budgets_in_force(opened, config)
         self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None)
         self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
-        self._record = CallRecorder(self.clock, (LoggingObserver(), *observers))
+        self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit)
+        self._record = CallRecorder(self.clock, (LoggingObserver(), *listed(observers), self._listeners))
         self._go_over_to(self._make_flow(config))
         self._watch = FileWatch(config, self.clock)
-        if not self._runtimes.blocks and any(budget.window != "none" for budget in config.budgets):
-            _log.warning(
-                "budgets with a window on a memory ledger are forgotten when the process ends; "
-                "set ledger.url to sqlite:///llm-cost.db to keep them"
-            )
+        warn_of_forgetting(config, opened)
+        self._listeners.start()
 
     def _make_flow(self, config: CostConfig, before: Stages | None = None) -> CallFlow:
         clock, catalogue, rng = self.clock, self.catalogue, self._rng
@@ -352,8 +352,9 @@ class CostPipeline(BookingByHand, Reloading):
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Settle what was dropped, and close the ledger. Safe to call twice."""
+        """Settle what was dropped, tell the alerts that can be told, and close the ledger. Safe to call twice."""
         self._runtimes.orphans.settle(closing=True)
+        self._listeners.close()
         self._stages.cache.save()
         self._runtimes.close()
 
@@ -361,6 +362,7 @@ class CostPipeline(BookingByHand, Reloading):
         """Close on an event loop; also closes that loop's connections."""
         await self._runtimes.orphans.asettle()
         await asyncio.to_thread(self._stages.cache.save)
+        await asyncio.to_thread(self._listeners.close)
         await self._runtimes.aclose()
         self.close()
 

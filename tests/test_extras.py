@@ -83,6 +83,8 @@ DOORS = {
     "_connect('redis://127.0.0.1:1/0', asynchronous=True)",
     "OpenTelemetryObserver()": "from llm_cost_middleware.observers.otel import OpenTelemetryObserver\n"
     "OpenTelemetryObserver()",
+    "alerts by apprise": "from llm_cost_middleware.alerts.channels import open_channel\n"
+    "open_channel('json://localhost')",
     "tune": "from llm_cost_middleware.routing.learning.fitting import design_of\ndesign_of([])",
     "tune, its regression": "from llm_cost_middleware.routing.learning.fitting import _ridge\n_ridge()",
     "labels of parquet": "from llm_cost_middleware.routing.learning.labels import _rows\nimport pathlib\n"
@@ -157,6 +159,7 @@ CONFIGURING = ("litellm.proxy_config", "litellm.router_config")  # they write te
         ("redis", "redis://"),
         ("redis", "redis://, asynchronous"),
         ("opentelemetry", "OpenTelemetryObserver()"),
+        ("apprise", "alerts by apprise"),
         ("numpy", "tune"),
         ("sklearn", "tune, its regression"),
         ("pyarrow", "labels of parquet"),

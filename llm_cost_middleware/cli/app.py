@@ -8,6 +8,7 @@ import typer
 
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.administer import pause, resume
+from llm_cost_middleware.cli.alerts import alerts
 from llm_cost_middleware.cli.anywhere import Commands
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.cache import cache
@@ -69,3 +70,4 @@ app.command("litellm-config")(litellm_config)
 app.command("help")(show_topic)
 app.add_typer(budgets, name="budgets")
 app.add_typer(ledger, name="ledger")
+app.add_typer(alerts, name="alerts")

@@ -33,6 +33,7 @@ _PACKAGES = (
     ("litellm", "CostAwareRouter", None),
     ("fastapi", "callback of the LiteLLM proxy", "proxy"),
     ("redis", "ledgers on redis://", "redis"),
+    ("apprise", "alerts beyond the log and webhooks", "alerts"),
     ("opentelemetry-api", "OpenTelemetryObserver", "otel"),
     ("scikit-learn", "llm-cost tune", "learn"),
     ("pyarrow", "labels in Parquet for llm-cost tune", "learn"),

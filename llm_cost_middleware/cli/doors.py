@@ -91,6 +91,12 @@ def _router_model(_: CostPipeline) -> None:
     del ChatLiteLLMRouter
 
 
+def _apprise(_: CostPipeline) -> None:
+    from llm_cost_middleware.alerts.channels import open_channel
+
+    open_channel("json://localhost")
+
+
 def _otel(_: CostPipeline) -> None:
     from llm_cost_middleware.observers.otel import OpenTelemetryObserver
 
@@ -127,6 +133,7 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "langchain-litellm": _router_model,
     "fastapi": _proxy,
     "redis": _redis,
+    "apprise": _apprise,
     "opentelemetry-api": _otel,
     "scikit-learn": _fitting,
     "pyarrow": _parquet,

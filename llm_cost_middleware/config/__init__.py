@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from llm_cost_middleware.alerts import AlertConfig, read_alerts
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.config.budgets import UNSAID, Unsaid, read_budgets
 from llm_cost_middleware.config.environment import overrides
@@ -79,6 +80,7 @@ class CostConfig:
         retry: ``[retry]``.
         cache: ``[cache]``.
         attribution: ``[attribution]``.
+        alerts: ``[[alerts]]``: what is watched for, and whom it is told to; none by default.
         prices: ``[prices."provider/model"]``: dated prices that override the catalogue; discounts; the currency that
             amounts are shown in.
 
@@ -101,6 +103,7 @@ class CostConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cache: CachePolicy = field(default_factory=CachePolicy)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    alerts: tuple[AlertConfig, ...] = ()
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     routes: bool = field(init=False, default=False, compare=False)
     """Whether a call that names its own model may go to another: where tiers or a routing policy are configured."""
@@ -130,6 +133,7 @@ class CostConfig:
         put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
         if not isinstance(self.budgets, Unsaid) and self.attribution.kinds:
             put(self, "budgets", tuple(map(self.attribution.budget, self.budgets)))
+        put(self, "alerts", read_alerts(self.alerts))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import replace
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.budgets import put_budgets_in_force
+from llm_cost_middleware.config.listeners import Listeners
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
@@ -87,13 +88,14 @@ class Reloading:
     _runtimes: RuntimePool
     _watch: FileWatch
     _stages: Stages
+    _listeners: Listeners
     _make_flow: Callable[[CostConfig, Stages | None], CallFlow]
     _go_over_to: Callable[[CallFlow], None]
 
     def reload(self, config: ConfigSource | None = None) -> None:
-        """Take up a changed configuration: tiers, policies, attribution, prices, budgets. Calls under way end as begun.
+        """Take up a changed configuration: tiers, policies, attribution, alerts, prices, budgets.
 
-        Budgets and prices of a changed file are taken up without it (``watch``).
+        Calls under way end as begun. Budgets and prices of a changed file are taken up without it (``watch``).
 
         Args:
             config: The new one; the file that the present one was read from, if ``None``.
@@ -105,6 +107,7 @@ class Reloading:
         new = read_again(self.config) if config is None else CostConfig.read(config)
         check_reloadable(self.config, new)
         flow = self._make_flow(new, self._stages)
+        self._listeners.take_up(new)
         # The call says that it is the newest, where no file does.
         self._take_up_money(new, self.clock.now() if new.written_at is None else new.written_at)
         self.config = new

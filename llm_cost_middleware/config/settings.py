@@ -92,3 +92,12 @@ def open_ledger(options: LedgerConfig, *, clock: Clock | None = None, given: Led
     if not isinstance(getattr(given, "blocks", None), bool):  # an AsyncLedger, say
         raise ConfigurationError(f"{given!r} is neither a backend nor a Ledger; pass Ledger.open(url)", key="ledger")
     return Ledger(given, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry)
+
+
+def warn_of_forgetting(config: CostConfig, ledger: Ledger) -> None:
+    """Log a warning where budgets of a window stand in a ledger that ends with its process."""
+    if not ledger.blocks and any(budget.window != "none" for budget in config.budgets):
+        logging.getLogger("llm_cost_middleware.pipeline").warning(
+            "budgets with a window on a memory ledger are forgotten when the process ends; "
+            "set ledger.url to sqlite:///llm-cost.db to keep them"
+        )

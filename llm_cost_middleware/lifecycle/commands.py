@@ -197,6 +197,17 @@ class ReadHeadroom(LedgerCommand):
 
 
 @dataclass(slots=True)
+class ReadBalances(LedgerCommand):
+    """Ask what some scopes have spent, under each of their budgets."""
+
+    scopes: tuple[str, ...]
+
+    def apply(self, ledger: Ledger | AsyncLedger) -> object:
+        """``balances``."""
+        return ledger.balances(self.scopes)
+
+
+@dataclass(slots=True)
 class Extend(LedgerCommand):
     """Keep a reservation whose stream is still running."""
 

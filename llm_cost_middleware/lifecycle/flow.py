@@ -16,7 +16,7 @@ from typing import Any
 
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LLMCostError
+from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
 from llm_cost_middleware.lifecycle.drivers import Flow
@@ -165,7 +165,9 @@ class CallFlow:
             response = yield from self._attempts(call, report, accept)
         except GeneratorExit:
             raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, PriceNotFoundError):
+                self.stages.record.unpriced(call, error)
             yield from self._write_log(call, report)
             raise
         yield from self._write_log(call, report)

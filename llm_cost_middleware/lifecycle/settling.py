@@ -8,11 +8,13 @@ from functools import partial
 
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.commands import (
     Extend,
     PostUnreserved,
+    ReadBalances,
     Settle,
     Sleep,
     StreamEnd,
@@ -188,9 +190,29 @@ class Settling:
             stages.decisions.settling(call, report, attempt.target, posting, tokens, stands=stands)
         receipt, interruption = yield from self._book(call, report, held, served, posting, memo)
         stages.waiting.released(self._clock.monotonic() - reserved.started_at)
-        stages.record.settled(call, report, reserved, posting, receipt, usage)
+        balances: tuple[ScopeBalance, ...] = ()
+        if receipt is not None and receipt.warnings and interruption is None:
+            balances, interruption = yield from self._balances(receipt)
+        stages.record.settled(call, report, reserved, posting, receipt, usage, balances)
         if interruption is not None:
             raise interruption
+
+    def _balances(self, receipt: Receipt) -> Steps[tuple[tuple[ScopeBalance, ...], BaseException | None]]:
+        """Ask for the figures of the budgets that a booking warns of: once a window and threshold.
+
+        Returns:
+            The balances, and what interrupted it, to be raised once the booking is recorded.
+        """
+        try:
+            found: tuple[ScopeBalance, ...] = yield ReadBalances(tuple(scope for scope, _ in receipt.warnings))
+        except GeneratorExit:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises: the warning itself matters more
+            _log.debug("the figures of a warning could not be read: %s", type(error).__name__)
+            return (), None
+        except BaseException as error:  # noqa: BLE001 - as above
+            return (), error
+        return found, None
 
     def _deferred(
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, response_id: str

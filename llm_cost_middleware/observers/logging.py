@@ -6,6 +6,7 @@ import logging
 from dataclasses import fields
 
 from llm_cost_middleware.events import (
+    AlertRaised,
     BudgetRefused,
     CallFailed,
     CallPaused,
@@ -38,7 +39,9 @@ class LoggingObserver:
     """Writes each event as one line: warnings where a call was changed, refused, retried or failed, else ``INFO``."""
 
     def on_event(self, event: Event) -> None:
-        """Log ``event``."""
+        """Log ``event``; alerts are logged where ``[[alerts]]`` says so."""
+        if isinstance(event, AlertRaised):
+            return
         level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
         # Asked first: describing an event costs more than dropping it.
         if LOGGER.isEnabledFor(level):

@@ -87,6 +87,14 @@ class Catalogue:
         base = self._source.version if self._update else installed_version()
         return f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
 
+    @property
+    def looked_at(self) -> float | None:
+        """When the prices of this package were last looked at, seconds since the Unix epoch.
+
+        The snapshot beside them has no date of its own. ``None`` where prices are fetched at start.
+        """
+        return None if self._update else packaged().checked
+
     def rates(
         self,
         provider: str,

@@ -36,6 +36,7 @@ _WHEN: Mapping[str, Callable[[Any], tuple[str, str]]] = {
 }
 _ABOUT = ("model", "valid_from", "valid_until", "tiers", "same_as", "source", "checked", *_WHEN)
 _NEVER, _ALWAYS = float("inf"), float("-inf")
+_NEVER_LOOKED = 0.0
 
 
 class PriceBlock(NamedTuple):
@@ -59,6 +60,8 @@ class Overlay(NamedTuple):
     digest: str
     contracts: tuple[Contract, ...] = ()
     currency: DisplayCurrency | None = None
+    checked: float = _NEVER_LOOKED
+    """When a price in it was last looked at, seconds since the Unix epoch."""
 
 
 @cache
@@ -67,7 +70,8 @@ def packaged() -> Overlay:
     raw = files(__package__).joinpath("overlay.toml").read_bytes()
     data = tomllib.loads(raw.decode())
     blocks = tuple(_block(str(entry.get("model")), entry, "overlay.toml") for entry in data["price"])
-    return Overlay(blocks, MappingProxyType(data["rules"]), _digest(raw))
+    checked = max(_day(entry["checked"], _NEVER_LOOKED, "overlay.toml") for entry in data["price"])
+    return Overlay(blocks, MappingProxyType(data["rules"]), _digest(raw), checked=checked)
 
 
 def configured(prices: Mapping[str, Any] | None) -> Overlay:

@@ -81,6 +81,14 @@ def test_a_soft_threshold_is_reported_once_per_window(make_harness):
         harness.ask("openai")
     (crossed,) = harness.reported("ThresholdCrossed")
     assert (crossed.scope, crossed.window) == ("global", "day")
+    first = next(event for event in harness.reported("Settled") if event.call_id == crossed.call_id)
+    until = [event.amount_nanousd for event in harness.reported("Settled") if event.at <= first.at]
+    assert crossed.spent_nanousd in {sum(until[:number]) for number in range(1, len(until) + 1)}
+    assert (crossed.threshold_nanousd, crossed.limit_nanousd) == (300_000, 1_000_000)
+    assert crossed.spent_nanousd >= crossed.threshold_nanousd
+    assert crossed.percent == round(crossed.spent_nanousd / 1000) / 10
+    assert crossed.resets_at % 86_400 == 0
+    assert 0 < crossed.resets_at - crossed.at <= 86_400
     harness.clock.advance(86_400)
     for _ in range(5):
         harness.ask("openai")

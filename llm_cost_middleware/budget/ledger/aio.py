@@ -232,9 +232,9 @@ class AsyncLedger(LedgerArguments):
             None if window is None else parse_window(window),
         )
 
-    async def balances(self) -> tuple[rules.ScopeBalance, ...]:
+    async def balances(self, scopes: Iterable[str] | None = None) -> tuple[rules.ScopeBalance, ...]:
         """See ``Ledger``."""
-        return rules.scope_balances(*await self._backend.read(None))
+        return rules.scope_balances(*await self._backend.read(None if scopes is None else parse_scopes(scopes)))
 
     async def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
         """See ``Ledger``."""

@@ -267,9 +267,9 @@ class Ledger(LedgerArguments):
             None if window is None else parse_window(window),
         )
 
-    def balances(self) -> tuple[rules.ScopeBalance, ...]:
-        """Return the balance of every budget, and of scopes without one their lifetime sums, all at one moment."""
-        return rules.scope_balances(*self._backend.read(None))
+    def balances(self, scopes: Iterable[str] | None = None) -> tuple[rules.ScopeBalance, ...]:
+        """Return the balance of every budget (of these scopes), of scopes without one their sums; all at one moment."""
+        return rules.scope_balances(*self._backend.read(None if scopes is None else parse_scopes(scopes)))
 
     def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
         """Return the least that these scopes have left; negative after an overrun, ``None`` without a limit."""

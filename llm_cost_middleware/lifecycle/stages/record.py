@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from inspect import iscoroutinefunction
 from itertools import zip_longest
+from typing import Any
 
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import ScopePausedError
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, ScopePausedError
 from llm_cost_middleware.events import (
     BudgetRefused,
     CallFailed,
     CallPaused,
     Escalated,
     Event,
+    ModelUnpriced,
     Observer,
     OutputCapReached,
     PolicyDrifted,
@@ -51,7 +55,14 @@ class CallRecorder:
 
     def __init__(self, clock: Clock, observers: Sequence[Observer]) -> None:
         self._clock, self.observers = clock, tuple(observers)
-        self._only_logs = all(isinstance(observer, LoggingObserver) for observer in self.observers)
+        # ``only_warnings``: what is told without ``events_enabled`` is all that it looks at
+        self._only_logs = all(
+            isinstance(observer, LoggingObserver) or getattr(observer, "only_warnings", False)
+            for observer in self.observers
+        )
+        for observer in self.observers:
+            check_observer(observer)
+        self._failed: set[int] = set()
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
 
@@ -134,12 +145,18 @@ class CallRecorder:
         return not self._only_logs or LOGGER.isEnabledFor(logging.INFO)
 
     def emit(self, event: Event) -> None:
-        """Notify every observer. An observer that raises is logged, and loses only this event."""
+        """Notify every observer. One that raises loses only this event, and is named the first time."""
         for observer in self.observers:
             try:
-                observer.on_event(event)
+                receive: Any = getattr(observer, "on_event", observer)
+                receive(event)
             except Exception:  # noqa: BLE001 - an observer must not break the call it watches
-                _log.exception("observer %r failed on %s", observer, type(event).__name__)
+                if id(observer) in self._failed:
+                    _log.debug("observer %r failed on %s", observer, type(event).__name__, exc_info=True)
+                    continue
+                self._failed.add(id(observer))
+                told = "observer %r failed on %s; the next times it is told at DEBUG alone"
+                _log.exception(told, observer, type(event).__name__)
 
     def routed(self, call: RoutedCall) -> None:
         """A model was chosen."""
@@ -170,8 +187,19 @@ class CallRecorder:
         posting: Posting,
         receipt: Receipt | None,
         usage: TokenUsage | None,
+        balances: Iterable[ScopeBalance] = (),
     ) -> None:
-        """Record an attempt that was booked. ``usage``: the usage of its answer, where it was answered in full."""
+        """Record an attempt that was booked.
+
+        Args:
+            call: The call.
+            report: What became of it so far.
+            reserved: The attempt.
+            posting: What was booked.
+            receipt: The ledger's answer.
+            usage: The usage of its answer, where it was answered in full.
+            balances: Of the budgets that ``receipt`` warns of.
+        """
         now, quote, attempt, reading = self._clock.now(), reserved.quote, reserved.attempt, posting.reading
         plan, saving = reserved.plan, 0
         if plan is not None and usage is not None and plan.prices is not None:
@@ -194,9 +222,11 @@ class CallRecorder:
             )  # fmt: skip
         if quote.injected and reading is not None and reading.truncated:
             self.emit(OutputCapReached(call.id, now, str(attempt.target), quote.max_tokens))
-        if receipt is not None:
+        if receipt is not None and receipt.warnings:
+            found = {(one.scope, one.budget.window): one for one in balances if one.budget is not None}
             for (scope, window), threshold in zip_longest(receipt.warnings, receipt.thresholds):
-                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold))
+                figures = _figures(found.get((scope, window)))
+                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold, *figures))
 
     def voided(self, reserved: ReservedAttempt, failure: Failure) -> None:
         """An attempt that was not billed gave its reservation back."""
@@ -238,6 +268,10 @@ class CallRecorder:
         now, amount = self._clock.now(), quote.amount_nanousd
         self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
 
+    def unpriced(self, call: RoutedCall, error: PriceNotFoundError) -> None:
+        """A call was refused for want of a price."""
+        self.emit(ModelUnpriced(call.id, self._clock.now(), f"{error.provider}/{error.model}"))
+
     def unattributed(self, gaps: Iterable[Gap], *, enforced: bool) -> None:
         """A call does not say whose it is."""
         for gap in gaps:
@@ -255,3 +289,26 @@ class CallRecorder:
     def adjusted(self, call: RoutedCall, action: str, before: object, after: object, *, enforced: bool) -> None:
         """A call was changed so that it fits."""
         self.emit(RequestAdjusted(call.id, self._clock.now(), action, str(before), str(after), enforced))
+
+
+def check_observer(observer: Any) -> None:
+    """Check that an observer can receive events: by its ``on_event``, or because it is a function.
+
+    Raises:
+        ConfigurationError: It is neither, a class instead of an instance, or asynchronous, which nobody would await.
+    """
+    form = "an observer is a function that takes an event, or an object with on_event(event)"
+    if isinstance(observer, type):
+        raise ConfigurationError(f"{observer.__name__} is a class: pass an instance; {form}", key="observers")
+    receive = getattr(observer, "on_event", observer)
+    if not callable(receive):
+        raise ConfigurationError(f"{form}, not {observer!r}", key="observers")
+    if iscoroutinefunction(receive) or iscoroutinefunction(type(receive).__call__):
+        raise ConfigurationError(f"{observer!r} is asynchronous, and nobody would await it; {form}", key="observers")
+
+
+def _figures(found: ScopeBalance | None) -> tuple[Any, ...]:
+    if found is None:
+        return ()
+    resets = None if found.resets_at is None else found.resets_at.timestamp()
+    return found.balance.limit_nanousd, found.balance.settled_nanousd, resets
