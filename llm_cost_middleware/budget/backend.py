@@ -20,7 +20,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, r
 
 from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.rules import AccountTotals, Amended, BudgetIndex, MemoAggregator
-from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.money import NanoUSD
 
@@ -212,15 +212,8 @@ class SupportsRegister(Protocol):
 class SupportsBookings(Protocol):
     """Ability of a backend to read what ids finally cost without streaming every row (``rules.bookings`` does that)."""
 
-    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
-        """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms).
-
-        Args:
-            since: The first moment.
-            until: The moment after the last.
-            memos: Each with its memo; false: sums by scopes and status are enough.
-            times: Sums by quarter of an hour too.
-        """
+    def bookings(self, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
+        """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms), as finely as asked."""
         ...
 
 

@@ -17,7 +17,7 @@ from llm_cost_middleware.budget.rules.bookings import Booking, bookings
 from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.reports.query import OF_MEMO, OVER, Query
+from llm_cost_middleware.reports.query import Query
 from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
 from llm_cost_middleware.usage import TokenUsage
 
@@ -59,9 +59,12 @@ def make_report(
         progress: Told now and then how many bookings were read.
     """
     fold = _Fold(query)
-    for number, booking in enumerate(_bookings(ledger, query), 1):
+    number = told = 0
+    for booking in _bookings(ledger, query):
         fold.add(booking)
-        if progress is not None and number % _STEP == 0:
+        number += booking.ids
+        if progress is not None and number - told >= _STEP:
+            told = number
             progress(number)
     if ledger.journal is None:
         fold.refusals_unknown()
@@ -92,7 +95,7 @@ def _bookings(ledger: Ledger, query: Query) -> Iterable[Booking]:
     since, until = (None if moment is None else round(moment * 1000) for moment in (query.since, query.until))
     backend = ledger.backend
     if isinstance(backend, SupportsBookings):
-        return backend.bookings(since, until, memos=query.needs_memos, times=query.over is not None)
+        return backend.bookings(since, until, query.sums)
     return bookings(lambda: backend.rows(since, None), since, until)
 
 
@@ -105,13 +108,12 @@ class _Fold:
         self.total, self.shared = Sums(), Sums()
         self._places: dict[tuple[Any, ...], tuple[Keys, ...]] = {}
         self._tokens: dict[tuple[Any, ...], list[int]] = {}
-        self._wanted = frozenset(
-            {*query.by, *(found.dimension for found in query.where)} - ({*OF_MEMO, "status", *OVER} - {"platform"})
-        )
+        self._kinds: dict[bytes, _Told] = {}
+        self._wanted = query.kinds
 
     def add(self, booking: Booking) -> None:
         """Add what an id, or some, cost."""
-        told = _read(booking.memo) if booking.memo else _SAYS_NOTHING
+        told = self._told(booking)
         places = self._places_of(booking.scopes, told, booking.status, booking.at)
         if not places:
             return
@@ -127,6 +129,7 @@ class _Fold:
                 sums.unconfirmed_nanousd += amount
             elif booking.status == "unpriced":
                 sums.unpriced += calls
+        counts = iter(booking.counts)
         for model, _, usage in told.items:
             # Tokens are added up by all that decides their price, and from there to the lines: once a day, not a call.
             key = (places, booking.at // DAY, told.provider, model or told.model, told.asked, told.terms)
@@ -134,7 +137,15 @@ class _Fold:
             if tokens is None:
                 tokens = self._tokens[key] = [0] * len(_BUCKETS)
             for name, count in usage.items():
-                tokens[_BUCKETS[name]] += count
+                tokens[_BUCKETS[name]] += next(counts) if booking.counts else count
+
+    def _told(self, booking: Booking) -> _Told:
+        if not booking.counts:
+            return _read(booking.memo) if booking.memo else _SAYS_NOTHING
+        told = self._kinds.get(booking.memo)
+        if told is None:
+            told = self._kinds[booking.memo] = _read(booking.memo) if booking.memo else _SAYS_NOTHING
+        return told
 
     def refuse(self, data: bytes, at: float) -> None:
         """Count a call that was refused."""

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from llm_cost_middleware.budget.rules import DAY
+from llm_cost_middleware.budget.rules.bookings import BookingSums
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.natural_values import CALENDAR, read_timezone, read_whole
 from llm_cost_middleware.periods import read_moment, read_period
@@ -24,6 +26,7 @@ OF_SCOPES = ("team", "user", "tag", "site", "key", "end_user")
 DIMENSIONS = (*OF_MEMO, *OF_SCOPES, "status", *OVER)
 _KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
 _FILTER = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(!?=)\s*(.*?)\s*\Z", re.DOTALL)
+_HOUR = 3_600_000
 Moment = date | timedelta | float | str
 
 
@@ -109,9 +112,22 @@ class Query:
         return cls(kept, over, start, end, _filters(where), top, zone, savings)
 
     @property
-    def needs_memos(self) -> bool:
-        """Whether the rows' memos must be read: for what the pipeline wrote of models, tiers and tokens."""
-        return self.savings or bool({*self.by, *(found.dimension for found in self.where)} & {*OF_MEMO})
+    def kinds(self) -> frozenset[str]:
+        """The kinds of scopes that are asked for."""
+        named = {*self.by, *(found.dimension for found in self.where)}
+        return frozenset(named - ({*OF_MEMO, "status", *OVER} - {"platform"}))
+
+    @property
+    def sums(self) -> BookingSums:
+        """How finely the bookings are needed."""
+        stretch = 0 if self.over is None else _HOUR if self.over == "hour" else DAY
+        # By UTC days too where prices are looked up, which change on them.
+        return BookingSums(self.kinds, stretch, self._offset, self.savings)
+
+    def _offset(self, at: int) -> int:
+        moment = datetime.fromtimestamp(at / 1000, self.zone)
+        offset = (moment.astimezone() if self.zone is None else moment).utcoffset() or timedelta()
+        return offset // timedelta(milliseconds=1)
 
     def label(self, at: float) -> str:
         """The name of the stretch of ``over`` that a moment lies in, such as ``2026-11-26`` or ``2026-11-26 15:00``."""

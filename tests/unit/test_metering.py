@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
+from llm_cost_middleware.budget.tallies import tally_of
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.metering import (
     SeenResponses,
@@ -252,3 +254,21 @@ def test_a_memo_without_an_answer_is_short():
 def test_what_is_not_a_memo_is_refused(memo):
     with pytest.raises(ValueError, match="not a memo"):
         decode_memo(memo)
+
+
+def test_a_memo_comes_with_its_kind_and_its_counts():
+    def told(call, tools, *usages, **rest):
+        items = tuple(BilledItem(usage) for usage in usages)
+        reading = UsageReport(items=items, complete=True, tool_calls=tools, model="gpt-5-mini", response_id=call)
+        return encode_memo(call_id=call, attempt=1, target=ModelRef("openai", "gpt-5-mini"), reading=reading, **rest)
+
+    one, other = told("a", 0, TokenUsage(5, output=7)), told("b", 3, TokenUsage(11, output=2))
+    assert tally_of(one).kind == tally_of(other).kind
+    assert (tally_of(one).counts, tally_of(other).counts) == ((5, 7), (11, 2))
+    kind = decode_memo(tally_of(one).kind.encode())
+    assert (kind.target, kind.items[0].model) == (decode_memo(one).target, "gpt-5-mini")
+    assert tally_of(told("c", 0, TokenUsage(5, output=7), tier="small")).kind != tally_of(one).kind
+    assert tally_of(told("d", 0, TokenUsage(1, 2, 3, output=4), TokenUsage(1, output=2))) is None  # six counts
+    assert tally_of(bytes(one)) is None
+    assert tally_of(pickle.loads(pickle.dumps(one))) == tally_of(one)  # noqa: S301 - its own
+    assert tally_of(encode_memo(call_id="hold", attempt=1, target=None)) is None

@@ -12,7 +12,7 @@ RESOLVED = ("settle", "expire", "book", "reconcile", "carried")
 
 
 class Booking(NamedTuple):
-    """Money that was booked under some scopes. ``memo`` is opaque; empty where memos were not asked for.
+    """Money that was booked under some scopes. ``memo`` is opaque.
 
     ``at`` is when the money was reserved, in milliseconds since the Unix epoch: the time by which windows count it.
     """
@@ -24,8 +24,29 @@ class Booking(NamedTuple):
     amount: int
     """Nano-dollars."""
     ids: int
-    """How many ids this stands for: one, but for sums without memos. An archived row says its own in its memo."""
+    """How many ids this stands for: one, or those of a kind. An archived row says its own in its memo."""
     memo: bytes
+    counts: tuple[int, ...] = ()
+    """The sums of what ``memo`` has zeros for, where it is the kind of several (``Tally``)."""
+
+
+class BookingSums(NamedTuple):
+    """How finely bookings are asked for. A storage may give finer ones, and those of single ids."""
+
+    kinds: frozenset[str] | None = None
+    """The kinds of scopes that matter, others may be left out; ``None``: all."""
+    stretch: int = 0
+    """Milliseconds of local time: none reaches over the border between two stretches; 0: over any."""
+    offset: Callable[[int], int] | None = None
+    """Local time less UTC at a moment, milliseconds both; ``None``: UTC."""
+    days: bool = False
+    """None reaches over the end of a UTC day."""
+
+    def narrow(self, scopes: str) -> str:
+        """The scopes of a row that matter."""
+        if self.kinds is None:
+            return scopes
+        return " ".join([scope for scope in scopes.split(" ") if scope.partition(":")[0] in self.kinds])
 
 
 def bookings(

@@ -19,6 +19,7 @@ from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilli
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.largest import largest_rows
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.backends.sqlite.memo_kinds import MemoKinds
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
@@ -40,10 +41,11 @@ from llm_cost_middleware.budget.rules import (
     known_scopes,
     resolve,
 )  # fmt: skip
-from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.rules.largest import Measure
 from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.budget.spool_place import SpoolPlace, beside
+from llm_cost_middleware.budget.tallies import Tally, tally_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -66,8 +68,8 @@ _RESOLVE = (
     " reconciled = ?, warnings = ? WHERE tenant = ? AND id = ?"
 )
 _APPEND = (
-    "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo, memo_kind,"
+    " count_1, count_2, count_3, count_4, count_5) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
@@ -81,6 +83,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         self._file, self._now = file, clock.now
         self._known, self._version = (-1, BudgetIndex()), -1
         self._accounts: dict[tuple[str, str], int] = {}
+        self._kinds = MemoKinds()
         self._closed = False
         file.on_rollback(self)
         self._name = tenant
@@ -106,6 +109,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         """Forget what was read in a transaction that was rolled back."""
         self._known, self._version = (-1, BudgetIndex()), -1
         self._accounts = {}
+        self._kinds.clear()
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
@@ -162,11 +166,12 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 known = ReservationRecord(id_, scopes, 0, now, now, verb="book"), None
             if known is None:
                 raise ReservationNotFoundError(id_)
-            receipt = self._resolve(db, known[0], verb, amount, status, now, memo)
+            receipt = self._resolve(db, known[0], verb, amount, status, now, memo, tally)
             if packed is not None:  # repeated: an earlier go has written them
                 done.written = receipt.repeated or write_notes(db, self.journal, self.shared_state, packed)
             return receipt
 
+        tally = tally_of(memo)
         memo, packed, done = self._packing.pack(memo), self._packing.pack_notes(notes), Notes()
         receipt = self._file.write(step)
         if notes is not None:
@@ -174,22 +179,16 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         return receipt
 
     def _resolve(
-        self,
-        db: sqlite3.Connection,
-        record: ReservationRecord,
-        verb: Verb,
-        amount: int,
-        status: RowStatus,
-        now: int,
-        memo: bytes,
-    ) -> Receipt:
+        self, db: sqlite3.Connection, record: ReservationRecord, verb: Verb, amount: int, status: RowStatus, now: int,
+        memo: bytes, tally: Tally | None = None,
+    ) -> Receipt:  # fmt: skip
         transition = resolve(record, verb, amount)
         if transition is None:
             return record.replay(verb)
         postings = self._current(db).posting_plan(record.scopes, record.created).postings
         self._append_row(
             db, verb, record.id, now, amount, " ".join(record.scopes), status, record.created,
-            transition.settled, transition.pending, memo, postings,
+            transition.settled, transition.pending, memo, postings, tally,
         )  # fmt: skip
         apply(record, verb, transition, amount, status, now)
         crossed = self._crossed(db, postings, transition.settled) if verb not in {"void", "expire"} else {}
@@ -204,11 +203,13 @@ class SQLiteBackend(BudgetTable, ReductionTable):
     def _append_row(
         self, db: sqlite3.Connection, kind: RowKind, id_: str, at: int, amount: int, scopes: str, status: RowStatus,
         created: int, settled: int, pending: int, memo: bytes, postings: tuple[AccountPosting, ...],
+        tally: Tally | None = None,
     ) -> None:  # fmt: skip
         """Append a row and add its change to the sums, in one transaction."""
         for posting in postings:
             db.execute(ADD, (self._account(db, posting.scope, posting.window), posting.cell, settled, pending))
-        db.execute(_APPEND, (self._tenant, kind, id_, at, amount, scopes, status, created, settled, pending, memo))
+        row = self._tenant, kind, id_, at, amount, scopes, status, created, settled, pending, memo
+        db.execute(_APPEND, (*row, *self._kinds.columns(db, tally)))
 
     def _crossed(self, db: sqlite3.Connection, postings: tuple[AccountPosting, ...], change: int) -> Crossed:
         crossed: Crossed = {}
@@ -280,11 +281,10 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 totals.append(AccountTotals(posting.scope, posting.window, *sums))
         return Snapshot(index, now, tuple(totals))
 
-    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
+    def bookings(self, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
         """See ``SupportsBookings``."""
         with self._file.snapshot() as db:
-            plain = self._packing.unpack
-            yield from read_bookings(db, self._tenant, since, until, memos=memos, times=times, plain=plain)
+            yield from read_bookings(db, self._tenant, since, until, sums, plain=self._packing.unpack)
 
     def largest(
         self, by: Measure, count: int, since: int | None, until: int | None, wanted: Callable[[Row], bool]

@@ -27,6 +27,12 @@ def first_mark(db: sqlite3.Connection, tenant: int, since: float | None) -> int:
     return 0 if since is None else _first(db, _FIRST_MARK, tenant, int(since // _QUARTER_S))
 
 
+def span(db: sqlite3.Connection, tenant: int) -> tuple[int, int]:
+    """Return moments (ms) between which every row was reserved: a row of that moment is, or was, in the ledger."""
+    first, last = db.execute("SELECT min(slot), max(slot) FROM moment WHERE tenant = ?", (tenant,)).fetchone()
+    return (0, 0) if first is None else (int(first) * QUARTER, (int(last) + 1) * QUARTER)
+
+
 def _first(db: sqlite3.Connection, query: str, tenant: int, slot: int) -> int:
     (seq,) = db.execute(query, (tenant, slot)).fetchone()
     return NONE if seq is None else int(seq)

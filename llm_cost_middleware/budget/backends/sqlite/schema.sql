@@ -185,3 +185,28 @@ CREATE TABLE budget_register (                  -- where each budget comes from,
 
 -- version 9
 ALTER TABLE budget ADD COLUMN carry_over TEXT NOT NULL DEFAULT '';          -- JSON: true, or the most that is carried
+
+-- version 10
+CREATE TABLE memo_kind (                        -- what many memos share, so that sums need not read each of them
+    id   INTEGER PRIMARY KEY,
+    data TEXT NOT NULL UNIQUE                   -- a memo with zeros for its counts
+);
+
+ALTER TABLE entry ADD COLUMN memo_kind INTEGER; -- NULL: the memo must be read, as of rows of an earlier version
+ALTER TABLE entry ADD COLUMN count_1 INTEGER;   -- the counts of the memo, in the order of its kind
+ALTER TABLE entry ADD COLUMN count_2 INTEGER;
+ALTER TABLE entry ADD COLUMN count_3 INTEGER;
+ALTER TABLE entry ADD COLUMN count_4 INTEGER;
+ALTER TABLE entry ADD COLUMN count_5 INTEGER;
+
+CREATE INDEX entry_single ON entry (tenant)     -- what sums must look at row by row: few, in a ledger of this version
+WHERE (memo_kind IS NULL AND kind != 'reserve') OR kind = 'reconcile';
+
+DROP TRIGGER entry_is_never_changed;
+CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry    -- but for the name of a person who is erased
+WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'open')
+    OR (new.seq, new.tenant, new.kind, new.id, new.at, new.amount, new.status, new.created, new.settled, new.pending,
+        new.memo, new.memo_kind, new.count_1, new.count_2, new.count_3, new.count_4, new.count_5)
+    IS NOT (old.seq, old.tenant, old.kind, old.id, old.at, old.amount, old.status, old.created, old.settled,
+        old.pending, old.memo, old.memo_kind, old.count_1, old.count_2, old.count_3, old.count_4, old.count_5)
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
