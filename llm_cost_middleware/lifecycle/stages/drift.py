@@ -61,7 +61,7 @@ class DriftStage:
         self._due: set[str] = set()
         self._untold: list[tuple[str, str]] = []
         for version in self._watched:  # another process may have seen it before
-            self._look(version)
+            self._take_up(version)
 
     @property
     def fallen_back(self) -> Mapping[str, str]:
@@ -110,6 +110,17 @@ class DriftStage:
             if version is not None:
                 self._watched[version].fresh.outcome(quality)
 
+    def _take_up(self, version: str) -> None:
+        """Read what other processes counted, and judge by it. Nothing was seen here, so nothing is written."""
+        if self._shared is not None:
+            try:
+                (stored,) = self._shared.read([_KEY + version])
+            except Exception as error:  # noqa: BLE001 - as in ``_look``
+                _log.debug("drift is not shared for now: %s", error)
+                return
+            self._watched[version] = self._watched[version]._replace(counts=DriftCounts.load(stored))
+        self._judge(version)
+
     def _look(self, version: str) -> None:
         """Share the counts of a policy, and judge it by those of all processes."""
         watched = self._watched[version]
@@ -124,6 +135,9 @@ class DriftStage:
                 self._exchange(version, fresh)
             except Exception as error:  # noqa: BLE001 - whatever the storage raises: this process goes by its own
                 _log.debug("drift is not shared for now: %s", error)
+        self._judge(version)
+
+    def _judge(self, version: str) -> None:
         with self._lock:
             watched = self._watched[version]
             reason = watched.counts.judge(watched.reference, watched.limit)

@@ -11,6 +11,7 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.events import PolicyDrifted
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.routing.drift import MIN_CALLS, WINDOW, DriftCounts, DriftReference
+from llm_cost_middleware.testing import FakeClock
 
 SITES = ("a", "b", "c", "d")
 
@@ -135,6 +136,44 @@ def test_a_policy_that_drifted_falls_back_in_every_process_and_says_so_once(tmp_
         assert "has fallen back" in one.decisions()[-1].reason
         assert one.decisions()[-1].target == strong
         assert one.decisions()[0].target == weak
+    (key,) = [f"drift.{found.policy.version}"]
+    with CostPipeline(config) as reader:  # who calls nobody takes up what others saw, and writes nothing
+        before = reader.ledger.shared_state.read([key])
+        assert before[0] is not None
     with CostPipeline(config) as other:
+        assert other.ledger.shared_state.read([key]) == before
         ask(wrap_openai(clients["openai"], other), "list", 1)
         assert other.decisions()[-1].target == strong
+
+
+class Shared:
+    """Values of other processes, and the keys that are changed."""
+
+    def __init__(self, stored):
+        self.stored, self.changed = stored, []
+
+    def read(self, keys):
+        return [self.stored for _ in keys]
+
+    def change(self, keys, to, at):
+        self.changed += keys
+
+
+@pytest.mark.parametrize("fallen", [False, True])
+def test_a_watch_that_is_made_only_reads(fallen):
+    from dataclasses import replace
+
+    from llm_cost_middleware.lifecycle.stages.drift import DriftStage
+    from llm_cost_middleware.request import ModelRef
+    from llm_cost_middleware.routing.learned import LearnedPolicy
+    from llm_cost_middleware.routing.policy import RoutingPolicy
+
+    learned = LearnedPolicy("v", ModelRef("openai", "a"), ModelRef("openai", "b"), 0.0, 0.0, {}, (), {})
+    learned = replace(learned, fitted={"drift": reference_of(0).to_mapping()})
+    counts = DriftCounts()
+    for score, site in calls(9, 300, shift=2.0 if fallen else 0.0):
+        counts.observe(learned.drift, score, site, ())
+    shared = Shared(counts.dump())
+    stage = DriftStage(RoutingPolicy(kind="learned", learned=learned), shared, FakeClock())
+    assert bool(stage.fallen_back) == fallen
+    assert shared.changed == []
