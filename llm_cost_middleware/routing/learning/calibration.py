@@ -16,6 +16,10 @@ from typing import NamedTuple
 _GRID = 100
 _GAP = 0.5  # standard deviations of all scores; small changes of live prompts do not move a score so far
 _KEPT = 0.5  # share of the saving that must remain when a threshold is lowered to such a gap
+# Squared errors of a gain that are taken for luck (``_lasting``): of the ranking as a whole, and of a single threshold
+# beyond it. With 300 labels of seven public pairs, on none of which the promise is reported, these are the least of 1,
+# 1.5, 2 and of 1, 2, 4, 9 with which every pair keeps it in 95 % of what is accepted.
+_LUCK_OF_RANKING, _LUCK_OF_THRESHOLD = 2.0, 4.0
 
 
 class QualityGuarantee(NamedTuple):
@@ -40,7 +44,7 @@ class Point(NamedTuple):
     spend: float
     """Cost of the calls, as a share of their cost at the strong model."""
     margin: float
-    """One-sided bound of (quality - guaranteed quality) at the required confidence: safe where it is ≥ 0."""
+    """One-sided bound of (quality - guaranteed quality) at the required confidence, less luck: safe where it is ≥ 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ def calibrate(
     Thresholds are tried from the safest (all strong) down, and the first that is not safe ends the search: a fixed
     sequence of tests, so that trying many costs no confidence.
 
+    A policy is looked at because it looks good: of what it gains over sending as many calls to the strong model by
+    chance, some is the luck of these rows, and the more of it the fewer they are. Only what lasts is counted
+    (``_lasting``): of the whole ranking, as a curve over the share of calls, and of what a threshold shows beyond that
+    curve. Without it 85 to 92 % of the policies accepted on 300 labels kept a promise of 95 %, without signal fewer.
+
     Where many scores are nearly equal, the threshold is lowered to the gap below them. The test is of a cut among
     these rows' scores, but the deployed model has seen them all, and live calls repeat or bring numbers and names: that
     moves every score a little. Among nearly equal scores that moves many calls, in a gap none.
@@ -100,6 +109,7 @@ def calibrate(
     in_gaps: set[Point] = set()
 
     total = square = value = 0.0
+    luck = _luck([strong[row] - weak[row] for row in order])
     cost, all_strong = sum(weak_nanousd), sum(strong_nanousd) or 1
     for row in range(n):
         distance = weak[row] - quality * strong[row]
@@ -110,7 +120,7 @@ def calibrate(
     for count in range(n + 1):
         if count in steps and _separates(scores, order, count):
             mean = total / n
-            margin = mean - z * sqrt(max(square / n - mean * mean, 0.0)) * spread
+            margin = mean - luck[count] - z * sqrt(max(square / n - mean * mean, 0.0)) * spread
             point = Point(_threshold(scores, order, count), count / n, value / n, cost / all_strong, margin)
             curve.append(point)
             if count in gaps:
@@ -150,6 +160,41 @@ def gain_over_mixing(
     mean = sum(parts) / n
     deviation = sqrt(sum((part - mean) ** 2 for part in parts) / n)
     return mean, mean - NormalDist().inv_cdf(confidence) * deviation / sqrt(n)
+
+
+def _luck(gains: Sequence[float]) -> list[float]:
+    """What each number of calls to the strong model gains over mixing, and is not expected to gain on other rows.
+
+    Args:
+        gains: The strong model's gain on each row, from the highest score down.
+    """
+    n = len(gains)
+    mean = sum(gains) / n
+    beyond = [gain - mean for gain in gains]
+    ranks = [((n - row - 0.5) / n - 0.5) * part for row, part in enumerate(beyond)]
+    area = sum(ranks) / n  # under the gain over mixing, over all shares of calls
+    lasting = max(_lasting(area, pstdev(ranks) / sqrt(n), _LUCK_OF_RANKING), 0.0)
+    gained = above = 0.0
+    below = sum(part * part for part in beyond)
+    found = []
+    for count in range(n + 1):
+        share, gain = count / n, gained / n
+        noise = ((1 - share) ** 2 * above + share**2 * max(below, 0.0)) / n - gain * gain
+        surplus = gain - 6 * lasting * share * (1 - share)  # beyond the parabola with the ranking's area
+        found.append(surplus - _lasting(surplus, sqrt(max(noise, 0.0) / n), _LUCK_OF_THRESHOLD))
+        if count < n:
+            gained += beyond[count]
+            above += beyond[count] ** 2
+            below -= beyond[count] ** 2
+    return found
+
+
+def _lasting(gain: float, error: float, luck: float) -> float:
+    """What is to be expected of a gain on other rows, where its own were looked at because they show it.
+
+    The positive part of James and Stein's estimator (1961): it shrinks what is not far beyond its error.
+    """
+    return gain if gain <= 0 else gain * max(0.0, 1 - luck * (error / gain) ** 2)
 
 
 def _separates(scores: Sequence[float], order: Sequence[int], count: int) -> bool:

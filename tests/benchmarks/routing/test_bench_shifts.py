@@ -134,8 +134,10 @@ def summary(runs):
 @pytest.mark.parametrize("size", [300, 1_000])
 def test_the_promise_where_calls_are_not_quite_the_labels(outcomes, show, keep_figures, soak, size):
     splits, kept, table = (200 if soak else 3), {}, []
-    cells = [(name, kind) for name in PAIRS for kind in KINDS] if size == 300 else [("mix", kind) for kind in KINDS]
-    for name, kind in cells if soak else cells[: len(KINDS) if size == 300 else 1]:
+    cells = [(name, kind) for kind in KINDS for name in PAIRS]
+    if size != 300:  # where most fall back, more labels of the others say no more
+        cells = [(name, kind) for name, kind in cells if kind in KINDS[:2] or name == "mix"]
+    for name, kind in cells if soak else [("mix", kind) for kind in KINDS[: len(KINDS) if size == 300 else 1]]:
         found = outcomes(name)
         at = summary([split_once(found, seed, kind, size) for seed in range(splits)])
         kept[f"{name}, {kind}"] = at
@@ -152,3 +154,5 @@ def test_the_promise_where_calls_are_not_quite_the_labels(outcomes, show, keep_f
     for name, at in kept.items():
         # of three splits one may break it; what is missed under a shift is printed, not hidden
         assert at["broken_of_all_splits"] <= (0.05 if soak and "same mix" in name else 0.34), name
+        if soak and "same mix" in name:
+            assert at["kept_of_those_that_stayed"] >= CONFIDENCE, name

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 
 from llm_cost_middleware.routing.learning.calibration import QualityGuarantee, calibrate, gain_over_mixing
+from llm_cost_middleware.routing.learning.tuning import GAIN_CONFIDENCE
 
 
 def world(n, *, signal, seed=0, gap=0.3):
@@ -112,3 +113,27 @@ def test_the_promise_is_kept_in_most_fresh_samples():
         got = [s if score >= found.chosen.threshold else w for score, w, s in zip(scores, weak, strong, strict=True)]
         kept += sum(got) >= 0.9 * sum(strong)
     assert kept >= 55
+
+
+def test_of_few_labels_the_lucky_ones_do_not_pass():
+    """Scores that tell nothing: a threshold keeps what a mix of as many calls keeps, whatever the labels show."""
+    kept = accepted = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        scores = [rng.random() for _ in range(300)]
+        weak, strong = ([float(rng.random() < good) for _ in scores] for good in (0.5, 0.9))
+        found = calibrate(scores, weak, strong, [1] * 300, [10] * 300, QualityGuarantee(0.8, horizon=0))
+        _, low = gain_over_mixing(scores, weak, strong, found.chosen.threshold, GAIN_CONFIDENCE)
+        if abs(found.chosen.threshold) < inf and low > 0:
+            accepted += 1
+            kept += 0.5 + 0.4 * found.chosen.strong_share >= 0.8 * 0.9
+    assert accepted >= 20
+    assert kept / accepted >= 0.95
+
+
+def test_a_gain_that_is_far_beyond_its_error_is_counted_whole():
+    found, more = (calibrate(*world(n, signal=True)) for n in (2_000, 200_000))
+    assert abs(found.chosen.strong_share - found.naive.strong_share) > abs(
+        more.chosen.strong_share - more.naive.strong_share
+    )
+    assert more.chosen.strong_share == pytest.approx(more.naive.strong_share, abs=0.02)
