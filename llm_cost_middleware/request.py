@@ -197,6 +197,16 @@ class ModelRef(NamedTuple):
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What is asked of the model beside the call: of an arm (``capabilities.arms``); otherwise nothing."""
+        return EMPTY
+
+    @property
+    def plain(self) -> ModelRef:
+        """The model alone. Prices, limits, caches, breakers and deployments are a model's, whatever is asked of it."""
+        return self
+
 
 Section = Literal["tools", "system", "messages"]
 """The parts of a prompt, in the order in which providers hash it."""

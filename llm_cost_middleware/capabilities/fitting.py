@@ -6,13 +6,15 @@ and otherwise the model may not take the call. Pure: the tables of this package 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.capabilities import ModelCapabilities, Parameter, find_capabilities, read_parameters
-from llm_cost_middleware.capabilities.efforts import nearest_effort
+from llm_cost_middleware.capabilities.arms import arm_fields, arm_for
+from llm_cost_middleware.capabilities.efforts import nearest_effort, stated_effort
 from llm_cost_middleware.capabilities.rules import RULES, asks_for_something
+from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, ModelRef
 
 _NATIVE: Mapping[str, str] = MappingProxyType(
@@ -41,12 +43,14 @@ def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit
 
     Args:
         request: The call.
-        target: The model.
+        target: The model, or an arm: what the caller states himself wins over it.
         lenient: Leave out soft demands, too.
 
     Returns:
         ``changes`` also where it is refused: the fields that the model does take.
     """
+    if target.parameters and (target := arm_for(target, request)).parameters:
+        return _fit_arm(request, target, lenient=lenient)
     if target.model == request.model and target.provider == request.provider:
         return UNCHANGED
     known = find_capabilities(*target)
@@ -56,12 +60,49 @@ def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit
     return Fitting(request, target, known, abroad=abroad, lenient=lenient).run()
 
 
+def _fit_arm(request: CallRequest, arm: ModelRef, *, lenient: bool) -> Fit:
+    """Fit a request to an arm, whose parameters are sent as they are stated or not at all."""
+    target, known = arm.plain, find_capabilities(*arm.plain)
+    abroad = target.provider != _NATIVE.get(request.endpoint)
+    translated = request.endpoint_at is not None and request.endpoint_at(target) is not None
+    fields = arm_fields(arm, request, abroad=abroad, rewritten=translated)
+    if known is None:  # its owner configured it so
+        return Fit(changes=fields)
+    # an effort goes the way of one that the caller states; what hosts do not translate is looked at here
+    effort = {name: value for name, value in fields.items() if name not in ("thinking", "verbosity")}
+    asked = request._replace(settings={**request.settings, **effort})
+    fitting = Fitting(asked, target, known, abroad=abroad, lenient=lenient)
+    fitting.arm_thinks = bool(arm.parameters.get("thinking_budget"))
+    found = fitting.run()
+    refused = [found.refused] if found.refused else []
+    if effort and stated_effort({**effort, **found.changes}) != arm.parameters.get("reasoning_effort"):
+        refused.append(f"does not take reasoning_effort = {arm.parameters['reasoning_effort']} here")
+    if abroad and not translated and request.endpoint == "messages" and "verbosity" in fields:
+        refused.append("is told no verbosity through messages")
+    if budget := arm.parameters.get("thinking_budget"):
+        refused += _thinking_faults(request, budget)
+    return Fit("; ".join(dict.fromkeys(refused)), {**fields, **found.changes}, found.left_out)
+
+
+def _thinking_faults(request: CallRequest, budget: int) -> Iterator[str]:
+    """Why a Claude cannot think for a call that was not written for it (platform.claude.com, extended thinking)."""
+    cap, messages = request.max_tokens, request.messages
+    if cap is not None and cap < budget + LEAST_ANSWER:
+        yield f"has no room for {budget:,} tokens of thinking under a cap of {cap:,}"
+    if messages and messages[-1].role == "assistant":
+        yield "does not think before an answer that the caller has begun"
+    if messages and any(part.kind == "tool_result" for part in messages[-1].parts):
+        turn = next((message for message in reversed(messages) if message.role == "assistant"), None)
+        if turn is not None and not any(part.kind == "thinking" for part in turn.parts):
+            yield "does not think inside a turn that was begun without thoughts"
+
+
 class Fitting:
     """One request on its way to one model."""
 
     __slots__ = (
-        "abroad", "bridged", "changes", "endpoint", "known", "left_out", "lenient", "refused", "request", "settings",
-        "target",
+        "abroad", "arm_thinks", "bridged", "changes", "endpoint", "known", "left_out", "lenient", "refused", "request",
+        "settings", "target",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +112,8 @@ class Fitting:
         self.known: ModelCapabilities = known
         self.abroad: bool = abroad
         self.lenient: bool = lenient
+        self.arm_thinks: bool = False
+        """An arm has it think, which has rules of its own."""
         self.settings = request.settings
         served = request.endpoint_at(target) if request.endpoint_at is not None else request.endpoint
         self.bridged = served is None
@@ -230,7 +273,9 @@ class Fitting:
 
     @property
     def thinks(self) -> bool:
-        """Whether a host makes an effort that the request states into extended thinking, which has rules of its own."""
+        """Whether it thinks by an arm, or as a host makes thinking of an effort that is stated: that has own rules."""
+        if self.arm_thinks:
+            return True
         if not (self.bridged and self.abroad and self.target.provider == "anthropic"):
             return False
         return self.settings.get("reasoning_effort") not in (None, "none") or bool(self.settings.get("reasoning"))
@@ -238,11 +283,8 @@ class Fitting:
     @property
     def stated_effort(self) -> str | None:
         """The effort that the request states, as this model has it; ``None`` where it states none that it takes."""
-        stated = self.settings.get("reasoning_effort")
-        for name in ("reasoning", "output_config"):
-            if isinstance(holder := self.settings.get(name), Mapping):
-                stated = holder.get("effort")
-        return nearest_effort(stated, self.levels) if isinstance(stated, str) else None
+        stated = stated_effort(self.settings)
+        return None if stated is None else nearest_effort(stated, self.levels)
 
     @property
     def effort(self) -> str | None:

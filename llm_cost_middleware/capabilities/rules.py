@@ -57,7 +57,7 @@ def _top_p(at: Fitting, _name: str, value: Any) -> bool:
 
 
 def _top_k(at: Fitting, _name: str, _value: Any) -> bool:
-    return not at.abroad and at.known.sampling != "fixed"
+    return not at.abroad and at.known.sampling != "fixed" and not at.thinks
 
 
 def _flag(field: str) -> Callable[[Fitting, str, Any], bool]:

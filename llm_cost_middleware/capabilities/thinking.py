@@ -29,9 +29,19 @@ def thinking_budget(thinking: Any) -> int:
     return budget if type(budget) is int and budget > 0 else 0
 
 
-def default_cap(request: CallRequest, limits: ModelLimits, configured: int | None) -> int:
-    """The output cap of a request without one: a usual answer, the thinking that was asked for on top of it."""
-    cap = (configured or limits.default_output) + thinking_budget(request.settings.get("thinking"))
+def default_cap(
+    request: CallRequest, limits: ModelLimits, configured: int | None, changes: Mapping[str, Any] = EMPTY
+) -> int:
+    """The output cap of a request without one: a usual answer, the thinking that was asked for on top of it.
+
+    Args:
+        request: The call.
+        limits: Those of the model.
+        configured: The usual answer, where the configuration says.
+        changes: What is written otherwise for the model.
+    """
+    thinking = changes.get("thinking", request.settings.get("thinking"))
+    cap = (configured or limits.default_output) + thinking_budget(thinking)
     return cap if limits.max_output is None else min(cap, limits.max_output)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from llm_cost_middleware.capabilities.arms import parse_arm
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.chart import ChartPoint, chart
 from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_log
@@ -33,7 +34,9 @@ def tune(
     ] = None,
     weak: Annotated[
         str | None,
-        typer.Option(help="provider/model; default: the log's most used, else the first, of the lowest tier."),
+        typer.Option(
+            help="provider/model, or an arm of it; default: the log's most used, else the first, of the lowest tier."
+        ),
     ] = None,
     strong: Annotated[str | None, typer.Option(help="provider/model; default: the same of the next tier.")] = None,
     quality: Annotated[float, typer.Option(min=0.5, max=1.0, help="The share of the strong model's quality.")] = 0.95,
@@ -104,10 +107,7 @@ def _target(
         if tier >= len(settings.tiers):
             raise ConfigurationError("there is only one tier: name both models", key="--strong")
         return settings.tiers[tier].models[0]
-    provider, slash, model = name.partition("/")
-    if not (slash and provider and model):
-        raise ConfigurationError(f"{name!r} is not provider/model", key="--strong" if tier else "--weak")
-    return ModelRef(provider, model)
+    return parse_arm(name, "--strong" if tier else "--weak")
 
 
 def _from_log(

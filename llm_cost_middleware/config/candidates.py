@@ -68,7 +68,7 @@ class ConfiguredModels:
 
     def _out_of_reach(self, target: ModelRef, providers: frozenset[str] | None) -> str | None:
         if providers is not None:
-            reached = target.provider in providers or str(target) in providers
+            reached = target.provider in providers or str(target.plain) in providers
             return None if reached else "cannot be reached from here"
         variable = self._config.providers[target.provider].api_key_env
         return None if os.environ.get(variable) else f"no key in {variable}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
+from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.providers import NAMES
@@ -205,13 +206,19 @@ def read_tiers(value: object) -> tuple[Tier, ...]:
 
 
 def read_target(value: object, key: str) -> ModelRef:
-    """Read ``provider/model``. Raises ``ConfigurationError``."""
+    """Read ``provider/model``, or an arm: a table with ``model`` and parameters. Raises ``ConfigurationError``."""
     if isinstance(value, ModelRef):
         return value
+    if isinstance(value, Mapping):
+        stated = dict(value)
+        if "model" not in stated:
+            raise ConfigurationError("needs a model", key=key)
+        named = read_target(stated.pop("model"), f"{key}.model")
+        return read_arm(named.plain, {**named.parameters, **stated}, key)
     provider, slash, model = value.partition("/") if isinstance(value, str) else ("", "", "")
     if not slash or not model or provider not in NAMES:
         raise ConfigurationError(f"{value!r} must be PROVIDER/MODEL with a provider of {', '.join(NAMES)}", key=key)
-    return ModelRef(provider, model)
+    return parse_arm(str(value), key)
 
 
 def _read_tier(value: object, key: str) -> Tier:
@@ -227,7 +234,10 @@ def _read_tier(value: object, key: str) -> Tier:
         raise ConfigurationError("needs a name", key=key)
     if not isinstance(models, list | tuple) or not models:
         raise ConfigurationError("needs a list of models", key=f"{key}.models")
-    return Tier(name, tuple(read_target(model, f"{key}.models") for model in models))
+    found = tuple(read_target(model, f"{key}.models") for model in models)
+    if twice := [str(target) for target in found if target.parameters and found.count(target) > 1]:
+        raise ConfigurationError(f"has {twice[0]} twice", key=f"{key}.models")
+    return Tier(name, found)
 
 
 # Behind the readers, because it uses them: the defaults are checked on the same path as a file.

@@ -263,7 +263,7 @@ class CallFlow:
         verdict = self.stages.route.review_answer(call, reserved, results, accept, report.quality_signals)
         if isinstance(verdict, ModelRef):
             report.escalated = True
-            report.tried_targets.append(reserved.attempt.target)  # where money is short no step down leads back to it
+            report.tried_targets.append(reserved.arm)  # where money is short no step down leads back to it
             self.stages.record.escalated(reserved, verdict)
         return verdict
 

@@ -229,8 +229,8 @@ class Reserving:
         if quote.tier is not None and not self._settings.observe:
             changes = {**changes, "service_tier": quote.tier}
         attempt = Attempt(
-            call.id, number, target, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
-            request.is_bare(target), self._sent_fields(request, target, scopes),
+            call.id, number, target.plain, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
+            request.is_bare(target.plain), self._sent_fields(request, target, scopes),
         )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
@@ -238,7 +238,7 @@ class Reserving:
         return reserved
 
     def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:
-        if self._settings.observe or request.is_bare(target):  # nothing is added
+        if self._settings.observe or request.is_bare(target.plain):  # nothing is added
             return EMPTY
         return filled(self._settings.attribution.send, scopes, request.settings, target.provider)
 

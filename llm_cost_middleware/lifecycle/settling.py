@@ -87,17 +87,19 @@ class Settling:
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
             yield from self.post(call, report, reserved, unconfirmed, stands=False)
         # Never again for this call: not as a fallback, and not as a step down when money is short.
-        report.tried_targets.append(target)
-        others = fallbacks_of(call, target) if stages.health.falls_back else ()
-        decision = stages.health.decide_retry(
-            call, reserved, failure, tuple(other for other in others if other not in report.tried_targets), error
-        )
+        report.tried_targets.append(reserved.arm)
+        tried = {other.plain for other in report.tried_targets}
+        others = {
+            other.plain: other for other in (fallbacks_of(call, target) if stages.health.falls_back else ())
+            if other.plain not in tried
+        }  # fmt: skip
+        decision = stages.health.decide_retry(call, reserved, failure, tuple(others), error)
         if decision.action == "raise" or call.sent_externally:
             stages.record.failed(reserved, failure, decision.reason)
             if failure.retry_after and isinstance(error, Exception):
                 error.add_note(f"llm_cost_middleware: the provider asks to retry after {failure.retry_after:g} s")
             return None, 0
-        following = decision.target or target
+        following = others.get(decision.target or target, reserved.arm)
         stages.record.retried(reserved, failure, decision.delay_s, following)
         if decision.delay_s > 0:
             yield Sleep(decision.delay_s)
@@ -176,9 +178,10 @@ class Settling:
                 shows = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
                 report.quality_signals = tuple(name for name, shown in shows if shown)
         report.quality_signals += signals
+        report.answered = reserved.arm
         # Only complete answers teach: a cut one says little about how long answers are.
         if usage is not None:
-            stages.route.observe(call, attempt.target, usage)
+            stages.route.observe(call, reserved.arm, usage)
             stages.price.observe(call, reserved, usage)
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
@@ -187,7 +190,7 @@ class Settling:
                 stages.decisions.note_cache_trace(report, reserved, usage)
         if stages.decisions.rides:
             tokens = _answered_tokens(usage, reading)
-            stages.decisions.settling(call, report, attempt.target, posting, tokens, stands=stands)
+            stages.decisions.settling(call, report, reserved.arm, posting, tokens, stands=stands)
         receipt, interruption = yield from self._book(call, report, held, served, posting, memo)
         stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         balances: tuple[ScopeBalance, ...] = ()

@@ -71,7 +71,7 @@ class Sizing:
         ):
             left = yield from self._left_for(call, quote)
             if left is not None and left < _PROVIDER_HOLDS * quote.amount_nanousd:
-                counts[str(target)] = stages.price.close_count(call, target, counts)
+                counts[str(target.plain)] = stages.price.close_count(call, target, counts)
                 return stages.price.quote(call, target, counts, plan=quote.plan)
         elif not known and not quote.counted and self._counter_of(call, report, target) is not None:
             left = yield from self._left_for(call, quote)
@@ -90,7 +90,7 @@ class Sizing:
             if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
                 return quote
         if (close := price.close_count(call, target, counts)) is not None:
-            counts[str(target)] = close
+            counts[str(target.plain)] = close
             return price.quote(call, target, counts, plan=quote.plan)
         if self._counter_of(call, report, target) is None or not self._could_fit(call, quote, refusal):
             return quote
@@ -121,7 +121,7 @@ class Sizing:
 
     def _counter_of(self, call: RoutedCall, report: CallReport, target: ModelRef) -> InputCounter | None:
         """Who may be asked for a count now, if anybody."""
-        counter = report.counter
+        counter, target = report.counter, target.plain
         if counter is None or self._settings.observe or report.asked_counts.get(target):
             return None
         if call.request.has_server_side_context or not counter.counts(target):
@@ -130,7 +130,7 @@ class Sizing:
 
     def _note_known(self, call: RoutedCall, report: CallReport, target: ModelRef) -> bool:
         """Take over what an earlier call had counted: this input, or the beginning of this conversation."""
-        counts = self._stages.counts
+        counts, target = self._stages.counts, target.plain
         if report.counter is None or not counts.knows_any or str(target) in report.token_counts:
             return False
         if not report.counter.counts(target):
@@ -142,7 +142,7 @@ class Sizing:
 
     def _asked(self, call: RoutedCall, report: CallReport, quote: Quote) -> Generator[Command, Any, Quote]:
         """The quote by the provider's own count; the same quote where it does not come in time."""
-        target, counter, counts = quote.target, report.counter, self._stages.counts
+        target, counter, counts = quote.target.plain, report.counter, self._stages.counts
         assert counter is not None  # noqa: S101 - ``_counter_of`` was asked before
         if counter.account(target) not in self._prepared:
             yield RunInThread(counter.prepare)
@@ -159,7 +159,7 @@ class Sizing:
             yield Sleep(turn.delay_s)
             if (found := counts.known(call.request, target, key)) is not None:
                 report.token_counts[str(target)] = found
-                return self._stages.price.quote(call, target, report.token_counts, plan=quote.plan)
+                return self._stages.price.quote(call, quote.target, report.token_counts, plan=quote.plan)
         try:
             tokens = yield CountInput(counter, target, max(until - self._clock.monotonic(), 0.05))
         except Exception as error:  # noqa: BLE001 - whatever the client raises: the byte bound remains
@@ -170,4 +170,4 @@ class Sizing:
             counts.failed(account, key, None)
             raise
         report.token_counts[str(target)] = counts.counted(account, key, tokens)
-        return self._stages.price.quote(call, target, report.token_counts, plan=quote.plan)
+        return self._stages.price.quote(call, quote.target, report.token_counts, plan=quote.plan)

@@ -142,6 +142,12 @@ class ReservedAttempt(NamedTuple):
     plan: CachePlan | None
     """The plan behind the attempt's cache directives."""
 
+    @property
+    def arm(self) -> ModelRef:
+        """What routing chose; where the host chose another model, that one."""
+        asked = self.quote.target
+        return asked if asked.plain == self.attempt.target else self.attempt.target
+
 
 class Posting(NamedTuple):
     """The amount to book for an attempt, and the usage and the price that it rests on."""
@@ -193,6 +199,8 @@ class CallReport:
     they could not be."""
     tried_targets: list[ModelRef] = field(default_factory=list)
     """The models that failed, or whose answer was rejected."""
+    answered: ModelRef | None = None
+    """The model or arm of the last attempt that was booked."""
     records: list[CostRecord] = field(default_factory=list)
     """One record for each attempt that was booked."""
     spent_nanousd: int = 0

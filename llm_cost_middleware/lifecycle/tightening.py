@@ -76,7 +76,7 @@ class Tightening:
 
     def _asked(self, hold: OpenHold) -> Generator[Command, Any, Quote | None]:
         """Ask the provider for the count of a hold, where one may be asked for now and nobody has to wait for it."""
-        counts, counter, target, request = self._stages.counts, hold.counter, hold.quote.target, hold.call.request
+        counts, counter, target, request = self._stages.counts, hold.counter, hold.quote.target.plain, hold.call.request
         if counter is None or hold.loop is not asyncio._get_running_loop():  # noqa: SLF001 - as in ``open_holds``
             return None  # a client of an event loop belongs to it
         if request.has_server_side_context or not counter.counts(target):

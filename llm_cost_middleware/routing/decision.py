@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from llm_cost_middleware.capabilities.arms import Arm
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
@@ -18,7 +20,7 @@ FORMAT = 1
 
 
 class EvaluatedCandidate(NamedTuple):
-    """One model with its expected cost for a call, and the reason against it."""
+    """One model or arm with its expected cost for a call, and the reason against it."""
 
     target: ModelRef
     tier: int
@@ -31,7 +33,7 @@ class EvaluatedCandidate(NamedTuple):
 
 
 class RoutingDecision(NamedTuple):
-    """Which model takes a call, and why. Numbers, names and reasons only: never a text."""
+    """Which model or arm takes a call, and why. Numbers, names and reasons only: never a text."""
 
     call_id: str
     at: float
@@ -108,8 +110,17 @@ class RoutingDecision(NamedTuple):
                 "site": self.site,
                 "requested": self.requested,
                 "features": self.features._asdict(),
+                **({"arm": dict(self.target.parameters)} if self.target.parameters else {}),
                 "candidates": [
-                    [*c.target, c.tier, c.expected_nanousd, c.rejected, c.cache_saving_nanousd] for c in self.candidates
+                    [
+                        *c.target,
+                        c.tier,
+                        c.expected_nanousd,
+                        c.rejected,
+                        c.cache_saving_nanousd,
+                        *([dict(c.target.parameters)] if c.target.parameters else ()),
+                    ]
+                    for c in self.candidates
                 ],
                 "grams": self.ngrams,
                 "shape": self.text_stats,
@@ -145,7 +156,7 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
     return RoutingDecision(
         call_id=data["id"],
         at=float(data["at"]),
-        target=ModelRef(*data["target"]),
+        target=read_ref(data["target"], data.get("arm")),
         tier=int(data.get("tier", -1)),
         tier_name=data.get("tier_name", ""),
         policy=data.get("policy", "threshold"),
@@ -165,8 +176,14 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
 
 
 def _evaluated(
-    provider: str, model: str, tier: int, expected: int | None, rejected: str = "", warm: int = 0, *_: object
-) -> EvaluatedCandidate:
-    return EvaluatedCandidate(
-        ModelRef(provider, model), tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm)
-    )
+    provider: str, model: str, tier: int, expected: int | None, rejected: str = "", warm: int = 0,
+    arm: object = None, *_: object,
+) -> EvaluatedCandidate:  # fmt: skip
+    target = read_ref((provider, model), arm)
+    return EvaluatedCandidate(target, tier, None if expected is None else NanoUSD(expected), rejected, NanoUSD(warm))
+
+
+def read_ref(names: Sequence[str], arm: object = None) -> ModelRef:
+    """A model of a logged line, or the arm of it: as it was, whatever the table says today."""
+    provider, model = names
+    return Arm(provider, model, arm) if arm and isinstance(arm, Mapping) else ModelRef(provider, model)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
+from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision, read_ref
 from llm_cost_middleware.routing.signals import SIGNAL_SCORES
 
 FEEDBACK = "feedback"
@@ -139,7 +139,13 @@ class LoggedCall(NamedTuple):
             {
                 "decision": json.loads(self.decision.to_json()),
                 "outcomes": [[outcome.name, outcome.score, outcome.at] for outcome in self.outcomes],
-                "settlement": [list(settled.target), settled.cost_nanousd, settled.output_tokens, settled.at]
+                "settlement": [
+                    list(settled.target),
+                    settled.cost_nanousd,
+                    settled.output_tokens,
+                    settled.at,
+                    *([dict(settled.target.parameters)] if settled.target.parameters else ()),
+                ]
                 if settled
                 else None,
             },
@@ -160,8 +166,9 @@ class LoggedCall(NamedTuple):
             )
             settlement = None
             if data.get("settlement"):
-                target, cost, tokens, at = data["settlement"]
-                settlement = Settlement(decision.call_id, ModelRef(*target), NanoUSD(cost), tokens, at)
+                target, cost, tokens, at, *arm = data["settlement"]
+                answered = read_ref(target, *arm[:1])
+                settlement = Settlement(decision.call_id, answered, NanoUSD(cost), tokens, at)
         except ConfigurationError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -273,6 +280,8 @@ class DecisionLog:
         entry = Settlement(call_id, target, cost_nanousd, output_tokens, at)
         if self._journal is not None:
             data = {"target": list(target), "cost_nanousd": int(cost_nanousd), "output_tokens": output_tokens}
+            if target.parameters:
+                data["arm"] = dict(target.parameters)
             self._journal.append("settlement", call_id, at, json.dumps(data).encode())
         elif call_id in self._calls:
             logged = self._calls[call_id]
@@ -365,7 +374,11 @@ def _settlement(line: StoredLine) -> Settlement:
     try:
         data = json.loads(line.data)
         return Settlement(
-            line.id, ModelRef(*data["target"]), NanoUSD(data["cost_nanousd"]), data["output_tokens"], line.at
+            line.id,
+            read_ref(data["target"], data.get("arm")),
+            NanoUSD(data["cost_nanousd"]),
+            data["output_tokens"],
+            line.at,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"not a settlement: {error!r}", key=f"journal.{line.id}") from None

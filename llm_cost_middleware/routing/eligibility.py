@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llm_cost_middleware.capabilities.arms import arm_for, output_factor
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
 from llm_cost_middleware.request import CallRequest, ModelRef
@@ -22,7 +23,7 @@ DEFAULT_OUTPUT = 512
 # A dataclass: it is read ten times in every decision, and a slot costs a tenth of a named tuple's field.
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configured model with its prices of the day. Built once per configuration and date."""
+    """A configured model or arm with its prices of the day. Built once per configuration and date."""
 
     target: ModelRef
     tier: int
@@ -49,6 +50,8 @@ def evaluate_candidates(
 ) -> list[EvaluatedCandidate]:
     """Return every candidate with the expected cost of this call there, and the reason against it.
 
+    An arm is evaluated without what the caller states himself: the two arms of a model may then be one.
+
     Args:
         candidates: The models.
         policy: Its floor and ceiling.
@@ -56,17 +59,25 @@ def evaluate_candidates(
         features: Its features.
         n_tiers: How many tiers there are.
         affinity: What a warm cache is worth, by model.
-        outputs: Expected lengths of answers, by model.
+        outputs: Expected lengths of answers, by arm.
         parameters: How parameters decide: ``lenient`` leaves soft demands out, ``ignored`` does not look at them.
     """
-    evaluated = []
+    evaluated: list[EvaluatedCandidate] = []
     elsewhere, input_tokens = outputs.get(None), features.input_tokens
     cap, answers = request.max_tokens, request.choice_count
     reasons = _rejections(candidates, policy, request, features, n_tiers, parameters)
-    for candidate, rejected in zip(candidates, reasons):  # noqa: B905 - of one length, and checking it costs 700 instructions
-        target, most = candidate.target, candidate.max_output
-        known = outputs.get(target, elsewhere)
-        output = DEFAULT_OUTPUT if known is None else round(known.value)
+    for candidate, reason in zip(candidates, reasons):  # noqa: B905 - of one length, and checking it costs 700 instructions
+        target, most, rejected = candidate.target, candidate.max_output, reason
+        if target.parameters:
+            target = arm_for(target, request)
+            if target is not candidate.target and not reason:
+                rejected = _same_as(target, evaluated)
+        known = outputs.get(target)
+        if known is None and target.parameters:
+            output = _assumed_output(target, outputs)
+        else:
+            known = known or elsewhere
+            output = DEFAULT_OUTPUT if known is None else round(known.value)
         if cap is not None and cap < output:
             output = cap
         if most is not None and most < output:
@@ -74,7 +85,7 @@ def evaluate_candidates(
         pico = input_tokens * candidate.input_picousd + output * answers * candidate.output_picousd
         cold = NanoUSD(-(-pico // PICO_PER_NANO))  # rounded up
         entry = EvaluatedCandidate(target, candidate.tier, cold, rejected)
-        if affinity and (saving := min(cold, affinity.get(target, 0))):
+        if affinity and (saving := min(cold, affinity.get(target.plain, 0))):
             entry = entry._replace(expected_nanousd=NanoUSD(cold - saving), cache_saving_nanousd=NanoUSD(saving))
         evaluated.append(entry)
     return evaluated
@@ -117,6 +128,21 @@ def _rejections(
             reason = _unfit(request, candidate.target, parameters)
         reasons.append(reason)
     return reasons
+
+
+def _assumed_output(arm: ModelRef, outputs: Outputs) -> int:
+    """Output tokens of an arm that was not asked at this site: from those of its model, else of all models there."""
+    for other, known in outputs.items():
+        if other is not None and other.plain == arm.plain:
+            return round(known.value * output_factor(arm) / output_factor(other))
+    elsewhere = outputs.get(None)
+    return round((DEFAULT_OUTPUT if elsewhere is None else elsewhere.value) * output_factor(arm))
+
+
+def _same_as(arm: ModelRef, evaluated: Sequence[EvaluatedCandidate]) -> str:
+    """Why an arm is none of its own for a call whose caller states the parameters that it differs by."""
+    other = next((each for each in evaluated if each.target == arm and not each.rejected), None)
+    return "" if other is None else f"differs from {arm} by what the caller states himself"
 
 
 def _unfit(request: CallRequest, target: ModelRef, parameters: Parameters) -> str:

@@ -19,6 +19,7 @@ from operator import mul
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.capabilities.arms import parse_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.complexity import NGRAM_BITS, STAT_NAMES, TextReading, read_text
@@ -63,6 +64,7 @@ class LearnedPolicy:
     version: str
     """Digest of everything that decides, logged with each decision."""
     weak: ModelRef
+    """The cheaper model, or arm."""
     strong: ModelRef
     threshold: float
     intercept: float
@@ -274,7 +276,4 @@ def _number(value: object) -> float:
 
 
 def _target(text: str) -> ModelRef:
-    provider, slash, model = text.partition("/")
-    if not (slash and provider and model):
-        raise ValueError(f"{text!r} is not provider/model")
-    return ModelRef(provider, model)
+    return parse_arm(text, "policy_file")

@@ -32,7 +32,7 @@ _CHOICES = (
 
 
 class Tier(NamedTuple):
-    """Models of about the same strength, over all providers. Tiers are listed from cheap to strong."""
+    """Models, or arms, of about the same strength, over all providers. Tiers are listed from cheap to strong."""
 
     name: str
     models: tuple[ModelRef, ...]

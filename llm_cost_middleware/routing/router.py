@@ -152,6 +152,8 @@ def _beside(
 ) -> tuple[EvaluatedCandidate, str]:
     """The model to use in a conversation that has used another one so far, and the reason as a clause."""
     current = next((c for c in eligible if c.target == sticky), None)
+    if current is None:  # another arm of its model has the same cache
+        current = next((c for c in eligible if c.target.plain == sticky.plain), None)
     if current is None:
         return chosen, f"; {sticky} of this conversation may not take it"
     if wanted > current.tier < chosen.tier:
@@ -203,8 +205,12 @@ def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
     def order(c: EvaluatedCandidate) -> tuple[bool, int, bool, int]:
         return c.tier < tier, abs(c.tier - tier), c.target.provider == provider, c.expected_nanousd or 0
 
-    others = sorted((c for c in decision.eligible if c.target != decision.target), key=order)
-    return tuple(dict.fromkeys(c.target for c in others))
+    failed = decision.target.plain  # its other arms fail as well
+    others = sorted((c for c in decision.eligible if c.target.plain != failed), key=order)
+    found: dict[ModelRef, ModelRef] = {}
+    for other in others:
+        found.setdefault(other.target.plain, other.target)
+    return tuple(found.values())
 
 
 def downgrade(decision: RoutingDecision) -> tuple[ModelRef, ...]:
@@ -228,7 +234,7 @@ def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef |
     provider, slash, model = name.partition("/")
     if slash and provider in NAMES:  # other slashes are part of a model's name
         return ModelRef(provider, model)
-    known = next((c.target for c in candidates if c.target.model == name), None)
+    known = next((c.target.plain for c in candidates if c.target.model == name), None)
     return known or ModelRef(provider_of(name) or request.provider, name)
 
 

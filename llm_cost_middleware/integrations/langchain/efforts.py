@@ -6,31 +6,21 @@ payload``), and Anthropic refuses thinking where a tool is forced (platform.clau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from llm_cost_middleware.capabilities import find_capabilities
-from llm_cost_middleware.capabilities.efforts import nearest_effort
+from llm_cost_middleware.capabilities.efforts import nearest_effort, stated_effort
 from llm_cost_middleware.capabilities.fitting import is_forced
 from llm_cost_middleware.integrations.langchain.thinking import is_open_turn_without_thoughts
 from llm_cost_middleware.request import ModelRef
 
 _NAMES = ("effort", "reasoning_effort")
-"""Arguments of ChatAnthropic for an effort, the first wins; ChatOpenAI knows the second."""
-
-
-def stated_effort(settings: Mapping[str, Any]) -> str | None:
-    """The effort that the settings of a model, as a body, ask for."""
-    holders = (settings.get("reasoning"), settings.get("output_config"))
-    nested = (holder.get("effort") for holder in holders if isinstance(holder, Mapping))
-    found = next((effort for effort in (settings.get("reasoning_effort"), *nested) if effort is not None), None)
-    return found if isinstance(found, str) else None
+"""Arguments of LangChain's classes for an effort: ChatOpenAI knows the second."""
 
 
 def take_effort(call_kwargs: dict[str, Any]) -> str | None:
     """Take the effort out of the arguments of a call. Changes ``call_kwargs``."""
-    given = [call_kwargs.pop(name, None) for name in _NAMES]
-    return next((effort for effort in given if isinstance(effort, str)), None)
+    return stated_effort({name: call_kwargs.pop(name) for name in _NAMES if name in call_kwargs})
 
 
 def effort_arguments(target: ModelRef, asked: str | None) -> dict[str, Any]:

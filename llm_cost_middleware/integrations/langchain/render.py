@@ -134,6 +134,8 @@ def _translate(call_kwargs: dict[str, Any], source: str, attempt: Attempt, effor
     for name, value in attempt.changes.items():
         if value is None:  # what is called so only now
             translated.pop(name, None)
+    if (verbosity := attempt.changes.get("verbosity")) is not None:  # an arm's: the caller's own is left behind
+        translated["verbosity"] = verbosity
     asked = take_effort(translated) or effort
     return translated | effort_arguments(attempt.target, attempt.changes.get("reasoning_effort", asked))
 

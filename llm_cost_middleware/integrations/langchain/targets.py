@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from llm_cost_middleware.capabilities.efforts import stated_effort
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import connection_id
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
-from llm_cost_middleware.integrations.langchain.efforts import stated_effort, without_implied_thinking
+from llm_cost_middleware.integrations.langchain.efforts import without_implied_thinking
 from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
 from llm_cost_middleware.request import EMPTY, Endpoint, ModelRef

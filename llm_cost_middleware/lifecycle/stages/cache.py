@@ -68,7 +68,7 @@ class CacheStage:
     ) -> Mapping[ModelRef, int]:
         """What a warm cache is expected to save this call at each model, in nano-dollars."""
         # A model that cannot be used may have no price to weigh a cache by.
-        priced = {c.target: self._prices(c.target, now, prices) for c in candidates if c.unavailable is None}
+        priced = {c.target.plain: self._prices(c.target, now, prices) for c in candidates if c.unavailable is None}
         with self._lock:
             return self._statistics.affinity(layout, priced, now=now)
 
@@ -85,6 +85,7 @@ class CacheStage:
 
     def plan(self, call: RoutedCall, target: ModelRef) -> CachePlan | None:
         """The marks that an attempt would carry now."""
+        target = target.plain
         if call.layout is None or self._settings.observe or call.request.is_bare(target):
             return None
         ability = get_provider(target.provider).cache_capabilities(target.model)

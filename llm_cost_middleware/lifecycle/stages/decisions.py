@@ -170,7 +170,7 @@ class DecisionRecorder:
             return None
         last = report.records[-1]
         tokens = last.output_tokens if last.usage else None
-        model = ModelRef(last.provider, last.model)
+        model = report.answered or ModelRef(last.provider, last.model)
         return Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now())
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:

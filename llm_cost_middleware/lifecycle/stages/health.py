@@ -44,12 +44,12 @@ class HealthStage:
         if self._settings.observe:
             return ADMITTED
         with self._lock:
-            return self._state(call.request).admit(target, now=self._clock.monotonic(), previous=previous)
+            return self._state(call.request).admit(target.plain, now=self._clock.monotonic(), previous=previous)
 
     def not_sent(self, call: RoutedCall, target: ModelRef) -> None:
         """Note that an admitted attempt was refused afterwards."""
         with self._lock:
-            self._state(call.request).not_sent(target, now=self._clock.monotonic())
+            self._state(call.request).not_sent(target.plain, now=self._clock.monotonic())
 
     def timeout_s(self, target: ModelRef) -> float | None:
         """Seconds that the configuration lets a request take; ``None``: as long as its own timeout says."""

@@ -84,7 +84,7 @@ class PriceStage:
 
         Args:
             call: The call.
-            target: The model.
+            target: The model, or the arm.
             token_counts: Input tokens once counted, as ``CallReport`` keeps them.
             plan: The cache plan that will be sent: only its marks and the caller's own write to a cache.
             cap: An output cap below the caller's own.
@@ -93,12 +93,13 @@ class PriceStage:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
         request, settings = call.request, self._settings
+        changes, arm, target = fit(request, target).changes, target, target.plain
         rates, doubt, sent_tier = self._rates(target, request)
         limits = (request.prices or self._catalogue).limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
-        max_tokens = default_cap(request, limits, settings.default_max_tokens) if asked is None else asked
+        max_tokens = default_cap(request, limits, settings.default_max_tokens, changes) if asked is None else asked
         # a gateway is sent no cap of ours; Claude's API takes no request without one
         bare = request.is_bare(target) and request.endpoint != "messages"
         unsent = asked is None and (bare or request.has_odd_cap)
@@ -106,8 +107,7 @@ class PriceStage:
             max_tokens = limits.max_output or max_tokens
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
-        changes = fit(request, target).changes
-        if injected and request.settings:
+        if injected and (request.settings or changes):
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
         input_tokens, counted, note = self._input(call, target, limits.encoding, token_counts, is_doubtful=bool(doubt))
@@ -126,7 +126,7 @@ class PriceStage:
             refusal = BudgetExceededError(*amounts, scope="call", requested=most.amount_nanousd.usd)
             refusal.shown_in(self._catalogue.currency)
         return Quote(
-            target, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
+            arm, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
             least_cap(request, target, changes), unsent,
         )  # fmt: skip
@@ -213,7 +213,7 @@ class PriceStage:
         """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""
         encoding = self._catalogue.limits(target.provider, target.model).encoding
         exact = token_counts.get(encoding) if encoding is not None else None
-        if encoding is None or exact is None or str(target) in token_counts:
+        if encoding is None or exact is None or str(target.plain) in token_counts:
             return None
         close = self._counter.close(call.request, encoding, exact)
         return None if close is None else min(close, exact)
@@ -239,7 +239,7 @@ class PriceStage:
         cap = quote.bound.max_tokens_within(NanoUSD(max(room, 0)))
         if cap >= quote.max_tokens or cap < min(quote.least_output, quote.max_tokens):
             return None
-        if changes_for_cap(call.request, quote.target, cap, quote.changes) is None:
+        if changes_for_cap(call.request, quote.target.plain, cap, quote.changes) is None:
             return None  # it could not think and answer
         return self.quote(call, quote.target, token_counts, plan=quote.plan, cap=cap)
 
@@ -370,7 +370,7 @@ class PriceStage:
 
     def observe(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Learn from an answer how long the input was, and whether it was longer than what was held."""
-        quote, actual = reserved.quote, usage.input_tokens
+        quote, actual, model = reserved.quote, usage.input_tokens, reserved.quote.target.plain
         if quote.counted and actual > quote.bound.input_tokens and quote.bound.guaranteed:
             _log.warning(
                 "%s billed %d input tokens where %d were counted; later counts are scaled to that", quote.target,
@@ -379,9 +379,9 @@ class PriceStage:
         with self._lock:
             if quote.counted:
                 close = not {PROVIDER_COUNT, CLOSE_COUNT}.isdisjoint(quote.bound.notes)
-                self._checks.check(quote.target, quote.bound.input_tokens, actual, close=close)
+                self._checks.check(model, quote.bound.input_tokens, actual, close=close)
             if self._settings.calibrated:
-                self._calibration.learn(quote.target, call.request, actual, call.decision.site)
+                self._calibration.learn(model, call.request, actual, call.decision.site)
 
     @property
     def coverage(self) -> Coverage:

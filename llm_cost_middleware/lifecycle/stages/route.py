@@ -184,7 +184,7 @@ class RouteStage:
             seconds = self._clock.monotonic() - reserved.started_at
             with self._lock:
                 self._history.observe(
-                    decision.site, reserved.attempt.target, seconds=seconds, accepted=isinstance(verdict, CallResult)
+                    decision.site, reserved.arm, seconds=seconds, accepted=isinstance(verdict, CallResult)
                 )
         return verdict
 
@@ -210,7 +210,9 @@ class RouteStage:
 
 def fallbacks_of(call: RoutedCall, target: ModelRef) -> tuple[ModelRef, ...]:
     """The other models that may take the call after ``target`` failed."""
-    return () if call.request.model_pinned else tuple(other for other in fallbacks(call.decision) if other != target)
+    if call.request.model_pinned:
+        return ()
+    return tuple(other for other in fallbacks(call.decision) if other.plain != target.plain)
 
 
 def downgrades_of(call: RoutedCall, target: ModelRef) -> Iterator[ModelRef]:

@@ -68,7 +68,8 @@ def read_labels(
     Args:
         path: One row per prompt: ``prompt``, ``score__<model>`` in [0, 1] and, unless ``costs`` is given,
             ``cost__<model>`` in US dollars. Rows where either model has no score are left out.
-        weak: The cheaper model; a column may be named by the model alone or by ``provider/model``.
+        weak: The cheaper model, or arm; a column may be named by the model alone or by ``provider/model``, an arm's
+            with its parameters behind.
         strong: The stronger one.
         site_column: The column that names the call site, where there is one.
         costs: US dollars per call of the weak and the strong model, where the file has none.
@@ -80,7 +81,7 @@ def read_labels(
     found: list[PairedOutcome] = []
     columns = ["prompt", site_column]
     columns += [
-        f"{kind}__{name}" for kind in ("score", "cost") for pair in (weak, strong) for name in (pair.model, pair)
+        f"{kind}__{name}" for kind in ("score", "cost") for target in (weak, strong) for name in _column_names(target)
     ]
     for number, row in enumerate(_rows(path, columns), 1):
         where = f"{path.name} row {number}"
@@ -324,9 +325,13 @@ def _rows(path: Path, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
                 yield row
 
 
+def _column_names(target: ModelRef) -> tuple[str, str]:
+    return str(target).removeprefix(f"{target.provider}/"), str(target)
+
+
 def _number(row: Mapping[str, Any], prefix: str, target: ModelRef) -> float | None:
-    for name in (f"{prefix}{target.model}", f"{prefix}{target}"):
-        value = row.get(name)
+    for name in _column_names(target):
+        value = row.get(f"{prefix}{name}")
         if isinstance(value, int | float) and not isnan(value):  # a NaN stands for "not measured"
             return float(value)
     return None
