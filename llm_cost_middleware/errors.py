@@ -247,7 +247,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
 
     def _ways_out(self) -> str:
         """What a person can do: wait for what is pending, or raise the limit."""
-        if self.window is None or self.scope is None:
+        if self.window is None or self.scope is None or self.scope.startswith("slice:"):
             return ""
         wait = self.pending and self.requested is not None and self.available + self.pending >= self.requested
         waiting = "wait for the calls in flight (output.max_wait_for_budget_s), or " if wait else ""

@@ -52,6 +52,7 @@ from llm_cost_middleware.reports import Query, Report, make_report
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK
+from llm_cost_middleware.runs import RunMoney
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 
@@ -59,7 +60,7 @@ __all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
 _log = logging.getLogger(__name__)
 
 
-class CostPipeline(BookingByHand, Reloading):
+class CostPipeline(BookingByHand, Reloading, RunMoney):
     """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
 
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.

@@ -18,6 +18,7 @@ from llm_cost_middleware.testing.clock import FakeClock
 from llm_cost_middleware.testing.oracle import audit
 from llm_cost_middleware.testing.reductions import ReductionTests
 from llm_cost_middleware.testing.shared_state import SharedStateTests
+from llm_cost_middleware.testing.slices import SliceTests
 
 GLOBAL = ("global",)
 USER_A = ("global", "user:a")
@@ -25,7 +26,7 @@ USER_B = ("global", "user:b")
 TTL = 60_000
 
 
-class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests):
+class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTests):
     """Suite to subclass: say how your storage is opened and read; pytest does the rest."""
 
     def open(self, clock: FakeClock) -> Backend:

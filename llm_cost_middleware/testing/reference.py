@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.oracle import same_window, windows_before
 
 Verdict = Literal["ok", "refused", "conflict", "missing"]
@@ -39,6 +40,8 @@ class ReferenceLedger:
     rows: dict[str, ReferenceRow] = field(default_factory=dict)
     stood: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
     """Since when which limit stood, of budgets that carry over."""
+    slices: dict[str, int] = field(default_factory=dict)
+    """Limits of the slices that may be opened, by their scope."""
 
     def budgets_of(self, scope: str) -> list[Budget]:
         """Return the budgets that apply, by window; a name's own precedes its kind's."""
@@ -47,6 +50,8 @@ class ReferenceLedger:
             template = pattern.endswith(":*") and scope.startswith(pattern[:-1])
             if pattern == scope or (template and (scope, window) not in self.budgets):
                 found[window] = budget
+        if scope in self.slices:
+            return [Budget(scope, NanoUSD(self.slices[scope]))]
         return [found[window] for window in sorted(found)]
 
     def set_budget(self, budget: Budget, now: int) -> None:
@@ -93,6 +98,14 @@ class ReferenceLedger:
             if row.booked or row.scopes != scopes or amount not in (row.amount, row.held):
                 return "conflict", None
             return ("refused", None) if row.state == "refused" else ("ok", row.state)
+        inner = next((scope for scope in reversed(scopes) if scope in self.slices), None)
+        holder = self.rows.get(inner) if inner is not None else None
+        if inner is not None and (holder is None or holder.state != "pending"):
+            return "refused", None  # and not remembered: nothing was asked of any account
+        held = 0
+        if holder is not None:
+            held = holder.amount if holder.held is None else holder.held
+            holder.held = max(held - amount, 0)
         for scope in scopes:
             for budget in self.budgets_of(scope):
                 settled, pending = self.sums(scope, budget, now)
@@ -101,9 +114,20 @@ class ReferenceLedger:
                 carried = self.carried(scope, budget, now)
                 if settled + pending + amount > budget.limit_nanousd * (1 - kept) + carried:
                     self.rows[id_] = ReferenceRow(scopes, amount, now, now, "refused")
+                    if holder is not None:
+                        holder.held = held
                     return "refused", (scope, settled, pending)
         self.rows[id_] = ReferenceRow(scopes, amount, now, now + ttl)
+        if holder is not None:
+            holder.expires = max(holder.expires, now + ttl)
         return "ok", "pending"
+
+    def set_slices_right(self, scopes: tuple[str, ...], now: int) -> None:
+        """Let the slices among these scopes hold what of their limit is not booked, the innermost first."""
+        for scope in reversed([scope for scope in scopes if scope in self.slices]):
+            holder = self.rows.get(scope)
+            if holder is not None and holder.state == "pending":
+                holder.held = max(self.slices[scope] - sum(self.sums(scope, None, now)), 0)
 
     def settle(self, id_: str, amount: int) -> Verdict:
         """Settle once, from pending or expired; the same settle again is ``ok``."""
@@ -168,7 +192,10 @@ class ReferenceLedger:
         """Expire everything that is due; return how many."""
         over = [row for row in self.rows.values() if row.state == "pending" and row.expires <= now]
         for row in over:
-            row.state, row.spent = "expired", (row.amount if row.held is None else row.held) if charge else 0
+            mine = charge and not any(self.rows.get(scope) is row for scope in self.slices)
+            row.state, row.spent = "expired", (row.amount if row.held is None else row.held) if mine else 0
+        for row in over:
+            self.set_slices_right(row.scopes, now)
         return len(over)
 
 

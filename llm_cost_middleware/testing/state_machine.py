@@ -35,6 +35,10 @@ _SCOPES = st.sampled_from(
         ("global", "user:odd%20%2A", "team:x"),
     ]
 )
+_SLICES = {"slice:outer~60~a1": 60, "slice:inner~25~b2": 25}
+_OUTER, _INNER = _SLICES
+_PARENTS = {_OUTER: ("global", "user:a"), _INNER: ("global", "user:a", _OUTER)}
+_SLICED = st.sampled_from([_PARENTS[_INNER], (*_PARENTS[_INNER], _INNER), (*_PARENTS[_INNER], "team:x")])
 _PATTERNS = st.sampled_from(["global", "user:*", "user:a", "team:x"])
 _WINDOWS = st.sampled_from(["none", "hour", "day", "60s", "3600s", "month", "week"])
 _ZONES = st.sampled_from(["UTC", "America/New_York", "Australia/Lord_Howe"])
@@ -53,7 +57,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.reference = ReferenceLedger()
+        self.reference = ReferenceLedger(slices=dict(_SLICES))
         self.backend = type(self).open_(self.clock)
 
     @property
@@ -113,6 +117,33 @@ class LedgerMachine(RuleBasedStateMachine):
         elif expected == "ok":
             assert got.state == facts, f"state {got.state}, the reference {facts}"
 
+    @property
+    def has_slices(self) -> bool:
+        return getattr(getattr(self.backend, "backend", self.backend), "slices", False)
+
+    @rule(scope=st.sampled_from(sorted(_SLICES)), ttl=_TTLS)
+    def open_slice(self, scope: str, ttl: int) -> None:
+        if self.has_slices:
+            self.reserve(id_=scope, amount=_SLICES[scope], scopes=_PARENTS[scope], ttl=ttl)
+
+    @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SLICED, ttl=_TTLS)
+    def reserve_in_slice(self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int) -> None:
+        if self.has_slices:
+            self.reserve(id_=id_, amount=amount, scopes=scopes, ttl=ttl)
+
+    @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SLICED)
+    def book_in_slice(self, id_: str, amount: int, scopes: tuple[str, ...]) -> None:
+        if self.has_slices and all(slice_ in self.reference.rows for slice_ in scopes if slice_ in _SLICES):
+            self.book(id_=id_, amount=amount, scopes=scopes)
+
+    @rule(scope=st.sampled_from(sorted(_SLICES)))
+    def end_slice(self, scope: str) -> None:
+        self.void(id_=scope)
+
+    def _set_right(self, id_: str, verdict: str = "ok") -> None:
+        if verdict == "ok" and (row := self.reference.rows.get(id_)) is not None:
+            self.reference.set_slices_right(row.scopes, self.now)
+
     @precondition(lambda self: self.reference.budgets)
     @rule(id_=_IDS, scopes=_SCOPES, ttl=_TTLS, beyond=st.integers(0, 1), data=st.data())
     def reserve_up_to_limit(
@@ -139,6 +170,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.reference.rows.get(id_)
         amount = row.first if twice and row is not None and row.first is not None else amount
         expected = self.reference.settle(id_, amount)
+        self._set_right(id_, expected)
         receipt = self.agree(expected, lambda: self.backend.resolve("settle", id_, amount, status="exact"))
         if expected == "ok":
             assert receipt.amount_nanousd == amount
@@ -147,16 +179,20 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(id_=_IDS)
     def void(self, id_: str) -> None:
-        self.agree(self.reference.void(id_), lambda: self.backend.resolve("void", id_, 0, status="void"))
+        expected = self.reference.void(id_)
+        self._set_right(id_, expected)
+        self.agree(expected, lambda: self.backend.resolve("void", id_, 0, status="void"))
 
     @rule(id_=_IDS, amount=_AMOUNTS)
     def reconcile(self, id_: str, amount: int) -> None:
         expected = self.reference.reconcile(id_, amount)
+        self._set_right(id_, expected)
         self.agree(expected, lambda: self.backend.resolve("reconcile", id_, amount, status="exact"))
 
     @rule(id_=_IDS, amount=_AMOUNTS, scopes=_SCOPES)
     def book(self, id_: str, amount: int, scopes: tuple[str, ...]) -> None:
         expected = self.reference.book(id_, amount, scopes, self.now)
+        self._set_right(id_, expected)
         self.agree(expected, lambda: self.backend.resolve("book", id_, amount, scopes=scopes, status="exact"))
 
     @rule(id_=_IDS, ttl=_TTLS)
@@ -170,6 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def reduce(self, id_: str, amount: int) -> None:
         if hasattr(getattr(self.backend, "backend", self.backend), "reduce"):
             want = self.reference.reduce(id_, amount)
+            self._set_right(id_)
             (made,) = self.backend.reduce([(id_, amount)])  # type: ignore[attr-defined]  # looked at above
             got = made.state, made.amount_nanousd, made.released_nanousd
             assert got == want, f"reduced with {got}, the reference with {want}"

@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.backend import (
     redacted,
 )
 from llm_cost_middleware.budget.model import Budget, Receipt, Reservation, Row, RowStatus, Verb
+from llm_cost_middleware.budget.rules.slices import SupportsSlices
 from llm_cost_middleware.budget.spool_place import SpoolPlace, beside, of_server
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -71,6 +72,13 @@ class LateBackend:
             self._backend = self._connect()
         except LedgerUnavailableError as error:
             self._error, self._again = error, self._monotonic() + _PAUSE_S
+
+    @property
+    def slices(self) -> bool:
+        """See ``SupportsSlices``."""
+        if isinstance(self.storage, SupportsSlices):
+            return True
+        raise AttributeError("slices")
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool

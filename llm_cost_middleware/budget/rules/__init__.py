@@ -37,6 +37,7 @@ from llm_cost_middleware.budget.rules.register import (
     Decision,
 )
 from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
+from llm_cost_middleware.budget.rules.slices import SliceSums, held_by, slice_budget, slices_of
 from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise
 from llm_cost_middleware.budget.rules.transitions import (
     Crossed,
@@ -52,7 +53,8 @@ __all__ = [
     "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting", "AccountTotals",
     "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister", "Crossed",
     "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
-    "ReservationRecord", "ScopeBalance", "Transition", "WindowSpan", "apply", "apply_reduction", "available",
-    "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "known_scopes", "rebuild_totals",
-    "reduction", "resolve", "roll_up", "scope_balances", "scope_matches", "to_datetime", "window_at",
+    "ReservationRecord", "ScopeBalance", "SliceSums", "Transition", "WindowSpan", "apply", "apply_reduction",
+    "available", "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "held_by", "known_scopes",
+    "rebuild_totals", "reduction", "resolve", "roll_up", "scope_balances", "scope_matches", "slice_budget", "slices_of",
+    "to_datetime", "window_at",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.budget.carry_over import Carry, least_limit
 from llm_cost_middleware.budget.model import LIFETIME, Budget, rolling_seconds, scope_matches
+from llm_cost_middleware.budget.rules.slices import slice_budget, slices_of
 from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause
 from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan, window_at
 from llm_cost_middleware.money import NanoUSD
@@ -67,6 +68,8 @@ class PostingPlan(NamedTuple):
     postings: tuple[AccountPosting, ...]
     paused: tuple[str, Pause] | None = None
     """The scope that may not be called now, and its pause."""
+    slices: tuple[str, ...] = ()
+    """The slices that pay for it, the innermost last."""
 
 
 class BudgetIndex:
@@ -88,6 +91,8 @@ class BudgetIndex:
 
     def for_scope(self, scope: str) -> Mapping[str, Budget]:
         """Return the budgets that apply to a scope, by window. Its own one precedes the template of its kind."""
+        if (own := slice_budget(scope)) is not None:
+            return {own.window: own}
         template = self._by_scope.get(f"{scope.partition(':')[0]}:*", {})
         return {**template, **self._by_scope.get(scope, {})}
 
@@ -132,7 +137,7 @@ class BudgetIndex:
                 bounds = limit, warns, resets, first != last, kept, carry
                 by_template = budget is not None and budget.scope != scope
                 postings.append(AccountPosting(scope, window, last, first, *bounds, by_template))
-        return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now))
+        return PostingPlan(start, until, tuple(postings), self.overlay.pause(scopes, now), slices_of(scopes))
 
     def _carry(self, scope: str, budget: Budget, span: WindowSpan) -> Carry | None:
         """Return what may be carried into a window; ``None`` where the budget did not stand in the one before.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llm_cost_middleware.budget.balance import Balance
 from llm_cost_middleware.budget.model import LIFETIME, Budget, parse_window
 from llm_cost_middleware.budget.rules.accounts import AccountPosting, BudgetIndex
+from llm_cost_middleware.budget.rules.slices import SliceSums, held_by, slices_of
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 
@@ -137,8 +138,9 @@ def headroom(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> H
     """Return what is left under the budgets of these accounts; ``None`` where no budget limits them."""
     totals = tuple(totals)
     own = tuple(dict.fromkeys(account.scope for account in totals))
+    covered = _covered_by_slice(own, totals)
     left = [
-        (limit + carried - budget.kept_from(own, limit) - settled - pending, limit + carried)
+        (limit + carried - budget.kept_from(own, limit) - settled - pending + covered.get(scope, 0), limit + carried)
         for scope, window, settled, pending, carried in totals
         if (budget := index.for_scope(scope).get(window)) is not None
         for limit in [index.limit(budget, now)]
@@ -148,6 +150,16 @@ def headroom(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> H
     # A limit of zero leaves a share of zero, however little was spent.
     share = min(max(rest, 0) / limit if limit else 0.0 for rest, limit in left)
     return Headroom(NanoUSD(min(rest for rest, _ in left)), share)
+
+
+def _covered_by_slice(own: tuple[str, ...], totals: tuple[AccountTotals, ...]) -> dict[str, int]:
+    """Return what the innermost slice of these scopes holds for them, by the scopes it holds in: it counts as left."""
+    slices = slices_of(own)
+    if not slices:
+        return {}
+    account = next(account for account in totals if account.scope == slices[-1])
+    held = held_by(slices[-1], SliceSums(account.settled, account.pending))
+    return dict.fromkeys(own[: own.index(slices[-1])], held)  # what was named inside of it was not carved from
 
 
 def available(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> NanoUSD | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm_cost_middleware.budget.model import Receipt, Reservation, ReservationState, RowStatus, Verb
+from llm_cost_middleware.budget.rules.slices import slice_budget
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.money import ZERO, NanoUSD
 
@@ -39,6 +40,10 @@ class ReservationRecord:
     archived: bool = False
     requested: int | None = None
     """What was reserved, where ``amount`` was reduced since."""
+
+    def charged_if_expired(self, *, charge: bool) -> int:
+        """What it costs to let it expire. A slice was nothing that was sent: what it has left is released."""
+        return self.amount if charge and slice_budget(self.id) is None else 0
 
     def reservation(self) -> Reservation:
         """Return it as the public value."""

@@ -196,7 +196,7 @@ class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
             self._recent.pop(id_, None)  # another process may have resolved it
             record = self._record((yield from self.ask_record(id_)))
             if record is not None and record.state == "pending":
-                amount = record.amount if charge else 0
+                amount = record.charged_if_expired(charge=charge)
                 # a replay: somebody else resolved it in the meantime
                 swept += not (yield from self._resolve("expire", id_, record, amount, (), "unconfirmed", b"")).repeated
         return swept

@@ -13,9 +13,11 @@ from itertools import count, islice
 from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
-from llm_cost_middleware.budget.backend import JournalEntry, Snapshot
+from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
+from llm_cost_middleware.budget.backends.memory.journal import KEEP, MemoryJournal
 from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
+from llm_cost_middleware.budget.backends.memory.slices import MemorySlices
 from llm_cost_middleware.budget.model import (
     LIFETIME,
     Receipt,
@@ -42,12 +44,6 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
-
-KEEP = 100_000
-"""Rows, journal entries, resolved ids, and scopes without a budget that are kept, each.
-
-The sums of a scope that has a budget, or money pending, are kept for ever.
-"""
 
 _CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
 _NEVER = 2**63
@@ -91,6 +87,7 @@ class _MemoryReservation(ReservationRecord):
 
     cells: tuple[_Cell, ...] = ()
     refusal: BudgetRefusal | None = None
+    slices: tuple[str, ...] = ()
 
 
 class _PostingRoute(NamedTuple):
@@ -101,6 +98,7 @@ class _PostingRoute(NamedTuple):
     cells: tuple[_Cell, ...]
     limits: tuple[tuple[_Cell, int, AccountPosting], ...]
     paused: tuple[str, Pause] | None
+    slices: tuple[str, ...]
 
 
 class _SharedState:
@@ -135,7 +133,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend(MemoryBudgets, MemoryReductions):
+class MemoryBackend(MemoryBudgets, MemoryReductions, MemorySlices):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False
@@ -178,6 +176,7 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
                 route = self._posting_route(scopes, now)
             if route.paused is not None:
                 raise route.paused[1].error(route.paused[0])
+            self._draw(route.slices, amount)
             # Every limit is checked before anything is changed: all scopes or none.
             for cell, limit, posting in route.limits:
                 settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
@@ -186,13 +185,16 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
                     if settled + pending + amount <= limit + carried:
                         continue
                     refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
+                    self._set_right(route.slices, now)
                     if not fresh:
                         self._close(_MemoryReservation(id_, scopes, amount, now, now, "refused", refusal=refusal))
                     raise refusal.error()
             for cell in route.cells:
                 cell.pending += amount
-            self._open[id_] = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells)
+            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells, slices=route.slices)
+            self._open[id_] = record
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
+            self._drawn(route.slices, now, now + ttl)
         return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
     def resolve(
@@ -206,8 +208,10 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
                 if record is not None:
                     check_replay(record, amount, scopes, booked=True)
                     return record.replay(verb)
-                cells = self._posting_route(scopes, now).cells
-                record = _MemoryReservation(id_, scopes, 0, now, now, verb="book", cells=cells)
+                route = self._posting_route(scopes, now)
+                record = _MemoryReservation(
+                    id_, scopes, 0, now, now, verb="book", cells=route.cells, slices=route.slices
+                )
                 self._open[id_] = record
             elif record is None:
                 raise ReservationNotFoundError(id_)
@@ -230,6 +234,8 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
             self._close(record)
         apply(record, verb, transition, amount, status, now)
         self._rows.append((next(self._seq), verb, record.id, now, amount, record.scopes, status, record.created, memo))
+        if record.slices:
+            self._set_right(record.slices, now)
         crossed = self._crossed(record, settled) if warn and verb not in {"void", "expire"} else {}
         return record.told(verb, crossed)
 
@@ -264,7 +270,8 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
         with self._state.lock:
             over = list(islice((record for record in self._open.values() if record.expires <= now), limit))
             for record in over:
-                self._resolve(record, "expire", record.amount if charge else 0, "unconfirmed", now, b"")
+                spent = record.charged_if_expired(charge=charge)
+                self._resolve(record, "expire", spent, "unconfirmed", now, b"")
             for account in self._state.accounts.values():
                 if len(account.cells) > _CELLS:
                     for index in sorted(account.cells)[:-_CELLS]:
@@ -359,7 +366,9 @@ class MemoryBackend(MemoryBudgets, MemoryReductions):
         ]
         if len(self._routes) > KEEP:  # scopes with ever new names must not fill the memory
             self._routes.clear()
-        route = self._routes[scopes] = _PostingRoute(plan.start, plan.until, tuple(cells), tuple(limits), plan.paused)
+        route = self._routes[scopes] = _PostingRoute(
+            plan.start, plan.until, tuple(cells), tuple(limits), plan.paused, plan.slices
+        )
         return route
 
 
@@ -368,23 +377,3 @@ def _carried(account: _Account | None, posting: AccountPosting) -> int:
     if posting.carry is None:
         return 0
     return posting.carry.unused(*(account.counted(posting.preceding()) if account else (0, 0)))
-
-
-class MemoryJournal:
-    """``Journal`` in memory: the last ``KEEP`` entries."""
-
-    _lock = ForkSafeLock()
-
-    def __init__(self) -> None:
-        self._entries: deque[JournalEntry] = deque(maxlen=KEEP)
-
-    def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
-        """See ``Journal``."""
-        with self._lock:
-            self._entries.append(JournalEntry(kind, id_, at, data))
-
-    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
-        """See ``Journal``."""
-        with self._lock:
-            entries = list(self._entries)
-        return (entry for entry in entries if entry.kind == kind and (since is None or entry.at >= since))

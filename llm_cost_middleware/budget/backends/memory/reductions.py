@@ -19,6 +19,7 @@ class MemoryReductions:
     _now: Callable[[], float]
     _seq: Iterator[int]
     _find: Callable[[str], _MemoryReservation | None]
+    _set_right: Callable[[tuple[str, ...], int], None]
 
     def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
         """See ``SupportsReduction``; all in one step."""
@@ -35,4 +36,6 @@ class MemoryReductions:
                 cell.pending -= made.released_nanousd
             entry = next(self._seq), "reduce", id_, now, record.amount, record.scopes, "reserved", record.created, b""
             self._state.rows.append(entry)
+            if record.slices:
+                self._set_right(record.slices, now)
         return made

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from llm_cost_middleware.budget.backend import JournalEntry, redacted
+from llm_cost_middleware.budget.backends.redis.slices import within_slices
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, RedisProtocol
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.scripted import encoding
@@ -31,7 +32,9 @@ _JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs
 @cache
 def load_script(name: str) -> tuple[str, str]:
     """Return a script and its SHA-1, by which the server caches it."""
-    text = files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    text = within_slices(name, lambda step: load_script(step)[0])
+    if text is None:
+        text = files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -121,7 +124,7 @@ def _asynchronous(
 class RedisBackend:
     """``Backend`` on the Redis server of a URL. Connects at once; raises as ``Ledger.open``."""
 
-    blocks = answers_late = True
+    blocks = answers_late = slices = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
@@ -198,6 +201,8 @@ class RedisBackend:
 
 class AsyncRedisBackend:
     """``AsyncBackend`` on the Redis server of a URL, for one event loop. Connects with its first verb."""
+
+    slices = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._client = _connect(url, asynchronous=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.budget.backends.redis.slices import SlicedProtocol
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import BudgetChange
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow
-from llm_cost_middleware.budget.scripted.protocol import ScriptedProtocol
 from llm_cost_middleware.errors import LedgerVersionError
 
 SCHEMA = 4
@@ -22,7 +22,7 @@ class RedisCommand(NamedTuple):
     words: tuple[Any, ...]
 
 
-class RedisProtocol(ScriptedProtocol):
+class RedisProtocol(SlicedProtocol):
     """Ledger verbs of one tenant on one server."""
 
     def initialise(self) -> CommandFlow[None]:

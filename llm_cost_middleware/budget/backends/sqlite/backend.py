@@ -24,6 +24,7 @@ from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
+from llm_cost_middleware.budget.backends.sqlite.slices import SliceTable
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules import (
@@ -74,7 +75,7 @@ _APPEND = (
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
-class SQLiteBackend(BudgetTable, ReductionTable):
+class SQLiteBackend(BudgetTable, ReductionTable, SliceTable):
     """``Backend`` in a SQLite file."""
 
     blocks = takes_notes = True
@@ -131,6 +132,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                 raise plan.paused[1].error(plan.paused[0])
             postings = plan.postings
             joined = " ".join(scopes)
+            drawn = self._draw(db, plan.slices, amount)
             for posting in postings:
                 if posting.limit is not None:
                     settled, pending = self._counted(db, posting)
@@ -140,11 +142,13 @@ class SQLiteBackend(BudgetTable, ReductionTable):
                         if settled + pending + amount <= posting.limit + carried:
                             continue
                         refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
+                        self._give_back(db, drawn)
                         if not fresh:
                             db.execute(_REFUSE, (self._tenant, id_, joined, amount, now, now, json.dumps(refusal[:-1])))
                         raise refusal.error()
             db.execute(_RESERVE, (self._tenant, id_, joined, amount, now, now + ttl))
             self._append_row(db, "reserve", id_, now, amount, joined, "reserved", now, 0, amount, memo, postings)
+            self._drawn(db, drawn, now, now + ttl)
             return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
 
         return self._file.write(step)
@@ -185,7 +189,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
         transition = resolve(record, verb, amount)
         if transition is None:
             return record.replay(verb)
-        postings = self._current(db).posting_plan(record.scopes, record.created).postings
+        postings, slices = self._current(db).posting_plan(record.scopes, record.created)[2::2]
         self._append_row(
             db, verb, record.id, now, amount, " ".join(record.scopes), status, record.created,
             transition.settled, transition.pending, memo, postings, tally,
@@ -198,6 +202,7 @@ class SQLiteBackend(BudgetTable, ReductionTable):
             record.reconciled, _dump_crossed(record), self._tenant, record.id,
         )  # fmt: skip
         db.execute(_RESOLVE, changed)
+        self._set_right(db, slices, now)
         return receipt
 
     def _append_row(
@@ -255,7 +260,8 @@ class SQLiteBackend(BudgetTable, ReductionTable):
             for (id_,) in over:
                 known = self._find(db, id_)
                 if known is not None:
-                    self._resolve(db, known[0], "expire", known[0].amount if charge else 0, "unconfirmed", now, b"")
+                    due = known[0].charged_if_expired(charge=charge)
+                    self._resolve(db, known[0], "expire", due, "unconfirmed", now, b"")
             return len(over)
 
         return self._file.write(step)

@@ -31,6 +31,7 @@ class ReductionTable:
     _current: Callable[[sqlite3.Connection], BudgetIndex]
     _append_row: Callable[..., None]
     _find: Callable[[sqlite3.Connection, str], tuple[ReservationRecord, BudgetRefusal | None] | None]
+    _set_right: Callable[[sqlite3.Connection, tuple[str, ...], int], None]
 
     def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
         """See ``SupportsReduction``; all in one transaction."""
@@ -46,7 +47,8 @@ class ReductionTable:
         made = reduction(record, id_, amount)
         if record is not None and made.released_nanousd:
             apply_reduction(record, made)
-            postings = self._current(db).posting_plan(record.scopes, record.created).postings
+            plan = self._current(db).posting_plan(record.scopes, record.created)
+            postings = plan.postings
             joined, released = " ".join(record.scopes), made.released_nanousd
             self._append_row(
                 db, "reduce", id_, now, record.amount, joined, "reserved", record.created, 0, -released, b"", postings
@@ -54,6 +56,7 @@ class ReductionTable:
             db.execute(
                 "UPDATE reservation SET amount = ? WHERE tenant = ? AND id = ?", (record.amount, self._tenant, id_)
             )
+            self._set_right(db, plan.slices, now)
         return made
 
     def _as_requested(self, db: sqlite3.Connection, record: ReservationRecord, amount: int) -> ReservationRecord:

@@ -1,0 +1,142 @@
+"""The money of a run: slices of it for its children. A part of ``CostPipeline``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+from llm_cost_middleware.budget.ledger import unique_id
+from llm_cost_middleware.budget.model import bounded_nanousd
+from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
+from llm_cost_middleware.context import cost_context, current_context
+from llm_cost_middleware.errors import ConfigurationError, LedgerError
+from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.money import USD, NanoUSD
+from llm_cost_middleware.request import CallContext
+
+_log = logging.getLogger(__name__)
+Seconds = float | timedelta | str
+
+
+class RunMoney:
+    """What a pipeline does with the money of a run as a whole. The pipeline sets what it works on."""
+
+    _flow: CallFlow
+    _runtimes: RuntimePool
+
+    def slice(self, limit: USD, *, name: str = "slice", ttl: Seconds | None = None) -> Slice:
+        """A part of the money that is left, for what a block calls: ``with pipeline.slice("0.50", name="search"):``.
+
+        Everything governed that the block starts spends from it, in this process or, by ``context.export()``, in
+        another one, and from nothing else; it is set aside in one step in every budget of the block around it, so
+        slices never sum above them. What is left when the block ends goes back. Slices nest.
+
+        Args:
+            limit: US dollars.
+            name: Tells it from others, in the scope ``slice:NAME~...`` that its calls are booked under.
+            ttl: How long it may be idle; then, as after a crash, what it has left goes back, and its calls are refused.
+                ``[ledger] hold_ttl_s``, if ``None``. Every call that is made in it begins that time anew.
+
+        Returns:
+            A context manager, sync and async. Entering it raises ``BudgetExceededError`` where so much is not left,
+            and ``ConfigurationError`` where the storage of the ledger has no slices.
+        """
+        return Slice(self._runtimes, lambda: self._flow, bounded_nanousd(limit, what="limit"), str(name), ttl)
+
+
+class Slice:
+    """A child's part of the money of a run: made by ``CostPipeline.slice``."""
+
+    def __init__(
+        self, runtimes: RuntimePool, flow: Callable[[], CallFlow], limit: NanoUSD, name: str, ttl: Seconds | None
+    ) -> None:
+        self._runtimes, self._flow, self._limit, self._name, self._ttl = runtimes, flow, limit, name, ttl
+        self._block: cost_context | None = None
+        self.scope = ""
+        """Its scope, once it is entered; in observe mode, where nothing was left to set aside, it stays empty."""
+
+    @property
+    def limit(self) -> Decimal:
+        """What it had at first, US dollars."""
+        return self._limit.usd
+
+    @property
+    def spent(self) -> Decimal:
+        """What its calls were booked at so far, US dollars."""
+        return self._runtimes.ledger.balance(self.scope).settled if self.scope else Decimal(0)
+
+    @property
+    def left(self) -> Decimal:
+        """What its next call may reserve at most, US dollars, until it ends; never negative."""
+        if not self.scope:
+            return self.limit
+        balance = self._runtimes.ledger.balance(self.scope)
+        return max(self.limit - balance.settled - balance.pending, Decimal(0))
+
+    def _open(self) -> CallContext:
+        if self._block is not None:
+            raise ConfigurationError("is entered already; make one for each block", key="slice")
+        ledger, flow, around = self._runtimes.ledger, self._flow(), current_context()
+        if not isinstance(ledger.backend, SupportsSlices):
+            raise ConfigurationError(f"{type(ledger.backend).__name__} has no slices", key="ledger.url")
+        # An agent inside has a name of its own, and its parent's budget is not what it spends from.
+        parents = tuple(scope for scope in around.scopes if not scope.startswith("agent:"))
+        parents = flow.attribute(around._replace(scopes=parents), send=True).scopes
+        scope = slice_scope(self._name, self._limit, unique_id().replace("-", ""))
+        try:
+            ledger.reserve(self._limit, parents, id=scope, ttl=self._ttl)
+        except LedgerError:
+            raise
+        except Exception:
+            if not flow.settings.observe:
+                raise
+            _log.warning("observe mode: a slice of %s for %s would have been refused", self._limit, self._name)
+            return around
+        self.scope = scope
+        return around._replace(scopes=(*parents, scope))
+
+    def _enter(self, context: CallContext) -> Self:
+        self._block = cost_context.restore(context._asdict())
+        self._block.__enter__()
+        return self
+
+    def _leave(self, error: tuple[Any, Any, Any]) -> None:
+        if self._block is not None:
+            self._block.__exit__(*error)
+
+    def _close(self) -> None:
+        """Give back what is left. What is in flight keeps what it holds, and is booked in the parents as well."""
+        if not self.scope:
+            return
+        try:
+            self._runtimes.orphans.settle()
+            self._runtimes.ledger.void(self.scope)
+        except LedgerError as failure:  # expired, or the storage is away: then it expires
+            _log.info("slice %s: %s", self.scope, failure)
+
+    def __enter__(self) -> Self:
+        return self._enter(self._open())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave((kind, error, trace))
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        return self._enter(await asyncio.to_thread(self._open) if self._runtimes.blocks else self._open())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave((kind, error, trace))
+        if self._runtimes.blocks:
+            await asyncio.to_thread(self._close)
+        else:
+            self._close()
