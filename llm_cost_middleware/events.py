@@ -116,7 +116,7 @@ class BudgetRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallPaused(Event):
-    """A call met a scope that is paused. In observe mode it was sent all the same (``enforced`` is false)."""
+    """A call met a scope that is paused, and was not sent: in every mode, so ``enforced`` is always true."""
 
     model: str
     scope: str

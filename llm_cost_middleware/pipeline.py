@@ -20,8 +20,8 @@ from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.listeners import Listeners, check_targets, listed
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
 from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings, warn_of_forgetting
-from llm_cost_middleware.errors import LedgerUnavailableError, UnsupportedRequestError
-from llm_cost_middleware.events import Event, Observer, Ungoverned
+from llm_cost_middleware.errors import LedgerUnavailableError
+from llm_cost_middleware.events import Event, Observer
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.lifecycle import (
     AsyncGovernedStream,
@@ -278,19 +278,6 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
                 if not self._flow.settings.allow_unavailable:
                     raise
         return route.keep_for_one_run(self._flow.route(request, providers, headroom))
-
-    def ungoverned(self, what: str, advice: str) -> None:
-        """Report or refuse a call that goes past the middleware, by ``on_ungoverned``.
-
-        Raises:
-            UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
-        """
-        # Refused before anything is sent: an event alone would come too late.
-        if self.config.on_ungoverned == "deny":
-            raise UnsupportedRequestError(what, advice)
-        if self.config.on_ungoverned == "warn":
-            _log.warning("%s is not governed: %s", what, advice)
-        self.emit(Ungoverned("", self.clock.now(), what, advice))
 
     def emit(self, event: Event) -> None:
         """Tell the observers of something that a host saw."""

@@ -14,6 +14,7 @@ from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstarted
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.model_names import undated
 from llm_cost_middleware.money import format_usd
 
 WindowOption = Annotated[str, typer.Option(help="The budget's own: none, hour, day, week, month, or 3600s.")]
@@ -121,6 +122,8 @@ def pause(
         end = "" if one.until is None else f" until {minute(one.until / 1000)}"
         named = quote(one.scope)  # a shell would look for files at team:*
         out.print(escape(f"{one.scope} is paused{end}; llm-cost resume {named} lets its calls go on"))
+        if one.scope.startswith("model:") and (family := undated(one.scope)):
+            out.print(escape(f"calls that name no date go on: pause {family} to stop it and all its snapshots"))
 
 
 def resume(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from llm_cost_middleware.alerts import AlertConfig, read_alerts
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.config.budgets import UNSAID, Unsaid, read_budgets
+from llm_cost_middleware.config.budgets import UNSAID, Unsaid, check_once, read_budgets
 from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
@@ -131,8 +131,8 @@ class CostConfig:
         put(self, "retry", read_section(RetryPolicy, self.retry, "retry"))
         put(self, "cache", read_section(CachePolicy, self.cache, "cache"))
         put(self, "attribution", read_section(AttributionConfig, self.attribution, "attribution"))
-        if not isinstance(self.budgets, Unsaid) and self.attribution.kinds:
-            put(self, "budgets", tuple(map(self.attribution.budget, self.budgets)))
+        if not isinstance(self.budgets, Unsaid):
+            put(self, "budgets", check_once(tuple(map(self.attribution.budget, self.budgets))))
         put(self, "alerts", read_alerts(self.alerts))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 

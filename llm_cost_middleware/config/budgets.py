@@ -42,6 +42,11 @@ def read_budgets(value: object) -> tuple[Budget, ...]:
         form = "must be a list of budgets, such as [{'scope': 'global', 'limit': 25, 'window': 'month'}]"
         raise ConfigurationError(f"{form}, not {type(value).__name__}", key="budgets")
     budgets = tuple(_read_budget(item, f"budgets[{index}]") for index, item in enumerate(value))
+    return check_once(budgets)
+
+
+def check_once(budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
+    """Return budgets of which none has the scope and the window of another. Raises ``ConfigurationError``."""
     keys = [budget.key for budget in budgets]
     twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
     if twice is not None:

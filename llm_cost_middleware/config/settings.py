@@ -26,6 +26,7 @@ def read_settings(config: CostConfig) -> Settings:
         estimate_unknown_price=config.on_unknown_price == "estimate",
         # Observing must never stop a call, so a ledger that is down is tolerated too.
         allow_unavailable=config.ledger.on_unavailable == "allow" or config.mode == "observe",
+        on_ungoverned=config.on_ungoverned,
         on_insufficient=output.on_insufficient,
         default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
         calibrated=output.estimate == "calibrated",

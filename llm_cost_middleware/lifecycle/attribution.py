@@ -7,7 +7,7 @@ Budgets of the configuration are written by the same rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope
 from llm_cost_middleware.budget.rules.names import Normalise, write_budget, write_name, write_scope
 from llm_cost_middleware.errors import AttributionError, ConfigurationError
 from llm_cost_middleware.lifecycle.provider_fields import END_USER, check_path, end_user_in
+from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import CallContext
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
@@ -140,7 +141,12 @@ class AttributionConfig:
         return dict.fromkeys(sorted(self.kinds), self.normalise)
 
     def scope(self, scope: str) -> str:
-        """Write a scope, or the template of a budget, by the rule; other kinds stay as they are."""
+        """Write a scope, or the template of a budget, by the rule, and a model without its provider."""
+        scope = parse_scope(scope, template=True)
+        kind, _, name = scope.partition(":")
+        provider, slash, model = name.partition("/")
+        if kind == "model" and slash and model and provider in NAMES:  # calls go by it, whoever names the provider too
+            scope = f"{kind}:{model}"
         return write_scope(scope, self.spelling)
 
     def callable_scope(self, scope: str, *, key: str) -> str:
@@ -161,8 +167,8 @@ class AttributionConfig:
         Raises:
             ConfigurationError: No call can have its scope: the name is not on the list.
         """
-        self.callable_scope(budget.scope, key="budgets")
-        return write_budget(budget, self.spelling)
+        scope = self.callable_scope(budget.scope, key="budgets")
+        return write_budget(budget if scope == budget.scope else replace(budget, scope=scope), self.spelling)
 
     @property
     def stand_ins(self) -> tuple[str, ...]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
 from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
 from llm_cost_middleware.lifecycle.clerk import Clerk
 from llm_cost_middleware.lifecycle.external import ExternalCall, aauthorize, authorize
 from llm_cost_middleware.lifecycle.flow import CallFlow
+from llm_cost_middleware.lifecycle.provider_fields import filled
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.money import USD, NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.token_calibration import Coverage
-from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
+from llm_cost_middleware.request import EMPTY, NO_CONTEXT, CallContext, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.usage import UsageReport
+
+_log = logging.getLogger(__name__)
 
 
 class BookingByHand:
@@ -39,6 +43,38 @@ class BookingByHand:
         await self._akeep_up()
         await self._runtimes.orphans.asettle()
         return await aauthorize(self._flow, self._runtimes, request, counter)
+
+    def ungoverned(
+        self,
+        what: str,
+        advice: str,
+        *,
+        context: CallContext = NO_CONTEXT,
+        target: ModelRef | None = None,
+        leaves: bool = True,
+    ) -> None:
+        """Report or refuse a call that goes past the middleware, by ``on_ungoverned``. Asks the ledger: may block.
+
+        Args:
+            what: What the call is.
+            advice: What to do instead.
+            context: Whose call it is.
+            target: The model, where it is known.
+            leaves: A request is about to be sent; false: something is met that would send such ones.
+
+        Raises:
+            UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
+            ScopePausedError: One of its scopes, ``global`` among them, is paused: that stops what is not governed, too.
+        """
+        # Refused before anything is sent: an event alone would come too late.
+        choice = self._flow.settings.on_ungoverned
+        if choice == "deny":
+            raise UnsupportedRequestError(what, advice)
+        if leaves:
+            self._clerk.check_passing(context, target)
+        if choice == "warn":
+            _log.warning("%s is not governed: %s", what, advice)
+        self._flow.stages.record.ungoverned(what, advice)
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
@@ -89,6 +125,20 @@ class BookingByHand:
         except BudgetExceededError as refusal:
             refusal.shown_in(self.catalogue.currency)
             raise
+
+    def sent_fields(self, provider: str, context: CallContext, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields that a request of a batch is sent with beside its own: whose it is, for the provider's dashboard.
+
+        Args:
+            provider: Who is asked.
+            context: Whose batch it is.
+            settings: What the request has already.
+        """
+        rules = self._flow.settings
+        if rules.observe or not rules.attribution.send:
+            return EMPTY
+        found = rules.attribution.attributed(rules.attribution.end_user_of(context.scopes, settings))
+        return filled(rules.attribution.send, rules.attribution.filled(found), settings, provider)
 
     def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
         """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""

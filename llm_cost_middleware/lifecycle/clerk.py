@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from itertools import chain
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError, LedgerError, ScopePausedError
-from llm_cost_middleware.events import BudgetRefused
+from llm_cost_middleware.errors import BudgetExceededError, LedgerError, LedgerUnavailableError, ScopePausedError
+from llm_cost_middleware.events import BudgetRefused, CallPaused
+from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.batches import quote_batch
 from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.lifecycle.state import Posting
+from llm_cost_middleware.lifecycle.state import Posting, scopes_of
 from llm_cost_middleware.metering import PricedCall, encode_memo
 from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
@@ -109,20 +111,22 @@ class Clerk:
 
         Raises:
             BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
+            ScopePausedError: One of its scopes, or of its models, is paused, whatever the mode is.
         """
-        context = self._flow.attribute(context, send=True)
         batch = list(requests)
+        # One reservation has one set of scopes: a batch counts in those that its requests have in common.
+        scopes, every = self._batch_scopes(provider, batch, context)
+        context = self._flow.attribute(with_scopes(context, scopes), send=True)
         quote = quote_batch(self._flow, batch, frozenset((provider,)))
-        models = sorted({f"model:{request.model}" for request in batch})
-        # One reservation has one set of scopes: a batch of several models cannot count against the budget of each.
-        scopes = (*context.scopes, f"provider:{provider}", *(models if len(models) == 1 else ()))
+        scopes = context.scopes
+        self._check_paused((*scopes, *every))
         # Drawn, not counted: another process may create a batch at the same moment.
         reservation_id = f"batch.{os.urandom(8).hex()}"
         target = ModelRef(provider, batch[0].model if batch else "")
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
         try:
             self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
-        except (BudgetExceededError, ScopePausedError) as refusal:
+        except BudgetExceededError as refusal:
             if not self._flow.settings.observe:
                 raise
             # a row of nothing, which its results correct: a batch may be settled where its scopes are not known
@@ -135,6 +139,51 @@ class Clerk:
                 )
             )  # fmt: skip
         return reservation_id
+
+    def check_passing(self, context: CallContext, target: ModelRef | None) -> None:
+        """Check that what is about to leave past the middleware may be sent.
+
+        Args:
+            context: Whose call it is.
+            target: The model, where it is known.
+
+        Raises:
+            ScopePausedError: One of its scopes is paused.
+            LedgerUnavailableError: The ledger does not answer, and ``on_unavailable`` is ``deny``.
+        """
+        rule = self._flow.settings.attribution
+        scopes = rule.filled(rule.attributed(context.scopes))
+        if target is not None and target.model:
+            known = scopes_of(target)
+            scopes = (*scopes, *(known if target.provider else known[1:]))
+        try:
+            self._check_paused(scopes, str(target or ""))
+        except LedgerUnavailableError as error:
+            if not self._flow.settings.allow_unavailable:
+                raise
+            _log.error("sent without a look at what is paused, as on_unavailable allows: %s", error)
+
+    def _check_paused(self, scopes: tuple[str, ...], target: str = "") -> None:
+        try:
+            self._ledger.check_paused(scopes)
+        except ScopePausedError as paused:
+            told = CallPaused("", self._clock.now(), target, paused.scope, paused.reason, enforced=True)
+            self._stages.record.emit(told)
+            raise
+
+    def _batch_scopes(
+        self, provider: str, batch: list[CallRequest], context: CallContext
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The scopes that all requests of a batch have, and those that any of them has."""
+        rule = self._flow.settings.attribution
+        found: list[tuple[str, ...]] = []
+        for request in batch:
+            own = *scopes_of(ModelRef(provider, request.model)), *rule.end_user_of(context.scopes, request.settings)
+            if own not in found[-1:]:  # of many thousand requests most are alike
+                found.append(own)
+        found = list(dict.fromkeys(found)) or [(*context.scopes, f"provider:{provider}")]
+        common = set(found[0]).intersection(*found)
+        return tuple(one for one in found[0] if one in common), tuple(dict.fromkeys(chain(*found)))
 
     def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> None:
         """Book the cost of a batch. What cannot be booked is logged: its reservation expires and is charged."""
@@ -220,5 +269,5 @@ class Clerk:
 
 
 def _scopes(target: ModelRef, context: CallContext) -> tuple[str, ...]:
-    own = (f"provider:{target.provider}", f"model:{target.model}") if target.provider else ()
+    own = scopes_of(target) if target.provider else ()
     return (*context.scopes, *own)

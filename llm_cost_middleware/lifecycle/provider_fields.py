@@ -36,9 +36,11 @@ def check_path(path: object, key: str) -> str:
 
 def end_user_in(settings: Mapping[str, Any], paths: Iterable[str]) -> str | None:
     """Return the scope of the end user that a request names in the first of some fields that holds a usable name."""
+    nested = settings.get("extra_body")  # of LangChain and LiteLLM, which leave it to the SDK: it wins there
+    sources = (nested, settings) if isinstance(nested, Mapping) else (settings,)
     for path in paths:
         name, _, key = path.partition(".")
-        value = settings.get(name)
+        value = next((source[name] for source in sources if source.get(name) is not None), None)
         if key:
             value = value.get(key) if isinstance(value, Mapping) else None
         if type(value) in (str, int) and value != "":

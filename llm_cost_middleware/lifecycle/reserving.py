@@ -200,11 +200,9 @@ class Reserving:
                 raise
             _log.error("sent without a reservation, as on_unavailable allows: %s", error)
             reservation_id = None
-        except ScopePausedError as paused:
-            self._stages.record.paused(call, quote, paused, enforced=not self._settings.observe)
-            if not self._settings.observe:
-                raise
-            reservation_id = None
+        except ScopePausedError as paused:  # a stop button stops, in every mode
+            self._stages.record.paused(call, quote, paused)
+            raise
         except (BudgetExceededError, LedgerError, GeneratorExit):
             raise
         except BaseException:  # interrupted at the very moment: nothing was sent, so nothing may stay reserved

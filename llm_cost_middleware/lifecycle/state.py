@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 from llm_cost_middleware.metering import PricedCall
+from llm_cost_middleware.model_names import names_of
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
@@ -35,6 +36,7 @@ class Settings:
     observe: bool = False
     estimate_unknown_price: bool = False
     allow_unavailable: bool = False
+    on_ungoverned: str = "warn"
     on_insufficient: tuple[str, ...] = ("downgrade", "cap_output", "raise")
     default_max_tokens: int | None = None
     """``None``: per model, reasoning counted."""
@@ -74,9 +76,9 @@ class RoutedCall(NamedTuple):
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
-        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        scopes = (*self.request.context.scopes, *scopes_of(target))
         if self.request.alternatives:  # the host may send it to any of them: each of their budgets must have room
-            others = (scope for other in self.request.alternatives for scope in _scopes_of(other))
+            others = (scope for other in self.request.alternatives for scope in scopes_of(other))
             return tuple(dict.fromkeys((*scopes, *others)))
         return scopes
 
@@ -90,13 +92,14 @@ class RoutedCall(NamedTuple):
         if reading is None or reading.served_by is None:
             return reserved
         target = ModelRef(*reading.served_by)
-        scopes = (*self.request.context.scopes, *_scopes_of(target))
+        scopes = (*self.request.context.scopes, *scopes_of(target))
         return reserved._replace(attempt=reserved.attempt._replace(target=target), scopes=scopes)
 
 
 @lru_cache(maxsize=256)
-def _scopes_of(target: ModelRef) -> tuple[str, str]:
-    return f"provider:{target.provider}", f"model:{target.model}"
+def scopes_of(target: ModelRef) -> tuple[str, ...]:
+    """The scopes of a model: of its provider, and of every name that it goes by."""
+    return f"provider:{target.provider}", *(f"model:{name}" for name in names_of(*target))
 
 
 class Quote(NamedTuple):

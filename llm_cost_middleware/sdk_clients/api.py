@@ -43,6 +43,10 @@ class BatchApi(Protocol):
         """The requests of a batch. ``content``: that of the input file, if there is one."""
         ...
 
+    def filled(self, body: Body, fields_of: Callable[[Body], Mapping[str, Any]]) -> Body:
+        """A body with the fields that its requests, or the batch itself, are sent with beside their own."""
+        ...
+
     def observes(self, path: str) -> bool:
         """Whether a GET of this path shows the state or the results of a batch."""
         ...

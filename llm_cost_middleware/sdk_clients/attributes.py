@@ -44,6 +44,12 @@ def strip_attributes(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "options": {**options, "extra_json": kept or None}}
 
 
+def attributes_of(arguments: Mapping[str, Any]) -> Any:
+    """The attributes of the call in the arguments of ``post``; ``None`` where it has none."""
+    extra = (arguments.get("options") or {}).get("extra_json")
+    return extra.get(METADATA_KEY) if isinstance(extra, Mapping) else None
+
+
 def _with_extra(method: Any) -> Any:
     if inspect.iscoroutinefunction(method):
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from llm_cost_middleware.context import read_context
@@ -64,6 +65,10 @@ class Batches:
                 attach_usage(unsent := asyncio.CancelledError(), NOT_SENT)
                 self.failed(task.result(), unsent)
             raise
+
+    def fields_for(self, attributes: Any) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """The fields to send beside those of a request of a batch with these attributes."""
+        return partial(self._pipeline.sent_fields, self._provider, read_context(attributes))
 
     def created(self, reservation_id: str, batch: Any) -> None:
         """Remember whose money is set aside for a batch that was created, or for the unparsed answer that says so."""

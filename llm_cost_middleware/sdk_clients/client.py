@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.config.gateways import is_gateway
-from llm_cost_middleware.context import METADATA_KEY
+from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
-from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, strip_attributes
+from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, attributes_of, strip_attributes
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
@@ -48,8 +49,9 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
         )
     if sdk_class.__name__ not in api.clients:
         pipeline.ungoverned(
-            sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}"
-        )
+            sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}",
+            leaves=False,
+        )  # fmt: skip
         return client
     wrapper = ClientWrapper(
         pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider),
@@ -153,10 +155,8 @@ class ClientWrapper(NamedTuple):
     def _call(self, original: OriginalMethods, path: str, arguments: Mapping[str, Any]) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
         options = arguments.get("options") or {}
-        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(bare := self.api.canonical(path))
+        endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(self.api.canonical(path))
         if endpoint is None:
-            if (advice := self.api.advice_for(bare)) is not None:
-                self.pipeline.ungoverned(f"POST {bare}", advice)
             return None
         body = arguments.get("body")
         if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
@@ -167,6 +167,16 @@ class ClientWrapper(NamedTuple):
             bare=is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 
+    def _pass(self, path: str, arguments: Mapping[str, Any]) -> None:
+        """Report or refuse what is posted past the middleware; the rest costs nothing."""
+        if path in self.api.endpoints or (bare := self.api.canonical(path)) in self.api.endpoints:
+            return
+        if (advice := self.api.advice_for(bare)) is not None:
+            body, context = arguments.get("body"), read_context(attributes_of(arguments))
+            model = body.get("model") if isinstance(body, Mapping) else None
+            target = ModelRef(self.api.provider, model if isinstance(model, str) else "")
+            self.pipeline.ungoverned(f"POST {bare}", advice, context=context, target=target)
+
     def _makes_batch(self, path: str) -> bool:
         return path not in self.api.endpoints and self.api.canonical(path) == self.api.batches.path
 
@@ -175,6 +185,7 @@ class ClientWrapper(NamedTuple):
             return self._create_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
+            self._pass(path, arguments)
             return self._noted("post", path, original.post(path, **strip_attributes(arguments)), arguments)
         if join_leaving(self.pipeline):
             return original.post(path, **_once(strip_attributes(arguments)))
@@ -190,6 +201,7 @@ class ClientWrapper(NamedTuple):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
+            await asyncio.to_thread(self._pass, path, arguments)
             answer = await original.post(path, **strip_attributes(arguments))
             return await self._anoted("post", path, answer, arguments)
         if join_leaving(self.pipeline):
@@ -245,7 +257,12 @@ class ClientWrapper(NamedTuple):
             options["extra_json"] = extra
         batch = self.api.batches.read_requests(arguments["body"], content)
         batch = batch._replace(attributes=attributes or batch.attributes)
-        return batch, {**arguments, "body": batch.body, "options": options}
+        body = batch.body
+        if not is_gateway(
+            self.pipeline.config, self.api.provider, original.client.base_url
+        ):  # to which nothing is added
+            body = self.api.batches.filled(body, self.batches.fields_for(batch.attributes))
+        return batch, {**arguments, "body": body, "options": options}
 
     def _get(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         return self._noted("get", path, original.get(path, **arguments), arguments)

@@ -89,7 +89,8 @@ def _made(deferred: _Deferred) -> Any:
 def _connect(
     original: Any, what: str, advice: str, pipeline: CostPipeline, provider: str, /, *args: Any, **kwargs: Any
 ) -> Any:
-    pipeline.ungoverned(what, advice)
+    target = ModelRef(provider, str(kwargs.get("model") or ""))
+    pipeline.ungoverned(what, advice, context=current_context(), target=target)
     manager = original(*args, **kwargs)
     kind: Any = type(manager)
     manager.__class__ = _watched_class(kind)

@@ -142,6 +142,13 @@ def test_a_pause_of_a_name_that_there_is_not_is_refused_with_the_nearest():
 
 
 @pytest.mark.usefixtures("configured")
+def test_a_pause_of_a_snapshot_says_that_the_alias_goes_on():
+    assert "pause model:claude-haiku-4-5 to stop it" in told("pause", "model:anthropic/claude-haiku-4-5-20251001")
+    assert "go on: pause" not in told("pause", "model:claude-haiku-4-5")
+    assert "model:claude-haiku-4-5-20251001 goes on" in told("resume", "model:claude-haiku-4-5-20251001")
+
+
+@pytest.mark.usefixtures("configured")
 def test_budgets_that_no_process_has_put_in_force_yet_are_told_of():
     for words in (["budgets"], ["budgets", "list"]):
         assert "the configuration has 2 budgets; the next process that starts with it" in told(*words)

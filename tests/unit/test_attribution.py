@@ -98,3 +98,13 @@ def test_under_deny_nobody_is_named_nobody(names):
         assert rule.refuses(gap)
         assert rule.filled(rule.attributed((f"team:{name}",))) == ("team:unassigned",)
     assert not AttributionConfig(require=["team"], names=names, on_missing="warn").attributed(("team:unassigned",)).gaps
+
+
+@pytest.mark.parametrize("two", [("team:Search", "team:SEARCH"), ("model:gpt-5", "model:openai/gpt-5")])
+def test_two_spellings_of_one_budget_are_refused(two):
+    """Otherwise the last one would hold, in silence."""
+    with pytest.raises(ConfigurationError, match="two budgets for scope"):
+        CostConfig(
+            attribution={"names": {"team": ["search"]}, "normalise": "case"},
+            budgets=[{"scope": scope, "limit": limit} for limit, scope in enumerate(two, 1)],
+        )

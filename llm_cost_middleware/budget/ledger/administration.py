@@ -12,9 +12,9 @@ from datetime import UTC, timedelta
 from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from llm_cost_middleware.budget.backend import SupportsRegister
+from llm_cost_middleware.budget.backend import Snapshot, SupportsRegister
 from llm_cost_middleware.budget.ledger.arguments import Moment
-from llm_cost_middleware.budget.model import Budget, WindowLike, parse_scope, parse_window, read_budget
+from llm_cost_middleware.budget.model import Budget, WindowLike, parse_scope, parse_scopes, parse_window, read_budget
 from llm_cost_middleware.budget.rules import Amended, BudgetLife, BudgetRegister, Decision, Pause
 from llm_cost_middleware.budget.rules.names import Normalise
 from llm_cost_middleware.errors import ConfigurationError
@@ -212,6 +212,27 @@ class RegisterStep(Generic[T]):
 class _Facade(Protocol):
     @property
     def backend(self) -> Any: ...
+
+
+def check_paused(self: _Facade, scopes: Iterable[str] = ()) -> None:
+    """Check that a call of these scopes may be made, where nothing is reserved for it.
+
+    Raises:
+        ScopePausedError: One of them is paused.
+    """
+    _refuse_paused(self.backend.read(()), scopes)
+
+
+async def acheck_paused(self: _Facade, scopes: Iterable[str] = ()) -> None:
+    """See ``Ledger.check_paused``."""
+    _refuse_paused(await self.backend.read(()), scopes)
+
+
+def _refuse_paused(snapshot: Snapshot, scopes: Iterable[str]) -> None:
+    found = snapshot.budget_index.overlay.pause(parse_scopes(scopes), snapshot.now)
+    if found is not None:
+        scope, pause = found
+        raise pause.error(scope)
 
 
 def blocking(verb: Callable[Concatenate[BudgetRegister, P], T]) -> Callable[Concatenate[Any, P], T]:

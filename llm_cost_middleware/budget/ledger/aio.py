@@ -141,6 +141,7 @@ class AsyncLedger(LedgerArguments):
     pause = administration.asynchronous(administration.pause)
     resume = administration.asynchronous(administration.resume)
     pauses = administration.asynchronous(administration.pauses)
+    check_paused = administration.acheck_paused
 
     async def budgets(self) -> tuple[Budget, ...]:
         """See ``Ledger``."""

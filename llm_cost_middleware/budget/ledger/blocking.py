@@ -150,6 +150,7 @@ class Ledger(LedgerArguments):
     pause = administration.blocking(administration.pause)
     resume = administration.blocking(administration.resume)
     pauses = administration.blocking(administration.pauses)
+    check_paused = administration.check_paused
 
     def budgets(self) -> tuple[Budget, ...]:
         """Return every budget, ordered by scope and window; templates are not expanded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llm_cost_middleware.context import METADATA_KEY
@@ -32,6 +33,18 @@ class MessageBatches:
         attributes = sent.pop(METADATA_KEY, None)
         requests = sent.get("requests") or ()
         return BatchRequests([(request.get("params") or {}, "messages") for request in requests], sent, attributes)
+
+    def filled(self, body: Body, fields_of: Callable[[Body], Mapping[str, Any]]) -> Body:
+        """Each request's own fields."""
+        requests = list(body.get("requests") or ())
+        added = [fields_of(request.get("params") or {}) for request in requests]
+        if not any(added):
+            return body
+        written = [
+            {**request, "params": {**(request.get("params") or {}), **fields}}
+            for request, fields in zip(requests, added, strict=True)
+        ]
+        return {**body, "requests": written}
 
     def observes(self, path: str) -> bool:
         """Whether the path is that of a batch's results."""

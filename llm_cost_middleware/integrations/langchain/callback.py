@@ -36,7 +36,7 @@ from llm_cost_middleware.integrations.langchain.structured import billed_usage
 from llm_cost_middleware.integrations.langchain.usage import read_message
 from llm_cost_middleware.nesting import MeteredRun, enclose
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
-from llm_cost_middleware.request import CallRequest, ModelRef
+from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
 from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import read_or_unknown
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -117,18 +117,17 @@ class CostCallbackHandler(BaseCallbackHandler):
             return
         model = model_of(run_metadata, call_kwargs)
         if model is None:
-            self.pipeline.ungoverned(
-                str(call_kwargs.get("_type") or "a chat model"), "no price is known for its provider"
-            )
+            what = str(call_kwargs.get("_type") or "a chat model")
+            self._let_pass(what, "no price is known for its provider", run_metadata)
             return
-        context = read_context(run_metadata[METADATA_KEY]) if METADATA_KEY in run_metadata else current_context()
-        context = with_metadata(context, run_metadata)
+        context = _context_of(run_metadata)
         call_kwargs = with_own_terms(call_kwargs, serialized)
         request = read_call(self._source(model, call_kwargs), messages[0], {}, context=context, stream=False)
         try:
             held = self.pipeline.authorize(request)
         except PriceNotFoundError as error:
-            self.pipeline.ungoverned(f"{model.provider}/{model.name}", str(error))
+            target = ModelRef(model.provider, model.name)
+            self._let_pass(str(target), str(error), run_metadata, target)
             return
         except LLMCostError as error:
             ERRORS.raised(error)
@@ -157,13 +156,20 @@ class CostCallbackHandler(BaseCallbackHandler):
         if kwargs.get("run_type") == "llm":
             run_metadata = metadata or {}
             name = f"{run_metadata.get('ls_provider', 'a decision model')}/{run_metadata.get('ls_model_name', '')}"
-            self.pipeline.ungoverned(name, DECISIONS)
+            self._let_pass(name, DECISIONS, run_metadata)
 
     def on_llm_start(self, serialized: Mapping[str, Any], prompts: Sequence[str], **kwargs: Any) -> None:
         """Completions of the old kind are not governed."""
-        del prompts, kwargs
+        del prompts
         name = (serialized or {}).get("name") or "a completion model"
-        self.pipeline.ungoverned(str(name), "use a chat model")
+        self._let_pass(str(name), "use a chat model", kwargs.get("metadata") or {})
+
+    def _let_pass(self, what: str, advice: str, metadata: Mapping[str, Any], target: ModelRef | None = None) -> None:
+        """Report or refuse a call that is not governed."""
+        try:
+            self.pipeline.ungoverned(what, advice, context=_context_of(metadata), target=target)
+        except LLMCostError as error:
+            ERRORS.raised(error)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Book the call."""
@@ -221,6 +227,12 @@ class CostCallbackHandler(BaseCallbackHandler):
             end(what)
         except Exception:  # noqa: BLE001 - the answer was paid for: booking it must not take it from the caller
             _log.exception("a call could not be booked; its reservation will expire and be charged")
+
+
+def _context_of(metadata: Mapping[str, Any]) -> CallContext:
+    """Whose call a run is: its own metadata says it, or the running block."""
+    context = read_context(metadata[METADATA_KEY]) if METADATA_KEY in metadata else current_context()
+    return with_metadata(context, metadata)
 
 
 class Tracking:

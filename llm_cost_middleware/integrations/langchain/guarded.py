@@ -137,7 +137,8 @@ def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
     from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler
 
     what = f"{type(model).__module__}.{type(model).__qualname__}"
-    pipeline.ungoverned(what, f"{_advice(type(model).__name__)}; as it is, it is metered where a price is known")
+    advice = f"{_advice(type(model).__name__)}; as it is, it is metered where a price is known"
+    pipeline.ungoverned(what, advice, leaves=False)
     own: Any = getattr(model.callbacks, "handlers", model.callbacks) or ()
     return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
 

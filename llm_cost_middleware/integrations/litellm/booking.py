@@ -35,13 +35,14 @@ class UngovernedCall:
 
     Raises:
         UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
+        ScopePausedError: One of its scopes is paused.
         LedgerError: Its row cannot be written: then it must not leave.
     """
 
     def __init__(
         self, pipeline: CostPipeline, what: str, advice: str, *, target: ModelRef, context: CallContext
     ) -> None:
-        pipeline.ungoverned(what, advice)
+        pipeline.ungoverned(what, advice, context=context, target=target)
         self._pipeline, self._target, self._context = pipeline, target, context
         self._id = f"ungoverned.{os.urandom(8).hex()}"
         self._noted = pipeline.config.on_ungoverned == "warn"

@@ -136,7 +136,7 @@ class ProxyBudgetCallback(LastLook):
         )
         call.belong_to(self.pipeline)
         if call.shadowed:
-            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
+            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE, leaves=False)
         return call, routed
 
     async def _check_several(self, names: Sequence[str], endpoint: Endpoint, data: dict[str, Any]) -> None:

@@ -260,7 +260,7 @@ class CostAwareRouter(StandIn):
         )
         call.belong_to(self.pipeline)
         if call.shadowed:
-            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE)
+            self.pipeline.ungoverned(f"the silent_model of model group {model!r}", SHADOW_ADVICE, leaves=False)
         return call
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llm_cost_middleware.sdk_clients.api import BatchRequests, Body
@@ -29,6 +30,11 @@ class FileBatches:
         return BatchRequests(
             [(line["body"], "responses" if "responses" in line["url"] else "chat.completions") for line in lines], body
         )
+
+    def filled(self, body: Body, fields_of: Callable[[Body], Mapping[str, Any]]) -> Body:
+        """The batch's own ``metadata``: what was uploaded cannot be written any more."""
+        metadata = fields_of(body).get("metadata")
+        return body if metadata is None else {**body, "metadata": metadata}
 
     def observes(self, path: str) -> bool:
         """Whether the path is that of a batch, or of a file that may hold the results of one."""

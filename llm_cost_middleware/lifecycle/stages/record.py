@@ -29,6 +29,7 @@ from llm_cost_middleware.events import (
     Settled,
     ThresholdCrossed,
     Unattributed,
+    Ungoverned,
     Voided,
     WaitingForBudget,
 )
@@ -278,9 +279,13 @@ class CallRecorder:
             reason = "missing" if gap.name is None else "unknown"
             self.emit(Unattributed("", self._clock.now(), gap.kind, reason, enforced))
 
-    def paused(self, call: RoutedCall, quote: Quote, error: ScopePausedError, *, enforced: bool) -> None:
+    def ungoverned(self, what: str, advice: str) -> None:
+        """A call goes past the middleware."""
+        self.emit(Ungoverned("", self._clock.now(), what, advice))
+
+    def paused(self, call: RoutedCall, quote: Quote, error: ScopePausedError) -> None:
         """A call met a pause."""
-        self.emit(CallPaused(call.id, self._clock.now(), str(quote.target), error.scope, error.reason, enforced))
+        self.emit(CallPaused(call.id, self._clock.now(), str(quote.target), error.scope, error.reason, enforced=True))
 
     def waiting(self, call: RoutedCall, quote: Quote, scope: str, *, ahead: int) -> None:
         """A call waits for money."""
