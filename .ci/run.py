@@ -3,8 +3,8 @@
 
 Needs Python >= 3.11 with pip, Git, Bash, a package index and the loopback interface. Ends with a table of environments:
 what ran, with which Python, for how many minutes. Python 3.12 and 3.13 are tried where they are found, and must be
-found where CI=true. SIGTERM ends it and everything that it started. With names of environments as arguments, as they
-stand in the table, only these are made.
+found where CI=true. Chromium is installed from Debian where it is missing. SIGTERM ends it and everything that it
+started. With names of environments as arguments, as they stand in the table, only these are made.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ LANGUAGE_TESTS = (
     "tests/conformance/test_sqlite.py", "tests/integrations/sdk/test_surface.py",
     "tests/integrations/sdk/test_extra.py",
     "tests/integrations/langchain/test_structured.py", "tests/integrations/langchain/test_callback.py",
-    "tests/cli/test_commands.py", "tests/test_public_api.py",
+    "tests/cli/test_commands.py", "tests/dashboard/test_server.py", "tests/test_public_api.py",
 )  # fmt: skip
 """What a newer Python can break, of each kind a sample."""
+OF_DISTRIBUTION = {"chromium": ("chromium", "fonts-dejavu-core")}
+"""Commands that the tests start, and the packages of Debian that bring them."""
 VERSIONS = """
 import importlib.metadata, platform, sys
 there = {package.name.lower().replace("_", "-"): package.version for package in importlib.metadata.distributions()}
@@ -171,6 +173,20 @@ def _last_lines(text: str) -> str:
 def versions(python: Path) -> str:
     """The hosts of an environment, as one line."""
     return subprocess.check_output([python, "-c", VERSIONS, *HOSTS], text=True).rstrip()
+
+
+def install_commands(run: Run) -> None:
+    """Install what the tests start and this machine lacks, where that can be done; the tests say what they miss."""
+    packages = [name for command, names in OF_DISTRIBUTION.items() if not shutil.which(command) for name in names]
+    if packages and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet, log = {"DEBIAN_FRONTEND": "noninteractive"}, run.scratch / "distribution.log"
+        try:
+            run.call(["apt-get", "update", "-q"], run.scratch, log, **quiet)
+            run.call(
+                ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages], run.scratch, log, **quiet
+            )
+        except StepFailedError as error:
+            run.say(f"{', '.join(packages)}: {error}\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
 
 
 def copy(run: Run, name: str) -> Path:
@@ -328,6 +344,7 @@ def everything(run: Run, wanted: list[str]) -> bool:
     known = [*alone, *two_by_two]
     if strange := [name for name in wanted if name not in known]:
         raise SystemExit(f"no such environment: {', '.join(strange)}; there are: {', '.join(known)}")
+    install_commands(run)
     run.call([sys.executable, "-m", "venv", uv], run.scratch)
     run.call([uv / "bin/python", "-m", "pip", "install", "-q", "uv"], run.scratch)
     for name, work in alone.items():

@@ -12,6 +12,7 @@ from llm_cost_middleware.cli.alerts import alerts
 from llm_cost_middleware.cli.anywhere import Commands
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.cache import cache
+from llm_cost_middleware.cli.dashboard import dashboard
 from llm_cost_middleware.cli.decisions import decisions
 from llm_cost_middleware.cli.demo import demo
 from llm_cost_middleware.cli.doctor import doctor
@@ -64,7 +65,21 @@ def _tell_rate() -> None:
         tables.say(note)
 
 
-for _command in (demo, init, report, prices, estimate, decisions, tune, replay, cache, doctor, pause, resume):
+for _command in (
+    demo,
+    init,
+    report,
+    dashboard,
+    prices,
+    estimate,
+    decisions,
+    tune,
+    replay,
+    cache,
+    doctor,
+    pause,
+    resume,
+):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
 app.command("help")(show_topic)

@@ -14,9 +14,8 @@ import typer
 from llm_cost_middleware.budget.model import parse_scope
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, SinceOption, open_ledger, out
-from llm_cost_middleware.cli.page import page
 from llm_cost_middleware.cli.prices import open_catalogue
-from llm_cost_middleware.cli.totals import of_rows
+from llm_cost_middleware.dashboard import Source, standalone
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.reports import DIMENSIONS, Query, Report, ReportRow, make_report
@@ -52,8 +51,8 @@ def report(
     """Who spent what: llm-cost report --by team,model --over day --since yesterday --until today."""
     if sum((as_json, as_csv, html is not None, parquet is not None)) > 1:
         raise ConfigurationError("give one of --json, --csv, --html and --parquet: each is the whole output")
-    if html is not None and (by != "model" or any((over, until, during, where, top))):
-        raise ConfigurationError("the page is by model: --html takes --since and --scope, no other choice")
+    if html is not None and top is not None:
+        raise ConfigurationError("the page has lists of its own: --html takes no --top")
     query = Query.read(
         by, over=over, since=since, until=until, during=during, where=where or (), top=top, timezone=timezone,
         now=SystemClock().now,
@@ -62,8 +61,10 @@ def report(
         query = _of_scope(query, scope)
     with open_ledger(config, ledger) as opened:
         if html is not None:
-            totals = of_rows(tables.counted(opened.rows(query.since, scope), "reading rows"))
-            html.write_text(page(totals, scope or "all scopes"), encoding="utf-8")
+            source = Source(opened, open_catalogue(config), now=SystemClock().now, timezone=timezone)
+            with tables.working("reading bookings"):
+                text = standalone(source.document(_address(by, over, since, until, during, where, scope)))
+            html.write_text(text, encoding="utf-8")
             out.print(f"wrote {html}")
             return
         with tables.working("reading bookings") as tell:
@@ -77,6 +78,24 @@ def report(
         out.print(f"wrote {parquet}")
     else:
         _show(found, query)
+
+
+def _address(
+    by: str,
+    over: str | None,
+    since: str | None,
+    until: str | None,
+    during: str | None,
+    where: list[str] | None,
+    scope: str | None,
+) -> dict[str, list[str]]:
+    """The parameters of the page that this report is."""
+    named = {"by": by, "over": over, "since": since, "until": until, "during": during}
+    given = {name: [value] for name, value in named.items() if value is not None}
+    if not {"since", "until", "during"} & given.keys():
+        given["since"] = ["all"]  # as the tables: everything, where no time is named
+    kind, _, name = (parse_scope(scope) if scope is not None else "").partition(":")
+    return {**given, "where": list(where or ()), **({"only": [f"{kind}={unquote(name)}"]} if name else {})}
 
 
 def _of_scope(query: Query, scope: str) -> Query:

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from decimal import Decimal
 
 import pytest
@@ -87,16 +90,52 @@ def test_one_output_at_once(ledger, tmp_path):
     assert "one of --json" in str(said.exception)
 
 
+def _document(path):
+    return json.loads(re.search(r'id="document">(.*?)</script>', path.read_text())[1])
+
+
 def test_a_report_is_a_page_to_look_at(ledger, tmp_path):
-    _run("report", "--ledger", ledger[0], "--html", str(tmp_path / "report.html"))
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("<tr>") >= 3
-    assert "gpt-5-mini" in page
-    assert "http" not in page  # it stands alone
-    choices = "--over day", "--until today", "--where tag=etl", "--top 3", "--day 2026-11"
-    for choice in map(str.split, choices):
-        said = runner.invoke(app, ["report", "--ledger", ledger[0], "--html", str(tmp_path / "x.html"), *choice])
-        assert isinstance(said.exception, ConfigurationError), "what the page does not do is not left out silently"
+    url, settled = ledger
+    file = tmp_path / "report.html"
+    _run("report", "--ledger", url, "--html", str(file))
+    told = _document(file)["spending"]
+    assert told["total"]["cost_usd"] == f"{settled.usd:f}"
+    assert "gpt-5-mini" in {line["name"] for line in told["dimensions"]["model"]["top"]}
+    assert {"model", "team", "user", "site"} <= told["dimensions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("choice", "calls"),
+    [
+        ("--where user=42", 2), ("--scope user:42", 2), ("--scope global", 5), ("--during today --over hour", 5),
+        ("--by user --until now", 5), ("--since 2020-01-01 --until 2020-02-01", 0), ("--where model=claude-*", 3),
+    ],
+)  # fmt: skip
+def test_a_page_takes_the_choices_of_a_report(ledger, tmp_path, choice, calls):
+    file = tmp_path / "report.html"
+    _run("report", "--ledger", ledger[0], "--html", str(file), "--timezone", "UTC", *choice.split())
+    assert _document(file)["spending"]["total"]["calls"] == calls
+
+
+def test_a_page_has_lists_of_its_own(ledger, tmp_path):
+    said = runner.invoke(app, ["report", "--ledger", ledger[0], "--html", str(tmp_path / "x.html"), "--top", "3"])
+    assert isinstance(said.exception, ConfigurationError), "what the page does not do is not left out silently"
+
+
+def test_a_dashboard_runs_until_it_is_interrupted(ledger):
+    start = "from llm_cost_middleware.cli import main; main()"
+    command = [sys.executable, "-c", start, "dashboard", "--ledger", ledger[0], "--port", "0"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = running.stdout.readline().split()[0]
+        with urllib.request.urlopen(f"{url}data/spending?by=user") as answer:  # noqa: S310 - of its own
+            assert json.load(answer)["total"]["calls"] == 5
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()
 
 
 def test_budgets_are_shown_set_and_exported(ledger):
