@@ -303,7 +303,7 @@ class SupportsArchive(Protocol):
     kind ``carried`` take over their sums. Killed at any point, the next call resumes.
     """
 
-    def archive(self, before: int, path: Path | None, summary: MemoAggregator) -> ArchiveResult:
+    def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
         """See ``Ledger.archive``; ``before`` is ms."""
         ...
 

@@ -56,6 +56,6 @@ class SupportsSpool(Protocol):
 class SupportsPruning(Protocol):
     """Ability of a backend to remove old lines of its journal."""
 
-    def prune_journal(self, before: int | None, keep: int | None) -> int:
-        """Remove the lines before a time (ms), and all but the newest ``keep``; return how many."""
+    def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
+        """Remove the lines before a time (ms), and all but the newest ``keep``, at most ``most``; return how many."""
         ...

@@ -73,24 +73,26 @@ def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
 @ledger.command()
 def archive(
     before: Annotated[str, typer.Option(help="Move what was over before this local time: 2026-01, 90d.")],
-    to: Annotated[Path | None, typer.Option(help="The file. Default: beside the ledger, numbered.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The file. Default: beside a SQLite ledger, numbered.")] = None,
+    keep: Annotated[bool, typer.Option("--keep/--no-file", help="Keep the rows in a file; or roll them up.")] = True,
     config: ConfigOption = None,
     url: LedgerOption = None,
 ) -> None:
     """Move old rows to a file and leave their sums: no balance, budget or report changes.
 
-    What is open or not exact stays. Interrupted, run it again: nothing is lost, nothing counted twice.
+    What is open or not exact stays. With --no-file the sums are all that is left of the rows. Interrupted, run it
+    again: nothing is lost, nothing counted twice.
     """
     moment = read_moment(before, "--before", now=SystemClock().now, zone=None)
     with open_ledger(config, url) as opened:
-        moved = opened.archive(moment, MemoSummary(), to)
+        moved = opened.archive(moment, MemoSummary(), to, keep=keep)
         # An interrupted archive is finished first, by its own date; only then is this command's date applied.
         while moved.resumed:
             _tell(moved)
             if to is not None and moved.path == to.absolute():
                 out.print("run it again, with another --to, for what has grown old since it was begun")
                 return
-            moved = opened.archive(moment, MemoSummary(), to)
+            moved = opened.archive(moment, MemoSummary(), to, keep=keep)
     _tell(moved)
 
 
@@ -133,8 +135,12 @@ def erase(
 
 
 def _tell(moved: ArchiveResult) -> None:
-    if moved.path is None:
+    if moved.path is None and not moved.rows:
         out.print("nothing to archive")
+    elif moved.path is None:
+        out.print(
+            f"{moved.rows:,} rows rolled up; {moved.carried:,} rows carry {currency.exact(moved.settled_nanousd)}"
+        )
     else:
         begun = " (begun before)" if moved.resumed else ""
         out.print(

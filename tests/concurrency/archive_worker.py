@@ -11,7 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
+from llm_cost_middleware.budget import archive_file
+from llm_cost_middleware.budget.backends.sqlite import archive
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.metering import MemoSummary

@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisServer
 
 import llm_cost_middleware
-from llm_cost_middleware.budget.backends.sqlite import archive, archive_file
+from llm_cost_middleware.budget import archive_file
+from llm_cost_middleware.budget.backends.sqlite import archive
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, ReservationConflictError
+from llm_cost_middleware.errors import LedgerUnavailableError, ReservationConflictError
 from llm_cost_middleware.metering import MemoSummary, decode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
@@ -188,12 +188,3 @@ def test_two_archives_at_once_are_one(tmp_path):
         assert sum(done is not None and done.rows > 0 for done in outcomes) == 1
         assert ledger.balances() == balances
         audit(ledger._backend.read(None), list(ledger.rows()))
-
-
-def test_a_storage_without_the_ability_raises(tmp_path, redis_binary):
-    with (
-        RedisServer(redis_binary, tmp_path) as server,
-        Ledger.open(server.url) as ledger,
-        pytest.raises(ConfigurationError, match="redis ledger has no archive; a sqlite one has"),
-    ):
-        ledger.archive(BEFORE, MemoSummary())

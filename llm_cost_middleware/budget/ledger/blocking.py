@@ -17,7 +17,6 @@ from llm_cost_middleware.budget.backend import (
     Erasure,
     Journal,
     SharedState,
-    SupportsArchive,
     SupportsJournal,
     SupportsReduction,
     SupportsSharedState,
@@ -292,26 +291,18 @@ class Ledger(LedgerArguments):
         """Stream the rows in the order they were written, from a time on, of one scope."""
         return self._backend.rows(self._since(since), None if scope is None else parse_scope(scope))
 
-    def archive(self, before: Moment, summary: rules.MemoAggregator, to: Path | str | None = None) -> ArchiveResult:
-        """Move the rows of attempts that were resolved before a time to a file; rows that carry their sums stay.
-
-        No balance changes, and a budget that is set later counts no less. Open attempts stay, and those that are not
-        ``exact``, until they are reconciled. An archived attempt takes no correction any more; its id stays known. The
-        file has one JSON object per line. If it was killed, call it again: it completes what was begun (``resumed``).
+    def archive(
+        self, before: Moment, summary: rules.MemoAggregator, to: Path | str | None = None, *, keep: bool = True
+    ) -> ArchiveResult:
+        """Move the rows of attempts that were resolved before a time to a file; their sums stay (``upkeep.archive``).
 
         Args:
             before: A ``datetime``, a ``date``, text such as ``2026-01-31``, or seconds since the epoch.
             summary: Adds up the memos of the rows (``metering.MemoSummary`` for those of a pipeline).
-            to: The file, which must not exist; beside the ledger and numbered when ``None``.
-
-        Raises:
-            ConfigurationError: The storage has no archive (only SQLite has), or the file exists.
-            LedgerError: The file did not read back as written, or was changed before its rows were removed.
+            to: The file, which must not exist; beside the ledger and numbered when ``None``. On Redis it must be named.
+            keep: False: no file is kept; the rows are rolled up, and their sums are all that is left of them.
         """
-        if not isinstance(self._backend, SupportsArchive):
-            scheme = self.url.partition(":")[0] or type(self._backend).__name__
-            raise ConfigurationError(f"a {scheme} ledger has no archive; a sqlite one has", key="ledger.url")
-        return self._backend.archive(self._since(before, "before") or 0, None if to is None else Path(to), summary)
+        return upkeep.archive(self._backend, self._since(before, "before") or 0, summary, to, keep=keep)
 
     def back_up(self, to: Path | str) -> Path:
         """Copy the ledger to a file while it is in use (``upkeep.back_up``)."""

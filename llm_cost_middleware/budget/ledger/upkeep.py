@@ -5,12 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from llm_cost_middleware.budget.backend import Backend, Erasure, SupportsBackup, SupportsErasure
+from llm_cost_middleware.budget.backend import (
+    ArchiveResult,
+    Backend,
+    Erasure,
+    SupportsArchive,
+    SupportsBackup,
+    SupportsErasure,
+)
 from llm_cost_middleware.budget.model import GLOBAL, parse_scope
 from llm_cost_middleware.budget.notes import SupportsPruning
+from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.errors import ConfigurationError
 
 T = TypeVar("T")
+
+
+def archive(
+    backend: Backend, before: int, summary: MemoAggregator, to: Path | str | None, *, keep: bool
+) -> ArchiveResult:
+    """Move the rows of attempts that were resolved before a time (ms) to a file; rows that carry their sums stay.
+
+    No balance changes, and a budget that is set later counts no less. Open attempts stay, and those that are not
+    ``exact``, until they are reconciled. An archived attempt takes no correction any more; its id stays known. The file
+    has one JSON object per line: the register of budgets, the rows, their sums by day and scope; the lines of the
+    journal that are as old lie beside it. If it was killed, call it again: it completes what was begun (``resumed``).
+
+    Raises:
+        ConfigurationError: The storage has no archive (SQLite and Redis have), or the file exists.
+        LedgerError: The file did not read back as written, or was changed before its rows were removed.
+    """
+    if not isinstance(backend, SupportsArchive):
+        kind = type(backend).__name__.removesuffix("Backend").lower()
+        raise ConfigurationError(f"a {kind} ledger has no archive; sqlite and redis have", key="ledger.url")
+    if to is not None and not keep:
+        raise ConfigurationError("a file was named, and none is to be kept", key="to")
+    return backend.archive(before, None if to is None else Path(to), summary, keep=keep)
 
 
 def back_up(backend: Backend, to: Path | str) -> Path:
@@ -40,7 +70,7 @@ def erase(backend: Backend, scope: str) -> Erasure:
     ``Erasure.archives`` are theirs. Copies of the ledger do, too.
 
     Raises:
-        ConfigurationError: The storage has no such ability (only SQLite has), or the scope is no single one.
+        ConfigurationError: The storage has no such ability, or the scope is no single one.
     """
     name = parse_scope(scope)
     if name == GLOBAL:
@@ -50,17 +80,19 @@ def erase(backend: Backend, scope: str) -> Erasure:
     return backend.erase(name)
 
 
-def prune_journal(backend: Backend, *, before: float | None = None, keep: int | None = None) -> int:
+def prune_journal(
+    backend: Backend, *, before: float | None = None, keep: int | None = None, most: int | None = None
+) -> int:
     """Remove old lines of the journal (decisions, outcomes, cache traces): no money. Return how many.
 
     Args:
         backend: Storage of the ledger.
         before: Lines before this time, seconds since the Unix epoch.
-        keep: All but the newest so many.
+        keep: All but the newest so many; on Redis of each kind (it keeps 200,000 of a kind by itself).
+        most: Remove no more than about so many at once.
 
     Raises:
-        ConfigurationError: The storage prunes nothing by hand (Redis keeps 200,000 lines of a kind by itself), or
-            neither is given.
+        ConfigurationError: The storage prunes nothing by hand, or neither is given.
     """
     if before is None and keep is None:
         raise ConfigurationError("say before when, or how many to keep", key="before")
@@ -68,4 +100,4 @@ def prune_journal(backend: Backend, *, before: float | None = None, keep: int | 
         raise ConfigurationError("must not be negative", key="keep")
     if not isinstance(backend, SupportsPruning):
         raise ConfigurationError(f"{type(backend).__name__} prunes no journal", key="ledger.url")
-    return backend.prune_journal(None if before is None else int(before * 1000), keep)
+    return backend.prune_journal(None if before is None else int(before * 1000), keep, most=most)

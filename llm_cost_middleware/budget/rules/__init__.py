@@ -13,6 +13,7 @@ from llm_cost_middleware.budget.rules.accounts import (
     PostingPlan,
     backfill_start,
     budget_changes,
+    counted_from,
     known_scopes,
     rebuild_totals,
 )
@@ -36,9 +37,9 @@ from llm_cost_middleware.budget.rules.register import (
     BudgetRegister,
     Decision,
 )
-from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
+from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
 from llm_cost_middleware.budget.rules.slices import SliceSums, held_by, slice_budget, slices_of
-from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise
+from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise, renamed_register
 from llm_cost_middleware.budget.rules.transitions import (
     Crossed,
     ReservationRecord,
@@ -54,7 +55,7 @@ __all__ = [
     "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister", "Crossed",
     "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
     "ReservationRecord", "ScopeBalance", "SliceSums", "Transition", "WindowSpan", "apply", "apply_reduction",
-    "available", "backfill_start", "balance", "budget_changes", "check_replay", "headroom", "held_by", "known_scopes",
-    "rebuild_totals", "reduction", "resolve", "roll_up", "scope_balances", "scope_matches", "slice_budget", "slices_of",
-    "to_datetime", "window_at",
+    "available", "backfill_start", "balance", "budget_changes", "check_replay", "counted_from", "headroom", "held_by",
+    "known_scopes", "rebuild_totals", "reduction", "renamed_register", "resolve", "roll_up", "scope_balances",
+    "scope_matches", "slice_budget", "slices_of", "to_datetime", "whole_ids", "window_at",
 ]  # fmt: skip

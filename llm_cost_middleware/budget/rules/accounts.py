@@ -186,6 +186,15 @@ def backfill_start(window: str, timezone: str, now: int) -> int:
     return window_at(window, timezone, window_at(window, timezone, now).start - 1).start
 
 
+def counted_from(budgets: Iterable[Budget], now: int) -> int:
+    """Return from which time on (ms) rows must keep their own times: windows of these budgets still count them.
+
+    The month, because a budget that is set later must find its rows.
+    """
+    windows = {(budget.window, budget.timezone) for budget in budgets if budget.window != LIFETIME} | {("month", "UTC")}
+    return min(backfill_start(window, zone, now) for window, zone in windows)
+
+
 def rebuild_totals(
     entries: Iterable[EntryDelta], pattern: str, window: str, index: BudgetIndex
 ) -> dict[str, dict[int, list[int]]]:

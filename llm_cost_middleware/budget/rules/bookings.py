@@ -78,11 +78,12 @@ def bookings(
         else:
             kept = memos.pop(row.id, b"")
             if row.kind in RESOLVED:
-                yield _booking(row if row.memo else row._replace(memo=kept))
-    yield from (_booking(row) for row in last.values() if row.kind in RESOLVED)
+                yield booking_of(row if row.memo else row._replace(memo=kept))
+    yield from (booking_of(row) for row in last.values() if row.kind in RESOLVED)
 
 
-def _booking(row: Row) -> Booking:
+def booking_of(row: Row) -> Booking:
+    """What an id cost, from the row that decides it."""
     return Booking(
         round(row.reserved_at * 1000), " ".join(row.scopes), row.status, int(row.amount_nanousd), 1, row.memo
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from llm_cost_middleware.errors import LedgerError
@@ -37,6 +37,26 @@ class MemoAggregator(Protocol):
     def combine(self, memos: Sequence[bytes]) -> bytes:
         """Return one memo for several of one group."""
         ...
+
+
+def whole_ids(rows: Iterable[ArchivedRow], step: int) -> Iterator[list[list[ArchivedRow]]]:
+    """Gather the rows of ids, read from the newest back: an id is whole when its first row appears.
+
+    Args:
+        rows: The newest first.
+        step: How many ids are handed on at once.
+    """
+    partly: dict[str, list[ArchivedRow]] = {}
+    whole: list[list[ArchivedRow]] = []
+    for row in rows:
+        partly.setdefault(row.id, []).append(row)
+        if row.kind in {"reserve", "book"}:
+            whole.append(partly.pop(row.id)[::-1])
+            if len(whole) >= step:
+                yield whole
+                whole = []
+    if whole:
+        yield whole
 
 
 def roll_up(

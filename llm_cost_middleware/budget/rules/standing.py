@@ -84,3 +84,11 @@ class Overlay(NamedTuple):
 
 
 NO_OVERLAY = Overlay()
+
+
+def renamed_register(document: bytes, scope: str, alias: str) -> bytes:
+    """Return the register with another name in the place of a scope, wherever it stands."""
+    text = document.decode()
+    for before, after in ((f'"{scope}"', f'"{alias}"'), (f'"{scope} ', f'"{alias} '), (f' {scope}"', f' {alias}"')):
+        text = text.replace(before, after)
+    return text.encode()

@@ -104,6 +104,8 @@ class BudgetProtocol:
             answer, *_ = yield Script("amend", keys, args)
             if answer == b"done":
                 return True
+            if answer == b"stale":  # rows may have been archived, too
+                seen.clear()
         raise self._stale_too_often()
 
     def _counts_from(self, change: BudgetChange) -> int:

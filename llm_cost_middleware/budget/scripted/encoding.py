@@ -8,7 +8,16 @@ from decimal import Decimal
 from typing import Any
 
 from llm_cost_middleware.budget.model import Budget, Row
-from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, Crossed, EntryDelta, Overlay, ReservationRecord
+from llm_cost_middleware.budget.rules import (
+    ArchivedRow,
+    BudgetIndex,
+    BudgetRefusal,
+    Crossed,
+    EntryDelta,
+    Overlay,
+    ReservationRecord,
+)
+from llm_cost_middleware.errors import LedgerError
 from llm_cost_middleware.money import NanoUSD
 
 Fields = Mapping[bytes, bytes]
@@ -17,9 +26,33 @@ REGISTER = b"register"
 _SCHEMA_1 = {"lapse": "expire", "lapsed": "expired"}  # old words: rows are never changed, and old hashes stay
 
 
+_PACKED = (
+    "scopes", "amount", "created", "expires", "state", "charged", "verb", "actual", "status", "late", "resolved",
+    "reconciled", "warnings", "requested",
+)  # fmt: skip
+_USUAL = {"state": "settled", "verb": "settle", "status": "exact"}
+"""What is kept of an archived reservation, in the order of ``carry.lua``: all that its id may be asked for again."""
+
+
 def hash_fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the reply of ``HGETALL`` from inside a script as a mapping."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    """Return the reply of ``HGETALL`` from inside a script as a mapping; or what an archived reservation left."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    packed = fields.pop(b"packed", None)
+    return fields if packed is None else fields | unpack_record(packed)
+
+
+def unpack_record(text: bytes) -> dict[bytes, bytes]:
+    """Return the fields of an archived reservation, without its id. What is usual was left out."""
+    try:
+        values = {name: value for name, value in zip(_PACKED, json.loads(text), strict=False) if value}
+    except (ValueError, TypeError):
+        raise LedgerError("a reservation is damaged: its key holds something else") from None
+    created = int(values.get("created", 0))
+    for name in ("expires", "resolved"):
+        values[name] = str(int(values.get(name, 0)) + created)
+    values["actual"] = values.get("actual", values.get("charged", "0"))
+    fields = _USUAL | {"archived": "1"} | values
+    return {name.encode(): value.encode() for name, value in fields.items()}
 
 
 def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None]:
@@ -38,7 +71,7 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
         text["id"], scopes, number(b"amount"), number(b"created"), number(b"expires"),
         charged=number(b"charged"), actual=number(b"actual"), late=number(b"late") == 1, resolved=number(b"resolved"),
         reconciled=number(b"reconciled"), warnings=tuple(crossed), thresholds=tuple(crossed.values()),
-        requested=number(b"requested") if "requested" in text else None, **facts,
+        archived=b"archived" in fields, requested=number(b"requested") if "requested" in text else None, **facts,
     )  # fmt: skip
     if "refusal" not in text:
         return found, None
@@ -96,6 +129,16 @@ def read_row(stream_id: bytes, fields: Fields) -> Row:
     return Row(
         row_number(stream_id), kind, text[b"id"], int(text[b"at"]) / 1000, NanoUSD(text[b"amount"]),  # type: ignore[arg-type]  # written by the scripts
         tuple(text[b"scopes"].split(" ")), text[b"status"], int(text[b"created"]) / 1000, fields[b"memo"],  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def read_archived(stream_id: bytes, fields: Fields) -> ArchivedRow:
+    """Read a row with every stored field."""
+    text = {name.decode(): value.decode() for name, value in fields.items() if name != b"memo"}
+    numbers = {name: int(text[name]) for name in ("at", "amount", "created", "settled", "pending")}
+    return ArchivedRow(
+        row_number(stream_id), _SCHEMA_1.get(text["kind"], text["kind"]), text["id"], scopes=text["scopes"],
+        status=text["status"], memo=fields[b"memo"], **numbers,
     )  # fmt: skip
 
 

@@ -56,6 +56,9 @@ class _ScriptArguments(NamedTuple):
 class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
     """Ledger verbs of one tenant on one server."""
 
+    common_names: tuple[str, ...] = ("budgets", "seq", "rows", "open", "accounts")
+    """What every step that books is told the keys of, before its reservation and its accounts."""
+
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self.url = url
         self.tenant = tenant
@@ -68,7 +71,7 @@ class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
         self._ahead_ms = 0  # of the server's clock over this process's monotonic one
         self._recent: OrderedDict[str, ReservationRecord] = OrderedDict()
         self._plans: dict[tuple[str, ...], _ScriptArguments] = {}
-        self._common_keys = [self.key(name) for name in ("budgets", "seq", "rows", "open", "accounts")]
+        self._common_keys = [self.key(name) for name in self.common_names]
 
     def reserve(
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
@@ -140,7 +143,8 @@ class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
                 return target.replay(verb)._replace(repeated=not ours)
             version, index = self._known
             plan = index.posting_plan(target.scopes, target.created)
-            seen = (record.state, record.charged, record.reconciled) if record else ("", 0, 0)
+            state = f"{target.state}*" if target.archived else target.state
+            seen = (state, record.charged, record.reconciled) if record else ("", 0, 0)
             args = [
                 self._time(), version, id_, *seen, verb, amount, status, memo, transition.state, transition.charged,
                 transition.settled, transition.pending, " ".join(target.scopes), record.created if record else "",

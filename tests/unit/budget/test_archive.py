@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from ledger_histories import DAY, MODELS, START, live, memo, told
 
+from llm_cost_middleware.budget import archive_file as file
 from llm_cost_middleware.budget.backends.sqlite import archive as archiving
-from llm_cost_middleware.budget.backends.sqlite import archive_file as file
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.cli.totals import of_rows
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -24,17 +24,12 @@ from llm_cost_middleware.errors import (
     LedgerUnavailableError,
     ReservationConflictError,
 )
-from llm_cost_middleware.metering import MemoSummary, encode_memo
+from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.metering.memo import decode_memo
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-
-DAY = 86_400
-START = datetime(2026, 1, 15, 9, 30, tzinfo=UTC).timestamp()
-MODELS = [ModelRef("anthropic", "claude-haiku-4-5-20251001"), ModelRef("openai", "gpt-5-mini")]
+from llm_cost_middleware.usage import TokenUsage
 
 
 @pytest.fixture
@@ -47,53 +42,6 @@ def ledger(tmp_path, clock, monkeypatch):
     monkeypatch.setattr(archiving, "BLOCK", 20)
     with Ledger.open(f"sqlite:///{tmp_path}/ledger.db", clock=clock, durability="normal") as ledger:
         yield ledger
-
-
-def memo(target, tokens=None):
-    reading = None
-    if tokens is not None:
-        reading = UsageReport(items=(BilledItem(TokenUsage(uncached_input=tokens, output=tokens + 1)),), complete=True)
-    return encode_memo(call_id="c", attempt=1, target=target, reading=reading)
-
-
-def live(ledger, clock, seed, days, calls):
-    """A history with everything in it that may happen to a call."""
-    chance = random.Random(seed)
-    for _ in range(calls):
-        clock.advance(chance.random() * 2 * days * DAY / calls)
-        target, scopes = chance.choice(MODELS), [f"user:{chance.randrange(3)}"]
-        bound = chance.randrange(1, 10**6)
-        actual, tokens = NanoUSD(chance.randrange(0, bound + 100)), chance.randrange(1000)
-        fate = chance.randrange(12)
-        if fate == 0:
-            ledger.book(actual, scopes, memo=memo(target, tokens))
-            continue
-        id_ = ledger.reserve(NanoUSD(bound), scopes, memo=memo(target), ttl=60).id
-        clock.advance(chance.random() * 30)
-        if fate == 1:
-            ledger.void(id_, memo=memo(target))
-        elif fate == 2:  # stays unconfirmed
-            ledger.settle(id_, actual, memo=memo(target, tokens), status="estimated")
-        elif fate == 3:
-            ledger.settle(id_, actual, memo=memo(target, tokens), status="unconfirmed")
-            ledger.reconcile(id_, NanoUSD(bound))
-        elif fate == 4:  # lapses, and stays so
-            clock.advance(100)
-            ledger.sweep()
-        elif fate == 5:
-            clock.advance(100)
-            ledger.sweep()
-            ledger.settle(id_, actual, memo=memo(target, tokens))
-        else:
-            ledger.settle(id_, actual, memo=memo(target, tokens))
-    ledger.reserve("0.01", ["user:0"], id="open", ttl=10**6)
-
-
-def told(ledger, since=None, scope=None):
-    return {
-        name: (total.calls, total.usage, total.cost_nanousd, dict(sorted(total.statuses.items())))
-        for name, total in of_rows(ledger.rows(since, scope)).items()
-    }
 
 
 def midnight(at):
@@ -187,7 +135,9 @@ def test_the_file_is_a_json_object_a_line(ledger, clock, tmp_path):
     header, row, sums = [json.loads(line) for line in (tmp_path / "old.jsonl").read_text("ascii").splitlines()]
     assert (header["archive"], header["tenant"]) == (1, "default")
     assert (row["kind"], row["amount"], row["scopes"]) == ("book", 500_000_000, "global user:%C3%BC")
-    assert sums == {"rows": 1, "settled": 500_000_000}
+    assert header["register"] is None, "nothing was decided about a budget yet"
+    days = {"2026-01-15": {"global": 500_000_000, "user:%C3%BC": 500_000_000}}
+    assert sums == {"rows": 1, "settled": 500_000_000, "days": days}
     (line,) = file.read(moved.path)
     assert line.memo == b"\xff\x00 any bytes"
     assert told(ledger) == {"(no model)": (1, TokenUsage(), 500_000_000, {"exact": 1})}

@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis_servers import RedisServer, server_binaries
 
-from llm_cost_middleware.budget.backends.sqlite import archive_file
+from llm_cost_middleware.budget import archive_file
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.errors import LedgerVersionError
 from llm_cost_middleware.metering import MemoSummary
@@ -79,7 +79,7 @@ def test_a_redis_ledger_of_schema_1_opens(tmp_path, name):
                             client.xadd(key, fields, id=id_)
             with Ledger.open(server.url, clock=FakeClock(REDIS_AT)) as ledger:
                 check(ledger)
-            assert client.hget("{llm-cost:default}:budgets", "schema") == b"4", "older versions are kept out"
-            client.hset("{llm-cost:default}:budgets", "schema", 5)
+            assert client.hget("{llm-cost:default}:budgets", "schema") == b"5", "older versions are kept out"
+            client.hset("{llm-cost:default}:budgets", "schema", 6)
         with pytest.raises(LedgerVersionError):
             Ledger.open(server.url)

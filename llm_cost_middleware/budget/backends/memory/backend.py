@@ -15,6 +15,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
+from llm_cost_middleware.budget.backends.memory.erasure import MemoryErasure
 from llm_cost_middleware.budget.backends.memory.journal import KEEP, MemoryJournal
 from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
 from llm_cost_middleware.budget.backends.memory.slices import MemorySlices
@@ -133,7 +134,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend(MemoryBudgets, MemoryReductions, MemorySlices):
+class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryReductions, MemorySlices):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False

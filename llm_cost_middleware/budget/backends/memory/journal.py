@@ -33,3 +33,10 @@ class MemoryJournal:
         with self._lock:
             entries = list(self._entries)
         return (entry for entry in entries if entry.kind == kind and (since is None or entry.at >= since))
+
+    def replace(self, text: bytes, by: bytes) -> None:
+        """Put another text in the place of one, in every entry."""
+        with self._lock:
+            kept = [entry._replace(data=entry.data.replace(text, by)) for entry in self._entries]
+            self._entries.clear()
+            self._entries.extend(kept)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from llm_cost_middleware.budget.backend import JournalEntry, redacted
+from llm_cost_middleware.budget.backend import ArchiveResult, Erasure, redacted
+from llm_cost_middleware.budget.backends.redis.archive import RedisArchive
+from llm_cost_middleware.budget.backends.redis.bookings import read_bookings
+from llm_cost_middleware.budget.backends.redis.journal import RedisJournal, RedisSharedState
+from llm_cost_middleware.budget.backends.redis.maintenance import RedisEraser
 from llm_cost_middleware.budget.backends.redis.slices import within_slices
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, RedisProtocol
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.budget.rules import MemoAggregator
+from llm_cost_middleware.budget.rules.bookings import Booking
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import PATIENCE_MS, CommandFlow, Script
 from llm_cost_middleware.budget.spool_place import of_server
@@ -25,8 +32,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIMEOUT_S, _TRIES = 3.0, 7  # a caller is waiting for the answer to a reserve: ``PATIENCE_MS`` in all
-_SHARED_KEPT, _SHARED_S = 20_000, 86_400  # shared values that are kept, and for how long after their last change
-_JOURNAL_LENGTH = 200_000  # entries kept per kind, about: an exact MAXLEN costs Redis more
 
 
 @cache
@@ -186,13 +191,44 @@ class RedisBackend:
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
-        last = 0
-        while block := self.drive(self.protocol.read_block(last)):
+        reader = self.protocol.new_reader()
+        try:
+            for row in self.read_rows(since, reader):
+                if scope is None or scope in row.scopes:
+                    yield row
+        finally:
+            self.drive(self.protocol.end_reading(reader))
+
+    def read_rows(self, since: int | None, reader: str) -> Iterator[Row]:
+        """Stream rows in the name of a reader: none is archived meanwhile."""
+        last = self.drive(self.protocol.before_first_row(since))
+        while block := self.drive(self.protocol.read_block(last, reader)):
             for stream_id, fields in block:
                 row = encoding.read_row(stream_id, fields)
                 last = row.seq
-                if self.protocol.row_wanted(row, since, scope):
+                if since is None or row.at * 1000 >= since:
                     yield row
+
+    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
+        """See ``SupportsBookings``. What was archived is read from the rows that carry its sums."""
+        del memos, times  # every booking has its memo and its time
+        yield from read_bookings(self, since, until)
+
+    def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
+        """See ``SupportsArchive``."""
+        return RedisArchive(self, summary).run(before, path, keep=keep)
+
+    def erase(self, scope: str) -> Erasure:
+        """See ``SupportsErasure``."""
+        return RedisEraser(self).run(scope)
+
+    def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
+        """See ``SupportsPruning``; ``keep`` is of each kind."""
+        return self.journal.prune(before, keep, most)
+
+    def now_ms(self) -> int:
+        """The time of the injected clock, or of the server."""
+        return self.drive(self.protocol.current_ms())
 
     def close(self) -> None:
         """See ``Backend``."""
@@ -260,73 +296,18 @@ class AsyncRedisBackend:
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""
-        last = 0
-        while block := await self.drive(self.protocol.read_block(last)):
-            for stream_id, fields in block:
-                row = encoding.read_row(stream_id, fields)
-                last = row.seq
-                if self.protocol.row_wanted(row, since, scope):
-                    yield row
+        reader = self.protocol.new_reader()
+        last = await self.drive(self.protocol.before_first_row(since))
+        try:
+            while block := await self.drive(self.protocol.read_block(last, reader)):
+                for stream_id, fields in block:
+                    row = encoding.read_row(stream_id, fields)
+                    last = row.seq
+                    if (since is None or row.at * 1000 >= since) and (scope is None or scope in row.scopes):
+                        yield row
+        finally:
+            await self.drive(self.protocol.end_reading(reader))
 
     async def close(self) -> None:
         """See ``Backend``."""
         await self._client.aclose()
-
-
-class RedisJournal:
-    """``Journal`` on a Redis server: one stream per kind, trimmed to about 200,000 entries."""
-
-    def __init__(self, backend: RedisBackend) -> None:
-        self._backend = backend
-
-    def append(self, kind: str, id_: str, at: float, data: bytes) -> None:
-        """See ``Journal``."""
-        words = "XADD", self._key(kind), "MAXLEN", "~", _JOURNAL_LENGTH, "*", "id", id_, "at", repr(at), "data", data
-        self._backend.execute(RedisCommand(words))
-
-    def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
-        """See ``Journal``."""
-        start = "-"
-        while block := self._backend.execute(RedisCommand(("XRANGE", self._key(kind), start, "+", "COUNT", 500))):
-            for stream_id, fields in block:
-                start = f"({stream_id.decode()}"
-                at = float(fields[b"at"])
-                if since is None or at >= since:
-                    yield JournalEntry(kind, fields[b"id"].decode(), at, fields[b"data"])
-
-    def newest(self, kind: str) -> Iterator[JournalEntry]:
-        """Stream the entries of a kind, the last one first."""
-        end = "+"
-        while block := self._backend.execute(RedisCommand(("XREVRANGE", self._key(kind), end, "-", "COUNT", 500))):
-            for stream_id, fields in block:
-                end = f"({stream_id.decode()}"
-                yield JournalEntry(kind, fields[b"id"].decode(), float(fields[b"at"]), fields[b"data"])
-
-    def _key(self, kind: str) -> str:
-        return self._backend.protocol.key(f"marks:{kind}")
-
-
-class RedisSharedState:
-    """``SharedState`` on a Redis server: a string per key, and a sorted set of all of them by age."""
-
-    def __init__(self, backend: RedisBackend) -> None:
-        self._backend = backend
-
-    def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """See ``SharedState``."""
-        if not keys:
-            return []
-        found: list[bytes | None] = self._backend.execute(RedisCommand(("MGET", *map(self._key, keys))))
-        return found
-
-    def change(self, keys: Sequence[str], to: Callable[[list[bytes | None]], Sequence[bytes]], at: float) -> None:
-        """See ``SharedState``."""
-        if not keys:
-            return
-        names = tuple(map(self._key, keys))
-        values = to(self.read(keys))
-        index = self._backend.protocol.key("shared")
-        self._backend.execute(Script("share", [index, *names], [repr(at), _SHARED_KEPT, _SHARED_S, *values]))
-
-    def _key(self, key: str) -> str:
-        return self._backend.protocol.key(f"s:{key}")

@@ -61,6 +61,10 @@ class SlicedProtocol(ScriptedProtocol):
         """See ``Backend``."""
         return self._sliced(super().sweep(charge=charge, limit=limit))
 
+    def _refresh_budgets(self, now: int, flat: list[bytes]) -> None:
+        super()._refresh_budgets(now, flat)
+        self._holders.clear()  # the name of a person in their scopes may have been replaced
+
     def _sliced(
         self, flow: CommandFlow[T], slices: tuple[str, ...] = (), draw: dict[str, int] | None = None
     ) -> CommandFlow[T]:
@@ -100,7 +104,7 @@ class SlicedProtocol(ScriptedProtocol):
         return Script(step.name + _SUFFIX, keys, [*step.args, json.dumps(layout)])
 
     def _holder(self, scope: str) -> CommandFlow[tuple[tuple[str, ...], int]]:
-        """In which scopes a slice holds, and since when: neither ever changes. None where there is no such slice."""
+        """In which scopes a slice holds, and since when. None where there is no such slice."""
         known = self._holders.get(scope)
         if known is None:
             record = self._record((yield from self.ask_record(scope)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backends.redis.slices import SlicedProtocol
-from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.budget.rules import BudgetChange
+from llm_cost_middleware.budget.rules import BudgetChange, EntryDelta
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
-from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow
+from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow, Script
 from llm_cost_middleware.errors import LedgerVersionError
 
-SCHEMA = 4
+SCHEMA = 5
 Stream = list[tuple[bytes, dict[bytes, bytes]]]
+_READING_MS, _HOUR_MS = 30_000, 3_600_000
+_NONE = 2**62  # above every row number
+_READER = "budgets"
 
 
 class RedisCommand(NamedTuple):
@@ -22,23 +25,45 @@ class RedisCommand(NamedTuple):
     words: tuple[Any, ...]
 
 
+class _Deltas:
+    """What rows changed in the sums, of holds made from ``since`` (ms) on, up to the row ``last``."""
+
+    def __init__(self, since: int, last: int) -> None:
+        self.since, self.last, self.found = since, last, list[EntryDelta]()
+
+
 class RedisProtocol(SlicedProtocol):
     """Ledger verbs of one tenant on one server."""
+
+    common_names = (*SlicedProtocol.common_names, "moments")
 
     def initialise(self) -> CommandFlow[None]:
         """Create the tenant's keys if they are missing. Raises ``LedgerVersionError`` if a newer version wrote them."""
         self._note_clock((yield from self.ask_time()))
-        yield RedisCommand(("HSETNX", self.key("budgets"), "schema", SCHEMA))
-        yield RedisCommand(("HSETNX", self.key("budgets"), "version", 1))
-        found = int((yield RedisCommand(("HGET", self.key("budgets"), "schema"))))
+        before_5 = f"{self.key('')}budgets"
+        keys = [before_5, self.key("budgets"), self.key("moments")]
+        found = int((yield Script("open", keys, [SCHEMA, self._time()])))
         if found > SCHEMA:
             raise LedgerVersionError(self.url, found, SCHEMA)
-        if found < SCHEMA:  # all that it has is readable; from here on older versions would misread what is written
-            yield RedisCommand(("HSET", self.key("budgets"), "schema", SCHEMA))
+        if found < SCHEMA:
+            yield from self._list_kinds()
+
+    def _list_kinds(self) -> CommandFlow[None]:
+        """Find the kinds of lines that an old journal has, and keep them: a search of every key, once."""
+        prefix, cursor, kinds = self.key("marks:"), b"0", set[str]()
+        while True:
+            words = ("SCAN", cursor, "MATCH", f"{glob_escaped(prefix)}*", "COUNT", 5_000)
+            cursor, names = yield RedisCommand(words)
+            kinds |= {name.decode().removeprefix(prefix) for name in names}
+            if int(cursor) == 0:
+                break
+        if kinds:
+            yield RedisCommand(("SADD", self.key("kinds"), *sorted(kinds)))
 
     def key(self, name: str) -> str:
         """Return the key of a name of this tenant; the braces put all of them into one slot of a cluster."""
-        return f"{{llm-cost:{self.tenant}}}:{name}"
+        # Where versions before 5 look for budgets, something stands that makes them refuse (``open.lua``).
+        return f"{{llm-cost:{self.tenant}}}:{'ledger' if name == 'budgets' else name}"
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
@@ -47,7 +72,7 @@ class RedisProtocol(SlicedProtocol):
 
     def ask_record(self, id_: str) -> CommandFlow[Any]:
         """See ``ScriptedProtocol``."""
-        return (yield RedisCommand(("HGETALL", self.key(f"r:{id_}"))))
+        return (yield Script("record", [self.key(f"r:{id_}")], [id_]))
 
     def ask_due(self, now: int, limit: int) -> CommandFlow[list[str]]:
         """See ``ScriptedProtocol``."""
@@ -65,19 +90,48 @@ class RedisProtocol(SlicedProtocol):
         return found
 
     def ask_deltas(self, moved: list[BudgetChange], seen: list[Any]) -> CommandFlow[Counted]:
-        """See ``BudgetProtocol``."""
-        last = encoding.row_number(seen[-1][0]) if seen else 0
-        while block := (yield from self.read_block(last)):
-            seen += block
-            last = encoding.row_number(block[-1][0])
-        return Counted(str(last), [encoding.read_deltas(seen, self._counts_from(change)) for change in moved])
+        """See ``BudgetProtocol``. Only what changed is kept of the rows, and rows of earlier times are not read."""
+        starts = [self._counts_from(change) for change in moved]
+        if not seen or min(starts) < seen[0].since:
+            seen[:] = [_Deltas(min(starts), (yield from self.before_first_row(min(starts))))]
+        counted: _Deltas = seen[0]
+        newest = int((yield RedisCommand(("GET", self.key("seq")))) or 0)  # first: the last rows may be archived ones
+        counted.last = min(counted.last, newest)
+        while block := (yield from self.read_block(counted.last, _READER)):
+            counted.found += encoding.read_deltas(block, counted.since)
+            counted.last = encoding.row_number(block[-1][0])
+        counted.last = max(counted.last, newest)
+        yield from self.end_reading(_READER)
+        found = counted.found
+        return Counted(str(counted.last), [(delta for delta in found if delta.created >= start) for start in starts])
 
-    def read_block(self, after: int) -> CommandFlow[Stream]:
-        """Read the next rows of the stream."""
-        found: Stream
-        found = yield RedisCommand(("XRANGE", self.key("rows"), f"({after}-0" if after else "-", "+", "COUNT", BLOCK))
-        return found
+    def new_reader(self) -> str:
+        """Name somebody who reads rows."""
+        return os.urandom(8).hex()
 
-    def row_wanted(self, row: Row, since: int | None, scope: str | None) -> bool:
-        """Return whether a row passes the filters of ``rows``."""
-        return (since is None or row.at * 1000 >= since) and (scope is None or scope in row.scopes)
+    def read_block(self, after: int, reader: str, most: int = BLOCK) -> CommandFlow[Stream]:
+        """Read the next rows of the stream. Until ``end_reading``, or for half a minute, no archive takes any away."""
+        keys, start = [self.key("readers"), self.key("rows")], f"({after}-0" if after else "-"
+        found = yield Script("block", keys, [reader, _READING_MS, start, most])
+        return [(place, encoding.hash_fields(fields)) for place, fields in found]
+
+    def end_reading(self, reader: str) -> CommandFlow[None]:
+        """Let archives go on."""
+        yield RedisCommand(("ZREM", self.key("readers"), reader))
+
+    def before_first_row(self, since: int | None) -> CommandFlow[int]:
+        """Return a row number below that of every row at or after ``since`` (ms)."""
+        if since is None:
+            return 0
+        moments = yield RedisCommand(("HGETALL", self.key("moments")))
+        return min((int(row) for hour, row in moments.items() if int(hour) >= since // _HOUR_MS), default=_NONE) - 1
+
+    def current_ms(self) -> CommandFlow[int]:
+        """Return the time of the injected clock, or of the server."""
+        now = self._time()
+        return now if isinstance(now, int) else self._note_server_time((yield from self.ask_time()))
+
+
+def glob_escaped(text: str) -> str:
+    """Return a pattern of Redis that this text alone matches."""
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

@@ -11,23 +11,23 @@ moved    the rows are in the file, their sums in ``carried`` rows has nothing to
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.budget import archive_file
 from llm_cost_middleware.budget.backend import ArchiveResult
-from llm_cost_middleware.budget.backends.sqlite import archive_file
 from llm_cost_middleware.budget.backends.sqlite.connection import translate_errors
 from llm_cost_middleware.budget.backends.sqlite.group_commit import FileLock
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.old_lines import NEEDED_MS, OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
-from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up
-from llm_cost_middleware.errors import ConfigurationError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
+from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
 BLOCK = 1000
@@ -47,6 +47,7 @@ _CARRY = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ROLLED_UP = "-rolled-up"
 _LATEST = 2**62  # above every row number
 
 
@@ -68,7 +69,7 @@ class Archive:
         self._file, self._tenant, self._name, self._recent, self._summary = file, tenant, name, recent, summary
         self._packing, self._now = packing, now
 
-    def run(self, before: int, path: Path | None) -> ArchiveResult:
+    def run(self, before: int, path: Path | None, *, keep: bool) -> ArchiveResult:
         """See ``Ledger.archive``."""
         with translate_errors(self._file.url), closing(FileLock(self._beside("-archiving"), self._file.path)) as lock:
             if not lock.acquire(wait=False):
@@ -78,16 +79,23 @@ class Archive:
             if record is None:
                 if not self._one(_ANY_SURE, self._tenant, before):
                     return ArchiveResult(None, 0, 0, NanoUSD(0), self._skipped(before), resumed=False)
-                record = self._begin(before, path)
+                record = self._begin(before, path, keep=keep)
             elif record.state == "closing" and path is not None and str(path.absolute()) != record.path:
-                record = record._replace(path=self._check_target(path))  # nothing was written yet
+                record = record._replace(path=archive_file.check_target(path))  # nothing was written yet
                 self._execute("UPDATE archive SET path = ? WHERE id = ?", record.path, record.number)
             if record.state == "closing":
                 self._close(record)
                 self._write(record)
-            lines = self._take_journal(record)  # before the archive counts as done: cut short, it is resumed
+            kept = not Path(record.path).stem.rpartition("-")[0].endswith(_ROLLED_UP)
+            lines = (
+                self._take_journal(record) if kept else 0
+            )  # before the archive counts as done: cut short, it is resumed
             self._move(record)
-            return self._result(record, lines, resumed=resumed)
+            done = self._result(record, lines, resumed=resumed)
+            if kept:
+                return done
+            Path(record.path).unlink()  # it was for the case of a crash
+            return done._replace(path=None)
 
     def _unfinished(self) -> _ArchiveRecord | None:
         query = "SELECT id, before, path, state FROM archive WHERE tenant = ? AND state != 'moved'"
@@ -95,29 +103,13 @@ class Archive:
             row = db.execute(query, (self._tenant,)).fetchone()
         return _ArchiveRecord(*row) if row else None
 
-    def _begin(self, before: int, path: Path | None) -> _ArchiveRecord:
+    def _begin(self, before: int, path: Path | None, *, keep: bool) -> _ArchiveRecord:
         number = self._one("SELECT coalesce(max(id), 0) + 1 FROM archive")
-        path = path if path is not None else self._beside(f"-archive-{number:04}.jsonl")
-        record = _ArchiveRecord(number, before, self._check_target(path), "closing")
+        path = path if path is not None else self._beside(f"{'-archive' if keep else _ROLLED_UP}-{number:04}.jsonl")
+        record = _ArchiveRecord(number, before, archive_file.check_target(path), "closing")
         insert = "INSERT INTO archive (id, tenant, before, path) VALUES (?, ?, ?, ?)"
         self._execute(insert, number, self._tenant, before, record.path)
         return record
-
-    @staticmethod
-    def _check_target(path: Path) -> str:
-        """Check that a file is missing and can be written, before anything is recorded; return its absolute path."""
-        path = path.absolute()
-        if path.exists():
-            raise ConfigurationError(f"{path} exists; name another file", key="to")
-        if not path.parent.is_dir():
-            raise ConfigurationError(f"there is no directory {path.parent}", key="to")
-        part = archive_file.part_of(path)
-        try:
-            part.touch()
-            part.unlink()
-        except OSError as error:
-            raise ConfigurationError(f"cannot write there: {error}", key="to") from error
-        return str(path)
 
     def _close(self, record: _ArchiveRecord) -> None:
         """Close the ids that will be moved: they take no correction from now on."""
@@ -133,7 +125,10 @@ class Archive:
 
     def _write(self, record: _ArchiveRecord) -> None:
         facts = self._file.path.name, self._name, record.before, record.number
-        header = dict(zip(("ledger", "tenant", "before", "number"), facts, strict=True))
+        header: dict[str, Any] = dict(zip(("ledger", "tenant", "before", "number"), facts, strict=True))
+        with self._file.reading() as db:
+            found = db.execute("SELECT data FROM budget_register WHERE tenant = ?", (self._tenant,)).fetchone()
+        header["register"] = json.loads(found[0]) if found else None
         try:
             written = archive_file.write(Path(record.path), header, partial(self._lines, record))
         except OSError as error:
@@ -146,21 +141,9 @@ class Archive:
     def _move(self, record: _ArchiveRecord) -> None:
         """Move the rows out, newest first: an id is complete when its first row appears."""
         sha256 = self._one("SELECT sha256 FROM archive WHERE id = ?", record.number)
-        path = Path(record.path)
-        if not path.is_file() or archive_file.digest(path) != sha256:
-            raise LedgerError(
-                f"{path} is gone or was changed while its rows were being moved; put it back (its SHA-256 is {sha256})"
-            )
-        partly: dict[str, list[ArchivedRow]] = {}
-        whole: list[list[ArchivedRow]] = []
-        for line in self._lines(record, backwards=True):
-            partly.setdefault(line.id, []).append(line)
-            if line.kind in {"reserve", "book"}:
-                whole.append(partly.pop(line.id)[::-1])
-                if len(whole) >= BLOCK:
-                    self._file.write(partial(self._carry, record, whole))
-                    whole = []
-        self._file.write(partial(self._carry, record, whole))
+        archive_file.check_whole(Path(record.path), sha256)
+        for ids in whole_ids(self._lines(record, backwards=True), BLOCK):
+            self._file.write(partial(self._carry, record, ids))
         self._execute("UPDATE archive SET state = 'moved' WHERE id = ?", record.number)
 
     def _carry(self, record: _ArchiveRecord, ids: list[list[ArchivedRow]], db: sqlite3.Connection) -> None:
@@ -191,15 +174,8 @@ class Archive:
 
     def _take_journal(self, record: _ArchiveRecord) -> int:
         """Move the lines of the journal that are as old, to a file beside the rows."""
-        path = Path(record.path)
         before = min(record.before, self._now - NEEDED_MS)
-        suffixes = chain([""], map("-{}".format, count(2)))
-        names = (path.with_name(f"{path.stem}-journal{suffix}.jsonl") for suffix in suffixes)
-        for stale in path.parent.glob(f"{path.stem}-journal*.jsonl.part"):
-            stale.unlink()
-        # An archive that was cut short may have written one; nothing is ever written over.
-        to = next(name for name in names if not name.exists())
-        return OldLines(self._file, self._packing, self._tenant).move(before, to)
+        return OldLines(self._file, self._packing, self._tenant).move(before, archive_file.beside(Path(record.path)))
 
     def _result(self, record: _ArchiveRecord, lines: int, *, resumed: bool) -> ArchiveResult:
         with self._file.reading() as db:

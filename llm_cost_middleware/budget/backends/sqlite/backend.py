@@ -37,8 +37,8 @@ from llm_cost_middleware.budget.rules import (
     MemoAggregator,
     ReservationRecord,
     apply,
-    backfill_start,
     check_replay,
+    counted_from,
     known_scopes,
     resolve,
 )  # fmt: skip
@@ -343,20 +343,19 @@ class SQLiteBackend(BudgetTable, ReductionTable, SliceTable):
         """See ``SupportsErasure``."""
         return ScopeEraser(self._file, self._tenant, self._now).run(scope)
 
-    def archive(self, before: int, path: Path | None, summary: MemoAggregator) -> ArchiveResult:
+    def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
         """See ``SupportsArchive``."""
         now = int(self._now() * 1000)
         with self._file.reading() as db:
-            windows = {(budget.window, budget.timezone) for budget in self._indexed(db)[1].budgets} | {("month", "UTC")}
-        # The month, because a budget that is set later must find its rows; a day less, because no bucket of a day may
-        # reach into a window that still counts.
-        recent = min(backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME) - DAY
+            budgets = self._indexed(db)[1].budgets
+        # A day less, because no bucket of a day may reach into a window that still counts.
+        recent = counted_from(budgets, now) - DAY
         archive = Archive(self._file, self._packing, self._tenant, self._name, recent, now, summary)
-        return archive.run(min(before, now), path)
+        return archive.run(min(before, now), path, keep=keep)
 
-    def prune_journal(self, before: int | None, keep: int | None) -> int:
+    def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """See ``SupportsPruning``."""
-        return OldLines(self._file, self._packing, self._tenant).prune(before, keep)
+        return OldLines(self._file, self._packing, self._tenant).prune(before, keep, most)
 
     def close(self) -> None:
         """See ``Backend``."""

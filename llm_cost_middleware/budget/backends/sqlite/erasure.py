@@ -17,6 +17,7 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.rules import renamed_register
 from llm_cost_middleware.errors import LedgerError
 
 _STRETCH = 20_000
@@ -30,11 +31,7 @@ _ATTEMPTS = (
 _ACCOUNTS = "UPDATE account SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
 _BUDGETS = "UPDATE budget SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
 _KEPT = "UPDATE budget SET reserve = replace(reserve, :quoted, :as_quoted) WHERE tenant = :tenant"
-_REGISTER = (
-    "UPDATE budget_register SET data = CAST(replace(replace(replace(CAST(data AS TEXT), :quoted, :as_quoted),"
-    " '\"' || :scope || ' ', '\"' || :alias || ' '), ' ' || :scope || '\"', ' ' || :alias || '\"') AS BLOB)"
-    " WHERE tenant = :tenant"
-)
+_REGISTER = "UPDATE budget_register SET data = ? WHERE tenant = ?"
 _MARKS = (
     "UPDATE mark SET data = CAST(replace(CAST(data AS TEXT), :quoted, :as_quoted) AS BLOB)"
     " WHERE tenant = :tenant AND seq > :after AND seq <= :last AND instr(data, CAST(:quoted AS BLOB)) > 0"
@@ -82,8 +79,11 @@ class ScopeEraser:
             return int(number), str(alias), int(last)
         number = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias)).lastrowid
         facts = self._facts(scope, alias)
-        for statement in (_ATTEMPTS, _ACCOUNTS, _BUDGETS, _KEPT, _REGISTER):
+        for statement in (_ATTEMPTS, _ACCOUNTS, _BUDGETS, _KEPT):
             db.execute(statement, facts)
+        found = db.execute("SELECT data FROM budget_register WHERE tenant = ?", (self._tenant,)).fetchone()
+        if found is not None:
+            db.execute(_REGISTER, (renamed_register(found[0], scope, alias), self._tenant))
         # Every process reads budgets and accounts anew.
         db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
         return int(number or 0), alias, int(last)

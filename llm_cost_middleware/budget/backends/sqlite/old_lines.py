@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_cost_middleware.budget.archive_file import write_lines
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
-from llm_cost_middleware.errors import LedgerError
 
 NEEDED_MS = 8 * 24 * 3_600_000
 """Lines younger than this stay: a bill may come two days later, and quotes read a week."""
@@ -35,55 +34,48 @@ class OldLines:
         The file is complete or absent. Killed before the lines are gone, they are moved again with the next archive:
         then two files have them, and none is lost.
         """
-        before, part = before_ms / 1000, to.with_name(f"{to.name}.part")
-        count = last = 0
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            for seq, line in self._lines(before):
-                file.write(line)
-                count, last = count + 1, seq
-            file.flush()
-            os.fsync(file.fileno())
-        if not count:
-            part.unlink()
-            return 0
-        with part.open("rb") as file:
-            if sum(1 for _ in file) != count:
-                raise LedgerError(f"{part} does not read back as it was written; the lines stay in the ledger")
-        part.replace(to)
-        self._drop(before, last)
+        before, last = before_ms / 1000, [0]
+
+        def lines() -> Iterator[JournalEntry]:
+            for last[0], line in self._lines(before):
+                yield line
+
+        count = write_lines(to, lines)
+        if count:
+            self._drop(before, last[0])
         return count
 
-    def prune(self, before_ms: int | None, keep: int | None) -> int:
-        """Remove the lines before a time, and all but the newest ``keep``; return how many."""
-        removed = 0 if before_ms is None else self._drop(before_ms / 1000, 2**62)
+    def prune(self, before_ms: int | None, keep: int | None, most: int | None = None) -> int:
+        """Remove the lines before a time, and all but the newest ``keep``, at most ``most``; return how many."""
+        removed = 0 if before_ms is None else self._drop(before_ms / 1000, 2**62, most)
         if keep is not None:
             with self._file.reading() as db:
                 found = db.execute(_NTH_NEWEST, (self._tenant, keep)).fetchone()
             if found is not None:
-                removed += self._drop(_EVER, found[0])
+                removed += self._drop(_EVER, found[0], None if most is None else most - removed)
         return removed
 
-    def _lines(self, before: float) -> Iterator[tuple[int, bytes]]:
+    def _lines(self, before: float) -> Iterator[tuple[int, JournalEntry]]:
         seq = 0
         while True:
             with self._file.reading() as db:
                 block = db.execute(_READ, (self._tenant, before, seq, _CHUNK)).fetchall()
             for seq, kind, id_, at, data in block:
-                # surrogateescape: data are any bytes, JSON is text
-                text = self._packing.unpack(data).decode(errors="surrogateescape")
-                yield seq, json.dumps({"kind": kind, "id": id_, "at": at, "data": text}).encode() + b"\n"
+                yield seq, JournalEntry(kind, id_, at, self._packing.unpack(data))
             if len(block) < _CHUNK:
                 return
 
-    def _drop(self, before: float, last: int) -> int:
+    def _drop(self, before: float, last: int, most: int | None = None) -> int:
         """Remove lines in small transactions."""
         removed = 0
-        while True:
-            values = self._tenant, before, last, _CHUNK
+        while most is None or removed < most:
+            size = _CHUNK if most is None else min(_CHUNK, most - removed)
+            values = self._tenant, before, last, size
             count = self._file.write(lambda db, values=values: _dropped(db, values), durable=False)  # type: ignore[misc]  # bound now
             removed += count
-            if count < _CHUNK:
-                return removed
+            if count < size:
+                break
+        return removed
 
 
 def _dropped(db: sqlite3.Connection, values: tuple[object, ...]) -> int:

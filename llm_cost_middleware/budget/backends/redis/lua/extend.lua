@@ -7,7 +7,10 @@ if not now then
     local time = redis.call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local seen = redis.call('HMGET', KEYS[2], 'state', 'expires')
+local seen = redis.pcall('HMGET', KEYS[2], 'state', 'expires')
+if seen.err then  -- of an archived reservation a text is left
+    return {'packed', redis.call('GET', KEYS[2]), 'id', ARGV[2]}
+end
 if seen[1] == 'pending' and now + ARGV[3] > tonumber(seen[2]) then
     redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
     redis.call('HSET', KEYS[2], 'expires', now + ARGV[3])

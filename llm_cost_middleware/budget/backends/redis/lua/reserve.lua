@@ -1,6 +1,6 @@
 -- Hold an amount in every account, or in none. Lua does not roll back: everything is read and checked first, then written.
 --
--- KEYS  1 budgets  2 seq  3 rows  4 open  5 accounts  6 reservation  7.. one hash an account
+-- KEYS  1 budgets  2 seq  3 rows  4 open  5 accounts  6 moments  7 reservation  8.. one hash an account
 -- ARGV  1 now in ms, or '' for the server's  2 version of the budgets  3 plan valid from  4 until
 --       5 id  6 amount  7 ttl  8 scopes  9 memo  10 '1' if a refusal need not be remembered
 --       11 until when, by the server's clock, it may be carried out: a server that was frozen comes too late
@@ -19,7 +19,10 @@ local server = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if server > tonumber(ARGV[11]) then
     return {'late', server}
 end
-local known = redis.call('HGETALL', KEYS[6])
+local known = redis.pcall('HGETALL', KEYS[7])
+if known.err then  -- of an archived reservation a text is left
+    known = {'packed', redis.call('GET', KEYS[7]), 'id', ARGV[5]}
+end
 if #known > 0 then
     return {'known', known}
 end
@@ -29,8 +32,8 @@ end
 
 local amount = tonumber(ARGV[6])
 local old = {}
-for index = 7, #KEYS do
-    local at = 12 + (index - 7) * 4
+for index = 8, #KEYS do
+    local at = 12 + (index - 8) * 4
     local cell, first, limit = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     local settled, pending = 0, 0
     if cell == first then
@@ -65,16 +68,16 @@ for index = 7, #KEYS do
     end
     if limit and settled + pending + amount > limit then
         if ARGV[10] ~= '1' then
-            redis.call('HSET', KEYS[6], 'id', ARGV[5], 'scopes', ARGV[8], 'amount', ARGV[6], 'created', now, 'expires', now,
+            redis.call('HSET', KEYS[7], 'id', ARGV[5], 'scopes', ARGV[8], 'amount', ARGV[6], 'created', now, 'expires', now,
                 'state', 'refused', 'refusal', string.format('%s %s %.0f %.0f %.0f', ARGV[at], whole, settled, pending, carried))
         end
-        return {'refused', now, index - 7, string.format('%.0f', settled), string.format('%.0f', pending),
+        return {'refused', now, index - 8, string.format('%.0f', settled), string.format('%.0f', pending),
             string.format('%.0f', carried)}
     end
 end
 
-for index = 7, #KEYS do
-    local at = 12 + (index - 7) * 4
+for index = 8, #KEYS do
+    local at = 12 + (index - 8) * 4
     if redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[6]) == amount then
         redis.call('SADD', KEYS[5], ARGV[at])
     end
@@ -83,10 +86,12 @@ for _, field in ipairs(old) do
     redis.call('HDEL', field[1], field[2])
 end
 local expires = now + ARGV[7]
-redis.call('HSET', KEYS[6], 'id', ARGV[5], 'scopes', ARGV[8], 'amount', ARGV[6], 'created', now, 'expires', expires,
-    'state', 'pending')
+local row = redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[7], 'id', ARGV[5], 'scopes', ARGV[8], 'amount', ARGV[6], 'created', now, 'expires', expires,
+    'state', 'pending', 'row', row, 'told', ARGV[9] == '' and '' or row)
 redis.call('ZADD', KEYS[4], expires, ARGV[5])
-redis.call('XADD', KEYS[3], redis.call('INCR', KEYS[2]) .. '-0', 'kind', 'reserve', 'id', ARGV[5], 'at', now,
+redis.call('HSETNX', KEYS[6], math.floor(now / 3600000), row)
+redis.call('XADD', KEYS[3], row .. '-0', 'kind', 'reserve', 'id', ARGV[5], 'at', now,
     'amount', ARGV[6], 'scopes', ARGV[8], 'status', 'reserved', 'created', now, 'settled', '0', 'pending', ARGV[6],
     'memo', ARGV[9])
 return {'held', now}

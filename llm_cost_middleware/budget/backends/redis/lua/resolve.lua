@@ -2,7 +2,7 @@
 --
 -- KEYS  as in reserve.lua
 -- ARGV  1 now in ms, or ''  2 version of the budgets  3 id
---       4 state, 5 charged and 6 reconciled, as the decision saw them ('' for an id that must be new: a booking)
+--       4 state (with a star where it was archived), 5 charged and 6 reconciled, as the decision saw them ('' for an id that must be new: a booking)
 --       7 verb  8 amount  9 status  10 memo  11 new state  12 new charged  13 change of settled  14 of pending
 --       15 scopes  16 created, '' for now  17 plan valid from  18 until (of a booking; the others are planned at `created`)
 --       19 a number of this very call, kept with what it writes: sent twice, it knows its own work
@@ -16,19 +16,23 @@ if not now then
 end
 
 local verb = ARGV[7]
-local seen = redis.call('HMGET', KEYS[6], 'state', 'charged', 'reconciled', 'expires', 'created', 'amount')
+local seen = redis.pcall('HMGET', KEYS[7], 'state', 'charged', 'reconciled', 'expires', 'created', 'amount', 'scopes',
+    'archived')
+if seen.err then  -- of an archived reservation a text is left
+    return {'known', {'packed', redis.call('GET', KEYS[7]), 'id', ARGV[3]}}
+end
 if seen[1] == 'lapsed' then  -- the word of schema 1; the caller reads it as expired too
     seen[1] = 'expired'
 end
-if (seen[1] or '') ~= ARGV[4] or (seen[1] and ((seen[2] or '0') ~= ARGV[5] or (seen[3] or '0') ~= ARGV[6]
-        or seen[5] ~= ARGV[16] or seen[6] ~= ARGV[20])) then
-    return {'known', redis.call('HGETALL', KEYS[6])}
+if (seen[1] or '') .. (seen[8] and '*' or '') ~= ARGV[4] or (seen[1] and ((seen[2] or '0') ~= ARGV[5] or (seen[3] or '0') ~= ARGV[6]
+        or seen[5] ~= ARGV[16] or seen[6] ~= ARGV[20] or seen[7] ~= ARGV[15])) then
+    return {'known', redis.call('HGETALL', KEYS[7])}
 end
 if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[2]
         or (ARGV[16] == '' and (now < tonumber(ARGV[17]) or now >= tonumber(ARGV[18]))) then
     return {'stale', now, redis.call('HGETALL', KEYS[1])}
 end
-for index = 7, #KEYS do  -- read before anything is written: a key of another type fails here
+for index = 8, #KEYS do  -- read before anything is written: a key of another type fails here
     redis.call('HGET', KEYS[index], 'warned')
 end
 
@@ -38,8 +42,8 @@ if verb ~= 'book' and (seen[1] == 'expired' or now >= tonumber(seen[4])) then
     reply[3] = 1
 end
 
-for index = 7, #KEYS do
-    local at = 21 + (index - 7) * 4
+for index = 8, #KEYS do
+    local at = 21 + (index - 8) * 4
     local cell, first, warn = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(string.match(ARGV[at + 3], '^%d+'))
     if ARGV[14] ~= '0' then
         redis.call('HINCRBY', KEYS[index], ARGV[at + 1] .. ':p', ARGV[14])
@@ -79,20 +83,26 @@ for index = 7, #KEYS do
 end
 
 if verb == 'book' then
-    redis.call('HSET', KEYS[6], 'id', ARGV[3], 'scopes', ARGV[15], 'amount', '0', 'created', created, 'expires', created)
+    redis.call('HSET', KEYS[7], 'id', ARGV[3], 'scopes', ARGV[15], 'amount', '0', 'created', created, 'expires', created)
 end
-redis.call('HSET', KEYS[6], 'state', ARGV[11], 'charged', ARGV[12], 'writer', ARGV[19])
+redis.call('HSET', KEYS[7], 'state', ARGV[11], 'charged', ARGV[12], 'writer', ARGV[19])
 if verb == 'reconcile' then
-    redis.call('HSET', KEYS[6], 'reconciled', now)
+    redis.call('HSET', KEYS[7], 'reconciled', now)
 end
 if verb ~= 'reconcile' or seen[1] ~= 'settled' then  -- the first resolution is what a repeated settle gets back
     local warnings = verb == 'reconcile' and '' or table.concat(reply, ',', 4)
-    redis.call('HSET', KEYS[6], 'verb', verb, 'actual', ARGV[8], 'status', ARGV[9], 'late', reply[3], 'resolved', now,
+    redis.call('HSET', KEYS[7], 'verb', verb, 'actual', ARGV[8], 'status', ARGV[9], 'late', reply[3], 'resolved', now,
         'warnings', warnings)
 end
 if seen[1] == 'pending' then
     redis.call('ZREM', KEYS[4], ARGV[3])
 end
-redis.call('XADD', KEYS[3], redis.call('INCR', KEYS[2]) .. '-0', 'kind', verb, 'id', ARGV[3], 'at', now, 'amount', ARGV[8],
+local row = redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[7], 'row', row)
+if ARGV[10] ~= '' then
+    redis.call('HSET', KEYS[7], 'told', row)
+end
+redis.call('HSETNX', KEYS[6], math.floor(now / 3600000), row)
+redis.call('XADD', KEYS[3], row .. '-0', 'kind', verb, 'id', ARGV[3], 'at', now, 'amount', ARGV[8],
     'scopes', ARGV[15], 'status', ARGV[9], 'created', created, 'settled', ARGV[13], 'pending', ARGV[14], 'memo', ARGV[10])
 return reply

@@ -41,7 +41,10 @@ local function hold(slice, before, after)
 end
 
 local function tell(slice, before, after, now)
-    redis.call('XADD', step_keys[3], redis.call('INCR', step_keys[2]) .. '-0', 'kind', 'reduce', 'id', slice.id, 'at', now,
+    local row = redis.call('INCR', step_keys[2])
+    redis.call('HSET', KEYS[slice.at], 'row', row)
+    redis.call('HSETNX', step_keys[6], math.floor(now / 3600000), row)
+    redis.call('XADD', step_keys[3], row .. '-0', 'kind', 'reduce', 'id', slice.id, 'at', now,
         'amount', text(after), 'scopes', slice.scopes, 'status', 'reserved', 'created', text(slice.created), 'settled', 0,
         'pending', text(after - before), 'memo', '')
 end
@@ -51,7 +54,7 @@ if not layout.draw then
     if reply[1] == 'done' then
         for index = #layout.slices, 1, -1 do
             local slice = layout.slices[index]
-            local seen = redis.call('HMGET', KEYS[slice.at], 'state', 'amount')
+            local seen = redis.pcall('HMGET', KEYS[slice.at], 'state', 'amount')  -- a text, where it was archived
             if seen[1] == 'pending' then
                 local settled, pending = sums(slice)
                 local before, after = tonumber(seen[2]), math.max(slice.limit - settled - pending, 0)
@@ -65,11 +68,11 @@ if not layout.draw then
     return reply
 end
 
-if redis.call('EXISTS', step_keys[6]) == 1 then  -- a replay
+if redis.call('EXISTS', step_keys[7]) == 1 then  -- a replay
     return step(step_keys, step_args)
 end
 local inner = layout.slices[#layout.slices]
-local seen = redis.call('HMGET', KEYS[inner.at], 'state', 'amount', 'expires')
+local seen = redis.pcall('HMGET', KEYS[inner.at], 'state', 'amount', 'expires')  -- a text, where it was archived
 if seen[1] ~= 'pending' then
     local settled, pending = sums(inner)
     return {'ended', text(settled), text(pending)}
