@@ -20,7 +20,7 @@ from llm_cost_middleware.budget.backends.redis.slices import within_slices
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, RedisProtocol
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import MemoAggregator
-from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import PATIENCE_MS, CommandFlow, Script
 from llm_cost_middleware.budget.spool_place import of_server
@@ -209,10 +209,10 @@ class RedisBackend:
                 if since is None or row.at * 1000 >= since:
                     yield row
 
-    def bookings(self, since: int | None, until: int | None, *, memos: bool, times: bool) -> Iterator[Booking]:
+    def bookings(self, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
         """See ``SupportsBookings``. What was archived is read from the rows that carry its sums."""
-        del memos, times  # every booking has its memo and its time
-        yield from read_bookings(self, since, until)
+        del sums  # these are finer than anybody asks for
+        return read_bookings(self, since, until)
 
     def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
         """See ``SupportsArchive``."""
