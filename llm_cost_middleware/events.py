@@ -255,6 +255,16 @@ class PolicyDrifted(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunawaySuspected(Event):
+    """An agent repeats itself, or each of its steps costs more than the one before. ``enforced``: it was ended."""
+
+    scope: str
+    """Its run, or its agent where there is no run."""
+    reason: str
+    enforced: bool
+
+
 class Observer(Protocol):
     """Receives every event, in the caller's thread, outside every lock; a plain function that takes one is one too.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from types import TracebackType
@@ -17,9 +17,11 @@ from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.money import USD, NanoUSD
 from llm_cost_middleware.request import CallContext
 
+_OF_RUNS = ("run:", "slice:")
 _log = logging.getLogger(__name__)
 Seconds = float | timedelta | str
 
@@ -29,6 +31,34 @@ class RunMoney:
 
     _flow: CallFlow
     _runtimes: RuntimePool
+    _stages: Stages
+
+    @property
+    def ledger_blocks(self) -> bool:
+        """Whether a verb of the ledger may wait for storage: then it is no work for an event loop."""
+        return self._runtimes.blocks
+
+    def told(self, call_id: str, scopes: tuple[str, ...]) -> Mapping[str, str]:
+        """What there is to say of a call that was just booked, US dollars as text.
+
+        Args:
+            call_id: The call.
+            scopes: Its scopes.
+
+        Returns:
+            ``cost``, where it is among the latest; ``run_left``, where its run or its slice has a limit.
+        """
+        records = self._stages.record.tracker.of_call(call_id)
+        facts = {"cost": f"{sum((record.cost_usd for record in records), Decimal(0)):f}"} if records else {}
+        own = tuple(scope for scope in scopes if scope.startswith(_OF_RUNS))
+        if own:
+            try:
+                left = self._runtimes.ledger.available(own)
+            except LedgerError:  # the answer was paid for, and must not be lost for want of a figure
+                left = None
+            if left is not None:
+                facts["run_left"] = f"{max(left, NanoUSD(0)).usd:f}"
+        return facts
 
     def slice(self, limit: USD, *, name: str = "slice", ttl: Seconds | None = None) -> Slice:
         """A part of the money that is left, for what a block calls: ``with pipeline.slice("0.50", name="search"):``.

@@ -166,6 +166,11 @@ class CostTracker:
         """The records, oldest first."""
         return tuple(self._log.records[: self._count])
 
+    def of_call(self, call_id: str, within: int = 256) -> tuple[CostRecord, ...]:
+        """The records of a call among the newest ones, the newest first."""
+        newest = self._log.records[max(self._count - within, 0) : self._count]
+        return tuple(record for record in reversed(newest) if record.call_id == call_id)
+
     @property
     def total_cost(self) -> Decimal:
         """US dollars spent."""

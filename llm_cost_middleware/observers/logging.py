@@ -15,6 +15,7 @@ from llm_cost_middleware.events import (
     PolicyDrifted,
     RequestAdjusted,
     Retried,
+    RunawaySuspected,
     ThresholdCrossed,
     Unattributed,
 )
@@ -29,6 +30,7 @@ _WARNINGS = (
     CallPaused,
     PolicyDrifted,
     Retried,
+    RunawaySuspected,
     ThresholdCrossed,
     Unattributed,
 )

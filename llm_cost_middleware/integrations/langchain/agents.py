@@ -12,8 +12,10 @@ from langchain.agents.middleware.types import PrivateStateAttr
 from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
+from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.events import RunawaySuspected
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
@@ -27,6 +29,7 @@ from llm_cost_middleware.integrations.langchain.endings import (
 )
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.run_scopes import runs
+from llm_cost_middleware.integrations.langchain.runaway import OnRunaway, read_on_runaway, sign_of_runaway
 from llm_cost_middleware.integrations.langchain.targets import provider_of
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
@@ -68,9 +71,13 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             a message that says what was spent and what is missing; state, partial results and checkpoint are kept, and
             the thread goes on once there is money. A tool in which the money ends gives back an error as its result.
             Or a function of the refusal and the state: it returns the last message, or ``None`` to raise.
+        on_runaway: What an agent does that calls the same tools with the same arguments again and again, or whose every
+            step costs more than the one before: ``"warn"`` tells of it by a ``RunawaySuspected``, ``"end"`` ends softly
+            as well. ``None``: nobody looks.
+        repeats: How many such steps in a row it takes; twice as many for growing cost.
 
     Raises:
-        ConfigurationError: ``on_exceeded`` is something else, or as for ``guard``.
+        ConfigurationError: ``on_exceeded`` or ``on_runaway`` is something else, or as for ``guard``.
     """
 
     _lock = ForkSafeLock()
@@ -90,9 +97,12 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         *,
         pinned: bool = False,
         on_exceeded: OnExceeded = "raise",
+        on_runaway: OnRunaway = None,
+        repeats: int = 3,
     ) -> None:
         super().__init__()
         self._pinned, self._on_exceeded = pinned, read_on_exceeded(on_exceeded)
+        self._on_runaway, self._repeats = read_on_runaway(on_runaway, repeats)
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
@@ -103,6 +113,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any] | AIMessage:
         """Call the guarded model."""
         with self._around(request):
+            if (last := self._runs_away(request)) is not None:
+                return last
             try:
                 answer = handler(request.override(model=self._guard(request.model)))
             except BudgetExceededError as refusal:
@@ -114,11 +126,26 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any] | AIMessage:
         """Call the guarded model."""
         with self._around(request):
+            if (last := self._runs_away(request)) is not None:
+                return last
             try:
                 answer = await handler(request.override(model=self._guard(request.model)))
             except BudgetExceededError as refusal:
                 return await aended(refusal, request.state, self._on_exceeded)
             return _keeping_run(request, answer)
+
+    def _runs_away(self, request: ModelRequest[Any]) -> AIMessage | None:
+        """Tell of an agent that runs away; the message that it ends with, where it is to end."""
+        if self._on_runaway is None:
+            return None
+        reason = sign_of_runaway(request.state.get("messages") or (), self._repeats)
+        if reason is None:
+            return None
+        scopes, ends = current_context().scopes, self._on_runaway == "end"
+        scope = next((scope for kind in ("run:", "agent:") for scope in scopes if scope.startswith(kind)), "")
+        self.pipeline.emit(RunawaySuspected("", self.pipeline.clock.now(), scope, reason, ends))
+        told = {"ended": "runaway", "scope": scope, "reason": reason}
+        return AIMessage(f"I stopped here: {reason}.", response_metadata={BOOKED_KEY: told}) if ends else None
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         # what can only be metered is heard by the handler, and stays the very object that it is
@@ -177,7 +204,13 @@ class SoftCostMiddleware(CostMiddleware):
 def _keeping_run(
     request: ModelRequest[Any], answer: ModelResponse[Any]
 ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
-    """The answer; where the state is kept, with the run that it belongs to, once a run."""
+    """The answer; where the state is kept, with the run that it belongs to, once a run.
+
+    What it cost goes to whoever streams ``custom``.
+    """
+    stamp = next((message.response_metadata.get(BOOKED_KEY) for message in answer.result), None)
+    if stamp:
+        request.runtime.stream_writer({BOOKED_KEY: dict(stamp)})
     info = getattr(request.runtime, "execution_info", None)
     if info is None or info.thread_id is None:
         return answer

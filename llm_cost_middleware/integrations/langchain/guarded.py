@@ -18,9 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
-from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, with_progress
-from llm_cost_middleware.integrations.langchain.call import RenderedCall
 from llm_cost_middleware.integrations.langchain.configurable import (
     ConfigurableGuard,
     guard_configurable,
@@ -260,12 +258,9 @@ class GuardMixin(_Model):
         del run_manager  # a target must not open a run of its own
         runtime = self._llm_cost
         try:
-            call = runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False)
-            send = RenderedCall.generate
-            result: ChatResult = invoke(runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept)
+            return runtime.generate(runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False))
         except LLMCostError as refusal:
             ERRORS.raised(refusal)
-        return result
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -273,14 +268,9 @@ class GuardMixin(_Model):
         del run_manager
         runtime = self._llm_cost
         try:
-            call = runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False)
-            send = RenderedCall.agenerate
-            result: ChatResult = await ainvoke(
-                runtime.pipeline, call, send, prepared=call.prepared, accept=runtime.accept
-            )
+            return await runtime.agenerate(runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False))
         except LLMCostError as refusal:
             ERRORS.raised(refusal)
-        return result
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -288,7 +278,7 @@ class GuardMixin(_Model):
         try:
             call = self._llm_cost.call(self, messages, _call_kwargs(kwargs, stop), stream=True)
             parsed = call.streamed_answer
-            with invoke(self._llm_cost.pipeline, call, RenderedCall.stream, prepared=call.prepared) as chunks:
+            with self._llm_cost.stream(call) as chunks:
                 for chunk in chunks:
                     if parsed is not None:
                         parsed.observe(chunk)
@@ -308,8 +298,7 @@ class GuardMixin(_Model):
         try:
             call = self._llm_cost.call(self, messages, _call_kwargs(kwargs, stop), stream=True)
             parsed = call.streamed_answer
-            governed = await ainvoke(self._llm_cost.pipeline, call, RenderedCall.astream, prepared=call.prepared)
-            async with governed as chunks:
+            async with await self._llm_cost.astream(call) as chunks:
                 async for chunk in chunks:
                     if parsed is not None:
                         parsed.observe(chunk)

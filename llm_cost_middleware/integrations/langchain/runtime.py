@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
@@ -15,14 +16,19 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
 from llm_cost_middleware.errors import LLMCostError, NoEligibleModelError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.integrations.langchain.call import GuardedCall
+from llm_cost_middleware.host import ainvoke, invoke
+from llm_cost_middleware.integrations.langchain.call import GuardedCall, RenderedCall
 from llm_cost_middleware.integrations.langchain.convert import read_call
 from llm_cost_middleware.integrations.langchain.render import is_portable
 from llm_cost_middleware.integrations.langchain.run_scopes import with_metadata
 from llm_cost_middleware.integrations.langchain.targets import TargetModels, plain_class
+from llm_cost_middleware.integrations.langchain.told import atold, atold_at_end, told, told_at_end
 from llm_cost_middleware.lifecycle import RoutedCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import CallRequest, CallResult
+
+if TYPE_CHECKING:
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 ROUTE_KEY = "llm_cost_route"
 """The argument that carries the route from the entry of a call to its sending, past traces and the LLM cache."""
@@ -197,6 +203,28 @@ class GuardRuntime:
             route.request, route.providers, route.call, self.targets(model), messages, call_kwargs,
             stream=stream, checked=self.accept is not None,
         )  # fmt: skip
+
+    def generate(self, call: GuardedCall) -> ChatResult:
+        """Govern a call whose answer comes in one piece."""
+        send = RenderedCall.generate
+        result: ChatResult = invoke(self.pipeline, call, send, prepared=call.prepared, accept=self.accept)
+        return told(self.pipeline, call.request, result)
+
+    async def agenerate(self, call: GuardedCall) -> ChatResult:
+        """``generate``, on an event loop."""
+        send = RenderedCall.agenerate
+        result: ChatResult = await ainvoke(self.pipeline, call, send, prepared=call.prepared, accept=self.accept)
+        return await atold(self.pipeline, call.request, result)
+
+    def stream(self, call: GuardedCall) -> closing[Generator[ChatGenerationChunk]]:
+        """Govern a call that streams."""
+        governed = invoke(self.pipeline, call, RenderedCall.stream, prepared=call.prepared)
+        return closing(told_at_end(self.pipeline, call.request, governed))
+
+    async def astream(self, call: GuardedCall) -> aclosing[AsyncGenerator[ChatGenerationChunk]]:
+        """``stream``, on an event loop."""
+        governed = await ainvoke(self.pipeline, call, RenderedCall.astream, prepared=call.prepared)
+        return aclosing(atold_at_end(self.pipeline, call.request, governed))
 
 
 def _forget(table: dict[int, Any], at: int, _: object) -> None:
