@@ -48,7 +48,7 @@ from llm_cost_middleware.lifecycle.stages.route import RouteStage
 from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 from llm_cost_middleware.observers.logging import LoggingObserver
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.reports import Query, Report, make_report
+from llm_cost_middleware.reports import Commitment, Query, Report, commitments, make_report
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import FEEDBACK
@@ -316,6 +316,10 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
         query = Query.read(by, **asked, now=self.clock.now)
         made, shown = make_report(self.ledger, query, catalogue=self.catalogue), self.catalogue.currency
         return made if shown is None else replace(made, currency=shown, notes=(*made.notes, shown.note))
+
+    def commitments(self) -> tuple[Commitment, ...]:
+        """How much of what was promised in ``[prices.discounts]`` is spent. Raises ``LedgerUnavailableError``."""
+        return commitments(self.ledger, self.catalogue.contracts, self.clock.now())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from llm_cost_middleware.cli import tables
-from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, load_config, out
+from llm_cost_middleware.cli.contracts import show_contracts
+from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, load_config, out
 from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.periods import read_moment
@@ -38,10 +39,17 @@ def prices(
     model: Annotated[str | None, typer.Argument(help="A model, or a part of its name. All without one.")] = None,
     config: ConfigOption = None,
     at: Annotated[str | None, typer.Option(help="A day, such as 2026-01-31. Today without it.", metavar="DAY")] = None,
+    ledger: LedgerOption = None,
     *,
+    contracts: Annotated[
+        bool, typer.Option("--contracts", help="The discounts, and what is committed and spent.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what models charge, in US dollars a million tokens; one model with every way it can be served."""
+    if contracts:
+        show_contracts(config, ledger, as_json=as_json)
+        return
     catalogue = open_catalogue(config)
     moment = SystemClock().now() if at is None else read_moment(at, "--at", now=SystemClock().now, zone=UTC)
     exact = _named(catalogue, model) if model else None

@@ -161,7 +161,7 @@ def price_usage(
     status: PriceStatus = "estimated" if bill.is_estimate else "exact"
     notes = tuple(dict.fromkeys(bill.notes)) if bill.notes else ()
     # Every row says whose price it is: the list's, or that of a contract.
-    version += f", contract -{rates.discount}" if rates.discount else ""
+    version += f", contract {rates.contract}" if rates.contract else ""
     return PricedCall(NanoUSD(bill.total), tuple(bill.items), model, status, notes, version)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.pricing.compose import (
@@ -24,9 +26,9 @@ from llm_cost_middleware.pricing.compose import (
     highest_rates,
     possible_service_tiers,
 )
-from llm_cost_middleware.pricing.contracts import discounted
+from llm_cost_middleware.pricing.contracts import Contract, discounted
 from llm_cost_middleware.pricing.genai import GenaiPrices, family_of, installed_version, names_model
-from llm_cost_middleware.pricing.overlay import configured, packaged
+from llm_cost_middleware.pricing.overlay import Overlay, configured, packaged
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.request import EMPTY
 
@@ -43,8 +45,12 @@ class Catalogue:
         ConfigurationError: Invalid ``overrides``.
     """
 
+    _lock = ForkSafeLock()
+
     def __init__(self, overrides: Mapping[str, Any] | None = None, *, update_prices: bool | str = False) -> None:
         self._own = configured(overrides)
+        self._below: Overlay | None = None
+        self._above: WeakSet[Catalogue] = WeakSet()
         self._update = update_prices
         self._priced: dict[tuple[str, str], PricedModel] = {}
         self.laid: Mapping[str, Any] = EMPTY
@@ -58,24 +64,48 @@ class Catalogue:
         Raises:
             ConfigurationError: Invalid ``prices``.
         """
-        below, users, scoped = configured(prices), self._own, Catalogue(update_prices=self._update)
-        scoped._own = users._replace(blocks=(*below.blocks, *users.blocks), digest=f"{users.digest}+{below.digest}")
+        scoped = Catalogue(update_prices=self._update)
+        scoped._below = configured(prices)
         # Published prices are read, or fetched, once for all catalogues that stand on them.
         vars(scoped)["_source"] = self._source
         scoped.laid = prices
+        with self._lock:
+            scoped._stand_on(self._own)
+            self._above.add(scoped)
         return scoped
 
     def reprice(self, overrides: Mapping[str, Any]) -> None:
-        """Put other prices of the user's own in force. Raises ``ConfigurationError``, and changes nothing then."""
-        self._own = configured(overrides)
-        # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
-        self._priced = {}
-        vars(self).pop("version", None)
+        """Put other prices of the user's own in force, here and in every catalogue that stands on this one.
+
+        Raises:
+            ConfigurationError: Invalid ``overrides``; then nothing is changed.
+        """
+        self._stand_on(configured(overrides))
+
+    def _stand_on(self, users: Overlay) -> None:
+        with self._lock:
+            below = self._below
+            own = (
+                users
+                if below is None
+                else users._replace(blocks=(*below.blocks, *users.blocks), digest=f"{users.digest}+{below.digest}")
+            )
+            self._own = own
+            # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
+            self._priced = {}
+            vars(self).pop("version", None)
+            for scoped in tuple(self._above):
+                scoped._stand_on(own)  # noqa: SLF001 - one of this class
 
     @property
     def currency(self) -> DisplayCurrency | None:
         """What people are shown amounts in; ``None``: US dollars."""
         return self._own.currency
+
+    @property
+    def contracts(self) -> tuple[Contract, ...]:
+        """Discounts of the list price, whenever they hold."""
+        return self._own.contracts
 
     @cached_property
     def _source(self) -> GenaiPrices:

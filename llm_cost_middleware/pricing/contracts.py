@@ -1,4 +1,4 @@
-"""Prices as contracts: discounts on the list price, by provider or model, for as long as a commitment lasts.
+"""Prices as contracts: discounts on the list price, by provider or model, for the term of a commitment.
 
 As they stand in a configuration::
 
@@ -7,27 +7,35 @@ As they stand in a configuration::
 
     [prices.discounts]
     anthropic = "15%"                      # of a provider
-    "openai/gpt-5*" = { discount = "20%", valid_from = 2026-01-01, valid_until = 2027-01-01 }
+    "openai/gpt-5*" = { discount = "20%", valid_from = 2026-01-01, valid_until = 2027-01-01, committed = "50000" }
 
 The most specific one holds: a model's, then its provider's, then the general one; of those alike the latest. Discounts
 are of tokens: searches and fees of tools stay at the list price. A price of the user's own, ``[prices."openai/x"]``, is
 what is paid, and is not discounted.
+
+``committed`` is what was promised to be spent in the term, in US dollars at the price that is paid. It decides no
+price: what is missing at the end is owed with the last invoice, whatever one call cost. ``reports.commitments`` counts
+what is spent of it. A discount that begins once so much was spent is a line of its own, with the day of that
+(``valid_from``): the provider decides it by its own count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from fnmatch import fnmatchcase
+from fractions import Fraction
+from math import ceil, isfinite
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
+from llm_cost_middleware.money import NanoUSD, floor_nanousd, multiply_usd
 from llm_cost_middleware.natural_values import read_share
 from llm_cost_middleware.pricing.rates import Level, Rates
 
 DISCOUNT, DISCOUNTS = "discount", "discounts"
-_TERMS = ("discount", "valid_from", "valid_until")
+_TERMS = ("discount", "valid_from", "valid_until", "committed")
 
 
 class Contract(NamedTuple):
@@ -38,6 +46,13 @@ class Contract(NamedTuple):
     share: Decimal
     start: float
     end: float
+    committed: NanoUSD | None = None
+    """What was promised to be spent from ``start`` to before ``end``."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the configuration; empty for the general one."""
+        return f"{self.provider}/{self.model}" if self.model else self.provider
 
     def covers(self, provider: str, model: str) -> bool:
         """Whether it is about a model, whenever."""
@@ -83,9 +98,33 @@ def _contract(name: str, terms: Any, key: str, day: Callable[[Any, float, str], 
     if "discount" not in given:
         raise ConfigurationError("needs a discount, such as '15%'", key=key)
     provider, _, model = name.partition("/")
-    share = Decimal(repr(read_share(given["discount"], f"{key}.discount")))
+    share = _share(given["discount"], f"{key}.discount")
     start = day(given.get("valid_from"), float("-inf"), f"{key}.valid_from")
-    return Contract(provider, model.lower(), share, start, day(given.get("valid_until"), float("inf"), key))
+    end = day(given.get("valid_until"), float("inf"), f"{key}.valid_until")
+    if start >= end:
+        raise ConfigurationError("ends before it begins", key=f"{key}.valid_until")
+    return Contract(provider, model.lower(), share, start, end, _committed(given, start, end, f"{key}.committed"))
+
+
+def _share(value: Any, key: str) -> Decimal:
+    """A share as it was written: a float would be another number."""
+    share = Decimal(repr(read_share(value, key)))
+    text = value.strip() if isinstance(value, str) else ""
+    return multiply_usd(Decimal(text.removesuffix("%").strip()), Decimal("0.01")) if text.endswith("%") else share
+
+
+def _committed(given: Mapping[str, Any], start: float, end: float, key: str) -> NanoUSD | None:
+    if given.get("committed") is None:
+        return None
+    if not (isfinite(start) and isfinite(end)):
+        raise ConfigurationError("needs a term: valid_from and valid_until", key=key)
+    try:
+        amount = floor_nanousd(given["committed"], what=key)
+    except InvalidAmountError as error:
+        raise ConfigurationError(f"{given['committed']!r}: {error.reason}", key=key) from None
+    if not amount:
+        raise ConfigurationError("promises nothing; leave it out", key=key)
+    return amount
 
 
 def discounted(rates: Rates, contracts: tuple[Contract, ...], at: float) -> Rates:
@@ -94,16 +133,17 @@ def discounted(rates: Rates, contracts: tuple[Contract, ...], at: float) -> Rate
     if not active:
         return rates
     contract = max(active, key=lambda one: one.rank)
-    paid = 1 - contract.share
+    paid = 1 - Fraction(contract.share)  # exact, whatever the caller's decimal context is
 
     def cheaper(level: Level) -> Level:
         token_prices: dict[str, Any] = {
-            name: None if price is None else int((price * paid).to_integral_value(ROUND_CEILING))
+            name: None if price is None else ceil(price * paid)
             for name, price in level._asdict().items()
             if name not in {"above", "web_searches"}
         }
         return level._replace(**token_prices)
 
-    percent = f"{contract.share * 100:f}"
+    percent = f"{multiply_usd(contract.share, Decimal(100)):f}"
     shown = percent.rstrip("0").rstrip(".") if "." in percent else percent
-    return replace(rates, levels=tuple(map(cheaper, rates.levels)), discount=f"{shown}%")
+    told = " ".join(filter(None, (contract.name, f"-{shown}%")))
+    return replace(rates, levels=tuple(map(cheaper, rates.levels)), contract=told)

@@ -60,8 +60,8 @@ class Rates:
     levels: tuple[Level, ...]
     fees: Mapping[str, int]
     notes: tuple[str, ...] = ()
-    discount: str = ""
-    """What the contract takes off the list price, such as ``15%``; empty: this is the list price."""
+    contract: str = ""
+    """The contract, and what it takes off the list price, such as ``openai -15%``; empty: this is the list price."""
 
     @property
     def long_context_from(self) -> int | None:

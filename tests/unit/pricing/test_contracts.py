@@ -1,6 +1,9 @@
 """Discounts of a contract: which holds, what it is of, and that a row says so."""
 
 from datetime import UTC, datetime
+from decimal import localcontext
+from fractions import Fraction
+from math import ceil
 
 import pytest
 
@@ -63,8 +66,40 @@ def test_every_bill_says_whether_it_is_at_list_or_contract_price():
     listed = price_usage(reading, get_provider("openai"), Catalogue(), at=IN_2026)
     assert priced.cost_nanousd == listed.cost_nanousd * 85 // 100
     assert priced.status == listed.status == "exact"
-    assert priced.price_version.endswith(", contract -15%")
+    assert priced.price_version.endswith(", contract openai -15%")
     assert "contract" not in listed.price_version
+
+
+def test_the_general_one_has_no_name():
+    reading = UsageReport(items=(BilledItem(TokenUsage(output=1)),), model="gpt-5-mini", complete=True)
+    priced = price_usage(reading, get_provider("openai"), Catalogue({"discount": "15%"}), at=IN_2026)
+    assert priced.price_version.endswith(", contract -15%")
+
+
+@pytest.mark.parametrize("share", ["33.3%", "57.7%", " 7.03 %", "12.3456789%", 0.333, "0.333", "100%"])
+def test_a_share_is_the_one_that_was_written(share):
+    """A float of 33.3 % is 33.29999999999999 %: the bill would be another one."""
+    whole = Fraction(str(share).strip().rstrip("% ")) / (100 if "%" in str(share) else 1)
+    with localcontext(prec=3):
+        paid = token({"discount": share}, MINI)
+    assert paid == ceil(token({}, MINI) * (1 - whole))
+
+
+def test_a_host_s_prices_stand_on_what_a_running_catalogue_takes_up():
+    """As those of LiteLLM's deployments do, which are laid under the user's own."""
+    catalogue = Catalogue()
+    laid = catalogue.with_prices({"openai/theirs": {"input_mtok": 1, "output_mtok": 3}})
+    both = laid.with_prices({"openai/more": {"input_mtok": 1, "output_mtok": 4}})
+    before = both.rates(*MINI).levels[0].output
+    catalogue.reprice({"discount": "15%", "openai/theirs": {"output_mtok": 2}})
+    for scoped in (laid, both):
+        assert scoped.rates(*MINI, IN_2026).levels[0].output == before * 0.85
+        assert scoped.rates("openai", "theirs").levels[0].output == 2_000_000, "the user's own decides"
+    assert both.rates("openai", "more").levels[0].output == 4_000_000
+    assert both.version == both.version != laid.version
+    with pytest.raises(ConfigurationError):
+        catalogue.reprice({"discount": "500%"})
+    assert laid.rates(*MINI, IN_2026).levels[0].output == before * 0.85
 
 
 def test_a_running_catalogue_takes_up_a_contract():
@@ -81,6 +116,13 @@ def test_a_running_catalogue_takes_up_a_contract():
         {"discounts": {"openai": {}}},
         {"discounts": {"openai": {"discount": "5%", "from": "2026-01-01"}}},
         {"discounts": {"openai": {"discount": "5%", "valid_from": "soon"}}},
+        {"discounts": {"openai": {"discount": "5%", "valid_from": "2027-01-01", "valid_until": "2026-01-01"}}},
+        {"discounts": {"openai": {"discount": "5%", "committed": "100"}}},
+        {"discounts": {"openai": {"discount": "5%", "valid_from": "2026-01-01", "committed": "100"}}},
+        {"discounts": {"openai": {"discount": "5%", "valid_from": "2026-01-01", "valid_until": "2027-01-01",
+                                  "committed": "much"}}},
+        {"discounts": {"openai": {"discount": "5%", "valid_from": "2026-01-01", "valid_until": "2027-01-01",
+                                  "committed": 0}}},
     ],
 )  # fmt: skip
 def test_what_is_no_discount_is_refused(prices):
