@@ -43,6 +43,8 @@ class Reserved(Event):
     max_tokens: int | None
     max_tokens_injected: bool
     guaranteed: bool
+    endpoint: str = ""
+    """``chat.completions``, ``messages``, ``embeddings`` …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Settled(Event):
     """``exact``, ``estimated`` or ``unconfirmed``."""
     usage: TokenUsage | None
     response_id: str | None = None
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig, tell_of_unused_file
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
-from llm_cost_middleware.config.listeners import Listeners, check_targets, listed
+from llm_cost_middleware.config.listeners import Listeners, check_listeners, listed
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
 from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings, warn_of_forgetting
 from llm_cost_middleware.errors import LedgerUnavailableError
@@ -94,7 +94,7 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
         self.config = config = CostConfig() if config is None else CostConfig.read(config)
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        check_targets(config)
+        check_listeners(config)
         # Budgets before the first call: a scope without one is unlimited.
         if ledger is None:
             opened = open_or_await(config, self.clock)
@@ -103,8 +103,9 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
             put_budgets_in_force(opened, config)
         self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None)
         self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
-        self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit)
-        self._record = CallRecorder(self.clock, (LoggingObserver(), *listed(observers), self._listeners))
+        told = listed(observers)
+        self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
+        self._record = CallRecorder(self.clock, (LoggingObserver(), *told, *self._listeners.metrics, self._listeners))
         self._go_over_to(self._make_flow(config))
         self._watch = FileWatch(config, self.clock)
         warn_of_forgetting(config, opened)

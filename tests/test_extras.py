@@ -83,6 +83,7 @@ DOORS = {
     "_connect('redis://127.0.0.1:1/0', asynchronous=True)",
     "OpenTelemetryObserver()": "from llm_cost_middleware.observers.otel import OpenTelemetryObserver\n"
     "OpenTelemetryObserver()",
+    "metrics for Prometheus": "from llm_cost_middleware.observers.prometheus import check_installed\ncheck_installed()",
     "alerts by apprise": "from llm_cost_middleware.alerts.channels import open_channel\n"
     "open_channel('json://localhost')",
     "tune": "from llm_cost_middleware.routing.learning.fitting import design_of\ndesign_of([])",
@@ -160,6 +161,7 @@ CONFIGURING = ("litellm.proxy_config", "litellm.router_config")  # they write te
         ("redis", "redis://, asynchronous"),
         ("opentelemetry", "OpenTelemetryObserver()"),
         ("apprise", "alerts by apprise"),
+        ("prometheus_client", "metrics for Prometheus"),
         ("numpy", "tune"),
         ("sklearn", "tune, its regression"),
         ("pyarrow", "labels of parquet"),

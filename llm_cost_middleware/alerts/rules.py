@@ -16,6 +16,7 @@ from llm_cost_middleware.alerts.facts import HISTORY, LENGTH_S, Facts, Series, b
 from llm_cost_middleware.alerts.settings import AlertConfig
 from llm_cost_middleware.budget.model import GLOBAL, LIFETIME, Budget, rolling_seconds
 from llm_cost_middleware.budget.rules import ScopeBalance, window_at
+from llm_cost_middleware.budget.rules.forecast import forecast
 from llm_cost_middleware.events import AlertRaised, ModelUnpriced, PolicyDrifted
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd, format_usd, multiply_usd
 
@@ -23,7 +24,6 @@ LEAST_HISTORY = {"hour": 24, "day": 7}
 """Stretches of time before what is usual is known."""
 LEAST_ELAPSED = 10
 """A forecast waits for this part of the window (a tenth): the first minutes of a month say nothing of its end."""
-FORECAST_WINDOWS = ("hour", "day", "week", "month")
 
 
 def alerts_of(rule: AlertConfig, facts: Facts, ledger_id: str) -> Iterator[AlertRaised]:
@@ -54,37 +54,31 @@ def _thresholds(rule: AlertConfig, facts: Facts, ledger_id: str) -> Iterator[Ale
 
 def _forecasts(rule: AlertConfig, facts: Facts, ledger_id: str) -> Iterator[AlertRaised]:
     for one, budget, limit in _watched(rule, facts):
-        projected = forecast(budget, one.balance.settled_nanousd, facts.now)
-        if projected is None:
+        amount = projected(budget, limit, one.balance.settled_nanousd, facts.now)
+        if amount is None:
             continue
         for share in rule.at or (1.0,):
-            if projected < _share_of(limit, share):
+            if amount < _share_of(limit, share):
                 continue
             window, began = _window(budget, facts.now)
             said = (
-                f"{one.scope} will have spent {_of(projected, limit)} by the end of this {budget.window} at the "
+                f"{one.scope} will have spent {_of(amount, limit)} by the end of this {budget.window} at the "
                 f"present pace; {format_usd(one.balance.settled_nanousd)} is spent"
             )
             yield AlertRaised(
                 "", facts.now, alert_id(ledger_id, "forecast", one.scope, window, began, share, _base(one)), "forecast",
-                one.scope, budget.window, _until(said, one), f"{share:g}", limit, projected, _resets(one),
+                one.scope, budget.window, _until(said, one), f"{share:g}", limit, amount, _resets(one),
             )  # fmt: skip
 
 
-def forecast(budget: Budget, settled: int, now: float) -> NanoUSD | None:
-    """Return what will be spent by the end of a calendar window at the pace since its beginning.
-
-    Returns:
-        Nano-dollars; ``None`` for a window that does not end, that rolls, or that has only just begun.
-    """
-    if budget.window not in FORECAST_WINDOWS:
-        return None
+def projected(budget: Budget, limit: NanoUSD, settled: NanoUSD, now: float) -> NanoUSD | None:
+    """Return what a budget will have spent at the end of its window; ``None`` as for ``forecast``, or too early."""
     ms = round(now * 1000)
-    span = window_at(budget.window, budget.timezone, ms)
-    elapsed, whole = ms - span.start, span.until - span.start
-    if elapsed * LEAST_ELAPSED < whole:
+    found = forecast(budget, limit, settled, ms)
+    if found is None:
         return None
-    return NanoUSD(settled * whole // elapsed)
+    began = window_at(budget.window, budget.timezone, ms).start
+    return None if (ms - began) * LEAST_ELAPSED < found.until - began else found.amount_nanousd
 
 
 def _rates(rule: AlertConfig, facts: Facts, ledger_id: str) -> Iterator[AlertRaised]:

@@ -21,6 +21,7 @@ from llm_cost_middleware.cli.help import show_topic
 from llm_cost_middleware.cli.init import init
 from llm_cost_middleware.cli.ledger import ledger
 from llm_cost_middleware.cli.litellm_config import litellm_config
+from llm_cost_middleware.cli.monitoring_files import monitoring
 from llm_cost_middleware.cli.prices import prices
 from llm_cost_middleware.cli.replay import replay
 from llm_cost_middleware.cli.report import report
@@ -79,6 +80,7 @@ for _command in (
     doctor,
     pause,
     resume,
+    monitoring,
 ):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)

@@ -25,6 +25,7 @@ from llm_cost_middleware.config.environment import overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
     LedgerConfig,
+    MetricsConfig,
     OutputConfig,
     ProviderConfig,
     default_providers,
@@ -81,6 +82,7 @@ class CostConfig:
         cache: ``[cache]``.
         attribution: ``[attribution]``.
         alerts: ``[[alerts]]``: what is watched for, and whom it is told to; none by default.
+        metrics: ``[metrics]``.
         prices: ``[prices."provider/model"]``: dated prices that override the catalogue; discounts; the currency that
             amounts are shown in.
 
@@ -104,6 +106,7 @@ class CostConfig:
     cache: CachePolicy = field(default_factory=CachePolicy)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     alerts: tuple[AlertConfig, ...] = ()
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     prices: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     routes: bool = field(init=False, default=False, compare=False)
     """Whether a call that names its own model may go to another: where tiers or a routing policy are configured."""
@@ -134,6 +137,7 @@ class CostConfig:
         if not isinstance(self.budgets, Unsaid):
             put(self, "budgets", check_once(tuple(map(self.attribution.budget, self.budgets))))
         put(self, "alerts", read_alerts(self.alerts))
+        put(self, "metrics", read_section(MetricsConfig, self.metrics, "metrics"))
         put(self, "prices", MappingProxyType(_read_prices(self.prices)))
 
     @property

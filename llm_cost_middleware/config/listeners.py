@@ -1,4 +1,4 @@
-"""What a configuration has listen to the events of a pipeline: its alerts."""
+"""What a configuration has listen to a pipeline: its alerts, its metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any
 from llm_cost_middleware.alerts.channels import open_channel
 from llm_cost_middleware.alerts.service import AlertService
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sections import MetricsConfig
 from llm_cost_middleware.events import AlertRaised, Event
+from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.observers.otel import OpenTelemetryObserver
+from llm_cost_middleware.observers.prometheus import PrometheusEndpoint, check_installed
 from llm_cost_middleware.pricing.catalogue import Catalogue
+
+_FRESH_S = 10.0
 
 
 class Listeners:
@@ -24,6 +31,7 @@ class Listeners:
         catalogue: Its prices.
         clock: Time.
         emit: Tells its observers.
+        observers: Those of the user: the ones that show balances are told where to read them.
 
     Raises:
         MissingExtraError, ConfigurationError: Alerts go where nothing can be told.
@@ -36,19 +44,25 @@ class Listeners:
         catalogue: Catalogue,
         clock: Clock,
         emit: Callable[[AlertRaised], None],
+        observers: Iterable[Any] = (),
     ) -> None:
         self._make = partial(AlertService, ledger=ledger, catalogue=catalogue, clock=clock, emit=emit)
         self.alerts = self._make(config.alerts) if config.alerts else None
+        self.metrics = _metrics_of(config.metrics)
+        self._balances = Balances(ledger, clock)
+        for observer in (*observers, *self.metrics):
+            if hasattr(observer, "watch_ledger"):
+                observer.watch_ledger(self._balances)
 
-    @property
-    def only_warnings(self) -> bool:
-        """Whether the events below a warning need not be made for it."""
-        return True
+    only_warnings = True
 
     def start(self) -> None:
-        """Begin to look, in a thread."""
+        """Begin to look and to serve, in threads."""
         if self.alerts is not None:
             self.alerts.start()
+        for observer in self.metrics:
+            if isinstance(observer, PrometheusEndpoint):
+                observer.start()
 
     def take_up(self, config: CostConfig) -> None:
         """Listen as another configuration says. Raises as the class does, and changes nothing then."""
@@ -65,14 +79,61 @@ class Listeners:
 
     def close(self) -> None:
         """Tell what can be told, and stop."""
+        self._balances.close()
         if self.alerts is not None:
             self.alerts.close()
+        for observer in self.metrics:
+            if isinstance(observer, PrometheusEndpoint):
+                observer.close()
 
 
-def check_targets(config: CostConfig) -> None:
-    """Check that everybody can be told, before anything is opened. Raises as ``Listeners``."""
+class Balances:
+    """The balances of a ledger for gauges, asked for at most every ten seconds however often somebody looks."""
+
+    _lock = ForkSafeLock()
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger, self._clock = ledger, clock
+        self._read: tuple[float, tuple[ScopeBalance, ...]] = (float("-inf"), ())
+        self._closed = False
+
+    def close(self) -> None:
+        """There are none any more: the ledger is about to be closed."""
+        self._closed = True
+
+    def __call__(self) -> tuple[ScopeBalance, ...]:
+        """Return them. May block, and raises as the ledger does."""
+        with self._lock:
+            at, known = self._read
+            now = self._clock.monotonic()
+            if self._closed:
+                return ()
+            if now - at >= _FRESH_S:
+                known = self._ledger.balances()
+                self._read = now, known
+            return known
+
+
+def _metrics_of(options: MetricsConfig) -> tuple[Any, ...]:
+    found: list[Any] = []
+    if options.opentelemetry:
+        found.append(OpenTelemetryObserver(dimensions=options.dimensions, most_values=options.most_values))
+    if options.prometheus_port is not None:
+        found.append(
+            PrometheusEndpoint(
+                options.prometheus_port, ports=options.prometheus_ports, host=options.prometheus_host,
+                dimensions=options.dimensions, most_values=options.most_values,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def check_listeners(config: CostConfig) -> None:
+    """Check that all of it can be had, before anything is opened. Raises as ``Listeners``."""
     for target in {target for rule in config.alerts for target in rule.to}:
         open_channel(target)
+    if config.metrics.opentelemetry or config.metrics.prometheus_port is not None:
+        check_installed(prometheus=config.metrics.prometheus_port is not None)
 
 
 def listed(observers: Any) -> tuple[Any, ...]:

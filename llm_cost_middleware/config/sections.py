@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
+from llm_cost_middleware.budget.model import parse_scope
 from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
@@ -119,6 +120,38 @@ class OutputConfig:
         parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
 
 
+@names_unknown_keys("metrics")
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """``[metrics]``: where figures go beside the ledger. Off by default; needs the extra ``otel``."""
+
+    prometheus_port: int | None = None
+    """Serve this process' metrics here; the next free port, where another process has it; 0: any."""
+    prometheus_ports: int = 16
+    """So many ports are tried, one after the other."""
+    prometheus_host: str = "127.0.0.1"
+    opentelemetry: bool = False
+    """Send spans and metrics to the providers that the application has set in OpenTelemetry."""
+    dimensions: tuple[str, ...] = ("team",)
+    """Kinds of scopes that metrics tell apart."""
+    most_values: int = 100
+    """Values of each that they tell apart; the rest is ``other``."""
+
+    def __post_init__(self) -> None:
+        canonical_fields(self, "metrics")
+        last = (self.prometheus_port or 0) + self.prometheus_ports - 1
+        if not 0 <= (self.prometheus_port or 0) <= last <= _LAST_PORT:
+            given = f"{self.prometheus_port!r} and {self.prometheus_ports!r} of them"
+            raise ConfigurationError(f"must be ports up to {_LAST_PORT}, not {given}", key="metrics.prometheus_port")
+        for kind in self.dimensions:
+            parse_scope(f"{kind}:*", template=True)
+        if self.most_values < 1:
+            raise ConfigurationError(f"must be 1 or more, not {self.most_values!r}", key="metrics.most_values")
+
+
+_LAST_PORT = 65_535
+
+
 def default_providers() -> dict[str, ProviderConfig]:
     """The access to every provider, registered ones included."""
     return {name: ProviderConfig(api_key_env=f"{name.upper()}_API_KEY") for name in NAMES}
@@ -179,6 +212,7 @@ _EXAMPLES = {
     "retry": "such as {'max_attempts': 3}, the first request included",
     "cache": "such as {'mode': 'auto'}, or 'off'",
     "output": "such as {'default_max_tokens': 1000}",
+    "metrics": "such as {'prometheus_port': 9464}",
     "attribution": "such as {'require': ['team']}",
 }
 

@@ -232,7 +232,7 @@ class Reserving:
         )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
-            stages.record.reserved(reserved)
+            stages.record.reserved(reserved, call.request.endpoint)
         return reserved
 
     def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:

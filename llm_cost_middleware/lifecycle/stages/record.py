@@ -64,6 +64,8 @@ class CallRecorder:
         for observer in self.observers:
             check_observer(observer)
         self._failed: set[int] = set()
+        # Metrics add up what is booked, by whatever way: not every booking is an event of a call.
+        self._keepers: tuple[Any, ...] = tuple(one for one in self.observers if hasattr(one, "on_record"))
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
 
@@ -133,6 +135,8 @@ class CallRecorder:
             self._new.append(record)
             if len(self._new) >= _BATCH:
                 self._take_new()
+        for observer in self._keepers:
+            self._tell(observer, observer.on_record, record)
         return record
 
     def _take_new(self) -> None:
@@ -148,16 +152,16 @@ class CallRecorder:
     def emit(self, event: Event) -> None:
         """Notify every observer. One that raises loses only this event, and is named the first time."""
         for observer in self.observers:
-            try:
-                receive: Any = getattr(observer, "on_event", observer)
-                receive(event)
-            except Exception:  # noqa: BLE001 - an observer must not break the call it watches
-                if id(observer) in self._failed:
-                    _log.debug("observer %r failed on %s", observer, type(event).__name__, exc_info=True)
-                    continue
-                self._failed.add(id(observer))
-                told = "observer %r failed on %s; the next times it is told at DEBUG alone"
-                _log.exception(told, observer, type(event).__name__)
+            self._tell(observer, getattr(observer, "on_event", observer), event)
+
+    def _tell(self, observer: Any, receive: Any, what: Event | CostRecord) -> None:
+        try:
+            receive(what)
+        except Exception:  # noqa: BLE001 - an observer must not break the call it watches
+            first = id(observer) not in self._failed
+            self._failed.add(id(observer))
+            told = "observer %r failed on %s; the next times it is told at DEBUG alone"
+            _log.log(logging.ERROR if first else logging.DEBUG, told, observer, type(what).__name__, exc_info=True)
 
     def routed(self, call: RoutedCall) -> None:
         """A model was chosen."""
@@ -169,14 +173,14 @@ class CallRecorder:
             )
         )  # fmt: skip
 
-    def reserved(self, reserved: ReservedAttempt) -> None:
+    def reserved(self, reserved: ReservedAttempt, endpoint: str = "") -> None:
         """Money was set aside."""
         attempt, quote = reserved.attempt, reserved.quote
         self.emit(
             Reserved(
                 attempt.call_id, self._clock.now(), reserved.reservation_id or "", attempt.number,
                 str(attempt.target), quote.amount_nanousd, reserved.scopes, attempt.max_tokens, quote.injected,
-                quote.bound.guaranteed,
+                quote.bound.guaranteed, endpoint,
             )
         )  # fmt: skip
 
@@ -218,7 +222,7 @@ class CallRecorder:
                 Settled(
                     call.id, now, reserved.reservation_id or "", attempt.number, str(attempt.target),
                     posting.amount_nanousd, receipt.overrun_nanousd if receipt is not None else ZERO,
-                    posting.status, usage, record.response_id,
+                    posting.status, usage, record.response_id, reserved.scopes,
                 )
             )  # fmt: skip
         if quote.injected and reading is not None and reading.truncated:

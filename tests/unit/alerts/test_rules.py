@@ -8,7 +8,7 @@ import pytest
 from llm_cost_middleware import ConfigurationError, CostConfig, Ledger
 from llm_cost_middleware.alerts import AlertConfig
 from llm_cost_middleware.alerts.record import digest_of, dump, load
-from llm_cost_middleware.alerts.rules import forecast
+from llm_cost_middleware.alerts.rules import projected
 from llm_cost_middleware.alerts.service import AlertService
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import UnknownKeyError
@@ -108,13 +108,14 @@ def test_scopes_narrow_what_is_watched(ledger, clock):
 def test_a_forecast_needs_a_tenth_of_the_window_and_is_the_pace_times_the_rest():
     budget = Budget("global", 10, "day")
     at = NOON - 12 * HOUR
-    assert forecast(budget, 10**9, at + 2 * HOUR) is None
-    assert forecast(budget, 10**9, at + 3 * HOUR) == 8 * 10**9
-    assert forecast(budget, 10**9, at + 12 * HOUR) == 2 * 10**9
-    assert forecast(Budget("global", 10), 10**9, at) is None
-    assert forecast(Budget("global", 10, "86400s"), 10**9, at) is None
+    ten, one = NanoUSD(10**10), NanoUSD(10**9)
+    assert projected(budget, ten, one, at + 2 * HOUR) is None
+    assert projected(budget, ten, one, at + 3 * HOUR) == 8 * 10**9
+    assert projected(budget, ten, one, at + 12 * HOUR) == 2 * 10**9
+    assert projected(Budget("global", 10), ten, one, at) is None
+    assert projected(Budget("global", 10, "86400s"), ten, one, at) is None
     berlin = Budget("global", 10, "day", timezone="Europe/Berlin")
-    assert forecast(berlin, 10**9, at + 11 * HOUR) == 2 * 10**9  # its day began an hour before
+    assert projected(berlin, ten, one, at + 11 * HOUR) == 2 * 10**9  # its day began an hour before
 
 
 def test_a_budget_that_will_not_last_is_told_before_it_is_spent(ledger, clock):

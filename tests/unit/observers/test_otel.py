@@ -1,10 +1,26 @@
 """Spans and metrics, by the GenAI conventions, through OpenTelemetry's own SDK."""
 
+import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
-from llm_cost_middleware import CostConfig, CostPipeline, CostTracker, process
+from llm_cost_middleware import (
+    BudgetExceededError,
+    ConfigurationError,
+    CostConfig,
+    CostPipeline,
+    CostTracker,
+    cost_context,
+    process,
+)
+from llm_cost_middleware.context import read_context
+from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.simulator import Fault
 from llm_cost_middleware.testing import FakeClock
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the otel extra: opentelemetry-sdk")
 
@@ -70,3 +86,180 @@ def test_an_observer_that_fails_is_logged_and_breaks_nothing(clients, caplog):
     result, _ = process("hello", pipeline, CostTracker(), client=clients["openai"])
     assert result.text
     assert "failed on Routed" in caplog.text
+
+
+# --- dimensions, gauges, parents -------------------------------------------------------------------------------------
+
+
+def _points(reader):
+    found = reader.get_metrics_data()
+    scopes = found.resource_metrics[0].scope_metrics if found is not None else []
+    return {metric.name: list(metric.data.data_points) for scope in scopes for metric in scope.metrics}
+
+
+def test_cost_and_tokens_have_the_dimensions_of_the_attribution_and_bounded_names(clients):
+    reader = InMemoryMetricReader()
+    observer = OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]), dimensions=("team",), most_values=2)
+    with CostPipeline(CostConfig(), observers=[observer]) as pipeline:
+        for team in ("a", "b", "c", "d", "a"):
+            with cost_context(team=team, user=f"u{team}"):
+                process("hello", pipeline, CostTracker(), client=clients["openai"])
+        records = pipeline.records()
+    points = _points(reader)
+    cost = {point.attributes["llm_cost.team"]: point.value for point in points["llm_cost.cost"]}
+    assert cost.keys() == {"a", "b", "other"}
+    assert sum(cost.values()) == pytest.approx(float(sum(record.cost_usd for record in records)))
+    tokens = sum(point.value for point in points["llm_cost.tokens"])
+    assert tokens == sum(record.input_tokens + record.output_tokens for record in records)
+    types = {point.attributes["llm_cost.token.type"] for point in points["llm_cost.tokens"]}
+    assert types == {"uncached_input", "output"}
+    assert not [point for point in points["llm_cost.cost"] if "llm_cost.user" in point.attributes]
+    assert sum(point.value for point in points["llm_cost.bookings"]) == 5
+
+
+def test_what_is_booked_without_a_call_is_counted_too():
+    reader = InMemoryMetricReader()
+    with CostPipeline(
+        CostConfig(), observers=[OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]))]
+    ) as pipeline:
+        usage = UsageReport(items=(BilledItem(TokenUsage(uncached_input=1000, output=10)),), complete=True)
+        pipeline.book(usage, ModelRef("openai", "gpt-5-mini"), read_context({"team": "a"}), id="b1")
+    (point,) = _points(reader)["llm_cost.cost"]
+    assert point.value > 0
+    assert point.attributes["llm_cost.team"] == "a"
+
+
+def test_what_is_left_of_each_budget_comes_from_the_ledger(tmp_path):
+    reader, url = InMemoryMetricReader(), f"sqlite:///{tmp_path}/ledger.db"
+    observer = OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]), most_values=2)
+    clock = FakeClock()
+    with CostPipeline({"ledger": {"url": url}}, observers=[observer], clock=clock) as pipeline:
+        for team, limit in (("a", 10), ("b", 1), ("c", 5)):
+            pipeline.ledger.set_budget(f"team:{team}", limit, "day")
+        with CostPipeline({"ledger": {"url": url}}, clock=clock) as other:
+            other.ledger.book("0.75", ["team:a", "team:b"])  # another process
+        left = {
+            point.attributes["llm_cost.scope"]: point.value for point in _points(reader)["llm_cost.budget.remaining"]
+        }
+        assert left == {"team:b": 0.25, "team:a": 9.25}  # those of which most is used
+        clock.advance(11)
+        pipeline.ledger.book("0.25", ["team:b"])
+        points = _points(reader)
+        assert {point.value for point in points["llm_cost.budget.remaining"]} == {0, 9.25}
+        assert {point.value for point in points["llm_cost.budget.limit"]} == {1, 10}
+        assert {point.attributes["llm_cost.window"] for point in points["llm_cost.budget.spent"]} == {"day"}
+    clock.advance(11)
+    assert "llm_cost.budget.remaining" not in _points(reader)  # the ledger is closed: no figure, and no error
+
+
+def test_refusals_name_the_budget(clients):
+    reader = InMemoryMetricReader()
+    config = {"budgets": [{"scope": "team:*", "limit": "0.0000001"}], "output": {"on_insufficient": ["raise"]}}
+    observer = OpenTelemetryObserver(TracerProvider(), MeterProvider([reader]))
+    with CostPipeline(config, observers=[observer]) as pipeline:
+        with cost_context(team="a"), pytest.raises(BudgetExceededError):
+            process("hello", pipeline, CostTracker(), client=clients["openai"])
+        pipeline.close()
+    (point,) = _points(reader)["llm_cost.refused"]
+    assert (point.value, point.attributes["llm_cost.scope"]) == (1, "team:a")
+
+
+def _request(tracers):
+    return tracers.get_tracer("app").start_as_current_span("request")
+
+
+def _traced():
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter, tracers
+
+
+def test_spans_hang_under_the_callers_also_for_a_stream_that_ends_elsewhere(sim, clients):
+    exporter, tracers = _traced()
+    pipeline = CostPipeline(CostConfig(), observers=[OpenTelemetryObserver(tracers, MeterProvider())])
+    client = wrap_openai(clients["openai"], pipeline)
+    body = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]}
+    with tracers.get_tracer("app").start_as_current_span("request") as caller:
+        client.chat.completions.create(**body)
+        stream = client.chat.completions.create(stream=True, **body)
+    with tracers.get_tracer("app").start_as_current_span("another request"):
+        list(stream)
+    pipeline.close()
+    ours = [span for span in exporter.get_finished_spans() if span.name.startswith("chat ")]
+    assert len(ours) == 2
+    for span in ours:
+        assert span.parent.span_id == caller.get_span_context().span_id
+        assert span.context.trace_id == caller.get_span_context().trace_id
+        assert span.attributes["gen_ai.response.model"].startswith("gpt-5-mini")
+
+
+async def test_spans_of_tasks_hang_under_the_span_of_each(sim, async_clients):
+    exporter, tracers = _traced()
+    pipeline = CostPipeline(CostConfig(), observers=[OpenTelemetryObserver(tracers, MeterProvider())])
+    client, parents = wrap_openai(async_clients["openai"], pipeline), {}
+
+    async def ask(name):
+        with tracers.get_tracer("app").start_as_current_span(name) as span, cost_context(team=name):
+            parents[name] = span.get_span_context().span_id
+            await client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": name}])
+
+    await asyncio.gather(*map(ask, "abc"))
+    await pipeline.aclose()
+    ours = [span for span in exporter.get_finished_spans() if span.name.startswith("chat ")]
+    assert {span.attributes["llm_cost.team"]: span.parent.span_id for span in ours} == parents
+
+
+def test_a_collector_receives_spans_under_the_callers_over_otlp(sim, clients):
+    """The exporter of OpenTelemetry posts to a stand-in of a collector, which reads what the protocol says."""
+    otlp = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter", reason="needs the tools extra")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    received = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        tracers = TracerProvider()
+        exporter = otlp.OTLPSpanExporter(f"http://127.0.0.1:{server.server_port}/v1/traces")
+        tracers.add_span_processor(BatchSpanProcessor(exporter))
+        observer = OpenTelemetryObserver(tracers, MeterProvider())
+        with CostPipeline(CostConfig(), observers=[observer]) as pipeline, _request(tracers):
+            result, _ = process("a secret question", pipeline, CostTracker(), client=clients["anthropic"])
+        tracers.shutdown()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    sent = [ExportTraceServiceRequest.FromString(body) for body in received]
+    scopes = [scope for one in sent for resource in one.resource_spans for scope in resource.scope_spans]
+    spans = {span.name: span for scope in scopes for span in scope.spans}
+    ours, caller = spans["chat claude-haiku-4-5-20251001"], spans["request"]
+    assert (ours.parent_span_id, ours.trace_id) == (caller.span_id, caller.trace_id)
+    attributes = {one.key: one.value for one in ours.attributes}
+    assert attributes["gen_ai.usage.output_tokens"].int_value == result.record.output_tokens
+    assert attributes["llm_cost.cost_usd"].double_value == pytest.approx(float(result.record.cost_usd))
+    assert b"secret" not in b"".join(received)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prometheus_port": 70_000}, "65535"), ({"prometheus_ports": 0, "prometheus_port": 9464}, "65535"),
+        ({"most_values": 0}, "1 or more"), ({"dimensions": ["Team"]}, "kind"),
+        ({"prometheus_prt": 1}, "prometheus_port"),
+    ],
+)  # fmt: skip
+def test_metrics_that_cannot_be_meant_are_refused(options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        CostConfig(metrics=options)
