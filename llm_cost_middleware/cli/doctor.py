@@ -108,7 +108,7 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     try:
         catalogue = Catalogue(config.prices)
         for tier in config.tiers:
-            for target in tier.models:
+            for target in dict.fromkeys(arm.plain for arm in tier.models):
                 try:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:

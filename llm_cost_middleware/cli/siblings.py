@@ -55,7 +55,7 @@ def siblings(tiers: Sequence[Tier], todays: Sequence[Tier], catalogue: Catalogue
     """
     for place, tier in enumerate(tiers):
         successors = todays[place].models if len(todays) == len(tiers) else ()
-        for target in tier.models:
+        for target in dict.fromkeys(arm.plain for arm in tier.models):
             price = _price(catalogue, target)
             if price is None:
                 continue

@@ -24,10 +24,13 @@ def router_config(config: ConfigSource, *, routed: str | None = None) -> dict[st
         own.
     """
     config = CostConfig.read(config)
-    names = [target for tier in config.tiers for target in tier.models]
-    entries = [_entry(config, target.model, target) for target in dict.fromkeys(names)]
+    # a group serves a model; what an arm asks of it goes into each request
+    targets = dict.fromkeys(target.plain for tier in config.tiers for target in tier.models)
+    entries = [_entry(config, target.model, target) for target in targets]
     if routed is not None:
-        entries += [_entry(config, routed, target) for target in config.tiers[0].models]
+        entries += [
+            _entry(config, routed, target) for target in dict.fromkeys(each.plain for each in config.tiers[0].models)
+        ]
     retries = config.retry.max_attempts - 1
     return {
         "model_list": entries,
@@ -53,7 +56,7 @@ def _cut(config: CostConfig) -> dict[str, Any]:
 def _entry(config: CostConfig, name: str, target: Any) -> dict[str, Any]:
     provider = config.providers[target.provider]
     params: dict[str, Any] = {
-        "model": str(target),
+        "model": str(target.plain),
         "api_key": f"os.environ/{provider.api_key_env}",
     }
     if provider.timeout_s is not None:
@@ -64,15 +67,15 @@ def _entry(config: CostConfig, name: str, target: Any) -> dict[str, Any]:
 
 
 def _fallbacks(config: CostConfig) -> list[dict[str, list[str]]]:
-    table = []
+    table: dict[str, list[str]] = {}
     for index, tier in enumerate(config.tiers):
         stronger = [target.model for later in config.tiers[index + 1 :] for target in later.models]
         for target in tier.models:
-            others = [other.model for other in tier.models if other != target]
-            rest = list(dict.fromkeys([*others, *stronger]))
+            others = [other.model for other in tier.models]
+            rest = [name for name in dict.fromkeys([*others, *stronger]) if name != target.model]
             if rest:
-                table.append({target.model: rest})
-    return table
+                table.setdefault(target.model, rest)
+    return [{name: rest} for name, rest in table.items()]
 
 
 def proxy_config(config: ConfigSource, *, routed: str = "smart") -> str:

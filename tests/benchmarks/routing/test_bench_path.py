@@ -4,6 +4,9 @@ The application has fourteen sites of different size and difficulty. It reports 
 the smaller model says the same as the larger one's where it is right. Two commands lead to the policy: `init`, whose
 tiers are used as they are written, and `tune`. The saving that is told is a share of the stronger model's bill, and is
 compared with the same share on the calls that follow, both from the simulator's own tokens and prices.
+
+The same path is walked with two arms of one model, of which the second thinks more: by the simulator's stated model of
+effort that is 64 tokens of reasoning against 256. Beside it stand the bills of either effort for every call.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -24,13 +28,14 @@ from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.simulator import Answer, Simulator
 from llm_cost_middleware.simulator.bill import cost_nanousd
 from llm_cost_middleware.simulator.catalogue import catalogue
+from llm_cost_middleware.simulator.openai.checks import EFFORT_TOKENS
 
 pytestmark = pytest.mark.data
 
 HARD = ["prove", "derive", "bound", "integral", "invariant", "deadlock", "recurrence", "theorem", "liability", "tort"]
 EASY = ["list", "name", "date", "city", "price", "colour", "phone", "address", "hours", "parcel", "refund", "status"]
 FILL = ["please", "could", "you", "for", "the", "our", "this", "with", "about", "and", "in", "a", "new", "next", "last"]
-WEAK, STRONG = "gpt-6-luna", "gpt-6.1-terra"
+WEAK, STRONG, ONE = "gpt-6-luna", "gpt-6.1-terra", "gpt-5.1"
 LEARNING = {"explore": 0.2, "shadow": 0.2}
 
 
@@ -47,14 +52,50 @@ def traffic(seed, n):
         yield site, f"{' '.join(words)} {number}", weak, strong, size
 
 
-def serve(config, seed, n, *, rates):
-    """Send calls; returns the bill, the bill had the strong model answered them, and the mean of what was reported."""
+class Models:
+    """Two models: which one a request asks, how long answers are, and what a billed one costs at the stronger."""
+
+    def is_strong(self, body):
+        return STRONG in body["model"]
+
+    def answer(self, said, size):
+        return Answer(text=said, output_tokens=size)
+
+    def at_strong(self, line):
+        return cost_nanousd(catalogue()[STRONG], line.tokens)
+
+
+class Efforts(Models):
+    """Two efforts of one model; the tokens of reasoning come on top of an answer."""
+
+    def is_strong(self, body):
+        return body["reasoning_effort"] == "high"
+
+    def answer(self, said, size):
+        return Answer(text=" ".join([said] * (size // 8)))
+
+    def __init__(self):
+        self.at_low = 0
+
+    def at_strong(self, line):
+        self.at_low += self.at("low", line)
+        return self.at("high", line)
+
+    def at(self, effort, line):
+        tokens, thought = line.tokens, EFFORT_TOKENS[effort]
+        written = tokens.output - tokens.reasoning
+        return cost_nanousd(catalogue()[ONE], replace(tokens, output=written + thought, reasoning=thought))
+
+
+def serve(config, seed, n, *, rates, pair=Models()):  # noqa: B008 - immutable
+    """Send calls; returns the bill, the bill had the stronger one answered them, and the mean of what was reported."""
     calls = {prompt: (weak, strong, size) for _, prompt, weak, strong, size in traffic(seed, n)}
 
     def answer(request):
         weak, strong, size = calls[request.turns[-1].text]
-        right = strong if STRONG in request.model else weak
-        return Answer(text="42" if right else "41" if STRONG in request.model else "40", output_tokens=size)
+        is_strong = pair.is_strong(request.body)
+        right = strong if is_strong else weak
+        return pair.answer("42" if right else "41" if is_strong else "40", size)
 
     openai = pytest.importorskip("openai")
     reported = 0.0
@@ -64,18 +105,18 @@ def serve(config, seed, n, *, rates):
         CostPipeline(config, rng=random.Random(seed)) as pipeline,
     ):
         wrapped = wrap_openai(client, pipeline)
-        for site, prompt, weak, strong, _ in traffic(seed, n):
+        for site, prompt, *_ in traffic(seed, n):
             with cost_context(site=site):
                 response = wrapped.chat.completions.create(
                     model="smart", messages=[{"role": "user", "content": prompt}]
                 )
-            right = strong if STRONG in response.model else weak
+            right = response.choices[0].message.content.startswith("42")
             reported += right
             if rates:
                 pipeline.feedback(call_id_of(response), float(right))
         lines = sim.bill.lines
         paid = sum(line.cost_nanousd for line in lines)
-        at_strong = sum(cost_nanousd(catalogue()[STRONG], line.tokens) for line in lines)
+        at_strong = sum(pair.at_strong(line) for line in lines)
     return paid, at_strong, reported / n
 
 
@@ -132,3 +173,57 @@ def test_from_a_fresh_ledger_to_a_policy_whose_saving_is_the_one_that_was_told(
     for row in taken:
         assert abs(row["told"] - row["saved"]) <= (0.03 if soak else 0.08)
         assert row["quality_of_strong"] >= 0.95 if soak else 0.93
+
+
+ARMS = """
+[ledger]
+url = "sqlite:///{folder}/ledger.db"
+[[tiers]]
+name = "quick"
+models = [{{model = "openai/{one}", reasoning_effort = "low"}}]
+[[tiers]]
+name = "thorough"
+models = [{{model = "openai/{one}", reasoning_effort = "high"}}]
+[routing]
+{routing}
+"""
+
+
+def with_arms(folder, **routing):
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in routing.items())
+    (folder / "llm-cost.toml").write_text(ARMS.format(folder=folder, one=ONE, routing=lines), encoding="utf-8")
+    return CostConfig.from_toml(folder / "llm-cost.toml")
+
+
+def test_the_same_path_with_two_efforts_of_one_model(tmp_path, monkeypatch, show, keep_figures, soak):
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    n, table, kept = (2_000 if soak else 500), [], {}
+    for seed in range(3 if soak else 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        serve(with_arms(folder, policy="threshold", **LEARNING), 100 + seed, n, rates=True, pair=Efforts())
+        told = command(folder, "tune")
+        found = re.search(r"saved against the strong model: ([\d.]+)%", told.replace("\n", " "))
+        assert found, told
+        replayed = command(folder, "replay", "--policy", "llm-cost.toml")
+        assert "saved" in replayed, replayed
+        assert f"openai/{ONE}+reasoning_effort=" in command(folder, "decisions")
+        policy = {"policy": "learned", "policy_file": str(folder / "llm-cost-policy.json")}
+        pair = Efforts()
+        paid, at_strong, quality = serve(with_arms(folder, **policy), 200 + seed, n, rates=False, pair=pair)
+        right = [(weak, strong) for _, _, weak, strong, _ in traffic(200 + seed, n)]
+        low, high = (sum(each) / n for each in zip(*right, strict=True))
+        kept[f"seed {seed}"] = row = {
+            "told": float(found[1]) / 100, "saved": 1 - paid / at_strong, "quality_of_high": quality / high,
+            "saved_by_low_alone": 1 - pair.at_low / at_strong, "quality_of_low_alone": low / high,
+        }  # fmt: skip
+        table.append((seed, *(f"{value:.1%}" for value in row.values())))
+        assert abs(row["told"] - row["saved"]) <= (0.03 if soak else 0.08)
+        assert row["quality_of_high"] >= (0.95 if soak else 0.93) > row["quality_of_low_alone"]
+        assert 0 < row["saved"] < row["saved_by_low_alone"]
+    show(
+        f"{n:,} calls of {ONE} at low and high effort, `tune`, and {n:,} more",
+        ("seed", "told", "saved", "quality of high", "saved by low alone", "quality of low alone"), table,
+    )  # fmt: skip
+    keep_figures("arms", kept)
