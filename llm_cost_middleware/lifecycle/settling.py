@@ -165,7 +165,7 @@ class Settling:
         served = call.as_served(reserved, reading)
         attempt = served.attempt
         memo = encode_memo(
-            call_id=call.id, attempt=attempt.number, target=attempt.target, priced=posting.priced, reading=reading,
+            call_id=call.id, attempt=attempt.number, target=served.arm, priced=posting.priced, reading=reading,
             tier=call.decision.tier_name, asked=call.asked_of(attempt.target),
         )  # fmt: skip
         usage, stages, held = None, self._stages, reserved

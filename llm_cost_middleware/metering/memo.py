@@ -55,6 +55,8 @@ class Memo:
     """The tier of the model, where the call was routed."""
     asked: str = ""
     """The model that the caller named, where it is another than ``target``."""
+    arm: str = ""
+    """What the tier asked of the model beside the call: ``reasoning_effort=low``."""
     calls: int = 1
     """Number of attempts: one, or the number that an archive summed up."""
 
@@ -74,7 +76,7 @@ def encode_memo(
     Args:
         call_id: Names the call.
         attempt: Its number in the call, from 1.
-        target: The model that was asked.
+        target: The model that was asked, or the arm of it.
         priced: What it cost.
         reading: What the answer reports.
         tier: The tier of the model, where the call was routed.
@@ -147,6 +149,7 @@ def decode_memo(memo: bytes) -> Memo:
             terms=data.get("terms", EMPTY),
             tier=data.get("tier", ""),
             asked=data.get("ask", ""),
+            arm=data.get("arm", ""),
             calls=data.get("calls", 1),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -168,7 +171,9 @@ def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall
 
 @lru_cache(maxsize=256)
 def _at(target: ModelRef) -> str:
-    return f"[{_quote(target.provider)},{_quote(target.model)}]"
+    names = f"[{_quote(target.provider)},{_quote(target.model)}]"
+    stated = "+".join(f"{name}={value}" for name, value in target.parameters.items())
+    return f'{names},"arm":{_quote(stated)}' if stated else names
 
 
 def _json(value: Any) -> str:

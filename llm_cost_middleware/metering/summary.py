@@ -19,7 +19,14 @@ class MemoSummary:
     def group_key(self, memo: bytes) -> Hashable:
         """See ``MemoAggregator``."""
         read = _read(memo)
-        return read.target, read.price_version, read.tier, read.asked, json.dumps(_terms(read), sort_keys=True)
+        return (
+            read.target,
+            read.price_version,
+            read.tier,
+            read.asked,
+            read.arm,
+            json.dumps(_terms(read), sort_keys=True),
+        )
 
     def combine(self, memos: Sequence[bytes]) -> bytes:
         """See ``MemoAggregator``."""
@@ -34,7 +41,7 @@ class MemoSummary:
             "v": 1, "call": "", "n": 0, "calls": sum(memo.calls for memo in read), "pv": first.price_version,
             "at": [target.provider, target.model] if target else None,
             "terms": _terms(first),
-            **{name: word for name, word in (("tier", first.tier), ("ask", first.asked)) if word},
+            **{name: word for name, word in (("tier", first.tier), ("ask", first.asked), ("arm", first.arm)) if word},
             "items": [[*key, {name: n for name, n in asdict(usage).items() if n}] for key, usage in items.items()],
         }  # fmt: skip
         return json.dumps(data, separators=(",", ":")).encode()

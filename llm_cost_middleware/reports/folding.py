@@ -38,6 +38,7 @@ class _Told(NamedTuple):
     terms: tuple[tuple[str, Any], ...]
     items: tuple[Any, ...]
     calls: int
+    arm: str = ""
 
 
 _SAYS_NOTHING = _Told("", "", "", "", (), (), 1)
@@ -199,7 +200,7 @@ class _Fold:
     def _places_of(self, scopes: str, told: _Told, status: str, at: int) -> tuple[Keys, ...]:
         """The lines that a call belongs to; none where a filter leaves it out."""
         quarter = at // QUARTER if self._query.over else 0  # days and hours of every time zone begin at one
-        key = (scopes, told.provider, told.model, told.tier, told.terms, bool(told.items), status, quarter)
+        key = (scopes, told.provider, told.model, told.tier, told.arm, told.terms, bool(told.items), status, quarter)
         places = self._places.get(key)
         if places is None:
             if len(self._places) >= _MOST_PLACES:
@@ -227,6 +228,7 @@ class _Fold:
         if told.model:
             values["model"], values["provider"] = (told.model,), (told.provider,)
             values.setdefault("platform", (told.provider,))
+            values["arm"] = (f"{told.model}+{told.arm}" if told.arm else told.model,)
         if told.tier:
             values["tier"] = (told.tier,)
         if told.items:  # answers alone say how they were served; OpenAI's word for the standard tier is ``default``
@@ -288,6 +290,7 @@ def _read(memo: bytes) -> _Told:
             return _SAYS_NOTHING
         kept = tuple([(name, terms[name]) for name in _TERMS if terms.get(name)]) if terms else ()
         items = tuple([item for item in data.get("items", ()) if item[2].keys() <= _BUCKETS.keys()])
-        return _Told(target[0], target[1], data.get("tier", ""), data.get("ask", ""), kept, items, data.get("calls", 1))
+        words = [str(data.get(name, "")) for name in ("tier", "ask")]
+        return _Told(*target[:2], *words, kept, items, data.get("calls", 1), str(data.get("arm", "")))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return _SAYS_NOTHING

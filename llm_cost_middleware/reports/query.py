@@ -19,7 +19,7 @@ from llm_cost_middleware.typed_fields import read_choice
 
 Over = Literal["hour", "day", "week", "month"]
 OVER = CALENDAR
-OF_MEMO = ("model", "provider", "platform", "tier", "service_tier")
+OF_MEMO = ("model", "arm", "provider", "platform", "tier", "service_tier")
 """Dimensions that the pipeline wrote into a row's memo."""
 OF_SCOPES = ("team", "user", "tag", "site", "key", "end_user")
 """The usual dimensions that are kinds of scopes; any other kind is one too."""

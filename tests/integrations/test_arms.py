@@ -348,3 +348,20 @@ def test_shadows_compare_arms_of_one_model(make, sim, clients, tmp_path):
     again = type(logged).from_json(logged.to_json())
     assert again == logged
     assert again.decision.target.parameters == {"reasoning_effort": "low"}
+
+
+def test_a_report_tells_arms_apart(make, sim, clients, tmp_path):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    low, high = ({"model": GPT, "reasoning_effort": level} for level in ("low", "high"))
+    pipeline = make([low], [high], routing={"policy": "cascade"}, ledger={"url": url})
+    sim.responder = lambda _: Answer(text="cut", stop="length")
+    by_chat(pipeline, sim, clients)
+    by_chat(pipeline, sim, clients, reasoning_effort="none")
+    rows = {row.keys: (row.sums.calls, row.sums.cost_nanousd) for row in pipeline.report("arm").rows}
+    paid = [line.cost_nanousd for line in sim.bill.lines]
+    assert rows == {
+        ("gpt-5.1+reasoning_effort=low",): (1, paid[0]),
+        ("gpt-5.1+reasoning_effort=high",): (1, paid[1]),
+        ("gpt-5.1",): (1, paid[2]),
+    }
+    assert [row.keys for row in pipeline.report("model").rows] == [("gpt-5.1",)]
