@@ -290,7 +290,7 @@ def _read(memo: bytes) -> _Told:
             return _SAYS_NOTHING
         kept = tuple([(name, terms[name]) for name in _TERMS if terms.get(name)]) if terms else ()
         items = tuple([item for item in data.get("items", ()) if item[2].keys() <= _BUCKETS.keys()])
-        words = [str(data.get(name, "")) for name in ("tier", "ask")]
-        return _Told(*target[:2], *words, kept, items, data.get("calls", 1), str(data.get("arm", "")))
+        tier, asked, arm = (str(data.get(name, "")) for name in ("tier", "ask", "arm"))
+        return _Told(target[0], target[1], tier, asked, kept, items, data.get("calls", 1), arm)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return _SAYS_NOTHING
