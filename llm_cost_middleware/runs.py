@@ -1,17 +1,17 @@
-"""The money of a run: slices of it for its children. A part of ``CostPipeline``."""
+"""The money of a run: slices of it for its children, and where it is going. A part of ``CostPipeline``."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from llm_cost_middleware.budget.ledger import unique_id
-from llm_cost_middleware.budget.model import bounded_nanousd
+from llm_cost_middleware.budget.model import Row, bounded_nanousd, make_scope
 from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
@@ -21,6 +21,8 @@ from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.money import USD, NanoUSD
 from llm_cost_middleware.request import CallContext
 
+_FEWEST = 3
+"""Of runs, for a forecast."""
 _OF_RUNS = ("run:", "slice:")
 _log = logging.getLogger(__name__)
 Seconds = float | timedelta | str
@@ -60,6 +62,27 @@ class RunMoney:
                 facts["run_left"] = f"{max(left, NanoUSD(0)).usd:f}"
         return facts
 
+    def forecast(self, run: str | None = None, *, days: float = 7) -> Forecast | None:
+        """What a run is expected to spend until its end, from earlier runs of the same agent.
+
+        Runs are compared at the same number of steps: what those that came as far spent afterwards is what there is to
+        expect. It reads the rows of the ledger, so it is nothing for every call.
+
+        Args:
+            run: Its name, or its scope; that of the running block, if ``None``.
+            days: How far back runs are compared with it.
+
+        Returns:
+            ``None`` where there is no such run, or fewer than three others came as far: that is not known.
+        """
+        scope = run if run is not None else next((one for one in current_context().scopes if one[:4] == "run:"), None)
+        if scope is None:
+            return None
+        scope = scope if scope.startswith("run:") else make_scope("run", scope)
+        since = self._runtimes.sync.clock.now() - days * 86_400
+        paths = run_paths(self._runtimes.ledger.rows(since=since))
+        return forecast_run(scope, paths)
+
     def slice(self, limit: USD, *, name: str = "slice", ttl: Seconds | None = None) -> Slice:
         """A part of the money that is left, for what a block calls: ``with pipeline.slice("0.50", name="search"):``.
 
@@ -78,6 +101,57 @@ class RunMoney:
             and ``ConfigurationError`` where the storage of the ledger has no slices.
         """
         return Slice(self._runtimes, lambda: self._flow, bounded_nanousd(limit, what="limit"), str(name), ttl)
+
+
+class Forecast(NamedTuple):
+    """What a run is expected to spend from now to its end, US dollars."""
+
+    run: str
+    spent: Decimal
+    steps: int
+    """Attempts that were booked so far."""
+    expected: Decimal
+    """The mean of what comparable runs spent from here on."""
+    median: Decimal
+    high: Decimal
+    """What nine of ten of them spent at most."""
+    runs: int
+    """How many runs it rests on."""
+
+
+class RunPath(NamedTuple):
+    """The bookings of a run in their order, nano-dollars, and whose run it is."""
+
+    agent: str
+    amounts: list[int]
+
+
+def run_paths(rows: Iterable[Row]) -> dict[str, RunPath]:
+    """Read runs, by their scope, out of the rows of a ledger."""
+    paths: dict[str, RunPath] = {}
+    for row in rows:
+        if row.kind not in {"settle", "book"}:
+            continue
+        run = next((scope for scope in row.scopes if scope.startswith("run:")), None)
+        if run is not None:
+            agent = next((scope for scope in row.scopes if scope.startswith(("agent:", "site:"))), "")
+            paths.setdefault(run, RunPath(agent, [])).amounts.append(int(row.amount_nanousd))
+    return paths
+
+
+def forecast_run(run: str, paths: Mapping[str, RunPath]) -> Forecast | None:
+    """Compare a run with those of the same agent that came as far."""
+    own = paths.get(run)
+    if own is None:
+        return None
+    steps = len(own.amounts)
+    others = (path for scope, path in paths.items() if scope != run and path.agent == own.agent)
+    rest = sorted(sum(path.amounts[steps:]) for path in others if len(path.amounts) >= steps)
+    if len(rest) < _FEWEST:
+        return None
+    mean = NanoUSD(-(-sum(rest) // len(rest)))
+    median, high = (NanoUSD(rest[-(-len(rest) * tenths // 10) - 1]) for tenths in (5, 9))
+    return Forecast(run, NanoUSD(sum(own.amounts)).usd, steps, mean.usd, median.usd, high.usd, len(rest))
 
 
 class Slice:
