@@ -19,7 +19,13 @@ from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.listeners import Listeners, check_listeners, listed
 from llm_cost_middleware.config.reloading import FileWatch, Reloading
-from llm_cost_middleware.config.settings import open_ledger, open_or_await, read_settings, warn_of_forgetting
+from llm_cost_middleware.config.settings import (
+    open_ledger,
+    open_or_await,
+    read_settings,
+    read_upkeep,
+    warn_of_forgetting,
+)
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.events import Event, Observer
 from llm_cost_middleware.fork import ModuleLock
@@ -101,7 +107,7 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
         else:
             opened = open_ledger(config.ledger, clock=self.clock, given=ledger)
             put_budgets_in_force(opened, config)
-        self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None)
+        self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None, plan=read_upkeep(config.ledger))
         self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
         told = listed(observers)
         self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit, told)

@@ -42,11 +42,26 @@ class LedgerConfig:
     one it replaces the configuration of the same file, or one that it has a budget in common with."""
     budgets_version: int = 0
     """A configuration of a higher version is newer, whenever a process starts with it."""
+    journal_days: float = 0
+    """Lines of the journal (decisions, outcomes, refusals, cache traces) are removed after so many days; 0: never."""
+    journal_lines: int = 1_000_000
+    """The newest so many lines are kept; 0: all. On Redis so many of each kind, and 200,000 at most."""
+    archive_after_days: float = 0
+    """Rows of attempts that are over and exact are archived after so many days, their sums stay; 0: never."""
+    archive_to: str = ""
+    """The folder of the archives. Empty: beside the file of a SQLite ledger; a Redis ledger keeps the sums alone."""
 
     def __post_init__(self) -> None:
         canonical_fields(self, "ledger")
         if not 0 < self.hold_ttl_s < float("inf"):
             raise ConfigurationError(f"must be positive, not {self.hold_ttl_s!r}", key="ledger.hold_ttl_s")
+        # A bill may come two days later, and quotes read a week.
+        for name, least in (("journal_days", 8), ("journal_lines", 1_000), ("archive_after_days", 1)):
+            value = getattr(self, name)
+            if value and not least <= value < float("inf"):
+                raise ConfigurationError(
+                    f"must be 0 (never) or at least {least:,}, not {value!r}", key=f"ledger.{name}"
+                )
 
     @property
     def on_lapse(self) -> Literal["charge", "release"]:

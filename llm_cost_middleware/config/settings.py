@@ -13,6 +13,7 @@ from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.state import Settings
+from llm_cost_middleware.lifecycle.upkeep import UpkeepPlan
 from llm_cost_middleware.money import ceil_nanousd
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ def read_settings(config: CostConfig) -> Settings:
         attribution=config.attribution,
         max_wait_for_budget_s=output.max_wait_for_budget_s,
     )
+
+
+def read_upkeep(options: LedgerConfig) -> UpkeepPlan:
+    """Return what upkeep a ledger is to have while calls go on."""
+    return UpkeepPlan(options.journal_days, options.journal_lines, options.archive_after_days, options.archive_to)
 
 
 def open_or_await(config: CostConfig, clock: Clock) -> Ledger:

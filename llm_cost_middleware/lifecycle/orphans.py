@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm_cost_middleware.lifecycle.spool import Spool
+    from llm_cost_middleware.lifecycle.upkeep import Upkeep
 
 Settle = Callable[[], None]
 
@@ -47,18 +48,25 @@ class LoopCalls:
 class OrphanQueue(deque[Settle]):
     """How to settle each orphan. A finaliser may run anywhere, under any lock, so it only appends here."""
 
-    def __init__(self, spool: Spool | None = None) -> None:
+    def __init__(self, spool: Spool | None = None, upkeep: Upkeep | None = None) -> None:
         super().__init__()
-        self.spool, self.loop_calls = spool, LoopCalls()
+        self.spool, self.upkeep, self.loop_calls = spool, upkeep, LoopCalls()
 
     def __bool__(self) -> bool:
         """Whether there is anything to settle now."""
-        return len(self) > 0 or (self.spool is not None and self.spool.due) or bool(self.loop_calls)
+        return (
+            len(self) > 0
+            or (self.spool is not None and self.spool.due)
+            or (self.upkeep is not None and self.upkeep.due)
+            or bool(self.loop_calls)
+        )
 
     def settle(self, *, closing: bool = False) -> None:
         """Settle all; with ``closing`` also try what is not due to be tried again."""
         if self.spool is not None:
             self.spool.retry(force=closing)
+        if self.upkeep is not None and self.upkeep.due and not closing:
+            self.upkeep.start()
         self.extend(self.loop_calls.take_stranded())
         while len(self):
             try:

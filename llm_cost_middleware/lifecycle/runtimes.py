@@ -12,6 +12,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.drivers import Runtime, running_loop
 from llm_cost_middleware.lifecycle.orphans import OrphanQueue
 from llm_cost_middleware.lifecycle.spool import Spool
+from llm_cost_middleware.lifecycle.upkeep import NO_UPKEEP, Upkeep, UpkeepPlan
 
 
 class RuntimePool:
@@ -21,15 +22,17 @@ class RuntimePool:
         ledger: The ledger, opened.
         clock: Time.
         owned: Close the ledger with this pool; otherwise its opener closes it.
+        plan: What upkeep the ledger needs meanwhile.
     """
 
     _lock = ForkSafeLock()
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, owned: bool) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, *, owned: bool, plan: UpkeepPlan = NO_UPKEEP) -> None:
         self.ledger, self._owned = ledger, owned
         self.spool = Spool(ledger, clock) if ledger.blocks else None
         """What the ledger could not take; ``None`` on a memory ledger, which takes all."""
-        self.orphans = OrphanQueue(self.spool)
+        self._upkeep = Upkeep(ledger, clock, plan) if ledger.blocks and plan != NO_UPKEEP else None
+        self.orphans = OrphanQueue(self.spool, self._upkeep)
         self.blocks = ledger.blocks
         """True if a verb of the ledger may wait for storage."""
         self.sync = Runtime(ledger, clock, None, self.orphans, self.orphans.loop_calls)
@@ -81,5 +84,7 @@ class RuntimePool:
 
     def close(self) -> None:
         """Close the ledger, if this pool owns it."""
+        if self._upkeep is not None:
+            self._upkeep.close()
         if self._owned:
             self.ledger.close()

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
+from redis_servers import RedisServer, server_binaries
 
 import llm_cost_middleware
 from llm_cost_middleware.budget.ledger import Ledger
@@ -38,17 +40,39 @@ def lines(folder, kind):
 
 
 def pytest_generate_tests(metafunc):
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(300 if metafunc.config.getoption("--soak", default=False) else 8))
+    soak = metafunc.config.getoption("--soak", default=False)
+    if "redis_seed" in metafunc.fixturenames:
+        metafunc.parametrize("redis_seed", range(300 if soak else 3))
+    elif "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(300 if soak else 8))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    found = server_binaries()
+    if not found:
+        pytest.skip("no Redis at hand")
+    with RedisServer(next(iter(found.values())), tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 def test_after_kill_9_no_money_is_missing_and_none_counted_twice(tmp_path, seed):
+    _killed(f"sqlite:///{tmp_path}/ledger.db", tmp_path, seed, STEPS)
+
+
+def test_after_kill_9_of_clients_of_redis_as_well(server, tmp_path, redis_seed):
+    """Its scripts are whole or not at all; what a dead client had sent may be carried out still."""
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+    _killed(server.url, tmp_path, redis_seed, [step for step in STEPS if step != "inside a transaction"])
+
+
+def _killed(url, tmp_path, seed, steps):
     chance = random.Random(seed)
-    url = f"sqlite:///{tmp_path}/ledger.db"
     Ledger.open(url).close()
     # two workers kill themselves at a step, two are killed from outside, somewhere
     workers = [
-        start(url, tmp_path, 1000 * seed + n, STEPS[(2 * seed + n) % len(STEPS)], chance.randrange(1, 40))
+        start(url, tmp_path, 1000 * seed + n, steps[(2 * seed + n) % len(steps)], chance.randrange(1, 40))
         for n in (0, 1)
     ]
     victims = [start(url, tmp_path, 1000 * seed + n) for n in (2, 3)]
