@@ -13,9 +13,9 @@ EXTRA_OF = {
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
     "apprise": "alerts",
-    "fastapi": "proxy", "redis": "redis", "opentelemetry": "otel", "prometheus_client": "otel",
-    "numpy": "learn", "pyarrow": "learn",
-    "scipy": "learn", "sklearn": "learn", "hypothesis": "tools", "pytest": "tools",
+    "fastapi": "proxy", "redis": "redis", "psycopg": "postgres", "opentelemetry": "otel", "prometheus_client": "otel",
+    "numpy": "learn", "pyarrow": "learn", "scipy": "learn", "sklearn": "learn",
+    "hypothesis": "tools", "pytest": "tools",
 }  # fmt: skip
 """The extra that brings a package, by the name it is imported by; ``None`` where every installation has it."""
 

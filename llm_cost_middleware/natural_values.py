@@ -200,7 +200,8 @@ def read_timezone(value: object, key: str = "timezone") -> str:
 
 def read_ledger_url(value: object, key: str = "ledger.url") -> str:
     """Return the URL of a ledger; a path, or its text, is a SQLite file. Raises ``ConfigurationError``."""
-    form = "a URL such as 'sqlite:///llm-cost.db' or 'redis://host:6379/0', or the path of a SQLite file"
+    servers = "'redis://host:6379/0' or 'postgresql://host/database'"
+    form = f"a URL such as 'sqlite:///llm-cost.db', {servers}, or the path of a SQLite file"
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
         if isinstance(value, str):

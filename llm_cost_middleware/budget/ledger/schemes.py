@@ -72,10 +72,23 @@ def _aredis(options: LedgerOptions) -> AsyncBackend:
     return AsyncRedisBackend(options.url, options.clock, options.tenant)
 
 
+def _postgres(options: LedgerOptions) -> Backend:
+    from llm_cost_middleware.budget.backends.postgres import PostgresBackend
+
+    return PostgresBackend(options.url, options.clock, options.tenant)
+
+
+def _apostgres(options: LedgerOptions) -> AsyncBackend:
+    from llm_cost_middleware.budget.backends.postgres import AsyncPostgresBackend
+
+    return AsyncPostgresBackend(options.url, options.clock, options.tenant)
+
+
 _BUILT_IN = {
     "memory": _scheme(_memory),
     "sqlite": _scheme(_sqlite),
     **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), _scheme(_redis, _aredis)),
+    **dict.fromkeys(("postgresql", "postgres"), _scheme(_postgres, _apostgres)),
 }
 _schemes = dict(_BUILT_IN)
 
@@ -111,7 +124,7 @@ def read_options(
         others = "".join(f", {other}://" for other in _schemes.keys() - _BUILT_IN.keys())
         raise ConfigurationError(
             f"{redacted(url)!r} is none of memory://, sqlite:///path (sqlite:////absolute/path), "
-            f"redis://host:port/db{others}",
+            f"redis://host:port/db, postgresql://host:port/database{others}",
             key="ledger.url",
         )
     if "?" in rest and name in {"memory", "sqlite"}:

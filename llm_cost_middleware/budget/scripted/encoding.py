@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ from llm_cost_middleware.money import NanoUSD
 Fields = Mapping[bytes, bytes]
 REGISTER = b"register"
 """Field of the hash of budgets that holds their register."""
+_CROSSED = re.compile(r"(\S+) ([a-z0-9]+)(?: (\d+))?(?:,|\Z)")
 _SCHEMA_1 = {"lapse": "expire", "lapsed": "expired"}  # old words: rows are never changed, and old hashes stay
 
 
@@ -63,7 +65,7 @@ def read_record(fields: Fields) -> tuple[ReservationRecord, BudgetRefusal | None
 
     text = {name.decode(): value.decode() for name, value in fields.items()}
     scopes = tuple(text["scopes"].split(" "))
-    crossed = read_crossed(name.encode() for name in text.get("warnings", "").split(",") if name)
+    crossed = read_crossed(text.get("warnings", ""))
     facts: dict[str, Any] = {
         name: _SCHEMA_1.get(text[name], text[name]) for name in ("state", "verb", "status") if name in text
     }
@@ -92,13 +94,12 @@ def parse_account(name: str) -> tuple[str, str]:
     return scope, window
 
 
-def read_crossed(names: Iterable[bytes]) -> Crossed:
-    """Read the accounts that warn, each with the sum that was crossed; schema 2 wrote none."""
-    crossed: Crossed = {}
-    for name in names:
-        scope, window, *threshold = name.decode().split(" ")
-        crossed[scope, window] = int(threshold[0]) if threshold else 0
-    return crossed
+def read_crossed(text: str) -> Crossed:
+    """Read the accounts that warn, each with the sum that was crossed; schema 2 of Redis wrote none.
+
+    They are separated by commas, which a scope may have in it, too: a sum, or else a window, ends each.
+    """
+    return {(scope, window): int(crossed or 0) for scope, window, crossed in _CROSSED.findall(text)}
 
 
 def encode_budget(budget: Budget) -> str:

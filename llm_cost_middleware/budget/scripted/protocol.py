@@ -175,7 +175,7 @@ class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
         if verb == "book":
             record = replace(record, created=now, expires=now)
         apply(record, verb, transition, amount, status, now)
-        return record.told(verb, encoding.read_crossed(names))
+        return record.told(verb, encoding.read_crossed(b",".join(names).decode()))
 
     def extend(self, id_: str, ttl: int) -> CommandFlow[Reservation]:
         """See ``Backend``."""

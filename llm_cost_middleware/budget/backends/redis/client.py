@@ -22,7 +22,8 @@ from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.scripted import encoding
-from llm_cost_middleware.budget.scripted.commands import PATIENCE_MS, CommandFlow, Script
+from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
+from llm_cost_middleware.budget.scripted.patience import TIMEOUT_S, Patience
 from llm_cost_middleware.budget.spool_place import of_server
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
@@ -30,8 +31,6 @@ from llm_cost_middleware.extras import needed_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_TIMEOUT_S, _TRIES = 3.0, 7  # a caller is waiting for the answer to a reserve: ``PATIENCE_MS`` in all
 
 
 @cache
@@ -44,7 +43,7 @@ def load_script(name: str) -> tuple[str, str]:
 
 
 def _connect(url: str, *, asynchronous: bool) -> Any:
-    """Make a client of redis-py that reconnects. It sends nothing again by itself: that is ``_Patience``'s."""
+    """Make a client of redis-py that reconnects. It sends nothing again by itself: that is ``Patience``'s."""
     with needed_for("a ledger on Redis"):
         from redis.backoff import NoBackoff
 
@@ -54,7 +53,7 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
         else:
             from redis import Redis, RedisCluster  # type: ignore[assignment]  # the same names, blocking
             from redis.retry import Retry  # type: ignore[assignment]
-    options: dict[str, Any] = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
     try:
         if url.startswith("redis+cluster://"):
             return RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
@@ -67,24 +66,12 @@ def _connect(url: str, *, asynchronous: bool) -> Any:
         raise _unavailable(redacted(url), error) from error
 
 
-class _Patience:
-    """How often a verb is sent again, and until when: every command of the protocol may be sent twice.
+def _is_lost(error: Exception) -> bool:
+    """Whether the connection was lost, or the server was too late."""
+    from redis.exceptions import ConnectionError as Lost
+    from redis.exceptions import TimeoutError as TooLate
 
-    It rides out a lost connection or a short fail-over; a server that does not answer at all is given up in time.
-    """
-
-    def __init__(self) -> None:
-        self._tries, self._until = 0, time.monotonic() + PATIENCE_MS / 1000
-
-    def pause_s(self, error: Exception) -> float | None:
-        """Return how long to wait before the next try; ``None`` if there is none."""
-        from redis.exceptions import ConnectionError as Lost
-        from redis.exceptions import TimeoutError as TooLate
-
-        self._tries += 1
-        pause = min(0.01 * 2**self._tries, 0.5)
-        last = self._tries >= _TRIES or time.monotonic() + pause + _TIMEOUT_S > self._until
-        return None if last or not isinstance(error, Lost | TooLate) else pause
+    return isinstance(error, Lost | TooLate)
 
 
 def _unavailable(url: str, error: Exception) -> Exception:
@@ -147,7 +134,7 @@ class RedisBackend:
     def drive(self, flow: CommandFlow[T]) -> T:
         """Run the commands of a flow."""
         reply: Any = None
-        patience = _Patience()
+        patience = Patience(_is_lost)
         while True:
             try:
                 command = flow.send(reply)
@@ -155,9 +142,9 @@ class RedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = self.execute(command, patience)
 
-    def execute(self, command: Script | RedisCommand, patience: _Patience | None = None) -> Any:
+    def execute(self, command: Script | RedisCommand, patience: Patience | None = None) -> Any:
         """Run one command. A script that is not in the server's cache is sent in full."""
-        patience = patience or _Patience()
+        patience = patience or Patience(_is_lost)
         while True:
             try:
                 return self._send(command)
@@ -254,7 +241,7 @@ class AsyncRedisBackend:
                 self._initialised = False
                 raise
         reply: Any = None
-        patience = _Patience()
+        patience = Patience(_is_lost)
         while True:
             try:
                 command = flow.send(reply)
@@ -262,7 +249,7 @@ class AsyncRedisBackend:
                 return end.value  # type: ignore[no-any-return]  # what the flow returned
             reply = await self._execute(command, patience)
 
-    async def _execute(self, command: Script | RedisCommand, patience: _Patience) -> Any:
+    async def _execute(self, command: Script | RedisCommand, patience: Patience) -> Any:
         while True:
             try:
                 return await self._send(command)
