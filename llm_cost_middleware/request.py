@@ -175,6 +175,8 @@ class CallRequest(NamedTuple):
     that call every model at ``endpoint``."""
     alternatives: tuple[ModelRef, ...] = ()
     """The models among which the host chooses by itself, where it does; ``model`` is the one that costs the most."""
+    asides: int = 0
+    """Messages at its end that go with this request alone: nothing that ends in them is worth a cache."""
     size_only: bool = False
     """It comes from a classic function, which routes by size alone unless another policy was asked for."""
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Self
 
 from llm_cost_middleware.budget.ledger import unique_id
 from llm_cost_middleware.budget.model import Row, bounded_nanousd, make_scope
+from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages import Stages
-from llm_cost_middleware.money import USD, NanoUSD
+from llm_cost_middleware.money import USD, ZERO, NanoUSD
 from llm_cost_middleware.request import CallContext
 
 _FEWEST = 3
@@ -52,15 +53,20 @@ class RunMoney:
         """
         records = self._stages.record.tracker.of_call(call_id)
         facts = {"cost": f"{sum((record.cost_usd for record in records), Decimal(0)):f}"} if records else {}
-        own = tuple(scope for scope in scopes if scope.startswith(_OF_RUNS))
-        if own:
-            try:
-                left = self._runtimes.ledger.available(own)
-            except LedgerError:  # the answer was paid for, and must not be lost for want of a figure
-                left = None
-            if left is not None:
-                facts["run_left"] = f"{max(left, NanoUSD(0)).usd:f}"
+        left = self.left_of_run(scopes)
+        if left is not None:
+            facts["run_left"] = f"{max(left.available_nanousd, ZERO).usd:f}"
         return facts
+
+    def left_of_run(self, scopes: tuple[str, ...]) -> Headroom | None:
+        """What the run among some scopes has left, or the slice that it runs in; ``None`` where neither has a limit."""
+        own = tuple(scope for scope in scopes if scope.startswith(_OF_RUNS))
+        if not own:
+            return None
+        try:
+            return self._runtimes.ledger.headroom(own)
+        except LedgerError:  # a figure more or less: neither a call nor an answer is lost for want of it
+            return None
 
     def forecast(self, run: str | None = None, *, days: float = 7) -> Forecast | None:
         """What a run is expected to spend until its end, from earlier runs of the same agent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Self
@@ -12,6 +13,7 @@ from langchain.agents.middleware.types import PrivateStateAttr
 from langchain_core.messages import AIMessage
 from langgraph.types import Command
 
+from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import BudgetExceededError
@@ -28,6 +30,7 @@ from llm_cost_middleware.integrations.langchain.endings import (
     refused_tool,
 )
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
+from llm_cost_middleware.integrations.langchain.notices import read_tell_model, with_notice
 from llm_cost_middleware.integrations.langchain.run_scopes import runs
 from llm_cost_middleware.integrations.langchain.runaway import OnRunaway, read_on_runaway, sign_of_runaway
 from llm_cost_middleware.integrations.langchain.targets import provider_of
@@ -75,6 +78,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             step costs more than the one before: ``"warn"`` tells of it by a ``RunawaySuspected``, ``"end"`` ends softly
             as well. ``None``: nobody looks.
         repeats: How many such steps in a row it takes; twice as many for growing cost.
+        tell_model: Share of its money (0.2, or ``"20%"``) below which a run's model is told what is left and to
+            conclude: in a block behind the request, which is neither stored nor cached. ``None``: it is not told.
 
     Raises:
         ConfigurationError: ``on_exceeded`` or ``on_runaway`` is something else, or as for ``guard``.
@@ -99,10 +104,12 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         on_exceeded: OnExceeded = "raise",
         on_runaway: OnRunaway = None,
         repeats: int = 3,
+        tell_model: float | str | None = None,
     ) -> None:
         super().__init__()
         self._pinned, self._on_exceeded = pinned, read_on_exceeded(on_exceeded)
         self._on_runaway, self._repeats = read_on_runaway(on_runaway, repeats)
+        self._tell_below = read_tell_model(tell_model)
         self.pipeline = CostPipeline.resolve(pipeline)
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
@@ -116,7 +123,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             if (last := self._runs_away(request)) is not None:
                 return last
             try:
-                answer = handler(request.override(model=self._guard(request.model)))
+                left = None if self._tell_below is None else self.pipeline.left_of_run(current_context().scopes)
+                answer = handler(self._prepared(request, left))
             except BudgetExceededError as refusal:
                 return ended(refusal, request.state, self._on_exceeded)
             return _keeping_run(request, answer)
@@ -129,10 +137,24 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             if (last := self._runs_away(request)) is not None:
                 return last
             try:
-                answer = await handler(request.override(model=self._guard(request.model)))
+                left = None if self._tell_below is None else await self._left()
+                answer = await handler(self._prepared(request, left))
             except BudgetExceededError as refusal:
                 return await aended(refusal, request.state, self._on_exceeded)
             return _keeping_run(request, answer)
+
+    async def _left(self) -> Headroom | None:
+        scopes = current_context().scopes
+        if self.pipeline.ledger_blocks:
+            return await asyncio.to_thread(self.pipeline.left_of_run, scopes)
+        return self.pipeline.left_of_run(scopes)
+
+    def _prepared(self, request: ModelRequest[Any], left: Headroom | None) -> ModelRequest[Any]:
+        """The request at its guarded model; where money is short, with a word to it."""
+        model = self._guard(request.model)
+        if left is None or self._tell_below is None or left.share >= self._tell_below:
+            return request.override(model=model)
+        return request.override(model=model, messages=with_notice(request.messages, left))
 
     def _runs_away(self, request: ModelRequest[Any]) -> AIMessage | None:
         """Tell of an agent that runs away; the message that it ends with, where it is to end."""

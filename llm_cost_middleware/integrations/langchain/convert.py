@@ -108,6 +108,7 @@ def read_call(
         pinned or bool(arguments.get("model")),
         source.connection,
         settings=plain.settings, bare=source.bare, endpoint_at=source.endpoint_at,
+        asides=int(bool(messages) and ASIDE in messages[-1].additional_kwargs),
     )  # fmt: skip
 
 
@@ -140,6 +141,8 @@ def _as_anthropic_says(body: dict[str, Any]) -> None:
         body["output_config"] = {**(body.get("output_config") or {}), "effort": effort or other}
 
 
+ASIDE = "llm_cost_aside"
+"""Among the ``additional_kwargs`` of a message at the end that goes with one request alone."""
 NOT_SENT = frozenset(
     {
         "stream", "stream_usage", "timeout", "strict", "ls_structured_output_format", "structured_output_format",

@@ -61,7 +61,11 @@ class CacheStage:
 
     def layout(self, request: CallRequest) -> PromptLayout | None:
         """How the prompt divides into cacheable sections; ``None`` where caches are off."""
-        return read_layout(request) if self._policy.mode != "off" else None
+        if self._policy.mode == "off":
+            return None
+        if request.asides:
+            request = request._replace(messages=request.messages[: -request.asides])
+        return read_layout(request)
 
     def affinity(
         self, layout: PromptLayout, candidates: Iterable[Candidate], now: float, prices: Any = None
