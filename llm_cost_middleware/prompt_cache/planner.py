@@ -1,8 +1,8 @@
 """Cache plan of a request, from its layout, the model's cache rules, the statistics and the prices.
 
-``value`` holds the economics, ``statistics`` the evidence. Writes that would risk more than
-``PrefixStatistics.write_allowance_picousd`` are not planned: whatever the traffic, caching costs at most about one
-per cent more than sending everything uncached.
+``value`` holds the economics, ``statistics`` the evidence. Writes that would risk more than ``WriteInsurance`` allows
+are not planned: where nothing comes back, caching costs at most about one per cent more than sending everything
+uncached, or one and a half prompts; where what came back stops coming, at most a fifth more.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _BESIDE_ITS_OWN = 3
 _BEHIND_ALL, _ANY_LIFETIME_S = 1 << 30, 1e9
 _SURE: ReuseProbability = (0.9, 0.9, 0.9)
 """Reuse of a prefix that the application announced with ``warm_first``."""
+_NEVER: ReuseProbability = (0.0, 0.0, 0.0)
 _NOTHING_KNOWN = PrefixStatistics(0)
 
 
@@ -231,16 +232,17 @@ def _candidates(case: _PlanInput, callers: Sequence[CallersMark], ttls: tuple[st
         allowed = _lifetimes_at(number, callers, ttls) if callers else ttls
         if not mark and not allowed:
             continue
-        first, again = known.estimate(layout, at, now)
+        behind = hit is None or at > hit  # what is warm is not written, and needs no proof
+        first, again = known.estimate(layout, at, now, proven=behind)
         own = within(first.odds)
         own_again = own if again is first else within(again.odds)
-        own_proven = within(first.proven)
+        own_proven = within(first.proven) if first.proven is not None else _NEVER
         if case.policy.warm_first and (at != last or not at):
             own = own_again = own_proven = _SURE
         # A prefix comes back with every longer one. What happens after that is its own.
         reuse, proven = _higher(reuse, own), _higher(proven, own_proven)
-        entry = known.entry(prefix, case.target, now) if hit is not None and at <= hit else None
-        pending = (hit is None or at > hit) and known.is_pending(prefix, now)
+        entry = None if behind else known.entry(prefix, case.target, now)
+        pending = behind and known.is_pending(prefix, now)
         found.append(
             CacheCandidate(
                 at,
@@ -291,9 +293,8 @@ def _choice(case: _PlanInput, candidates: list[CacheCandidate], ttls: tuple[str,
         ttls,
         slots=slots,
         lookback=case.ability.lookback_blocks,
-        write_allowance_picousd=case.known.insurance.allowance(
-            int(case.layout.size * case.density) * prices.uncached, case.now
-        ),
+        write_allowance_picousd=_allowance(case),
+        trust_picousd=case.known.insurance.trust(),
     )
 
 

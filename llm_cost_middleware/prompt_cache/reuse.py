@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
@@ -16,7 +17,8 @@ from llm_cost_middleware.prompt_cache.returns import NO_ODDS, Group, Odds, Retur
 _STAGE_ODDS: Mapping[str, Odds] = {
     # The end of a request, before any evidence: agents go on, conversations often do, single questions do not.
     "first": odds_of((0.05, 0.06, 0.07)),
-    "first_with_tools": odds_of((0.6, 0.65, 0.65)),
+    # Tools answer within seconds, or their call was no first step of an agent's.
+    "first_with_tools": (0.5, 0.2, 0.04, 0.04, 0.04, 0.0),
     "chat": odds_of((0.5, 0.55, 0.6)),
     "agent": odds_of((0.9, 0.92, 0.92)),
 }
@@ -42,7 +44,7 @@ OWN_TRIALS = 1.0
 """What peers count as in the odds of a prefix, or of a conversation, that came back before itself."""
 PEER_TRIALS = 3.0
 """What a wider group counts as in the odds of a closer one."""
-DOUBT = 1.0
+DOUBT = 0.5
 """Failures that are added to what was seen, for what evidence proves."""
 _AGES = 6
 """Turns of a conversation that are told apart one by one; older conversations by powers of two."""
@@ -53,12 +55,14 @@ class Estimate(NamedTuple):
     """Odds of a prefix."""
 
     odds: Odds
-    proven: Odds
-    """The odds that evidence alone supports, without any prior: a lower bound for what is risked."""
+    proven: Odds | None
+    """The odds that evidence alone supports, without any prior: a lower bound for what is risked. ``None``: not asked
+    for."""
 
     def blend(self, returns: Returns, weight: float) -> Estimate:
         """Return the estimate of a closer group, or of the prefix itself."""
-        return Estimate(returns.blend(self.odds, weight), returns.blend(self.proven, DOUBT))
+        proven = None if self.proven is None else returns.blend(self.proven, DOUBT)
+        return Estimate(returns.blend(self.odds, weight), proven)
 
 
 class PeerGroups:
@@ -71,14 +75,14 @@ class PeerGroups:
         """Return the groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
             return self.peers_of_end(layout.traffic_key, layout.stage, layout.turns)
-        return tuple(self.group(key) for key in inner_keys(layout, at, seen))
+        return tuple([self.group(key) for key in inner_keys(layout, at, seen)])
 
     def peers_of_end(self, traffic: bytes, stage: str, turns: int) -> tuple[Group, ...]:
         """Return the groups of ends at a stage of some traffic, the closest first."""
-        return tuple(self.group(key) for key in end_keys(traffic, stage, turns))
+        return tuple([self.group(key) for key in end_keys(traffic, stage, turns)])
 
-    def estimate(self, layout: PromptLayout, at: int, seen: int) -> Estimate:
-        """Return what a boundary's peers say, the boundary itself not asked."""
+    def estimate(self, layout: PromptLayout, at: int, seen: int, *, proven: bool = True) -> Estimate:
+        """Return what a boundary's peers say, the boundary itself not asked. ``proven``: also what is proven."""
         if at == len(layout.boundaries) - 1:
             prior, weight = _STAGE_ODDS[layout.stage], PRIOR_TRIALS
         else:
@@ -88,11 +92,10 @@ class PeerGroups:
         # From the widest group to the closest: each corrects the one before it by its own evidence. The widest one
         # mixes what the prior tells apart, so it counts for what is proven alone.
         *closer, widest = self.peers(layout, at, seen)
-        odds, proven = prior, widest.blend(NO_ODDS, DOUBT)
+        found = Estimate(prior, widest.blend(NO_ODDS, DOUBT) if proven else None)
         for group in reversed(closer):
-            odds, proven = group.blend(odds, weight), group.blend(proven, DOUBT)
-            weight = PEER_TRIALS
-        return Estimate(odds, proven)
+            found, weight = found.blend(group, weight), PEER_TRIALS
+        return found
 
     def ends_seen(self, layout: PromptLayout) -> float:
         """Return how many ends like this request's were seen to come back, or not to within a minute."""
@@ -123,5 +126,9 @@ def end_keys(traffic: bytes, stage: str, turns: int) -> tuple[str, ...]:
 
 def inner_keys(layout: PromptLayout, at: int, seen: int) -> tuple[str, ...]:
     """Return the names of the groups of an inner boundary, the closest first."""
-    section = layout.boundaries[at].ref.section
-    return f"{section}.{min(seen, ENOUGH_SEEN)}", section
+    return _section_keys(layout.boundaries[at].ref.section, min(seen, ENOUGH_SEEN))
+
+
+@cache
+def _section_keys(section: str, seen: int) -> tuple[str, ...]:
+    return f"{section}.{seen}", section

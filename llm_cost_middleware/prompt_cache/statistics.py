@@ -96,24 +96,31 @@ class PrefixStatistics:
 
     # Queries of the planner.
 
-    def estimate(self, layout: PromptLayout, at: int, now: float) -> tuple[Estimate, Estimate]:
-        """Return the odds that the prefix up to boundary ``at`` comes back, and that it then comes back once more."""
+    def estimate(self, layout: PromptLayout, at: int, now: float, *, proven: bool = True) -> tuple[Estimate, Estimate]:
+        """Return the odds that the prefix up to boundary ``at`` comes back, and that it then comes back once more.
+
+        ``proven``: what evidence alone supports, too, for the first of them.
+        """
         record = self.records.get(layout.boundaries[at].fingerprint)
         seen = 0 if record is None else record.seen
         outstanding = record is not None and now < record.ready
-        found = self.peers.estimate(layout, at, seen - outstanding)
+        found = self.peers.estimate(layout, at, seen - outstanding, proven=proven)
         if at == len(layout.boundaries) - 1:
             rhythm = self._rhythm(layout, now)
             if rhythm is not None:
                 found = found.blend(rhythm, OWN_TRIALS)
         if record is None or not seen or outstanding:
-            return found, found if at >= layout.head else self.peers.estimate(layout, at, seen - outstanding + 1)
+            return found, found if at >= layout.head else self._again(layout, at, seen - outstanding)
         own = Returns(record.returns.came, record.returns.passed)
         own.settle_gap(now - record.last)  # this arrival settles the open trial
         found = found.blend(own, PEER_TRIALS if at == len(layout.boundaries) - 1 else OWN_TRIALS)
         if seen >= ENOUGH_SEEN or at >= layout.head:
             return found, found
-        return found, self.peers.estimate(layout, at, seen - outstanding + 1)
+        # A prefix keeps the rhythm that it has shown: what its own gaps were counts for the returns after the next too.
+        return found, self._again(layout, at, seen - outstanding).blend(own, OWN_TRIALS)
+
+    def _again(self, layout: PromptLayout, at: int, seen: int) -> Estimate:
+        return self.peers.estimate(layout, at, seen + 1, proven=False)
 
     def entry(self, prefix: bytes, target: ModelRef | None, now: float) -> Entry | None:
         """Return the warm entry of a prefix. ``target`` ``None``: at any model."""

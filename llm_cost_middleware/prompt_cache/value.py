@@ -23,6 +23,8 @@ from llm_cost_middleware.prompt_cache.plan import HORIZON_OF, CachePrices, Reuse
 
 _DISTINCT = 0.02
 """Least difference in reuse to the next deeper mark for which a mark is placed that does not end tools or system."""
+_PROVEN = 0.9
+"""Proven odds from which a write needs no allowance, up to what is trusted."""
 _MOST_REUSE = 0.99
 """No prefix comes back for ever."""
 _NEVER: ReuseProbability = (0.0, 0.0, 0.0)
@@ -135,6 +137,7 @@ def choose(
     slots: int,
     lookback: int | None,
     write_allowance_picousd: int,
+    trust_picousd: int = 0,
 ) -> Choice:
     """Choose the marks with the highest value.
 
@@ -145,9 +148,10 @@ def choose(
         slots: Number of marks that may be added to the caller's.
         lookback: Blocks, its own included, over which a mark finds an entry; ``None``: its own only.
         write_allowance_picousd: Most that the writes may risk.
+        trust_picousd: Most that writes may cost which evidence covers all but wholly.
     """
     hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
-    reach = _best_reach(candidates, prices, ttls, hit, write_allowance_picousd)
+    reach = _best_reach(candidates, prices, ttls, hit, write_allowance_picousd, trust_picousd)
     chosen = _places(candidates, ttls, reach, hit, slots, lookback)
     if not chosen:
         return Choice()
@@ -159,7 +163,12 @@ def choose(
 
 
 def _best_reach(
-    candidates: Sequence[CacheCandidate], prices: CachePrices, ttls: tuple[str, ...], hit: int, allowance: int
+    candidates: Sequence[CacheCandidate],
+    prices: CachePrices,
+    ttls: tuple[str, ...],
+    hit: int,
+    allowance: int,
+    trust: int,
 ) -> _Reach:
     """Return how deep to write, and for how long, at most at the risk that is allowed."""
     short, long = ttls[0], ttls[-1]
@@ -176,14 +185,19 @@ def _best_reach(
                 continue
             if short != long:
                 kept = _kept_longer(candidates[: hit + 1], each, prices, long)
-            if so_far.value + kept > best.value and so_far.risk <= allowance:
+            if so_far.value + kept > best.value and _is_covered(so_far, allowance, trust):
                 best = _Reach(turn, turn, so_far.value + kept, so_far.cost, int(so_far.risk))
         tail = so_far
         for end in range(turn + 1, len(candidates) if short != long else 0):
             tail = tail.with_segment(candidates[end], prices, short, written=end <= callers)
-            if _may(candidates[end], short) and tail.value + kept > best.value and tail.risk <= allowance:
+            if _may(candidates[end], short) and tail.value + kept > best.value and _is_covered(tail, allowance, trust):
                 best = _Reach(turn, end, tail.value + kept, tail.cost, int(tail.risk))
     return best
+
+
+def _is_covered(written: _Written, allowance: int, trust: int) -> bool:
+    """Return whether the allowance covers what is risked, or evidence all but wholly what is written."""
+    return written.risk <= allowance or (written.cost <= trust and written.risk <= (1.0 - _PROVEN) * written.cost)
 
 
 def _may(each: CacheCandidate, ttl: str) -> bool:

@@ -44,11 +44,11 @@ def test_a_plan_costs_no_more_than_the_best_fixed_rule(compare, kinds, name):
     assert bill.to_rule <= 1.02
 
 
-def test_what_never_comes_back_costs_one_prompt_at_most(compare, kinds):
+def test_what_never_comes_back_costs_one_and_a_half_prompts_at_most(compare, kinds):
     hosts = compare.hosts
     with compare.provider() as (sim, clock), hosts.pipeline(sim, clock) as pipeline, hosts.client(sim) as client:
         bill = compare.through(kinds["nothing comes back"], hosts.always(hosts.sdk(client, pipeline)), sim, clock)
-    assert bill.planned <= 1.0 + 1.1 / 90
+    assert bill.planned <= 1.0 + 1.5 / 90
 
 
 @pytest.mark.parametrize("host", ["wrapped client", "guard", "instrument", "create_agent"])

@@ -137,7 +137,8 @@ def langchain_call(body):
         content = message["content"]
         if message["role"] == "assistant":
             calls = [{"name": b["name"], "args": b["input"], "id": b["id"]} for b in content if b["type"] == "tool_use"]
-            out.append(AIMessage(content if not calls else "", tool_calls=calls))
+            said = [b for b in content if b["type"] == "text"]
+            out.append(AIMessage(said if calls and said else "" if calls else content, tool_calls=calls))
         elif isinstance(content, list) and content[0]["type"] == "tool_result":
             out += [ToolMessage(b["content"], tool_call_id=b["tool_use_id"]) for b in content]
         else:
@@ -160,7 +161,7 @@ def chat_body(body):
     out = [{"role": "system", "content": body["system"]}] if "system" in body else []
     for message in body["messages"]:
         given = message["content"]
-        if message["role"] == "assistant" and given[0]["type"] == "tool_use":
+        if message["role"] == "assistant" and any(b["type"] == "tool_use" for b in given):
             calls = [
                 {
                     "id": b["id"],
@@ -168,8 +169,10 @@ def chat_body(body):
                     "function": {"name": b["name"], "arguments": json.dumps(b["input"])},
                 }
                 for b in given
+                if b["type"] == "tool_use"
             ]
-            out.append({"role": "assistant", "content": None, "tool_calls": calls})
+            said = [b for b in given if b["type"] == "text"]
+            out.append({"role": "assistant", "content": said or None, "tool_calls": calls})
         elif isinstance(given, list) and given[0]["type"] == "tool_result":
             out += [{"role": "tool", "tool_call_id": b["tool_use_id"], "content": content(b["content"])} for b in given]
         else:

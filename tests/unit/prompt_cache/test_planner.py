@@ -57,13 +57,26 @@ def test_an_agent_is_marked_from_its_first_call_and_the_mark_moves(conversation,
 
 
 def test_heads_that_never_come_back_are_soon_left_alone(conversation, player):
-    """A few are written on sight, for one prompt's price in all; and never the question behind them."""
+    """A few are written on sight, for 1.4 prompts' price in all; and never the question behind them."""
     play = player()
     plans = [play.call(conversation(1, system=f"{at:04}" * 2_000), after=10.0) for at in range(60)]
     assert plans[0].marks
     assert all(mark.position.section == "system" for made in plans for mark in made.marks)
-    assert sum(bool(made.marks) for made in plans) <= 6
+    assert sum(bool(made.marks) for made in plans) <= 8
     assert not any(made.marks for made in plans[20:])
+
+
+def test_heads_that_all_came_back_once_are_trusted_with_a_fifth_of_the_input(conversation, player):
+    """Sixty systems in turn are written at their second arrival, on the evidence of the others; not all of them, as
+    they may never come a third time."""
+    play = player()
+    systems = [f"{at:04}" * 2_000 for at in range(60)]
+    plans = [play.call(conversation(1, system=each), after=9.0) for _ in range(2) for each in systems]
+    second = [made for made in plans[60:] if made.marks]
+    assert 10 <= len(second) <= 50
+    prices = second[0].prices
+    written = sum(made.write_risk_picousd / (1 - made.proven_share) for made in second)
+    assert written <= 0.25 * 120 * 2_100 * prices.uncached
 
 
 def test_a_system_prompt_that_keeps_coming_back_is_marked(conversation, player):
