@@ -31,6 +31,22 @@ def compare():
 
 
 @pytest.fixture(scope="module")
+def openai(compare):
+    """The comparison at OpenAI."""
+    import compare_openai
+
+    return compare_openai
+
+
+@pytest.fixture(scope="module")
+def bounds(compare):
+    """The lower bounds."""
+    import bounds
+
+    return bounds
+
+
+@pytest.fixture(scope="module")
 def kinds(compare):
     """Kinds that need no recorded data, shortened."""
     return {name: calls[:90] for name, calls in compare.all_kinds(None).items()}
@@ -70,3 +86,36 @@ def test_there_are_forty_kinds_over_three_sets_of_tools_in_two_halves(compare):
     assert abs(2 * len(half) - len(names)) <= 1
     assert {path.stem for path in (FOLDER / "tools").glob("*.json")} == {"code", "desk"}  # the third is recorded
     assert compare.RESULTS.is_file()
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_breakpoints_and_keys_at_openai_cost_no_more_than_leaving_it_alone(openai, kinds, name):
+    for model in (openai.BREAKPOINTS, openai.KEYS):
+        made = openai.compare(kinds[name], model)
+        assert made.planned <= 1.001 or (model == openai.KEYS and made.busiest > openai.REQUESTS_PER_KEY)
+
+
+def test_whoever_is_insured_cannot_follow_the_best_rule_where_tenants_take_turns(compare, bounds):
+    """The twenty calls before the first return look like traffic that never returns; the rule writes them all."""
+    calls = compare.all_kinds(None)["twenty tenants in turn"]
+    prices = compare.replay.prices_of("anthropic", compare.replay.MODEL)
+    least = bounds.Bound(calls, prices, 1_024).total()
+    count, insured = bounds.blind(calls, prices, 1_024)
+    assert count == 20
+    assert insured > 1.05 * least
+    # A bound is one: the optimum that is played costs no less, whatever the first call does.
+    assert least <= min(bounds.first_call(calls, prices, 1_024).values())
+    played = compare.replay.play(calls, bounds.Optimum(calls, prices, 1_024)).cost_nanousd * 1_000
+    assert least <= 1.001 * played
+
+
+def test_the_first_call_decides_between_five_minutes_and_an_hour_before_anything_is_known(compare, bounds):
+    """Neither first mark is the best for both, and their first calls are alike."""
+    kinds = compare.all_kinds(None)
+    prices = compare.replay.prices_of("anthropic", compare.replay.MODEL)
+    quick, slow = (
+        bounds.first_call(kinds[name][:60], prices, 1_024)
+        for name in ("code agent, two steps", "desk agent, a person approves")
+    )
+    assert quick["5m"] < quick["1h"]
+    assert slow["1h"] < slow["5m"]

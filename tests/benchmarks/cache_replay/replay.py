@@ -83,7 +83,8 @@ def prices_of(provider: str, model: str) -> CachePrices:
     """A model's cache prices, from the package's own catalogue."""
     level = Catalogue().rates(provider, model, at=SimClock().now()).levels[0]
     lifetimes = get_provider(provider).cache_capabilities(model).ttls
-    write = {ttl: getattr(level, f"cache_write_{ttl}") for ttl in lifetimes}
+    # A lifetime without a price of its own is written for nothing.
+    write = {ttl: price for ttl in lifetimes if (price := getattr(level, f"cache_write_{ttl}", None)) is not None}
     return CachePrices(read=level.cache_read, write=write, uncached=level.uncached_input)
 
 
