@@ -9,9 +9,9 @@ the second call on.
 
 *The blind calls.* Until a prefix comes back, traffic that returns and traffic that never will look the same. A rule
 that costs at most 1.01 of no caching on the one can write only so much on the other before then: one per cent of its
-whole input. ``blind`` gives the least that leads to, if everything is known afterwards. It is the Lagrangian bound: blind
-writes cost ``1 + price`` times their premium, and what was allowed is given back; no choice within the allowance can
-cost less, whatever the price.
+whole input. ``blind`` gives the least that leads to, if everything is known afterwards. It is the Lagrangian bound:
+blind writes cost ``1 + price`` times their premium, and what was allowed is given back; no choice within the allowance
+can cost less, whatever the price.
 
 Both are below what is reachable: they forget that marks are at most four, that knowledge comes slowly, and that what
 came back once may not come back again. ``python tests/benchmarks/cache_replay/bounds.py`` prints them.
