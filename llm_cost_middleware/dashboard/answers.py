@@ -20,7 +20,9 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports import make_report
 
 PARTS = ("spending", "gauges", "calls")
-_KEPT, _KEPT_S = 32, 5.0
+_KEPT = 32
+_LEAST_S, _MOST_S = 5.0, 60.0
+"""How long an answer is given again: as long as it took twice over, within these seconds."""
 
 Parameters = Mapping[str, Sequence[str]]
 
@@ -43,7 +45,7 @@ class Source:
         self._kept: OrderedDict[tuple[object, ...], tuple[float, dict[str, Any]]] = OrderedDict()
 
     def part(self, name: str, given: Parameters) -> dict[str, Any]:
-        """Return a part of the page as JSON has it; one that was made within five seconds is given again.
+        """Return a part of the page as JSON has it; one that was just made is given again.
 
         Raises:
             ConfigurationError: A parameter that has no meaning.
@@ -52,12 +54,14 @@ class Source:
         key = (name, *sorted((parameter, *values) for parameter, values in given.items()))
         with self._locks[name]:  # many tabs must not read a ledger many times at once
             with self._lock:
-                made, found = self._kept.get(key, (0.0, None))
-            if found is not None and time.monotonic() - made < _KEPT_S:
+                until, found = self._kept.get(key, (0.0, None))
+            began = time.monotonic()
+            if found is not None and began < until:
                 return found
             found = self._make(name, self.view(given))
+            done = time.monotonic()
             with self._lock:
-                self._kept[key] = time.monotonic(), found
+                self._kept[key] = done + min(max(2 * (done - began), _LEAST_S), _MOST_S), found
                 self._kept.move_to_end(key)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)

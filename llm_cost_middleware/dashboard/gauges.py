@@ -6,11 +6,13 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.model import LIFETIME, rolling_seconds
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.budget.rules.forecast import Forecast, forecast
 from llm_cost_middleware.dashboard.words import readable, usd, when
 
 _LISTED = 12
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 def gauges(ledger: Ledger, now: float, zone: tzinfo | None) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def _gauge(one: ScopeBalance, now: float, zone: tzinfo | None) -> dict[str, Any]
         told = forecast(budget, limit, balance.settled_nanousd, round(now * 1000))
     return {
         "scope": readable(one.scope),
-        "window": "all time" if budget is None or budget.window == "none" else budget.window,
+        "window": _per("none" if budget is None else budget.window),
         "limit_usd": usd(limit),
         "spent_usd": usd(balance.settled_nanousd),
         "held_usd": usd(balance.pending_nanousd),
@@ -55,6 +57,15 @@ def _gauge(one: ScopeBalance, now: float, zone: tzinfo | None) -> dict[str, Any]
         "resets": None if one.resets_at is None else when(one.resets_at.timestamp(), zone),
         "resets_at": None if one.resets_at is None else datetime.isoformat(one.resets_at),
     }
+
+
+def _per(window: str) -> str:
+    """A window as people say it: ``a month``, ``in any 7 days``."""
+    seconds = rolling_seconds(window)
+    if seconds is None:
+        return "for all time" if window == LIFETIME else f"{'an' if window == 'hour' else 'a'} {window}"
+    length, unit = next((seconds // size, unit) for size, unit in _UNITS if seconds % size == 0)
+    return f"in any {length:,} {unit}s" if length != 1 else f"in any {unit}"
 
 
 def _share(amount: int, limit: int | None) -> float | None:

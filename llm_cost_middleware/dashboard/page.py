@@ -36,8 +36,8 @@ def asset(path: str) -> bytes:
 @cache
 def served() -> bytes:
     """Return the page that fetches its files and answers from its server."""
-    styles = "".join(f'<link rel="stylesheet" href="{path}">\n' for path in ASSETS if path.endswith(".css"))
-    scripts = "".join(f'<script src="{path}" defer></script>\n' for path in ASSETS if path.endswith(".js"))
+    styles = "".join(f'<link rel="stylesheet" href="{path[1:]}">\n' for path in ASSETS if path.endswith(".css"))
+    scripts = "".join(f'<script src="{path[1:]}" defer></script>\n' for path in ASSETS if path.endswith(".js"))
     return _filled(title="What calls cost", policy="", styles=styles, scripts=scripts, data="").encode()
 
 

@@ -187,13 +187,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
             return self._fail(HTTPStatus.FORBIDDEN, "answers are for this page alone")
         try:
-            found = self.server.source.part(name, parse_qs(query, keep_blank_values=True, max_num_fields=64))
+            given = parse_qs(query, keep_blank_values=True, max_num_fields=64)
+        except ValueError:
+            return self._tell(HTTPStatus.BAD_REQUEST, "too many parameters")
+        try:
+            found = self.server.source.part(name, given)
         except ConfigurationError as error:
             return self._tell(HTTPStatus.BAD_REQUEST, str(error))
         except LLMCostError as error:
             return self._tell(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        except ValueError:  # more fields than that
-            return self._tell(HTTPStatus.BAD_REQUEST, "too many parameters")
         except Exception:  # noqa: BLE001 - whatever it is, the page is told, and the log has it
             _log.exception("the dashboard could not answer")
             return self._tell(HTTPStatus.INTERNAL_SERVER_ERROR, "it could not be answered; the log says why")

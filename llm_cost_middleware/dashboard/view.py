@@ -35,6 +35,8 @@ class View:
     """Where the first bar begins: ``asked.since``, or the first booking."""
     end: float
     now: float
+    empty: bool
+    """Nothing was ever booked."""
 
     @classmethod
     def read(
@@ -52,7 +54,7 @@ class View:
                 as for ``Query.read``; ``where`` (``team=ads,search``) and ``only`` (``team=ads``: exactly this name)
                 may be repeated.
             now: The present moment, seconds since the Unix epoch.
-            first: The moment of the first booking, asked for with ``since=all``.
+            first: The moment of the first booking.
             timezone: Where the URL names none.
 
         Raises:
@@ -74,15 +76,19 @@ class View:
         query = Query.read(by, **one, where=where, now=lambda: now)
         if len(query.by) != 1:
             raise ConfigurationError("takes one dimension, such as 'team'", key="by")
-        since = query.since
+        since, begun = query.since, first()
         if since is None and not whole:
-            since = _midnight(now if query.until is None else min(query.until, now), query.zone)
+            since = _midnight(now if query.until is None else min(query.until - 1, now), query.zone, DAYS - 1)
+            if (
+                query.until is None and begun is not None and begun > since
+            ):  # a young ledger fills the page all the same
+                since = _midnight(begun, query.zone)
         end = now if query.until is None else query.until
-        start = since if since is not None else first()
+        start = since if since is not None else begun
         start = min(start if start is not None else end - _DAY, end)
         over = query.over or _over(end - start)
         filters = (*query.where, *map(_exact, given.get("only", ())))
-        return cls(by, replace(query, by=(), over=over, since=since, where=filters), start, end, now)
+        return cls(by, replace(query, by=(), over=over, since=since, where=filters), start, end, now, begun is None)
 
     def query(self) -> Query:
         """The question by the dimension, with a line for each bar."""
@@ -112,6 +118,7 @@ class View:
         first, last = (datetime.fromtimestamp(at, zone) for at in (self.start, max(self.end - 0.001, self.start)))
         return {
             "by": self.by,
+            "empty": self.empty,
             "over": self.asked.over,
             "overs": OVER,
             "first": f"{first:%Y-%m-%d}",
@@ -126,8 +133,8 @@ class View:
         }
 
 
-def _midnight(now: float, zone: tzinfo | None) -> float:
-    day: date = datetime.fromtimestamp(now, zone).date() - timedelta(days=DAYS - 1)
+def _midnight(at: float, zone: tzinfo | None, days_before: int = 0) -> float:
+    day: date = datetime.fromtimestamp(at, zone).date() - timedelta(days=days_before)
     return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
 
 

@@ -8,7 +8,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from dashboard_ledgers import HOSTILE
+from dashboard_ledgers import HOSTILE, fill
 
 from llm_cost_middleware import Ledger
 from llm_cost_middleware.dashboard import Source, View, standalone
@@ -113,7 +113,8 @@ def test_figures_are_those_of_the_report(ledgers, written, name):
 @pytest.mark.parametrize(
     ("given", "over", "bars"),
     [
-        ({}, "day", 30), ({"during": ["yesterday"]}, "hour", 24), ({"since": ["7d"]}, "day", 8),
+        ({}, "day", 7), ({"until": ["2026-11-20"]}, "day", 30), ({"during": ["yesterday"]}, "hour", 24),
+        ({"since": ["7d"]}, "day", 8),
         ({"during": ["2026-03-29"], "timezone": ["Europe/Vienna"], "over": ["hour"]}, "hour", 23),
         ({"during": ["2025"]}, "week", 53), ({"since": ["2023-01-01"]}, "month", 47), ({"since": ["all"]}, "day", 7),
         ({"since": ["2026-11-20"], "until": ["2026-11-21"]}, "hour", 24),
@@ -123,3 +124,25 @@ def test_bars_are_as_long_as_can_be_seen(given, over, bars):
     now = 1_795_730_400.0  # 2026-11-26 22:00 UTC
     view = View.read(given, now=now, first=lambda: now - 6 * 86_400, timezone="UTC")
     assert (view.asked.over, len(view.stretches())) == (over, bars)
+
+
+def test_a_ledger_of_a_day_fills_the_page_with_hours():
+    now = 1_795_730_400.0  # 22:00
+    view = View.read({}, now=now, first=lambda: now - 8 * 3_600, timezone="UTC")
+    assert (view.asked.over, len(view.stretches())) == ("hour", 22)
+    assert len(View.read({}, now=now, first=lambda: None, timezone="UTC").stretches()) == 30
+
+
+def test_a_ledger_without_sql_tells_the_same(tmp_path):
+    now = time.time()
+    told = []
+    for url in (f"sqlite:///{tmp_path / 'ledger.db'}", "memory://same"):
+        with Ledger.open(url) as kept:  # a memory ledger ends with its last user
+            fill(url, now, days=3, calls=120)
+            told.append(
+                Source(kept, Catalogue(), now=lambda: now, timezone="UTC").document({"where": ["team=search-*"]})
+            )
+    assert told[0] == told[1]
+    assert told[0]["spending"]["total"]["calls"] > 30
+    assert all(told[0]["calls"][name] for name in ("dear", "slow"))
+    assert told[0]["calls"]["dear"][0]["why"].endswith("not openai/gpt-5 (dearer).")

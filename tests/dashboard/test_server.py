@@ -43,13 +43,13 @@ def test_the_page_its_files_and_its_answers_are_served(server):
 
 
 def test_the_answer_adds_up(server):
-    told = json.loads(ask(server, "/data/spending?by=team")[2])
+    told = json.loads(ask(server, "/data/spending?by=team&since=30d&over=day")[2])
     whole = float(told["total"]["cost_usd"])
     assert whole > 0
     stack = told["dimensions"]["team"]
     bars = sum(sum(layer["usd"]) for layer in (*stack["stack"], *([stack["rest"]] if stack["rest"] else ())))
     assert bars == pytest.approx(whole)
-    assert len(told["stretches"]) == len(stack["stack"][0]["usd"]) == 30
+    assert len(told["stretches"]) == len(stack["stack"][0]["usd"]) == 31
 
 
 @pytest.mark.parametrize("method", METHODS)

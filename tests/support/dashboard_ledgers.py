@@ -75,7 +75,7 @@ def write_refusal(ledger, clock, number, scopes, scope, target):
     ledger.journal.append(REFUSAL, f"refused-{number}", clock.now(), line)
 
 
-def fill(path: Path, now: float, *, days: float, calls: int, teams=TEAMS, models=MODELS, seed=11) -> None:
+def fill(path: Path | str, now: float, *, days: float, calls: int, teams=TEAMS, models=MODELS, seed=11) -> None:
     """Write the calls of some days that end at ``now``."""
     rng, clock = random.Random(seed), FakeClock(now - days * DAY_S)
     moments = sorted(rng.random() * days * DAY_S for _ in range(calls))
@@ -130,3 +130,23 @@ def hostile(path: Path, now: float) -> None:
             ledger.set_budget(Budget(scopes[0], "0.5", "month"))
         ledger.pause("user:eve", reason=HOSTILE[0])
         clock.advance(max(0.0, now - clock.now()))
+
+
+def strained(path: Path, now: float) -> None:
+    """A ledger whose budgets stand at every mark: spent, held, near, over, going over, carried over, zero, paused."""
+    clock = FakeClock(now - 3_600)
+    with Ledger.open(path, clock=clock, durability="normal") as ledger:
+        for name, limit, spent, held in (
+            ("over", "1", "1.2", "0"), ("full", "1", "1", "0"), ("near", "1", "0.85", "0"), ("held", "1", "0.2", "0.5"),
+            ("none", "0", "0", "0"), ("fresh", "5", "0", "0"), ("held-whole", "1", "0.5", "0.5"),
+        ):  # fmt: skip
+            if spent != "0":
+                ledger.book(spent, [f"team:{name}"])
+            ledger.set_budget(Budget(f"team:{name}", limit, "month"))
+            if held != "0":
+                ledger.reserve(held, [f"team:{name}"], ttl=100_000)
+        ledger.set_budget(Budget("global", "4", "day"))
+        ledger.set_budget(Budget("user:*", "2", "7d"))
+        ledger.book("0.4", ["user:ann"])
+        ledger.pause("team:over", reason="spent its month")
+        clock.advance(3_600)

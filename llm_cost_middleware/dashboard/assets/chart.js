@@ -55,7 +55,6 @@ Page.chart = (holder, told, dimension) => {
   function draw() {
     if (plot) plot.destroy();
     const most = Math.max(0, ...(sums.at(-1) ?? [0]));
-    const places = most >= 10 ? 0 : Page.places(most || 1) - (most >= 1 ? 1 : 0);
     const grid = { stroke: color("--line"), width: 1 };
     const axis = { stroke: color("--soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
     const bars = uPlot.paths.bars({ size: [0.78, 64, 1] });
@@ -67,12 +66,18 @@ Page.chart = (holder, told, dimension) => {
       scales: { x: { time: false, range: [-0.5, count - 0.5] }, y: { range: [0, most > 0 ? most * 1.06 : 1] } },
       axes: [
         { ...axis, grid: { show: false }, size: 30, splits: spread, values: (_, splits) => splits.map((one) => Page.stretch(told.stretches[one], true)) },
-        { ...axis, grid, size: (self, values) => Math.max(...(values ?? [""]).map((one) => one.length)) * 7 + 14, values: (_, splits) => splits.map((one) => Page.written(one, places)) },
+        { ...axis, grid, size: (self, values) => Math.max(...(values ?? [""]).map((one) => one.length)) * 7 + 14, values: (_, splits) => splits.map((one) => Page.written(one, decimals(splits))) },
       ],
       series: [{}, ...sums.map((_, number) => ({ paths: bars, points: { show: false }, width: 0, fill: color(layers[layers.length - 1 - number].rest ? "--rest" : `--c${layers[layers.length - 1 - number].key}`) }))],
       hooks: { setCursor: [(self) => tell(self.cursor.left >= 0 ? self.posToIdx(self.cursor.left) : null)] },
     }, [told.stretches.map((_, number) => number), ...sums.slice().reverse()], canvas);
     plot.root.setAttribute("aria-hidden", "true");
+  }
+
+  // As many decimals as the marks of the axis have: none, or those of cents at least.
+  function decimals(marks) {
+    const of = (mark) => [0, 2, 3, 4, 5, 6, 7, 8, 9].find((places) => Math.abs(Number(mark.toFixed(places)) - mark) < 1e-12) ?? 9;
+    return Math.max(...marks.map(of));
   }
 
   // As many names under the axis as there is room for, the last bar among them.

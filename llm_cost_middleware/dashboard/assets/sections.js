@@ -13,8 +13,8 @@ Page.sections = {
     Page.fill(node,
       figure("spent", Page.money(total.cost_usd), `exactly ${total.cost_usd} US dollars`, true),
       figure("calls", Page.count(total.calls), total.calls ? `${Page.amount(Number(total.cost_usd) / total.calls)} a call` : null),
-      figure("saved by caching", saved(total.cache_saving_usd), total.cache_saving_usd === null ? "not known: no prices or no usage" : `of ${Page.amount(total.list_usd)} at list price`),
-      figure("saved by routing", saved(total.routing_saving_usd), total.routing_saving_usd === null ? "not known" : "against the models that callers named"),
+      figure("saved by caching", saved(total.cache_saving_usd), !total.calls ? null : total.cache_saving_usd === null ? "not known: no prices or no usage" : `of ${Page.amount(total.list_usd)} at list price`),
+      figure("saved by routing", saved(total.routing_saving_usd), !total.calls ? null : total.routing_saving_usd === null ? "not known" : "against the models that callers named"),
       figure("refused", Page.count(total.refused_calls), total.refused_calls === null ? "this ledger keeps no journal" : "calls that had no budget left"),
       figure("not confirmed", h("span", { class: doubt ? "warn" : null }, Page.money(total.unconfirmed_usd)), [
         Number(total.estimated_usd) ? `${Page.amount(total.estimated_usd)} estimated` : "nothing estimated",
@@ -36,7 +36,7 @@ Page.sections = {
     if (node.leave) node.leave();
     node.leave = null;
     if (!told.dimensions[by].stack.length) {
-      Page.fill(body, h("p", { class: "none" }, told.total.calls ? "Every call of this period was free." : "Nothing was booked in this period."));
+      Page.fill(body, h("p", { class: "none" }, told.total.calls ? "Every call of this period was free." : told.empty ? "Nothing was booked yet. llm-cost demo makes some calls in a ledger of its own." : "Nothing was booked in this period, by these filters."));
       return;
     }
     node.leave = Page.chart(body, told, by);
@@ -78,7 +78,7 @@ Page.sections = {
       const where = one.forecast_usd === null ? null
         : h("span", { class: one.going > 1 ? "bad" : one.going > 0.8 ? "warn" : null }, `at this pace ${Page.amount(one.forecast_usd)} (${Page.percent(one.going)}) when it ends${one.exhausted && !over ? `; empty ${Page.moment(one.exhausted)}` : ""}`);
       return h("li", { class: `gauge${over ? " over" : near ? " near" : ""}` },
-        h("div", { class: "line" }, h("b", null, Page.scope(one.scope)), h("span", null, `${Page.percent(one.used)} of `, Page.money(one.limit_usd), ` a ${one.window}`.replace(" a all time", " for all time"))),
+        h("div", { class: "line" }, h("b", null, Page.scope(one.scope)), h("span", null, `${Page.percent(one.used)} of `, Page.money(one.limit_usd), ` ${one.window}`)),
         h("div", { class: "meter", role: "meter", "aria-label": `${one.scope}, ${one.window}`, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(Math.min(one.used ?? 0, 1) * 100), "aria-valuetext": `${Page.percent(one.used)}: ${words}` },
           h("span", { class: "spent", width: `${spent * 100}%` }), h("span", { class: "held", width: `${held * 100}%` }),
           one.going !== null && one.going > 0 && one.going < 1 ? h("span", { class: "going", left: `calc(${one.going * 100}% - 2px)` }) : null),
