@@ -17,6 +17,7 @@ DAYS = 30
 _ONE = ("by", "over", "since", "until", "during", "timezone")
 _SEVERAL = ("where", "only")
 _MOST_STRETCHES = 750
+_LAST = 32_503_680_000.0  # the year 3000: every calendar and time zone is sure of what lies before
 _HOUR, _DAY = 3_600.0, 86_400.0
 _LENGTHS = {"hour": _HOUR, "day": _DAY, "week": 7 * _DAY, "month": 28 * _DAY}
 # Up to so many days a bar stands for an hour, a day, a week; beyond that for a month.
@@ -76,6 +77,9 @@ class View:
         query = Query.read(by, **one, where=where, now=lambda: now)
         if len(query.by) != 1:
             raise ConfigurationError("takes one dimension, such as 'team'", key="by")
+        for name, moment in (("since", query.since), ("until", query.until)):
+            if moment is not None and not 0 <= moment < _LAST:
+                raise ConfigurationError("lies before 1970 or after 2999", key=name)
         since, begun = query.since, first()
         if since is None and not whole:
             since = _midnight(now if query.until is None else min(query.until - 1, now), query.zone, DAYS - 1)

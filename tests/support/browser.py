@@ -120,11 +120,13 @@ class Page:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
 
-    def open(self, url: str, *, ready: str = "document.documentElement.dataset.ready") -> None:
+    def open(
+        self, url: str, *, ready: str = "document.documentElement.dataset.ready", seconds: float = PATIENCE_S
+    ) -> None:
         """Go to an address and wait until the page says that it is drawn."""
         self.browser.events.clear()
         self.call("Page.navigate", url=url)
-        self.wait(f"location.href !== 'about:blank' && document.readyState === 'complete' && {ready}")
+        self.wait(f"location.href !== 'about:blank' && document.readyState === 'complete' && {ready}", seconds)
 
     def wait(self, expression: str, seconds: float = PATIENCE_S) -> None:
         """Wait until an expression is true."""
