@@ -49,7 +49,7 @@ LANGUAGE_TESTS = (
     "tests/cli/test_commands.py", "tests/dashboard/test_server.py", "tests/test_public_api.py",
 )  # fmt: skip
 """What a newer Python can break, of each kind a sample."""
-OF_DISTRIBUTION = {"chromium": ("chromium", "fonts-dejavu-core")}
+OF_DISTRIBUTION = {"chromium": ("chromium", "fonts-dejavu-core"), "pgbouncer": ("pgbouncer",)}
 """Commands that the tests start, and the packages of Debian that bring them."""
 VERSIONS = """
 import importlib.metadata, platform, sys
@@ -175,9 +175,13 @@ def versions(python: Path) -> str:
     return subprocess.check_output([python, "-c", VERSIONS, *HOSTS], text=True).rstrip()
 
 
+def _found(command: str) -> str | None:
+    return shutil.which(command) or shutil.which(command, path="/usr/sbin")  # where Debian keeps servers
+
+
 def install_commands(run: Run) -> None:
     """Install what the tests start and this machine lacks, where that can be done; the tests say what they miss."""
-    packages = [name for command, names in OF_DISTRIBUTION.items() if not shutil.which(command) for name in names]
+    packages = [name for command, names in OF_DISTRIBUTION.items() if not _found(command) for name in names]
     if packages and shutil.which("apt-get") and os.geteuid() == 0:
         quiet, log = {"DEBIAN_FRONTEND": "noninteractive"}, run.scratch / "distribution.log"
         try:
