@@ -25,9 +25,15 @@ from llm_cost_middleware.testing import FakeClock
 
 KEYS = [("team:a", "none"), ("team:b", "day"), ("team:*", "none"), ("global", "month")]
 PROCESSES = st.integers(0, 2)
+PAUSED = ["global", "team:a", "team:*"]
 LIMITS = st.integers(1, 40)
 FILES = st.dictionaries(st.sampled_from(KEYS), LIMITS, max_size=4)
 PATIENCE = {"max_examples": 60, "stateful_step_count": 20, "deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+def spelt(scope, loud):
+    kind, colon, name = scope.partition(":")
+    return f"{kind}{colon}{name.upper()}" if loud else scope
 
 
 class BudgetLives(RuleBasedStateMachine):
@@ -38,6 +44,7 @@ class BudgetLives(RuleBasedStateMachine):
         self.clock, self.numbers = FakeClock(), count()
         url, self.dispose = type(self).make()
         self.ledgers = [Ledger.open(url, clock=self.clock, tenant="lives", durability="normal") for _ in range(3)]
+        self.ledgers[0].learn_names("service", {"team": "case"})  # calls are team:a, however a decision spells it
         self.files = []
         # what the oracle knows: the newest decision a key, the lines of the newest file, what is paused
         self.decided, self.configured, self.lines, self.newest, self.paused = {}, set(), {}, -1, {}
@@ -65,15 +72,15 @@ class BudgetLives(RuleBasedStateMachine):
                 self.decided.pop(key, None)
         self.lines, self.newest = lines, version
 
-    @rule(process=PROCESSES, key=st.sampled_from(KEYS), limit=LIMITS)
-    def set_by_hand(self, process, key, limit):
-        self.ledgers[process].set_budget(Budget(key[0], NanoUSD(limit), key[1]))
+    @rule(process=PROCESSES, key=st.sampled_from(KEYS), limit=LIMITS, loud=st.booleans())
+    def set_by_hand(self, process, key, limit, loud):
+        self.ledgers[process].set_budget(Budget(spelt(key[0], loud), NanoUSD(limit), key[1]))
         self.decided[key] = limit, None
         self.configured.discard(key)
 
-    @rule(process=PROCESSES, key=st.sampled_from(KEYS))
-    def remove_by_hand(self, process, key):
-        self.ledgers[process].remove_budget(*key)
+    @rule(process=PROCESSES, key=st.sampled_from(KEYS), loud=st.booleans())
+    def remove_by_hand(self, process, key, loud):
+        self.ledgers[process].remove_budget(spelt(key[0], loud), key[1])
         if self.decided.pop(key, None):
             self.configured.discard(key)
 
@@ -86,15 +93,15 @@ class BudgetLives(RuleBasedStateMachine):
             assert limit > stands[0], "that is no raise"
             self.decided[key] = stands[0], (limit, self.clock.now() + lasts)
 
-    @rule(process=PROCESSES, scope=st.sampled_from(["team:a", "team:*"]), lasts=st.sampled_from([None, 30.0]))
-    def pause(self, process, scope, lasts):
+    @rule(process=PROCESSES, scope=st.sampled_from(PAUSED), lasts=st.sampled_from([None, 30.0]), loud=st.booleans())
+    def pause(self, process, scope, lasts, loud):
         until = None if lasts is None else self.clock.now() + lasts
-        self.ledgers[process].pause(scope, until=until)
+        self.ledgers[process].pause(spelt(scope, loud), until=until)
         self.paused[scope] = until
 
-    @rule(process=PROCESSES, scope=st.sampled_from(["team:a", "team:*"]))
-    def resume(self, process, scope):
-        self.ledgers[process].resume(scope)
+    @rule(process=PROCESSES, scope=st.sampled_from(PAUSED), loud=st.booleans())
+    def resume(self, process, scope, loud):
+        self.ledgers[process].resume(spelt(scope, loud))
         self.paused.pop(scope, None)
 
     @rule(seconds=st.sampled_from([1.0, 29.0, 40_000.0, 90_000.0]))
@@ -118,12 +125,14 @@ class BudgetLives(RuleBasedStateMachine):
             least = min((bound for bound in bounds if bound is not None), default=None)
             stopped = any(
                 name in self.paused and (self.paused[name] is None or now < self.paused[name])
-                for name in (scope, "team:*")
+                for name in ("global", scope, "team:*")
             )
             if stopped:
-                with pytest.raises(ScopePausedError):
-                    ledger.reserve(NanoUSD(1), [scope])
+                for ask in (lambda: ledger.reserve(NanoUSD(1), [scope]), lambda: ledger.check_paused([scope])):  # noqa: B023 - at once
+                    with pytest.raises(ScopePausedError):
+                        ask()
                 continue
+            ledger.check_paused([scope])
             if least is not None:
                 with pytest.raises(BudgetExceededError):
                     ledger.reserve(NanoUSD(least + 1), [scope])

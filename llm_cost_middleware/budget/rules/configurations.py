@@ -87,24 +87,35 @@ def followed(
         origin: What tells its file from others: a machine, ``/``, and a path on it.
     """
     unnamed = {one: known for one, known in configurations.items() if known.get("unnamed")}
-    if origin is not None:
-        for one, known in unnamed.items():
-            if known.get("origin") == origin:
-                return one
+    for one, known in unnamed.items():
+        if origin is not None and known.get("origin") == origin:
+            return one
     if not lines:  # "there are none" can only be said of those that it can be told from
         having = [one for one, known in unnamed.items() if known["budgets"]]
         return having[0] if len(having) == 1 and origin is None else None
-    for one, known in unnamed.items():
-        if any(seen[:_SHORT] == content for seen in known["seen"]):
-            return one
-    for one, known in sorted(unnamed.items(), key=lambda item: -len(item[1]["budgets"].keys() & lines.keys())):
-        common = not known["budgets"] or known["budgets"].keys() & lines.keys()
-        if common and not _elsewhere(known.get("origin"), origin):
-            return one
+    found = _alike(unnamed, lines, content, origin)
+    if found is not None:
+        return found
     if len(unnamed) >= _MOST_UNNAMED:
         del configurations[min(unnamed, key=lambda one: unnamed[one]["at"])]
     free = (f"{UNNAMED}-{number}" for number in count(2))
     return next(one for one in chain((UNNAMED,), free) if one not in configurations)
+
+
+def _alike(
+    unnamed: Mapping[str, dict[str, Any]], lines: Mapping[str, Any], content: str, origin: str | None
+) -> str | None:
+    """Return the configuration that has this content, had it, or has most in common with it."""
+    same = next((one for one, known in unnamed.items() if is_newest(known, content)), None)
+    if same is not None:  # whosever it is, there is nothing to decide
+        return same
+    here = {one: known for one, known in unnamed.items() if not _elsewhere(known.get("origin"), origin)}
+    had = next((one for one, known in here.items() if any(seen[:_SHORT] == content for seen in known["seen"])), None)
+    if had is not None:
+        return had
+    common = {one: len(known["budgets"].keys() & lines.keys()) for one, known in here.items()}
+    ranked = sorted(here, key=lambda one: -common[one])
+    return next((one for one in ranked if common[one] or not here[one]["budgets"]), None)
 
 
 def _elsewhere(known: str | None, origin: str | None) -> bool:

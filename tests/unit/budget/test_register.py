@@ -157,6 +157,16 @@ def test_without_a_name_two_files_of_a_machine_are_two_services(ledger):
     assert limits(ledger) == {"team:a none": 10, "team:b none": 5}
 
 
+def test_a_file_that_says_what_another_one_said_before_ends_nothing(ledger, clock):
+    """An old content is old for the service that had it."""
+    unnamed(ledger, [A10], origin="m1/search", written_at=clock.now())
+    unnamed(ledger, [Budget("team:a", 9), B5], origin="m1/search", written_at=clock.now())
+    clock.advance(9)
+    unnamed(ledger, [A10], origin="m1/ads", written_at=clock.now())
+    assert limits(ledger) == {"team:a none": 10, "team:b none": 5}, "the newest line of the one, all of the other"
+    assert unnamed(ledger, [A10], origin="m1/more") == [], "and there is nothing to decide where it says the same"
+
+
 def test_an_old_content_stays_old_whatever_came_since(ledger, clock):
     """A process that starts with a file of long ago brings back nothing."""
     for limit in range(150, 0, -1):
