@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstarted
@@ -118,12 +119,21 @@ def pause(
     with open_ledger(config, ledger) as opened:
         paused = attribution(config, ledger).callable_scope(scope, key="pause")
         found = opened.pause(paused, until=until, reason=reason)
+        unknown = [one.scope for one in found if not one.scope.endswith(":*") and not is_known(opened, one.scope)]
     for one in found:
         end = "" if one.until is None else f" until {minute(one.until / 1000)}"
         named = quote(one.scope)  # a shell would look for files at team:*
         out.print(escape(f"{one.scope} is paused{end}; llm-cost resume {named} lets its calls go on"))
         if one.scope.startswith("model:") and (family := undated(one.scope)):
             out.print(escape(f"calls that name no date go on: pause {family} to stop it and all its snapshots"))
+    for name in unknown:
+        out.print(escape(f"nothing is booked under {name} so far: is that how calls name it?"))
+
+
+def is_known(ledger: Ledger, scope: str) -> bool:
+    """Whether anything is booked or limited under a scope."""
+    balance = ledger.balance(scope, "none")
+    return bool(balance.settled_nanousd or balance.pending_nanousd) or balance.limit_nanousd is not None
 
 
 def resume(

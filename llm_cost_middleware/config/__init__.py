@@ -288,6 +288,9 @@ def _read_prices(value: object) -> dict[str, Any]:
         form = "must be a table such as {'openai/my-model': {'input_mtok': 1.1, 'output_mtok': 4.4}}"
         raise ConfigurationError(f"{form}, not {value!r}", key="prices")
     check_prices(value)
+    for name in value.get("discounts") or ():  # of a provider that there is not it would be of nothing, in silence
+        if (provider := f"{name}".partition("/")[0]) not in NAMES:
+            raise UnknownKeyError(f"prices.discounts.{provider}", NAMES)
     return dict(value)
 
 

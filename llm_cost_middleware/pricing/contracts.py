@@ -35,6 +35,7 @@ from llm_cost_middleware.natural_values import read_share
 from llm_cost_middleware.pricing.rates import Level, Rates
 
 DISCOUNT, DISCOUNTS = "discount", "discounts"
+_PLACES = 12
 _TERMS = ("discount", "valid_from", "valid_until", "committed")
 
 
@@ -72,9 +73,14 @@ def read_contracts(prices: Mapping[str, Any], day: Callable[[Any, float, str], f
         day: Reads a date, with a default and the name of its key.
 
     Raises:
-        ConfigurationError: What is no discount. ``UnknownKeyError`` for an unknown key.
+        ConfigurationError: What is no discount, or two that begin at once. ``UnknownKeyError`` for an unknown key.
     """
-    return tuple(_contracts(prices, day))
+    found = tuple(_contracts(prices, day))
+    begins = [(one.name, one.start) for one in found]
+    twice = next((one for index, one in enumerate(begins) if one in begins[:index]), None)
+    if twice is not None:
+        raise ConfigurationError("two discounts begin at once: which holds?", key=f"prices.discounts.{twice[0]}")
+    return found
 
 
 def _contracts(prices: Mapping[str, Any], day: Callable[[Any, float, str], float]) -> Iterator[Contract]:
@@ -110,7 +116,11 @@ def _share(value: Any, key: str) -> Decimal:
     """A share as it was written: a float would be another number."""
     share = Decimal(repr(read_share(value, key)))
     text = value.strip() if isinstance(value, str) else ""
-    return multiply_usd(Decimal(text.removesuffix("%").strip()), Decimal("0.01")) if text.endswith("%") else share
+    if text.endswith("%"):
+        share = multiply_usd(Decimal(text.removesuffix("%").strip()), Decimal("0.01"))
+    if (Fraction(share) * 10**_PLACES).denominator != 1:
+        raise ConfigurationError(f"{value!r} has more than {_PLACES - 2} places", key=key)
+    return share
 
 
 def _committed(given: Mapping[str, Any], start: float, end: float, key: str) -> NanoUSD | None:

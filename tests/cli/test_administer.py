@@ -141,6 +141,17 @@ def test_a_pause_of_a_name_that_there_is_not_is_refused_with_the_nearest():
     assert "team:search is paused" not in told("budgets")
 
 
+def test_a_pause_of_what_no_call_was_for_asks_whether_it_is_spelt_so(url):
+    with Ledger.open(url) as ledger:
+        ledger.book("0.01", ["team:ads", "model:gpt-5"])
+    for scope in ("global", "team:ads", "model:gpt-5", "team:*", "user:*"):
+        assert "is that how" not in run(url, "pause", scope).output
+    for scope in ("tema:ads", "model:gpt5", "team:adds"):
+        told = run(url, "pause", scope)
+        assert told.exit_code == 0
+        assert f"nothing is booked under {scope} so far" in told.output
+
+
 @pytest.mark.usefixtures("configured")
 def test_a_pause_of_a_snapshot_says_that_the_alias_goes_on():
     assert "pause model:claude-haiku-4-5 to stop it" in told("pause", "model:anthropic/claude-haiku-4-5-20251001")

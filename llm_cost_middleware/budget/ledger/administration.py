@@ -21,6 +21,7 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import USD, floor_nanousd
 from llm_cost_middleware.natural_values import read_seconds
 from llm_cost_middleware.periods import coming_day, read_moment
+from llm_cost_middleware.typed_fields import read_choice
 
 End = Moment | timedelta | None
 P = ParamSpec("P")
@@ -113,7 +114,12 @@ def learn_names(register: BudgetRegister, who: str, rules: Mapping[str, Normalis
         who: Tells the service from others; the same again replaces what was noted.
         rules: ``none``, ``unicode`` or ``case`` by kind of scope.
     """
-    register.learn_names(who, rules)
+    if not isinstance(rules, Mapping):
+        raise ConfigurationError(f"must be a table such as {{'team': 'case'}}, not {rules!r}", key="rules")
+    read = {
+        parse_scope(f"{kind}:*", template=True)[:-2]: read_choice(Normalise, how, kind) for kind, how in rules.items()
+    }
+    register.learn_names(str(who), read)
 
 
 def budget_lives(register: BudgetRegister) -> tuple[BudgetLife, ...]:
@@ -136,14 +142,14 @@ def pause(register: BudgetRegister, scope: str, *, until: End = None, reason: st
         register: The register of budgets.
         scope: ``global`` stops everything.
         until: As for ``raise_budget``; ``None``: until ``resume``.
-        reason: Why. It stands in the error; no secrets.
+        reason: Why, in at most 500 characters, on one line. It stands in the error; no secrets.
 
     Raises:
         ConfigurationError: The time has passed, or the storage cannot pause.
     """
-    end, found = _end(until, register), register.spellings(scope)
+    end, found, why = _end(until, register), register.spellings(parse_scope(scope, template=True)), _reason(reason)
     for written in found:
-        register.pause(written, end, reason)
+        register.pause(written, end, why)
     return tuple(pause for pause in register.pauses() if pause.scope in found)
 
 
@@ -155,6 +161,19 @@ def resume(register: BudgetRegister, scope: str) -> bool:
 def pauses(register: BudgetRegister) -> tuple[Pause, ...]:
     """Return what is paused now."""
     return register.pauses()
+
+
+_LONGEST_REASON = 500
+
+
+def _reason(reason: object) -> str:
+    """Return a reason as it may stand in a log and on a screen: one line, without control characters."""
+    if reason is not None and not isinstance(reason, str):
+        raise ConfigurationError(f"must be text, not {reason!r}", key="reason")
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in reason or "").split())
+    if len(text) > _LONGEST_REASON:
+        raise ConfigurationError(f"is longer than {_LONGEST_REASON} characters: every error shows it", key="reason")
+    return text
 
 
 _YEAR_10000 = 253_402_300_800

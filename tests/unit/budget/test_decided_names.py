@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from llm_cost_middleware import AsyncLedger, Budget, BudgetExceededError, CostConfig, CostPipeline, Ledger
 from llm_cost_middleware.cli.app import app
-from llm_cost_middleware.errors import ScopePausedError
+from llm_cost_middleware.errors import ConfigurationError, InvalidScopeError, ScopePausedError
 from llm_cost_middleware.periods import coming_day
 
 CASE = {"names": {"team": ["Search", "Café"]}, "normalise": "case"}
@@ -129,3 +129,34 @@ def test_an_end_may_be_a_day_in_python_too(opened, word):
     (pause,) = opened.ledger.pause("global", until=word)
     ends.add(coming_day(word, now=time.time(), zone=UTC))  # midnight may pass meanwhile
     assert pause.until / 1000 in ends
+
+
+@pytest.mark.parametrize("scope", [None, 5, b"team:a", ["team:a"], "team:", "TEAM:a", "*", ""])
+def test_what_is_no_scope_is_refused_by_every_verb(opened, scope):
+    ledger = opened.ledger
+    for verb in (
+        ledger.pause, ledger.resume, ledger.remove_budget, lambda one: ledger.raise_budget(one, 5),
+        lambda one: ledger.check_paused([one]),
+    ):  # fmt: skip
+        with pytest.raises(InvalidScopeError):
+            verb(scope)
+
+
+@pytest.mark.parametrize("reason", [5, b"x", ["x"], "x" * 501])
+def test_what_is_no_reason_is_refused(opened, reason):
+    with pytest.raises(ConfigurationError, match="reason"):
+        opened.ledger.pause("global", reason=reason)
+    assert opened.ledger.pauses() == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [("a\n b\x1b[31m", "a b [31m"), ("\ud800 x", "x"), (None, ""), ("héé 🙂", "héé 🙂")]
+)
+def test_a_reason_is_one_line_that_any_screen_can_show(opened, given, told):
+    assert opened.ledger.pause("global", reason=given)[0].reason == told
+
+
+@pytest.mark.parametrize("rules", [None, "case", {"team": "loud"}, {"Team": "case"}, {"team": None}])
+def test_what_is_no_rule_of_names_is_refused(opened, rules):
+    with pytest.raises(ConfigurationError):
+        opened.ledger.learn_names("service", rules)
