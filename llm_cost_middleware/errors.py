@@ -282,7 +282,7 @@ class AttributionError(LLMCostError, ValueError):
             # a client's, of any length
             text = f"there is no {kind} {name if len(name) <= _LONGEST else name[:_LONGEST] + '…'!r}"
             text += f"; did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(text + (f" Known are {', '.join(known)}" if known and not nearest else ""))
+        super().__init__(text + (f"; known are {', '.join(known)}" if known and not nearest else ""))
 
 
 class ScopePausedError(LLMCostError, RuntimeError):

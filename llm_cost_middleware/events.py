@@ -235,6 +235,8 @@ class Unattributed(Event):
     reason: str
     """``missing``, or ``unknown``: a name that is not on the list. Never the name."""
     enforced: bool
+    nearest: str = ""
+    """The name on the list that it is most like."""
 
 
 @dataclass(frozen=True, slots=True)

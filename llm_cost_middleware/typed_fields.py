@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from difflib import get_close_matches
 from enum import Enum
 from functools import lru_cache, wraps
 from types import UnionType
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _C = TypeVar("_C")
+_LONG = 100
+"""Characters from which on a text is no misspelt word."""
 
 
 def names_unknown_keys(section: str = "") -> Callable[[type[_C]], type[_C]]:
@@ -73,7 +76,15 @@ def read_choice(kind: object, value: object, key: str) -> Any:
     choices = get_args(kind)
     if isinstance(value, str) and value in choices:
         return str(value)
-    raise ConfigurationError(f"{value!r} is not one of {', '.join(map(repr, choices))}", key=key)
+    raise _no_choice(value, choices, key)
+
+
+def _no_choice(value: object, choices: tuple[object, ...], key: str) -> ConfigurationError:
+    """The refusal of a word that is none of some, with the nearest of them."""
+    words = [choice for choice in choices if isinstance(choice, str)]
+    near = get_close_matches(value.strip().lower(), words, n=1) if isinstance(value, str) and len(value) < _LONG else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigurationError(f"{value!r} is not one of {', '.join(map(repr, choices))}{hint}", key=key)
 
 
 def read_field(hint: object, value: object, key: str) -> object:
@@ -103,7 +114,7 @@ def read_field(hint: object, value: object, key: str) -> object:
         return value
     kinds = {part for part in members if isinstance(part, type) and part is not type(None)}
     if choices and not kinds:
-        raise ConfigurationError(f"{value!r} is not one of {', '.join(map(repr, choices))}", key=key)
+        raise _no_choice(value, choices, key)
     return _scalar(kinds, choices, value, key) if kinds else value
 
 

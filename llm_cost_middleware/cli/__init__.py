@@ -8,8 +8,8 @@ import sys
 def main() -> None:
     """Run ``llm-cost``.
 
-    Exit codes: 0, done; 1, there is nothing to show, or the answer is no (a refusal, a finding of ``doctor``); 2, it
-    could not be done: wrong arguments, or a configuration or ledger that cannot be used; standard error has one line.
+    Exit codes: 0, done, also where the answer is empty; 1, the answer is no (``llm-cost help exit-codes``); 2, it could
+    not be done: wrong arguments, or a configuration or ledger that cannot be used; standard error has one line.
     """
     # Imported here: ``import llm_cost_middleware.cli`` alone must work without the packages of the command line.
     from llm_cost_middleware.errors import LLMCostError, MissingExtraError
@@ -17,15 +17,15 @@ def main() -> None:
 
     try:
         with needed_for("llm-cost"):
-            from rich.console import Console
             from rich.markup import escape
 
             from llm_cost_middleware.cli.app import app
+            from llm_cost_middleware.cli.loading import err
     except MissingExtraError as error:  # nothing is there to print it in colour with
         sys.stderr.write(f"llm-cost: {error}\n")
         sys.exit(2)
     try:
         app()
     except (LLMCostError, OSError) as error:  # a file that a person named may be anything but there
-        Console(stderr=True).print(f"[bold red]llm-cost:[/] {escape(str(error))}", highlight=False, markup=True)
+        err.print(f"[bold red]llm-cost:[/] {escape(str(error))}", highlight=False, markup=True)
         sys.exit(2)

@@ -52,9 +52,8 @@ def list_budgets(
         tables.say(waiting or "no budget is set: llm-cost budgets set team:search 25 --window month")
     if rows:
         cells = [_cells(row) for row in rows]
-        used = [name for name in cells[0] if any(line[name] for line in cells)]  # a column of nothing takes the room
-        columns = [tables.Column(name, figures=name in {"limit", "raised"}) for name in used]
-        tables.show(columns, [[str(line[name] or "-") for name in used] for line in cells], title="budgets")
+        columns = [tables.Column(name, figures=name in {"limit", "raised"}, sparse=True) for name in cells[0]]
+        tables.show(columns, [[str(cell or "-") for cell in line.values()] for line in cells], title="budgets")
     tell_pauses(pauses)
 
 

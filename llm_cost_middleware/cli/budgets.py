@@ -30,6 +30,7 @@ from llm_cost_middleware.cli.loading import (
     out,
 )
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.reports.exports import safe_cell
 from llm_cost_middleware.system_clock import SystemClock
 
 budgets = typer.Typer(
@@ -117,8 +118,7 @@ def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: boo
         return
     columns = [
         *tables.names("scope", "window"), *tables.figures("limit", "spent", "held", "left", "used"),
-        tables.Column("carried", figures=True, optional=True),
-        tables.Column("resets", figures=True, optional=True),
+        *tables.figures("carried", optional=True, sparse=True), *tables.figures("resets", optional=True),
     ]  # fmt: skip
     rows = []
     for one in found:
@@ -130,8 +130,6 @@ def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: boo
             currency.amount(balance.carried_nanousd) if one.budget is not None and one.budget.carry_over else "-",
             tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
         ])  # fmt: skip
-    if not any(one.budget is not None and one.budget.carry_over for one in found):
-        columns, rows = [*columns[:-2], columns[-1]], [[*row[:-2], row[-1]] for row in rows]
     tables.show(columns, rows, title=f"budgets, {currency.unit()}, local time")
 
 
@@ -178,15 +176,15 @@ def export(
 ) -> None:
     """Print the append-only rows of the ledger: CSV, or JSON lines."""
     with open_ledger(*context.obj) as opened:
-        writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
+        writer = None if as_json else csv.DictWriter(sys.stdout, fieldnames=_COLUMNS, lineterminator="\n")
         if writer is not None:
             writer.writeheader()
-        for row in opened.rows(moment_of(since, "--since"), scope):
+        for row in tables.counted(opened.rows(moment_of(since, "--since"), scope), "reading rows"):
             record = _row(row)
             if writer is None:
                 print(json.dumps(record))  # noqa: T201 - this is the output
             else:
-                writer.writerow(record)
+                writer.writerow({name: safe_cell(value) for name, value in record.items()})
 
 
 _COLUMNS = ("seq", "at", "kind", "id", "amount_usd", "status", "scopes", "memo")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli import currency, tables
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, moment_of, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, err, moment_of, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
+from llm_cost_middleware.routing.policy import PolicyKind
 from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
 QualityOption = Annotated[
@@ -67,17 +69,26 @@ def decisions(
         for entry in [entry for entry in found if entry.decision.call_id == call] or found:
             _explain(entry)
         if not found:
-            out.print(f"no decision begins with {call}")
+            err.print(f"no decision begins with {call}", highlight=False, markup=False)
+            raise typer.Exit(1)
         return
     if not found:
         tables.empty(
             "no decisions.", "They are kept for calls of a pipeline on this ledger; look at --since and filters."
         )
+        _tell_nearest(policy, outcome)
         return
     wide = out.width >= _WIDE or not out.is_terminal
     _show(found[-last:], wide=wide)
     if not wide:
         tables.say("why: llm-cost decisions CALL, or a wider terminal")
+
+
+def _tell_nearest(policy: str | None, outcome: str | None) -> None:
+    """Say which word was probably meant by a filter that lets nothing through."""
+    for option, word, known in (("--policy", policy, get_args(PolicyKind)), ("--outcome", outcome, tuple(SIGNAL_TEXT))):
+        if word is not None and word not in known and (near := get_close_matches(word, known, n=1)):
+            tables.say(f"{option} {word}: did you mean {near[0]}?")
 
 
 def _newest(

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.schemes import is_memory, read_options
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.doors import try_doors
 from llm_cost_middleware.cli.init import todays_tiers
-from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger
 from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES
 
-_GOOD, _LOOK, _BAD = "[green]ok[/]", "[yellow]look[/]", "[red]no[/]"
+_GOOD, _LOOK, _BAD = "ok", "look", "no"
+_COLOURS = {_GOOD: "green", _LOOK: "yellow", _BAD: "red"}
 _PACKAGES = (
     *((name, f"wrap_{name}", None) for name in NAMES),
     ("langchain-core", "guard, instrument, CostCallbackHandler", None),
@@ -48,11 +48,9 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
     """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys."""
-    table = Table("", "what", "finding", title="llm-cost doctor", title_justify="left", show_lines=False)
     findings = [*_configuration(config), *_packages(), *_surroundings()]
-    for finding in findings:
-        table.add_row(*finding)
-    out.print(table)
+    columns = [tables.Column("", whole=True, styles=_COLOURS), *tables.names("what", "finding")]
+    tables.show(columns, findings, title="llm-cost doctor")
     if strict and any(state != _GOOD for state, _, _ in findings):
         raise typer.Exit(1)
 
@@ -62,12 +60,12 @@ def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
         config = load_config(path)
     except ConfigurationError as error:
         if path is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).exists():
-            none, defaults = escape(f"{error} Below stands what the defaults give."), CostConfig()
+            none, defaults = f"{error} Below stands what the defaults give.", CostConfig()
             return [(_LOOK, "configuration", none), *_ledger(path, defaults), *_money(defaults), *_keys(defaults)]
         # One that is there and cannot be read is not replaced by the defaults: no call would be made with those.
-        return [(_BAD, "configuration", escape(f"{error}. Ledger, budgets, prices and keys were not looked at"))]
+        return [(_BAD, "configuration", f"{error}. Ledger, budgets, prices and keys were not looked at")]
     return [
-        (_GOOD, "configuration", escape(f"mode {config.mode}, ledger {redacted(config.ledger.url)}")),
+        (_GOOD, "configuration", f"mode {config.mode}, ledger {redacted(config.ledger.url)}"),
         *_ledger(path, config),
         *_money(config),
         *_keys(config),
@@ -80,10 +78,10 @@ def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]
     try:
         read_options(url, None, config.ledger.tenant, config.ledger.durability)
     except ConfigurationError as error:
-        return [(_BAD, "ledger", escape(str(error)))]
+        return [(_BAD, "ledger", str(error))]
     if is_memory(url):
         return [(_LOOK, "ledger", "memory: one process, forgotten when it ends; sqlite:///llm-cost.db keeps it")]
-    shown = escape(redacted(url))
+    shown = redacted(url)
     file = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not file.exists():
         if os.access(file.absolute().parent, os.W_OK):
@@ -93,7 +91,7 @@ def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]
         with open_ledger(path, None):
             return [(_GOOD, "ledger", f"{shown}: opens")]
     except (LLMCostError, OSError) as error:
-        return [(_BAD, "ledger", escape(str(error)))]
+        return [(_BAD, "ledger", str(error))]
 
 
 def _money(config: CostConfig) -> list[tuple[str, str, str]]:
@@ -103,7 +101,7 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     kinds = {budget.scope.partition(":")[0] for budget in config.budgets} - {"global", "model", "provider"}
     for kind in sorted(kinds - {*config.attribution.require}):
         told = f'a call that names no {kind} passes them: [attribution] require = ["{kind}"], names = {{{kind} = […]}}'
-        found.append((_LOOK, f"budgets by {kind}", escape(told)))
+        found.append((_LOOK, f"budgets by {kind}", told))
     if config.ledger.on_unavailable == "allow":
         found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))
     try:
@@ -113,13 +111,13 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
                 try:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:
-                    found.append((_BAD, f"tier {tier.name}", escape(str(error))))
+                    found.append((_BAD, f"tier {tier.name}", str(error)))
         found += [
-            (_LOOK if sibling.cheaper else _GOOD, f"model {sibling.target}", escape(sibling.told))
+            (_LOOK if sibling.cheaper else _GOOD, f"model {sibling.target}", sibling.told)
             for sibling in siblings(config.tiers, todays_tiers(), catalogue)
         ]
     except LLMCostError as error:  # of the whole catalogue: a price of one's own that is wrong, or no genai-prices
-        return [*found, (_BAD, "prices", escape(str(error)))]
+        return [*found, (_BAD, "prices", str(error))]
     return [*found, (_GOOD, "prices", catalogue.version)]
 
 
@@ -142,9 +140,9 @@ def _packages() -> list[tuple[str, str, str]]:
     for package, use, extra in _PACKAGES:
         if package not in installed:
             wanted = f"llm-cost-middleware[{extra}]" if extra else "llm-cost-middleware"
-            found.append((_LOOK, package, escape(f"not installed: no {use}: pip install '{wanted}'")))
+            found.append((_LOOK, package, f"not installed: no {use}: pip install '{wanted}'"))
         elif shut[package]:
-            found.append((_BAD, package, escape(f"{installed[package]}: no {use}: {shut[package]}")))
+            found.append((_BAD, package, f"{installed[package]}: no {use}: {shut[package]}"))
         else:
             found.append((_GOOD, package, f"{installed[package]}: {use}"))
     return found
@@ -159,7 +157,7 @@ def _surroundings() -> list[tuple[str, str, str]]:
         )
     ]
     if os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP", "").lower() != "true":
-        found.append((_LOOK, "litellm", "importing it fetches prices; LITELLM_LOCAL_MODEL_COST_MAP=True: not"))
+        found.append((_LOOK, "litellm", "importing it fetches prices; LITELLM_LOCAL_MODEL_COST_MAP=True stops that"))
     found.extend(
         (_LOOK, variable, "is set: LangChain's OpenAI models then report no usage in streams unless stream_usage is on")
         for variable in ("OPENAI_BASE_URL", "OPENAI_API_BASE")

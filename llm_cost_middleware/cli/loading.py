@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,8 +38,32 @@ SinceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _FILE = "sqlite:///"
-out = Console(emoji=False)  # ":x" in the name of a scope is no picture
-err = Console(stderr=True, emoji=False)  # progress and hints: what a command prints on ``out`` can be piped
+
+
+def clean(text: str) -> str:
+    """A text without what a terminal would obey: names of users, teams and sites may hold anything."""
+    return (
+        text if text.isprintable() else "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
+    )
+
+
+class PlainConsole(Console):
+    """Console that prints what a terminal would obey as blanks."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See ``rich``."""
+        super().print(*(clean(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+out = PlainConsole(emoji=False)  # ":x" in the name of a scope is no picture
+err = PlainConsole(stderr=True, emoji=False)  # progress and hints: what a command prints on ``out`` can be piped
+_read: ContextVar[dict[Path | None, CostConfig] | None] = ContextVar("read", default=None)
+
+
+def begin() -> None:
+    """Begin a command: its configuration is read once, and amounts are dollars until that says otherwise."""
+    currency.begin()
+    _read.set({})
 
 
 def moment_of(text: str | None, key: str) -> float | None:
@@ -52,7 +77,12 @@ def moment_of(text: str | None, key: str) -> float | None:
 
 def load_config(path: Path | None) -> CostConfig:
     """Return the configuration of a command. Raises ``ConfigurationError`` if there is none."""
-    found = CostConfig.from_toml(path) if path is not None else CostConfig.find()
+    known = _read.get()
+    found = None if known is None else known.get(path)
+    if found is None:
+        found = CostConfig.from_toml(path) if path is not None else CostConfig.find()
+        if known is not None:
+            known[path] = found
     currency.show_in(found.display_currency)
     return found
 

@@ -134,15 +134,14 @@ def _usd(rates: Rates, level: Level) -> dict[str, str | None]:
 
 def _show(rows: list[dict[str, Any]], title: str, *, served: bool) -> None:
     columns = [*tables.names("model", *(["served"] if served else []))]
-    columns += tables.figures("prompt", "input", "cached", "write", "1h write", "output")
+    columns += tables.figures("prompt", "input", "cached", "write", "1h write", "output", sparse=True)
     lines = []
     for row in rows:
         prompt = f"> {row['above'] // 1_000}k" if row["above"] else ""
         write = row["cache_write_5m"] or row["cache_write_30m"]
         cells = [prompt, row["input"], row["cache_read"], write, row["cache_write_1h"], row["output"]]
         lines.append([row["model"], *([row["served"]] if served else []), *(_money(cell) for cell in cells)])
-    filled = [i for i, column in enumerate(columns) if any(line[i] not in {"", "-"} for line in lines)]
-    tables.show([columns[i] for i in filled], [[line[i] for i in filled] for line in lines], title=title)
+    tables.show(columns, lines, title=title)
 
 
 def _money(text: str | None) -> str:

@@ -112,6 +112,8 @@ def _show(found: Report, query: Query) -> None:
             tables.empty("nothing was booked in this time and by these filters.", "Without --since and --where?")
         else:
             tables.empty("nothing was booked yet.", "llm-cost demo makes some calls; README: guard a chain.")
+        for note in found.notes:
+            tables.say(note)
         return
     shown = _measures(found)
     columns = [*(tables.Column(_head(name)) for name in found.columns), *(column for _, column in shown)]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from threading import Timer
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from rich.box import SIMPLE_HEAD
@@ -18,7 +20,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from llm_cost_middleware.cli.loading import err, out
+from llm_cost_middleware.cli.loading import clean, err, out
 
 T = TypeVar("T")
 _LEAST_NAME = 8
@@ -40,16 +42,20 @@ class Column(NamedTuple):
     """Names that are short, such as times: never folded."""
     optional: bool = False
     """Left out where the terminal is too narrow for it, which is said."""
+    sparse: bool = False
+    """Left out where no row says anything in it."""
+    styles: Mapping[str, str] = MappingProxyType({})
+    """The colours of cells, by what they say."""
 
 
-def names(*headers: str, whole: bool = False) -> list[Column]:
+def names(*headers: str, whole: bool = False, sparse: bool = False) -> list[Column]:
     """Columns of names."""
-    return [Column(header, whole=whole) for header in headers]
+    return [Column(header, whole=whole, sparse=sparse) for header in headers]
 
 
-def figures(*headers: str, optional: bool = False) -> list[Column]:
+def figures(*headers: str, optional: bool = False, sparse: bool = False) -> list[Column]:
     """Columns of figures."""
-    return [Column(header, figures=True, optional=optional) for header in headers]
+    return [Column(header, figures=True, optional=optional, sparse=sparse) for header in headers]
 
 
 def when(moment: float, *, now: float | None = None) -> str:
@@ -75,6 +81,14 @@ def show(
         title: Above it.
         total: The last row.
     """
+    lines = [row for row in (*rows, total) if row is not None]
+    told = [
+        index for index, column in enumerate(columns)
+        if not column.sparse or any(line[index] not in {"", "-"} for line in lines)
+    ]  # fmt: skip
+    columns = [columns[index] for index in told]
+    rows = [[clean(row[index]) for index in told] for row in rows]
+    total = [clean(total[index]) for index in told] if total else None
     if not out.is_terminal:
         _print_plain(columns, [*rows, total] if total else rows, title)
         return
@@ -85,8 +99,11 @@ def show(
     cells = [[row[index] for index in kept] for row in rows]
     last = [total[index] for index in kept] if total else None
     table = _table(picked, cells, last)
-    if _width(table) > out.width:
-        _fold(table, picked, cells, last)
+    if (over := _width(table) - out.width) > 0:
+        widths = _folded(picked, cells, last, over)
+        table = _table(
+            picked, [list(map(fold, row, widths)) for row in cells], list(map(fold, last, widths)) if last else None
+        )
     if _width(table) > out.width:
         _print_stacked(picked, [*cells, last] if last else cells)
     else:
@@ -111,7 +128,7 @@ def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]], title
     lines = [headers, *rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     if title:
-        sys.stdout.write(f"{title}\n")
+        sys.stdout.write(f"{clean(title)}\n")
     for line in lines:
         cells = [
             cell.rjust(width) if column.figures else cell.ljust(width)
@@ -132,7 +149,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequ
             no_wrap=True, vertical="top",
         )  # fmt: skip
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, column.styles.get(cell, "")) for cell, column in zip(row, columns, strict=True)))
     return table
 
 
@@ -161,20 +178,37 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Se
     return kept
 
 
-def _fold(table: Table, columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None) -> None:
-    """Fold names until the table fits, the widest column first."""
+def _folded(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None, over: int
+) -> list[int]:
+    """The terminal columns of each column once names are folded until the table fits, the widest column first."""
     lengths = _lengths(columns, rows, total)
-    while (over := _width(table) - out.width) > 0:
+    while over > 0:
         wide = [
             i for i, column in enumerate(columns)
             if not (column.figures or column.whole) and lengths[i] > _LEAST_NAME
         ]  # fmt: skip
         if not wide:
-            return
+            break
         widest = max(wide, key=lambda i: lengths[i])
         second = max((lengths[i] for i in wide if i != widest), default=_LEAST_NAME)
-        lengths[widest] = max(lengths[widest] - over, min(second, lengths[widest] - 1), _LEAST_NAME)
-        table.columns[widest].no_wrap, table.columns[widest].width = False, lengths[widest]
+        less = max(lengths[widest] - over, min(second, lengths[widest] - 1), _LEAST_NAME)
+        over, lengths[widest] = over - (lengths[widest] - less), less
+    return lengths
+
+
+def fold(text: str, width: int) -> str:
+    """A text in lines of a width, broken between words, else behind a slash, else behind a dash or the like."""
+    lines = []
+    while len(text) > width:
+        head = text[: width + 1]
+        cut = head.rfind(" ")
+        if cut <= 0:
+            head = text[:width]
+            cut = head.rfind("/") + 1 or max(head.rfind(sign) + 1 for sign in "-:_.") or width
+        lines.append(text[:cut].rstrip())
+        text = text[cut:].lstrip()
+    return "\n".join([*lines, text])
 
 
 def _print_stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -192,23 +226,23 @@ def _print_stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> 
 @contextmanager
 def working(text: str) -> Iterator[Callable[[int], None]]:
     """Show on standard error how far something is that takes longer than a second; yields what tells the count."""
-    began = time.monotonic()
     status = Status(text, console=err)
-    shown = False
+    # By a timer, not by the count: SQL adds up a million rows before it hands on the first sum.
+    soon = Timer(_SOON_S, status.start)
+    soon.daemon = True
 
     def tell(number: int) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - began >= _SOON_S and err.is_terminal:
-            status.start()
-            shown = True
-        if shown:
-            status.update(f"{text}: {number:,}")
+        status.update(f"{text}: {number:,}")
 
+    if err.is_terminal:
+        soon.start()
     try:
         yield tell
     finally:
-        if shown:
-            status.stop()
+        soon.cancel()
+        if soon.ident is not None:
+            soon.join()  # or it could start after it was stopped
+        status.stop()
 
 
 def counted(items: Iterable[T], text: str) -> Iterator[T]:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from llm_cost_middleware.alerts import AlertConfig, read_alerts
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.config.budgets import UNSAID, Unsaid, check_once, read_budgets
-from llm_cost_middleware.config.environment import overrides
+from llm_cost_middleware.config.environment import named, overrides
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
     LedgerConfig,
@@ -213,7 +213,11 @@ class CostConfig:
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from None
         # a file without budgets says that there are none: it is the whole of what is configured
-        config = cls.from_mapping({"budgets": ()} | overrides(mapping, os.environ if env is None else env, cls))
+        given = os.environ if env is None else env
+        try:
+            config = cls.from_mapping({"budgets": ()} | overrides(mapping, given, cls))
+        except ConfigurationError as error:
+            raise named(error, given) from None
         object.__setattr__(config, "file", Path(path) if watched else None)
         object.__setattr__(config, "written_at", written_at)
         return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
         if path[0] not in known:
-            raise UnknownKeyError(path[0], known)
+            raise named(UnknownKeyError(path[0], known), {variable})
         table: object = result
         for step in path[:-1]:
             table = table.setdefault(step, {}) if isinstance(table, dict) else table
@@ -41,6 +41,18 @@ def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[
             raise ConfigurationError(f"{variable} steps into what is no table", key=path[0])
         table[path[-1]] = _read(env[variable])
     return result
+
+
+def named(error: ConfigurationError, env: Iterable[str]) -> ConfigurationError:
+    """The error, with the variable that set what it is about, if one did: its reader may know of no file."""
+    at = (error.key or "").replace("[", ".").replace("]", "").split(".")
+    for variable in sorted(env, key=len, reverse=True):
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        near = min(len(path), len(at))
+        if variable.startswith(PREFIX) and variable not in _OWN and path[:near] == at[:near]:
+            error.args = (f"{error} (set by the environment variable {variable})",)
+            break
+    return error
 
 
 def _read(text: str) -> object:

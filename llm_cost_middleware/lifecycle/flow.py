@@ -113,7 +113,7 @@ class CallFlow:
         refused = next((gap for gap in found.gaps if rule.refuses(gap)), None)
         enforced = send and refused is not None and not self.settings.observe
         if refused is not None or rule.on_missing == "warn":
-            self.stages.record.unattributed(found.gaps, enforced=enforced)
+            self.stages.record.unattributed(found.gaps, rule, enforced=enforced)
         if enforced and refused is not None:
             raise rule.error(refused)
         return with_scopes(context, rule.filled(found))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, ScopePausedError, readable
 from llm_cost_middleware.extras import needed_for
@@ -17,6 +17,7 @@ from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
 from llm_cost_middleware.pipeline import PipelineSource
 from llm_cost_middleware.tracker import CostTracker
+from llm_cost_middleware.typed_fields import read_choice
 
 OnError = Literal["raise", "collect"]
 
@@ -140,8 +141,7 @@ class _Batch:
         max_tokens: int | None = None,
         anyway: bool = False,
     ) -> None:
-        if on_error not in get_args(OnError):
-            raise ConfigurationError(f"{on_error!r} is not one of {', '.join(get_args(OnError))}", key="on_error")
+        read_choice(OnError, on_error, "on_error")
         check_tracker(tracker)
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             # Not repeated: it may be a prompt.

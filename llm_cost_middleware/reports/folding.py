@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from itertools import product
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from llm_cost_middleware.budget.rules.bookings import Booking, bookings
 from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.reports.query import Query
+from llm_cost_middleware.reports.query import DIMENSIONS, Query
 from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
 from llm_cost_middleware.usage import TokenUsage
 
@@ -111,6 +112,7 @@ class _Fold:
         self._tokens: dict[tuple[Any, ...], list[int]] = {}
         self._kinds: dict[bytes, _Told] = {}
         self._wanted = query.kinds
+        self._met: set[str] = set()
 
     def add(self, booking: Booking) -> None:
         """Add what an id, or some, cost."""
@@ -187,7 +189,7 @@ class _Fold:
         if query.top is not None:
             rows = _top(rows, query.top, skip=1 if query.over else 0)
         rows.sort(key=lambda row: (row.keys[:1] if query.over else (), *_rank(row), _order(row.keys)))
-        notes = []
+        notes = [*self._strangers()]
         if self.shared.calls:
             notes.append("a call with several values stands in the line of each; the total counts it once")
         if priced and self.total.list_picousd is None and self.total.calls:
@@ -196,6 +198,12 @@ class _Fold:
             columns, tuple(rows), ReportRow((), self.total), ReportRow((), self.shared), query.since, query.until,
             tuple(notes),
         )  # fmt: skip
+
+    def _strangers(self) -> Iterator[str]:
+        """Kinds of scopes that were asked for, that no call has, and that look like a dimension."""
+        for name in sorted(self._wanted - self._met - {*DIMENSIONS}):
+            if near := get_close_matches(name, DIMENSIONS, n=1):
+                yield f"no call has a {name}; did you mean {near[0]}?"
 
     def _places_of(self, scopes: str, told: _Told, status: str, at: int) -> tuple[Keys, ...]:
         """The lines that a call belongs to; none where a filter leaves it out."""
@@ -223,6 +231,7 @@ class _Fold:
         for scope in scopes.split(" "):
             kind, _, name = scope.partition(":")
             if kind in self._wanted:
+                self._met.add(kind)
                 values[kind] = (*values.get(kind, ()), _name(name))
         values["status"] = (status,)
         if told.model:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.litellm
 
 
-def _demo(*arguments, cwd, columns=140):
+def _demo(*arguments, cwd, columns=140, terminal=False):
     code = f"""
 import resource, sys
 sys.argv = ["llm-cost", "demo", *{arguments!r}]
@@ -22,7 +23,8 @@ finally:
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
-        env={"PATH": "", "COLUMNS": str(columns), "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd)},
+        env={"PATH": "", "COLUMNS": str(columns), "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd),
+             **({"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"} if terminal else {})},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -46,7 +48,7 @@ def test_the_packaged_excerpt_ends_in_a_receipt_that_is_the_bill(tmp_path):
 
 
 def test_a_narrow_terminal_cuts_no_figure(tmp_path):
-    shown = _demo(cwd=tmp_path, columns=80)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", _demo(cwd=tmp_path, columns=80, terminal=True))
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
     total = next(line for line in shown.splitlines() if line.startswith("total")).split()

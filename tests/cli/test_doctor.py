@@ -27,7 +27,7 @@ def doctor(folder, *path):
         [sys.executable, "-c", RUN], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert not done.stderr, done.stderr
-    cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line)
+    cells = [re.split(r"  +", line, maxsplit=2) for line in done.stdout.splitlines()[2:]]
     return [tuple(row) for row in cells], done.returncode
 
 
@@ -59,7 +59,7 @@ def test_the_configured_ledger_is_opened_and_never_made(tmp_path):
         path = tmp_path / "llm-cost.toml"
         path.write_text(f'[ledger]\nurl = "{url}"\n')
         ((state, _, text),) = _ledger(path, CostConfig.from_toml(path, env={}))
-        return state.partition("]")[2].partition("[")[0], text
+        return state, text
 
     file = tmp_path / "ledger.db"
     assert told(f"sqlite:///{file}") == ("ok", f"sqlite:///{file}: made by the first call")
@@ -202,7 +202,7 @@ def test_every_extra_of_a_user_has_a_row_that_names_it(monkeypatch):
     assert DOORS.keys() == {package for package, _, _ in _PACKAGES}
     monkeypatch.setattr("llm_cost_middleware.cli.doctor.version", absent)
     texts = {package: text for _, package, text in _packages()}
-    assert texts["opentelemetry-api"].endswith(r"pip install 'llm-cost-middleware\[otel]'")
+    assert texts["opentelemetry-api"].endswith("pip install 'llm-cost-middleware[otel]'")
     assert texts["openai"].endswith("pip install 'llm-cost-middleware'")
 
 

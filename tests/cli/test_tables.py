@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from decimal import Decimal
 
 import pytest
@@ -84,3 +85,36 @@ def test_an_amount_has_cents_and_four_digits_that_count(amount, shown):
 def test_progress_is_silent_where_nobody_looks(capsys):
     assert list(tables.counted(range(2_000), "reading")) == list(range(2_000))
     assert capsys.readouterr().err == ""
+
+
+def test_names_are_folded_where_a_reader_would():
+    assert tables.fold("anthropic/claude-haiku-4-5-20251001", 26).split("\n") == [
+        "anthropic/", "claude-haiku-4-5-20251001",
+    ]  # fmt: skip
+    assert tables.fold("it costs $1/$5 a million tokens", 20).split("\n") == ["it costs $1/$5 a", "million tokens"]
+    assert tables.fold("x" * 25, 10).split("\n") == ["x" * 10, "x" * 10, "x" * 5]
+    assert tables.fold("team:search-of-the-north", 12).split("\n") == ["team:search-", "of-the-north"]
+
+
+def test_what_a_terminal_would_obey_is_blank(monkeypatch):
+    text = printed(monkeypatch, 80, columns=tables.names("user"), rows=[["a\x1b]8;;http://x\x07b\u202ec"]])
+    assert "a ]8;;http://x b c" in text
+
+
+def test_a_column_in_which_nothing_stands_is_left_out(monkeypatch):
+    columns = [*tables.names("a", "b", sparse=True), *tables.figures("c", sparse=True)]
+    for terminal in (True, False):
+        text = printed(monkeypatch, 80, terminal=terminal, columns=columns, rows=[["x", "", "-"], ["y", "-", "-"]])
+        assert "a" in text.splitlines()[1]
+        assert not {"b", "c"} & set(text.splitlines()[1].split())
+
+
+def test_work_says_after_a_second_that_it_goes_on_though_it_counts_nothing(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(tables, "err", Console(file=text, width=80, force_terminal=True))
+    monkeypatch.setattr(tables, "_SOON_S", 0.01)
+    began = time.monotonic()
+    with tables.working("adding up"):
+        while "adding up" not in text.getvalue():
+            assert time.monotonic() - began < 30
+            time.sleep(0.01)

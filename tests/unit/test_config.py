@@ -329,3 +329,33 @@ def test_a_file_that_a_pipeline_without_arguments_does_not_read_is_told_of_once(
     (said,) = [one.message for one in caplog.records if "is not used" in one.message]
     assert said.startswith(name)
     assert "CostConfig.find()" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("LLM_COST_LEDGR__URL", "x", "did you mean 'ledger'"),
+        ("LLM_COST_LEDGER__URI", "x", "did you mean 'url'"),
+        ("LLM_COST_LEDGER__DURABILITY", "ful", "did you mean 'full'"),
+        ("LLM_COST_MODE", "observ", "did you mean 'observe'"),
+        ("LLM_COST_RETRY__MAX_ATTEMPTS", "many", "whole number"), ("LLM_COST_CACHE", "3", "cache"),
+        ("LLM_COST_OUTPUT__ON_INSUFFICIENT", '["rais"]', "raise"),
+        ("LLM_COST_BUDGETS", '[{scope = "globl"}]', "budgets"),
+        ("LLM_COST_ATTRIBUTION__ON_MISSING", "den", "deny"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_environment_names_its_variable(tmp_path, variable, value, told):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text("[ledger]\nurl = 'memory://'\n")
+    with pytest.raises(ConfigurationError) as caught:
+        CostConfig.from_toml(path, env={variable: value, "LLM_COST_RETRY__FALLBACK": "true"})
+    assert f"(set by the environment variable {variable})" in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_an_error_of_the_file_names_no_variable(tmp_path):
+    path = tmp_path / "llm-cost.toml"
+    path.write_text("mode = 'observ'\n")
+    with pytest.raises(ConfigurationError) as caught:
+        CostConfig.from_toml(path, env={"LLM_COST_LEDGER__URL": "memory://"})
+    assert "environment" not in str(caught.value)

@@ -34,7 +34,7 @@ from llm_cost_middleware.events import (
     WaitingForBudget,
 )
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.lifecycle.attribution import Gap
+from llm_cost_middleware.lifecycle.attribution import AttributionConfig, Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
@@ -44,6 +44,8 @@ from llm_cost_middleware.tracker import CostRecord, CostTracker
 from llm_cost_middleware.usage import TokenUsage
 
 _log = logging.getLogger(__name__)
+_MOST_MISNAMED = 1_000
+"""So many names are logged at most that nobody has: a client may send a new one with every request."""
 KEEP = 10_000
 """Records kept in memory; totals are kept for all. The ledger keeps every row."""
 _BATCH = 256  # records; a new version of the tracker costs as much for many as for one
@@ -66,6 +68,7 @@ class CallRecorder:
         self._failed: set[int] = set()
         # Metrics add up what is booked, by whatever way: not every booking is an event of a call.
         self._keepers: tuple[Any, ...] = tuple(one for one in self.observers if hasattr(one, "on_record"))
+        self._misnamed: set[tuple[str, str]] = set()
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
 
@@ -277,11 +280,16 @@ class CallRecorder:
         """A call was refused for want of a price."""
         self.emit(ModelUnpriced(call.id, self._clock.now(), f"{error.provider}/{error.model}"))
 
-    def unattributed(self, gaps: Iterable[Gap], *, enforced: bool) -> None:
-        """A call does not say whose it is."""
+    def unattributed(self, gaps: Iterable[Gap], rule: AttributionConfig, *, enforced: bool) -> None:
+        """A call does not say whose it is. A name that is let through although nobody has it is logged, once."""
         for gap in gaps:
-            reason = "missing" if gap.name is None else "unknown"
-            self.emit(Unattributed("", self._clock.now(), gap.kind, reason, enforced))
+            reason, error = "missing" if gap.name is None else "unknown", rule.error(gap)
+            nearest = error.nearest[0] if error.nearest else ""
+            self.emit(Unattributed("", self._clock.now(), gap.kind, reason, enforced, nearest))
+            if gap.name is not None and not enforced and len(self._misnamed) < _MOST_MISNAMED:
+                if (gap.kind, gap.name) not in self._misnamed:
+                    _log.warning("%s (its calls are booked under %s)", error, gap.stands_for)
+                self._misnamed.add((gap.kind, gap.name))
 
     def ungoverned(self, what: str, advice: str) -> None:
         """A call goes past the middleware."""
