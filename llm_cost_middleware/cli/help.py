@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib.resources import files
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.loading import out
-from llm_cost_middleware.errors import UnknownKeyError
+from llm_cost_middleware.errors import ConfigurationError
 
 _TOPICS = files("llm_cost_middleware.cli").joinpath("topics")
 
@@ -31,5 +32,7 @@ def show_topic(topic: Annotated[str | None, typer.Argument(help="A topic; all of
         tables.say("llm-cost help TOPIC; llm-cost COMMAND --help for the options of a command")
         return
     if topic not in known:
-        raise UnknownKeyError(topic, known)
+        near = get_close_matches(topic, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigurationError(f"there is no topic {topic!r}; {hint}Topics are {', '.join(known)}")
     out.print(known[topic].removeprefix("# "), highlight=False, markup=False, soft_wrap=True)
