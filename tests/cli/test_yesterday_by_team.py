@@ -16,7 +16,8 @@ from llm_cost_middleware.testing import FakeClock
 
 PLAN = [  # hours after the start of the day before yesterday, team, words
     (1.0, "search", 500), (23.99, "search", 300), (24.01, "search", 1200), (27.0, "ads", 400), (30.0, None, 700),
-    (33.5, "search", 800), (40.0, "payments", 2500), (47.99, "ads", 250), (48.001, "ads", 3000), (48.002, "growth", 650),
+    (33.5, "search", 800), (40.0, "payments", 2500), (47.99, "ads", 250), (48.001, "ads", 3000),
+    (48.002, "growth", 650),
 ]  # fmt: skip
 
 
@@ -44,8 +45,7 @@ def test_yesterday_by_team_is_what_the_provider_billed(tmp_path, monkeypatch):
                 wanted[team] += Decimal(sim.bill.total_nanousd - before).scaleb(-9)
         span = {"since": today - timedelta(days=1), "until": today}
         assert pipeline.report("team", **span).spend() == wanted
-    told = CliRunner().invoke(
-        app, "report --by team --since yesterday --until today --timezone UTC --json --ledger l.db".split()
-    )
+    words = "report --by team --since yesterday --until today --timezone UTC --json --ledger l.db"
+    told = CliRunner().invoke(app, words.split())
     rows = json.loads(told.output)["rows"]
     assert {row["team"]: Decimal(row["cost_usd"]) for row in rows} == wanted
