@@ -54,9 +54,12 @@ def current_context() -> CallContext:
 def export() -> str:
     """The context of the running block as text, for another process: ``cost_context.restore(text)`` takes it up there.
 
-    It names scopes and settings, and holds no secret.
+    It names scopes and settings, and holds no secret. The agent that LangGraph names stays here: what runs there has
+    agents of its own. One that ``cost_context`` names goes along.
     """
-    context = current_context()
+    context, own = current_context(), _current.get().scopes
+    kept = tuple(scope for scope in context.scopes if scope in own or not scope.startswith("agent:"))
+    context = context._replace(scopes=kept)
     return json.dumps({name: value for name, value in context._asdict().items() if value != getattr(NO_CONTEXT, name)})
 
 

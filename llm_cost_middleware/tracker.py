@@ -105,6 +105,10 @@ class ModelTotals(NamedTuple):
 _NOTHING = ModelTotals(0, 0, 0, Decimal(0))
 
 
+_BETWEEN = 16
+"""Records of other calls between two attempts of one, at most, where its records are looked for."""
+
+
 class _Log:
     """An append-only buffer that many tracker versions share; each sees its own prefix."""
 
@@ -168,8 +172,15 @@ class CostTracker:
 
     def of_call(self, call_id: str, within: int = 256) -> tuple[CostRecord, ...]:
         """The records of a call among the newest ones, the newest first."""
-        newest = self._log.records[max(self._count - within, 0) : self._count]
-        return tuple(record for record in reversed(newest) if record.call_id == call_id)
+        found: list[CostRecord] = []
+        records, others = self._log.records, 0
+        for at in range(self._count - 1, max(self._count - within, 0) - 1, -1):
+            if records[at].call_id == call_id:
+                found.append(records[at])
+                others = 0
+            elif found and (others := others + 1) > _BETWEEN:
+                break
+        return tuple(found)
 
     @property
     def total_cost(self) -> Decimal:

@@ -235,7 +235,8 @@ class AsyncLedger(LedgerArguments):
 
     async def balances(self, scopes: Iterable[str] | None = None) -> tuple[rules.ScopeBalance, ...]:
         """See ``Ledger``."""
-        return rules.scope_balances(*await self._backend.read(None if scopes is None else parse_scopes(scopes)))
+        found = await self._backend.read(None if scopes is None else parse_scopes(scopes))
+        return rules.scope_balances(*found, passing=scopes is not None)
 
     async def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
         """See ``Ledger``."""

@@ -269,8 +269,12 @@ class Ledger(LedgerArguments):
         )
 
     def balances(self, scopes: Iterable[str] | None = None) -> tuple[rules.ScopeBalance, ...]:
-        """Return the balance of every budget (of these scopes), of scopes without one their sums; all at one moment."""
-        return rules.scope_balances(*self._backend.read(None if scopes is None else parse_scopes(scopes)))
+        """Return the balance of every budget (of these scopes), of scopes without one their sums; all at one moment.
+
+        Runs and slices that hold no money are left out unless they are asked for: there is no end of them.
+        """
+        found = self._backend.read(None if scopes is None else parse_scopes(scopes))
+        return rules.scope_balances(*found, passing=scopes is not None)
 
     def available(self, scopes: Iterable[str] = ()) -> NanoUSD | None:
         """Return the least that these scopes have left; negative after an overrun, ``None`` without a limit."""

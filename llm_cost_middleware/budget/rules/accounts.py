@@ -96,6 +96,13 @@ class BudgetIndex:
         template = self._by_scope.get(f"{scope.partition(':')[0]}:*", {})
         return {**template, **self._by_scope.get(scope, {})}
 
+    def passes(self, scope: str) -> bool:
+        """Return whether a scope ends with what it was made for: a run or a slice without a budget of its own.
+
+        There is no end of new ones, so a storage that cannot grow forgets those that were not seen for longest.
+        """
+        return scope.startswith(("run:", "slice:")) and scope not in self._by_scope
+
     def limit(self, budget: Budget, now: int) -> NanoUSD:
         """Return what a budget allows at ``now`` (ms): its limit, or what it is raised to."""
         return NanoUSD(self.overlay.limit(budget.key, budget.limit_nanousd, now)[0])

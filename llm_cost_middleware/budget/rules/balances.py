@@ -85,11 +85,23 @@ class ScopeBalance(NamedTuple):
     resets_at: datetime | None
 
 
-def scope_balances(index: BudgetIndex, now: int, totals: Iterable[AccountTotals]) -> tuple[ScopeBalance, ...]:
-    """Return the balance under every budget; of a scope without one, its lifetime sums."""
+def scope_balances(
+    index: BudgetIndex, now: int, totals: Iterable[AccountTotals], *, passing: bool = True
+) -> tuple[ScopeBalance, ...]:
+    """Return the balance under every budget; of a scope without one, its lifetime sums.
+
+    Args:
+        index: The budgets.
+        now: The time, ms.
+        totals: The accounts.
+        passing: Those of runs and slices too (``BudgetIndex.passes``), where they hold no money: there is no end of
+            them.
+    """
     balances = []
     for account in totals:
         scope, window = account.scope, account.window
+        if not passing and not account.pending and index.passes(scope):
+            continue
         budgets = index.for_scope(scope)
         budget = budgets.get(window)
         if budget is None and (budgets or window != LIFETIME):

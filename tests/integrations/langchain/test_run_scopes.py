@@ -189,6 +189,23 @@ def test_a_context_travels_to_another_process():
         assert "run:r" not in current_context().scopes
 
 
+def test_an_exported_run_is_taken_along_and_the_agent_is_not(make_harness, claude):
+    pipeline, told = make_harness().pipeline, []
+
+    @tool
+    def ask(q: str) -> str:
+        """Hand it to another process."""
+        told.append(export())
+        return q
+
+    create_agent(claude(), [ask], middleware=[CostMiddleware(pipeline)], name="root").invoke(ASK, THREAD)
+    worker = create_agent(claude(), [], middleware=[CostMiddleware(pipeline)], name="worker")
+    with cost_context.restore(told[0]):
+        worker.invoke(ASK)
+    assert list(by_kind(pipeline, "run").values()) == [3]
+    assert by_kind(pipeline, "agent") == {"agent:root": 2, "agent:worker": 1}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"scopes": ["no kind"]}', '{"other": 1}', None])
 def test_what_is_no_exported_context_is_refused(text):
     with pytest.raises((ConfigurationError, ValueError)):

@@ -332,11 +332,13 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryReductions, MemorySlices
 
     def _forget_accounts(self) -> None:
         """Forget scopes with ever new names: of those without budget and open money, the ones not seen for longest."""
-        state = self._state
+        state, index = self._state, self._state.budget_index
         idle = [
             key
             for key, account in state.accounts.items()
-            if not state.budget_index.for_scope(key[0]) and not any(cell.pending for cell in account.cells.values())
+            if (index.passes(key[0]) or not index.for_scope(key[0]))
+            and key[0] not in state.open  # a slice that is open
+            and not any(cell.pending for cell in account.cells.values())
         ]
         idle.sort(key=lambda key: state.accounts[key].seen)
         for key in idle[: max(len(state.accounts) - KEEP // 2, 0)]:

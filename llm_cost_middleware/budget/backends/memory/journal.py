@@ -11,7 +11,8 @@ from llm_cost_middleware.fork import ForkSafeLock
 KEEP = 100_000
 """Rows, journal entries, resolved ids, and scopes without a budget that are kept, each.
 
-The sums of a scope that has a budget, or money pending, are kept for ever.
+The sums of a scope that has a budget, or money pending, are kept for ever; those of runs and slices are not, where the
+budget is that of all of them (``run:*``).
 """
 
 
