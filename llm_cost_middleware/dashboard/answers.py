@@ -12,14 +12,15 @@ from typing import Any
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.dashboard.calls import calls
 from llm_cost_middleware.dashboard.gauges import gauges
-from llm_cost_middleware.dashboard.spending import SHOWN, spending
+from llm_cost_middleware.dashboard.spending import SAVING, SHOWN, listing, spending
 from llm_cost_middleware.dashboard.view import View
 from llm_cost_middleware.dashboard.words import when
 from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports import make_report
 
-PARTS = ("spending", "gauges", "calls")
+PARTS = ("spending", "gauges", "calls", "list")
+"""``list``: the names of a dimension and what they cost, without bars."""
 _KEPT = 32
 _LEAST_S, _MOST_S = 5.0, 60.0
 """How long an answer is given again: as long as it took twice over, within these seconds."""
@@ -51,8 +52,9 @@ class Source:
             ConfigurationError: A parameter that has no meaning.
             LedgerUnavailableError: The storage does not answer.
         """
+        lock = self._locks["spending" if name == "list" else name]
         key = (name, *sorted((parameter, *values) for parameter, values in given.items()))
-        with self._locks[name]:  # many tabs must not read a ledger many times at once
+        with lock:  # many tabs must not read a ledger many times at once
             with self._lock:
                 until, found = self._kept.get(key, (0.0, None))
             began = time.monotonic()
@@ -70,7 +72,7 @@ class Source:
     def document(self, given: Parameters) -> dict[str, Any]:
         """Return all parts at one moment, and every dimension of ``SHOWN``, for a page that stands alone."""
         view = self.view(given)
-        made = {name: self._make(name, view) for name in PARTS}
+        made = {name: self._make(name, view) for name in PARTS if name != "list"}
         for dimension in SHOWN:
             if dimension != view.by:
                 made["spending"]["dimensions"] |= self._make("spending", replace(view, by=dimension))["dimensions"]
@@ -89,6 +91,9 @@ class Source:
             made = gauges(self._ledger, view.now, view.asked.zone)
         elif name == "calls":
             made = calls(self._ledger, view)
+        elif name == "list":
+            query = view.query_of_list(savings=view.by in SAVING)
+            made = listing(view, make_report(self._ledger, query, catalogue=self._catalogue))
         else:
             made = spending(view, make_report(self._ledger, view.query(), catalogue=self._catalogue))
         year = when(view.now, view.asked.zone)[:4]  # what need not be said of a date

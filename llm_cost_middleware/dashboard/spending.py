@@ -15,29 +15,43 @@ SHOWN = ("model", "team", "user", "site")
 _STACKED, _LISTED, _SAVERS = 7, 10, 6
 
 
+SAVING = frozenset({"model", "site"})
+"""The dimensions that tell what was saved by whom."""
+
+
 def spending(view: View, report: Report) -> dict[str, Any]:
-    """Return bars, lists and totals by one dimension, as JSON has them.
+    """Return bars, a list and totals by one dimension, as JSON has them.
 
     Args:
         view: What is shown.
         report: The answer by its dimension, with a line for each bar.
     """
     stretches = sorted({*view.stretches(), *(str(row.keys[0]) for row in report)})  # a clock may run ahead
+    lines = _lines(report)
     return {
         **view.told(),
         "shown": SHOWN,
         "stretches": stretches,
         "total": _line(report.total),
-        "dimensions": {view.by: _dimension(report, stretches)},
+        "dimensions": {view.by: {**_stack(report, lines, stretches), **_listed(lines)}},
         "notes": [note for note in report.notes if not note.startswith("a call with several")],  # the chart says it
     }
 
 
-def _dimension(report: Report, stretches: list[str]) -> dict[str, Any]:
+def listing(view: View, report: Report) -> dict[str, Any]:
+    """Return a list by one dimension, from an answer without time: it costs a part of what bars cost."""
+    return {"dimensions": {view.by: _listed(_lines(report))}}
+
+
+def _lines(report: Report) -> list[ReportRow]:
+    """A line for each name, the dearest first."""
     sums: dict[str | None, Sums] = {}
     for row in report:
-        sums.setdefault(row.keys[1], Sums(refused=_none_of(report))).add(row.sums)
-    lines = sorted((ReportRow((name,), one) for name, one in sums.items()), key=_by_cost)
+        sums.setdefault(row.keys[-1], Sums(refused=_none_of(report))).add(row.sums)
+    return sorted((ReportRow((name,), one) for name, one in sums.items()), key=_by_cost)
+
+
+def _stack(report: Report, lines: list[ReportRow], stretches: list[str]) -> dict[str, Any]:
     paid = [line for line in lines if line.sums.cost_nanousd]
     kept = [line.keys[0] for line in paid[: _STACKED if len(paid) > _STACKED + 1 else _STACKED + 1]]
     place = {name: number for number, name in enumerate(kept)}
@@ -46,16 +60,21 @@ def _dimension(report: Report, stretches: list[str]) -> dict[str, Any]:
     for row in report:
         bars[place.get(row.keys[1], len(kept))][at[str(row.keys[0])]] += row.sums.cost_nanousd
     rest = len(paid) - len(kept)
-    listed = [line for line in lines if line.sums.cost_nanousd or line.sums.refused][:_LISTED]
     return {
         "stack": [
             {"name": name, "usd": [_dollars(amount) for amount in bar]} for name, bar in zip(kept, bars, strict=False)
         ],
         "rest": {"count": rest, "usd": [_dollars(amount) for amount in bars[-1]]} if rest > 0 else None,
+        "several": report.shared.sums.calls,
+    }
+
+
+def _listed(lines: list[ReportRow]) -> dict[str, Any]:
+    listed = [line for line in lines if line.sums.cost_nanousd or line.sums.refused][:_LISTED]
+    return {
         "names": len(lines),
         "top": [_line(line) for line in listed],
         "savers": [_line(line) for line in _savers(lines)],
-        "several": report.shared.sums.calls,
     }
 
 

@@ -98,6 +98,10 @@ class View:
         """The question by the dimension, with a line for each bar."""
         return replace(self.asked, by=(self.by,))
 
+    def query_of_list(self, *, savings: bool) -> Query:
+        """The question by the dimension over the whole period."""
+        return replace(self.asked, by=(self.by,), over=None, savings=savings)
+
     def stretches(self) -> list[str]:
         """The names of all bars, those without a booking too.
 

@@ -164,6 +164,21 @@ def test_the_keyboard_reaches_everything(page, ledgers):
         assert page.run("document.querySelector('.tip').hidden") is False
 
 
+BUTTONS = "document.querySelectorAll('#choice button')"
+
+
+def test_another_dimension_is_stacked_when_it_is_asked_for(page, ledgers):
+    with serving(ledgers("month")) as server:
+        page.open(server.url)
+        for dimension, name in (("team", "search-core"), ("site", "mail.draft"), ("model", "claude-opus-4-5")):
+            page.run(f"[...{BUTTONS}].find((one) => one.textContent === {dimension!r}).click()")
+            page.wait(f"document.querySelector('.legend')?.textContent.includes({name!r})")
+            page.wait("document.activeElement.parentElement.id === 'choice'")
+            assert page.run("document.querySelector('#choice [aria-pressed=true]').textContent") == dimension
+            assert page.run("new URLSearchParams(location.search).get('by')") == dimension
+        assert page.complaints() == []
+
+
 def test_it_says_when_the_server_has_gone(page, ledgers):
     with serving(ledgers("day")) as server:
         page.open(server.url)

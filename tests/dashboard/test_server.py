@@ -30,7 +30,7 @@ def guarded(ledgers):
 
 
 def test_the_page_its_files_and_its_answers_are_served(server):
-    for path in ("/", *ASSETS, "/data/spending", "/data/gauges", "/data/calls"):
+    for path in ("/", *ASSETS, "/data/spending", "/data/gauges", "/data/calls", "/data/list"):
         status, headers, text = ask(server, path)
         assert status == 200, path
         assert text
@@ -50,6 +50,19 @@ def test_the_answer_adds_up(server):
     bars = sum(sum(layer["usd"]) for layer in (*stack["stack"], *([stack["rest"]] if stack["rest"] else ())))
     assert bars == pytest.approx(whole)
     assert len(told["stretches"]) == len(stack["stack"][0]["usd"]) == 31
+
+
+@pytest.mark.parametrize("by", ["model", "team", "user", "site", "tag", "project"])
+def test_a_list_is_that_of_the_bars(server, by):
+    whole, alone = (
+        json.loads(ask(server, f"/data/{part}?by={by}")[2])["dimensions"][by] for part in ("spending", "list")
+    )
+    names = "name", "cost_usd", "calls", "refused_calls"
+    assert [[row[name] for name in names] for row in alone["top"]] == [
+        [row[name] for name in names] for row in whole["top"]
+    ]
+    assert alone["names"] == whole["names"]
+    assert alone["savers"] == (whole["savers"] if by in {"model", "site"} else [])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -30,12 +30,28 @@
 
   function by() {
     const wanted = words().get("by") ?? answers.spending?.by ?? "model";
-    return answers.spending && Object.hasOwn(answers.spending.dimensions, wanted) ? wanted : answers.spending?.by ?? "model";
+    return answers.spending && Object.hasOwn(answers.spending.dimensions, wanted) && answers.spending.dimensions[wanted].stack ? wanted : answers.spending?.by ?? "model";
   }
 
-  function choose(dimension) {
+  const merged = (more) => {
+    const dimensions = { ...answers.spending.dimensions };
+    for (const [name, told] of Object.entries(more.dimensions)) dimensions[name] = { ...dimensions[name], ...told };
+    return { ...answers.spending, dimensions };
+  };
+
+  async function choose(dimension) {
     history.pushState(null, "", address(changed({ by: dimension })));
-    Page.sections.time($("time"), answers.spending, by(), choose);
+    if (!answers.spending.dimensions[dimension].stack) {
+      const mine = asked;
+      $("time").setAttribute("aria-busy", "true");
+      const told = await get("spending", words(), mine);
+      if (mine !== asked) return;
+      $("time").setAttribute("aria-busy", "false");
+      if (!told) return;
+      answers.spending = merged(told);
+    }
+    if (by() !== dimension) return;
+    Page.sections.time($("time"), answers.spending, dimension, choose);
     $("choice").querySelector("[aria-pressed=true]")?.focus();
   }
 
@@ -137,6 +153,26 @@
     $("trouble").append(h("p", null, message));
   }
 
+  const said = new Set();
+  const wait = (part, busy) => Object.entries(NEEDS).forEach(([section, needs]) => needs === part && $(section).setAttribute("aria-busy", String(busy)));
+
+  async function get(part, query, mine) {
+    let told;
+    try {
+      const answer = await fetch(`data/${part}?${query}`, { headers: { Accept: "application/json" }, redirect: "error" });
+      told = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : { error: (await answer.text()).trim() };
+    } catch {
+      told = { error: "The dashboard does not answer: is llm-cost dashboard still running?" };
+    }
+    if (mine !== asked) return null;
+    if (told.error === undefined) return told;
+    wait(part, false);
+    if (!said.has(told.error)) fail(told.error);
+    said.add(told.error);
+    if (part === "spending") chips({ filters: [] });
+    return null;
+  }
+
   async function load() {
     const mine = ++asked;
     $("trouble").replaceChildren();
@@ -145,41 +181,24 @@
       document.documentElement.dataset.ready = String(mine);
       return;
     }
-    const said = new Set();
+    said.clear();
     const given = words();
-    const wait = (part, busy) => Object.entries(NEEDS).forEach(([section, needs]) => needs === part && $(section).setAttribute("aria-busy", String(busy)));
-    const get = async (part, query) => {
-      let told;
-      try {
-        const answer = await fetch(`data/${part}?${query}`, { headers: { Accept: "application/json" }, redirect: "error" });
-        told = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : { error: (await answer.text()).trim() };
-      } catch {
-        told = { error: "The dashboard does not answer: is llm-cost dashboard still running?" };
-      }
-      if (mine !== asked) return null;
-      if (told.error === undefined) return told;
-      wait(part, false);
-      if (!said.has(told.error)) fail(told.error);
-      said.add(told.error);
-      if (part === "spending") chips({ filters: [] });
-      return null;
-    };
     const simple = async (part) => {
       wait(part, true);
-      const told = await get(part, given);
+      const told = await get(part, given, mine);
       if (told) draw(part, told);
     };
     // The dimension that is stacked comes first; the others follow one by one, and the page fills.
     const spending = async () => {
       wait("spending", true);
-      const first = await get("spending", given);
+      const first = await get("spending", given, mine);
       if (!first) return;
       draw("spending", first);
       for (const dimension of first.shown) {
         if (Object.hasOwn(answers.spending.dimensions, dimension)) continue;
-        const told = await get("spending", changed({ by: dimension }));
+        const told = await get("list", changed({ by: dimension }), mine);
         if (!told) return;
-        draw("spending", { ...answers.spending, dimensions: { ...answers.spending.dimensions, ...told.dimensions } });
+        draw("spending", merged(told));
       }
     };
     await Promise.all([simple("gauges"), spending(), simple("calls")]);

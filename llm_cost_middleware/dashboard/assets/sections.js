@@ -35,7 +35,7 @@ Page.sections = {
     if (more) return;
     if (node.leave) node.leave();
     node.leave = null;
-    if (!told.dimensions[by].stack.length) {
+    if (!told.dimensions[by].stack?.length) {
       Page.fill(body, h("p", { class: "none" }, told.total.calls ? "Every call of this period was free." : told.empty ? "Nothing was booked yet. llm-cost demo makes some calls in a ledger of its own." : "Nothing was booked in this period, by these filters."));
       return;
     }
