@@ -123,6 +123,7 @@ def _marker(names: list[str]) -> dict[str, Any]:
             "classifier_plugin": f"{_PROXY}.classifier",
             "tier_definitions": [{"name": name, "description": f"calls that go to {name}"} for name in names],
             "fallback_tier": names[0],
+            "max_tokens_from_tier_model": False,  # it would write the most that the model gives over the caller's cap
             "tiers": {name: name for name in names},
         },
     }

@@ -77,9 +77,10 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         pending = self._pending.get(kwargs) or _under_way.get()
         if pending is not None and pending.covers(kind):
             _check(target_of(kwargs), pending, kwargs)
+            capped = pending.capped(kwargs)
             pending.mark_sent(kind)
             _under_way.set(pending)
-            return None
+            return None if capped is kwargs else capped
         if kind in FREE_KINDS:
             return None
         try:

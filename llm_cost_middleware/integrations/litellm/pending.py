@@ -18,6 +18,7 @@ from llm_cost_middleware.lifecycle.external import ExternalCall
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.usage import NOT_SENT, UsageReport
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 _REMEMBERED = 10_000
 """Costs that wait for their headers, at most."""
@@ -43,12 +44,25 @@ class PendingRequest:
     """Set when it leaves for the provider."""
     written: Mapping[str, Any] = field(default_factory=dict)
     """What was written into it for the model that its money was set aside for."""
+    caps: Mapping[str, Any] = field(default_factory=dict)
+    """The output cap among it, by its field."""
 
     def note_written(self, sent: Mapping[str, Any]) -> None:
         """Keep what ``unwritten`` takes out again."""
         given, kept = self.call.arguments, ("model", *METADATA)
         changed = {name: value for name, value in sent.items() if name not in kept and given.get(name) != value}
         self.written = {**dict.fromkeys(self.call.changes), **changed}
+        self.caps = {name: sent[name] for name in OUTPUT_CAP_FIELDS if sent.get(name) is not None}
+
+    def capped(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments under the output cap that money was set aside for.
+
+        LiteLLM's router writes the most that a model gives over it, unless ``max_tokens_from_tier_model`` is off.
+        """
+        found = {name: arguments[name] for name in OUTPUT_CAP_FIELDS if arguments.get(name) is not None}
+        if self.routed_to is None or self.sent is not None or found == self.caps:
+            return arguments
+        return {**{name: value for name, value in arguments.items() if name not in OUTPUT_CAP_FIELDS}, **self.caps}
 
     def unwritten(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of another attempt, perhaps at another model, as the client meant them."""

@@ -317,6 +317,8 @@ def test_a_configuration_becomes_the_file_of_a_proxy():
     config = yaml.safe_load(proxy_config(CostConfig(), routed="auto"))
     names = [entry["model_name"] for entry in config["model_list"]]
     assert names == ["claude-haiku-4-5-20251001", "gpt-5-mini", "claude-sonnet-4-6", "gpt-5.1", "auto"]
+    routed = config["model_list"][-1]["litellm_params"]["complexity_router_config"]
+    assert routed["max_tokens_from_tier_model"] is False  # a cap is its client's
     assert config["router_settings"]["num_retries"] == 0
     assert config["litellm_settings"]["callbacks"] == ["llm_cost_middleware.integrations.litellm.proxy.governor"]
 

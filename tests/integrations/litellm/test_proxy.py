@@ -48,6 +48,16 @@ def test_every_route_is_settled_at_its_price(name, stream, model, proxy):
 
 
 @every_door
+def test_a_routed_call_keeps_the_cap_that_its_client_set(name, proxy):
+    door, sdk = DOORS[name]
+    with getattr(proxy, sdk)() as client:
+        door(proxy, client, model="smart")
+    sent = proxy.sim.requests[-1].body
+    caps = [sent[field] for field in ("max_tokens", "max_completion_tokens", "max_output_tokens") if field in sent]
+    assert caps == [40]  # LiteLLM's router writes the most that a model gives, unless it is told not to
+
+
+@every_door
 def test_a_client_cannot_make_its_calls_free_by_asking_for_a_mock(name, proxy):
     door, sdk = DOORS[name]
     before, sent = proxy.since(), proxy.sim.request_count
