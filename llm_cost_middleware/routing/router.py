@@ -231,6 +231,8 @@ def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef |
     name = request.context.forced_model
     if not name:
         return None
+    if (arm := next((c.target for c in candidates if c.target.parameters and str(c.target) == name), None)) is not None:
+        return arm
     provider, slash, model = name.partition("/")
     if slash and provider in NAMES:  # other slashes are part of a model's name
         return ModelRef(provider, model)

@@ -162,6 +162,7 @@ DOORS = [
         id="LiteLLM, messages",
         marks=litellm_only,
     ),
+    pytest.param(by_litellm_responses, HAIKU_THINKS, THINKS, id="LiteLLM, responses to Claude", marks=litellm_only),
 ]
 
 
@@ -365,3 +366,21 @@ def test_a_report_tells_arms_apart(make, sim, clients, tmp_path):
         ("gpt-5.1",): (1, paid[2]),
     }
     assert [row.keys for row in pipeline.report("model").rows] == [("gpt-5.1",)]
+
+
+@pytest.mark.litellm
+def test_an_arm_that_a_host_would_leave_behind_takes_no_call(make, sim, clients):
+    pipeline = make([{"model": GPT, "reasoning_effort": "low"}, HAIKU])
+    by_litellm_messages(pipeline, sim, clients)
+    assert [sent.body["model"] for sent in sim.requests] == ["claude-haiku-4-5-20251001"]
+    assert "is told no reasoning_effort through messages" in pipeline.decisions()[-1].candidates[0].rejected
+
+
+def test_an_arm_can_be_forced_by_its_whole_name(make, sim, clients):
+    from llm_cost_middleware import cost_context
+
+    pipeline = make([{"model": GPT, "reasoning_effort": "low"}], [{"model": GPT, "reasoning_effort": "high"}])
+    for forced, effort in ((f"{GPT}+reasoning_effort=high", "high"), ("gpt-5.1", None), (GPT, None)):
+        with cost_context(force_model=forced):
+            by_chat(pipeline, sim, clients)
+        assert sim.requests[-1].body.get("reasoning_effort") == effort

@@ -172,7 +172,7 @@ class ProxyBudgetCallback(LastLook):
             limits = self.pipeline.catalogue.limits(request.provider, request.model)
             configured = self.pipeline.config.output.default_max_tokens
             # the answer is bounded by what was set aside only where the request names that cap
-            cap = default_cap(request, limits, configured if isinstance(configured, int) else None)
+            cap = default_cap(request, limits, configured if isinstance(configured, int) else None, call.changes)
             target = ModelRef(request.provider, request.model)
             call.changes = changes_for_cap(request, target, cap, call.changes) or call.changes
             request = request._replace(max_tokens=cap)
