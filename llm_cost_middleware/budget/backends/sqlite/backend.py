@@ -6,45 +6,37 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from llm_cost_middleware.budget.backend import ArchiveResult, Erasure, Snapshot
-from llm_cost_middleware.budget.backends.sqlite import overview
-from llm_cost_middleware.budget.backends.sqlite.archive import Archive
+from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.sqlite.bookings import read_bookings
 from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
-from llm_cost_middleware.budget.backends.sqlite.erasure import ScopeEraser
 from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.largest import largest_rows
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.memo_kinds import MemoKinds
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
-from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
 from llm_cost_middleware.budget.backends.sqlite.slices import SliceTable
+from llm_cost_middleware.budget.backends.sqlite.upkeep import SQLiteUpkeep
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
 from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules import (
-    DAY,
     AccountPosting,
     AccountTotals,
     BudgetIndex,
     BudgetRefusal,
     Crossed,
-    MemoAggregator,
     ReservationRecord,
     apply,
     check_replay,
-    counted_from,
     known_scopes,
     resolve,
 )  # fmt: skip
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.rules.largest import Measure
-from llm_cost_middleware.budget.rules.overview import RowCount
 from llm_cost_middleware.budget.spool_place import SpoolPlace, beside
 from llm_cost_middleware.budget.tallies import Tally, tally_of
 from llm_cost_middleware.clock import Clock
@@ -59,7 +51,9 @@ _RESERVATION = (
     "SELECT id, scopes, amount, created, expires, state, charged, verb, actual, status, late, resolved, reconciled,"
     " warnings, refusal, archived FROM reservation WHERE tenant = ? AND id = ?"
 )
-_RESERVE = "INSERT INTO reservation (tenant, id, scopes, amount, created, expires) VALUES (?, ?, ?, ?, ?, ?)"
+_RESERVE = (
+    "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 11)"
+)
 _REFUSE = (
     "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, state, refusal)"
     " VALUES (?, ?, ?, ?, ?, ?, 'refused', ?)"
@@ -75,7 +69,7 @@ _APPEND = (
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
-class SQLiteBackend(BudgetTable, ReductionTable, SliceTable):
+class SQLiteBackend(BudgetTable, ReductionTable, SliceTable, SQLiteUpkeep):
     """``Backend`` in a SQLite file."""
 
     blocks = takes_notes = True
@@ -324,38 +318,6 @@ class SQLiteBackend(BudgetTable, ReductionTable, SliceTable):
                     )  # fmt: skip
                 if len(block) < _BLOCK:
                     return
-
-    def count_rows(self) -> list[RowCount]:
-        """See ``SupportsOverview``."""
-        with self._file.snapshot() as db:
-            return overview.count_rows(db, self._tenant)
-
-    def unsure_rows(self) -> Iterator[Row]:
-        """See ``SupportsOverview``."""
-        with self._file.snapshot() as db:
-            yield from overview.unsure_rows(db, self._tenant)
-
-    def back_up(self, to: Path) -> None:
-        """See ``SupportsBackup``."""
-        self._file.back_up(to)
-
-    def erase(self, scope: str) -> Erasure:
-        """See ``SupportsErasure``."""
-        return ScopeEraser(self._file, self._tenant, self._now).run(scope)
-
-    def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
-        """See ``SupportsArchive``."""
-        now = int(self._now() * 1000)
-        with self._file.reading() as db:
-            budgets = self._indexed(db)[1].budgets
-        # A day less, because no bucket of a day may reach into a window that still counts.
-        recent = counted_from(budgets, now) - DAY
-        archive = Archive(self._file, self._packing, self._tenant, self._name, recent, now, summary)
-        return archive.run(min(before, now), path, keep=keep)
-
-    def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
-        """See ``SupportsPruning``."""
-        return OldLines(self._file, self._packing, self._tenant).prune(before, keep, most)
 
     def close(self) -> None:
         """See ``Backend``."""

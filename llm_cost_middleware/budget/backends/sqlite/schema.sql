@@ -210,3 +210,15 @@ WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'op
     IS NOT (old.seq, old.tenant, old.kind, old.id, old.at, old.amount, old.status, old.created, old.settled,
         old.pending, old.memo, old.memo_kind, old.count_1, old.count_2, old.count_3, old.count_4, old.count_5)
 BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+-- version 11
+ALTER TABLE reservation ADD COLUMN writer INTEGER;                          -- the version that made it, from 11 on
+
+-- A process of an earlier version that still has the file open heeds no pause and no limit of today, so it makes no hold
+-- any more. What it holds it settles: that all versions write alike. A later version that is not understood by this one
+-- puts a trigger with its own number in the place of this.
+CREATE TRIGGER reservation_of_an_earlier_version BEFORE INSERT ON reservation
+WHEN new.writer IS NULL AND new.amount > 0 AND new.state = 'pending'
+BEGIN
+    SELECT raise(ABORT, 'a newer version of llm_cost_middleware uses this ledger: update this program and start it again');
+END;
