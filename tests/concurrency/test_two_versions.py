@@ -88,7 +88,7 @@ def test_on_one_file(older, tmp_path):
             ledger.settle(ledger.reserve("0.5", ["user:a"], id="new").id, "0.125")
             assert "a newer version of llm_cost_middleware uses this ledger" in old("hold three")
             assert old("settle two") == "done", "what it holds it settles"
-            assert old("balance") .startswith("0.625")
+            assert old("balance").startswith("0.625")
             with Process(older, url) as late:
                 assert re.search(r"newer version|LedgerVersionError", late.opened), late.opened
             rows = list(ledger.rows())

@@ -8,12 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 from random import Random
+from urllib.request import urlopen
 
 import pytest
 from plain_call import BOTH, COST, answer, request
+from ports import free_port
 
 import llm_cost_middleware
 from llm_cost_middleware import CostConfig, CostPipeline
@@ -143,4 +147,67 @@ def test_under_another_librarys_event_loop_it_works_in_memory_and_says_so_on_a_f
     with pipeline(f"sqlite:///{tmp_path}/l.db") as pipe:
         with pytest.raises(ConfigurationError, match="needs asyncio"):
             OtherLoop.run(pipe.arun(request(), send, providers=BOTH))
+        assert pipe.ledger.balance("global").pending == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_workers_of_gunicorn_share_the_ledger_of_their_parent(tmp_path):
+    """The real server, with ``--preload``: what its parent opened is used by every worker, and SIGTERM ends it well."""
+    pytest.importorskip("gunicorn", reason="needs gunicorn; the extra proxy brings it")
+    url, here = f"sqlite:///{tmp_path}/l.db", Path(__file__).parent
+    path = [str(Path(llm_cost_middleware.__file__).parents[1]), str(here), str(here.parent / "support")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "LEDGER": url}
+    port = free_port()
+    options = ["--preload", "--workers", "3", "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "10"]
+    server = subprocess.Popen([sys.executable, "-m", "gunicorn", *options, "served_app:app"], env=environment)
+    try:
+        with ThreadPoolExecutor(12) as crew:
+            pids = set(crew.map(lambda _: asked(f"http://127.0.0.1:{port}/"), range(60)))
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+    assert len(pids) > 1, "one worker did it all"
+    with Ledger.open(url) as ledger:
+        assert ledger.balance("global").settled_nanousd == 61 * COST
+        assert ledger.balance("global").pending == 0
+        audit(ledger.backend.read(None), list(ledger.rows()))
+
+
+def asked(url):
+    for _ in range(400):
+        try:
+            with urlopen(url, timeout=30) as answered:  # noqa: S310 - this machine
+                return answered.read()
+        except OSError:  # it is not up yet
+            time.sleep(0.05)
+    raise AssertionError("it does not answer")
+
+
+def test_under_trio_it_works_in_memory_and_says_so_on_a_file(tmp_path):
+    trio = pytest.importorskip("trio", reason="needs trio; the extra test brings it")
+
+    async def send(_):
+        await trio.sleep(0)
+        return answer()
+
+    async def several(pipe):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(lambda: pipe.arun(request(), send, providers=BOTH))
+
+    with pipeline("memory://") as pipe:
+        trio.run(several, pipe)
+        assert pipe.ledger.balance("global").settled_nanousd == 5 * COST
+    with pipeline(f"sqlite:///{tmp_path}/l.db") as pipe:
+        with pytest.raises(ConfigurationError, match="needs asyncio"):
+            trio.run(lambda: pipe.arun(request(), send, providers=BOTH))
+
+        async def in_threads():
+            return await trio.to_thread.run_sync(lambda: pipe.run(request(), lambda _: answer(), providers=BOTH))
+
+        assert trio.run(in_threads) == "fine", "as the error advises"
+        assert pipe.ledger.balance("global").settled_nanousd == COST
         assert pipe.ledger.balance("global").pending == 0
