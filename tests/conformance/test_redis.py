@@ -47,7 +47,7 @@ class LosesReplies(RedisBackend):
     """The reply to each verb of money is lost, and the script sent again, as redis-py does after a reconnect."""
 
     def execute(self, line, patience=None):
-        if isinstance(line, Script) and line.name in {"reserve", "resolve", "extend", "reduce"}:
+        if isinstance(line, Script) and line.name.partition("+")[0] in {"reserve", "resolve", "extend", "reduce"}:
             super().execute(line, patience)
         return super().execute(line, patience)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
@@ -57,10 +58,15 @@ class Runs:
             return None
         known = self._known.get(id(control))
         if known is not None and known[0] is control:
+            with suppress(KeyError):  # just forgotten
+                self._known.move_to_end(id(control))
             return known[1]
         info = runtime.execution_info
         thread = getattr(info, "thread_id", None)
         with self._lock:
+            known = self._known.get(id(control))  # branches of one run may come at the same moment
+            if known is not None and known[0] is control:
+                return known[1]
             resumes = thread is not None and self._resumes.pop(str(thread), False)
             run = self._of_thread.get(str(thread)) if resumes else None
             if run is None:

@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from threading import Barrier
 
 import anthropic
 import openai
@@ -104,6 +106,19 @@ def test_parallel_branches_and_guarded_nodes_of_a_graph_share_its_run(make_harne
         compiled.invoke({"messages": []})
     assert sorted(by_kind(pipeline, "run").values()) == [4, 4]
     assert not by_kind(pipeline, "thread")
+
+
+def test_branches_that_come_at_the_same_moment_get_one_run():
+    class Runtime:
+        def __init__(self):
+            self.control, self.execution_info = object(), None
+
+    found = Runs()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(200):
+            runtime, start = Runtime(), Barrier(8)
+            names = list(pool.map(lambda _, r=runtime, s=start: (s.wait(), found.of(r))[1], range(8)))
+            assert len(set(names)) == 1
 
 
 def asking_a_human(claude, pipeline, saver):
