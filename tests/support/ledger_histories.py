@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 
-from llm_cost_middleware.cli.totals import of_rows
+from row_totals import of_rows
+
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef

@@ -150,7 +150,7 @@
   addEventListener("popstate", load);
 
   function fail(message) {
-    $("trouble").append(h("p", null, message));
+    $("trouble").append(h("p", null, message, answers.spending || !location.search ? null : [" ", h("a", { href: "?" }, "Show the last 30 days")]));
   }
 
   const said = new Set();

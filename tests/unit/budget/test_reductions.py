@@ -7,10 +7,10 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
+from row_totals import of_rows
 
 from llm_cost_middleware import AsyncLedger, ConfigurationError, Ledger
 from llm_cost_middleware.budget.backends.memory import MemoryBackend
-from llm_cost_middleware.cli.totals import of_rows
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.testing import FakeClock
 
