@@ -22,6 +22,7 @@ import os
 import re
 from datetime import UTC, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from llm_cost_middleware.errors import ConfigurationError
 
+_LONG = 40
+"""Characters from which on a text is no misspelt word."""
 ENDLESS = "none"
 """The window that never ends."""
 CALENDAR = ("hour", "day", "week", "month")
@@ -168,7 +171,9 @@ def read_window(value: object, key: str = "window") -> str:
         seconds = 0.0
     if not 1 <= seconds < _LONGEST_S or seconds != seconds // 1:
         form = "none, hour, day, week, month or whole seconds such as '3600s', '24h' or '7d'"
-        raise ConfigurationError(f"{value!r} is not {form}", key=key)
+        word = value.strip().lower() if isinstance(value, str) and len(value) < _LONG else ""
+        near = get_close_matches(word, CALENDAR, n=1)
+        raise ConfigurationError(f"{value!r} is not {form}{f'; did you mean {near[0]!r}?' if near else ''}", key=key)
     return f"{int(seconds)}s"
 
 

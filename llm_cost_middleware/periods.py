@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, tzinfo
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
@@ -17,6 +18,10 @@ from llm_cost_middleware.natural_values import read_number, read_seconds
 FORMS = "a datetime, a date, '2026-01-31', '2026-01', or seconds since the Unix epoch"
 RELATIVE = "'today', 'yesterday', '7d', 'last month', 'monday'"
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_UNITS = ("day", "week", "month", "quarter", "year")
+_WORDS = ("now", "today", "yesterday", *_DAYS, *(f"{which} {name}" for which in ("this", "last") for name in _UNITS))
+_LONG = 40
+"""Characters from which on a text is no misspelt word."""
 _EPOCH = re.compile(r"[0-9]{9,}(?:\.[0-9]+)?\Z")
 _MONTH = re.compile(r"(\d{4})-(\d{2})\Z")
 _WEEK = re.compile(r"(\d{4})-?w(\d{2})\Z")
@@ -69,7 +74,7 @@ def read_moment(
             raise
         moment = None
     if moment is None or not math.isfinite(moment):
-        raise ConfigurationError(f"must be {forms}, not {value!r}", key=key)
+        raise ConfigurationError(f"must be {forms}, not {value!r}{_meant(value) if ago else ''}", key=key)
     if abs(moment) >= _MILLISECONDS:
         raise ConfigurationError(f"must be {forms}, not {value!r}: is it in milliseconds?", key=key)
     return moment
@@ -91,7 +96,7 @@ def read_period(value: object, key: str, *, now: Callable[[], float], zone: tzin
         period = _possible(lambda: _period(value, now, zone, key))
     if period is None or period.start == period.end:
         raise ConfigurationError(
-            f"must be a period such as {RELATIVE}, '2026-01' or '2026-01-31', not {value!r}", key=key
+            f"must be a period such as {RELATIVE}, '2026-01' or '2026-01-31', not {value!r}{_meant(value)}", key=key
         )
     return period
 
@@ -110,6 +115,13 @@ def coming_day(text: str, *, now: float, zone: tzinfo | None) -> float | None:
     else:
         return None
     return _days(today, ahead, zone).end
+
+
+def _meant(value: object) -> str:
+    """The word that was probably meant, as the end of an error."""
+    word = " ".join(value.lower().split()) if isinstance(value, str) and len(value) < _LONG else ""
+    near = get_close_matches(word, _WORDS, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _possible(read: Callable[[], Period | None]) -> Period | None:

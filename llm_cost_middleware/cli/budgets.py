@@ -29,6 +29,7 @@ from llm_cost_middleware.cli.loading import (
     open_ledger,
     out,
 )
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.reports.exports import safe_cell
 from llm_cost_middleware.system_clock import SystemClock
@@ -148,7 +149,7 @@ def set_budget(
     ] = None,
 ) -> None:
     """Set the budget of a scope in a window. What the window already holds counts."""
-    kept = dict(pair.rpartition("=")[::2] for pair in reserve or ())
+    kept = dict(_share(pair) for pair in reserve or ())
     carries = True if carry_over in {"all", "true"} else carry_over
     given = Budget(scope, limit, window, timezone, reserve=kept, carry_over=carries)
     written = attribution(*context.obj).budget(given)
@@ -157,6 +158,13 @@ def set_budget(
         found = opened.set_budget(written)
     for budget in found:
         out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window"))
+
+
+def _share(pair: str) -> tuple[str, str]:
+    scope, equals, share = pair.rpartition("=")
+    if not equals:
+        raise ConfigurationError(f"must be SCOPE=SHARE, such as tag:checkout=0.2, not {pair!r}", key="--reserve")
+    return scope, share
 
 
 @budgets.command()

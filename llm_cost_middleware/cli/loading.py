@@ -48,10 +48,12 @@ def clean(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """Console that prints what a terminal would obey as blanks."""
+    """Console that prints what a terminal would obey as blanks, and folds text for terminals alone."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See ``rich``."""
+        if not self.is_terminal and all(isinstance(one, str) for one in objects):
+            options.setdefault("soft_wrap", True)  # a line of a file, of a mail or of a pipe is not folded
         super().print(*(clean(one) if isinstance(one, str) else one for one in objects), **options)
 
 

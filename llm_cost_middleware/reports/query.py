@@ -25,7 +25,7 @@ OF_SCOPES = ("team", "user", "tag", "site", "key", "end_user")
 """The usual dimensions that are kinds of scopes; any other kind is one too."""
 DIMENSIONS = (*OF_MEMO, *OF_SCOPES, "status", *OVER)
 _KIND = re.compile(r"[a-z][a-z0-9_]*\Z")
-_FILTER = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(!?=)\s*(.*?)\s*\Z", re.DOTALL)
+_FILTER = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(!=|==?)\s*(.*?)\s*\Z", re.DOTALL)
 _HOUR = 3_600_000
 Moment = date | timedelta | float | str
 
@@ -184,7 +184,7 @@ def _filters(where: Mapping[str, Any] | str | Iterable[str]) -> tuple[Filter, ..
         if match is None:
             raise ConfigurationError(f"must be filters such as 'tag=etl' or 'team!=ops', not {text!r}", key="where")
         patterns = tuple(part.strip() for part in match[3].split(","))
-        found.append(Filter(_dimension(match[1], "where"), patterns, keep=match[2] == "="))
+        found.append(Filter(_dimension(match[1], "where"), patterns, keep=match[2] != "!="))
     return tuple(found)
 
 

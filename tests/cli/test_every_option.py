@@ -84,10 +84,14 @@ WRONG_WORDS = [
     (("report", "--by", "teem"), "did you mean team?"), (("report", "--where", "usr=x"), "did you mean user?"),
     (("report", "--timezone", "Europe/Viena"), "Europe/Vienna"), (("report", "--since", "yesterda"), "yesterday"),
     (("budgets", "set", "glbal", "5"), "did you mean 'global'"),
-    (("budgets", "set", "global", "5", "--window", "mnth"), "month"),
     (("budgets", "set", "global", "5", "--timezone", "Europe/Viena"), "Europe/Vienna"),
     (("decisions", "--outcome", "truncatd"), "did you mean truncated?"),
     (("decisions", "--policy", "lerned"), "did you mean learned?"),
+    (("report", "--since", "yesteday"), "did you mean 'yesterday'"),
+    (("report", "--during", "last moth"), "did you mean 'last month'"),
+    (("report", "--where", "teem==a"), "did you mean team?"),
+    (("budgets", "set", "global", "5", "--window", "mnth"), "did you mean 'month'"),
+    (("budgets", "set", "global", "5", "--reserve", "x"), "SCOPE=SHARE"),
     (("help", "atribution"), "attribution"), (("prices", "claude-hiku-4-5"), "claude-haiku-4-5"),
 ]  # fmt: skip
 
@@ -170,3 +174,22 @@ def test_a_call_that_nobody_made_is_no(tmp_path, monkeypatch):
     Ledger.open("sqlite:///l.db").close()
     assert run("decisions", "nobody", "--ledger", "l.db").exit_code == 1
     assert json.loads(run("report", "--json", "--ledger", "l.db").output)["rows"] == []
+
+
+def test_a_line_for_people_is_one_line_in_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Ledger.open("sqlite:///l.db").close()
+    told = runner.invoke(app, ["tune", "--ledger", "l.db"], env={"COLUMNS": "40"})
+    assert (
+        "refused: nothing is known of how good these 0 calls were. That no failure was seen is no grade." in told.output
+    )
+
+
+def test_a_filter_may_be_written_with_two_signs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open("sqlite:///l.db") as ledger:
+        ledger.book("1", ["team:a"], id="1")
+        ledger.book("2", ["team:b"], id="2")
+    for where, wanted in (("team==a", "1"), ("team=a", "1"), ("team!=a", "2")):
+        told = run("report", "--by", "team", "--where", where, "--json", "--ledger", "l.db")
+        assert json.loads(told.output)["total"]["cost_usd"] == f"{wanted}.000000000"
