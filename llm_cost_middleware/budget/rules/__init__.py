@@ -36,6 +36,8 @@ from llm_cost_middleware.budget.rules.register import (
     BudgetLife,
     BudgetRegister,
     Decision,
+    removing,
+    setting,
 )
 from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
 from llm_cost_middleware.budget.rules.slices import SliceSums, held_by, slice_budget, slices_of
@@ -56,6 +58,6 @@ __all__ = [
     "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
     "ReservationRecord", "ScopeBalance", "SliceSums", "Transition", "WindowSpan", "apply", "apply_reduction",
     "available", "backfill_start", "balance", "budget_changes", "check_replay", "counted_from", "headroom", "held_by",
-    "known_scopes", "rebuild_totals", "reduction", "renamed_register", "resolve", "roll_up", "scope_balances",
-    "scope_matches", "slice_budget", "slices_of", "to_datetime", "whole_ids", "window_at",
+    "known_scopes", "rebuild_totals", "reduction", "removing", "renamed_register", "resolve", "roll_up",
+    "scope_balances", "scope_matches", "setting", "slice_budget", "slices_of", "to_datetime", "whole_ids", "window_at",
 ]  # fmt: skip

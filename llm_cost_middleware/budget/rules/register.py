@@ -13,7 +13,7 @@ service, and ends nothing of theirs; of a budget that both have, the newest line
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -75,6 +75,24 @@ class Amended(NamedTuple):
     budgets: tuple[Budget, ...]
 
 
+def setting(budget: Budget) -> Callable[[bytes, tuple[Budget, ...], int], Amended]:
+    """Return the step that sets a budget past the register, as ``Backend.set_budget`` does."""
+
+    def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended:
+        return Amended(document, (*_without(budgets, budget.key), budget))
+
+    return step
+
+
+def removing(key: tuple[str, str]) -> Callable[[bytes, tuple[Budget, ...], int], Amended]:
+    """Return the step that removes a budget past the register, as ``Backend.remove_budget`` does."""
+    return lambda document, budgets, _: Amended(document, _without(budgets, key))
+
+
+def _without(budgets: Iterable[Budget], key: tuple[str, str]) -> tuple[Budget, ...]:
+    return tuple(known for known in budgets if known.key != key)
+
+
 class BudgetRegister:
     """The register, as it is at ``now`` (ms); changed by the methods below and written by ``amended``.
 
@@ -91,8 +109,8 @@ class BudgetRegister:
         self._lives: dict[str, dict[str, Any]] = self._found["budgets"]
         standing = {_name(budget.key): budget for budget in budgets}
         for name, budget in standing.items():
-            life = self._lives.get(name)
-            if life is None or life["state"] != "active" or _budget(name, life) != budget:
+            life = self._active(name)
+            if life is None or _budget(name, life) != budget:
                 self._lives[name] = self._begun(budget, MANAGED, None)
         for name, life in self._lives.items():
             if life["state"] == "active" and name not in standing:
@@ -131,8 +149,8 @@ class BudgetRegister:
     def set(self, budget: Budget, source: str = MANAGED) -> None:
         """Set a budget. It ends a raise: that was decided before. The same again changes nothing."""
         name = _name(budget.key)
-        life = self._lives.get(name)
-        same = life is not None and life["state"] == "active" and _budget(name, life) == budget
+        life = self._active(name)
+        same = life is not None and _budget(name, life) == budget
         if life is not None and same and life["source"] == source and not life.get("raised"):
             return
         self._lives[name] = self._begun(budget, source, life)
@@ -145,8 +163,8 @@ class BudgetRegister:
             ConfigurationError: There is no such budget, the limit is no higher, or the time has passed.
         """
         name = _name(key)
-        life = self._lives.get(name)
-        if life is None or life["state"] != "active":
+        life = self._active(name)
+        if life is None:
             raise ConfigurationError(self._without(*key), key="scope")
         if limit <= life["limit"]:
             raise ConfigurationError(f"{limit} is not above the limit of {NanoUSD(life['limit'])}; set it", key="limit")
@@ -168,8 +186,7 @@ class BudgetRegister:
     def remove(self, key: tuple[str, str]) -> bool:
         """End a budget; return whether there was one."""
         name = _name(key)
-        life = self._lives.get(name)
-        if life is None or life["state"] != "active":
+        if self._active(name) is None:
             return False
         self._end(name, "removed", MANAGED)
         return True
@@ -213,8 +230,8 @@ class BudgetRegister:
             if before.get(line) != facts:
                 self.set(_budget(line, facts), source)
         for line in before.keys() - lines.keys():
-            life = self._lives.get(line)
-            if life is not None and life["state"] == "active" and life["source"] == source:
+            life = self._active(line)
+            if life is not None and life["source"] == source:
                 self._retire(line, source, name)
         at = self.now if written_at is None else written_at
         everyone[name] = configurations.taken(known, version, content, lines, at, origin=origin, unnamed=unnamed)
@@ -271,11 +288,15 @@ class BudgetRegister:
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
+    def _active(self, name: str) -> dict[str, Any] | None:
+        """The life of a budget that is in force."""
+        life = self._lives.get(name)
+        return life if life is not None and life["state"] == "active" else None
+
     def _without(self, scope: str, window: str) -> str:
         """Say that a scope has no budget, and what to do where that of its kind applies to it."""
         template = f"{scope.partition(':')[0]}:*"
-        life = self._lives.get(_name((template, window)))
-        if life is None or life["state"] != "active":
+        if self._active(_name((template, window))) is None:
             return f"{scope} has no budget in the window {window!r}"
         told = f"{scope} has no budget of its own in the window {window!r}: that of {template} applies to it"
         return f"{told}. Give it one: llm-cost budgets set {scope} DOLLARS --window {window}"
@@ -284,7 +305,7 @@ class BudgetRegister:
         """The life of a budget that is set now; where it carries over, with the limits that stood until now."""
         life = {**_facts(budget), "source": source, "since": self.now, "state": "active"}
         if budget.carry_over:
-            on = before is not None and before["state"] == "active" and before["timezone"] == budget.timezone
+            on = before is not None and before["timezone"] == budget.timezone
             earlier = before.get("stood", ()) if on and before is not None else ()
             life["stood"] = stood_on(earlier, self.now, int(budget.limit_nanousd))
         return life

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 from llm_cost_middleware.budget.backend import BudgetStep
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.rules import (
-    Amended,
     BudgetChange,
     BudgetIndex,
     EntryDelta,
     backfill_start,
     budget_changes,
     rebuild_totals,
+    removing,
     scope_matches,
+    setting,
 )
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
@@ -48,19 +49,11 @@ class BudgetProtocol:
 
     def set_budget(self, budget: Budget) -> CommandFlow[None]:
         """See ``Backend``."""
-
-        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended | None:
-            return Amended(document, (*(known for known in budgets if known.key != budget.key), budget))
-
-        yield from self._amend(step)
+        yield from self._amend(setting(budget))
 
     def remove_budget(self, scope: str, window: str) -> CommandFlow[bool]:
         """See ``Backend``."""
-
-        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended | None:
-            return Amended(document, tuple(known for known in budgets if known.key != (scope, window)))
-
-        return (yield from self._amend(step))
+        return (yield from self._amend(removing((scope, window))))
 
     def amend(self, decide: BudgetStep) -> CommandFlow[None]:
         """See ``SupportsRegister``."""

@@ -50,3 +50,19 @@ def test_who_is_not_named_is_refused_and_who_is_paused_too(proxy):
     assert answer.headers["x-should-retry"] == "false"
     proxy.ledger.resume("team:blue")
     assert post(proxy, ASK, "tagged").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings", "images/generations", "audio/speech"])
+def test_a_pause_of_everything_stops_what_is_not_governed_too(proxy, path):
+    body = {**ASK, "input": "hi", "prompt": "a cat", "voice": "alloy"}
+    if path != "chat/completions":
+        body = {name: body[name] for name in ("model", "input", "prompt", "voice")}
+    headers = {"Authorization": "Bearer sk-tagged"}
+    proxy.sim.reset()
+    proxy.ledger.pause("global", reason="incident 8")
+    try:
+        answer = httpx.post(f"{proxy.url}/v1/{path}", json=body, headers=headers, timeout=60)
+    finally:
+        proxy.ledger.resume("global")
+    assert (answer.status_code in {400, 403}, proxy.sim.request_count) == (True, 0), answer.text
+    assert "incident 8" in answer.text

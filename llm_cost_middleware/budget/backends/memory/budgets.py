@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from llm_cost_middleware.budget.backend import BudgetStep
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.budget.rules import BudgetIndex, Overlay, budget_changes, scope_matches, window_at
+from llm_cost_middleware.budget.rules import (
+    BudgetIndex,
+    Overlay,
+    budget_changes,
+    removing,
+    scope_matches,
+    setting,
+    window_at,
+)
 
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.backends.memory.backend import _Account, _SharedState
@@ -23,28 +31,29 @@ class MemoryBudgets:
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``. It counts what is open and the last ``KEEP`` resolved ids."""
-        with self._state.lock:
-            others = (known for known in self._state.budget_index.budgets if known.key != budget.key)
-            self._replace((*others, budget))
+        self._amend(setting(budget))
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-        with self._state.lock:
-            before = self._state.budget_index.budgets
-            return self._replace(tuple(known for known in before if known.key != (scope, window)))
+        return self._amend(removing((scope, window)))
 
     def amend(self, decide: BudgetStep) -> None:
         """See ``SupportsRegister``."""
-        state = self._state
-        with state.lock:
-            amended = decide(state.register, state.budget_index.budgets, int(self._now() * 1000))
-            if amended is not None:
-                state.register = amended.document
-                self._replace(amended.budgets)
+        self._amend(decide)
 
     def register(self) -> bytes:
         """See ``SupportsRegister``."""
         return self._state.register
+
+    def _amend(self, decide: BudgetStep) -> bool:
+        """Do what ``decide`` says; return whether it changed any budget."""
+        state = self._state
+        with state.lock:
+            amended = decide(state.register, state.budget_index.budgets, int(self._now() * 1000))
+            if amended is None:
+                return False
+            state.register = amended.document
+            return self._replace(amended.budgets)
 
     def _replace(self, budgets: tuple[Budget, ...]) -> bool:
         """Put these budgets in force; where a window is new or gone, book again what was booked under it."""

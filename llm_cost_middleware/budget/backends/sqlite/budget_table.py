@@ -14,7 +14,15 @@ from llm_cost_middleware.budget.backend import BudgetStep
 from llm_cost_middleware.budget.backends.sqlite.filling import AccountFilling, Filled
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.budget.rules import Amended, BudgetChange, BudgetIndex, Overlay, budget_changes
+from llm_cost_middleware.budget.rules import (
+    Amended,
+    BudgetChange,
+    BudgetIndex,
+    Overlay,
+    budget_changes,
+    removing,
+    setting,
+)
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
@@ -44,19 +52,11 @@ class BudgetTable:
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
-
-        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended:
-            return Amended(document, (*(known for known in budgets if known.key != budget.key), budget))
-
-        self._amend(step)
+        self._amend(setting(budget))
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-
-        def step(document: bytes, budgets: tuple[Budget, ...], _: int) -> Amended:
-            return Amended(document, tuple(known for known in budgets if known.key != (scope, window)))
-
-        return self._amend(step)
+        return self._amend(removing((scope, window)))
 
     def amend(self, decide: BudgetStep) -> None:
         """See ``SupportsRegister``."""
