@@ -186,6 +186,17 @@ class Available(LedgerCommand):
 
 
 @dataclass(slots=True)
+class CheckPaused(LedgerCommand):
+    """Look whether one of some scopes is paused, where nothing is reserved."""
+
+    scopes: tuple[str, ...]
+
+    def apply(self, ledger: Ledger | AsyncLedger) -> object:
+        """``check_paused``."""
+        return ledger.check_paused(self.scopes)
+
+
+@dataclass(slots=True)
 class ReadHeadroom(LedgerCommand):
     """Ask for the least that is left over some scopes, as money and as a share; ``None``: unlimited."""
 

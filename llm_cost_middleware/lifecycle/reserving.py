@@ -22,6 +22,7 @@ from llm_cost_middleware.errors import (
 from llm_cost_middleware.lifecycle.commands import (
     Available,
     AwaitMoney,
+    CheckPaused,
     Command,
     ReadHeadroom,
     Reserve,
@@ -68,7 +69,7 @@ class Reserving:
 
     def __init__(self, stages: Stages, settings: Settings, clock: Clock, holds: OpenHolds) -> None:
         self._stages, self._settings, self._clock = stages, settings, clock
-        self._sizing = Sizing(stages, settings, clock, self.available)
+        self._sizing = Sizing(stages, settings, clock, self.available, self._check_paused)
         self.holds, self._tightening = holds, Tightening(stages, holds)
 
     def admit_and_reserve(
@@ -212,6 +213,17 @@ class Reserving:
         reserved = self._reserved(call, quote, number, reservation_id, scopes)
         self.holds.opened(call, report, reserved)
         return reserved
+
+    def _check_paused(self, call: RoutedCall, quote: Quote) -> Steps[None]:
+        """Look whether the attempt may be sent, ahead of its reservation."""
+        try:
+            yield CheckPaused(call.scopes_at(quote.target))
+        except ScopePausedError as paused:
+            self._stages.record.paused(call, quote, paused)
+            raise
+        except LedgerUnavailableError:
+            if not self._settings.allow_unavailable:
+                raise
 
     def _reserved(
         self, call: RoutedCall, quote: Quote, number: int, reservation_id: str | None, scopes: tuple[str, ...]

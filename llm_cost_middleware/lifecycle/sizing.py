@@ -36,6 +36,7 @@ class Sizing:
         settings: What it may do.
         clock: Time.
         available: Asks the ledger what the tightest budget of some scopes has left.
+        check_paused: Raises where a call may not be sent.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Sizing:
         settings: Settings,
         clock: Clock,
         available: Callable[[tuple[str, ...]], Generator[Command, Any, NanoUSD | None]],
+        check_paused: Callable[[RoutedCall, Quote], Generator[Command, Any, None]],
     ) -> None:
         self._stages, self._settings, self._clock, self._available = stages, settings, clock, available
+        self._check_paused = check_paused
         self._prepared: set[str] = set()
         self._left: dict[tuple[str, ...], tuple[float, NanoUSD | None]] = {}
 
@@ -144,6 +147,7 @@ class Sizing:
         """The quote by the provider's own count; the same quote where it does not come in time."""
         target, counter, counts = quote.target.plain, report.counter, self._stages.counts
         assert counter is not None  # noqa: S101 - ``_counter_of`` was asked before
+        yield from self._check_paused(call, quote)  # a count is a request, with the whole prompt
         if counter.account(target) not in self._prepared:
             yield RunInThread(counter.prepare)
             self._prepared.add(counter.account(target))

@@ -175,6 +175,20 @@ def test_what_is_not_governed_is_somebody_s_too(scope, make, sim, clients):
         assert not isinstance(tried(door, sim)[0], ScopePausedError)
 
 
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_the_provider_is_not_asked_for_a_count_either(mode, make, sim, clients):
+    """Where money is short a call is counted before it is held; a pause comes before both, and before the refusal."""
+    pipeline = make(mode=mode, budgets=[{"scope": "global", "limit": "0.0005"}])
+    claude = wrap_anthropic(clients["anthropic"], pipeline)
+    ask = {"model": ALIAS, "max_tokens": 50, "messages": [{"role": "user", "content": "hi " * 400}]}
+    for reason in ("first", "again"):
+        pipeline.ledger.pause("global", reason=reason)
+        error, sent = tried(lambda: claude.messages.create(**ask), sim)
+        assert (isinstance(error, ScopePausedError), sent) == (True, 0), repr(error)
+        pipeline.ledger.resume("global")
+        pipeline.ledger.set_budget("global", "0.0000001")  # which nothing fits
+
+
 def test_what_costs_nothing_goes_on(make, sim, clients):
     """Files, models and counts of tokens are free: whoever stops spending can still look."""
     pipeline = make()
