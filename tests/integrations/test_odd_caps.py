@@ -137,3 +137,16 @@ def test_an_odd_cap_of_a_model_itself_passes_no_budget(provider, make_asker, sim
     with pytest.raises(BudgetExceededError):
         guard(model, asker.pipeline, pinned=True).invoke("hi")
     assert [each for each in sim.requests if "count_tokens" not in each.path] == []
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("provider", ["claude", "gpt"])
+def test_an_odd_cap_of_a_model_itself_is_sent_as_the_plain_model_sends_it(provider, pinned, make_asker, sim):
+    asker = make_asker("1000")
+    model = getattr(asker, provider)()
+    model.max_tokens = -5
+    governed = guard(model, asker.pipeline, pinned=pinned)
+    alone, ours = (outcome(sim, lambda thing, _: thing.invoke("hi"), each, None) for each in (model, governed))
+    assert alone == ours
+    assert alone[1] == 400
+    assert asker.pipeline.ledger.balance("global").settled_nanousd == 0

@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatResult
 
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.host import Governed, ObservedStream, account_of
-from llm_cost_middleware.integrations.langchain.render import render
+from llm_cost_middleware.integrations.langchain.render import CAP_NAME, render
 from llm_cost_middleware.integrations.langchain.structured import (
     StreamedAnswer,
     UnparsedAnswer,
@@ -25,6 +25,7 @@ from llm_cost_middleware.lifecycle import CallOutcome, RoutedCall
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import AnswerContent, Attempt, CallRequest, CallResult, ModelRef
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
+from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -110,9 +111,13 @@ class GuardedCall:
 
     def render(self, attempt: Attempt) -> RenderedCall:
         """The target model, and copies of messages and arguments in the words of its provider."""
-        targets, target = self.targets, attempt.target
+        targets, target, arguments = self.targets, attempt.target, self._call_kwargs
+        if self.request.has_odd_cap:  # of the model itself, perhaps: what is made for a target has none
+            settings = self.request.settings
+            odd = next(settings[name] for name in OUTPUT_CAP_FIELDS if settings.get(name) is not None)
+            arguments = {CAP_NAME: odd, **arguments} if not arguments.keys() & {*OUTPUT_CAP_FIELDS} else arguments
         messages, call_kwargs = render(
-            targets.source.provider, self._messages, self._call_kwargs, attempt,
+            targets.source.provider, self._messages, arguments, attempt,
             timeout=targets.clients.timeout, effort=targets.source.effort,
         )  # fmt: skip
         if self.streamed_answer is not None:

@@ -25,7 +25,7 @@ _PORTABLE = frozenset({
 _LOCAL = frozenset({"user", "metadata", "safety_identifier", "verbosity"}).union(
     *(get_provider(name).cache_fields.request for name in NAMES)
 )
-_CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
+CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
 
 
 def is_portable(arguments: Mapping[str, Any]) -> bool:
@@ -83,7 +83,7 @@ def render(
     if attempt.max_tokens is not None:
         for name in OUTPUT_CAP_FIELDS:
             call_kwargs.pop(name, None)
-        call_kwargs[_CAP_NAME] = attempt.max_tokens
+        call_kwargs[CAP_NAME] = attempt.max_tokens
     limit_s = attempt.limit_s(chosen="timeout" in arguments)
     shortened = capped_timeout(arguments.get("timeout", timeout), limit_s)
     if limit_s is not None:
