@@ -179,6 +179,8 @@ class CallRequest(NamedTuple):
     """Messages at its end that go with this request alone: nothing that ends in them is worth a cache."""
     size_only: bool = False
     """It comes from a classic function, which routes by size alone unless another policy was asked for."""
+    needs_cap: bool = False
+    """Its API takes none without an output cap, and nobody has written one: ours is sent, in every mode."""
 
     @property
     def has_odd_cap(self) -> bool:

@@ -233,7 +233,8 @@ class Reserving:
         now = self._clock.monotonic()
         cache_plan = quote.plan
         stages.cache.begin(call, cache_plan)
-        cap = request.max_tokens if self._settings.observe or quote.cap_unsent else quote.max_tokens
+        as_written = quote.cap_unsent or (self._settings.observe and not request.needs_cap)
+        cap = request.max_tokens if as_written else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
         changes = fit(request, target).changes if self._settings.observe else quote.changes
         if quote.tier is not None and not self._settings.observe:

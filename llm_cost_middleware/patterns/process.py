@@ -167,6 +167,7 @@ class PatternCall:
             max_tokens=self._max_tokens,
             bare=self._bare,
             size_only=self.pipeline.config.routing.by_default,
+            needs_cap=self._rules.endpoints[0] == "messages",
         )
 
     def check(self, accept: Callable[[Any], bool] | None, parse_result: Callable[[Any], Any] | None) -> Check | None:

@@ -58,9 +58,7 @@ def sdk_doors(pipeline, sim, clients):
         ),
         "process": lambda: process("hi", pipeline, CostTracker(1), client=clients["openai"]),
         "aprocess": later(lambda c: aprocess("hi", pipeline, CostTracker(1), client=c)),
-        "process_many": lambda: finished(
-            process_many(["hi"], pipeline, CostTracker(1), client=clients["anthropic"], max_tokens=20)
-        ),
+        "process_many": lambda: finished(process_many(["hi"], pipeline, CostTracker(1), client=clients["anthropic"])),
     }
 
 
