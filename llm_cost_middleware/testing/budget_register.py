@@ -84,6 +84,16 @@ class RegisterTests:
         clock.advance(60)
         self._take(register, "x", 1)  # the id is not spent
 
+    def test_a_reading_shows_what_is_paused(self, backend: Backend, register: Any) -> None:
+        """What is not reserved is stopped by it (``Ledger.check_paused``)."""
+        assert register.read(()).budget_index.overlay.pause(TEAM, 0) is None
+        self._decide(backend, lambda book: book.pause("team:*", None, "incident 7"))
+        snapshot = register.read(())
+        scope, pause = snapshot.budget_index.overlay.pause(TEAM, snapshot.now)
+        assert (scope, pause.scope, pause.reason) == ("team:a", "team:*", "incident 7")
+        self._decide(backend, lambda book: book.resume("team:*"))
+        assert register.read(()).budget_index.overlay.pause(TEAM, 0) is None
+
     def test_a_pause_ends_when_it_is_resumed(self, backend: Backend, register: Any) -> None:
         self._decide(backend, lambda book: book.pause("team:a", None, ""))
         with pytest.raises(ScopePausedError):
