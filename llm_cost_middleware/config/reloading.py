@@ -131,6 +131,8 @@ class Reloading:
         """Take up what a changed file says of money. A file that cannot be read changes nothing: it is being edited."""
         try:
             new = read_again(self.config)
+            if new.attribution.spelling != self.config.attribution.spelling:  # its budgets would be of other names
+                raise ConfigurationError("writes names otherwise now; reload() takes all of it up", key="attribution")
             self._take_up_money(new)
         except LLMCostError as error:
             _log.error("the changed configuration was not taken up: %s", error)

@@ -125,6 +125,22 @@ def test_tiers_policies_and_attribution_wait_for_a_reload(running, monkeypatch):
     assert len(run.pipeline.records()) == 3, "what was recorded stays"
 
 
+def test_budgets_of_names_that_calls_do_not_have_yet_wait_for_a_reload(running, caplog):
+    """Calls are written by the old rule until then: a budget by the new one would be of nobody."""
+    team = '[attribution.names]\nteam = ["Search"]\n[[budgets]]\nscope = "team:Search"\nlimit = "0.000001"\n'
+    run = running(team)
+    run.write(f'[attribution]\nnormalise = "case"\n{team}')
+    run.clock.advance(2)
+    with pytest.raises(BudgetExceededError):
+        run.call(team="Search")
+    assert "attribution: writes names otherwise now" in caplog.text
+    run.pipeline.reload()
+    for name in ("Search", "SEARCH"):
+        with pytest.raises(BudgetExceededError, match="team:search"):
+            run.call(team=name)
+    assert run.sent == []
+
+
 def test_what_cannot_be_taken_up_changes_nothing(running, tmp_path):
     run = running(budget("10"))
     for new in ({"ledger": {"url": f"sqlite:///{tmp_path}/other.db"}}, {"prices": {"openai/x": {"nonsense": 1}}}):
