@@ -100,12 +100,14 @@ class _Lists(NamedTuple):
     serving: _Watch
     """The entries that calls can be routed to."""
     known: dict[Any, _Known]
+    prices: str
+    """The version of the prices by which the dearest of a group was found."""
 
 
 _NO_ENTRIES = _Watch((), (), count())
 _NOTHING_READ = _Lists(
     _NO_ENTRIES, {"": ""}, {}, {},
-    ServedModels({}, frozenset(), None, frozenset(), places_marks=False, router_id=0), _NO_ENTRIES, {},
+    ServedModels({}, frozenset(), None, frozenset(), places_marks=False, router_id=0), _NO_ENTRIES, {}, "",
 )  # fmt: skip
 
 
@@ -177,6 +179,7 @@ class Groups:
             lists.watch.live == all_deployments(self.router)  # of the same objects, which is quick to see
             and lists.aliases == aliases(self.router)
             and lists.renamed == litellm.model_alias_map
+            and lists.prices == self._catalogue.version
         )
         return lists if same else self._read(lists)
 
@@ -184,6 +187,7 @@ class Groups:
         with self._reading:
             if self._lists is not seen:  # another thread has read them meanwhile
                 return self._lists
+            prices = self._catalogue.version  # before they are asked for: a change meanwhile is found by the next call
             live = list(all_deployments(self.router))
             copies = [_copied(entry) for entry in live]
             served = self._served([deployment_of(entry) for entry in copies])
@@ -197,6 +201,7 @@ class Groups:
                 served,
                 _Watch([entry for entry, _ in pairs], [copy for _, copy in pairs], count()),
                 {},
+                prices,
             )
             return self._lists
 

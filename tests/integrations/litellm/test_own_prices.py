@@ -67,6 +67,22 @@ def test_of_two_prices_in_one_group_the_dearer_is_held(make_harness):
     assert harness.sim.request_count == 0
 
 
+def test_the_dearest_of_a_group_is_found_anew_when_prices_change(make_harness):
+    """As a watched file or a reload changes them."""
+    harness = make_harness(budgets=[{"scope": "global", "limit": "0.01"}])
+    nano = "openai/gpt-5-nano"
+    router = harness.router([harness.deployment("m", MINI), harness.deployment("m", nano)])
+    router.completion("m", ASK, max_tokens=9)
+    harness.pipeline.reload(harness.pipeline.config.__class__(
+        ledger=harness.pipeline.config.ledger, budgets=harness.pipeline.config.budgets,
+        prices={nano: {"input_mtok": "1000", "output_mtok": "4000"}},
+    ))  # fmt: skip
+    sent = harness.sim.request_count
+    with pytest.raises(BudgetExceededError):
+        router.completion("m", ASK, max_tokens=9)
+    assert harness.sim.request_count == sent
+
+
 def test_a_budget_of_a_model_counts_its_deployments_at_prices_of_their_own(make_harness):
     harness = make_harness(budgets=[{"scope": "model:gpt-5-mini", "limit": "1"}])
     router = harness.router([harness.deployment("m", MINI, **DEAR), harness.deployment("listed", MINI)])
