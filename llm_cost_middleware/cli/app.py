@@ -17,6 +17,7 @@ from llm_cost_middleware.cli.decisions import decisions
 from llm_cost_middleware.cli.demo import demo
 from llm_cost_middleware.cli.doctor import doctor
 from llm_cost_middleware.cli.estimate import estimate
+from llm_cost_middleware.cli.export import export
 from llm_cost_middleware.cli.help import show_topic
 from llm_cost_middleware.cli.init import init
 from llm_cost_middleware.cli.ledger import ledger
@@ -24,6 +25,7 @@ from llm_cost_middleware.cli.litellm_config import litellm_config
 from llm_cost_middleware.cli.loading import begin
 from llm_cost_middleware.cli.monitoring_files import monitoring
 from llm_cost_middleware.cli.prices import prices
+from llm_cost_middleware.cli.reconcile import reconcile
 from llm_cost_middleware.cli.replay import replay
 from llm_cost_middleware.cli.report import report
 from llm_cost_middleware.cli.tune import tune
@@ -82,6 +84,7 @@ for _command in (
     pause,
     resume,
     monitoring,
+    reconcile,
 ):
     app.command()(_command)
 app.command("litellm-config")(litellm_config)
@@ -89,3 +92,4 @@ app.command("help")(show_topic)
 app.add_typer(budgets, name="budgets")
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")
+app.add_typer(export, name="export")

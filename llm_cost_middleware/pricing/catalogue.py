@@ -74,6 +74,13 @@ class Catalogue:
             self._above.add(scoped)
         return scoped
 
+    def without_contracts(self) -> Catalogue:
+        """Return this catalogue at list prices: without the discounts of contracts."""
+        listed = Catalogue(update_prices=self._update)
+        listed._own = self._own._replace(contracts=())
+        vars(listed)["_source"] = self._source
+        return listed
+
     def reprice(self, overrides: Mapping[str, Any]) -> None:
         """Put other prices of the user's own in force, here and in every catalogue that stands on this one.
 

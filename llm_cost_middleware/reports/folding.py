@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.backend import SupportsBookings
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import DAY, QUARTER
-from llm_cost_middleware.budget.rules.bookings import Booking, bookings
+from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums, bookings
 from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -22,14 +22,14 @@ from llm_cost_middleware.reports.query import DIMENSIONS, Query
 from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
 from llm_cost_middleware.usage import TokenUsage
 
-_BUCKETS = {item.name: index for index, item in enumerate(fields(TokenUsage))}
+BUCKETS = {item.name: index for index, item in enumerate(fields(TokenUsage))}
 _STEP = 20_000
 _MOST_PLACES = 200_000  # remembered at once: ten million calls of a million people must not fill the memory
 _TERMS = ("service_tier", "speed", "geo", "batch")
 Keys = tuple[str | None, ...]
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """What a memo says of a call."""
 
     provider: str
@@ -42,7 +42,7 @@ class _Told(NamedTuple):
     arm: str = ""
 
 
-_SAYS_NOTHING = _Told("", "", "", "", (), (), 1)
+SAYS_NOTHING = Told("", "", "", "", (), (), 1)
 
 
 def make_report(
@@ -62,7 +62,7 @@ def make_report(
     """
     fold = _Fold(query)
     number = told = 0
-    for booking in _bookings(ledger, query):
+    for booking in bookings_of(ledger, query.since, query.until, query.sums):
         fold.add(booking)
         number += booking.ids
         if progress is not None and number - told >= _STEP:
@@ -93,12 +93,13 @@ class Selection:
         return bool(self._fold.places_of_refusal(line, at))
 
 
-def _bookings(ledger: Ledger, query: Query) -> Iterable[Booking]:
-    since, until = (None if moment is None else round(moment * 1000) for moment in (query.since, query.until))
+def bookings_of(ledger: Ledger, since: float | None, until: float | None, sums: BookingSums) -> Iterable[Booking]:
+    """Return what was booked from ``since`` to before ``until`` (seconds), as finely as is asked for or finer."""
+    first, end = (None if moment is None else round(moment * 1000) for moment in (since, until))
     backend = ledger.backend
     if isinstance(backend, SupportsBookings):
-        return backend.bookings(since, until, query.sums)
-    return bookings(lambda: backend.rows(since, None), since, until)
+        return backend.bookings(first, end, sums)
+    return bookings(lambda: backend.rows(first, None), first, end)
 
 
 class _Fold:
@@ -110,7 +111,7 @@ class _Fold:
         self.total, self.shared = Sums(), Sums()
         self._places: dict[tuple[Any, ...], tuple[Keys, ...]] = {}
         self._tokens: dict[tuple[Any, ...], list[int]] = {}
-        self._kinds: dict[bytes, _Told] = {}
+        self._kinds: dict[bytes, Told] = {}
         self._wanted = query.kinds
         self._met: set[str] = set()
 
@@ -138,16 +139,16 @@ class _Fold:
             key = (places, booking.at // DAY, told.provider, model or told.model, told.asked, told.terms)
             tokens = self._tokens.get(key)
             if tokens is None:
-                tokens = self._tokens[key] = [0] * len(_BUCKETS)
+                tokens = self._tokens[key] = [0] * len(BUCKETS)
             for name, count in usage.items():
-                tokens[_BUCKETS[name]] += next(counts) if booking.counts else count
+                tokens[BUCKETS[name]] += next(counts) if booking.counts else count
 
-    def _told(self, booking: Booking) -> _Told:
+    def _told(self, booking: Booking) -> Told:
         if not booking.counts:
-            return _read(booking.memo) if booking.memo else _SAYS_NOTHING
+            return told_of(booking.memo) if booking.memo else SAYS_NOTHING
         told = self._kinds.get(booking.memo)
         if told is None:
-            told = self._kinds[booking.memo] = _read(booking.memo) if booking.memo else _SAYS_NOTHING
+            told = self._kinds[booking.memo] = told_of(booking.memo) if booking.memo else SAYS_NOTHING
         return told
 
     def refuse(self, data: bytes, at: float) -> None:
@@ -158,12 +159,12 @@ class _Fold:
 
     def places_of_refusal(self, line: RefusedCall, at: float) -> tuple[Keys, ...]:
         """The lines that a refused call belongs to; none where a filter leaves it out."""
-        told = _SAYS_NOTHING._replace(provider=line.target.provider, model=line.target.model, tier=line.tier)
+        told = SAYS_NOTHING._replace(provider=line.target.provider, model=line.target.model, tier=line.tier)
         return self._places_of(" ".join(line.scopes), told, "refused", round(at * 1000))
 
     def places_of_row(self, row: Row) -> tuple[Keys, ...]:
         """The lines that a row belongs to; none where a filter leaves it out."""
-        told = _read(row.memo) if row.memo else _SAYS_NOTHING
+        told = told_of(row.memo) if row.memo else SAYS_NOTHING
         return self._places_of(" ".join(row.scopes), told, row.status, round(row.reserved_at * 1000))
 
     def refusals_unknown(self) -> None:
@@ -205,7 +206,7 @@ class _Fold:
             if near := get_close_matches(name, DIMENSIONS, n=1):
                 yield f"no call has a {name}; did you mean {near[0]}?"
 
-    def _places_of(self, scopes: str, told: _Told, status: str, at: int) -> tuple[Keys, ...]:
+    def _places_of(self, scopes: str, told: Told, status: str, at: int) -> tuple[Keys, ...]:
         """The lines that a call belongs to; none where a filter leaves it out."""
         quarter = at // QUARTER if self._query.over else 0  # days and hours of every time zone begin at one
         key = (scopes, told.provider, told.model, told.tier, told.arm, told.terms, bool(told.items), status, quarter)
@@ -225,7 +226,7 @@ class _Fold:
             parts.insert(0, (query.label(quarter * QUARTER / 1000),))
         return tuple(product(*parts))
 
-    def _values(self, scopes: str, told: _Told, status: str) -> dict[str, tuple[str, ...]]:
+    def _values(self, scopes: str, told: Told, status: str) -> dict[str, tuple[str, ...]]:
         """The values of the dimensions; several of a kind where a call has several scopes of it."""
         values: dict[str, tuple[str, ...]] = {}
         for scope in scopes.split(" "):
@@ -290,16 +291,16 @@ def _name(encoded: str) -> str:
     return name if name.isprintable() else encoded
 
 
-def _read(memo: bytes) -> _Told:
+def told_of(memo: bytes) -> Told:
     """Read a memo; one of another program or of a newer version says nothing, and its cost counts all the same."""
     try:
         data = json.loads(memo)
         target, terms = data.get("at") or ("", ""), data.get("terms")
         if data["v"] > 1:
-            return _SAYS_NOTHING
+            return SAYS_NOTHING
         kept = tuple([(name, terms[name]) for name in _TERMS if terms.get(name)]) if terms else ()
-        items = tuple([item for item in data.get("items", ()) if item[2].keys() <= _BUCKETS.keys()])
+        items = tuple([item for item in data.get("items", ()) if item[2].keys() <= BUCKETS.keys()])
         tier, asked, arm = (str(data.get(name, "")) for name in ("tier", "ask", "arm"))
-        return _Told(target[0], target[1], tier, asked, kept, items, data.get("calls", 1), arm)
+        return Told(target[0], target[1], tier, asked, kept, items, data.get("calls", 1), arm)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return _SAYS_NOTHING
+        return SAYS_NOTHING

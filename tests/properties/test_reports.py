@@ -21,7 +21,7 @@ from llm_cost_middleware.metering.refused import REFUSAL, refusal_line
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports import DIMENSIONS, OVER, Query, make_report
-from llm_cost_middleware.reports.folding import _bookings
+from llm_cost_middleware.reports.folding import bookings_of
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
@@ -171,7 +171,7 @@ def test_sql_and_a_stream_of_rows_give_one_answer(tmp_path_factory, seed):
             query = Query.read("team", since=since, until=until, now=lambda: START)
             from_ms, to_ms = (None if moment is None else round(moment * 1000) for moment in (since, until))
             streamed = bookings(lambda: file.backend.rows(None, None), from_ms, to_ms)
-            added = list(_bookings(file, query))
+            added = list(bookings_of(file, query.since, query.until, query.sums))
             assert by_team(streamed) == by_team(added)
             assert len({(b.scopes, b.status, b.memo, b.at // DAY) for b in added if b.counts}) == sum(
                 bool(booking.counts) for booking in added
@@ -213,7 +213,7 @@ def test_a_million_calls_are_few_sums(tmp_path):
             told = encode_memo(call_id=f"call-{number}", attempt=1, target=MODELS[0], reading=reading)
             ledger.book("1", [f"user:u{number}"], id=str(number), memo=told)
         ledger.book("1", ["user:x"], id="odd", memo=b"not json")
-        found = list(_bookings(ledger, Query.read("model", now=lambda: START)))
+        found = list(bookings_of(ledger, None, None, Query.read("model", now=lambda: START).sums))
         assert sorted(booking.ids for booking in found) == [1, 50]
         assert max(found, key=lambda booking: booking.ids).counts[:2] == (50, 100)
 
