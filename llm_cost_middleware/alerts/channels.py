@@ -6,6 +6,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
+from html import escape
 from importlib import import_module
 from typing import Protocol
 
@@ -46,13 +47,17 @@ class _Log:
 
 
 class _Webhook:
-    """A POST of JSON: ``text`` is what Slack and what is compatible with it show, ``alert`` is for programs."""
+    """A POST of JSON: ``text`` is what Slack and what is compatible with it show, ``alert`` is for programs.
+
+    In ``text`` the three characters that make Slack's markup are escaped, as Slack wants it: a name of somebody's calls
+    nobody (``<!channel>``).
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def tell(self, alert: AlertRaised) -> str:
-        body = {"text": message(alert), "id": alert.id, "alert": dump(alert)}
+        body = {"text": escape(message(alert), quote=False), "id": alert.id, "alert": dump(alert)}
         request = urllib.request.Request(  # noqa: S310 - http and https alone: ``is_webhook``
             self._url, json.dumps(body).encode(), method="POST",
             headers={

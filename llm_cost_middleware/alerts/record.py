@@ -28,6 +28,7 @@ CLAIM_S = 60.0
 """How long one process may take to tell an alert before another one does."""
 _SKEW_S = 300.0  # between the clocks of machines
 _VERSION = 1
+_SCOPE = "{scope}"  # in the text of a line
 
 
 class Waiting(NamedTuple):
@@ -90,7 +91,7 @@ class AlertRecord:
         if not known and not self._claim(f"{alert.id}.raised", CLAIM_S):
             return False  # another process is about it; should it end before it is written, it is found again
         alert = self._raised.get(alert.id, alert)
-        self._append({"id": alert.id, "alert": dump(alert), "to": sorted(missing)}, alert.at)
+        self._append({"id": alert.id, "alert": _nameless(alert), "to": sorted(missing)}, alert.at)
         self._raised[alert.id] = alert
         self._targets.setdefault(alert.id, set()).update(missing)
         return not known
@@ -161,7 +162,7 @@ class AlertRecord:
             if "told" in line:
                 self._told.setdefault(line["id"], set()).add(line["told"])
                 return
-            alert = load(line["alert"])
+            alert = load(line["alert"] | {"text": line["alert"]["text"].replace(_SCOPE, line["alert"]["scope"])})
             self._raised.setdefault(alert.id, alert)
             self._targets.setdefault(alert.id, set()).update(line["to"])
         except (ValueError, KeyError, TypeError):
@@ -188,6 +189,12 @@ def load(data: dict[str, Any]) -> AlertRaised:
         "", data["at"], data["id"], data["kind"], data["scope"], data["window"], data["text"], data["subject"],
         _nano(data["limit_usd"]), _nano(data["spent_usd"]), data["resets_at"],
     )  # fmt: skip
+
+
+def _nameless(alert: AlertRaised) -> dict[str, Any]:
+    """An alert as it is kept: its scope stands in one place, where ``Ledger.erase`` puts another name."""
+    told = dump(alert)
+    return told | {"text": alert.text.replace(alert.scope, _SCOPE)}
 
 
 def _usd(amount: NanoUSD | None) -> str | None:

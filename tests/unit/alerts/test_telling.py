@@ -132,6 +132,34 @@ def test_two_rules_that_tell_two_people_of_one_thing_make_one_id(url, clock):
         _close(service)
 
 
+def test_an_erased_name_is_in_no_alert_any_more(url, clock, receiver):
+    service = _service(url, clock, receiver.url, budget=False)
+    service._ledger.set_budget(Budget("user:*", 1, "day"))
+    service._ledger.book("0.9", ["user:alice"])
+    (alert,) = service.look(everything=True)
+    assert "user:alice" in alert.text
+    alias = service._ledger.erase("user:alice").alias
+    assert not [line for line in service._ledger.journal.read("alert") if b"alice" in line.data]
+    _close(service)
+    receiver.up()
+    another = _service(url, clock, receiver.url, budget=False)
+    assert another.deliver() == 1
+    assert "alice" not in str(receiver.bodies)
+    assert receiver.bodies[0]["text"].startswith(f"{alias} has spent")
+    _close(another)
+
+
+def test_a_name_calls_nobody_in_slack(url, clock, receiver):
+    receiver.up()
+    text = "openai/<!channel>&<https://example.com|click> is called"
+    alert = AlertRaised("", 0.0, "i", "unpriced", "global", "day", text, "openai/<!channel>")
+    assert open_channel(receiver.url).tell(alert) == ""
+    assert receiver.bodies[0]["text"].startswith(
+        "openai/&lt;!channel&gt;&amp;&lt;https://example.com|click&gt; is called"
+    )
+    assert receiver.bodies[0]["alert"]["text"] == text
+
+
 def test_ledgers_have_ids_of_their_own(tmp_path, clock):
     ids = set()
     for name in ("a", "b"):
