@@ -139,6 +139,8 @@ def _openai_usage(day: int, result: Mapping[str, Any]) -> ProviderLine:
     cached, audio = _count(result, "input_cached_tokens"), _count(result, "input_audio_tokens")
     audio_cached, audio_out = _count(result, "input_cached_audio_tokens"), _count(result, "output_audio_tokens")
     half, long = _count(result, "input_cache_write_30m_tokens"), _count(result, "input_cache_write_12h_tokens")
+    if not half and not long:  # older reports do not tell the lifetimes apart: half an hour is what is had unasked
+        half = _count(result, "input_cache_write_tokens")
     # input_tokens counts cached and written ones and audio too, output_tokens audio
     tokens = {
         "uncached_input": int(result["input_tokens"]) - cached - half - long - audio,

@@ -367,6 +367,29 @@ def test_what_only_looks_like_nothing_billed_proves_nothing(tmp_path, sim, clien
     assert not [one for one in told["proven"] if one["actual_usd"] == "0.000000000"]
 
 
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [
+        ({}, {"uncached_input": 70, "cache_read": 30}),
+        ({"input_cache_write_30m_tokens": 5, "input_cache_write_12h_tokens": 6, "input_cache_write_tokens": 11},
+         {"uncached_input": 59, "cache_read": 30, "cache_write_30m": 5, "cache_write_12h": 6}),
+        ({"input_cache_write_tokens": 11}, {"uncached_input": 59, "cache_read": 30, "cache_write_30m": 11}),
+        ({"input_audio_tokens": 20, "input_cached_audio_tokens": 10, "output_audio_tokens": 4},
+         {"uncached_input": 50, "cache_read": 20, "audio_input": 20, "audio_cache_read": 10, "audio_output": 4}),
+    ],
+)  # fmt: skip
+def test_counts_that_contain_each_other_are_taken_apart(tmp_path, more, tokens):
+    result = {
+        "object": "organization.usage.completions.result", "input_tokens": 100, "output_tokens": 9,
+        "input_cached_tokens": 30, "num_model_requests": 1, **more,
+    }  # fmt: skip
+    path = Path(tmp_path, "usage.json")
+    path.write_text(json.dumps({"data": [{"start_time": 0, "results": [result]}]}))
+    (line,) = read_export(path)
+    wanted = {"output": 9 - more.get("output_audio_tokens", 0), **tokens}
+    assert {name: count for name, count in line.tokens.items() if count} == wanted
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
