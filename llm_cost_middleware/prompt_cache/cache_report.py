@@ -124,7 +124,7 @@ def compare_prompts(before: Trace, after: Trace) -> PrefixBreak | None:
         return PrefixBreak(f"parameter {names} changed", sum(each.size for each in new[:at]) // _BYTES_PER_TOKEN)
     if at in (len(old), len(new)):
         return None
-    kept = {each.fingerprint for each in old[at + 1 :]}
+    kept = {each.fingerprint for each in old[at:]}  # one more segment moves the one that stood here
     same = sum(each.size for each in new[at + 1 :] if each.fingerprint in kept)
     was, now = old[at], new[at]
     if was.place.startswith("tool ") or now.place.startswith("tool "):

@@ -30,6 +30,7 @@ _SHORTEST = 512
 _SYSTEM_PARAMS = ("speed", "inference_geo")
 _MESSAGE_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "effort", "reasoning")
 """Parameters whose change invalidates system and messages, or messages alone (Anthropic, "Prompt caching")."""
+SALTING_PARAMS = (*_SYSTEM_PARAMS, *_MESSAGE_PARAMS)
 _ATTACHED = frozenset({"image", "document", "audio"})
 _ATTACHMENT_BYTES = 4_800
 """Weight of an image or a page in bytes of text: about 1,200 tokens."""
@@ -191,7 +192,7 @@ class _Reader:
         )
 
     def _tools(self) -> None:
-        listed = _listed_tools(self.request)
+        listed = listed_tools(self.request)
         last = max((at for at, each in enumerate(listed) if each.markable), default=-1)
         for at, (place, text, mark, markable) in enumerate(listed):
             self.number += 1
@@ -255,8 +256,10 @@ class _Reader:
     def _salt(self, names: tuple[str, ...]) -> None:
         """Add the parameters whose change invalidates everything from here on."""
         params = self.request.params
-        if params:
-            self.run.append(repr([params.get(name) for name in names]))
+        values = [params.get(name) for name in names] if params else []
+        # None of them is the same as no parameters at all: others do not tell prefixes apart.
+        if any(value is not None for value in values):
+            self.run.append(repr(values))
 
     def _flush(self) -> None:
         # NUL between the pieces, so that ("ab", "c") and ("a", "bc") have different digests.
@@ -285,7 +288,7 @@ class _ListedTool(NamedTuple):
     markable: bool
 
 
-def _listed_tools(request: CallRequest) -> list[_ListedTool]:
+def listed_tools(request: CallRequest) -> list[_ListedTool]:
     """Return the tools that are in the prompt, in its order; what the caller's list does not have stands behind it.
 
     Deferred tools are not included in the prefix (Anthropic, "Tool use with prompt caching").

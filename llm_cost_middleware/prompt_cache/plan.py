@@ -87,6 +87,8 @@ class CachePlan(CacheDirectives):
     """The provider's own breakpoint at the end of the request stays on, and writes it."""
     warm: int = 0
     """Tokens expected to be read from the cache."""
+    warm_s: float = 0.0
+    """Lifetime of the entry that is expected to be read, in seconds from the call that wrote or last read it."""
     wait_for: bytes | None = None
     """With ``warm_first``: fingerprint of a prefix that another call is writing. Hold this call while
     ``PrefixStatistics.is_pending`` is true, then plan again."""

@@ -95,6 +95,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
     layout, prices = case.layout, case.prices
     hit = case.known.deepest_warm(layout, case.target, case.now)
     warm = 0 if hit is None else int(layout.boundaries[hit].end * case.density)
+    entry = None if hit is None else case.known.entry(layout.boundaries[hit].fingerprint, case.target, case.now)
     saving = prices.read_saving(warm)
     return CachePlan(
         cache_key=cache_key(layout, case.known, case.density, case.ability.min_tokens),
@@ -103,6 +104,7 @@ def _automatic(case: _PlanInput) -> CachePlan:
         expected_now_nanousd=saving,
         reason="the provider caches by itself and writes are free",
         warm=warm,
+        warm_s=entry.expires - entry.seen_at if entry is not None else 0.0,
         at=case.now,
         prices=prices,
     )
@@ -135,6 +137,7 @@ def _marked(case: _PlanInput) -> CachePlan:
         expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_cost_picousd),
         reason=_reason(choice),
         warm=choice.read,
+        warm_s=next((LIFETIME_S.get(each.warm, 0.0) for each in reversed(candidates) if each.warm), 0.0),
         wait_for=layout.boundaries[waits.at].fingerprint if waits else None,
         at=case.now,
         prices=prices,

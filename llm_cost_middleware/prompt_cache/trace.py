@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.prompt_cache.layout import SALTING_PARAMS, listed_tools
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.request import CallRequest, ModelRef, Part
 from llm_cost_middleware.usage import TokenUsage
@@ -23,7 +24,6 @@ from llm_cost_middleware.usage import TokenUsage
 KIND = "cache"
 """Kind of a trace in a journal."""
 
-_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "reasoning", "speed", "inference_geo")
 _VOLATILE = re.compile(
     r"\b(?=[0-9a-f-]*\d)[0-9a-f]{8}[0-9a-f-]*\b|\d+"
     r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
@@ -68,13 +68,15 @@ class Trace:
     """Call site."""
     expected_tokens: int = 0
     """Tokens that the plan expected to read."""
+    lifetime_s: int = 0
+    """Lifetime of the entry that it expected to read them from; 0: not known."""
 
     def encode(self) -> bytes:
         """Return the trace as versioned JSON."""
         money = [int(self.saved_nanousd), int(self.paid_nanousd)]
         tokens = [self.input_tokens, self.read_tokens, self.written_tokens]
         value = {"v": 1, "t": self.target, "p": self.params, "n": tokens, "m": money, "s": self.segments}
-        value |= {"c": self.site, "w": self.expected_tokens}
+        value |= {"c": self.site, "w": self.expected_tokens, "l": self.lifetime_s}
         return json.dumps(value, separators=(",", ":")).encode()
 
     @classmethod
@@ -101,6 +103,7 @@ class Trace:
             call_id,
             str(value.get("c", "")),
             int(value.get("w", 0)),
+            int(value.get("l", 0)),
         )
 
 
@@ -134,11 +137,13 @@ class Tracer:
         """
         prices = plan.prices
         saved = prices.read_saving(usage.cache_read) if prices else 0
-        params = tuple((name, _fingerprint(repr(request.params[name]))) for name in _PARAMS if name in request.params)
+        params = [(name, _fingerprint(repr(request.params[name]))) for name in SALTING_PARAMS if name in request.params]
+        if request.output_schema:
+            params.append(("output schema", _fingerprint(request.output_schema)))
         return Trace(
             at,
             target,
-            params,
+            tuple(params),
             tuple(self._segments(request)),
             usage.input_tokens,
             usage.cache_read,
@@ -148,12 +153,14 @@ class Tracer:
             call_id,
             site,
             plan.warm,
+            int(plan.warm_s),
         )
 
     def _segments(self, request: CallRequest) -> Iterator[Segment]:
         left = _MOST_SEGMENTS
-        for at, tool in enumerate(request.tools):
-            yield self._segment(f"tool {at}", Part("other", tool.text), stable=True)
+        # What is deferred is not in the prompt; what the provider runs itself is.
+        for at, (_, text, _, _) in enumerate(listed_tools(request)):
+            yield self._segment(f"tool {at}", Part("other", text), stable=True)
         counts = {"system": 0, "message": 0}
         answered = False
         for message in request.messages:

@@ -36,6 +36,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "cache_kinds.txt"
 HOUR = {"type": "ephemeral", "ttl": "1h"}
 AGENTS = ("airline, in turn", "code agent, one at a time", "desk agent, short", "desk dialogue")
 FLEETS = ("airline, overlapping", "code agent, own system", "dialogue, 20 s", "dialogue, 7 min", "one question in 15 s")
+CELLS = ("code agent, own system", "nothing comes back")
 INSURED = ("nothing comes back", "nothing comes back, with tools", "time first in system", "tools shuffled each call",
            "each prompt once", "one question in 70 min", "dialogue, 70 min")  # fmt: skip
 SHORT = (
@@ -229,11 +230,30 @@ def every_layout(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], No
                     report(line(f"{name}: {title}", len(calls), through(calls, sender, sim, clock)))
 
 
+def every_cell(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
+    """Every host in every layout: agents against the optimum, and what never comes back against no caching."""
+    for name in (name for name in names if name in kinds):
+        against = "no caching" if name in INSURED else "the optimum"
+        titles = "".join(f"{title.replace(', ', ' '):>26}" for title, *_ in hosts.LAYOUTS)
+        report(f"\n{name}, every host in every layout, against {against}\n{'host':<16}{titles}")
+        for host in hosts.HOSTS:
+            cells = []
+            for _, workers, life, storage in hosts.LAYOUTS:
+                with tempfile.TemporaryDirectory() as folder, hosts.storage(storage, Path(folder)) as url:
+                    if url is None:
+                        cells.append("no server")
+                        continue
+                    with provider() as (sim, clock), hosts.fleet(sim, clock, url, workers, life, host) as sender:
+                        bill = through(kinds[name], sender, sim, clock)
+                    cells.append(f"{bill.planned if name in INSURED else bill.to_optimum:.3f}")
+            report(f"{host:<16}" + "".join(f"{cell:>26}" for cell in cells))
+
+
 def main() -> None:
     """Play, print, and keep the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--short", action="store_true", help="a sample of each, in less than a minute")
-    options.add_argument("--parts", default="kinds,hosts,layouts", help="which tables; planner for one more")
+    options.add_argument("--parts", default="kinds,hosts,layouts,cells", help="which tables; planner for one more")
     asked = options.parse_args()
     lines: list[str] = []
 
@@ -252,6 +272,8 @@ def main() -> None:
         every_kind(kinds, report)
     if "hosts" in parts:
         every_host(kinds, report, AGENTS if not asked.short else SHORT[:1])
+    if "cells" in parts:
+        every_cell(kinds, report, CELLS if not asked.short else SHORT[:1])
     if "layouts" in parts:
         every_layout(kinds, report, FLEETS if not asked.short else SHORT[1:2])
     report(f"\n{time.process_time() - began:.0f} s of processor time")

@@ -163,13 +163,15 @@ def storage(kind: str, folder: Path) -> Iterator[str | None]:
 
 
 @contextmanager
-def fleet(sim: Any, clock: Any, url: str, workers: int, life: int | None) -> Iterator[Callable[[int], Send]]:
+def fleet(
+    sim: Any, clock: Any, url: str, workers: int, life: int | None, host: str = HOSTS[0]
+) -> Iterator[Callable[[int], Send]]:
     """Which process sends a call: in turn, or a new one for every so many; an old one is left as if it was killed."""
     with ExitStack() as stack:
-        made = stack.enter_context(client(sim))
 
         def start() -> Send:
-            return sdk(made, stack.enter_context(open_pipeline(sim, clock, url)))
+            governed = stack.enter_context(open_pipeline(sim, clock, url))
+            return stack.enter_context(open_host(host, sim, governed))
 
         running = [start() for _ in range(workers)]
 

@@ -165,3 +165,13 @@ def test_reading_changes_nothing(conversation):
     before = repr(request)
     read_layout(request)
     assert repr(request) == before
+
+
+def test_parameters_that_invalidate_nothing_tell_no_prefixes_apart(conversation):
+    """Whoever sets some other parameter shares the head with one who sets none; thinking changes what follows it."""
+    plain = read_layout(conversation(1))
+    other = read_layout(conversation(1, params={"prompt_cache_key": "mine"}))
+    thinking = read_layout(conversation(1, params={"thinking": {"type": "enabled", "budget_tokens": 1_024}}))
+    assert [each.fingerprint for each in other.boundaries] == [each.fingerprint for each in plain.boundaries]
+    assert thinking.boundaries[0].fingerprint == plain.boundaries[0].fingerprint
+    assert thinking.boundaries[-1].fingerprint != plain.boundaries[-1].fingerprint
