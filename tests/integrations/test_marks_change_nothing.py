@@ -12,9 +12,11 @@ import contextlib
 import copy
 import json
 import warnings
+from itertools import combinations
 
 import pytest
 from conversations import (
+    CALLERS,
     CLAUDE,
     RESULTS,
     chat_body,
@@ -50,6 +52,8 @@ class Hosts:
             mode: CostPipeline(CostConfig(providers=providers, tiers=tiers, cache={"mode": mode}))
             for mode in ("auto", "off")
         }
+        hour = CostConfig(providers=providers, tiers=tiers, cache={"mode": "auto", "ttl": "1h"})
+        self.pipelines["hour"] = CostPipeline(hour)
         self._kept = {}
 
     def _one(self, name, mode, make):
@@ -96,8 +100,9 @@ class Hosts:
         chain.invoke(messages, **more)
 
     def middleware(self, body, mode):
-        from langchain.agents.middleware import ModelRequest
+        from langchain.agents.middleware import ModelRequest, ModelResponse
         from langchain_anthropic import ChatAnthropic
+        from langgraph.runtime import Runtime
 
         from llm_cost_middleware.integrations.langchain import CostMiddleware
 
@@ -106,13 +111,13 @@ class Hosts:
         system = messages.pop(0) if "system" in body else None
         asked = ModelRequest(
             model=model, messages=messages, system_message=system, tools=tools, tool_choice=None, response_format=None,
-            state={}, runtime=None, model_settings=more,
+            state={}, runtime=Runtime(), model_settings=more,
         )  # fmt: skip
 
         def handler(request):
             bound = request.model.bind_tools(request.tools, **request.model_settings)
             head = [request.system_message] if request.system_message else []
-            return bound.invoke([*head, *request.messages])
+            return ModelResponse(result=[bound.invoke([*head, *request.messages])])
 
         self._one("middleware", mode, CostMiddleware).wrap_model_call(asked, handler)
 
@@ -157,24 +162,24 @@ def monkeypatch_module():
         yield
 
 
-def check(hosts, name, shape):
-    """Send every turn both ways, and compare."""
+def check(hosts, name, shape, mode="auto"):
+    """Send every turn with caching in a mode and without, and compare."""
     if name == "router":
         # In this shape LiteLLM knows no server tools of Anthropic's; it puts words in place of an empty content.
         shape = {**shape, "search": False, "callers": shape["callers"] - {"top"}}
-    sent, before = {"auto": [], "off": []}, None
+    sent, before = {mode: [], "off": []}, None
     for upto in range(len(shape["turns"])):
-        for mode, bodies in sent.items():
+        for each, bodies in sent.items():
             body = messages_body(shape, upto)
             kept = copy.deepcopy(body)
             hosts.sim.reset(caches=False)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                getattr(hosts, name)(body, mode)
+                getattr(hosts, name)(body, each)
             assert body == kept
             assert [exchange.status for exchange in hosts.sim.requests] == [200]
             bodies.append(hosts.sim.requests[0].body)
-        planned, off = sent["auto"][-1], sent["off"][-1]
+        planned, off = sent[mode][-1], sent["off"][-1]
         assert json.dumps(spelled_out(planned)) == json.dumps(spelled_out(off))
         assert marks(planned) <= 4
         assert marks(off) <= marks(planned)
@@ -221,6 +226,32 @@ def test_through_langchain(hosts, name, shape):
 @slowly
 def test_through_a_router(hosts, name, shape):
     check(hosts, name, shape)
+
+
+CELLS = [
+    (host, frozenset(callers), hour, mode)
+    for host in ("sdk", *LANGCHAIN, *ROUTERS)
+    for size in range(5)
+    for callers in combinations(CALLERS, size)
+    for hour in range(size + 1)
+    for mode in ("auto", "hour")
+]
+"""Every host, up to four marks of the caller's, so many of them for an hour; our plan for any lifetime or an hour."""
+
+
+def sampled(cells, every=23):
+    """One in so many, the rest with ``--soak``."""
+    return [cell if at % every == 0 else pytest.param(*cell, marks=pytest.mark.soak) for at, cell in enumerate(cells)]
+
+
+@pytest.mark.litellm
+@pytest.mark.parametrize(("name", "callers", "hour", "mode"), sampled(CELLS))
+def test_with_every_choice_of_the_callers_marks(hosts, name, callers, hour, mode):
+    """The provider refuses a fifth mark, one on a deferred tool, and one for an hour behind one for five minutes."""
+    pytest.importorskip("langchain_anthropic", reason="needs the demo extra: langchain-anthropic")
+    turns = [("ask", "blocks"), ("results", ["one block", "text"]), ("ask", "text")]
+    shape = {"system": "blocks", "tools": 2, "deferred": 1, "search": True, "turns": turns, "callers": callers}
+    check(hosts, name, {**shape, "hour": hour}, mode)
 
 
 def test_marks_do_go_out_and_stand_on_the_tool_result_itself(hosts):

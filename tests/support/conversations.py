@@ -12,6 +12,8 @@ PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADh
 KEYS = frozenset({"cache_control", "prompt_cache_breakpoint", "prompt_cache_options", "prompt_cache_key"})
 
 QUESTIONS = ("text", "one block", "blocks", "image last")
+CALLERS = ("tools", "system", "first", "inside", "top")
+"""Where a caller marks: the last tool, a system block, the first turn, a block inside a tool result, the request."""
 RESULTS = ("text", "empty", "blank", "one block", "blocks", "image", "no blocks")
 
 
@@ -34,7 +36,7 @@ def shapes(draw):
         "deferred": draw(st.integers(0, 2)),
         "search": draw(st.booleans()),
         "turns": [("ask", draw(st.sampled_from(QUESTIONS[:4]))), *turns],
-        "callers": draw(st.sets(st.sampled_from(["tools", "system", "first", "inside", "top"]), max_size=2)),
+        "callers": draw(st.sets(st.sampled_from(CALLERS), max_size=2)),
     }
 
 
@@ -90,6 +92,12 @@ def conversation(shape):
     return out
 
 
+def marks_of_callers(shape):
+    """The caller's marks by place, in the order of the prompt: the first ``hour`` of them for an hour."""
+    places = [each for each in CALLERS if each in shape["callers"]]
+    return {place: {**MARK, **({"ttl": "1h"} if at < shape.get("hour", 0) else {})} for at, place in enumerate(places)}
+
+
 def messages_body(shape, upto):
     """A body of the Messages API, up to and including a turn."""
     tools = [
@@ -100,9 +108,9 @@ def messages_body(shape, upto):
         }
         for n in range(shape["tools"])
     ]
-    callers = shape["callers"]
+    callers, control = shape["callers"], marks_of_callers(shape)
     if "tools" in callers:
-        tools[-1]["cache_control"] = dict(MARK)
+        tools[-1]["cache_control"] = control["tools"]
     if shape["search"]:
         tools.append({"type": "web_search_20250305", "name": "web_search"})
     tools += [{**tools[0], "name": f"late{n}", "defer_loading": True} for n in range(shape["deferred"])]
@@ -112,19 +120,19 @@ def messages_body(shape, upto):
     if shape["system"] != "none":
         body["system"] = words("system") if shape["system"] == "text" else [text("system"), text("day", 600)]
     if "system" in callers and isinstance(body.get("system"), list):
-        body["system"][0]["cache_control"] = dict(MARK)
+        body["system"][0]["cache_control"] = control["system"]
     first = body["messages"][0]["content"]
     if "first" in callers and isinstance(first, list):
-        first[0]["cache_control"] = dict(MARK)
+        first[0]["cache_control"] = control["first"]
     for message in body["messages"] if "inside" in callers else ():
         found = [
             b for b in message["content"] if isinstance(b, dict) and b.get("type") == "tool_result" and b["content"]
         ]
         if found and isinstance(found[0]["content"], list):
-            found[0]["content"][0]["cache_control"] = dict(MARK)
+            found[0]["content"][0]["cache_control"] = control["inside"]
             break
     if "top" in callers:
-        body["cache_control"] = dict(MARK)
+        body["cache_control"] = control["top"]
     return body
 
 
