@@ -149,14 +149,13 @@ def _marked(case: _PlanInput) -> CachePlan:
 def _writes_its_own_end(case: _PlanInput, choice: Choice) -> bool:
     """Return whether OpenAI's own breakpoint at the end of the request stays on.
 
-    It does until ends of this kind were seen not to come back, as far as the write is insured, so that a plan costs no
-    more than leaving it alone.
+    It does until ends of this kind were seen not to come back, whatever it risks, so that a plan costs no more than
+    leaving it alone.
     """
     last = len(case.layout.boundaries) - 1
     if any(at == last for at, _ in choice.marks):
         return True
-    risk = choice.write_risk_picousd + _own_write(case, choice)
-    return case.known.peers.ends_seen(case.layout) < _SHOWN and risk <= _allowance(case)
+    return case.known.peers.ends_seen(case.layout) < _SHOWN
 
 
 def _own_write(case: _PlanInput, choice: Choice) -> int:

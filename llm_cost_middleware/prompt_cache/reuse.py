@@ -98,9 +98,9 @@ class PeerGroups:
         return found
 
     def ends_seen(self, layout: PromptLayout) -> float:
-        """Return how many ends like this request's were seen to come back, or not to within a minute."""
+        """Return how many ends like this request's were seen to come back, or not to within five minutes."""
         found = [self.find(key) for key in end_keys(layout.traffic_key, layout.stage, layout.turns)[1:3]]
-        return max((sum(group.came) + group.passed[0] for group in found if group is not None), default=0.0)
+        return max((sum(group.came) + group.passed[1] for group in found if group is not None), default=0.0)
 
     def find(self, key: str) -> Group | None:
         """Return a group if it is there."""
