@@ -57,11 +57,11 @@ def test_a_fallback_is_held_and_booked_at_the_price_of_its_own_group(asynchronou
 
 
 def test_the_number_of_retries_is_the_requests_else_the_owners_else_ours(make_harness, sim):
-    harness = make_harness(retry={"max_attempts": 5, "quota": False})
     sent = {}
     for said in (None, 1):
-        router = harness.router(deployments(harness), **({} if said is None else {"num_retries": said}))
         for asked in (None, 0, 3):
+            harness = make_harness(retry={"max_attempts": 5, "quota": False})  # its breakers know of no failure
+            router = harness.router(deployments(harness), **({} if said is None else {"num_retries": said}))
             sim.reset()
             sim.script(Fault.status(500), times=99)
             with pytest.raises(Exception, match=r"server had an error"):
