@@ -14,8 +14,9 @@ from plain_call import BOTH, COST, answer, request
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.budget.backends.redis import client, protocol
+from llm_cost_middleware.budget.backends.redis import client
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.scripted import patience, protocol
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
@@ -28,9 +29,10 @@ pytestmark = pytest.mark.skipif(not BINARIES, reason="no Redis server is install
 def state(tmp_path, monkeypatch):
     """What is kept for the next process lies in the test's own folder; a second is long enough to wait."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for module in (client, protocol):
+    for module in (patience, protocol):
         monkeypatch.setattr(module, "PATIENCE_MS", 600)
-    monkeypatch.setattr(client, "_TIMEOUT_S", 0.2)
+    for module in (patience, client):
+        monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
 
 
 @pytest.fixture

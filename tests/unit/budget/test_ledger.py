@@ -233,7 +233,7 @@ def test_bad_input_is_a_clear_error_and_changes_nothing(ledger, call, error):
 @pytest.mark.parametrize(
     ("url", "options"),
     [
-        ("postgres://x", {}), ("ledger", {}), ("sqlite://", {}), ("sqlite:///:memory:", {}),
+        ("mysql://x", {}), ("ledger", {}), ("sqlite://", {}), ("sqlite:///:memory:", {}),
         ("sqlite://relative", {}),
         ("memory://", {"tenant": "a b"}), ("memory://", {"durability": "some"}), ("memory://", {"on_expiry": "forget"}),
         ("memory://", {"hold_ttl_s": 0}),
