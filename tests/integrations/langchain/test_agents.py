@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 
@@ -15,9 +14,10 @@ from langchain.agents.middleware import (
 )
 from langchain_anthropic.middleware import AnthropicPromptCachingMiddleware
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.tools import StructuredTool, tool
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
+from recorded_agents import recorded, replayed
 
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.events import Retried
@@ -239,27 +239,6 @@ def test_a_change_of_model_inside_a_tool_loop_is_survived_with_thinking_on(make_
 
 
 # --- recorded conversations ------------------------------------------------------------------------------------------
-
-
-def recorded(folder, count):
-    with gzip.open(folder / "agent_traces" / "airline_conversations.jsonl.gz", "rt") as lines:
-        conversations = [json.loads(line) for line in itertools.islice(lines, count)]
-    return conversations, json.loads((folder / "agent_traces" / "airline_tools.json").read_text())
-
-
-def replayed(schemas, results):
-    """The tools of a conversation: each gives the results that were recorded, in their order."""
-
-    def make(definition):
-        function = definition["function"]
-
-        def call(**_):
-            return results.pop(0)
-
-        name, description, schema = (function[key] for key in ("name", "description", "parameters"))
-        return StructuredTool(name=name, description=description, args_schema=schema, func=call)
-
-    return [make(definition) for definition in schemas]
 
 
 @pytest.mark.data

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
-from langchain_core.messages import AIMessage
+from langchain_anthropic import ChatAnthropic
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
+from recorded_agents import recorded, replayed
 
+from llm_cost_middleware import CostPipeline
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.integrations.langchain import CostMiddleware
-from llm_cost_middleware.simulator import Answer, ToolCall
+from llm_cost_middleware.simulator import Answer, Replay, Simulator, ToolCall
 
 pytestmark = pytest.mark.usefixtures("forget_connections")
 ASK = {"messages": [("user", "look it up")]}
@@ -107,6 +112,50 @@ def test_it_costs_no_read_of_the_cache(make_harness, claude, sim):
         assert abs(noted_.cache_read - plain.cache_read) <= 40  # the word before each prompt differs in length
         assert abs(noted_.cache_write_5m + noted_.cache_write_1h - plain.cache_write_5m - plain.cache_write_1h) <= 40
         assert 0 <= noted_.uncached_input - plain.uncached_input < 120  # the note itself
+
+
+def without_note(request):
+    """The request as the recordings know it."""
+    return replace(request, turns=tuple(turn for turn in request.turns if NOTE not in turn.text))
+
+
+@pytest.mark.data
+def test_it_costs_no_read_of_the_cache_on_recorded_conversations(claude, soak, data_folder):
+    """Each recorded conversation twice, at a provider of its own: without the note, and with it in every request."""
+    conversations, schemas = recorded(data_folder, 40 if soak else 3)
+    sums = []
+    for share in (None, 1.0):
+        replay, notes, reads, writes = Replay(conversations), 0, 0, 0
+        with Simulator(responder=lambda request, replay=replay: replay(without_note(request))) as sim:
+            providers = {"anthropic": {"base_url": sim.anthropic_url}}
+            config = {"providers": providers, "budgets": [{"scope": "run:*", "limit": "50"}]}
+            pipeline = CostPipeline({**config, "routing": {"policy": "off"}})
+            for number, conversation in enumerate(conversations):
+                messages = conversation["messages"]
+                results = [message["content"] for message in messages if message["role"] == "tool"]
+                model = ChatAnthropic(
+                    model="claude-sonnet-4-6", api_key="k", base_url=sim.anthropic_url,
+                    default_headers={"x-sim-conversation": str(number)},
+                )  # fmt: skip
+                agent = create_agent(
+                    model, replayed(schemas, results), system_prompt=messages[0]["content"],
+                    middleware=[CostMiddleware(pipeline, tell_model=share)],
+                )  # fmt: skip
+                state, run = {"messages": []}, {"metadata": {"llm_cost": {"run": f"conversation {number}"}}}
+                said = [message["content"] for message in messages if message["role"] == "user"]
+                expected = sum(message["role"] == "assistant" for message in messages)
+                while sum(isinstance(message, AIMessage) for message in state["messages"]) < expected:
+                    state = agent.invoke({"messages": [*state["messages"], HumanMessage(said.pop(0))]}, run)
+                assert NOTE not in str(state["messages"])
+            notes = sum(noted(request) is not None for request in asked(sim))
+            records = pipeline.records()
+            assert (notes > len(records) / 2) == (share is not None)
+            reads = sum(record.usage.cache_read for record in records)
+            writes = sum(record.usage.cache_write_5m + record.usage.cache_write_1h for record in records)
+            sums.append((len(records), reads, writes))
+            pipeline.close()
+    assert sums[0] == sums[1]
+    assert sums[0][1] > 10_000
 
 
 @pytest.mark.parametrize("wrong", [2, "much", 0])
