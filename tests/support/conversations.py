@@ -152,7 +152,7 @@ def langchain_call(body):
         else:
             out.append(HumanMessage(content))
     more = {"cache_control": body["cache_control"]} if "cache_control" in body else {}
-    return out, body["tools"], more
+    return out, body.get("tools") or [], more
 
 
 def chat_body(body):
@@ -191,10 +191,10 @@ def chat_body(body):
             "function": {"name": t["name"], "description": t["description"], "parameters": t["input_schema"]},
             **{key: t[key] for key in ("cache_control", "defer_loading") if key in t},
         }
-        for t in body["tools"]
+        for t in body.get("tools") or ()
         if "input_schema" in t
     ]
-    return {"messages": out, "tools": tools, "max_tokens": 20}
+    return {"messages": out, **({"tools": tools} if tools else {}), "max_tokens": 20}
 
 
 def bare(value):
