@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -296,11 +296,37 @@ class DecisionLog:
         if self._journal is None:
             yield from [logged for logged in self._calls.values() if since is None or logged.decision.at >= since]
             return
-        yield from join(
-            (RoutingDecision.from_json(line.data) for line in self._journal.read("decision", since)),
-            (_outcome(line) for line in self._journal.read("outcome", since)),
-            (_settlement(line) for line in self._journal.read("settlement", since)),
-        )
+        # A log may hold millions: decisions are read one by one, and of the rest no more is kept than stands there.
+        outcomes: dict[str, list[StoredLine]] = {}
+        for line in self._journal.read("outcome", since):
+            outcomes.setdefault(line.id, []).append(line)
+        settled = {line.id: line for line in self._journal.read("settlement", since)}
+        left = self._decided_anew(since)
+        for line in self._journal.read("decision", since):
+            if line.id in left:
+                left[line.id] -= 1
+                if left[line.id]:  # the last decision of a call counts
+                    continue
+            told = settled.pop(line.id, None)
+            yield LoggedCall(
+                RoutingDecision.from_json(line.data),
+                tuple(map(_outcome, outcomes.pop(line.id, ()))),
+                None if told is None else _settlement(told),
+            )
+
+    def _decided_anew(self, since: float | None) -> Counter[str]:
+        """How often each call was decided that was decided more than once (a fallback was routed anew)."""
+        if self._journal is None:
+            return Counter()
+        seen, again = set[int](), set[str]()
+        for line in self._journal.read("decision", since):
+            name = hash(line.id)  # a tenth of the ids; two that share one are only counted
+            if name in seen:
+                again.add(line.id)
+            seen.add(name)
+        if not again:
+            return Counter()
+        return Counter(line.id for line in self._journal.read("decision", since) if line.id in again)
 
     def last(
         self, count: int, wanted: Callable[[RoutingDecision], bool], *, since: float | None = None, call: str = ""

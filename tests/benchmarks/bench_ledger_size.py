@@ -22,9 +22,12 @@ from llm_cost_middleware.budget.backends.sqlite import backend as sql
 from llm_cost_middleware.budget.backends.sqlite.group_commit import GroupCommitWriter
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.tallies import tally_of
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.metering.price import PricedCall
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 MODELS = [
     ModelRef("anthropic", name) for name in ("claude-haiku-4-5-20251001", "claude-sonnet-4-6", "claude-opus-4-5")
@@ -40,7 +43,8 @@ COMMANDS = {
     "cache": ["cache"],
     "ledger status": ["ledger", "status"],
     "ledger unconfirmed": ["ledger", "unconfirmed"],
-    "replay": ["replay", "--policy", "threshold"],
+    "replay": ["replay", "--policy", "{policy}"],
+    "decisions --jsonl": ["decisions", "--jsonl"],
     "tune": ["tune"],
 }
 
@@ -57,16 +61,14 @@ def decision(call, at, target, site):
 
 
 def memo(call, target, usage, rng):
-    text = encode_memo(call_id=call, attempt=1, target=target)
     if usage is None:
-        return text
-    items = [[target.model, "message", {"uncached_input": usage[0], "output": usage[1]}]]
-    more = {
-        "st": "exact",
-        "pv": "genai-prices 0.2.3, overlay f31173e1, own none",
-        "rid": f"msg_{rng.getrandbits(96):x}",
-    }
-    return json.dumps({**json.loads(text), **more, "items": items}, separators=(",", ":")).encode()
+        return encode_memo(call_id=call, attempt=1, target=target)
+    items = (BilledItem(TokenUsage(uncached_input=usage[0], output=usage[1])),)
+    return encode_memo(
+        call_id=call, attempt=1, target=target,
+        priced=PricedCall(None, (), None, "exact", (), "genai-prices 0.2.3, overlay f31173e1, own none"),
+        reading=UsageReport(items=items, model=target.model, complete=True, response_id=f"msg_{rng.getrandbits(96):x}"),
+    )  # fmt: skip
 
 
 def fill(path, calls):
@@ -105,7 +107,7 @@ def fill(path, calls):
                         ms,
                         0,
                         9_000_000,
-                        pack(memo(call, target, None, rng)),
+                        memo(call, target, None, rng),
                     )
                 )
                 rows.append(
@@ -120,7 +122,7 @@ def fill(path, calls):
                         ms,
                         cost,
                         -9_000_000,
-                        pack(memo(call, target, usage, rng)),
+                        memo(call, target, usage, rng),
                     )
                 )
                 held.append(
@@ -144,7 +146,9 @@ def fill(path, calls):
                 marks.append((tenant, "settlement", call, at + 0.8, pack(json.dumps(end).encode())))
 
             def step(db, rows=rows, held=held, marks=marks):
-                db.executemany(sql._APPEND, rows)
+                kinds = backend._kinds
+                full = [(*row, pack(text), *kinds.columns(db, tally_of(text))) for *row, text in rows]
+                db.executemany(sql._APPEND, full)
                 db.executemany(
                     "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, state, charged, verb,"
                     " actual, status, resolved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", held,
@@ -225,12 +229,14 @@ def main():
             fill(path, options.calls)
             print(f"{options.calls:,} calls written in {time.perf_counter() - before:.0f} s")
         print(f"{path.stat().st_size / 1e6:,.0f} MB")
+        policy = Path(place, "policy.toml")
+        policy.write_text('[routing]\npolicy = "threshold"\n')
         day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86_400))
         idle, floor, _ = measured(["--help"])
         print(f"(a command that does nothing: {idle:.2f} s, {floor:.0f} MB)")
         for name, words in COMMANDS.items():
             if options.only is None or name in options.only:
-                words = [word.replace("{day}", day) for word in words]  # noqa: PLW2901 - the same words
+                words = [word.format(day=day, policy=policy) for word in words]  # noqa: PLW2901 - the same words
                 cpu, memory, lines = measured([*words, "--ledger", f"sqlite:///{path}"])
                 print(f"{name:20} {cpu:6.2f} s CPU {memory:6.0f} MB  {lines:>9,} lines", flush=True)
         if options.only is None or "amend" in options.only:

@@ -7,6 +7,7 @@ import pytest
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.routing import decision_log
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, QualitySource
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -215,3 +216,23 @@ def test_the_last_decisions_are_read_without_the_rest():
     assert [entry.decision.call_id for entry in found] == ["c1997", "c1998", "c1999"]
     assert DecisionLog(store).knows("c1999")
     assert not DecisionLog(store).last(3, lambda _: True, call="none")
+
+
+def test_a_log_is_read_one_decision_at_a_time_and_the_last_of_a_call_counts(monkeypatch):
+    store = ListJournal()
+    for number, name in enumerate(("a", "b", "a", "c", "a", "b")):
+        text = LINE.replace('"c1"', f'"{name}"').replace('"at":1.5', f'"at":{number * 10.0}')
+        store.append("decision", name, number * 10.0, text.encode())
+        outcome = {"name": "feedback", "score": number / 10}
+        store.append("outcome", name, number * 10.0 + 1, json.dumps(outcome).encode())
+    read, made = [], RoutingDecision.from_json
+    monkeypatch.setattr(RoutingDecision, "from_json", lambda line: read.append(line) or made(line))
+    monkeypatch.setattr(
+        decision_log, "hash", lambda _: 7, raising=False
+    )  # ids that cannot be told apart by it are all counted
+    entries = DecisionLog(store).read()
+    first = next(entries)
+    assert (first.decision.call_id, len(read)) == ("c", 1)
+    assert [(entry.decision.call_id, entry.decision.at) for entry in entries] == [("a", 40.0), ("b", 50.0)]
+    assert first.feedback == 0.3
+    assert len(read) == 3
