@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from llm_cost_middleware.budget.backend import JournalEntry
@@ -58,4 +59,13 @@ class SupportsPruning(Protocol):
 
     def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """Remove the lines before a time (ms), and all but the newest ``keep``, at most ``most``; return how many."""
+        ...
+
+
+@runtime_checkable
+class SupportsRestore(Protocol):
+    """Ability of a backend to take in what an archive holds, where it holds nothing yet."""
+
+    def take_archive(self, path: Path) -> int:
+        """Take in the rows of an archive and the lines that lie beside it; return how many rows."""
         ...

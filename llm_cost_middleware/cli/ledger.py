@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.budget.backend import ArchiveResult, SupportsOverview
-from llm_cost_middleware.budget.ledger.upkeep import prune_journal
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.upkeep import prune_journal, restore
 from llm_cost_middleware.budget.rules.overview import count_rows, unsure_rows
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.system_clock import SystemClock
@@ -105,6 +107,19 @@ def backup(
     """Copy the ledger while it is in use. To restore: stop what uses it, put the copy in its place."""
     with open_ledger(config, url) as opened:
         out.print(f"copied to {opened.back_up(to)}", highlight=False, soft_wrap=True)
+
+
+@ledger.command("restore")
+def restore_archive(
+    archived: Annotated[Path, typer.Argument(help="An archive; the files of its journal lie beside it.")],
+    to: Annotated[Path, typer.Argument(help="A new SQLite file.")],
+) -> None:
+    """Put an archive into a ledger of its own, to look at it again: llm-cost report --ledger sqlite:///FILE."""
+    if not archived.is_file():
+        raise ConfigurationError(f"there is no file {archived}", key="archive")
+    with Ledger.open(to) as opened:
+        rows = restore(archived, opened.backend, empty=next(opened.rows(), None) is None)
+    out.print(f"{rows:,} rows restored to {to}", highlight=False, soft_wrap=True)
 
 
 @ledger.command()

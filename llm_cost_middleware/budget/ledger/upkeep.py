@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsErasure,
 )
 from llm_cost_middleware.budget.model import GLOBAL, parse_scope
-from llm_cost_middleware.budget.notes import SupportsPruning
+from llm_cost_middleware.budget.notes import SupportsPruning, SupportsRestore
 from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.errors import ConfigurationError
 
@@ -101,3 +101,27 @@ def prune_journal(
     if not isinstance(backend, SupportsPruning):
         raise ConfigurationError(f"{type(backend).__name__} prunes no journal", key="ledger.url")
     return backend.prune_journal(None if before is None else int(before * 1000), keep, most=most)
+
+
+def restore(archive: Path | str, backend: Backend, *, empty: bool) -> int:
+    """Put what an archive holds into a ledger that holds nothing: every command reads it there as it was.
+
+    The ledger it came from keeps its sums and is not changed: do not add the two up.
+
+    Args:
+        archive: The file, of a SQLite or a Redis ledger; lines of the journal are taken from the files beside it.
+        backend: Storage of the ledger: SQLite.
+        empty: It holds no rows.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        ConfigurationError: The ledger is not empty, or its storage takes in no archive.
+        LedgerError: The archive is not whole.
+    """
+    if not empty:
+        raise ConfigurationError("it has rows of its own; restore to a new file", key="to")
+    if not isinstance(backend, SupportsRestore):
+        raise ConfigurationError("an archive is restored to a new SQLite ledger: sqlite:///old.db", key="to")
+    return backend.take_archive(Path(archive))

@@ -13,12 +13,13 @@ from llm_cost_middleware.budget.backends.sqlite.erasure import ScopeEraser
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
+from llm_cost_middleware.budget.backends.sqlite.restoring import ArchiveTaking
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import DAY, BudgetIndex, MemoAggregator, counted_from
 from llm_cost_middleware.budget.rules.overview import RowCount
 
 
-class SQLiteUpkeep:
+class SQLiteUpkeep(ArchiveTaking):
     """The part of ``SQLiteBackend`` that no call waits for."""
 
     _file: LedgerFile
