@@ -391,3 +391,8 @@ class AsyncAdapter:
     def journal(self) -> Journal | None:
         """Journal of the backend, if it keeps one. Its calls may block."""
         return self.backend.journal if isinstance(self.backend, SupportsJournal) else None
+
+
+def storage_of(backend: Any) -> Any:
+    """The storage that an ``AsyncAdapter`` stands over; any other backend is its own."""
+    return backend.backend if isinstance(backend, AsyncAdapter) else backend

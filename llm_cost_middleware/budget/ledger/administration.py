@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from inspect import signature
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from llm_cost_middleware.budget.backend import Snapshot, SupportsRegister
+from llm_cost_middleware.budget.backend import Snapshot, SupportsRegister, storage_of
 from llm_cost_middleware.budget.ledger.arguments import Moment
 from llm_cost_middleware.budget.model import Budget, WindowLike, parse_scope, parse_scopes, parse_window, read_budget
 from llm_cost_middleware.budget.rules import Amended, BudgetLife, BudgetRegister, Decision, Pause
@@ -295,7 +295,7 @@ def _named(run: Callable[P, T], verb: Callable[..., Any], text: str) -> Callable
 
 def keeps_register(backend: Any) -> bool:
     """Whether a backend, or what an ``AsyncAdapter`` stands over, keeps a register."""
-    return isinstance(getattr(backend, "backend", backend), SupportsRegister)
+    return isinstance(storage_of(backend), SupportsRegister)
 
 
 def _set_in(backend: Any, budget: Budget) -> Any:
@@ -319,5 +319,5 @@ def _without_register(backend: Any, verb: str) -> Callable[..., Any]:
         return lambda scope, window="none": backend.remove_budget(
             parse_scope(scope, template=True), parse_window(window)
         )
-    kind = type(getattr(backend, "backend", backend)).__name__
+    kind = type(storage_of(backend)).__name__
     raise ConfigurationError(f"{kind} keeps no register of budgets, so it has no {verb}", key="ledger.url")

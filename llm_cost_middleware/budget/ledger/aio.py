@@ -21,6 +21,7 @@ from llm_cost_middleware.budget.backend import (
     SupportsJournal,
     SupportsReduction,
     SupportsSharedState,
+    storage_of,
 )
 from llm_cost_middleware.budget.balance import Balance
 from llm_cost_middleware.budget.ledger import administration
@@ -106,9 +107,7 @@ class AsyncLedger(LedgerArguments):
     @property
     def reduces(self) -> bool:
         """True if a hold can be reduced."""
-        backend = self._backend
-        storage = backend.backend if isinstance(backend, AsyncAdapter) else backend
-        return isinstance(storage, SupportsReduction)
+        return isinstance(storage_of(self._backend), SupportsReduction)
 
     @property
     def journal(self) -> Journal | None:
@@ -128,8 +127,7 @@ class AsyncLedger(LedgerArguments):
     @property
     def takes_notes(self) -> bool:
         """True if ``settle`` and ``book`` write ``notes`` in their own transaction; otherwise give them none."""
-        backend = self._backend
-        return isinstance(backend.backend if isinstance(backend, AsyncAdapter) else backend, SupportsNotes)
+        return isinstance(storage_of(self._backend), SupportsNotes)
 
     set_budget = administration.asynchronous(administration.set_budget)
     remove_budget = administration.asynchronous(administration.remove_budget)
