@@ -16,7 +16,6 @@ SCHEMA = 5
 Stream = list[tuple[bytes, dict[bytes, bytes]]]
 _READING_MS, _HOUR_MS = 30_000, 3_600_000
 _NONE = 2**62  # above every row number
-_READER = "budgets"
 
 
 class RedisCommand(NamedTuple):
@@ -97,11 +96,11 @@ class RedisProtocol(SlicedProtocol):
         counted: _Deltas = seen[0]
         newest = int((yield RedisCommand(("GET", self.key("seq")))) or 0)  # first: the last rows may be archived ones
         counted.last = min(counted.last, newest)
-        while block := (yield from self.read_block(counted.last, _READER)):
+        # Nobody is told of this reading: where rows are archived meanwhile, the budgets have another version after it.
+        while block := (yield RedisCommand(("XRANGE", self.key("rows"), f"({counted.last}-0", "+", "COUNT", BLOCK))):
             counted.found += encoding.read_deltas(block, counted.since)
             counted.last = encoding.row_number(block[-1][0])
         counted.last = max(counted.last, newest)
-        yield from self.end_reading(_READER)
         found = counted.found
         return Counted(str(counted.last), [(delta for delta in found if delta.created >= start) for start in starts])
 
