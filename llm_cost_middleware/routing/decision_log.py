@@ -301,32 +301,17 @@ class DecisionLog:
         for line in self._journal.read("outcome", since):
             outcomes.setdefault(line.id, []).append(line)
         settled = {line.id: line for line in self._journal.read("settlement", since)}
-        left = self._decided_anew(since)
+        left = Counter(line.id for line in self._journal.read("decision", since))
         for line in self._journal.read("decision", since):
-            if line.id in left:
-                left[line.id] -= 1
-                if left[line.id]:  # the last decision of a call counts
-                    continue
+            left[line.id] -= 1
+            if left[line.id]:  # the last decision of a call counts: a fallback was routed anew
+                continue
             told = settled.pop(line.id, None)
             yield LoggedCall(
                 RoutingDecision.from_json(line.data),
                 tuple(map(_outcome, outcomes.pop(line.id, ()))),
                 None if told is None else _settlement(told),
             )
-
-    def _decided_anew(self, since: float | None) -> Counter[str]:
-        """How often each call was decided that was decided more than once (a fallback was routed anew)."""
-        if self._journal is None:
-            return Counter()
-        seen, again = set[int](), set[str]()
-        for line in self._journal.read("decision", since):
-            name = hash(line.id)  # a tenth of the ids; two that share one are only counted
-            if name in seen:
-                again.add(line.id)
-            seen.add(name)
-        if not again:
-            return Counter()
-        return Counter(line.id for line in self._journal.read("decision", since) if line.id in again)
 
     def last(
         self, count: int, wanted: Callable[[RoutingDecision], bool], *, since: float | None = None, call: str = ""
