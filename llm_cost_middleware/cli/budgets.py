@@ -57,7 +57,8 @@ def show(
         return
     with open_ledger(config, ledger) as opened:
         while True:
-            found = [one for one in opened.balances() if every or one.budget is not None]
+            with tables.working("reading balances"):
+                found = [one for one in opened.balances() if every or one.budget is not None]
             if watch is not None and out.is_terminal:
                 out.clear()
             if as_json:

@@ -27,7 +27,8 @@ def status(config: ConfigOption = None, url: LedgerOption = None) -> None:
     with open_ledger(config, url) as opened:
         backend = opened.backend
         if isinstance(backend, SupportsOverview):
-            counts = backend.count_rows()
+            with tables.working("adding up rows"):
+                counts = backend.count_rows()
         else:
             counts = count_rows(tables.counted(opened.rows(), "reading rows"))
     if not counts:
@@ -60,7 +61,8 @@ def unconfirmed(config: ConfigOption = None, url: LedgerOption = None) -> None:
     with open_ledger(config, url) as opened:
         backend = opened.backend
         if isinstance(backend, SupportsOverview):
-            found = list(backend.unsure_rows())
+            with tables.working("looking for rows that are not sure"):
+                found = list(backend.unsure_rows())
         else:
             found = unsure_rows(tables.counted(opened.rows(), "reading rows"))
     if not found:
@@ -86,7 +88,7 @@ def archive(
     again: nothing is lost, nothing counted twice.
     """
     moment = read_moment(before, "--before", now=SystemClock().now, zone=None)
-    with open_ledger(config, url) as opened:
+    with open_ledger(config, url) as opened, tables.working("moving rows"):
         moved = opened.archive(moment, MemoSummary(), to, keep=keep)
         # An interrupted archive is finished first, by its own date; only then is this command's date applied.
         while moved.resumed:
@@ -105,8 +107,9 @@ def backup(
     url: LedgerOption = None,
 ) -> None:
     """Copy the ledger while it is in use. To restore: stop what uses it, put the copy in its place."""
-    with open_ledger(config, url) as opened:
-        out.print(f"copied to {opened.back_up(to)}", highlight=False, soft_wrap=True)
+    with open_ledger(config, url) as opened, tables.working("copying"):
+        copy = opened.back_up(to)
+    out.print(f"copied to {copy}", highlight=False, soft_wrap=True)
 
 
 @ledger.command("restore")
@@ -131,8 +134,9 @@ def prune(
 ) -> None:
     """Remove old lines of the journal: decisions, outcomes, refusals, cache traces. Money is never removed."""
     moment = None if before is None else read_moment(before, "--before", now=SystemClock().now, zone=None)
-    with open_ledger(config, url) as opened:
-        out.print(f"{prune_journal(opened.backend, before=moment, keep=keep):,} lines removed")
+    with open_ledger(config, url) as opened, tables.working("removing lines"):
+        removed = prune_journal(opened.backend, before=moment, keep=keep)
+    out.print(f"{removed:,} lines removed")
 
 
 @ledger.command()
@@ -142,7 +146,7 @@ def erase(
     url: LedgerOption = None,
 ) -> None:
     """Put another name in the place of a person's scope, everywhere. Every sum stays as it was."""
-    with open_ledger(config, url) as opened:
+    with open_ledger(config, url) as opened, tables.working("replacing the name"):
         done = opened.erase(scope)
     out.print(f"{done.rows:,} rows now say {done.alias}", highlight=False)
     for path in done.archives:

@@ -10,6 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from llm_cost_middleware import Ledger
+from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.request import ModelRef
@@ -193,3 +194,26 @@ def test_a_filter_may_be_written_with_two_signs(tmp_path, monkeypatch):
     for where, wanted in (("team==a", "1"), ("team=a", "1"), ("team!=a", "2")):
         told = run("report", "--by", "team", "--where", where, "--json", "--ledger", "l.db")
         assert json.loads(told.output)["total"]["cost_usd"] == f"{wanted}.000000000"
+
+
+LONG = {
+    ("report",): (), ("budgets",): (), ("budgets", "export"): (), ("decisions",): ("--jsonl",), ("cache",): (),
+    ("ledger", "status"): (), ("ledger", "unconfirmed"): (), ("ledger", "archive"): ("--before", "90d"),
+    ("ledger", "backup"): ("copy.db",), ("ledger", "prune"): ("--before", "90d"), ("ledger", "erase"): ("user:a",),
+}  # fmt: skip
+"""Commands whose work grows with the ledger, and what they need."""
+
+
+@pytest.mark.parametrize("path", LONG, ids=" ".join)
+def test_what_may_take_long_says_that_it_works(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Ledger.open("sqlite:///l.db").close()
+    told, real = [], tables.working
+
+    def working(text):
+        told.append(text)
+        return real(text)
+
+    monkeypatch.setattr(tables, "working", working)
+    assert run(*path, *LONG[path], "--ledger", "l.db").exit_code == 0
+    assert told
