@@ -217,3 +217,13 @@ def test_what_may_take_long_says_that_it_works(path, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "working", working)
     assert run(*path, *LONG[path], "--ledger", "l.db").exit_code == 0
     assert told
+
+
+def test_a_decision_that_cannot_be_taken_says_what_can(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open("sqlite:///l.db") as ledger:
+        ledger.set_budget("team:a", "5", "day")
+    told = run("budgets", "raise", "team:a", "9", "--ledger", "l.db")
+    assert "team:a has no budget in the window 'none', but in 'day'" in str(told.exception)
+    told = run("pause", "team:a", "--until", "never", "--ledger", "l.db")
+    assert "'2h', '1d', 'tomorrow'" in str(told.exception)

@@ -188,7 +188,12 @@ def _end(until: End, register: BudgetRegister) -> int | None:
     if isinstance(until, str | timedelta):
         with suppress(ConfigurationError):  # then it is a moment
             length = read_seconds(until, "until")
-    return _moment(until, "until") if length is None else _ms(register.now / 1000 + length, "until")
+    if length is not None:
+        return _ms(register.now / 1000 + length, "until")
+    try:
+        return _moment(until, "until")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; or '2h', '1d', 'tomorrow', 'monday'") from None
 
 
 def _moment(when: Moment | None, what: str) -> int | None:
