@@ -257,20 +257,6 @@ def test_a_limit_on_statements_leaves_nothing_half_written(server):
         check(ledger)
 
 
-def test_budgets_that_are_amended_under_load_let_nothing_through(postgres_url):
-    """Each time a limit is set, what was spent before and meanwhile counts."""
-    with Ledger.open(postgres_url) as ledger, Ledger.open(postgres_url) as other:
-        with working(ledger) as (acknowledged, errors):
-            for number in range(12):
-                time.sleep(0.02)
-                other.set_budget(Budget("user:*", "5", ("day", "3600s", "month")[number % 3]))
-                if number % 4 == 3:
-                    other.remove_budget("user:*", "day")
-        assert acknowledged
-        assert not errors
-        check(ledger, acknowledged)
-
-
 def test_two_that_find_an_empty_database_prepare_it_once(postgres_url):
     with multiprocessing.get_context("fork").Pool(6) as pool:
         pool.map(_book, [(postgres_url, number) for number in range(6)])

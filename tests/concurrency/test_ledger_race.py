@@ -77,6 +77,32 @@ def test_eight_processes_and_tasks_and_threads_together_get_five_through(shared_
         audit(ledger._backend.read(None), list(ledger.rows()))
 
 
+def test_budgets_that_are_amended_while_writers_never_rest_count_all_that_is_booked(shared_url):
+    stop, errors = threading.Event(), []
+
+    def work(ledger, name):
+        try:
+            while not stop.is_set():
+                ledger.settle(ledger.reserve(BOUND, [f"user:{name}"]).id, NanoUSD(900))
+        except Exception as error:  # noqa: BLE001 - told by the test
+            errors.append(error)
+
+    with Ledger.open(shared_url) as ledger, Ledger.open(shared_url) as other:
+        busy = [threading.Thread(target=work, args=(ledger, name)) for name in range(4)]
+        for thread in busy:
+            thread.start()
+        for number in range(9):
+            other.set_budget(Budget("user:*", "5", ("day", "3600s", "month")[number % 3]))
+            if number % 4 == 3:
+                other.remove_budget("user:*", "day")
+        stop.set()
+        for thread in busy:
+            thread.join()
+        assert not errors
+        assert ledger.balance("global").settled_nanousd
+        audit(ledger._backend.read(None), list(ledger.rows()))
+
+
 @pytest.mark.parametrize("url", ["memory://utilisation", None], ids=["memory", "shared"])
 def test_a_contended_budget_is_used_to_its_last_part_and_never_passed(url, request):
     """Reservations of at most 0.1 % of the limit, actual costs at random, until refused."""

@@ -26,11 +26,18 @@ from llm_cost_middleware.errors import LedgerUnavailableError
 _TRIES = 1000  # other processes append rows while these are counted
 
 
+_Totals = dict[str, dict[int, list[int]]]
+
+
 class Counted(NamedTuple):
-    """Rows that changed budgets are to hold: up to which one they were read, and what they changed, by budget."""
+    """Rows that changed budgets are to hold: up to which one they were read, and what they changed, by budget.
+
+    ``whole``: all of them, else those alone that came since the last try.
+    """
 
     last: str
     deltas: list[Iterable[EntryDelta]]
+    whole: bool = True
 
 
 class BudgetProtocol:
@@ -68,8 +75,13 @@ class BudgetProtocol:
         raise NotImplementedError
 
     def _amend(self, decide: BudgetStep) -> CommandFlow[bool]:
-        """Do what ``decide`` says; return whether it changed anything. What is counted meanwhile is counted again."""
+        """Do what ``decide`` says; return whether it changed anything. What is booked meanwhile is counted as well.
+
+        Between the last row that is read and the step lies no more than the sums of the rows since the try before:
+        writers that never rest must leave a gap as long as that, once.
+        """
         seen: list[Any] = []
+        totals: list[_Totals] = []
         for _ in range(_TRIES):
             if self._clock is None:
                 self._note_server_time((yield from self.ask_time()))
@@ -87,10 +99,11 @@ class BudgetProtocol:
                 args += encoding.account_name(*change.key), facts
             moved = [change for change in changes if change.moved]
             if moved:
+                filled = yield from self._emptied(moved)
                 counted = yield from self.ask_deltas(moved, seen)
                 args[1] = counted.last
-                filled = yield from self._refilled(moved, BudgetIndex(amended.budgets), counted)
-                for name, cells in filled.items():
+                _add_up(totals, moved, counted, BudgetIndex(amended.budgets))
+                for name, cells in (filled | _fields(moved, totals)).items():
                     keys.append(self.key(f"a:{name}"))
                     flat = [part for field in cells.items() for part in field]
                     args += name, len(flat), *flat
@@ -105,22 +118,37 @@ class BudgetProtocol:
         """From which time on (ms) the rows are counted into a changed budget."""
         return backfill_start(change.key[1], change.timezone, self._now())
 
-    def _refilled(
-        self, moved: list[BudgetChange], index: BudgetIndex, counted: Counted
-    ) -> CommandFlow[dict[str, dict[str, int]]]:
-        """Compute the accounts to rewrite under changed budgets, and their sums."""
+    def _emptied(self, moved: list[BudgetChange]) -> CommandFlow[dict[str, dict[str, int]]]:
+        """Name the accounts of changed budgets, which are written anew."""
         accounts = yield from self.ask_accounts()
-        filled: dict[str, dict[str, int]] = {}
-        for change in moved:
-            pattern, window = change.key
-            for scope, its_window in accounts:
-                if its_window == window and scope_matches(pattern, scope):
-                    filled[encoding.account_name(scope, window)] = {}
-        for change, deltas in zip(moved, counted.deltas, strict=True):
-            pattern, window = change.key
-            for scope, sums in rebuild_totals(deltas, pattern, window, index).items():
-                fields: dict[str, int] = {}
-                filled[encoding.account_name(scope, window)] = fields
-                for cell, (settled, pending) in sums.items():
-                    fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
-        return filled
+        return {
+            encoding.account_name(scope, window): {}
+            for change in moved
+            for scope, window in accounts
+            if window == change.key[1] and scope_matches(change.key[0], scope)
+        }
+
+
+def _add_up(totals: list[_Totals], moved: list[BudgetChange], counted: Counted, after: BudgetIndex) -> None:
+    """Add what was counted to the sums of each budget."""
+    if counted.whole:
+        totals[:] = [{} for _ in moved]
+    for total, change, deltas in zip(totals, moved, counted.deltas, strict=True):
+        for scope, by_cell in rebuild_totals(deltas, *change.key, after).items():
+            known = total.setdefault(scope, {})
+            for cell, (settled, pending) in by_cell.items():
+                sums = known.setdefault(cell, [0, 0])
+                sums[0] += settled
+                sums[1] += pending
+
+
+def _fields(moved: list[BudgetChange], totals: list[_Totals]) -> dict[str, dict[str, int]]:
+    """Return the sums of accounts as the step takes them."""
+    filled = {}
+    for change, total in zip(moved, totals, strict=True):
+        for scope, by_cell in total.items():
+            fields: dict[str, int] = {}
+            for cell, (settled, pending) in by_cell.items():
+                fields[f"{cell}:s"], fields[f"{cell}:p"] = settled, pending
+            filled[encoding.account_name(scope, change.key[1])] = fields
+    return filled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backends.redis.slices import SlicedProtocol
@@ -28,7 +29,8 @@ class _Deltas:
     """What rows changed in the sums, of holds made from ``since`` (ms) on, up to the row ``last``."""
 
     def __init__(self, since: int, last: int) -> None:
-        self.since, self.last, self.found = since, last, list[EntryDelta]()
+        self.since, self.last = since, last
+        self.budgets: list[tuple[str, str]] = []
 
 
 class RedisProtocol(SlicedProtocol):
@@ -90,19 +92,24 @@ class RedisProtocol(SlicedProtocol):
 
     def ask_deltas(self, moved: list[BudgetChange], seen: list[Any]) -> CommandFlow[Counted]:
         """See ``BudgetProtocol``. Only what changed is kept of the rows, and rows of earlier times are not read."""
-        starts = [self._counts_from(change) for change in moved]
-        if not seen or min(starts) < seen[0].since:
+        starts, budgets = [self._counts_from(change) for change in moved], [change.key for change in moved]
+        whole = not seen or min(starts) < seen[0].since or budgets != seen[0].budgets
+        if whole:
             seen[:] = [_Deltas(min(starts), (yield from self.before_first_row(min(starts))))]
+            seen[0].budgets = budgets
         counted: _Deltas = seen[0]
+        found: list[EntryDelta] = []
         newest = int((yield RedisCommand(("GET", self.key("seq")))) or 0)  # first: the last rows may be archived ones
         counted.last = min(counted.last, newest)
         # Nobody is told of this reading: where rows are archived meanwhile, the budgets have another version after it.
         while block := (yield RedisCommand(("XRANGE", self.key("rows"), f"({counted.last}-0", "+", "COUNT", BLOCK))):
-            counted.found += encoding.read_deltas(block, counted.since)
+            found += encoding.read_deltas(block, counted.since)
             counted.last = encoding.row_number(block[-1][0])
+            if len(block) < BLOCK:  # not a round trip more, which would bring more rows
+                break
         counted.last = max(counted.last, newest)
-        found = counted.found
-        return Counted(str(counted.last), [(delta for delta in found if delta.created >= start) for start in starts])
+        deltas: list[Iterable[EntryDelta]] = [[one for one in found if one.created >= start] for start in starts]
+        return Counted(str(counted.last), deltas, whole)
 
     def new_reader(self) -> str:
         """Name somebody who reads rows."""
