@@ -39,17 +39,11 @@ def test_what_was_archived_says_what_it_said(tmp_path, seed):
     assert [row._replace(seq=0) for row in rows] == facts
     assert lines == ["c1"]
     carried = [row for row in after if row.kind == "carried"]
-    assert sum(total.cost_nanousd for _, total in _of(carried)) == sum(total[2] for total in sums.values())
+    assert sum(row.amount_nanousd for row in carried) == sum(total[2] for total in sums.values())
     with Ledger.open(tmp_path / "again.db") as again:
         done = next(row for row in reversed(rows) if row.kind == "settle")
         assert again.settle(done.id, done.amount_nanousd).repeated
         assert again.balance("global").pending_nanousd == NanoUSD(0)
-
-
-def _of(rows):
-    from llm_cost_middleware.cli.totals import of_rows
-
-    return of_rows(rows).items()
 
 
 def test_only_to_a_ledger_that_is_empty_and_only_what_is_whole(tmp_path):
