@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 
 import psycopg
 import pytest
@@ -307,6 +307,46 @@ def test_a_cancelled_task_leaves_the_connection_of_others_alone(postgres_url):
     asyncio.run(main())
     with Ledger.open(postgres_url) as ledger:
         check(ledger)
+
+
+def _end_all(url):
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'llm-cost-middleware'"
+        )
+
+
+def test_a_server_that_ended_all_connections_costs_one_try_and_not_one_for_each(server):
+    with Ledger.open(server.url) as ledger:
+        with ExitStack() as stack:
+            for _ in range(connections.CONNECTIONS):
+                stack.enter_context(ledger.backend._connections.one())
+        _end_all(server.url)
+        assert ledger.reserve(BOUND, ["user:a"])
+        assert len(ledger.backend._connections._idle) == 1
+        check(ledger)
+
+
+async def test_so_on_an_event_loop(server):
+    async with AsyncLedger.open(server.url) as ledger:
+        async with AsyncExitStack() as stack:
+            for _ in range(connections.CONNECTIONS):
+                await stack.enter_async_context(ledger.backend._connections.one())
+        _end_all(server.url)
+        assert await ledger.reserve(BOUND, ["user:a"])
+        assert len(ledger.backend._connections._idle) == 1
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_an_isolation_in_which_two_would_take_the_same_money_is_refused(server, isolation):
+    with psycopg.connect(server.url, autocommit=True) as db, Ledger.open(server.url) as ledger:
+        ledger.set_budget(Budget("user:a", BOUND))
+        db.execute(f"ALTER ROLE postgres SET default_transaction_isolation = '{isolation}'")
+        with pytest.raises(ConfigurationError, match="read committed"):
+            Ledger.open(server.url)
+        ledger.backend._connections.close()  # a session that begins later has it, too
+        with pytest.raises(LedgerUnavailableError, match="read committed"):
+            ledger.reserve(BOUND, ["user:a"])
 
 
 def test_passwords_and_versions_are_checked(server, postgres_url):

@@ -90,6 +90,14 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, OperationalError | InterfaceError | ReadOnlySqlTransaction)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error tells of a lost connection: a server that ended one may have ended all, and each costs a try."""
+    from psycopg import OperationalError
+
+    # without a code it is the driver's, of the connection; else an exception of it, or a server that shuts down
+    return isinstance(error, OperationalError) and (error.sqlstate or "08")[:3] in {"08", "080", "57P"}
+
+
 def unavailable(url: str, error: Exception) -> Exception:
     """Return an error of psycopg or the system as ``LedgerUnavailableError``; any other unchanged."""
     from psycopg import Error
@@ -107,7 +115,8 @@ class Connections:
         self._start()
 
     def _start(self) -> None:
-        self._pid, self._idle, self._room = os.getpid(), deque[Any](), BoundedSemaphore(CONNECTIONS)
+        self._idle, self._room = deque[Any](), BoundedSemaphore(CONNECTIONS)
+        self._pid = os.getpid()  # last: a thread that finds it finds the others
 
     @contextmanager
     def one(self) -> Iterator[Any]:
@@ -124,8 +133,10 @@ class Connections:
                 db = connect(self._url)
             try:
                 yield db
-            except BaseException:
+            except BaseException as error:
                 db.close()
+                while is_lost(error) and (other := _newest(idle)) is not None:
+                    other.close()
                 raise
             idle.append(db)
         finally:
@@ -152,8 +163,10 @@ class AsyncConnections:
                 db = await connect_async(self._url)
             try:
                 yield db
-            except BaseException:
+            except BaseException as error:
                 await db.close()
+                while is_lost(error) and (other := _newest(self._idle)) is not None:
+                    await other.close()
                 raise
             self._idle.append(db)
 

@@ -11,6 +11,10 @@ $$;
 
 CREATE OR REPLACE FUNCTION llm_cost.lock_budgets(tenant_ integer, alone boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    -- Otherwise what is read after a lock is as old as the transaction: two would take the same money.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'a ledger needs default_transaction_isolation = ''read committed''';
+    END IF;
     IF alone THEN
         PERFORM pg_advisory_xact_lock(1819307123, tenant_);
     ELSE

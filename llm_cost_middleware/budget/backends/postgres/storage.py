@@ -12,13 +12,18 @@ from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
 from llm_cost_middleware.budget.scripted.protocol import ScriptedProtocol
-from llm_cost_middleware.errors import LedgerVersionError
+from llm_cost_middleware.errors import ConfigurationError, LedgerVersionError
 from llm_cost_middleware.money import NanoUSD
 
 T = TypeVar("T")
 
 _PREPARE = 1819307122
 """Number of the lock under which one connection at a time prepares a database."""
+_ISOLATIONS = {"read committed", "read uncommitted"}  # which are one to PostgreSQL
+_ISOLATED = (
+    "its role, or its database, has default_transaction_isolation = '{}', and a ledger needs 'read committed': ALTER"
+    " ROLE ... SET default_transaction_isolation = 'read committed'"
+)
 _SUMS = (
     "SELECT scopes, created / %s AS stretch, sum(settled)::bigint, sum(pending)::bigint FROM llm_cost.entry"
     " WHERE tenant = %s AND at >= %s AND created >= %s AND strpos(' ' || scopes || ' ', %s) > 0"
@@ -58,7 +63,11 @@ class PostgresProtocol(ScriptedProtocol):
 
         Raises:
             LedgerVersionError: A newer version wrote them.
+            ConfigurationError: Transactions are isolated in a way in which two would take the same money.
         """
+        ((isolation,),) = yield Query("SELECT current_setting('transaction_isolation')")
+        if isolation not in _ISOLATIONS:
+            raise ConfigurationError(_ISOLATED.format(isolation), key="ledger.url")
         sections = schema_sections()
         if not (yield from self._is_current(len(sections))):
             yield Begin()
