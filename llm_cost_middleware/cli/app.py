@@ -22,7 +22,7 @@ from llm_cost_middleware.cli.help import show_topic
 from llm_cost_middleware.cli.init import init
 from llm_cost_middleware.cli.ledger import ledger
 from llm_cost_middleware.cli.litellm_config import litellm_config
-from llm_cost_middleware.cli.loading import begin
+from llm_cost_middleware.cli.loading import begin, end
 from llm_cost_middleware.cli.monitoring_files import monitoring
 from llm_cost_middleware.cli.prices import prices
 from llm_cost_middleware.cli.reconcile import reconcile
@@ -59,6 +59,7 @@ def _options(
 ) -> None:
     """Costs of Claude and OpenAI calls: past, expected, and under another policy."""
     begin()
+    context.call_on_close(end)
     context.call_on_close(_tell_rate)
 
 

@@ -68,6 +68,11 @@ def begin() -> None:
     _read.set({})
 
 
+def end() -> None:
+    """End a command: what it has read is read anew by whoever comes next in this process."""
+    _read.set(None)
+
+
 def moment_of(text: str | None, key: str) -> float | None:
     """Return the moment that an option means, in seconds since the Unix epoch; what names no zone is local time.
 

@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from llm_cost_middleware import Ledger
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import loading, tables
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.request import ModelRef
@@ -227,3 +227,13 @@ def test_a_decision_that_cannot_be_taken_says_what_can(tmp_path, monkeypatch):
     assert "team:a has no budget in the window 'none', but in 'day'" in str(told.exception)
     told = run("pause", "team:a", "--until", "never", "--ledger", "l.db")
     assert "'2h', '1d', 'tomorrow'" in str(told.exception)
+
+
+def test_a_command_leaves_no_configuration_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "llm-cost.toml"
+    for mode in ("observe", "enforce"):
+        path.write_text(f"mode = '{mode}'\n[ledger]\nurl = 'sqlite:///l.db'\n")
+        assert loading.load_config(path).mode == loading.load_config(None).mode == mode
+        assert run("budgets", "set", "global", "5").exit_code == 0
+        assert run("budgets", "--config", str(path)).exit_code == 0
