@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -240,7 +241,22 @@ class Slice:
         self._close()
 
     async def __aenter__(self) -> Self:
-        return self._enter(await asyncio.to_thread(self._open) if self._runtimes.blocks else self._open())
+        if not self._runtimes.blocks:
+            return self._enter(self._open())
+        ends = count()  # of two: the thread, and a cancellation; whichever is the second gives back
+
+        def opened() -> CallContext:
+            found = self._open()
+            if next(ends):
+                self._close()
+            return found
+
+        try:
+            return self._enter(await asyncio.to_thread(opened))
+        except asyncio.CancelledError:
+            if next(ends):
+                await asyncio.to_thread(self._close)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

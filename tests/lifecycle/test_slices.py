@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -92,6 +93,28 @@ async def test_a_slice_on_an_event_loop_and_in_its_tasks(url):
                 assert {type(one) for one in done} <= {type(None), BudgetExceededError}
                 assert 0 < inner.spent == part.spent <= inner.limit
             assert pipe.ledger.balance("run:r").pending == 0
+
+
+@pytest.mark.parametrize("rest_s", [0, 0.002, 0.05])
+async def test_a_task_that_is_cancelled_while_its_slice_is_set_aside_gives_it_back(tmp_path, rest_s):
+    """Before the thread began, while it is at it, and when it is done but the task was not woken yet."""
+
+    async def child(pipe):
+        async with pipe.slice("0.004"):
+            await asyncio.Event().wait()
+
+    async with opened(f"sqlite:///{tmp_path}/l.db") as pipe:
+        with cost_context(run="r"), ThreadPoolExecutor(4) as threads:
+            asyncio.get_running_loop().set_default_executor(threads)
+            for _ in range(3):
+                task = asyncio.create_task(child(pipe))
+                await asyncio.sleep(0)
+                time.sleep(rest_s)  # noqa: ASYNC251 - the loop must not run meanwhile
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
+        assert pipe.ledger.balance("run:r").pending == 0
 
 
 def test_a_slice_that_is_too_large_is_refused_and_says_what_would_fit(url):
