@@ -69,13 +69,12 @@ class AlertRecord:
         return self._ledger_id
 
     def catch_up(self) -> None:
-        """Take in what other processes have raised and told."""
-        if self._journal is None:
-            return
+        """Take in what other processes have raised and told, and forget what is old."""
         now = self._now()
-        for entry in self._journal.read(ALERT, None if self._read_to is None else self._read_to - _SKEW_S):
-            self._take(entry.data)
-        self._read_to = now
+        if self._journal is not None:
+            for entry in self._journal.read(ALERT, None if self._read_to is None else self._read_to - _SKEW_S):
+                self._take(entry.data)
+            self._read_to = now
         old = [id_ for id_, alert in self._raised.items() if alert.at < now - KEPT_S and alert.window != LIFETIME]
         for id_ in old:
             del self._raised[id_]

@@ -236,7 +236,7 @@ def _watch(of: weakref.ref[AlertService], wake: threading.Event) -> None:
             service.settle()
         wake.clear()
         service.step(woken=woken)
-        if service.closing:
+        if service.closing and not wake.is_set():  # set: something happened since it looked
             return
         pause = service.pause_s
         del service

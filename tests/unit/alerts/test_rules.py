@@ -178,6 +178,17 @@ def test_refusals_are_counted_by_the_scope_whose_budget_refused(ledger, clock):
     assert watched.look() == []
 
 
+def test_what_is_long_over_is_forgotten(ledger, clock):
+    ledger.set_budget(Budget("team:a", 1, "day"))
+    watched = Watched(ledger, clock, {"when": "threshold"})
+    for _ in range(2):
+        ledger.book("0.9", ["team:a"])
+        assert watched.look()
+        clock.advance(41 * DAY)
+    assert watched.look() == []
+    assert watched.service.record.history() == []
+
+
 def test_unconfirmed_money_is_told_from_an_amount_on(ledger, clock):
     watched = Watched(ledger, clock, {"when": "unconfirmed", "above": 1}, {"when": "unconfirmed", "scope": "team:*"})
     ledger.book("0.9", ["team:a"], status="unconfirmed")

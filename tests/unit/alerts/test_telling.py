@@ -15,7 +15,8 @@ from llm_cost_middleware.alerts.channels import open_channel
 from llm_cost_middleware.alerts.service import AlertService
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import ConfigurationError, MissingExtraError
-from llm_cost_middleware.events import AlertRaised
+from llm_cost_middleware.events import AlertRaised, BudgetRefused
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.testing import FakeClock
 
@@ -209,6 +210,27 @@ def test_what_happened_last_is_told_when_the_pipeline_is_closed(clients, url, re
             process("hello", pipeline, CostTracker(), client=clients["openai"])
     assert len(receiver.ids) == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "llm-cost-alerts"]
+
+
+def test_what_happens_while_the_last_look_is_taken_is_told(clock, caplog):
+    """Observed from inside of that look: closing finds the facts read already."""
+
+    def refused(scope):
+        service.on_event(BudgetRefused("c", clock.now(), "openai/gpt-5-mini", scope, NanoUSD(5), enforced=True))
+
+    def emit(alert):
+        if alert.scope == "team:a":
+            refused("team:b")
+            service.close()
+
+    with Ledger.open("memory://", clock=clock) as ledger, caplog.at_level(logging.WARNING):
+        service = AlertService([AlertConfig("refusal", ["log"])], ledger, Catalogue(), clock, emit)
+        service.start()
+        thread = service._thread
+        refused("team:a")
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [scope in caplog.text for scope in ("team:a", "team:b")] == [True, True]
 
 
 def test_a_ledger_that_is_away_is_told_once_and_looked_at_again(url, clock, caplog):
