@@ -91,10 +91,13 @@ class Dashboard(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve in a thread; a connection beyond those that there is room for is closed."""
-        if self._room.acquire(blocking=False):
+        if not self._room.acquire(blocking=False):
+            return self.shutdown_request(request)
+        try:
             super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        except BaseException:  # no thread could be started
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """See ``ThreadingMixIn``."""
@@ -148,11 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.loopback:
             return True
         hosts = self.headers.get_all("Host", [])
-        match = (
-            re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?", hosts[0].strip(), re.IGNORECASE)
-            if hosts
-            else None
-        )
+        match = _HOST.fullmatch(hosts[0].strip()) if hosts else None
         return len(hosts) == 1 and match is not None and is_loopback(match[1])
 
     def _admitted(self, path: str, query: str) -> bool:

@@ -29,6 +29,18 @@ def guarded(ledgers):
         yield running
 
 
+def test_a_thread_that_cannot_be_started_takes_no_room(server, monkeypatch):
+    def none_left(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        for _ in range(70):
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as link:
+                assert link.recv(1) == b""
+    assert ask(server)[0] == 200
+
+
 def test_the_page_its_files_and_its_answers_are_served(server):
     for path in ("/", *ASSETS, "/data/spending", "/data/gauges", "/data/calls", "/data/list"):
         status, headers, text = ask(server, path)
