@@ -14,6 +14,8 @@ EXTRA_OF = {
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
     "apprise": "alerts",
     "fastapi": "proxy", "redis": "redis", "psycopg": "postgres", "opentelemetry": "otel", "prometheus_client": "otel",
+    # parts of one package that several distributions share: with a host comes the first of them alone
+    "opentelemetry.sdk": "otel", "opentelemetry.exporter": "otel", "opentelemetry.exporter.prometheus": "otel",
     "numpy": "learn", "pyarrow": "learn", "scipy": "learn", "sklearn": "learn",
     "hypothesis": "tools", "pytest": "tools",
 }  # fmt: skip

@@ -29,7 +29,7 @@ gone, doors = set(sys.argv[1].split(",")), json.loads(sys.argv[2])
 class PathFinder(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in gone else super().find_spec(name, path, target)
+        return None if {name, name.partition(".")[0]} & gone else super().find_spec(name, path, target)
 
 sys.meta_path[:] = [one for one in sys.meta_path if one is not importlib.machinery.PathFinder]
 sys.meta_path.append(PathFinder)
@@ -162,6 +162,9 @@ CONFIGURING = ("litellm.proxy_config", "litellm.router_config")  # they write te
         ("opentelemetry", "OpenTelemetryObserver()"),
         ("apprise", "alerts by apprise"),
         ("prometheus_client", "metrics for Prometheus"),
+        ("opentelemetry.exporter", "metrics for Prometheus"),
+        ("opentelemetry.exporter.prometheus", "metrics for Prometheus"),
+        ("opentelemetry.sdk", "metrics for Prometheus"),
         ("numpy", "tune"),
         ("sklearn", "tune, its regression"),
         ("pyarrow", "labels of parquet"),

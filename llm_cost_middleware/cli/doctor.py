@@ -36,6 +36,7 @@ _PACKAGES = (
     ("apprise", "alerts beyond the log and webhooks", "alerts"),
     ("psycopg", "ledgers on postgresql://", "postgres"),
     ("opentelemetry-api", "OpenTelemetryObserver", "otel"),
+    ("opentelemetry-exporter-prometheus", "metrics at prometheus_port", "otel"),
     ("scikit-learn", "llm-cost tune", "learn"),
     ("pyarrow", "labels in Parquet for llm-cost tune", "learn"),
 )

@@ -109,6 +109,12 @@ def _otel(_: CostPipeline) -> None:
     OpenTelemetryObserver()
 
 
+def _prometheus(_: CostPipeline) -> None:
+    from llm_cost_middleware.observers.prometheus import check_installed
+
+    check_installed()
+
+
 def _fitting(_: CostPipeline) -> None:
     import sklearn.linear_model
 
@@ -142,6 +148,7 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "apprise": _apprise,
     "psycopg": _postgres,
     "opentelemetry-api": _otel,
+    "opentelemetry-exporter-prometheus": _prometheus,
     "scikit-learn": _fitting,
     "pyarrow": _parquet,
 }
