@@ -17,6 +17,16 @@ from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_key
 When = Literal["threshold", "forecast", "rate", "refusal", "drift", "unconfirmed", "unpriced", "old_prices"]
 Per = Literal["hour", "day"]
 LOG = "log"
+KINDS = {
+    "scope": ("threshold", "forecast", "rate", "refusal", "unconfirmed"),
+    "at": ("threshold", "forecast"),
+    "times": ("rate",),
+    "above": ("rate", "unconfirmed"),
+    "count": ("refusal",),
+    "per": ("rate", "refusal", "unconfirmed", "unpriced"),
+    "older_than_s": ("old_prices",),
+}
+"""The kinds of alerts that have each key. ``when`` and ``to`` belong to all."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 
 
@@ -79,6 +89,9 @@ class AlertConfig:
             form = 'must be a length of time such as "30d"'
             raise ConfigurationError(f"{form}, not {self.older_than_s!r}", key="alerts.older_than_s")
         ceil_nanousd(self.above, what="alerts.above")
+        for item in fields(self):
+            if self.when not in KINDS.get(item.name, (self.when,)) and getattr(self, item.name) != item.default:
+                raise _not_of(self.when, item.name, f"alerts.{item.name}")
 
     def __repr__(self) -> str:
         told = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.name != "to")
@@ -115,6 +128,11 @@ def _read_alert(value: Any, key: str) -> AlertConfig:
     if "when" not in value:
         raise ConfigurationError("needs when", key=key)
     return AlertConfig(**value)
+
+
+def _not_of(when: str, name: str, key: str) -> ConfigurationError:
+    """What a key is told that would change nothing."""
+    return ConfigurationError(f"belongs to {', '.join(KINDS[name])}; it changes nothing of {when!r}", key=key)
 
 
 def _check_target(target: str, key: str) -> None:

@@ -38,7 +38,7 @@ def check(config: ConfigOption = None, ledger: LedgerOption = None) -> None:
 
 @alerts.command("test")
 def try_targets(config: ConfigOption = None) -> None:
-    """Tell every target of [[alerts]] a test."""
+    """Tell every target that the configuration names under ``alerts`` a test."""
     rules = _rules(config)
     alert = AlertRaised(
         "",

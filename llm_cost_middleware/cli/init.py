@@ -55,9 +55,8 @@ def init(
 ) -> None:
     """Write a commented llm-cost.toml: every key with its default, a ledger in a file, and today's models as tiers."""
     if path.exists() and not force:  # it may hold somebody's limits and prices
-        err.print(f"{path} exists; use --force to overwrite it.")
+        err.print(f"{path} exists; use --force to overwrite it.", markup=False)
         raise typer.Exit(1)
     path.write_text(todays(), encoding="utf-8")
-    out.print(
-        f"wrote {path}: a ledger in llm-cost.db, no budget, and routing over today's models (delete [[tiers]] for none)"
-    )
+    has = "a ledger in llm-cost.db, no budget, and routing over today's models (delete [[tiers]] for none)"
+    out.print(f"wrote {path}: {has}", markup=False)

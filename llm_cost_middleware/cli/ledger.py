@@ -12,7 +12,7 @@ from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.ledger.upkeep import prune_journal, restore
 from llm_cost_middleware.budget.rules.overview import count_rows, unsure_rows
 from llm_cost_middleware.cli import currency, tables
-from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, open_ledger, out
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, err, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.periods import read_moment
@@ -148,9 +148,14 @@ def erase(
     """Put another name in the place of a person's scope, everywhere. Every sum stays as it was."""
     with open_ledger(config, url) as opened, tables.working("replacing the name"):
         done = opened.erase(scope)
-    out.print(f"{done.rows:,} rows now say {done.alias}", highlight=False)
+    if done.rows:
+        out.print(f"{done.rows:,} rows now say {done.alias}", highlight=False)
+    else:  # a misspelt name must not look like a person who was erased
+        err.print(f"no row names {scope}", highlight=False, markup=False)
     for path in done.archives:
         out.print(f"not changed, and may still have the old name: {path}", highlight=False, soft_wrap=True)
+    if not done.rows:
+        raise typer.Exit(1)
 
 
 def _tell(moved: ArchiveResult) -> None:

@@ -159,6 +159,9 @@ class MetricsConfig:
             given = f"{self.prometheus_port!r} and {self.prometheus_ports!r} of them"
             raise ConfigurationError(f"must be ports up to {_LAST_PORT}, not {given}", key="metrics.prometheus_port")
         for kind in self.dimensions:
+            if ":" in kind:  # its scopes would be of another kind, and the metric would never tell one apart
+                form = "must be kinds of scopes, such as 'team', without a name"
+                raise ConfigurationError(f"{form}, not {kind!r}", key="metrics.dimensions")
             parse_scope(f"{kind}:*", template=True)
         if self.most_values < 1:
             raise ConfigurationError(f"must be 1 or more, not {self.most_values!r}", key="metrics.most_values")

@@ -69,7 +69,7 @@ def read_export(path: str | Path) -> list[ProviderLine]:
         found = list(_of_json(text) if text.lstrip()[:1] in {"{", "["} else _of_table(text))
     except (KeyError, TypeError, AttributeError, InvalidOperation, ValueError) as error:
         if isinstance(error, ConfigurationError):
-            raise
+            raise ConfigurationError(f"{path} {error.args[0].removeprefix('export: ')}", key="export") from None
         raise ConfigurationError(f"{path} {_FORMS}: {error!r}", key="export") from None
     return found
 

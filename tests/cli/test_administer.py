@@ -88,6 +88,15 @@ def test_a_raise_of_what_a_template_limits_names_the_template_and_the_command(ur
     assert "set" not in str(caught.value)
 
 
+def test_a_raise_without_the_window_names_those_that_there_are(url):
+    run(url, "set", "team:*", "5", "--window", "day")
+    run(url, "set", "team:ads", "50", "--window", "month")
+    with pytest.raises(ConfigurationError, match=r"window 'none', but in 'day', 'month'$"):
+        run(url, "raise", "team:ads", "60")
+    with pytest.raises(ConfigurationError, match=r"window 'none'$"):
+        run(url, "raise", "user:7", "60")
+
+
 @pytest.mark.parametrize("word", ["today", "tomorrow", " Monday"])
 def test_the_end_of_a_raise_or_a_pause_may_be_a_day(url, word):
     begun = time.time()

@@ -72,6 +72,12 @@ def test_the_file_can_be_named_but_not_taken(ledger):
     assert (ledger / "old.jsonl").read_bytes() == content
 
 
+def test_an_erasure_of_nobody_is_no_success(ledger):
+    assert "no row names user:43" in _run("ledger", "erase", "user:43", "--ledger", URL, code=1)
+    assert "rows now say user:erased-" in _run("ledger", "erase", "user:42", "--ledger", URL)
+    assert "no row names user:42" in _run("ledger", "erase", "user:42", "--ledger", URL, code=1)
+
+
 def test_what_was_interrupted_is_finished_by_the_next(ledger, monkeypatch):
     from llm_cost_middleware.budget.backends.sqlite import archive
 

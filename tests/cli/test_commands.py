@@ -189,7 +189,7 @@ def test_a_budget_may_be_set_before_the_first_call(tmp_path):
 
 def test_init_writes_a_file_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _run("init")
+    assert "(delete [[tiers]] for none)" in _run("init")
     assert CostConfig.from_toml("llm-cost.toml", env={}).budgets == ()
     assert "--force" in _run("init", code=1)
     _run("init", "--force")

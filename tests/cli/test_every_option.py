@@ -51,6 +51,14 @@ def test_the_walk_meets_every_command():
     assert len(OPTIONS) >= 90
 
 
+def test_no_help_has_lost_a_name_in_brackets():
+    for path, command in EVERY.items():
+        for text in (command.help, *(getattr(one, "help", None) for one in command.params)):
+            markup = re.findall(r"(?<!\\)\[[a-z.\[]+\]+", text or "")
+            assert not markup, (path, markup, "brackets are markup here: write \\[ or other words")
+        assert "[]" not in run(*path, "--help").output
+
+
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)
 def test_every_misspelt_option_and_command_is_told_the_right_one(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -405,8 +405,10 @@ def test_counts_that_contain_each_other_are_taken_apart(tmp_path, more, tokens):
 def test_what_is_no_export_is_refused_with_what_is(tmp_path, text, said):
     path = Path(tmp_path, "export.json")
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=said) as caught:
         read_export(path)
+    assert f"{path} " in str(caught.value)  # of several files
+    assert str(caught.value).count("export: ") == 1
 
 
 def test_pages_may_come_as_a_list_or_one_a_line(world):

@@ -298,7 +298,7 @@ class BudgetRegister:
         template = f"{scope.partition(':')[0]}:*"
         if self._active(_name((template, window))) is None:
             active = [one.budget for one in self.lives() if one.state == "active"]
-            others = ", ".join(repr(budget.window) for budget in active if budget.scope == scope)
+            others = ", ".join(sorted({repr(one.window) for one in active if one.scope in {scope, template}}))
             return f"{scope} has no budget in the window {window!r}{f', but in {others}' if others else ''}"
         told = f"{scope} has no budget of its own in the window {window!r}: that of {template} applies to it"
         return f"{told}. Give it one: llm-cost budgets set {scope} DOLLARS --window {window}"

@@ -1,7 +1,9 @@
 """What each rule of ``[[alerts]]`` finds in a ledger, once, and what it leaves alone."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 
@@ -10,6 +12,7 @@ from llm_cost_middleware.alerts import AlertConfig
 from llm_cost_middleware.alerts.record import digest_of, dump, load
 from llm_cost_middleware.alerts.rules import projected
 from llm_cost_middleware.alerts.service import AlertService
+from llm_cost_middleware.alerts.settings import KINDS, When
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import UnknownKeyError
 from llm_cost_middleware.events import BudgetRefused, ModelUnpriced, PolicyDrifted
@@ -274,3 +277,22 @@ def test_no_secret_of_a_target_is_shown():
     with pytest.raises(ConfigurationError) as caught:
         AlertConfig("threshold", "SECRET without a scheme")
     assert "SECRET" not in str(caught.value)
+
+
+def _other(value):
+    """A value that is not the default one."""
+    return {str: "team:x", tuple: [0.5], float: 7.0, int: 7}[type(value)]
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(AlertConfig) if item.name not in {"when", "to"}])
+def test_a_key_that_changes_nothing_of_its_kind_is_refused(name):
+    default = next(item.default for item in fields(AlertConfig) if item.name == name)
+    given = {"above": "3", "per": "hour"}.get(name) or _other(default)
+    took = set()
+    for when in get_args(When):
+        try:
+            CostConfig(alerts=[{"when": when, name: given}])
+            took.add(when)
+        except ConfigurationError as error:
+            assert f"alerts.{name}: belongs to {', '.join(KINDS[name])}" in str(error)  # noqa: PT017 - of some kinds
+    assert took == set(KINDS[name])

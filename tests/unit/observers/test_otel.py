@@ -257,6 +257,7 @@ def test_a_collector_receives_spans_under_the_callers_over_otlp(sim, clients):
     [
         ({"prometheus_port": 70_000}, "65535"), ({"prometheus_ports": 0, "prometheus_port": 9464}, "65535"),
         ({"most_values": 0}, "1 or more"), ({"dimensions": ["Team"]}, "kind"),
+        ({"dimensions": ["team:search"]}, "without a name"),
         ({"prometheus_prt": 1}, "prometheus_port"),
     ],
 )  # fmt: skip
