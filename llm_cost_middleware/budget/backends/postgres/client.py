@@ -59,7 +59,7 @@ def _asynchronous(
 class PostgresBackend:
     """``Backend`` in the database of a URL. Connects at once; raises as ``Ledger.open``."""
 
-    blocks = answers_late = True
+    blocks = answers_late = slices = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
@@ -137,6 +137,8 @@ class PostgresBackend:
 
 class AsyncPostgresBackend:
     """``AsyncBackend`` in the database of a URL, for one event loop. Connects with its first verb."""
+
+    slices = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._url = url

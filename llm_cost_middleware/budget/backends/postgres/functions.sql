@@ -2,7 +2,7 @@
 -- that the scripts of Redis do; the conformance suite and the state machine prove that the storages agree.
 --
 -- Locks are taken in one order by all: budgets (shared; whoever amends them takes it alone), accounts with a limit by
--- their number, the reservation, then cells. Each statement sees what was committed before it, so that what is read after
+-- their number, the reservation, the holds of slices from the innermost on, then cells. Each statement sees what was committed before it, so that what is read after
 -- a lock is current. Replies are arrays of text, as those of the scripts.
 
 CREATE OR REPLACE FUNCTION llm_cost.moment(given bigint) RETURNS bigint LANGUAGE sql AS $$
@@ -74,10 +74,68 @@ RETURNS void LANGUAGE sql AS $$
             DO UPDATE SET settled = known.settled + excluded.settled, pending = known.pending + excluded.pending
 $$;
 
+-- Slices, as JSON, the outermost first: id, limit, account and cell of the own scope; scopes, created and postings (account
+-- and cell each) of the hold. NULL for none.
+CREATE OR REPLACE FUNCTION llm_cost.slice_sums(tenant_ integer, slice jsonb) RETURNS bigint[] LANGUAGE sql AS $$
+    SELECT llm_cost.sums(
+        coalesce((SELECT id FROM llm_cost.account WHERE tenant = tenant_ AND name = slice ->> 'account'), -1),
+        (slice ->> 'cell')::bigint, (slice ->> 'cell')::bigint
+    )
+$$;
+
+-- Change what the hold of a slice counts in the sums.
+CREATE OR REPLACE FUNCTION llm_cost.hold(tenant_ integer, slice jsonb, change bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    names text[];
+    cells bigint[];
+BEGIN
+    SELECT array_agg(value ->> 0 ORDER BY at), array_agg((value ->> 1)::bigint ORDER BY at) INTO names, cells
+        FROM jsonb_array_elements(slice -> 'postings') WITH ORDINALITY AS n (value, at);
+    PERFORM llm_cost.add(llm_cost.accounts(tenant_, names), cells, 0, change);
+END $$;
+
+-- Write down what a slice holds from now on, until ``until_`` at least.
+CREATE OR REPLACE FUNCTION llm_cost.held(tenant_ integer, slice jsonb, now_ bigint, amount_ bigint, change bigint, until_ bigint)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE llm_cost.reservation SET requested = coalesce(requested, amount), amount = amount_,
+        expires = greatest(expires, until_) WHERE tenant = tenant_ AND id = slice ->> 'id';
+    INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)
+        VALUES (tenant_, 'reduce', slice ->> 'id', now_, amount_, slice ->> 'scopes', 'reserved',
+            (slice ->> 'created')::bigint, 0, change, '');
+$$;
+
+CREATE OR REPLACE FUNCTION llm_cost.lock_slices(tenant_ integer, slices_ jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    FOR number IN REVERSE coalesce(jsonb_array_length(slices_), 0) - 1..0 LOOP
+        PERFORM 1 FROM llm_cost.reservation WHERE tenant = tenant_ AND id = slices_ -> number ->> 'id' FOR UPDATE;
+    END LOOP;
+END $$;
+
+-- Let each slice hold what of its limit is not booked, the innermost first. Their holds are locked.
+CREATE OR REPLACE FUNCTION llm_cost.set_right(tenant_ integer, slices_ jsonb, now_ bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    slice jsonb;
+    before_ bigint;
+    sums_ bigint[];
+    after_ bigint;
+BEGIN
+    FOR number IN REVERSE coalesce(jsonb_array_length(slices_), 0) - 1..0 LOOP
+        slice := slices_ -> number;
+        SELECT amount INTO before_ FROM llm_cost.reservation
+            WHERE tenant = tenant_ AND id = slice ->> 'id' AND state = 'pending';
+        CONTINUE WHEN NOT FOUND;
+        sums_ := llm_cost.slice_sums(tenant_, slice);
+        after_ := greatest((slice ->> 'limit')::bigint - sums_[1] - sums_[2], 0);
+        CONTINUE WHEN after_ = before_;
+        PERFORM llm_cost.hold(tenant_, slice, after_ - before_);
+        PERFORM llm_cost.held(tenant_, slice, now_, after_, after_ - before_, 0);
+    END LOOP;
+END $$;
+
 CREATE OR REPLACE FUNCTION llm_cost.reserve(
     tenant_ integer, given bigint, version_ text, start_ bigint, until_ bigint, id_ text, amount_ bigint, ttl bigint,
     scopes_ text, forget boolean, latest bigint, memo_ bytea,
-    names text[], cells bigint[], firsts bigint[], limits text[]
+    names text[], cells bigint[], firsts bigint[], limits text[], slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE
     now_ bigint;
@@ -88,6 +146,9 @@ DECLARE
     most bigint;
     carried bigint;
     known text[];
+    inner_ jsonb := slices_ -> -1;
+    left_ bigint := 0;
+    drawn bigint := 0;
 BEGIN
     PERFORM llm_cost.lock_budgets(tenant_, false);
     known := llm_cost.record(tenant_, id_);
@@ -101,10 +162,19 @@ BEGIN
     accounts_ := llm_cost.accounts(tenant_, names);
     PERFORM 1 FROM llm_cost.account WHERE id IN (
         SELECT n.id FROM unnest(accounts_, limits) AS n (id, bound) WHERE n.bound <> ''
-    ) ORDER BY id FOR UPDATE;
+    ) ORDER BY id FOR NO KEY UPDATE;  -- new cells refer to them
     -- After what may have to be waited for: a server that was frozen must not hold for somebody who was refused.
     IF llm_cost.moment(NULL) > latest THEN
         RETURN ARRAY['late', llm_cost.moment(NULL)::text];
+    END IF;
+    IF inner_ IS NOT NULL THEN  -- what the innermost slice holds makes room for what it pays for
+        SELECT amount INTO left_ FROM llm_cost.reservation
+            WHERE tenant = tenant_ AND id = inner_ ->> 'id' AND state = 'pending' FOR UPDATE;
+        IF NOT FOUND THEN
+            RETURN ARRAY['ended'] || llm_cost.slice_sums(tenant_, inner_)::text[];
+        END IF;
+        drawn := least(left_, amount_);
+        PERFORM llm_cost.hold(tenant_, inner_, -drawn);
     END IF;
     FOR number IN 1..cardinality(names) LOOP
         CONTINUE WHEN limits[number] = '';
@@ -119,6 +189,9 @@ BEGIN
             most := most + carried;
         END IF;
         IF sum_[1] + sum_[2] + amount_ > most THEN
+            IF inner_ IS NOT NULL THEN
+                PERFORM llm_cost.hold(tenant_, inner_, drawn);
+            END IF;
             IF NOT forget THEN
                 INSERT INTO llm_cost.reservation (tenant, id, scopes, amount, created, expires, state, refusal)
                     VALUES (tenant_, id_, scopes_, amount_, now_, now_, 'refused',
@@ -134,11 +207,17 @@ BEGIN
     INSERT INTO llm_cost.reservation (tenant, id, scopes, amount, created, expires, state)
         VALUES (tenant_, id_, scopes_, amount_, now_, now_ + ttl, 'pending') ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN  -- made by another call of the same id, just now
+        IF inner_ IS NOT NULL THEN
+            PERFORM llm_cost.hold(tenant_, inner_, drawn);
+        END IF;
         RETURN ARRAY['known'] || llm_cost.record(tenant_, id_);
     END IF;
     PERFORM llm_cost.add(accounts_, cells, 0, amount_);
     INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)
         VALUES (tenant_, 'reserve', id_, now_, amount_, scopes_, 'reserved', now_, 0, amount_, memo_);
+    IF inner_ IS NOT NULL THEN  -- whoever spends from it is alive
+        PERFORM llm_cost.held(tenant_, inner_, now_, left_ - drawn, -drawn, now_ + ttl);
+    END IF;
     RETURN ARRAY['held', now_::text];
 END $$;
 
@@ -146,7 +225,7 @@ CREATE OR REPLACE FUNCTION llm_cost.resolve(
     tenant_ integer, given bigint, version_ text, id_ text, seen_state text, seen_charged bigint, seen_reconciled bigint,
     verb_ text, amount_ bigint, status_ text, state_ text, charged_ bigint, settled_ bigint, pending_ bigint, scopes_ text,
     created_ bigint, start_ bigint, until_ bigint, writer_ text, seen_amount bigint, memo_ bytea,
-    names text[], cells bigint[], firsts bigint[], warns text[]
+    names text[], cells bigint[], firsts bigint[], warns text[], slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE
     now_ bigint;
@@ -164,7 +243,7 @@ BEGIN
     accounts_ := llm_cost.accounts(tenant_, names);
     PERFORM 1 FROM llm_cost.account WHERE id IN (
         SELECT n.id FROM unnest(accounts_, warns) AS n (id, warn) WHERE n.warn <> ''
-    ) ORDER BY id FOR UPDATE;
+    ) ORDER BY id FOR NO KEY UPDATE;  -- new cells refer to them
     SELECT * INTO before_ FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ FOR UPDATE;
     IF (seen_state = '') IS DISTINCT FROM (before_.id IS NULL) OR (seen_state <> '' AND (before_.state, before_.charged,
             before_.reconciled, before_.created, before_.amount) IS DISTINCT FROM (seen_state, seen_charged, seen_reconciled,
@@ -176,6 +255,7 @@ BEGIN
             OR (created_ IS NULL AND (now_ < start_ OR now_ >= until_)) THEN
         RETURN ARRAY['stale', now_::text] || llm_cost.budgets(tenant_);
     END IF;
+    PERFORM llm_cost.lock_slices(tenant_, slices_);
     created_at := coalesce(created_, now_);
     IF seen_state = '' THEN
         INSERT INTO llm_cost.reservation (tenant, id, scopes, amount, created, expires, state)
@@ -212,12 +292,13 @@ BEGIN
     END IF;
     INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)
         VALUES (tenant_, verb_, id_, now_, amount_, scopes_, status_, created_at, settled_, pending_, memo_);
+    PERFORM llm_cost.set_right(tenant_, slices_, now_);
     RETURN ARRAY['done', now_::text, late_::integer::text] || crossed;
 END $$;
 
 CREATE OR REPLACE FUNCTION llm_cost.reduce(
     tenant_ integer, given bigint, version_ text, id_ text, created_ bigint, seen_amount bigint, amount_ bigint,
-    pending_ bigint, scopes_ text, reducer_ text, names text[], cells bigint[]
+    pending_ bigint, scopes_ text, reducer_ text, names text[], cells bigint[], slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE
     now_ bigint := llm_cost.moment(given);
@@ -233,11 +314,13 @@ BEGIN
     IF version_ <> (SELECT version::text FROM llm_cost.tenant WHERE id = tenant_) THEN
         RETURN ARRAY['stale', now_::text] || llm_cost.budgets(tenant_);
     END IF;
+    PERFORM llm_cost.lock_slices(tenant_, slices_);
     PERFORM llm_cost.add(accounts_, cells, 0, pending_);
     UPDATE llm_cost.reservation SET requested = coalesce(requested, amount), amount = amount_, reducer = reducer_
         WHERE tenant = tenant_ AND id = id_;
     INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)
         VALUES (tenant_, 'reduce', id_, now_, amount_, scopes_, 'reserved', created_, 0, pending_, '');
+    PERFORM llm_cost.set_right(tenant_, slices_, now_);
     RETURN ARRAY['done', now_::text];
 END $$;
 

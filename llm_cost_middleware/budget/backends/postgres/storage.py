@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterable
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +12,7 @@ from llm_cost_middleware.budget.rules import QUARTER, SLOTS, BudgetChange, Entry
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
-from llm_cost_middleware.budget.scripted.protocol import ScriptedProtocol
+from llm_cost_middleware.budget.scripted.sliced_protocol import SUFFIX, SlicedProtocol, SliceHold
 from llm_cost_middleware.errors import ConfigurationError, LedgerVersionError
 from llm_cost_middleware.money import NanoUSD
 
@@ -52,7 +53,7 @@ class Begin(NamedTuple):
     """Begin a transaction, which ends with the flow."""
 
 
-class PostgresProtocol(ScriptedProtocol):
+class PostgresProtocol(SlicedProtocol):
     """Ledger verbs of one tenant in one database."""
 
     number = 0
@@ -106,6 +107,14 @@ class PostgresProtocol(ScriptedProtocol):
     def key(self, name: str) -> str:
         """Return the name: rows carry the tenant."""
         return name
+
+    def within(self, step: Script, slices: list[SliceHold], draw: dict[str, int] | None) -> Script:  # noqa: ARG002 - among its arguments
+        """See ``SlicedProtocol``: the same function is told the slices."""
+        told = [
+            {**hold._asdict(), "scopes": " ".join(hold.scopes), "postings": [list(place) for place in hold.postings]}
+            for hold in slices
+        ]
+        return Script(step.name + SUFFIX, step.keys, [*step.args, json.dumps(told)])
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
@@ -181,9 +190,15 @@ class PostgresProtocol(ScriptedProtocol):
 
     def statement(self, script: Script) -> Query:
         """Return the call of a script's function."""
-        types, arguments = _FUNCTIONS[script.name]
+        name = script.name.removesuffix(SUFFIX)
+        types, arguments = _FUNCTIONS[name]
+        slices: tuple[Any, ...] = ()
+        if name in _SLICED:
+            types, slices = f"{types} jsonb", (None,)
+        if name != script.name:
+            script, slices = script._replace(args=script.args[:-1]), (script.args[-1],)
         marks = ", ".join(f"%s::{name}" for name in ("integer", *types.split()))
-        return Query(f"SELECT llm_cost.{script.name}({marks})", (self.number, *arguments(script)))
+        return Query(f"SELECT llm_cost.{name}({marks})", (self.number, *arguments(script), *slices))
 
 
 def _reply(rows: list[tuple[Any, ...]]) -> list[Any]:
@@ -200,7 +215,7 @@ def _reply(rows: list[tuple[Any, ...]]) -> list[Any]:
         return [answer, int(flat[1]), *(part.encode() for part in flat[2:])]
     if answer == b"late":
         return [answer, int(flat[1])]
-    return [part.encode() for part in flat]  # of ``extend``: a record
+    return [part.encode() for part in flat]  # ``ended`` with sums; of ``extend`` a record
 
 
 def rows_query(tenant: int, since: int | None, scope: str | None) -> Query:
@@ -309,3 +324,5 @@ _FUNCTIONS: dict[str, tuple[str, Callable[[Script], tuple[Any, ...]]]] = {
     "amend": ("text text text[] text[] text[] text[] bigint[] bigint[] bigint[]", _amend),
 }  # fmt: skip
 """Types of a function's arguments after the tenant, and how they come from those of the script."""
+_SLICED = {"reserve", "resolve", "reduce"}
+"""Those that are told of the slices as well, in JSON; null for none."""

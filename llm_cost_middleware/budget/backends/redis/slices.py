@@ -1,116 +1,34 @@
-"""Slices on Redis: the steps of calls that they pay for, each in one script with what it changes in the slices' holds.
-
-No I/O, as in ``scripted.protocol``.
-"""
+"""Slices on Redis: the script of a step with another around it, which changes the slices' holds."""
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reduction, Reservation, RowStatus, Verb
-from llm_cost_middleware.budget.rules import BudgetIndex, SliceSums, slice_budget, slices_of
-from llm_cost_middleware.budget.rules.slices import ended
-from llm_cost_middleware.budget.scripted import encoding
-from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
-from llm_cost_middleware.budget.scripted.protocol import ScriptedProtocol
-
-T = TypeVar("T")
-_SCOPES_AT = {"resolve": 14, "reduce": 7}
-"""Where a step has the scopes of its id among its arguments."""
-_SUFFIX = "+slices"
-_KEPT = 10_000
+from llm_cost_middleware.budget.scripted.commands import Script
+from llm_cost_middleware.budget.scripted.sliced_protocol import SUFFIX, SliceHold
 
 
 def within_slices(name: str, load: Callable[[str], str]) -> str | None:
     """The text of a script around the step of another; ``None`` for a plain one."""
-    if not name.endswith(_SUFFIX):
+    if not name.endswith(SUFFIX):
         return None
-    return load("sliced").replace("--STEP--", load(name.removesuffix(_SUFFIX)))
+    return load("sliced").replace("--STEP--", load(name.removesuffix(SUFFIX)))
 
 
-class SlicedProtocol(ScriptedProtocol):
-    """The part of ``RedisProtocol`` that pays out of slices."""
-
-    slices = True
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._holders: OrderedDict[str, tuple[tuple[str, ...], int]] = OrderedDict()
-
-    def reserve(
-        self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
-    ) -> CommandFlow[Reservation]:
-        """See ``Backend``."""
-        flow = super().reserve(id_, amount, scopes, ttl, memo, fresh=fresh)
-        return self._sliced(flow, slices_of(scopes), {"amount": int(amount), "ttl": ttl})
-
-    def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> CommandFlow[Receipt]:
-        """See ``Backend``."""
-        return self._sliced(super().resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo))
-
-    def reduce(self, amounts: Sequence[tuple[str, int]]) -> CommandFlow[tuple[Reduction, ...]]:
-        """See ``SupportsReduction``."""
-        return self._sliced(super().reduce(amounts))
-
-    def sweep(self, *, charge: bool, limit: int) -> CommandFlow[int]:
-        """See ``Backend``."""
-        return self._sliced(super().sweep(charge=charge, limit=limit))
-
-    def _refresh_budgets(self, now: int, flat: list[bytes]) -> None:
-        super()._refresh_budgets(now, flat)
-        self._holders.clear()  # the name of a person in their scopes may have been replaced
-
-    def _sliced(
-        self, flow: CommandFlow[T], slices: tuple[str, ...] = (), draw: dict[str, int] | None = None
-    ) -> CommandFlow[T]:
-        reply: Any = None
-        while True:
-            try:
-                command = flow.send(reply)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # what the flow returned
-            if isinstance(command, Script):
-                place = _SCOPES_AT.get(command.name)
-                found = slices if place is None else slices_of(command.args[place].split(" "))
-                if found and command.name in {"reserve", *_SCOPES_AT}:
-                    command = yield from self._around(command, found, draw)
-            reply = yield command
-            if draw is not None and reply[0] == b"ended":
-                raise ended(slices[-1], SliceSums(int(reply[1]), int(reply[2])), draw["amount"])
-
-    def _around(self, step: Script, slices: tuple[str, ...], draw: dict[str, int] | None) -> CommandFlow[Script]:
-        """The script of a step with what it changes in the holds of slices."""
-        index: BudgetIndex = self._known[1]
-        keys, told = list(step.keys), []
-        for scope in slices:
-            scopes, created = yield from self._holder(scope)
-            postings = index.posting_plan(scopes, created).postings if scopes else ()
-            own = index.posting_plan((scope,), created).postings[0]
-            budget = slice_budget(scope)
-            keys += [self.key(f"r:{scope}"), self.key(f"a:{encoding.account_name(scope, LIFETIME)}")]
-            keys += [self.key(f"a:{encoding.account_name(posting.scope, posting.window)}") for posting in postings]
-            told.append({
-                "id": scope, "limit": int(budget.limit_nanousd) if budget else 0, "cell": str(own.cell),
-                "scopes": " ".join(scopes), "created": created, "cells": [str(posting.cell) for posting in postings],
-            })  # fmt: skip
-        layout: dict[str, Any] = {"keys": len(step.keys), "args": len(step.args), "slices": told}
-        if draw is not None and step.name == "reserve":
-            layout["draw"] = draw
-        return Script(step.name + _SUFFIX, keys, [*step.args, json.dumps(layout)])
-
-    def _holder(self, scope: str) -> CommandFlow[tuple[tuple[str, ...], int]]:
-        """In which scopes a slice holds, and since when. None where there is no such slice."""
-        known = self._holders.get(scope)
-        if known is None:
-            record = self._record((yield from self.ask_record(scope)))
-            known = (record.scopes, record.created) if record is not None else ((), 0)
-            if record is not None:
-                self._holders[scope] = known
-                if len(self._holders) > _KEPT:
-                    self._holders.popitem(last=False)
-        return known
+def sliced_script(
+    key: Callable[[str], str], step: Script, slices: list[SliceHold], draw: dict[str, int] | None
+) -> Script:
+    """See ``SlicedProtocol.within``; ``key`` makes the key of a name."""
+    keys, told = list(step.keys), []
+    for hold in slices:
+        keys += [key(f"r:{hold.id}"), key(f"a:{hold.account}"), *(key(f"a:{name}") for name, _ in hold.postings)]
+        told.append({
+            "id": hold.id, "limit": hold.limit, "cell": str(hold.cell), "scopes": " ".join(hold.scopes),
+            "created": hold.created, "cells": [str(cell) for _, cell in hold.postings],
+        })  # fmt: skip
+    layout: dict[str, Any] = {"keys": len(step.keys), "args": len(step.args), "slices": told}
+    if draw is not None:
+        layout["draw"] = draw
+    return Script(step.name + SUFFIX, keys, [*step.args, json.dumps(layout)])

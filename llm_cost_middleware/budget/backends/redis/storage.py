@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.budget.backends.redis.slices import SlicedProtocol
+from llm_cost_middleware.budget.backends.redis.slices import sliced_script
 from llm_cost_middleware.budget.rules import BudgetChange, EntryDelta
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow, Script
+from llm_cost_middleware.budget.scripted.sliced_protocol import SlicedProtocol, SliceHold
 from llm_cost_middleware.errors import LedgerVersionError
 
 SCHEMA = 5
@@ -65,6 +66,10 @@ class RedisProtocol(SlicedProtocol):
         """Return the key of a name of this tenant; the braces put all of them into one slot of a cluster."""
         # Where versions before 5 look for budgets, something stands that makes them refuse (``open.lua``).
         return f"{{llm-cost:{self.tenant}}}:{'ledger' if name == 'budgets' else name}"
+
+    def within(self, step: Script, slices: list[SliceHold], draw: dict[str, int] | None) -> Script:
+        """See ``SlicedProtocol``."""
+        return sliced_script(self.key, step, slices, draw)
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
