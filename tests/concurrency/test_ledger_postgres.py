@@ -19,8 +19,8 @@ from postgres_servers import PostgresServer, needed
 
 from llm_cost_middleware.budget.backends.postgres import connections
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
-from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.budget.scripted import patience, protocol
+from llm_cost_middleware.budget.model import LIFETIME, Budget
+from llm_cost_middleware.budget.scripted import encoding, patience, protocol
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -253,6 +253,40 @@ def test_a_limit_on_statements_leaves_nothing_half_written(server):
         assert [row.kind for row in ledger.rows()] == ["reserve"]
         assert ledger.settle(held.id, "0.05").repeated is False
         check(ledger)
+
+
+def test_a_hold_that_waits_over_the_end_of_its_window_takes_nothing_that_was_carried_on(server):
+    refused = []
+
+    def reserve(ledger):
+        try:
+            ledger.reserve(BOUND, ["user:x"])
+        except BudgetExceededError as error:
+            refused.append(error)
+
+    with closing(Ledger.open(server.url)) as ledger, psycopg.connect(server.url, autocommit=True) as db:
+        db.execute("CREATE TABLE llm_cost.at AS SELECT 500000 AS hour, 0 AS ms")
+        db.execute(
+            "CREATE OR REPLACE FUNCTION llm_cost.moment(given bigint) RETURNS bigint LANGUAGE sql AS"
+            " 'SELECT coalesce(given, hour * 3600000::bigint + ms) FROM llm_cost.at'"
+        )
+        ledger.set_budget(Budget("global", BOUND, "hour", carry_over=True))
+        db.execute("UPDATE llm_cost.at SET hour = 500001, ms = 3599999")
+        ledger.void(ledger.reserve(BOUND, ["user:y"]).id)
+        with psycopg.connect(server.url) as other:  # whoever makes the account of user:x has to wait for this
+            name = encoding.account_name("user:x", LIFETIME)
+            other.execute("INSERT INTO llm_cost.account (tenant, name) SELECT id, %s FROM llm_cost.tenant", (name,))
+            waiting = threading.Thread(target=reserve, args=(ledger,))
+            waiting.start()
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while db.execute(blocked).fetchone() == (0,):
+                time.sleep(0.01)
+            db.execute("UPDATE llm_cost.at SET hour = 500002, ms = 1")
+            ledger.reserve(NanoUSD(2 * BOUND), ["user:y"])
+            other.rollback()
+        waiting.join()
+        assert len(refused) == 1
+        assert sum(int(row.amount_nanousd) for row in ledger.rows() if row.kind == "reserve") == 3 * BOUND  # one void
 
 
 def test_two_that_find_an_empty_database_prepare_it_once(postgres_url):

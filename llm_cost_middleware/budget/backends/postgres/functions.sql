@@ -163,6 +163,11 @@ BEGIN
     PERFORM 1 FROM llm_cost.account WHERE id IN (
         SELECT n.id FROM unnest(accounts_, limits) AS n (id, bound) WHERE n.bound <> ''
     ) ORDER BY id FOR NO KEY UPDATE;  -- new cells refer to them
+    -- Meanwhile its window may have ended, and others may have carried what was unused of it into the next one.
+    now_ := llm_cost.moment(given);
+    IF now_ >= until_ THEN
+        RETURN ARRAY['stale', now_::text] || llm_cost.budgets(tenant_);
+    END IF;
     -- After what may have to be waited for: a server that was frozen must not hold for somebody who was refused.
     IF llm_cost.moment(NULL) > latest THEN
         RETURN ARRAY['late', llm_cost.moment(NULL)::text];
