@@ -100,7 +100,10 @@ class RedisProtocol(SlicedProtocol):
         starts, budgets = [self._counts_from(change) for change in moved], [change.key for change in moved]
         whole = not seen or min(starts) < seen[0].since or budgets != seen[0].budgets
         if whole:
-            seen[:] = [_Deltas(min(starts), (yield from self.before_first_row(min(starts))))]
+            # First: where no row is of these times yet, those that come after this number are.
+            newest = int((yield RedisCommand(("GET", self.key("seq")))) or 0)
+            first = yield from self.before_first_row(min(starts))
+            seen[:] = [_Deltas(min(starts), min(first, newest))]
             seen[0].budgets = budgets
         counted: _Deltas = seen[0]
         found: list[EntryDelta] = []
