@@ -103,9 +103,10 @@ class CostPipeline(BookingByHand, Reloading, RunMoney):
         check_listeners(config)
         # Budgets before the first call: a scope without one is unlimited.
         if ledger is None:
-            opened = open_or_await(config, self.clock)
+            # The clock that was given, or none: a server then decides by its own, which all machines share.
+            opened = open_or_await(config, clock, self.clock.monotonic)
         else:
-            opened = open_ledger(config.ledger, clock=self.clock, given=ledger)
+            opened = open_ledger(config.ledger, clock=clock, given=ledger)
             put_budgets_in_force(opened, config)
         self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None, plan=read_upkeep(config.ledger))
         self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id

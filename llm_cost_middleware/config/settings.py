@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger
@@ -50,7 +51,7 @@ def read_upkeep(options: LedgerConfig) -> UpkeepPlan:
     return UpkeepPlan(options.journal_days, options.journal_lines, options.archive_after_days, options.archive_to)
 
 
-def open_or_await(config: CostConfig, clock: Clock) -> Ledger:
+def open_or_await(config: CostConfig, clock: Clock | None, monotonic: Callable[[], float]) -> Ledger:
     """Open the configured ledger, with the configured budgets in force.
 
     Where ``on_unavailable`` is ``allow``, or the mode ``observe``, a storage that is away is opened by the first call
@@ -78,7 +79,7 @@ def open_or_await(config: CostConfig, clock: Clock) -> Ledger:
         options = config.ledger
         _log.error("calls go out without a reservation until the ledger can be opened: %s", error)
         place = place_of(options.url, options.tenant)
-        late = LateBackend(lambda: opened().backend, clock.monotonic, place, error)
+        late = LateBackend(lambda: opened().backend, monotonic, place, error)
         return Ledger(late, clock=clock, hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry, url=options.url)
 
 

@@ -238,21 +238,12 @@ def test_calls_leave_nothing_behind(harness, soak):
     assert sum(trace.size for trace in ours.statistics("filename")) < 100_000
 
 
-def test_a_logger_books_what_is_not_governed_and_nothing_twice(make_harness):
-    import litellm
-
+def test_a_logger_books_what_is_not_governed_and_nothing_twice(make_harness, listeners):
     from llm_cost_middleware.integrations.litellm import CostLogger
 
     harness = make_harness()
-    logger = CostLogger(harness.pipeline)
-    litellm.callbacks.append(logger)
-    try:
-        asyncio.run(_logged_calls(harness))
-    finally:
-        for hooks in (litellm.callbacks, litellm._async_success_callback, litellm.success_callback,
-                      litellm._async_failure_callback, litellm.failure_callback, litellm.input_callback):  # fmt: skip
-            while logger in hooks:
-                hooks.remove(logger)
+    listeners.append(CostLogger(harness.pipeline))
+    asyncio.run(_logged_calls(harness))
     assert harness.pipeline.ledger.balance("user:9").settled_nanousd > 0
     assert harness.settled == harness.sim.bill.total_nanousd
     logged, governed = sorted(harness.pipeline.records(), key=lambda record: "user:9" not in record.scopes)

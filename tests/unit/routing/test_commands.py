@@ -99,7 +99,7 @@ def test_decisions_are_shown_filtered_and_explained(run, log):
     told = run("decisions", "c17", "--log", log)
     assert "characters < 10,000" in told
     assert "feedback:" in told
-    assert "no decision begins with nobody" in run("decisions", "nobody", "--log", log)
+    assert "no decision begins with nobody" in run("decisions", "nobody", "--log", log, code=1)
 
 
 def test_decisions_come_from_the_ledgers_journal(run, tmp_path, route, ask, models):

@@ -165,8 +165,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryReductions, MemorySlices
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
-        now = int(self._now() * 1000)
         with self._state.lock:
+            now = int(self._now() * 1000)  # in the lock: what was carried out of a window must not be taken in it
             if not fresh and (known := self._find(id_)) is not None:
                 check_replay(known, amount, scopes)
                 if known.refusal is not None:
