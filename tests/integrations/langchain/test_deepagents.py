@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
@@ -9,8 +11,8 @@ from langchain_core.tools import tool
 from llm_cost_middleware.integrations.langchain import CostMiddleware
 from llm_cost_middleware.simulator import Answer, ToolCall
 
-deepagents = pytest.importorskip("deepagents", reason="brings SDKs of other providers: not among the extras")
 pytestmark = [
+    pytest.mark.skipif(find_spec("deepagents") is None, reason="brings SDKs of other providers: not among the extras"),
     pytest.mark.usefixtures("forget_connections"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of deepagents, not ours
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -45,9 +47,9 @@ async def test_a_deep_agent_ends(later, governed, make_harness, claude, sim):
     researcher = {"name": "researcher", "description": "looks", "system_prompt": "look", "tools": [look]}
     if governed:
         researcher["middleware"] = [ends()]
-    agent = deepagents.create_deep_agent(
-        model=claude(max_tokens=CAP), tools=[look], subagents=[researcher], middleware=[ends()]
-    )
+    from deepagents import create_deep_agent
+
+    agent = create_deep_agent(model=claude(max_tokens=CAP), tools=[look], subagents=[researcher], middleware=[ends()])
     ask = {"messages": [("user", "find out")]}
     messages = (await agent.ainvoke(ask) if later else agent.invoke(ask))["messages"]
     assert messages[-1].response_metadata["llm_cost"]["ended"] == "budget"
