@@ -215,7 +215,8 @@ LONG = {
 @pytest.mark.parametrize("path", LONG, ids=" ".join)
 def test_what_may_take_long_says_that_it_works(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Ledger.open("sqlite:///l.db").close()
+    with Ledger.open("sqlite:///l.db") as ledger:
+        ledger.book("1", ["user:a"])
     told, real = [], tables.working
 
     def working(text):

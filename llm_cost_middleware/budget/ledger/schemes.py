@@ -84,12 +84,12 @@ def _apostgres(options: LedgerOptions) -> AsyncBackend:
     return AsyncPostgresBackend(options.url, options.clock, options.tenant)
 
 
-_BUILT_IN = {
-    "memory": _scheme(_memory),
-    "sqlite": _scheme(_sqlite),
+_SERVERS = {
     **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), _scheme(_redis, _aredis)),
     **dict.fromkeys(("postgresql", "postgres"), _scheme(_postgres, _apostgres)),
 }
+"""Storages that have a clock of their own, which all machines share."""
+_BUILT_IN = {"memory": _scheme(_memory), "sqlite": _scheme(_sqlite), **_SERVERS}
 _schemes = dict(_BUILT_IN)
 
 
@@ -132,4 +132,6 @@ def read_options(
     if not isinstance(tenant, str) or not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
     read_choice(Durability, durability, "ledger.durability")
+    if clock is None and name not in _SERVERS:
+        clock = MACHINE_CLOCK
     return _schemes[name], LedgerOptions(url, rest, clock, tenant, durability)
