@@ -69,6 +69,8 @@ def bookings(
         at = round(row.reserved_at * 1000)
         if (since is not None and at < since) or (until is not None and at >= until):
             continue
+        if row.kind == "reduce":  # no end: the hold goes on, with the memo that it has
+            continue
         if row.kind == "reserve":
             memos[row.id] = row.memo
         elif row.id in corrected:
