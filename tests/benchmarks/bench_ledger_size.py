@@ -145,9 +145,14 @@ def fill(path, calls):
                 end = {"target": list(target), "cost_nanousd": cost, "output_tokens": usage[1]}
                 marks.append((tenant, "settlement", call, at + 0.8, pack(json.dumps(end).encode())))
 
-            def step(db, rows=rows, held=held, marks=marks):
+            packed = [pack(text) for *_, text in rows]  # outside the step: a new dictionary is a write of its own
+
+            def step(db, rows=rows, held=held, marks=marks, packed=packed):
                 kinds = backend._kinds
-                full = [(*row, pack(text), *kinds.columns(db, tally_of(text))) for *row, text in rows]
+                full = [
+                    (*row, memo, *kinds.columns(db, tally_of(text)))
+                    for (*row, text), memo in zip(rows, packed, strict=True)
+                ]
                 db.executemany(sql._APPEND, full)
                 db.executemany(
                     "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, state, charged, verb,"
