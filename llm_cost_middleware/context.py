@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from llm_cost_middleware.budget.model import make_scope, parse_scope
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import ceil_nanousd
-from llm_cost_middleware.natural_values import read_whole
+from llm_cost_middleware.natural_values import read_patience, read_whole
 from llm_cost_middleware.request import NO_CONTEXT, CallContext
 
 METADATA_KEY = "llm_cost"
@@ -26,7 +26,7 @@ METADATA_KEY = "llm_cost"
 P = ParamSpec("P")
 T = TypeVar("T")
 _SCOPED = ("user", "team", "key", "end_user", "run", "thread", "agent")
-_KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost")
+_KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost", "patience")
 
 _current: ContextVar[CallContext] = ContextVar("llm_cost_context", default=NO_CONTEXT)
 
@@ -73,6 +73,9 @@ def _restored(text: str | Mapping[str, Any]) -> CallContext:
             found[name] = tuple(found.get(name, ()))
         context = CallContext(**found)
         scopes = tuple(map(parse_scope, context.scopes))
+        if isinstance(context.patience_s, str):
+            raise TypeError("str")  # noqa: TRY301 - as above
+        read_patience(context.patience_s, METADATA_KEY)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"is not what export() returned: {error}", key="cost_context.restore") from error
     return context._replace(scopes=scopes)
@@ -88,7 +91,8 @@ class cost_context:  # noqa: N801 - reads as the statement it is
             scope such as ``user:42``; the last three win over what LangGraph and LangChain say of themselves),
             ``tags`` (a list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as
             written), ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may
-            reserve at most).
+            reserve at most), ``patience`` (how long an answer may take, such as ``"10m"``, a ``timedelta`` or seconds:
+            what can wait goes where it costs less; 0 ends the patience of the block or of the site around it).
 
     Entering the block returns the context, blocks around this one included, and
 
@@ -195,7 +199,7 @@ def read_context(attributes: object, *, block: bool = False) -> CallContext:
     item_count = read_whole(item_count, "llm_cost.item_count")
     if item_count < 1:
         raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="llm_cost.item_count")
-    max_cost = attributes.get("max_cost")
+    max_cost, patience = attributes.get("max_cost"), attributes.get("patience")
     forced_model = attributes.get("force_model")
     if forced_model is not None and not isinstance(forced_model, str):
         raise ConfigurationError(f"must be the name of a model, not {forced_model!r}", key="llm_cost.force_model")
@@ -207,6 +211,7 @@ def read_context(attributes: object, *, block: bool = False) -> CallContext:
         item_count=item_count,
         conversation=_name(attributes, "conversation") or base.conversation,
         max_cost_nanousd=base.max_cost_nanousd if max_cost is None else ceil_nanousd(max_cost, what="max_cost"),
+        patience_s=base.patience_s if patience is None else read_patience(patience, f"{METADATA_KEY}.patience") or 0.0,
     )
 
 

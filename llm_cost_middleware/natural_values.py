@@ -9,6 +9,7 @@ reader     takes                                                                
 number     ``int``, ``float``, ``Decimal``, ``Fraction``, numpy's numbers, their text     ``float`` or ``int``
 share      a number above 0 and up to 1, ``"80%"``                                        ``float``
 seconds    a number of seconds, ``timedelta``, ``"90s"``, ``"15m"``, ``"2h"``, ``"7d"``   ``float``
+patience   as ``seconds``, ``None`` for none                                              ``float`` or ``None``
 window     ``None``, ``"day"``, ``"daily"``, ``"7d"``, ``timedelta``, a number of seconds canonical ``str``
 timezone   an IANA name, ``ZoneInfo``, ``datetime.timezone.utc``, ``None``                canonical ``str``
 url        a URL of a ledger, ``Path``, the text of a path                                URL
@@ -30,6 +31,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from llm_cost_middleware.errors import ConfigurationError
 
+Duration = float | str | timedelta
+"""A length of time as people write it: seconds, ``"15m"``, a ``timedelta``."""
 _LONG = 40
 """Characters from which on a text is no misspelt word."""
 ENDLESS = "none"
@@ -138,6 +141,20 @@ def read_seconds(value: object, key: str, *, endless: bool = False) -> float:
     if found < 0:
         raise ConfigurationError(f"must be {form}, not {value!r}", key=key)
     return found
+
+
+def read_patience(value: object, key: str) -> float | None:
+    """Return how long a call can wait for its answer, in seconds; ``None`` where it cannot: for ``None`` and for 0.
+
+    Raises:
+        ConfigurationError: No length of time, or one without an end.
+    """
+    if value is None:
+        return None
+    if (found := read_seconds(value, key)) > _LONGEST_S:  # infinity, too: a call without an end is never late
+        form = "a length of time with an end, such as '10m', '1h', '24h', a timedelta or seconds"
+        raise ConfigurationError(f"must be {form}, not {value!r}", key=key)
+    return found or None
 
 
 def read_window(value: object, key: str = "window") -> str:

@@ -9,11 +9,11 @@ from hashlib import blake2b
 from math import inf
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
-from llm_cost_middleware.natural_values import read_number, read_whole
+from llm_cost_middleware.natural_values import Duration, read_number, read_patience, read_whole
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import AcceptBy
 from llm_cost_middleware.routing.drift import DRIFT_LIMIT
@@ -21,7 +21,17 @@ from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.rules import Rule, parse_rules
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
-_NOT_DECIDING = ("version", "tiers", "policy_file", "sites", "on_unsupported", "by_default", "drift_limit", "shadow")
+_NOT_DECIDING = (
+    "version",
+    "tiers",
+    "policy_file",
+    "sites",
+    "on_unsupported",
+    "by_default",
+    "drift_limit",
+    "shadow",
+    "patience",
+)
 """Fields that decide nothing about the model: logged versions stay comparable."""
 PolicyKind = Literal["threshold", "rules", "learned", "cascade", "off"]
 OnUnsupported = Literal["leave_out", "refuse"]
@@ -89,6 +99,9 @@ class RoutingPolicy:
     """The share of calls that a model of another tier answers, too, to learn from; its answer is dropped."""
     drift_limit: float = DRIFT_LIMIT
     """For ``learned``: the stability index past which the stronger model takes all calls (``drift``); 0: never."""
+    patience: Duration | None = None
+    """How long an answer may take, where the call itself says nothing (``cost_context(patience=)``); ``None``: nobody
+    waits. Kept in seconds."""
     by_default: bool = field(default=False, compare=False)
     """Nobody chose it: it came with ``[[tiers]]``, and the classic functions go by size instead."""
     version: str = field(init=False, default="", compare=False)
@@ -109,6 +122,7 @@ class RoutingPolicy:
             object.__setattr__(self, name, share)
             if not 0 <= share <= most:
                 raise ConfigurationError(f"must be {form}, not {share!r}", key=f"routing.{name}")
+        object.__setattr__(self, "patience", read_patience(self.patience, "routing.patience"))
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
         if not isinstance(self.answer_field, str):
@@ -144,6 +158,11 @@ class RoutingPolicy:
     def is_large(self, text_length: int, item_count: int) -> bool:
         """Return whether the classic rule goes one tier up: for a long text or a large batch."""
         return text_length >= self.text_threshold or item_count >= self.item_threshold
+
+    @property
+    def patience_s(self) -> float | None:
+        """``patience`` in seconds."""
+        return cast("float | None", self.patience)
 
     def tier_name(self, tier: int) -> str:
         """Return the configured name of a tier, else ``tier N``."""

@@ -136,7 +136,7 @@ def doors():
         yield from keywords(kind).items()
     yield from toml_keys().items()
     yield from verbs(Ledger.open("memory://")).items()
-    words = "user team key end_user tags site scopes force_model item_count conversation max_cost"
+    words = "user team key end_user tags site scopes force_model item_count conversation max_cost patience"
     for key in words.split():
         yield f"cost_context({key})", entering(key)
     whole = {"model": "m", "input_tokens": 1, "output_tokens": 1, "cost_usd": "0.1"}

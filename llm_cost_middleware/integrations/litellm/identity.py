@@ -25,6 +25,7 @@ _CLAIMS: Mapping[str, tuple[type, ...]] = {
     "conversation": (str, int),
     "item_count": (int,),
     "max_cost": (str, int, float),
+    "patience": (str, int, float),
 }
 """What a client may say under ``metadata.llm_cost`` beside ``tags``, and the JSON types of it: none of it leads past a
 budget, as ``scopes``, ``user`` or ``force_model`` would."""
