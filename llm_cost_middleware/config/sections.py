@@ -49,7 +49,7 @@ class LedgerConfig:
     archive_after_days: float = 0
     """Rows of attempts that are over and exact are archived after so many days, their sums stay; 0: never."""
     archive_to: str = ""
-    """The folder of the archives. Empty: beside the file of a SQLite ledger; a Redis ledger keeps the sums alone."""
+    """The folder of the archives. Empty: beside the file of a SQLite ledger; a server keeps the sums alone."""
 
     def __post_init__(self) -> None:
         canonical_fields(self, "ledger")

@@ -17,11 +17,14 @@ from redis_servers import RedisServer, server_binaries
 import llm_cost_middleware
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.reports import Query, make_report
 from llm_cost_middleware.testing.oracle import audit
 
 WORKER = Path(__file__).with_name("version_worker.py")
 HERE = Path(llm_cost_middleware.__file__).parent
 OLD = "d2b2d34"
+OLD_POSTGRES = "09bde64"
+"""The last one whose schema of PostgreSQL is version 1."""
 
 
 class Process:
@@ -55,18 +58,23 @@ class Process:
         self._process.wait(timeout=30)
 
 
+def package_of(commit, folder):
+    """Take the package of a commit from the history; return its folder."""
+    words = ["git", "-C", str(HERE.parent), "archive", commit, "llm_cost_middleware"]
+    found = subprocess.run(words, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"this copy of the sources has no history: {commit} cannot be taken from it")
+    with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
 @pytest.fixture(scope="module", params=["the version before", OLD])
 def older(request, tmp_path_factory):
     """The folder of an older package: the one before the last change of the schema, and one of long ago."""
     folder = tmp_path_factory.mktemp("older")
     if request.param == OLD:
-        words = ["git", "-C", str(HERE.parent), "archive", OLD, "llm_cost_middleware"]
-        found = subprocess.run(words, capture_output=True, check=False)
-        if found.returncode:
-            pytest.skip(f"this copy of the sources has no history: {OLD} cannot be taken from it")
-        with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
-            archive.extractall(folder, filter="data")
-        return folder
+        return package_of(OLD, folder)
     shutil.copytree(HERE, folder / "llm_cost_middleware", ignore=shutil.ignore_patterns("__pycache__"))
     sqlite = folder / "llm_cost_middleware/budget/backends/sqlite"
     schema = (sqlite / "schema.sql").read_text()
@@ -115,3 +123,23 @@ def test_on_one_server(older, tmp_path):
             rows = list(ledger.rows())
             audit(ledger.backend.read(None), rows)
             assert [row.id for row in rows if row.kind == "settle"] == ["one", "new", "two"]
+
+
+def test_on_one_database(postgres_url, tmp_path):
+    older = package_of(OLD_POSTGRES, tmp_path)
+    with Process(older, postgres_url) as old:
+        assert old.opened == "open"
+        assert old("hold one") == old("hold two") == old("hold four") == old("settle one") == "done"
+        with Ledger.open(postgres_url) as ledger, Ledger.open(postgres_url) as other:  # brought forward under it
+            ledger.set_budget(Budget("global", "5"))
+            ledger.settle(ledger.reserve("0.5", ["user:a"], id="new").id, "0.125")
+            assert "a newer version of llm_cost_middleware uses this ledger" in old("hold three")
+            assert old("settle two") == "done", "what it holds it settles"
+            assert not other.settle("four", "0.5").repeated, "and others settle it as well"
+            assert old("balance").startswith("1.125")
+            with Process(older, postgres_url) as late:
+                assert "LedgerVersionError" in late.opened
+            rows = list(ledger.rows())
+            audit(ledger.backend.read(None), rows)
+            assert [row.id for row in rows if row.kind == "settle"] == ["one", "new", "two", "four"]
+            assert make_report(ledger, Query.read("user", now=lambda: 0)).total.cost_nanousd == 1_125_000_000

@@ -9,6 +9,7 @@ from row_totals import of_rows
 
 from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.reports import Query, make_report
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
@@ -61,4 +62,16 @@ def told(ledger, since=None, scope=None):
     return {
         name: (total.calls, total.usage, total.cost_nanousd, dict(sorted(total.statuses.items())))
         for name, total in of_rows(ledger.rows(since, scope)).items()
+    }
+
+
+def reports(ledger, spans):
+    """What a ledger reports of some spans of time by every dimension."""
+    return {
+        (since, until, by): {
+            row.keys: (row.cost_nanousd, row.sums.calls, row.sums.tokens)
+            for row in make_report(ledger, Query.read(by, since=since, until=until, now=lambda: START))
+        }
+        for since, until in spans
+        for by in ("model", "provider", "user", "status", "tier", "tag")
     }

@@ -32,12 +32,12 @@ def archive(
     journal that are as old lie beside it. If it was killed, call it again: it completes what was begun (``resumed``).
 
     Raises:
-        ConfigurationError: The storage has no archive (SQLite and Redis have), or the file exists.
+        ConfigurationError: The storage has no archive (a memory ledger has none), or the file exists.
         LedgerError: The file did not read back as written, or was changed before its rows were removed.
     """
     if not isinstance(backend, SupportsArchive):
         kind = type(backend).__name__.removesuffix("Backend").lower()
-        raise ConfigurationError(f"a {kind} ledger has no archive; sqlite and redis have", key="ledger.url")
+        raise ConfigurationError(f"a {kind} ledger has no archive; sqlite, redis and postgresql have", key="ledger.url")
     if to is not None and not keep:
         raise ConfigurationError("a file was named, and none is to be kept", key="to")
     return backend.archive(before, None if to is None else Path(to), summary, keep=keep)
@@ -109,7 +109,7 @@ def restore(archive: Path | str, backend: Backend, *, empty: bool) -> int:
     The ledger it came from keeps its sums and is not changed: do not add the two up.
 
     Args:
-        archive: The file, of a SQLite or a Redis ledger; lines of the journal are taken from the files beside it.
+        archive: The file, of whatever storage; lines of the journal come from the files beside it.
         backend: Storage of the ledger: SQLite.
         empty: It holds no rows.
 

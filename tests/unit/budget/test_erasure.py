@@ -31,8 +31,10 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
 def url(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_url")
     if request.param != "redis":
         return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/l.db"
     found = request.getfixturevalue("server").url
@@ -58,6 +60,14 @@ def everything(ledger):
         with closing(sqlite3.connect(path[1:])) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return "\n".join(db.iterdump())
+    if kind == "postgresql":
+        import psycopg
+
+        with psycopg.connect(ledger.url) as db:
+            names = db.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'llm_cost'")
+            tables = [name for (name,) in names.fetchall()]
+            found = [db.execute(f"TABLE llm_cost.{name}").fetchall() for name in tables]
+        return repr(found)
     with redis.Redis.from_url(ledger.url) as client:
         read = {b"hash": client.hgetall, b"string": client.get, b"stream": client.xrange, b"set": client.smembers}
         read |= {b"zset": lambda key: client.zrange(key, 0, -1), b"list": lambda key: client.lrange(key, 0, -1)}

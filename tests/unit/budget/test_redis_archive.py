@@ -8,7 +8,7 @@ import time
 
 import pytest
 import redis
-from ledger_histories import DAY, START, live, told
+from ledger_histories import DAY, START, live, reports, told
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware.budget import archive_file
@@ -19,11 +19,8 @@ from llm_cost_middleware.budget.scripted.commands import Script
 from llm_cost_middleware.errors import ConfigurationError, LedgerError, ReservationConflictError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.reports import Query, make_report
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
-
-EVERY = ("model", "provider", "user", "status", "tier", "tag")
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +44,6 @@ def ledger(server, clock, monkeypatch):
         yield ledger
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
-
-
-def reports(ledger, spans):
-    return {
-        (since, until, by): {
-            row.keys: (row.cost_nanousd, row.sums.calls, row.sums.tokens)
-            for row in make_report(ledger, Query.read(by, since=since, until=until, now=lambda: START))
-        }
-        for since, until in spans
-        for by in EVERY
-    }
 
 
 @pytest.mark.parametrize("seed", range(4))

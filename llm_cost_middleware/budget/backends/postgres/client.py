@@ -19,6 +19,7 @@ from llm_cost_middleware.budget.backends.postgres.connections import (
 )
 from llm_cost_middleware.budget.backends.postgres.notes import PostgresJournal, PostgresSharedState
 from llm_cost_middleware.budget.backends.postgres.storage import PostgresProtocol, Query, read_row, rows_query
+from llm_cost_middleware.budget.backends.postgres.upkeep import PostgresUpkeep
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
 from llm_cost_middleware.budget.scripted.patience import Patience
@@ -56,7 +57,7 @@ def _asynchronous(
     return run
 
 
-class PostgresBackend:
+class PostgresBackend(PostgresUpkeep):
     """``Backend`` in the database of a URL. Connects at once; raises as ``Ledger.open``."""
 
     blocks = answers_late = slices = True
@@ -115,14 +116,18 @@ class PostgresBackend:
     amend = _blocking(PostgresProtocol.amend)
     register = _blocking(PostgresProtocol.register)
 
-    def stream(self, query: Query) -> Iterator[tuple[Any, ...]]:
-        """Stream the rows of a query as they are at one moment, by a connection of its own: its reader may be slow."""
+    def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
+        """Stream the rows of queries, one after the other, as they are at one moment.
+
+        By a connection of its own: the reader may be slow.
+        """
         try:
             with connect(self._address[0], READ_S) as db:
                 db.execute(_AT_ONE_MOMENT)
-                with db.cursor("stream") as cursor:
-                    cursor.itersize = _BLOCK
-                    yield from cursor.execute(query.text, query.values)
+                for query in queries:
+                    with db.cursor("stream") as cursor:
+                        cursor.itersize = _BLOCK
+                        yield from cursor.execute(query.text, query.values)
         except Exception as error:
             raise unavailable(self.protocol.url, error) from error
 

@@ -38,7 +38,7 @@ CREATE OR REPLACE FUNCTION llm_cost.record(tenant_ integer, id_ text) RETURNS te
             (9, 'actual', r.actual::text), (10, 'status', r.status), (11, 'late', r.late::integer::text),
             (12, 'resolved', r.resolved::text), (13, 'reconciled', r.reconciled::text), (14, 'warnings', r.warnings),
             (15, 'refusal', r.refusal), (16, 'requested', r.requested::text), (17, 'writer', r.writer),
-            (18, 'reducer', r.reducer)
+            (18, 'reducer', r.reducer), (19, 'archived', r.archived::text)
         ) AS field (number, name, value), LATERAL (VALUES (number * 2, field.name), (number * 2 + 1, field.value))
             AS pair (at, part)
         WHERE r.tenant = tenant_ AND r.id = id_ AND field.value IS NOT NULL), '{}')
@@ -135,7 +135,7 @@ END $$;
 CREATE OR REPLACE FUNCTION llm_cost.reserve(
     tenant_ integer, given bigint, version_ text, start_ bigint, until_ bigint, id_ text, amount_ bigint, ttl bigint,
     scopes_ text, forget boolean, latest bigint, memo_ bytea,
-    names text[], cells bigint[], firsts bigint[], limits text[], slices_ jsonb
+    names text[], cells bigint[], firsts bigint[], limits text[], schema_ integer, slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE
     now_ bigint;
@@ -150,6 +150,7 @@ DECLARE
     left_ bigint := 0;
     drawn bigint := 0;
 BEGIN
+    PERFORM llm_cost.check_schema(schema_);
     PERFORM llm_cost.lock_budgets(tenant_, false);
     known := llm_cost.record(tenant_, id_);
     IF known <> '{}' THEN
@@ -230,7 +231,8 @@ CREATE OR REPLACE FUNCTION llm_cost.resolve(
     tenant_ integer, given bigint, version_ text, id_ text, seen_state text, seen_charged bigint, seen_reconciled bigint,
     verb_ text, amount_ bigint, status_ text, state_ text, charged_ bigint, settled_ bigint, pending_ bigint, scopes_ text,
     created_ bigint, start_ bigint, until_ bigint, writer_ text, seen_amount bigint, memo_ bytea,
-    names text[], cells bigint[], firsts bigint[], warns text[], slices_ jsonb
+    names text[], cells bigint[], firsts bigint[], warns text[], kind_ text, counts bigint[], notes jsonb, data_ bytea[],
+    slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE
     now_ bigint;
@@ -243,21 +245,28 @@ DECLARE
     sums_ bigint[];
     fresh boolean;
     reached bigint;
+    number_ integer := llm_cost.memo_kind(kind_);  -- first: who makes one is waited for, and must not wait for us
 BEGIN
     PERFORM llm_cost.lock_budgets(tenant_, false);
+    IF version_ <> (SELECT version::text FROM llm_cost.tenant WHERE id = tenant_) THEN
+        RETURN ARRAY['stale', llm_cost.moment(given)::text] || llm_cost.budgets(tenant_);
+    END IF;
+    -- Nothing is made under the name of a scope that was erased.
+    IF EXISTS (SELECT 1 FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ AND scopes <> scopes_) THEN
+        RETURN ARRAY['known'] || llm_cost.record(tenant_, id_);
+    END IF;
     accounts_ := llm_cost.accounts(tenant_, names);
     PERFORM 1 FROM llm_cost.account WHERE id IN (
         SELECT n.id FROM unnest(accounts_, warns) AS n (id, warn) WHERE n.warn <> ''
     ) ORDER BY id FOR NO KEY UPDATE;  -- new cells refer to them
     SELECT * INTO before_ FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ FOR UPDATE;
-    IF (seen_state = '') IS DISTINCT FROM (before_.id IS NULL) OR (seen_state <> '' AND (before_.state, before_.charged,
-            before_.reconciled, before_.created, before_.amount) IS DISTINCT FROM (seen_state, seen_charged, seen_reconciled,
-            created_, seen_amount)) THEN
+    IF (seen_state = '') IS DISTINCT FROM (before_.id IS NULL) OR (seen_state <> '' AND (before_.state || CASE WHEN
+            before_.archived IS NULL THEN '' ELSE '*' END, before_.charged, before_.reconciled, before_.created, before_.amount,
+            before_.scopes) IS DISTINCT FROM (seen_state, seen_charged, seen_reconciled, created_, seen_amount, scopes_)) THEN
         RETURN ARRAY['known'] || llm_cost.record(tenant_, id_);
     END IF;
     now_ := llm_cost.moment(given);
-    IF version_ <> (SELECT version::text FROM llm_cost.tenant WHERE id = tenant_)
-            OR (created_ IS NULL AND (now_ < start_ OR now_ >= until_)) THEN
+    IF created_ IS NULL AND (now_ < start_ OR now_ >= until_) THEN
         RETURN ARRAY['stale', now_::text] || llm_cost.budgets(tenant_);
     END IF;
     PERFORM llm_cost.lock_slices(tenant_, slices_);
@@ -295,10 +304,12 @@ BEGIN
             warnings = CASE WHEN verb_ = 'reconcile' THEN '' ELSE array_to_string(crossed, ',') END
             WHERE tenant = tenant_ AND id = id_;
     END IF;
-    INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo)
-        VALUES (tenant_, verb_, id_, now_, amount_, scopes_, status_, created_at, settled_, pending_, memo_);
+    INSERT INTO llm_cost.entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo, memo_kind,
+            count_1, count_2, count_3, count_4, count_5)
+        SELECT tenant_, verb_, id_, now_, amount_, scopes_, status_, created_at, settled_, pending_, memo_, number_, n[1], n[2],
+            n[3], n[4], n[5] FROM (SELECT CASE WHEN number_ IS NOT NULL THEN counts END) AS known (n);
     PERFORM llm_cost.set_right(tenant_, slices_, now_);
-    RETURN ARRAY['done', now_::text, late_::integer::text] || crossed;
+    RETURN ARRAY['done', now_::text, llm_cost.write_notes(tenant_, notes, data_)::integer::text] || crossed;
 END $$;
 
 CREATE OR REPLACE FUNCTION llm_cost.reduce(
@@ -310,14 +321,18 @@ DECLARE
     accounts_ bigint[];
 BEGIN
     PERFORM llm_cost.lock_budgets(tenant_, false);
-    accounts_ := llm_cost.accounts(tenant_, names);
-    PERFORM 1 FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ AND state = 'pending' AND created = created_
-        AND amount = seen_amount FOR UPDATE;
-    IF NOT FOUND THEN
+    IF version_ <> (SELECT version::text FROM llm_cost.tenant WHERE id = tenant_) THEN
+        RETURN ARRAY['stale', llm_cost.moment(given)::text] || llm_cost.budgets(tenant_);
+    END IF;
+    -- Nothing is made under the name of a scope that was erased.
+    IF EXISTS (SELECT 1 FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ AND scopes <> scopes_) THEN
         RETURN ARRAY['known'] || llm_cost.record(tenant_, id_);
     END IF;
-    IF version_ <> (SELECT version::text FROM llm_cost.tenant WHERE id = tenant_) THEN
-        RETURN ARRAY['stale', now_::text] || llm_cost.budgets(tenant_);
+    accounts_ := llm_cost.accounts(tenant_, names);
+    PERFORM 1 FROM llm_cost.reservation WHERE tenant = tenant_ AND id = id_ AND state = 'pending' AND created = created_
+        AND amount = seen_amount AND scopes = scopes_ FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN ARRAY['known'] || llm_cost.record(tenant_, id_);
     END IF;
     PERFORM llm_cost.lock_slices(tenant_, slices_);
     PERFORM llm_cost.add(accounts_, cells, 0, pending_);

@@ -38,8 +38,8 @@ class Storage(Protocol):
         """Run the steps of a flow."""
         ...
 
-    def stream(self, query: Query) -> Iterator[tuple[Any, ...]]:
-        """Stream the rows of a query."""
+    def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
+        """Stream the rows of queries."""
         ...
 
 

@@ -105,3 +105,70 @@ CREATE TABLE llm_cost.shared (                  -- small values besides money th
 );
 
 CREATE INDEX shared_age ON llm_cost.shared (tenant, at);
+
+-- version 2
+SET LOCAL lock_timeout = '3s';                  -- behind whoever waits for a long report everybody waits
+
+CREATE TABLE llm_cost.memo_kind (               -- memos but for their counts: rows of one kind are added up by SQL
+    id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    data text    NOT NULL UNIQUE
+);
+
+ALTER TABLE llm_cost.entry
+    ADD COLUMN memo_kind integer, ADD COLUMN count_1 bigint, ADD COLUMN count_2 bigint, ADD COLUMN count_3 bigint,
+    ADD COLUMN count_4 bigint, ADD COLUMN count_5 bigint;
+
+CREATE INDEX entry_single ON llm_cost.entry (tenant, created)   -- what sums must look at row by row: few, from now on
+    WHERE (memo_kind IS NULL AND kind <> 'reserve') OR kind = 'reconcile';
+CREATE INDEX entry_created ON llm_cost.entry USING brin (created) WITH (pages_per_range = 32, autosummarize = on);
+
+ALTER TABLE llm_cost.reservation ADD COLUMN archived integer;   -- number of the archive that its rows are in
+
+CREATE TABLE llm_cost.upkeep (                  -- who does what one process at a time does
+    tenant integer PRIMARY KEY REFERENCES llm_cost.tenant (id),
+    token  text   NOT NULL,
+    until  bigint NOT NULL
+);
+
+CREATE TABLE llm_cost.archive (
+    tenant  integer NOT NULL REFERENCES llm_cost.tenant (id),
+    number  integer NOT NULL,
+    before  bigint  NOT NULL,
+    path    text    NOT NULL,                   -- empty: the rows are rolled up, and kept nowhere
+    state   text    NOT NULL DEFAULT 'closing', -- then written, then moved
+    last    bigint  NOT NULL,                   -- the newest row at its beginning
+    sha256  text,
+    rows    bigint  NOT NULL DEFAULT 0,
+    carried bigint  NOT NULL DEFAULT 0,
+    settled bigint  NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, number)
+);
+
+CREATE TABLE llm_cost.erasure (                 -- a person's scope that was replaced; by which, never whose
+    tenant integer NOT NULL REFERENCES llm_cost.tenant (id),
+    number integer GENERATED ALWAYS AS IDENTITY,
+    alias  text    NOT NULL,
+    last   bigint  NOT NULL,                    -- rows up to this one are renamed
+    state  text    NOT NULL DEFAULT 'open',     -- then done
+    PRIMARY KEY (tenant, number)
+);
+
+-- Rows leave when an archive has them, and change in nothing but the name of a scope while one is erased.
+CREATE OR REPLACE FUNCTION llm_cost.entry_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    renamed llm_cost.entry;
+BEGIN
+    IF TG_OP = 'DELETE' AND EXISTS (
+        SELECT 1 FROM llm_cost.reservation r JOIN llm_cost.archive a ON a.tenant = r.tenant AND a.number = r.archived
+            WHERE r.tenant = OLD.tenant AND r.id = OLD.id AND a.state = 'written'
+    ) THEN
+        RETURN OLD;
+    ELSIF TG_OP = 'UPDATE' AND EXISTS (SELECT 1 FROM llm_cost.erasure WHERE tenant = OLD.tenant AND state = 'open') THEN
+        renamed := NEW;
+        renamed.scopes := OLD.scopes;
+        IF renamed IS NOT DISTINCT FROM OLD THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'the ledger is append-only';
+END $$;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
 from llm_cost_middleware.budget.scripted.sliced_protocol import SUFFIX, SlicedProtocol, SliceHold
+from llm_cost_middleware.budget.tallies import MOST_COUNTS, tally_of
 from llm_cost_middleware.errors import ConfigurationError, LedgerVersionError
 from llm_cost_middleware.money import NanoUSD
 
@@ -38,15 +40,23 @@ _BOOKED = (
     "SELECT name FROM llm_cost.account a WHERE tenant = %s"
     " AND EXISTS (SELECT 1 FROM llm_cost.cell WHERE account = a.id)"
 )
+_LONGEST_KIND = 500  # characters: an index of PostgreSQL takes about 2,700 bytes
 _NEW_TENANT = "INSERT INTO llm_cost.tenant (name) VALUES (%s) ON CONFLICT DO NOTHING"
+_FIRST = (  # ``OFFSET``: else the planner would look for it from the oldest row on
+    "SELECT coalesce(min(seq), 0) FROM (SELECT seq FROM llm_cost.entry WHERE tenant = %s AND at >= %s OFFSET 0) AS n"
+)
 _ROWS = "SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM llm_cost.entry"
+
+
+COUNTS = tuple(f"count_{number}" for number in range(1, MOST_COUNTS + 1))
+"""Columns of the counts of a memo that has a tally."""
 
 
 class Query(NamedTuple):
     """Query to run; its reply is the list of its rows."""
 
     text: str
-    values: tuple[Any, ...] = ()
+    values: tuple[Any, ...] | dict[str, Any] = ()
 
 
 class Begin(NamedTuple):
@@ -221,8 +231,8 @@ def _reply(rows: list[tuple[Any, ...]]) -> list[Any]:
 def rows_query(tenant: int, since: int | None, scope: str | None) -> Query:
     """Return the query of rows, in the order they were written; ``read_row`` reads each."""
     text, values = f"{_ROWS} WHERE tenant = %s", [tenant]
-    if since is not None:
-        text, values = f"{text} AND at >= %s", [*values, since]
+    if since is not None:  # found by time, read by number: to sort them would take a copy of all
+        text, values = f"{text} AND at >= %s AND seq >= ({_FIRST})", [*values, since, tenant, since]
     if scope is not None:
         text, values = f"{text} AND strpos(' ' || scopes || ' ', %s) > 0", [*values, f" {scope} "]  # type: ignore[list-item]  # one list, two types
     return Query(f"{text} ORDER BY seq", tuple(values))
@@ -234,13 +244,14 @@ def read_row(found: tuple[Any, ...]) -> Row:
     return Row(seq, kind, id_, at / 1000, NanoUSD(amount), tuple(scopes.split(" ")), status, created / 1000, memo)
 
 
+@cache
 def schema_sections() -> list[str]:
     """Return what each version of the schema added, the first one first."""
     return [section.partition("\n")[2] for section in _text("schema.sql").split("-- version ")[1:]]
 
 
 def _functions() -> str:
-    return _text("functions.sql")
+    return "\n".join(map(_text, ("common.sql", "functions.sql", "earlier.sql")))
 
 
 def _functions_digest() -> str:
@@ -265,7 +276,7 @@ def _reserve(script: Script) -> tuple[Any, ...]:
     now, version, start, until, id_, amount, ttl, scopes, memo, forget, latest, *rest = script.args
     names, cells, firsts, limits = _columns(rest, 4)
     held = _number(now), version, start, until, id_, amount, ttl, scopes, bool(forget), latest, memo
-    return (*held, names, cells, firsts, list(map(str, limits)))
+    return (*held, names, cells, firsts, list(map(str, limits)), len(schema_sections()))
 
 
 def _resolve(script: Script) -> tuple[Any, ...]:
@@ -273,8 +284,11 @@ def _resolve(script: Script) -> tuple[Any, ...]:
     new_state, new_charged, settled, pending, scopes, created, start, until, writer, held = more
     names, cells, firsts, warns = _columns(script.args[20:], 4)
     seen = id_, state, charged, reconciled, verb, amount, status, new_state, new_charged, settled, pending, scopes
+    tally = tally_of(memo)
+    told = (None, None) if tally is None or len(tally.kind) > _LONGEST_KIND else (tally.kind, list(tally.counts))
     return (
         _number(now), version, *seen, _number(created), start, until, writer, held, memo, names, cells, firsts, warns,
+        *told, None, None,
     )  # fmt: skip
 
 
@@ -316,8 +330,8 @@ _SEEN = "bigint text text text bigint bigint"
 _MADE = "text bigint text text bigint bigint bigint text bigint bigint bigint text bigint bytea"
 _PLAN = "text[] bigint[] bigint[] text[]"
 _FUNCTIONS: dict[str, tuple[str, Callable[[Script], tuple[Any, ...]]]] = {
-    "reserve": (f"bigint text bigint bigint text bigint bigint text boolean bigint bytea {_PLAN}", _reserve),
-    "resolve": (f"{_SEEN} {_MADE} {_PLAN}", _resolve),
+    "reserve": (f"bigint text bigint bigint text bigint bigint text boolean bigint bytea {_PLAN} integer", _reserve),
+    "resolve": (f"{_SEEN} {_MADE} {_PLAN} text bigint[] jsonb bytea[]", _resolve),
     "reduce": ("bigint text text bigint bigint bigint bigint text text text[] bigint[]", _reduce),
     "extend": ("bigint text bigint", _extend),
     "read": ("bigint text bigint bigint text[] bigint[] bigint[]", _read),

@@ -13,6 +13,7 @@ from llm_cost_middleware.budget.backends.sqlite.moments import first_row, span
 from llm_cost_middleware.budget.model import RowStatus
 from llm_cost_middleware.budget.rules import DAY
 from llm_cost_middleware.budget.rules.bookings import RESOLVED, Booking, BookingSums
+from llm_cost_middleware.budget.rules.local_time import local_offset
 
 _BLOCK = 5_000
 _MOST_PLACES = 200_000  # remembered at once: ten million calls of a million people must not fill the memory
@@ -137,29 +138,10 @@ class _Places:
 def _times(db: sqlite3.Connection, tenant: int, sums: BookingSums) -> Iterator[str]:
     """What to group by so that no sum reaches over a border."""
     if sums.stretch:
-        yield f"(created + {_local(db, tenant, sums.offset)}) / {int(sums.stretch)}"
+        first, last = span(db, tenant)
+        yield f"(created + {local_offset(sums.offset, first, last)}) / {int(sums.stretch)}"
     if sums.days:
         yield f"created / {DAY}"
-
-
-def _local(db: sqlite3.Connection, tenant: int, offset: Callable[[int], int] | None) -> str:
-    """The offset of local time, as an expression: it changes once or twice a year."""
-    if offset is None:
-        return "0"
-    first, last = span(db, tenant)
-    changes = []
-    before, at = offset(first), first
-    while at < last:
-        at, earlier = min(at + DAY, last), at
-        after = offset(at)
-        if after != before:
-            low, high = earlier, at  # the moment of the change lies between
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if offset(middle) == before else (low, middle)
-            changes.append(f"WHEN created < {high} THEN {before}")
-            before = after
-    return f"CASE {' '.join(changes)} ELSE {before} END" if changes else str(before)
 
 
 def _blocks(db: sqlite3.Connection, query: str, values: dict[str, int]) -> Iterator[tuple[Any, ...]]:
