@@ -16,7 +16,7 @@ its arithmetic are its own, so that a ledger can be compared with its bill::
 It refuses what the providers refuse, foreign cache marks and unknown parameters included. Tokens are counted by a
 stated rule (`tokens`), cached by the published rules (`caching`), priced from `prices/*.toml`. The bill (`bill`) has
 every served request: a JSON answer in full even if the client left, a stream for its input and for the output of the
-events sent before it was cut, failed or left. Error statuses cost nothing.
+events sent before it was cut, failed or left. Error statuses cost nothing, but for a 408 of the flex tier (`tiers`).
 
 As a pytest fixture: ``llm_cost_middleware.testing.fixtures``.
 ``python -m llm_cost_middleware.simulator --port 0`` runs it as a process, with ``/__sim__/`` for other languages
@@ -38,6 +38,7 @@ from .refusals import Refusal
 from .replay import Replay
 from .responders import auto, echo, fill
 from .simulator import Simulator
+from .tiers import TierMarket
 
 __all__ = [
     "Answer",
@@ -53,6 +54,7 @@ __all__ = [
     "SimRequest",
     "Simulator",
     "SimulatorProcess",
+    "TierMarket",
     "Tokens",
     "ToolCall",
     "ToolSpec",

@@ -16,8 +16,9 @@ from .anthropic.counting import CountingRules
 from .catalogue import ProviderName
 from .engine import ServedRequest, ServingEngine
 from .faults import Exchange, Fault, FaultScript
-from .reading import Dialect, Frame
+from .reading import Dialect, Frame, Reading
 from .refusals import Refusal, anthropic_error, openai_error
+from .tiers import Service, TierMarket
 
 _FOREVER_S = 3_600.0
 _UNREAD_S = 0.1  # a reset overtakes what the client has not read yet: give it this long
@@ -42,6 +43,7 @@ class HttpFrontend:
         self.keep_bodies = keep_bodies
         self.chunk_chars = chunk_chars
         self.counting = CountingRules()
+        self.tiers = TierMarket()
         self.exchanges: deque[Exchange] = deque(maxlen=keep)
         self.count = 0
 
@@ -88,7 +90,8 @@ class HttpFrontend:
             key = authenticate(provider, exchange.headers)
             reading = self.engine.read(dialect, body, exchange.headers, exchange.index)
             failure = _failure(dialect, fault)
-            served = self.engine.begin(dialect, reading, key, billed=failure is None)
+            service = self._service(reading, body, exchange)
+            served = self.engine.begin(dialect, reading, key, tier=service.tier, billed=failure is None)
             served.out = served.out._replace(failure=failure)
         except Refusal as refusal:
             return self.refuse(refusal, exchange)
@@ -98,11 +101,9 @@ class HttpFrontend:
             served.close("disconnected")
             return await self.drop(request, exchange, fault)
         try:
-            wait = self.latency_s + (fault.delay_s if fault else 0.0)
-            if wait:
-                await asyncio.sleep(wait)
+            await self._wait(service, fault)
             self.engine.started(served)
-            if reading.request.stream:
+            if reading.request.stream and service.refusal is None:
                 return await self._stream(dialect, request, exchange, served, fault)
         except (asyncio.CancelledError, ConnectionError):
             # The client left. A JSON answer was produced in full all the same; of a stream, what was sent so far.
@@ -110,7 +111,25 @@ class HttpFrontend:
                 whole = None if not reading.request.stream else served.entry.produced
                 served.close("disconnected", whole)
             raise
+        if service.refusal is not None:
+            served.close("failed")
+            return self.refuse(service.refusal, exchange)
         return await self._json(dialect, request, exchange, served, fault)
+
+    def _service(self, reading: Reading, body: Any, exchange: Exchange) -> Service:
+        """How a valid request is served at its tier. Raises ``Refusal`` where it is refused and not charged."""
+        service = Service(reading.tier)
+        if exchange.provider == "openai":
+            service = self.tiers.serve(reading, body, exchange.index)
+        exchange.took_s = service.wait_s
+        if service.refusal is not None and not service.billed:
+            raise service.refusal
+        return service
+
+    async def _wait(self, service: Service, fault: Fault | None) -> None:
+        seconds = self.latency_s + (fault.delay_s if fault else 0.0) + service.wait_s * self.tiers.pace
+        if seconds:
+            await asyncio.sleep(seconds)
 
     async def _json(
         self, dialect: Dialect, request: web.Request, exchange: Exchange, served: ServedRequest, fault: Fault | None
@@ -214,7 +233,8 @@ class HttpFrontend:
     def _headers(self, exchange: Exchange, kind: str) -> dict[str, str]:
         if exchange.provider == "anthropic":
             return {"content-type": kind, "request-id": self.engine.ids.new("req_011C", 20)} | _ANTHROPIC_LIMITS
-        return {"content-type": kind, "x-request-id": self.engine.ids.new("req_", 32)} | _OPENAI_LIMITS
+        took = {"openai-processing-ms": str(max(1, round(exchange.took_s * 1_000)))}
+        return {"content-type": kind, "x-request-id": self.engine.ids.new("req_", 32)} | _OPENAI_LIMITS | took
 
 
 _ANTHROPIC_LIMITS = {
@@ -229,7 +249,6 @@ _ANTHROPIC_LIMITS = {
 }
 _OPENAI_LIMITS = {
     "openai-version": "2020-10-01",
-    "openai-processing-ms": "1",
     "x-ratelimit-limit-requests": "10000",
     "x-ratelimit-limit-tokens": "30000000",
     "x-ratelimit-remaining-requests": "9999",

@@ -26,6 +26,7 @@ class Exchange:
     at: float
     status: int | None = None  # None until something was answered; 0 when the connection was dropped before headers
     request_id: str = ""  # of the answer: msg_…, chatcmpl-…, resp_…
+    took_s: float = 0.0  # seconds that its service tier took, waited for or not
 
     def bare(self) -> "Exchange":
         """Return the same without its body."""

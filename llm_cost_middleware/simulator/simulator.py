@@ -17,6 +17,7 @@ from .clock import SimClock
 from .engine import ServingEngine
 from .faults import Exchange, Fault, FaultScript, Match
 from .routes import application
+from .tiers import TierMarket
 
 _STOP_S = 10.0
 
@@ -132,6 +133,15 @@ class Simulator:
     @counting.setter
     def counting(self, rules: CountingRules) -> None:
         self._frontend.counting = rules
+
+    @property
+    def tiers(self) -> TierMarket:
+        """Capacity and delays of OpenAI's service tiers; may be replaced at any time."""
+        return self._frontend.tiers
+
+    @tiers.setter
+    def tiers(self, market: TierMarket) -> None:
+        self._frontend.tiers = market
 
     def script(self, fault: Fault, times: int = 1, match: Match | None = None) -> None:
         """Queue a fault for the next `times` requests, or the next that `match` accepts."""
