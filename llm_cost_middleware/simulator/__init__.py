@@ -33,6 +33,7 @@ from .anthropic.counting import CountingRules
 from .bill import Bill, BillLine, Tokens
 from .clock import SimClock
 from .faults import Exchange, Fault
+from .pace import BatchPace
 from .process import SimulatorProcess
 from .refusals import Refusal
 from .replay import Replay
@@ -42,6 +43,7 @@ from .tiers import TierMarket
 
 __all__ = [
     "Answer",
+    "BatchPace",
     "Bill",
     "BillLine",
     "CountingRules",

@@ -1,6 +1,7 @@
 """``/__sim__/``: the simulator's own endpoints, for clients in other processes and other languages.
 
-``GET bill`` and ``GET requests`` read; ``POST script``, ``POST clock``, ``POST responder`` and ``POST reset`` change.
+``GET bill`` and ``GET requests`` read; ``POST script``, ``POST clock``, ``POST batches``, ``POST
+responder`` and ``POST reset`` change.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from .bill import by_model
 from .faults import Exchange, Fault, Match
+from .pace import BatchPace
 from .responders import BUILT_IN
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ def add_admin(app: web.Application, sim: "Simulator") -> None:
         sim.clock.advance(order.get("advance", 0))
         return web.json_response({"now": sim.clock.now()})
 
+    async def batches(request: web.Request) -> web.Response:
+        sim.batch_pace = BatchPace(**await request.json())
+        return web.json_response(asdict(sim.batch_pace))
+
     async def responder(request: web.Request) -> web.Response:
         name = (await request.json())["name"]
         if name not in BUILT_IN:
@@ -57,6 +63,7 @@ def add_admin(app: web.Application, sim: "Simulator") -> None:
     app.router.add_get("/__sim__/requests", requests)
     app.router.add_post("/__sim__/script", script)
     app.router.add_post("/__sim__/clock", clock)
+    app.router.add_post("/__sim__/batches", batches)
     app.router.add_post("/__sim__/responder", responder)
     app.router.add_post("/__sim__/reset", reset)
 

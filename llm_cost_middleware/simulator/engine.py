@@ -10,6 +10,7 @@ from .caching import CacheUse, PrefixStore
 from .caching.automatic import plan_breakpoints, plan_steps
 from .caching.explicit import plan as plan_marks
 from .clock import SimClock
+from .pace import BatchPace
 from .prompts import seed
 from .reading import Dialect, Ids, Reading, Reply
 from .refusals import Refusal, default_refusal
@@ -50,6 +51,7 @@ class ServingEngine:
         self.responder: Responder = responder or echo
         self.bill = Bill()
         self.ids = Ids(seed)
+        self.pace = BatchPace()
         self.rules = {
             "anthropic": tokenizer("anthropic", worst_case=worst_case_tokenizer),
             "openai": tokenizer("openai", worst_case=worst_case_tokenizer, encode=openai_vocabulary),
@@ -71,7 +73,14 @@ class ServingEngine:
             raise default_refusal(dialect.provider, 400) from error
 
     def begin(
-        self, dialect: Dialect, reading: Reading, key: str, *, tier: str | None = None, billed: bool = True
+        self,
+        dialect: Dialect,
+        reading: Reading,
+        key: str,
+        *,
+        tier: str | None = None,
+        billed: bool = True,
+        at: float | None = None,
     ) -> ServedRequest:
         """Look into the cache, let the model answer, open the line of the bill.
 
@@ -81,11 +90,12 @@ class ServingEngine:
             key: The API key: caches are kept apart by it.
             tier: Replaces the tier of the request (``batch``).
             billed: False for a request that the provider does not charge for.
+            at: When it is served; now, if ``None``.
         """
         if tier is not None:
             reading = replace(reading, tier=tier)
         # Read now, written by ``started``: as at the providers, two requests at once do not read each other's entries.
-        now = self.clock.now()
+        now = self.clock.now() if at is None else at
         plan = self._plan(reading, key, now)
         request, model = reading.request, reading.model
         answer = self._answer(reading)

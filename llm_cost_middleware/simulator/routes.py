@@ -18,7 +18,7 @@ from .refusals import Refusal, anthropic_error, openai_error
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Work = Callable[[web.Request, Exchange, Any, str], Any]  # request, exchange, parsed body, key -> JSON or bytes
 
-MAX_BODY = 64 * 2**20
+MAX_BODY = 260 * 2**20
 
 
 def application(frontend: HttpFrontend, add_more: Callable[[web.Application], None]) -> web.Application:
@@ -52,8 +52,15 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
         "/v1/messages/batches",
         "anthropic",
         lambda request, exchange, body, key: message_batches.create(
-            body, exchange.headers, key, str(request.url.origin())
+            body, exchange.headers, key, str(request.url.origin()), request.content_length or 0
         ),
+    )
+    plain("GET", "/v1/messages/batches", "anthropic", lambda request, *_: message_batches.listed(*_page(request)))
+    plain(
+        "POST",
+        "/v1/messages/batches/{id}/cancel",
+        "anthropic",
+        lambda request, *_: message_batches.cancel(request.match_info["id"]),
     )
     plain(
         "GET",
@@ -69,6 +76,8 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
     )
 
     plain("POST", "/v1/batches", "openai", lambda _, exchange, body, key: batches.create(body, exchange.headers, key))
+    plain("GET", "/v1/batches", "openai", lambda request, *_: batches.listed(*_page(request)))
+    plain("POST", "/v1/batches/{id}/cancel", "openai", lambda request, *_: batches.cancel(request.match_info["id"]))
     plain("GET", "/v1/batches/{id}", "openai", lambda request, *_: batches.get(request.match_info["id"]))
     plain("GET", "/v1/files/{id}", "openai", lambda request, *_: batches.file(request.match_info["id"]))
     plain("GET", "/v1/files/{id}/content", "openai", lambda request, *_: batches.content(request.match_info["id"]))
@@ -90,9 +99,12 @@ def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work) -> Handle
         try:
             if fault is not None and fault.kind == "status":
                 raise fault.refusal(provider)
-            if fault is not None and fault.kind in {"hang", "reset"}:
+            lost = fault is not None and fault.kind in {"hang", "reset"}
+            if fault is not None and lost and not fault.billed:
                 return await frontend.drop(request, exchange, fault)
             result = work(request, exchange, body, authenticate(provider, exchange.headers))
+            if fault is not None and lost:  # it was done, and nobody hears of it
+                return await frontend.drop(request, exchange, fault)
         except Refusal as refusal:
             return frontend.refuse(refusal, exchange)
         if isinstance(result, bytes):
@@ -100,6 +112,10 @@ def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work) -> Handle
         return frontend.respond(exchange, result)
 
     return handle
+
+
+def _page(request: web.Request) -> tuple[str | None, str | None]:
+    return request.query.get("after_id") or request.query.get("after"), request.query.get("limit")
 
 
 def _fetch(frontend: HttpFrontend, responses: Responses) -> Handler:
@@ -131,7 +147,11 @@ def _upload(frontend: HttpFrontend, batches: OpenAIBatches) -> Handler:
         file = form.get("file")
         if not isinstance(file, web.FileField):
             return frontend.refuse(openai_error(400, "'file' is a required property", param="file"), exchange)
-        return frontend.respond(exchange, batches.upload(file.filename, str(form.get("purpose", "")), file.file.read()))
+        try:
+            kept = batches.upload(file.filename, str(form.get("purpose", "")), file.file.read())
+        except Refusal as refusal:
+            return frontend.refuse(refusal, exchange)
+        return frontend.respond(exchange, kept)
 
     return handle
 

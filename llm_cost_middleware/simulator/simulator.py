@@ -16,6 +16,7 @@ from .bill import Bill
 from .clock import SimClock
 from .engine import ServingEngine
 from .faults import Exchange, Fault, FaultScript, Match
+from .pace import BatchPace
 from .routes import application
 from .tiers import TierMarket
 
@@ -142,6 +143,15 @@ class Simulator:
     @tiers.setter
     def tiers(self, market: TierMarket) -> None:
         self._frontend.tiers = market
+
+    @property
+    def batch_pace(self) -> BatchPace:
+        """How fast batches that are created from now on are worked off; may be replaced at any time."""
+        return self._engine.pace
+
+    @batch_pace.setter
+    def batch_pace(self, pace: BatchPace) -> None:
+        self._engine.pace = pace
 
     def script(self, fault: Fault, times: int = 1, match: Match | None = None) -> None:
         """Queue a fault for the next `times` requests, or the next that `match` accepts."""

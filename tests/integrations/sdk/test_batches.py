@@ -28,7 +28,7 @@ def claude_requests():
 def gpt_file(url="/v1/chat/completions", **more):
     body = {"model": "gpt-5-mini", "messages": ASK, "max_completion_tokens": 30, **more}
     lines = [json.dumps({"custom_id": str(at), "method": "POST", "url": url, "body": body}) for at in range(3)]
-    return io.BytesIO("\n".join(lines).encode())
+    return "in.jsonl", io.BytesIO("\n".join(lines).encode())
 
 
 def pending(harness):

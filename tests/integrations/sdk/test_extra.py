@@ -93,7 +93,7 @@ def test_batches_hear_it(harness, clients):
         list(claude.results(batch.id))
     line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": BODIES["chat"]}
     gpt = wrapped["openai"]
-    uploaded = gpt.files.create(file=io.BytesIO(json.dumps(line).encode()), purpose="batch")
+    uploaded = gpt.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
     batch = gpt.batches.create(
         input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", extra=SAID
     )
