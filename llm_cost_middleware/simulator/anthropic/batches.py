@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from llm_cost_middleware.simulator.batching import WINDOW_S, BatchJob, Item, page
+from llm_cost_middleware.simulator.batching import WINDOW_S, BatchJob, Ending, Item, page
 from llm_cost_middleware.simulator.engine import ServingEngine
 from llm_cost_middleware.simulator.refusals import anthropic_error
 
@@ -27,7 +27,7 @@ from .dialect import MESSAGES
 MOST_REQUESTS, MOST_BYTES = 100_000, 256 * 2**20
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEPT_S = 29 * 86_400
-_COUNTS = (
+_COUNTS: tuple[tuple[str, Ending | None], ...] = (
     ("processing", None),
     ("succeeded", "answered"),
     ("errored", "errored"),
@@ -119,7 +119,7 @@ class MessageBatches:
             job.advance()
         ended, kept = job.ended_at is not None, self._engine.clock.now() < job.created_at + _KEPT_S
         status = "ended" if ended else "canceling" if canceling else "in_progress"
-        counts = {name: job.count(ending) for name, ending in _COUNTS}  # type: ignore[arg-type]
+        counts = {name: job.count(ending) for name, ending in _COUNTS}
         shown = {
             "id": batch_id,
             "type": "message_batch",
