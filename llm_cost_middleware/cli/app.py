@@ -8,6 +8,7 @@ import typer
 
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.administer import pause, resume
+from llm_cost_middleware.cli.advise import advise_
 from llm_cost_middleware.cli.alerts import alerts
 from llm_cost_middleware.cli.anywhere import Commands
 from llm_cost_middleware.cli.budgets import budgets
@@ -88,6 +89,7 @@ for _command in (
     reconcile,
 ):
     app.command()(_command)
+app.command("advise")(advise_)
 app.command("litellm-config")(litellm_config)
 app.command("help")(show_topic)
 app.add_typer(budgets, name="budgets")

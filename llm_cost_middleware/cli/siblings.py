@@ -6,24 +6,16 @@ A sibling has the same name but for the version (``claude-haiku-4-5``, ``claude-
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.successors import newer_models
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
 
-_DATED = re.compile(r"-\d{8}$|-\d{4}-\d{2}-\d{2}$")
-_CLAUDE = re.compile(r"claude-(?P<line>[a-z]+)-(?P<version>\d{1,2}(?:-\d{1,2})?)")
-_GPT = re.compile(r"gpt-(?P<version>\d+(?:\.\d+)?)(?P<line>(?:-[a-z]+)*)")
 _TOKENS = 1_000
-
-
-class _Name(NamedTuple):
-    line: str
-    version: tuple[int, ...]
 
 
 class _Price(NamedTuple):
@@ -59,7 +51,7 @@ def siblings(tiers: Sequence[Tier], todays: Sequence[Tier], catalogue: Catalogue
             price = _price(catalogue, target)
             if price is None:
                 continue
-            newer = _newer(catalogue, target)
+            newer = newer_models(catalogue, target)
             newer += [other for other in successors if other.provider == target.provider and other not in newer]
             known = [(other, paid) for other in newer if other != target and (paid := _price(catalogue, other))]
             cheaper = [pair for pair in known if pair[1].input <= price.input and pair[1].output <= price.output]
@@ -73,24 +65,6 @@ def siblings(tiers: Sequence[Tier], todays: Sequence[Tier], catalogue: Catalogue
                 yield Sibling(
                     target, cheaper=False, told=f"{other.model} is newer: {paid} a million tokens for {price}"
                 )
-
-
-def _newer(catalogue: Catalogue, target: ModelRef) -> list[ModelRef]:
-    """The models of the same line with a later version, the latest first."""
-    name = _parsed(target.model)
-    if name is None:
-        return []
-    found = [(other.version, model) for model in catalogue.models(target.provider) if (other := _parsed(model))
-             and other.line == name.line and other.version > name.version]  # fmt: skip
-    return [ModelRef(target.provider, model) for _, model in sorted(found, reverse=True)]
-
-
-def _parsed(model: str) -> _Name | None:
-    bare = _DATED.sub("", model)
-    found = _CLAUDE.fullmatch(bare) or _GPT.fullmatch(bare)
-    if found is None:
-        return None
-    return _Name(found["line"], tuple(int(part) for part in re.split(r"[.-]", found["version"])))
 
 
 def _price(catalogue: Catalogue, target: ModelRef) -> _Price | None:

@@ -217,7 +217,7 @@ class CallFlow:
                 reserved = self._holds.closed(reserved)
                 posting = self.stages.price.posting(reserved, answer.reading)
                 self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
-                signals, stands = self._signals(call, answer), not self._reviews(call, accept)
+                signals, stands = self._signals(call, report, answer), not self._reviews(call, accept)
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
                 verdict = self._review(call, report, reserved, answer, results, accept)
@@ -228,7 +228,7 @@ class CallFlow:
                 following = verdict
             target = following
 
-    def _signals(self, call: RoutedCall, answer: CallResult) -> tuple[str, ...]:
+    def _signals(self, call: RoutedCall, report: CallReport, answer: CallResult) -> tuple[str, ...]:
         """The failures that an answer shows."""
         # Read only where something learns from it: most calls never extract the content of their answer.
         request = call.request
@@ -238,8 +238,9 @@ class CallFlow:
             or demanded_tools(request) is not None
         )
         # What a provider still works on says nothing yet.
-        content = answer.content if told and not answer.reading.pending else None
-        return () if content is None else failure_signals(request, content)
+        content = answer.content if (told or request.tools) and not answer.reading.pending else None
+        report.content = content  # which tools are never called is told by the ledger
+        return failure_signals(request, content) if told and content is not None else ()
 
     def _reviews(self, call: RoutedCall, accept: Callable[[CallResult], bool] | None) -> bool:
         """Whether an answer may be followed by a stronger model's."""

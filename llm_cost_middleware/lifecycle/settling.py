@@ -11,6 +11,7 @@ from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError
+from llm_cost_middleware.lifecycle.call_facts import facts_of
 from llm_cost_middleware.lifecycle.commands import (
     Extend,
     PostUnreserved,
@@ -80,12 +81,14 @@ class Settling:
             unparsed = reading.error is None and not reading.unbilled and not reading.in_vain
             signals = (PARSE_FAILED,) if unparsed else ()
             posting = stages.price.posting(reserved, reading)
-            yield from self.post(call, report, reserved, posting, signals, stands=False)
+            why = PARSE_FAILED if unparsed else failure.kind.value
+            yield from self.post(call, report, reserved, posting, signals, stands=False, failure=why)
             if reading.complete:  # the target is up
                 stages.health.succeeded(call, reserved, retry_tokens)
         else:  # it may have been billed: the reservation is the most that it can have cost
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
-            yield from self.post(call, report, reserved, unconfirmed, stands=False)
+            why = failure.kind.value
+            yield from self.post(call, report, reserved, unconfirmed, stands=False, failure=why)
         # Never again for this call: not as a fallback, and not as a step down when money is short.
         report.tried_targets.append(reserved.arm)
         tried = {other.plain for other in report.tried_targets}
@@ -134,6 +137,7 @@ class Settling:
         signals: tuple[str, ...] = (),
         *,
         stands: bool = True,
+        failure: str = "",
     ) -> Steps[None]:
         """Book an attempt, whatever happens meanwhile, learn from it and record it; what is unfinished, later.
 
@@ -144,12 +148,13 @@ class Settling:
             posting: What to book.
             signals: Failures that its answer shows.
             stands: No other attempt can follow.
+            failure: Why the attempt failed, where it did and may have been billed.
         """
         reading, deferred = posting.reading, False
         if reading is not None and reading.pending and reading.response_id is not None:
             deferred = yield from self._deferred(call, report, reserved, reading.response_id)
         if not deferred:
-            yield from self._post_now(call, report, reserved, posting, signals, stands=stands)
+            yield from self._post_now(call, report, reserved, posting, signals, stands=stands, failure=failure)
 
     def _post_now(
         self,
@@ -160,6 +165,7 @@ class Settling:
         signals: tuple[str, ...],
         *,
         stands: bool,
+        failure: str,
     ) -> Steps[None]:
         reading = posting.reading
         served = call.as_served(reserved, reading)
@@ -167,7 +173,9 @@ class Settling:
         memo = encode_memo(
             call_id=call.id, attempt=attempt.number, target=served.arm, priced=posting.priced, reading=reading,
             tier=call.decision.tier_name, asked=call.asked_of(attempt.target),
+            facts=facts_of(call, served, reading, report.content, failure),
         )  # fmt: skip
+        report.content = None
         usage, stages, held = None, self._stages, reserved
         reserved = served
         # Learned from before it is booked: what is written down of it rides in the transaction of the money.

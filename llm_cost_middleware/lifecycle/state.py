@@ -23,7 +23,7 @@ from llm_cost_middleware.pricing.bound import Bound
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
-from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, InputCounter, ModelRef
+from llm_cost_middleware.request import EMPTY, AnswerContent, Attempt, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
@@ -223,5 +223,7 @@ class CallReport:
     """The line of a refusal for want of money, for the journal (``metering.refusal_line``)."""
     asked_counts: dict[ModelRef, bool] = field(default_factory=dict)
     """The models whose provider was asked for a count: once a call."""
+    content: AnswerContent | None = None
+    """What the answer that is about to be booked says, where its tools are looked at; not kept."""
     counter: InputCounter | None = None
     """Asks the provider for a count, where the host can."""

@@ -10,6 +10,8 @@ from llm_cost_middleware.budget.model import Row, RowStatus
 RESOLVED = ("settle", "expire", "book", "reconcile", "carried")
 """The kinds of rows that may say what an id cost; a ``void`` says that it cost nothing and is no booking."""
 
+_NO_HOLD = b"", 0
+
 
 class Booking(NamedTuple):
     """Money that was booked under some scopes. ``memo`` is opaque.
@@ -28,6 +30,8 @@ class Booking(NamedTuple):
     memo: bytes
     counts: tuple[int, ...] = ()
     """The sums of what ``memo`` has zeros for, where it is the kind of several (``Tally``)."""
+    held: int = 0
+    """Nano-dollars that were held for it; known where single ids were asked for."""
 
 
 class BookingSums(NamedTuple):
@@ -41,6 +45,8 @@ class BookingSums(NamedTuple):
     """Local time less UTC at a moment, milliseconds both; ``None``: UTC."""
     days: bool = False
     """None reaches over the end of a UTC day."""
+    each: bool = False
+    """Every id by itself, with its own memo and what was held for it."""
 
     def narrow(self, scopes: str) -> str:
         """The scopes of a row that matter."""
@@ -63,7 +69,7 @@ def bookings(
         until: The moment after the last.
     """
     corrected = {row.id for row in rows() if row.kind in {"reconcile", "expire"}}
-    memos: dict[str, bytes] = {}  # of holds that are open: an end by expiry has none of its own
+    holds: dict[str, tuple[bytes, int]] = {}  # that are open: an end by expiry has no memo of its own
     last: dict[str, Row] = {}
     for row in rows():
         at = round(row.reserved_at * 1000)
@@ -72,20 +78,20 @@ def bookings(
         if row.kind == "reduce":  # no end: the hold goes on, with the memo that it has
             continue
         if row.kind == "reserve":
-            memos[row.id] = row.memo
+            holds[row.id] = row.memo, int(row.amount_nanousd)
         elif row.id in corrected:
             before = last.get(row.id)
-            known = before.memo if before is not None else memos.get(row.id, b"")
+            known = before.memo if before is not None else holds.get(row.id, _NO_HOLD)[0]
             last[row.id] = row if row.memo else row._replace(memo=known)
         else:
-            kept = memos.pop(row.id, b"")
+            kept, held = holds.pop(row.id, _NO_HOLD)
             if row.kind in RESOLVED:
-                yield booking_of(row if row.memo else row._replace(memo=kept))
+                yield booking_of(row if row.memo else row._replace(memo=kept), held)
     yield from (booking_of(row) for row in last.values() if row.kind in RESOLVED)
 
 
-def booking_of(row: Row) -> Booking:
-    """What an id cost, from the row that decides it."""
+def booking_of(row: Row, held: int = 0) -> Booking:
+    """What an id cost, from the row that decides it, and what was held for it."""
     return Booking(
-        round(row.reserved_at * 1000), " ".join(row.scopes), row.status, int(row.amount_nanousd), 1, row.memo
+        round(row.reserved_at * 1000), " ".join(row.scopes), row.status, int(row.amount_nanousd), 1, row.memo, (), held
     )

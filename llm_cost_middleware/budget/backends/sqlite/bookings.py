@@ -40,6 +40,10 @@ _EACH = (
     f"SELECT created, scopes, status, amount, memo, id FROM {_SINGLE}"
     f" AND kind IN ({_KINDS}) AND memo_kind IS NULL AND {_IN_TIME}"
 )
+_EVERY = (
+    f"SELECT created, scopes, status, amount, memo, id, -pending FROM entry WHERE {_TENANT}"
+    f" AND kind IN ({_KINDS}) AND {_IN_TIME}"
+)
 _STATUSES: tuple[RowStatus, ...] = ("exact", "estimated", "unconfirmed", "unpriced", "reserved")
 _NUMBERED = " ".join(f"WHEN '{word}' THEN {number}" for number, word in enumerate(_STATUSES))
 _STATUS = f"CASE status {_NUMBERED} ELSE status END"
@@ -86,6 +90,10 @@ def read_bookings(
         db.execute(f"INSERT INTO temp.superseded {_BEFORE}")
         last = " AND seq NOT IN (SELECT seq FROM superseded)"
         lacking = {id_: memo for id_, memo, _ in db.execute(_MEMOS)}
+    if sums.each:
+        for at, scopes, status, amount, memo, id_, held in _blocks(db, f"{_EVERY}{last} ORDER BY seq", values):
+            yield Booking(at, scopes, status, amount, 1, plain(memo or lacking.get(id_, b"")), (), max(held, 0))
+        return
     for at, scopes, status, amount, memo, id_ in _blocks(db, f"{_EACH}{last} ORDER BY seq", values):
         yield Booking(at, scopes, status, amount, 1, plain(memo or lacking.get(id_, b"")))
     yield from _added(db, values, sums, last)
