@@ -98,13 +98,19 @@ def find_prefix_break(trace: Trace, before: Iterable[Trace]) -> PrefixBreak | No
 
 
 def most_similar(trace: Trace, before: Iterable[Trace]) -> Trace | None:
-    """Return the earlier call that shares most with a call; ``None`` if none shares anything."""
-    best, earlier = 0, None
+    """Return the earlier call that shares most with a call; ``None`` if none shares anything.
+
+    One that shares no text may still begin alike but for numbers and dates: then the latest of these.
+    """
+    best, earlier, alike = 0, None, None
+    shape = trace.segments[0].shape if trace.segments else ""
     for candidate in before:
         score = _similarity(candidate.segments, trace.segments)
         if score and score >= best:  # of equals the latest: its cache entry is the one most likely still alive
             best, earlier = score, candidate
-    return earlier
+        elif shape and candidate.segments and candidate.segments[0].shape == shape:
+            alike = candidate
+    return alike if earlier is None else earlier
 
 
 def compare_prompts(before: Trace, after: Trace) -> PrefixBreak | None:

@@ -21,10 +21,10 @@ SYSTEM = "Answer what is asked, in the words of the house, and name the page whe
 SCHEMA = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
 NAMES = ("find", "shelve", "catalogue")
 TOOLS = [
-    {"name": name, "description": f"{name}: looks a thing up in the house. " * 60, "input_schema": SCHEMA}
+    {"name": name, "description": f"{name}: looks a thing up in the house. " * 150, "input_schema": SCHEMA}
     for name in NAMES
 ]
-TIGHT = {"scope": "team:tight", "limit": "0.05", "window": "none"}
+TIGHT = {"scope": "team:tight", "limit": "0.17", "window": "none"}
 
 
 class Watch:
@@ -100,9 +100,8 @@ def sibling(found: House, *, advised: bool = False) -> None:
     with cost_context(site="chat"):
         for number in range(25):
             found.clock.advance(40)
-            client.messages.create(
-                model="smart", max_tokens=500, messages=[{"role": "user", "content": f"{number}: " + "Which page? " * 60}]
-            )  # fmt: skip
+            messages = [{"role": "user", "content": f"{number}: " + "Which page? " * 60}]
+            client.messages.create(model="smart", max_tokens=500, messages=messages)
 
 
 def effort(found: House, *, advised: bool = False) -> None:
@@ -120,7 +119,7 @@ def effort(found: House, *, advised: bool = False) -> None:
 
 def patience(found: House, *, advised: bool = False) -> None:
     """A nightly burst at the price of those who wait."""
-    del advised
+    waits = {"service_tier": "flex"} if advised else {}
     client = found.gpt(found.pipeline())
     with cost_context(site="nightly-summary"):
         for number in range(25):
@@ -128,6 +127,7 @@ def patience(found: House, *, advised: bool = False) -> None:
             client.chat.completions.create(
                 model=GPT, max_completion_tokens=400,
                 messages=[{"role": "user", "content": f"{number}: " + "Sum it up. " * 80}],
+                **waits,
             )  # fmt: skip
 
 

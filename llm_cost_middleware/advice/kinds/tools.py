@@ -20,9 +20,9 @@ _LEARN = "leave the tools out for a share of the calls, or defer them (defer_loa
 class _Without(Change):
     """Without the tokens of some tools: they stand at the beginning of a prompt, where most is read from the cache."""
 
-    def __init__(self, groups: list[CallGroup], unused: frozenset[str]) -> None:
+    def __init__(self, groups: list[CallGroup], unused: frozenset[str], least: int) -> None:
         super().__init__(groups)
-        self._unused = unused
+        self._unused, self._least = unused, least
 
     def after(self, group: CallGroup, index: int, served: Served) -> Served:
         """See ``Change``."""
@@ -31,7 +31,11 @@ class _Without(Change):
         if not chars or not size:
             return served
         less = sum(served.tokens[:OUTPUT]) * min(size, chars) // chars
-        return served._replace(tokens=without(served.tokens, less, (READ, *WRITES, INPUT)))
+        left = without(served.tokens, less, (READ, *WRITES, INPUT))
+        whole = sum(left[:OUTPUT])
+        if whole < self._least:  # too short for a cache: all of it is paid for in full
+            left = (whole, *(0 for _ in (READ, *WRITES)), *left[OUTPUT:])
+        return served._replace(tokens=left)
 
 
 def unused_tools(evidence: Evidence) -> Iterator[Proposal]:
@@ -57,8 +61,13 @@ def unused_tools(evidence: Evidence) -> Iterator[Proposal]:
             f"{len(unused)} of {len(largest)} tools of {named(site)} were never called in "
             f"{sum(group.seen for group in groups):,} calls, and are billed in each",
             (f"# in the code of {named(site)}: leave out tools number {told} of {len(largest)}, in the order sent",),
-            _Without(groups, unused),
+            _Without(groups, unused, _least(evidence, groups)),
             {"unused": len(unused), "sent": len(largest), "places": places,
              "calls_seen": sum(group.seen for group in groups), "tools_called": len(used)},
             _UNKNOWN, _LEARN, examples(groups),
         )  # fmt: skip
+
+
+def _least(evidence: Evidence, groups: list[CallGroup]) -> int:
+    """Tokens of the shortest prompt that is cached, of the models of some calls."""
+    return max(evidence.catalogue.limits(*group.key.target).min_cache_tokens or 0 for group in groups)
