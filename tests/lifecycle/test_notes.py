@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from random import Random
 
+import psycopg
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backend import JournalEntry
-from llm_cost_middleware.budget.backends.sqlite import ledger_file
+from llm_cost_middleware.budget.backends.postgres import PostgresBackend
+from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend, ledger_file
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.budget.notes import Notes, SharedChange
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
@@ -117,16 +120,74 @@ def test_eight_callers_share_their_commits(make, commits):
 @pytest.mark.parametrize("kind", ["answered", "truncated", "failed", "retried", "escalated", "refused", "voided twice"])
 def test_every_call_leaves_the_lines_that_a_journal_on_its_own_gets(make, tmp_path, monkeypatch, kind):
     """The same calls over the same storage, once with the ability to take notes and once without."""
+    _compare(make, [f"sqlite:///{tmp_path}/{takes}.db" for takes in (True, False)], SQLiteBackend, monkeypatch, kind)
+
+
+@pytest.mark.parametrize("kind", ["answered", "failed", "escalated"])
+def test_on_postgres_it_leaves_them_too(make, postgres_url, monkeypatch, kind):
+    _compare(make, [postgres_url, postgres_url], PostgresBackend, monkeypatch, kind)
+
+
+def test_a_call_on_postgres_takes_two_transactions(make, postgres_url):
+    with make(postgres_url) as pipeline, psycopg.connect(postgres_url, autocommit=True) as db:
+        pipeline.run(request(), lambda _: answer(), providers=BOTH)
+        (before,) = db.execute("SELECT txid_current()").fetchone()
+        pipeline.run(request(), lambda _: answer(finish="length"), providers=BOTH)
+        (after,) = db.execute("SELECT txid_current()").fetchone()
+        # a number each, one for the savepoint of the notes, and that of the question
+        assert after - before - 1 <= 3
+        assert [outcomes for _, outcomes, _ in told(pipeline)] == [[], ["truncated"]]
+
+
+def test_an_event_loop_on_postgres_writes_notes_too(postgres_url):
+    async def go():
+        async with AsyncLedger.open(postgres_url) as ledger:
+            assert ledger.takes_notes
+            notes = Notes([JournalEntry("decision", "c", 1.0, b"x")], SharedChange(("k",), lambda _: [b"v"], 1.0))
+            held = await ledger.reserve("1", ["run:a"], id="a")
+            await ledger.settle(held.id, "0.5", notes=notes)
+            assert notes.written
+
+    asyncio.run(go())
+    with Ledger.open(postgres_url) as ledger:
+        assert [line.data for line in ledger.journal.read("decision")] == [b"x"]
+        assert ledger.shared_state.read(["k"]) == [b"v"]
+
+
+def test_a_lost_reply_on_postgres_writes_no_line_twice(postgres_url, monkeypatch):
+    with Ledger.open(postgres_url) as ledger:
+        protocol = ledger.backend.protocol
+        statements = protocol.statements
+
+        def twice(flow):
+            steps, answer = statements(flow), None
+            while True:
+                try:
+                    query = steps.send(answer)
+                except StopIteration as end:
+                    return end.value
+                answer = yield query
+                if "llm_cost.resolve(" in query.text:
+                    answer = yield query
+
+        monkeypatch.setattr(protocol, "statements", twice)
+        notes = Notes([JournalEntry("decision", "c", 1.0, b"x")])
+        ledger.settle(ledger.reserve("1", id="a").id, "0.5", notes=notes)
+        assert notes.written
+        assert len(list(ledger.journal.read("decision"))) == 1
+
+
+def _compare(make, urls, backend, monkeypatch, kind):
     logs = []
-    for takes in (True, False):
-        monkeypatch.setattr("llm_cost_middleware.budget.backends.sqlite.SQLiteBackend.takes_notes", takes)
+    for takes, url in zip((True, False), urls, strict=True):
         if not takes:
-            monkeypatch.delattr("llm_cost_middleware.budget.backends.sqlite.SQLiteBackend.takes_notes")
+            monkeypatch.delattr(backend, "takes_notes")
         limit = "0.000001" if kind == "refused" else "100"
-        with make(f"sqlite:///{tmp_path}/{takes}.db", budgets=[{"scope": "global", "limit": limit}]) as pipeline:
+        before = len(logs[0]) if logs and urls[0] == urls[1] else 0
+        with make(url, budgets=[{"scope": "global", "limit": limit}]) as pipeline:
             assert pipeline._stages.decisions.rides is takes
             _play(pipeline, kind)
-            logs.append(told(pipeline))
+            logs.append(told(pipeline)[before:])
     assert logs[0] == logs[1]
     assert logs[0]
 
@@ -173,11 +234,16 @@ def test_lines_that_met_a_closed_storage_are_written_with_nothing_else(make, mon
         assert len(told(pipeline)) == 1
 
 
-def test_notes_never_cost_a_resolution(tmp_path):
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else f"sqlite:///{tmp_path}/l.db"
+
+
+def test_notes_never_cost_a_resolution(url):
     def fails(_):
         raise ValueError("not mine")
 
-    with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger:
+    with Ledger.open(url) as ledger:
         assert ledger.takes_notes
         notes = Notes([JournalEntry("decision", "c", 1.0, b"x")], SharedChange(("k",), fails, 1.0))
         ledger.settle(ledger.reserve("1", id="a").id, "0.5", notes=notes)

@@ -1,4 +1,4 @@
-"""Two drivers of ``PostgresProtocol`` over psycopg: one for threads, one for an event loop."""
+"""Two drivers of ``NotedProtocol`` over psycopg: one for threads, one for an event loop."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from llm_cost_middleware.budget.backends.postgres.connections import (
     is_passing,
     unavailable,
 )
+from llm_cost_middleware.budget.backends.postgres.noted import NotedProtocol
 from llm_cost_middleware.budget.backends.postgres.notes import PostgresJournal, PostgresSharedState
-from llm_cost_middleware.budget.backends.postgres.storage import PostgresProtocol, Query, read_row, rows_query
+from llm_cost_middleware.budget.backends.postgres.storage import Query, read_row, rows_query
 from llm_cost_middleware.budget.backends.postgres.upkeep import PostgresUpkeep
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
@@ -34,9 +35,9 @@ _BLOCK = 2_000
 
 
 def _blocking(
-    verb: Callable[Concatenate[PostgresProtocol, P], CommandFlow[T]],
+    verb: Callable[Concatenate[NotedProtocol, P], CommandFlow[T]],
 ) -> Callable[Concatenate[PostgresBackend, P], T]:
-    """Make the blocking form of a verb of ``PostgresProtocol``."""
+    """Make the blocking form of a verb of ``NotedProtocol``."""
 
     def run(self: PostgresBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.drive(lambda: verb(self.protocol, *args, **kwargs))
@@ -46,9 +47,9 @@ def _blocking(
 
 
 def _asynchronous(
-    verb: Callable[Concatenate[PostgresProtocol, P], CommandFlow[T]],
+    verb: Callable[Concatenate[NotedProtocol, P], CommandFlow[T]],
 ) -> Callable[Concatenate[AsyncPostgresBackend, P], Coroutine[Any, Any, T]]:
-    """Make the asynchronous form of a verb of ``PostgresProtocol``."""
+    """Make the asynchronous form of a verb of ``NotedProtocol``."""
 
     async def run(self: AsyncPostgresBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.drive(lambda: verb(self.protocol, *args, **kwargs))
@@ -60,12 +61,12 @@ def _asynchronous(
 class PostgresBackend(PostgresUpkeep):
     """``Backend`` in the database of a URL. Connects at once; raises as ``Ledger.open``."""
 
-    blocks = answers_late = slices = True
+    blocks = answers_late = slices = takes_notes = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
         self.spool_place = of_server(redacted(url), tenant)
-        self.protocol = PostgresProtocol(redacted(url), clock, tenant)
+        self.protocol = NotedProtocol(redacted(url), clock, tenant)
         self._connections = Connections(url)
         try:
             self.drive(self.protocol.initialise)
@@ -105,16 +106,16 @@ class PostgresBackend(PostgresUpkeep):
             raise error
         return result  # type: ignore[no-any-return]  # what the flow returned
 
-    reserve = _blocking(PostgresProtocol.reserve)
-    resolve = _blocking(PostgresProtocol.resolve)
-    extend = _blocking(PostgresProtocol.extend)
-    reduce = _blocking(PostgresProtocol.reduce)
-    sweep = _blocking(PostgresProtocol.sweep)
-    read = _blocking(PostgresProtocol.read)
-    set_budget = _blocking(PostgresProtocol.set_budget)
-    remove_budget = _blocking(PostgresProtocol.remove_budget)
-    amend = _blocking(PostgresProtocol.amend)
-    register = _blocking(PostgresProtocol.register)
+    reserve = _blocking(NotedProtocol.reserve)
+    resolve = _blocking(NotedProtocol.resolve)
+    extend = _blocking(NotedProtocol.extend)
+    reduce = _blocking(NotedProtocol.reduce)
+    sweep = _blocking(NotedProtocol.sweep)
+    read = _blocking(NotedProtocol.read)
+    set_budget = _blocking(NotedProtocol.set_budget)
+    remove_budget = _blocking(NotedProtocol.remove_budget)
+    amend = _blocking(NotedProtocol.amend)
+    register = _blocking(NotedProtocol.register)
 
     def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
         """Stream the rows of queries, one after the other, as they are at one moment.
@@ -143,11 +144,11 @@ class PostgresBackend(PostgresUpkeep):
 class AsyncPostgresBackend:
     """``AsyncBackend`` in the database of a URL, for one event loop. Connects with its first verb."""
 
-    slices = True
+    slices = takes_notes = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._url = url
-        self.protocol, self._initialised = PostgresProtocol(redacted(url), clock, tenant), False
+        self.protocol, self._initialised = NotedProtocol(redacted(url), clock, tenant), False
         self._connections = AsyncConnections(url)
 
     async def drive(self, make: Callable[[], CommandFlow[T]]) -> T:
@@ -180,16 +181,16 @@ class AsyncPostgresBackend:
             raise error
         return result  # type: ignore[no-any-return]  # what the flow returned
 
-    reserve = _asynchronous(PostgresProtocol.reserve)
-    resolve = _asynchronous(PostgresProtocol.resolve)
-    extend = _asynchronous(PostgresProtocol.extend)
-    reduce = _asynchronous(PostgresProtocol.reduce)
-    sweep = _asynchronous(PostgresProtocol.sweep)
-    read = _asynchronous(PostgresProtocol.read)
-    set_budget = _asynchronous(PostgresProtocol.set_budget)
-    remove_budget = _asynchronous(PostgresProtocol.remove_budget)
-    amend = _asynchronous(PostgresProtocol.amend)
-    register = _asynchronous(PostgresProtocol.register)
+    reserve = _asynchronous(NotedProtocol.reserve)
+    resolve = _asynchronous(NotedProtocol.resolve)
+    extend = _asynchronous(NotedProtocol.extend)
+    reduce = _asynchronous(NotedProtocol.reduce)
+    sweep = _asynchronous(NotedProtocol.sweep)
+    read = _asynchronous(NotedProtocol.read)
+    set_budget = _asynchronous(NotedProtocol.set_budget)
+    remove_budget = _asynchronous(NotedProtocol.remove_budget)
+    amend = _asynchronous(NotedProtocol.amend)
+    register = _asynchronous(NotedProtocol.register)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""

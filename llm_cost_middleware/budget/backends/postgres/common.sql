@@ -27,7 +27,7 @@ BEGIN
 END $$;
 
 -- Write the notes of a resolution: lines of the journal (kind, id, at), then shared values (key), the bytes of each in
--- data_. Whether it could: money is booked all the same.
+-- data_; ``keep``: how many values stay. Whether it could: money is booked all the same.
 CREATE OR REPLACE FUNCTION llm_cost.write_notes(tenant_ integer, notes jsonb, data_ bytea[]) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,6 +43,11 @@ BEGIN
         SELECT tenant_, n.key, (notes ->> 'at')::double precision, data_[lines + n.number]
             FROM jsonb_array_elements_text(notes -> 'keys') WITH ORDINALITY AS n (key, number) ORDER BY n.key
         ON CONFLICT (tenant, key) DO UPDATE SET at = excluded.at, data = excluded.data;
+    IF notes ->> 'keep' IS NOT NULL THEN
+        DELETE FROM llm_cost.shared WHERE tenant = tenant_ AND at < (
+            SELECT at FROM llm_cost.shared WHERE tenant = tenant_ ORDER BY at DESC LIMIT 1 OFFSET (notes ->> 'keep')::integer
+        );
+    END IF;
     RETURN true;
 EXCEPTION WHEN OTHERS THEN
     RETURN false;

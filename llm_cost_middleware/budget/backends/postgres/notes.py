@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from llm_cost_middleware.budget.backend import JournalEntry
-from llm_cost_middleware.budget.backends.postgres.storage import Begin, PostgresProtocol, Query
+from llm_cost_middleware.budget.backends.postgres.noted import KEPT, SHARED
+from llm_cost_middleware.budget.backends.postgres.storage import Begin, Query
+from llm_cost_middleware.budget.backends.postgres.turn import Storage
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
 
 T = TypeVar("T")
 
-_KEPT = 20_000
-"""Shared values that are kept, about."""
 _RELAXED = Query("SET LOCAL synchronous_commit = off")
 _MARK = "INSERT INTO llm_cost.mark (tenant, kind, id, at, data) VALUES (%s, %s, %s, %s, %s)"
 _MARKS = "SELECT kind, id, at, data FROM llm_cost.mark WHERE tenant = %s AND kind = %s AND at >= %s ORDER BY seq"
-_SHARED = "SELECT key, data FROM llm_cost.shared WHERE tenant = %s AND key = ANY (%s)"
-_LOCKED = f"{_SHARED} ORDER BY key FOR UPDATE"
+_LOCKED = f"{SHARED} ORDER BY key FOR UPDATE"
 _CHANGE = (
     "INSERT INTO llm_cost.shared (tenant, key, at, data)"
     " SELECT %s, n.key, %s, n.data FROM unnest(%s::text[], %s::bytea[]) AS n (key, data) ORDER BY n.key"
@@ -27,20 +26,6 @@ _TRIM = (
     "DELETE FROM llm_cost.shared WHERE tenant = %s AND at <"
     " (SELECT at FROM llm_cost.shared WHERE tenant = %s ORDER BY at DESC LIMIT 1 OFFSET %s)"
 )
-
-
-class Storage(Protocol):
-    """What is needed of the backend."""
-
-    protocol: PostgresProtocol
-
-    def drive(self, make: Callable[[], CommandFlow[T]]) -> T:
-        """Run the steps of a flow."""
-        ...
-
-    def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
-        """Stream the rows of queries."""
-        ...
 
 
 class PostgresJournal:
@@ -82,7 +67,7 @@ class PostgresSharedState:
         """See ``SharedState``."""
 
         def flow() -> CommandFlow[list[bytes | None]]:
-            return _values(keys, (yield Query(_SHARED, (self._backend.protocol.number, list(keys)))))
+            return _values(keys, (yield Query(SHARED, (self._backend.protocol.number, list(keys)))))
 
         return self._backend.drive(flow)
 
@@ -95,7 +80,7 @@ class PostgresSharedState:
             yield _RELAXED
             values = to(_values(keys, (yield Query(_LOCKED, (tenant, list(keys))))))
             yield Query(_CHANGE, (tenant, at, list(keys), list(values)))
-            yield Query(_TRIM, (tenant, tenant, _KEPT))
+            yield Query(_TRIM, (tenant, tenant, KEPT))
 
         if keys:
             self._backend.drive(flow)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from llm_cost_middleware.budget.backends.postgres.storage import COUNTS, PostgresProtocol, Query, read_row
+from llm_cost_middleware.budget.backends.postgres.storage import COUNTS, Query, read_row
+from llm_cost_middleware.budget.backends.postgres.turn import Storage
 from llm_cost_middleware.budget.model import UNSURE, Row
 from llm_cost_middleware.budget.rules import DAY
 from llm_cost_middleware.budget.rules.bookings import RESOLVED, Booking, BookingSums
@@ -62,17 +63,7 @@ _LARGEST = {
 }
 
 
-class Streaming(Protocol):
-    """What is needed of the backend."""
-
-    protocol: PostgresProtocol
-
-    def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
-        """Stream the rows of queries, one after the other, as they are at one moment."""
-        ...
-
-
-def read_bookings(backend: Streaming, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
+def read_bookings(backend: Storage, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
     """Stream what ids cost that were reserved from ``since`` to before ``until`` (ms), as they are at one moment.
 
     Rows whose memo has a tally are added up by SQL; those of odd memos, of version 1, and what an archive carries, come
@@ -92,7 +83,7 @@ def read_bookings(backend: Streaming, since: int | None, until: int | None, sums
             yield Booking(at, scopes, status, int(amount), int(ids), kinds[kind].encode(), told)
 
 
-def _added(backend: Streaming, values: dict[str, Any], sums: BookingSums) -> Query:
+def _added(backend: Storage, values: dict[str, Any], sums: BookingSums) -> Query:
     """Rows of one kind, scopes and stretch; then without the scopes that do not matter, of which there may be many."""
     keys = ["scopes", "status", "memo_kind"]
     if sums.stretch:
@@ -119,25 +110,25 @@ def _added(backend: Streaming, values: dict[str, Any], sums: BookingSums) -> Que
     return Query(text, narrow)
 
 
-def count_rows(backend: Streaming) -> list[RowCount]:
+def count_rows(backend: Storage) -> list[RowCount]:
     """See ``SupportsOverview``."""
     found = backend.stream(Query(_COUNT_ROWS, {"tenant": backend.protocol.number}))
     return [RowCount(kind, status, count, NanoUSD(int(amount))) for kind, status, count, amount in found]
 
 
-def unsure_rows(backend: Streaming) -> Iterator[Row]:
+def unsure_rows(backend: Storage) -> Iterator[Row]:
     """See ``SupportsOverview``."""
     yield from map(read_row, backend.stream(Query(_OPEN, {"tenant": backend.protocol.number})))
 
 
 def largest_rows(
-    backend: Streaming, by: Measure, count: int, since: int | None, until: int | None, wanted: Callable[[Row], bool]
+    backend: Storage, by: Measure, count: int, since: int | None, until: int | None, wanted: Callable[[Row], bool]
 ) -> list[Row]:
     """See ``SupportsLargest``."""
     rows = map(read_row, backend.stream(Query(_LARGEST[by], _span(backend, since, until))))
     return list(islice(filter(wanted, rows), count))
 
 
-def _span(backend: Streaming, since: int | None, until: int | None) -> dict[str, Any]:
+def _span(backend: Storage, since: int | None, until: int | None) -> dict[str, Any]:
     low, high = -_EVER if since is None else since, _EVER if until is None else until
     return {"tenant": backend.protocol.number, "since": low, "until": high}

@@ -193,10 +193,14 @@ class PostgresProtocol(SlicedProtocol):
             if isinstance(step, Begin):
                 begun = True
                 answer = yield Query("BEGIN")
-            elif isinstance(step, Script):
-                answer = _reply((yield self.statement(step)))
+            elif (query := self.query_of(step)) is not None:
+                answer = _reply((yield query))
             else:
                 answer = yield step
+
+    def query_of(self, step: Any) -> Query | None:
+        """Return the call of a step's function; ``None`` for what is a query itself."""
+        return self.statement(step) if isinstance(step, Script) else None
 
     def statement(self, script: Script) -> Query:
         """Return the call of a script's function."""

@@ -31,7 +31,10 @@ def only(query: Query) -> CommandFlow[list[tuple[Any, ...]]]:
 class Storage(Protocol):
     """What is needed of the backend."""
 
-    protocol: PostgresProtocol
+    @property
+    def protocol(self) -> PostgresProtocol:
+        """The verbs."""
+        ...
 
     def drive(self, make: Callable[[], CommandFlow[T]]) -> T:
         """Run the steps of a flow."""

@@ -10,8 +10,8 @@ from llm_cost_middleware.budget.backend import ArchiveResult, Erasure, Snapshot
 from llm_cost_middleware.budget.backends.postgres import reports
 from llm_cost_middleware.budget.backends.postgres.archive import PostgresArchive
 from llm_cost_middleware.budget.backends.postgres.erasure import PostgresEraser
+from llm_cost_middleware.budget.backends.postgres.noted import NotedProtocol
 from llm_cost_middleware.budget.backends.postgres.old_lines import OldLines
-from llm_cost_middleware.budget.backends.postgres.storage import PostgresProtocol
 from llm_cost_middleware.budget.backends.postgres.turn import Turn
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import DAY, MemoAggregator, counted_from
@@ -23,7 +23,7 @@ from llm_cost_middleware.budget.rules.overview import RowCount
 class PostgresUpkeep:
     """The part of ``PostgresBackend`` that no call waits for."""
 
-    protocol: PostgresProtocol
+    protocol: NotedProtocol
     drive: Callable[..., Any]
     read: Callable[..., Snapshot]
     stream: Callable[..., Iterator[tuple[Any, ...]]]
