@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
 from llm_cost_middleware.budget.backends.memory.erasure import MemoryErasure
 from llm_cost_middleware.budget.backends.memory.journal import KEEP, MemoryJournal
+from llm_cost_middleware.budget.backends.memory.leases import MemoryLeases
 from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
 from llm_cost_middleware.budget.backends.memory.slices import MemorySlices
 from llm_cost_middleware.budget.model import (
@@ -41,6 +42,7 @@ from llm_cost_middleware.budget.rules import (
     known_scopes,
     resolve,
 )  # fmt: skip
+from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -134,7 +136,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryReductions, MemorySlices):
+class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions, MemorySlices):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False
@@ -310,6 +312,12 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryReductions, MemorySlices
             if not self._state.users:
                 for name in [name for name, state in _registry.states.items() if state is self._state]:
                     del _registry.states[name]
+
+    @staticmethod
+    def _entry(entry: ParcelEntry, cells: tuple[_Cell, ...]) -> _MemoryReservation:
+        held, verb = (0, "book") if entry.kind == "book" else (entry.amount, "settle")
+        facts = entry.id, entry.scopes, held, entry.created, entry.expires
+        return _MemoryReservation(*facts, verb=verb, cells=cells)  # type: ignore[arg-type]  # one of two verbs
 
     def _find(self, id_: str) -> _MemoryReservation | None:
         return self._open.get(id_) or self._state.closed.get(id_)

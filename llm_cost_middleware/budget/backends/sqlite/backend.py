@@ -14,6 +14,7 @@ from llm_cost_middleware.budget.backends.sqlite.budget_table import BudgetTable
 from llm_cost_middleware.budget.backends.sqlite.filling import ADD, AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal, SQLiteSharedState, write_notes
 from llm_cost_middleware.budget.backends.sqlite.largest import largest_rows
+from llm_cost_middleware.budget.backends.sqlite.leases import LeaseTable
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.memo_kinds import MemoKinds
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
@@ -69,7 +70,7 @@ _APPEND = (
 _EXPIRED = "SELECT id FROM reservation WHERE tenant = ? AND state = 'pending' AND expires <= ? ORDER BY expires LIMIT ?"
 
 
-class SQLiteBackend(BudgetTable, ReductionTable, SliceTable, SQLiteUpkeep):
+class SQLiteBackend(BudgetTable, LeaseTable, ReductionTable, SliceTable, SQLiteUpkeep):
     """``Backend`` in a SQLite file."""
 
     blocks = takes_notes = True

@@ -1,0 +1,176 @@
+"""What a process has admitted and not shipped yet, in a file of its own: what it leaves when it is killed.
+
+Written before a call may go on and before a settle returns, so it survives the process; synchronised with the disk when
+a parcel is in. Whoever finds the file of a process that is gone ships it. After a crash of the machine its end may be
+missing: then the blocks are left to expire, which charges them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from llm_cost_middleware.budget.rules.leases import ParcelEntry
+from llm_cost_middleware.budget.spool_place import SpoolPlace
+
+if sys.platform != "win32":
+    import fcntl
+
+_VERSION = 1
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_LONGEST = 4_000_000
+"""Bytes after which a journal is written anew."""
+
+
+class Found(NamedTuple):
+    """What a process that is gone left."""
+
+    entries: tuple[ParcelEntry, ...]
+    blocks: tuple[str, ...]
+    """Ids of its blocks."""
+    whole: bool
+    """The machine did not stop since: nothing that was written is missing."""
+
+
+class LeaseJournal:
+    """Journal of one process. Every method raises ``OSError`` as files do; ``add`` is called under the desk's lock."""
+
+    def __init__(self, place: SpoolPlace, token: str) -> None:
+        self._folder = place.path.with_name(f"{place.path.name}-leases")
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._prefix = f"{place.name}~"
+        self._path = self._folder / f"{self._prefix}{token}"
+        self._size, self._dirty = 0, False
+        self._file = -1
+        self.renew(())
+
+    def add(self, *fields: object) -> None:
+        """Write a line."""
+        line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        os.write(self._file, line)
+        self._size += len(line)
+        self._dirty = True
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        if self._dirty:
+            self._dirty = False
+            os.fsync(self._file)
+
+    @property
+    def long(self) -> bool:
+        """Whether it should be written anew."""
+        return self._size > _LONGEST
+
+    def renew(self, lines: Iterable[tuple[object, ...]]) -> None:
+        """Put these lines in the place of all."""
+        fresh = self._folder / f".{self._path.name}"
+        file = self._made(fresh, lines)
+        fresh.replace(self._path)  # under its name only when it is locked
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+
+    def close(self, *, empty: bool) -> None:
+        """Close it; ``empty``: everything is shipped."""
+        if empty:
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def left_by_others(self) -> Iterator[tuple[Path, int]]:
+        """Yield the journals of processes that are gone, each locked for this one: close the file when it is shipped."""
+        for path in sorted(self._folder.glob(f"{self._prefix}*")):
+            if path == self._path:
+                continue
+            with suppress(OSError):
+                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                if _lock(file):
+                    yield path, file
+                else:
+                    os.close(file)
+
+    def _made(self, path: Path, lines: Iterable[tuple[object, ...]]) -> int:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _lock(file)
+        head = json.dumps(["J", _VERSION, _boot()]).encode() + b"\n"
+        text = head + b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+        os.write(file, text)
+        self._size = len(text)
+        return file
+
+
+def read_journal(file: int) -> Found:
+    """Read what a process left. A line that was cut short, and those after it, are missing."""
+    text = os.pread(file, os.fstat(file).st_size, 0)
+    lines = text.split(b"\n")
+    whole = not lines[-1]
+    open_: dict[str, ParcelEntry] = {}
+    booked: list[ParcelEntry] = []
+    blocks: list[str] = []
+    boot = None
+    for line in lines[:-1]:
+        try:
+            what, *rest = json.loads(line)
+        except ValueError:
+            whole = False
+            break
+        if what == "J":
+            version, boot = rest
+            if version != _VERSION:
+                return Found((), (), whole=False)
+        elif what == "L":
+            blocks.append(rest[0])
+        elif what == "R":
+            entry = _entry("reserve", *rest)
+            open_[entry.id] = entry
+        elif what == "H":
+            open_[rest[0]] = open_[rest[0]]._replace(amount=rest[1])
+        elif what == "S":
+            id_, amount, status, memo = rest
+            held = open_.pop(id_)
+            booked.append(held._replace(kind="book", amount=amount, status=status, memo=_bytes(memo) or held.memo))
+        elif what == "V":
+            open_.pop(rest[0], None)
+        elif what == "B":
+            booked.append(_entry("book", *rest))
+    return Found((*booked, *open_.values()), tuple(blocks), whole and boot == _boot() != "")
+
+
+def entry_line(what: str, entry: ParcelEntry) -> tuple[object, ...]:
+    """Return the line of an entry: ``R`` for a hold, ``B`` for a booking."""
+    facts = entry.id, list(entry.scopes), int(entry.amount), entry.created, entry.expires, entry.status
+    return (what, *facts, text_of(entry.memo))
+
+
+def text_of(memo: bytes) -> str:
+    """Return a memo as JSON can hold it."""
+    return memo.decode(errors="surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _entry(kind: str, id_: str, scopes: list[str], amount: int, created: int, expires: int, *rest: str) -> ParcelEntry:
+    status, memo = rest
+    return ParcelEntry(kind, id_, tuple(scopes), amount, created, expires, status, _bytes(memo))  # type: ignore[arg-type]  # as written
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
