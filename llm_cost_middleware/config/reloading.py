@@ -66,7 +66,7 @@ def check_reloadable(old: CostConfig, new: CostConfig) -> None:
     Raises:
         ConfigurationError: It has another ledger, which takes a new pipeline.
     """
-    for name in ("url", "tenant", "durability", "on_expiry"):
+    for name in ("url", "tenant", "durability", "on_expiry", "lease"):
         if getattr(old.ledger, name) != getattr(new.ledger, name):
             raise ConfigurationError("cannot change under a running pipeline: make a new one", key=f"ledger.{name}")
 

@@ -37,6 +37,8 @@ class LedgerConfig:
     hold_ttl_s: float = 900.0
     on_expiry: Literal["charge", "release"] = "charge"
     on_unavailable: Literal["deny", "allow"] = "deny"
+    lease: Literal["off", "auto"] = "off"
+    """``auto``: calls are admitted from blocks of the budgets that a process holds (``llm-cost help leases``)."""
     configuration: str = ""
     """Under what name the budgets of this configuration stand in the ledger: services with others take others. Without
     one it replaces the configuration of the same file, or one that it has a budget in common with."""

@@ -95,7 +95,7 @@ def open_ledger(options: LedgerConfig, *, clock: Clock | None = None, given: Led
     if given is None:
         return Ledger.open(
             options.url, clock=clock, tenant=options.tenant, durability=options.durability,
-            hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry,
+            hold_ttl_s=options.hold_ttl_s, on_expiry=options.on_expiry, lease=options.lease,
         )  # fmt: skip
     if not isinstance(getattr(given, "blocks", None), bool):  # an AsyncLedger, say
         raise ConfigurationError(f"{given!r} is neither a backend nor a Ledger; pass Ledger.open(url)", key="ledger")

@@ -31,7 +31,7 @@ from llm_cost_middleware.fork import after_fork_in_child
 
 _log = logging.getLogger(__name__)
 SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "FUNCTION_TARGET", "K_SERVICE", "FUNCTIONS_WORKER_RUNTIME")
-"""Variables that AWS Lambda, Google Cloud Functions and Run, and Azure Functions set for what they may freeze at will."""
+"""Variables of AWS Lambda, Google Cloud Functions and Run, and Azure Functions: they freeze a process at will."""
 _HIDDEN = frozenset({"takes_notes", "asynchronous", "spool_place"})
 _DRAINED = frozenset({"archive", "erase", "back_up", "take_archive", "amend"})
 """What changes or copies the whole ledger: this process hands everything over first."""
@@ -91,11 +91,13 @@ class LeasedBackend:
         self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
     ) -> Receipt:
         """See ``Backend``."""
+        if verb == "book":
+            self.desk.book(id_, amount, scopes)
         receipt = self.desk.resolve(verb, id_, amount, status, memo)
         if receipt is not None:
             if self.at_once:
                 self.shipping.flush()
-                return receipt._replace(**self.desk.take_crossed())
+                return self.desk.warned(receipt)
             return receipt
         if verb == "reconcile":
             self.desk.correct_voided(id_)
@@ -118,7 +120,7 @@ class LeasedBackend:
         return self.storage.sweep(charge=charge, limit=limit)
 
     def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
-        """See ``Backend``. What this process has not shipped counts, and what it has not used of its blocks does not."""
+        """See ``Backend``. What this process has not shipped counts; what it has not used of its blocks does not."""
         return self.desk.seen(self.storage.read(scopes))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
@@ -160,7 +162,7 @@ class LeasedBackend:
         if self.desk.holds_back(id_):
             self.shipping.flush()
 
-    def _after(self, drained: bool, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 - bound
+    def _after(self, drained: bool, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if drained:
             self.shipping.drain()
             self.desk.index = None
@@ -210,6 +212,8 @@ class AsyncLeasedBackend:
         if self.leased.at_once or verb == "reconcile" or self.desk.holds_back(id_):
             call = partial(self.leased.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
             return await asyncio.to_thread(call)
+        if verb == "book":
+            self.desk.book(id_, amount, scopes)
         receipt = self.desk.resolve(verb, id_, amount, status, memo)
         if receipt is not None:
             return receipt
@@ -248,7 +252,7 @@ class AsyncLeasedBackend:
 
     async def register(self) -> bytes:
         """See ``SupportsRegister``, which the storage must be."""
-        return await asyncio.to_thread(self.leased.register)  # type: ignore[attr-defined,no-any-return]  # as above
+        return await asyncio.to_thread(self.leased.register)  # type: ignore[attr-defined]  # as above
 
     async def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
         """See ``SupportsReduction``, which the storage must be."""

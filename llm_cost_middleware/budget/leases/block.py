@@ -21,19 +21,19 @@ class Block:
     """Ms: decides in which windows it counts."""
     until: int
     """Ms: from when on it is of another window than a call made then."""
+    expires: int
+    """Ms: when the storage lets it expire."""
     held: int
-    """At the storage, after the last parcel that is known to be in."""
+    """At the storage, with what was taken for it since, after the last parcel that is known to be in."""
     free: int
+    alive_until: float
+    """Monotonic seconds: until then the storage surely has not let it expire."""
+    extended: float
+    """When a parcel last let it live on, monotonic seconds."""
     open: int = 0
     """Holds of calls that are under way."""
     due: int = 0
     """What calls have cost that are not shipped yet, and holds that are handed over."""
-    alive_until: float = 0.0
-    """Monotonic seconds: until then the storage surely has not let it expire."""
-    told: int = -1
-    """What the last parcel said that it holds."""
-    extended: float = 0.0
-    """When a parcel last let it live on, monotonic seconds."""
 
     @property
     def target(self) -> int:

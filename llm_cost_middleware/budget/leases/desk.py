@@ -1,5 +1,6 @@
-"""The desk of a process: admits calls from its blocks, and keeps what is to be shipped. No verb here waits for I/O but
-the write of a line to the journal.
+"""The desk of a process: admits calls from its blocks, and keeps what is to be shipped.
+
+No verb here waits for I/O but the write of a line to the journal.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.leases.block import Block, LocalHold
@@ -30,6 +31,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 
+T = TypeVar("T")
 _REMEMBERED = 20_000
 """Ids that are over, or went to the storage: asked for again, they get the same answer."""
 
@@ -113,13 +115,7 @@ class Desk:
                 return None
             blocks = []
             if route.plan.paused is None and not route.plan.slices:
-                for scope in route.scopes:
-                    usage = self.usage.get(scope) or self.usage.setdefault(scope, Usage(moment))
-                    usage.take(amount, moment)
-                    block = self.blocks.get(scope)
-                    if block is not None and block.free >= amount and block.created <= now < block.until:
-                        if moment < block.alive_until:
-                            blocks.append(block)
+                blocks = self._blocks_for(amount, route.scopes, now, moment)
             if len(blocks) < len(route.scopes):
                 self.hurry()
                 return None
@@ -175,6 +171,14 @@ class Desk:
             self._remember(self._over, id_, record)
             crossed, self._crossed = (self._crossed, {}) if verb == "settle" else ({}, self._crossed)
             return record.told(verb, crossed)
+
+    def book(self, id_: str, amount: int, scopes: tuple[str, ...]) -> None:
+        """A booking goes to the storage, unless its id is that of a call here: then it raises as a conflict."""
+        with self._lock:
+            known = self._known(id_)
+            if known is not None:
+                check_replay(known, amount, scopes, booked=True)
+            self._went(id_, ())
 
     def extend(self, id_: str, ttl: int) -> Reservation | None:
         """Let a call go on for longer."""
@@ -238,11 +242,13 @@ class Desk:
             mine = [block for scope in scopes if (block := self.blocks.get(scope)) is not None and block.free > 0]
             return bool(mine) and (always or any(self.left.get(block.scope, 0) < 16 * amount for block in mine))
 
-    def take_crossed(self) -> dict[str, tuple[object, ...]]:
-        """Thresholds that the last parcel crossed, as fields of a receipt."""
+    def warned(self, receipt: Receipt) -> Receipt:
+        """Return a receipt with the thresholds that the last parcel crossed."""
         with self._lock:
             crossed, self._crossed = self._crossed, {}
-        return {"warnings": tuple(crossed), "thresholds": tuple(map(NanoUSD, crossed.values()))} if crossed else {}
+        if not crossed:
+            return receipt
+        return receipt._replace(warnings=tuple(crossed), thresholds=tuple(map(NanoUSD, crossed.values())))
 
     @property
     def busy(self) -> bool:
@@ -285,11 +291,11 @@ class Desk:
         changes: dict[tuple[str, str], list[int]] = {}
         listed = {account.scope for account in found.totals}
         with self._lock:
+            moves: list[tuple[tuple[str, ...], int, int, int]]
             moves = [((block.scope,), block.created, 0, -block.held) for block in self.all_blocks()]
-            for hold in self.open.values():
-                moves.append((hold.record.scopes, hold.record.created, 0, hold.record.amount))
-            for entry, _ in self.due.values():
-                moves.append((entry.scopes, entry.created, entry.settled, entry.pending))
+            records = [hold.record for hold in self.open.values()]
+            moves += [(record.scopes, record.created, 0, record.amount) for record in records]
+            moves += [(entry.scopes, entry.created, entry.settled, entry.pending) for entry, _ in self.due.values()]
         if not moves:
             return found
         index, now = found.budget_index, found.now
@@ -324,6 +330,19 @@ class Desk:
             route = self._routes[scopes] = _Route(plan, paying)
         return route
 
+    def _blocks_for(self, amount: int, scopes: tuple[str, ...], now: int, moment: float) -> list[Block]:
+        """The blocks of these scopes that have room for a call, and note that it came."""
+        blocks = []
+        for scope in scopes:
+            usage = self.usage.get(scope) or self.usage.setdefault(scope, Usage(moment))
+            usage.take(amount, moment)
+            block = self.blocks.get(scope)
+            if block is None or block.free < amount or moment >= block.alive_until:
+                continue
+            if block.created <= now < min(block.until, block.expires):
+                blocks.append(block)
+        return blocks
+
     def _pay(self, scope: str, amount: int) -> None:
         usage = self.usage.get(scope)
         if usage is not None:
@@ -338,7 +357,7 @@ class Desk:
         self._remember(self._direct, id_, scopes)
 
     @staticmethod
-    def _remember(where: OrderedDict[str, object], id_: str, what: object) -> None:  # type: ignore[misc]
+    def _remember(where: OrderedDict[str, T], id_: str, what: T) -> None:
         where[id_] = what
         if len(where) > _REMEMBERED:
             where.popitem(last=False)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.budget.spool_place import SpoolPlace
@@ -83,7 +83,7 @@ class LeaseJournal:
         os.close(self._file)
 
     def left_by_others(self) -> Iterator[tuple[Path, int]]:
-        """Yield the journals of processes that are gone, each locked for this one: close the file when it is shipped."""
+        """Yield the journals of processes that are gone, locked for this one: close the file when it is shipped."""
         for path in sorted(self._folder.glob(f"{self._prefix}*")):
             if path == self._path:
                 continue
@@ -122,23 +122,29 @@ def read_journal(file: int) -> Found:
         if what == "J":
             version, boot = rest
             if version != _VERSION:
-                return Found((), (), whole=False)
+                raise ValueError(f"it is of version {version}")
         elif what == "L":
             blocks.append(rest[0])
-        elif what == "R":
-            entry = _entry("reserve", *rest)
-            open_[entry.id] = entry
-        elif what == "H":
-            open_[rest[0]] = open_[rest[0]]._replace(amount=rest[1])
-        elif what == "S":
-            id_, amount, status, memo = rest
-            held = open_.pop(id_)
-            booked.append(held._replace(kind="book", amount=amount, status=status, memo=_bytes(memo) or held.memo))
-        elif what == "V":
-            open_.pop(rest[0], None)
-        elif what == "B":
-            booked.append(_entry("book", *rest))
+        else:
+            _apply(what, rest, open_, booked)
     return Found((*booked, *open_.values()), tuple(blocks), whole and boot == _boot() != "")
+
+
+def _apply(what: str, rest: list[Any], open_: dict[str, ParcelEntry], booked: list[ParcelEntry]) -> None:
+    if what == "R":
+        entry = _entry("reserve", *rest)
+        open_[entry.id] = entry
+    elif what == "H":
+        open_[rest[0]] = open_[rest[0]]._replace(amount=rest[1])
+    elif what == "S":
+        id_, amount, status, memo = rest
+        held = open_.pop(id_)
+        facts = {"amount": amount, "status": status, "expires": held.created}
+        booked.append(held._replace(kind="book", memo=_bytes(memo) or held.memo, **facts))
+    elif what == "V":
+        open_.pop(rest[0], None)
+    elif what == "B":
+        booked.append(_entry("book", *rest))
 
 
 def entry_line(what: str, entry: ParcelEntry) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import threading
 import time
+from collections.abc import Callable
 from weakref import WeakMethod
 
 from llm_cost_middleware.budget.leases.desk import Desk
@@ -21,7 +22,7 @@ _LINGER = 60
 
 
 class Keeper:
-    """Ships every ``interval_s`` seconds, and at once where a block is missed. The thread starts with the first call."""
+    """Ships every ``interval_s`` seconds, and at once where a block is missed. The first call starts the thread."""
 
     _lock = ForkSafeLock()
 
@@ -73,15 +74,14 @@ class Keeper:
         while not self._closed and idle < _LINGER:
             self._wake.wait(self._interval_s)
             self._wake.clear()
-            if self._closed:
-                break
             began = time.monotonic()
             try:
-                self._shipping.tick()
+                if not self._desk.closed:
+                    self._shipping.tick()
             except LedgerError as error:
                 _log.warning("leases wait for the ledger: %s", error)
                 time.sleep(min(self._interval_s, 1.0))
-            except Exception:
+            except Exception:  # noqa: BLE001 - a storage of somebody's own fails in words of its own; the next tick may not
                 _log.exception("leases could not be shipped")
                 time.sleep(min(self._interval_s, 1.0))
             idle = 0 if self._desk.busy else idle + 1
@@ -89,7 +89,7 @@ class Keeper:
         self._thread = None
 
 
-def _close(close: WeakMethod[object]) -> None:  # type: ignore[type-var]
+def _close(close: WeakMethod[Callable[[], None]]) -> None:
     method = close()
     if method is not None:
-        method()  # type: ignore[operator]
+        method()

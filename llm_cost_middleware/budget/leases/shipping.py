@@ -28,6 +28,8 @@ from llm_cost_middleware.fork import ForkSafeLock
 
 _log = logging.getLogger(__name__)
 _ADOPT_S = 15.0
+_FADED = 0.01
+"""Calls of a scope that are too long ago to be kept count of."""
 
 
 class Shipping:
@@ -54,7 +56,8 @@ class Shipping:
         with self._turn:
             self._retire()
             self._ship()
-            self._resize()
+            if self._resize():
+                self._ship()
             if self._monotonic() >= self._adopt_at:
                 self._adopt_at = self._monotonic() + _ADOPT_S
                 self._adopt()
@@ -101,7 +104,7 @@ class Shipping:
         desk.hand_over(lambda hold: hold.record.created <= old or hold.record.expires <= now + margin)
         with desk._lock:  # noqa: SLF001
             for scope, block in list(desk.blocks.items()):
-                if now >= block.until or moment >= block.alive_until:
+                if now >= min(block.until, block.expires) or moment >= block.alive_until:
                     block.free = 0
                     desk.ending.append(desk.blocks.pop(scope))
 
@@ -111,7 +114,7 @@ class Shipping:
 
     def _ship_one(self) -> bool:
         """Ship one parcel; return whether there is more."""
-        desk, policy, moment = self._desk, self._policy, self._monotonic()
+        desk, policy, moment, now = self._desk, self._policy, self._monotonic(), self._desk.now_ms()
         ttl = int(policy.ttl_s * 1000)
         with desk._lock:  # noqa: SLF001
             sent = list(desk.due.items())[: policy.largest_parcel]
@@ -120,19 +123,21 @@ class Shipping:
                 for block in blocks:
                     shipped[block.id] = shipped.get(block.id, 0) + entry.amount
             holds, touched = [], []
+            merged = list(self._merging)
+            merging = [block for _, block in merged]
             for block in desk.all_blocks():
                 target = block.target - shipped.get(block.id, 0)
                 ends = block in desk.ending and not block.open and block.due == shipped.get(block.id, 0)
-                if ends or target != block.told or moment >= block.extended + policy.ttl_s / 4:
+                stale = moment >= block.extended + policy.ttl_s / 4 or now >= block.expires - ttl // 2
+                if ends or target != block.held or stale or block in merging:
                     holds.append(ParcelHold(block.id, target, 0 if ends else ttl))
                     touched.append((block, target, ends))
-            merged = list(self._merging)
             holds += [ParcelHold(id_, 0, 0) for id_, _ in merged]
         if not sent and not holds:
             self._tidy()
             return False
         told = self._storage.ship(Parcel(tuple(entry for _, (entry, _) in sent), tuple(holds)))  # type: ignore[attr-defined]  # it supports them
-        self._took(told, sent, shipped, touched)
+        self._took(told, sent, touched, moment)
         with desk._lock:  # noqa: SLF001
             self._merging = [one for one in self._merging if one not in merged]
             more = bool(desk.due)
@@ -142,11 +147,11 @@ class Shipping:
         self,
         told: Shipped,
         sent: list[tuple[str, tuple[ParcelEntry, tuple[Block, ...]]]],
-        shipped: dict[str, int],
         touched: list[tuple[Block, int, bool]],
+        sent_at: float,
     ) -> None:
         """The storage has taken a parcel in."""
-        desk, moment = self._desk, self._monotonic()
+        desk, ttl = self._desk, int(self._policy.ttl_s * 1000)
         desk.note_time(told.at)
         desk.note_crossed(told.crossed)
         with desk._lock:  # noqa: SLF001
@@ -155,8 +160,8 @@ class Shipping:
                 for block in blocks:
                     block.due -= entry.amount
             for block, target, ends in touched:
-                block.held = block.told = target
-                block.extended, block.alive_until = moment, moment + self._policy.ttl_s * 0.75
+                block.held, block.expires = target, told.at + ttl
+                block.extended, block.alive_until = sent_at, sent_at + self._policy.ttl_s * 0.75
                 if ends:
                     desk.ending.remove(block)
                 elif block.id in told.lost and desk.blocks.get(block.scope) is block:
@@ -165,7 +170,8 @@ class Shipping:
         if told.lost:
             _log.warning("a block of the budget had expired before this process gave a sign of life: %s", told.lost)
 
-    def _resize(self) -> None:
+    def _resize(self) -> bool:
+        """Let the blocks follow; return whether something is to be handed back."""
         desk, moment = self._desk, self._monotonic()
         with desk._lock:  # noqa: SLF001
             scopes = tuple(dict.fromkeys((GLOBAL, *desk.usage, *desk.blocks)))
@@ -174,6 +180,7 @@ class Shipping:
         desk.index = found.budget_index
         left = _left(found.budget_index, found.now, found.totals)
         desk.left = {scope: room for scope, (_, room) in left.items() if room is not None}
+        back = False
         for scope in scopes:
             usage = desk.usage.get(scope)
             if usage is None:
@@ -185,16 +192,17 @@ class Shipping:
                 usage.fade(moment, self._policy.horizon_s, grown)
                 block = desk.blocks.get(scope)
                 open_, free = (block.open, max(block.free, 0)) if block is not None else (0, 0)
-            self._follow(scope, usage, open_, free, left)
+            back |= self._follow(scope, usage, open_, free, left)
         with desk._lock:  # noqa: SLF001
-            for scope in [scope for scope, usage in desk.usage.items() if usage.calls < 0.01 and scope not in desk.blocks]:
+            for scope in [
+                scope for scope, usage in desk.usage.items() if usage.calls < _FADED and scope not in desk.blocks
+            ]:
                 del desk.usage[scope]
                 self._settled.pop(scope, None)
+        return back
 
-    def _follow(
-        self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]]
-    ) -> None:
-        """Let the block of a scope be as large as it should be."""
+    def _follow(self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]]) -> bool:
+        """Let the block of a scope be as large as it should be; return whether something is to be handed back."""
         desk = self._desk
         room = left.get(scope, (0, None))[1]
         size = 0
@@ -207,8 +215,10 @@ class Shipping:
                     block.free = min(block.free, size)
                     if not size and not block.open:
                         desk.ending.append(desk.blocks.pop(scope))
-        elif free < size // 2:
+            return True
+        if free < size // 2:
             self._take(scope, size - free)
+        return False
 
     def _take(self, scope: str, size: int) -> None:
         """Take a block, or let the one of this window hold more."""
@@ -236,7 +246,9 @@ class Shipping:
                 if block is not None:
                     block.free = 0
                     desk.ending.append(block)
-                desk.blocks[scope] = Block(id_, scope, created, until, size, size, 0, 0, alive, size, asked)
+                desk.blocks[scope] = Block(
+                    id_, scope, created, until, round(made.expires_at * 1000), size, size, alive, asked
+                )
 
     def _tidy(self) -> None:
         desk = self._desk

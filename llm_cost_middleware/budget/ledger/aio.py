@@ -28,6 +28,7 @@ from llm_cost_middleware.budget.ledger import administration
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
+    Lease,
     LedgerArguments,
     Moment,
     OnExpiry,
@@ -85,9 +86,10 @@ class AsyncLedger(LedgerArguments):
         durability: Durability = "full",
         hold_ttl_s: float = 900,
         on_expiry: OnExpiry = "charge",
+        lease: Lease = "off",
     ) -> Self:
         """Open a ledger, as ``Ledger.open``; a plain call, not awaited."""
-        (_, factory), options = read_options(url, clock, tenant, durability)
+        (_, factory), options = read_options(url, clock, tenant, durability, lease)
         return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=options.url)
 
     @classmethod

@@ -29,6 +29,7 @@ from llm_cost_middleware.typed_fields import read_choice
 
 Durability = Literal["full", "normal"]
 OnExpiry = Literal["charge", "release"]
+Lease = Literal["off", "auto"]
 Seconds = float | timedelta | str
 """A length of time: a number of seconds, a ``timedelta``, text such as ``15m``."""
 Moment = date | timedelta | float | str

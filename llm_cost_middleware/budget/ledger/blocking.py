@@ -26,6 +26,7 @@ from llm_cost_middleware.budget.ledger import administration, upkeep
 from llm_cost_middleware.budget.ledger.arguments import (
     SWEEP,
     Durability,
+    Lease,
     LedgerArguments,
     Moment,
     OnExpiry,
@@ -86,6 +87,7 @@ class Ledger(LedgerArguments):
         durability: Durability = "full",
         hold_ttl_s: float = 900,
         on_expiry: OnExpiry = "charge",
+        lease: Lease = "off",
     ) -> Self:
         """Open a ledger.
 
@@ -99,13 +101,14 @@ class Ledger(LedgerArguments):
             durability: ``full``: a verb that returned survives a power cut. ``normal`` (SQLite): it survives a crash.
             hold_ttl_s: Seconds until a reservation expires unless it is settled or extended.
             on_expiry: What happens to the money of an expired hold: ``charge`` it, ``unconfirmed``, or ``release`` it.
+            lease: ``auto``: admit calls from blocks of the budgets that this process holds (``llm-cost help leases``).
 
         Raises:
             ConfigurationError: An unknown scheme or option.
             LedgerUnavailableError: The storage does not answer or cannot be written.
             LedgerVersionError: It was written by a newer version.
         """
-        (factory, _), options = read_options(url, clock, tenant, durability)
+        (factory, _), options = read_options(url, clock, tenant, durability, lease)
         return cls(factory(options), clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=options.url)
 
     register = staticmethod(register)

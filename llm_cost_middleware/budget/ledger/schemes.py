@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llm_cost_middleware.budget.backend import AsyncAdapter, AsyncBackend, Backend, redacted
-from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability
+from llm_cost_middleware.budget.ledger.arguments import MACHINE_CLOCK, Durability, Lease
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.natural_values import read_ledger_url
@@ -109,13 +109,35 @@ def register(scheme: str, factory: BackendFactory, async_factory: AsyncBackendFa
     _schemes[scheme] = _scheme(factory, async_factory)
 
 
+def _leased(scheme: Scheme) -> Scheme:
+    """Return a scheme whose backends have leases, where they are of use."""
+    from llm_cost_middleware.budget.leases import LeasedBackend, OwnedAsyncLeasedBackend, lease_from
+
+    factory, async_factory = scheme
+
+    def opened(options: LedgerOptions) -> Backend:
+        return lease_from(factory(options), options.clock, (options.clock or MACHINE_CLOCK).monotonic)
+
+    def aopened(options: LedgerOptions) -> AsyncBackend:
+        client = async_factory(options)
+        storage = client.backend if isinstance(client, AsyncAdapter) else factory(options)
+        leased = lease_from(storage, options.clock, (options.clock or MACHINE_CLOCK).monotonic)
+        if isinstance(leased, LeasedBackend):
+            return OwnedAsyncLeasedBackend(leased, client)
+        if storage is not getattr(client, "backend", None):
+            storage.close()
+        return client
+
+    return opened, aopened
+
+
 def is_memory(url: str) -> bool:
     """Return whether a URL names a ledger in memory, without opening it."""
     return url.startswith("memory://")
 
 
 def read_options(
-    url: str | os.PathLike[str], clock: Clock | None, tenant: str, durability: Durability
+    url: str | os.PathLike[str], clock: Clock | None, tenant: str, durability: Durability, lease: Lease = "off"
 ) -> tuple[Scheme, LedgerOptions]:
     """Check the options of ``open``. Raises ``ConfigurationError``."""
     url = read_ledger_url(url)
@@ -132,6 +154,8 @@ def read_options(
     if not isinstance(tenant, str) or not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
     read_choice(Durability, durability, "ledger.durability")
+    read_choice(Lease, lease, "ledger.lease")
     if clock is None and name not in _SERVERS:
         clock = MACHINE_CLOCK
-    return _schemes[name], LedgerOptions(url, rest, clock, tenant, durability)
+    scheme = _schemes[name] if lease == "off" else _leased(_schemes[name])
+    return scheme, LedgerOptions(url, rest, clock, tenant, durability)

@@ -1,8 +1,8 @@
 """Leases: a process holds a block of a scope's budget, and admits calls against it in memory.
 
 A block is a hold of one scope at the storage. For each call that it admits the process keeps the hold and the cost
-itself, and ships them in groups: one parcel books what calls have cost, under their own scopes, and lets the blocks hold
-less by as much, in one atomic step. So at every moment, at the storage, in every account of a scope:
+itself, and ships them in groups: one parcel books what calls have cost, under their own scopes, and lets the blocks
+hold less by as much, in one atomic step. So at every moment, at the storage, in every account of a scope:
 
     settled + pending <= limit        where a block, used or not, is pending
 

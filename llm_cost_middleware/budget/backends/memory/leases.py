@@ -10,7 +10,12 @@ from llm_cost_middleware.budget.rules import Crossed
 from llm_cost_middleware.budget.rules.leases import Parcel, ParcelEntry, ParcelHold, Shipped, held_change
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.budget.backends.memory.backend import _MemoryReservation, _PostingRoute, _SharedState
+    from llm_cost_middleware.budget.backends.memory.backend import (
+        _Cell,
+        _MemoryReservation,
+        _PostingRoute,
+        _SharedState,
+    )
 
 
 class MemoryLeases:
@@ -24,7 +29,7 @@ class MemoryLeases:
     _resolve: Callable[..., object]
     _crossed: Callable[[_MemoryReservation, int], Crossed]
     _posting_route: Callable[[tuple[str, ...], int], _PostingRoute]
-    _entry: Callable[[ParcelEntry, tuple[object, ...]], _MemoryReservation]
+    _entry: Callable[[ParcelEntry, tuple[_Cell, ...]], _MemoryReservation]
 
     def ship(self, parcel: Parcel) -> Shipped:
         """See ``SupportsLeases``."""
@@ -66,7 +71,9 @@ class MemoryLeases:
         else:
             block.charged += settled
         if settled or pending:
-            self._tell_of(block, "reduce" if pending else "reconcile", block.amount if pending else block.charged, now, b"")
+            self._tell_of(
+                block, "reduce" if pending else "reconcile", block.amount if pending else block.charged, now, b""
+            )
 
     def _tell_of(self, record: _MemoryReservation, kind: Verb | str, amount: int, now: int, memo: bytes) -> None:
         status = "exact" if kind == "reconcile" else "reserved"

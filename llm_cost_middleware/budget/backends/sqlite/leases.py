@@ -47,7 +47,9 @@ class LeaseTable:
 
         return self._file.write(step)
 
-    def _take_in(self, db: sqlite3.Connection, entry: ParcelEntry, memo: bytes, tally: Tally | None, now: int) -> Crossed:
+    def _take_in(
+        self, db: sqlite3.Connection, entry: ParcelEntry, memo: bytes, tally: Tally | None, now: int
+    ) -> Crossed:
         record, joined = entry.record(), " ".join(entry.scopes)
         db.execute(_NEW, (self._tenant, entry.id, joined, record.amount, entry.created, entry.expires))
         if entry.kind == "book":
@@ -73,7 +75,16 @@ class LeaseTable:
         if block.state == "expired":
             kind, amount, status = "reconcile", block.charged + settled, "exact"
         if settled or pending:
-            facts: tuple[Any, ...] = amount, " ".join(block.scopes), status, block.created, settled, pending, b"", postings
+            facts: tuple[Any, ...] = (
+                amount,
+                " ".join(block.scopes),
+                status,
+                block.created,
+                settled,
+                pending,
+                b"",
+                postings,
+            )
             self._append_row(db, kind, hold.id, now, *facts)
         if block.state == "expired":
             db.execute(_CHARGED, (amount, now, self._tenant, hold.id))
