@@ -19,7 +19,7 @@ OF_SEVERAL_MODELS = "of_several_models"
 """Key in ``CallRequest.params``: behind the name that is called stand several models, so that no count is exact."""
 MARKED_BY_HOST = "marked_by_host"
 """Key among the parameters of a request to which its host will add cache marks that its user configured there."""
-Endpoint = Literal["messages", "chat.completions", "responses"]
+Endpoint = Literal["messages", "chat.completions", "responses", "embeddings"]
 Role = Literal["system", "user", "assistant", "tool"]
 PartKind = Literal["text", "image", "document", "audio", "tool_use", "tool_result", "thinking", "other"]
 # Shared as a default, so it must not be writable.
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     """The lifetime of a cache mark that the caller set on this block: ``5m``, ``1h``, ``30m``; ``None`` without one."""
     media: Mapping[str, Any] = EMPTY
     """What a bound needs of a block that is not text, where known: ``width``, ``height``, ``pages``, ``bytes``,
-    ``detail``, ``url``, ``seconds``."""
+    ``detail``, ``url``, ``seconds``; ``tokens`` of an input that is written in tokens."""
     nested: tuple[Part, ...] = ()
     """Blocks inside this one that are not text (an image in a tool result)."""
     inner_marks: tuple[str, ...] = ()

@@ -53,6 +53,8 @@ def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit
         return _fit_arm(request, target, lenient=lenient)
     if target.model == request.model and target.provider == request.provider:
         return UNCHANGED
+    if request.endpoint == "embeddings":
+        return Fit("would make other vectors than the model that the caller named")
     known = find_capabilities(*target)
     abroad = target.provider != _NATIVE.get(request.endpoint)
     if known is None:  # nothing is stated of it: what its owner configured is sent as it was written

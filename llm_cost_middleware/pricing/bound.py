@@ -41,6 +41,8 @@ _PAGE_TEXT = 3_000
 _AUDIO_TOKENS_PER_SECOND = 20
 _BYTES_PER_AUDIO_TOKEN = 50
 """One second is ten tokens and, at the lowest rate of MP3, a thousand bytes; both with a factor of two."""
+MOST_EMBEDDED = 300_000
+"""Tokens of all pieces of one embedding request (docstring of the SDK's ``embeddings.create``)."""
 _DEFAULT_TOOL_USES = 5
 """Uses of a server tool for which the request sets no limit."""
 
@@ -176,7 +178,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     if input_tokens is None or request.has_server_side_context:
         (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
         input_tokens = max(window or 0, input_tokens or 0)
-    elif window is not None and not request.server_tools:
+    elif window is not None and not request.server_tools and request.endpoint != "embeddings":
         input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
     params = request.params
     if "context_management" in params:
@@ -218,6 +220,8 @@ def _is_pro(request: CallRequest) -> bool:
 
 def _input(request: CallRequest, provider: Provider, size: InputSize, limits: ModelLimits) -> int | None:
     """Return the most tokens the input can have, by its bytes; ``None`` for content of unknown length."""
+    if request.endpoint == "embeddings":
+        return _embedded(request, provider, limits)
     tokens = REQUEST_OVERHEAD + size.blocks * provider.tokens_per_message
     tokens += ceil(size.text_bytes * provider.tokens_per_byte)
     if size.tools:
@@ -230,6 +234,14 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
         media = _media(size, limits)
         return None if media is None else tokens + media
     return tokens
+
+
+def _embedded(request: CallRequest, provider: Provider, limits: ModelLimits) -> int:
+    """Return the most tokens of pieces that are embedded apart: each fits the window, or the request is refused."""
+    window = limits.context_window or MOST_EMBEDDED
+    texts = (part for message in request.messages for part in message.parts)
+    sizes = (part.media.get("tokens") or ceil(_bytes(part.text) * provider.tokens_per_byte) for part in texts)
+    return min(sum(min(size, window) for size in sizes), MOST_EMBEDDED)
 
 
 def _image(part: Part, most: int, pixels_per_token: int | None) -> int:

@@ -92,7 +92,7 @@ class SdkCall:
         request = rules.read_request(self._body, endpoint)
         context = read_context(attributes)
         self.request = request._replace(
-            stream=stream, context=context, model_pinned=request.model != routed,
+            stream=stream, context=context, model_pinned=request.model_pinned or request.model != routed,
             retry_terms=retries_of(client, asked=options.get("max_retries"), chosen=retries_chosen),
             connection=client_connection(client), bare=bare,
         )  # fmt: skip

@@ -36,7 +36,7 @@ class SimModel:
     web_search_nanousd: int
     long_above: int = 0  # prompts longer than this pay the *_long card for every token; 0: no such tier
     cache_min: int = 1024
-    cache: Literal["steps", "breakpoints", "marks"] = "steps"
+    cache: Literal["steps", "breakpoints", "marks", "none"] = "steps"
     geo: bool = False  # knows inference_geo
     reasons: bool = False
 

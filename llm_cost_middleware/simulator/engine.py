@@ -139,6 +139,8 @@ class ServingEngine:
 
     def _plan(self, reading: Reading, key: str, now: float) -> CacheUse:
         model, prompt = reading.model, reading.prompt
+        if model.cache == "none":
+            return CacheUse()
         chain = seed(model.provider, key, model.id, *reading.salt)
         if len(self._store) > _PURGE_ABOVE:
             self._store.purge(now)

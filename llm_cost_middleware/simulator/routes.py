@@ -1,4 +1,4 @@
-"""Routes of the HTTP application, and the handlers of everything beside the three endpoints that stream."""
+"""Routes of the HTTP application, and the handlers of everything beside the endpoints of dialects."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +12,7 @@ from .catalogue import ProviderName
 from .faults import Exchange
 from .openai.batches import OpenAIBatches
 from .openai.dialects import CHAT
+from .openai.embeddings import EMBEDDINGS
 from .openai.responses import Responses
 from .refusals import Refusal, anthropic_error, openai_error
 
@@ -26,13 +27,14 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
     engine = frontend.engine
     responses = Responses()
     message_batches = MessageBatches(engine)
-    batches = OpenAIBatches(engine, {"/v1/chat/completions": CHAT, "/v1/responses": responses.dialect})
+    dialects = (CHAT, responses.dialect, EMBEDDINGS)
+    batches = OpenAIBatches(engine, {f"/v1/{dialect.endpoint}": dialect for dialect in dialects})
     app = web.Application(client_max_size=MAX_BODY)
 
     def plain(method: str, path: str, provider: ProviderName, work: Work) -> None:
         app.router.add_route(method, path, _plain(frontend, provider, work))
 
-    for dialect in (MESSAGES, CHAT, responses.dialect):
+    for dialect in (MESSAGES, *dialects):
         app.router.add_post(f"/v1/{dialect.endpoint}", frontend.endpoint(dialect))
 
     def count(_: web.Request, exchange: Exchange, body: Any, key: str) -> Any:

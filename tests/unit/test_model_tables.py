@@ -15,7 +15,7 @@ from llm_cost_middleware.simulator.catalogue import catalogue as simulated
 
 NOW = 1_795_435_200.0  # 2026-11-23, the day of the simulator's prices
 NOT_CHAT = ("ada", "babbage", "curie", "davinci", "text-")
-"""Completion and embedding models: they have a price, and no request of this package calls them."""
+"""Completion and embedding models: they have a price, and no output limit of their own."""
 NO_LIMIT_PUBLISHED = {"codex-mini", "gpt-chat-latest", "gpt-rosalind-discovery", "gpt-rosalind-research"}
 """No source states their output limit; their context window comes from genai-prices."""
 NEVER_CACHED = {"claude-2", "claude-v1", "claude-3-sonnet"}
@@ -93,9 +93,11 @@ def test_the_simulator_agrees_with_prices_and_limits_that_it_does_not_read(name)
     card = model.card("standard", 1)
     assert (card.input, card.output, card.read) == (level.uncached_input, level.output, level.cache_read)
     limits = find_limits(model.provider, name)
-    assert model.max_output == limits.max_output
+    assert model.max_output == (limits.max_output or 0)  # an embedding has none
     assert model.window <= limits.context_window  # OpenAI's limit of input is the window less the output
-    if name not in ASSUMED_BY_THE_SIMULATOR:
+    if model.cache == "none":
+        assert get_provider(model.provider).cache_capabilities(name).style == "none"
+    elif name not in ASSUMED_BY_THE_SIMULATOR:
         assert model.cache_min == get_provider(model.provider).cache_capabilities(name).min_tokens
 
 

@@ -23,11 +23,12 @@ def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, route
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
     all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by ``with_options``;
-    ``batches.create`` reserves the sum of its requests' bounds at batch price. Not governed (see ``on_ungoverned``):
-    what else is billed (``embeddings``, ``images``, ``decisions``, ``live``, ``beta.agents``, ``responses.compact``
-    and so on, by the table in ``paths``), posts to a path that no table knows, clients of Azure and Bedrock, and
-    websockets: what ``realtime.connect`` and ``responses.connect`` say of usage is booked, ``live`` says nothing that
-    has a price. What costs nothing passes through untouched; ``request`` by hand is not seen.
+    ``batches.create`` reserves the sum of its requests' bounds at batch price; ``embeddings.create`` is held, retried
+    and booked at the model it names. Not governed (see ``on_ungoverned``): what else is billed (``images``,
+    ``decisions``, ``live``, ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a
+    path that no table knows, clients of Azure and Bedrock, and websockets: what ``realtime.connect`` and
+    ``responses.connect`` say of usage is booked, ``live`` says nothing that has a price. What costs nothing passes
+    through untouched; ``request`` by hand is not seen.
 
     The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default
     means ``[retry]``). Refusals are ``openai.OpenAIError`` too, see ``errors``. Usage is asked for in every chat

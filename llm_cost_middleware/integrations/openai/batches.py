@@ -7,11 +7,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.api import BatchRequests, Body
 from llm_cost_middleware.sdk_clients.batches import Batches
 
 _BATCH = re.compile(r"^/batches/([^/?]+)$")
 _FILE = re.compile(r"^/files/([^/?]+)/content$")
+
+
+def _endpoint(url: str) -> Endpoint:
+    return "responses" if "responses" in url else "embeddings" if "embeddings" in url else "chat.completions"
 
 
 class FileBatches:
@@ -27,9 +32,7 @@ class FileBatches:
     def read_requests(self, body: Body, content: bytes) -> BatchRequests:
         """The requests in the uploaded file; the body is sent as it is."""
         lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
-        return BatchRequests(
-            [(line["body"], "responses" if "responses" in line["url"] else "chat.completions") for line in lines], body
-        )
+        return BatchRequests([(line["body"], _endpoint(line["url"])) for line in lines], body)
 
     def filled(self, body: Body, fields_of: Callable[[Body], Mapping[str, Any]]) -> Body:
         """The batch's own ``metadata``: what was uploaded cannot be written any more."""

@@ -28,12 +28,13 @@ def _carries_usage_only(chunk: Any) -> bool:
 API = Api(
     provider="openai",
     clients=frozenset({"OpenAI", "AsyncOpenAI"}),
-    endpoints={"/chat/completions": "chat.completions", "/responses": "responses"},
+    endpoints={"/chat/completions": "chat.completions", "/responses": "responses", "/embeddings": "embeddings"},
     methods={
         "chat.completions": ("create", "stream", "parse"),
         "beta.chat.completions": ("create", "stream", "parse"),
         "responses": ("create", "stream", "parse"),
         "batches": ("create",),
+        "embeddings": ("create",),
     },
     ungoverned=UNGOVERNED,
     free=FREE,

@@ -9,7 +9,6 @@ _SESSION = "sessions bill as they run; give the project a spend limit"
 _HOSTED = "hosted agents run model calls of their own; give the project a spend limit"
 
 UNGOVERNED = {
-    "/embeddings": "embeddings cost little and have no output to bound; watch them in the provider's usage",
     "/completions": "use chat.completions.create",
     "/images/**": "image prices are not governed; use responses.create with an image tool",
     "/audio/speech": "audio prices are not governed; use chat.completions.create with audio",

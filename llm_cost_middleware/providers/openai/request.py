@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_cost_middleware.providers.openai.embeddings import read_embedding
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
 from llm_cost_middleware.wire import fingerprint
 
@@ -42,8 +43,11 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
 
     Args:
         body: The JSON object of the request.
-        endpoint: ``chat.completions`` or ``responses`` (a path such as ``chat/completions`` does as well).
+        endpoint: ``chat.completions``, ``responses`` (a path such as ``chat/completions`` does as well) or
+            ``embeddings``.
     """
+    if endpoint == "embeddings":
+        return read_embedding(body)
     get = body.get
     view = _PromptView()
     responses = endpoint.startswith("responses")

@@ -13,6 +13,7 @@ from llm_cost_middleware.cache_marks import (
     message_index,
 )
 from llm_cost_middleware.capabilities import find_capabilities
+from llm_cost_middleware.providers.openai.embeddings import write_embedding
 from llm_cost_middleware.request import Attempt, CacheDirectives, Endpoint
 from llm_cost_middleware.wire import apply_changes, ask_for_usage, output_cap_field
 
@@ -42,9 +43,11 @@ def write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint)
     Args:
         body: JSON-shaped keyword arguments; they are not changed.
         attempt: For a model of OpenAI.
-        endpoint: The shape of ``body``: the provider's own ``chat.completions`` or ``responses``; or ``messages``, from
-            hosts such as LiteLLM that send it on to GPT.
+        endpoint: The shape of ``body``: the provider's own ``chat.completions``, ``responses`` or ``embeddings``; or
+            ``messages``, from hosts such as LiteLLM that send it on to GPT.
     """
+    if endpoint == "embeddings":
+        return write_embedding(body, attempt)
     out = dict(body)
     if attempt.cache_plan is not None:
         write_marks(out, attempt.cache_plan, endpoint)

@@ -359,8 +359,8 @@ def test_other_methods_pass_through(harness, clients):
 def test_what_is_not_governed_is_refused_where_configured(make_harness, clients):
     harness = make_harness(on_ungoverned="deny")
     wrapped = harness.wrap(clients)
-    with pytest.raises(UnsupportedRequestError, match="embeddings"):
-        wrapped["openai"].embeddings.create(model="text-embedding-3-small", input="x")
+    with pytest.raises(UnsupportedRequestError, match="completions"):
+        wrapped["openai"].completions.create(model="gpt-3.5-turbo-instruct", prompt="x")
     assert harness.sim.request_count == 0
 
 
