@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from leased import Leased
 
 from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _SharedState
 from llm_cost_middleware.budget.model import Row
@@ -19,3 +20,7 @@ class TestMemory(LedgerBackendTests):
     def raw_rows(self, backend):
         for seq, kind, id_, at, amount, scopes, status, created, memo in self.state.rows:
             yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, memo)
+
+
+class TestMemoryWithLeases(Leased, TestMemory):
+    pass

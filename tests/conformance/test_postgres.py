@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from leased import Leased
 
 from llm_cost_middleware.budget.backends.postgres import AsyncPostgresBackend, PostgresBackend
 from llm_cost_middleware.budget.model import Row
@@ -62,3 +63,7 @@ class LosesReplies(PostgresBackend):
 class TestPostgresWithLostReplies(TestPostgres):
     def open(self, clock):
         return LosesReplies(self.url, clock, self.tenant)
+
+
+class TestPostgresWithLeases(Leased, TestPostgres):
+    pass

@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 import redis
+from leased import Leased
 from redis_servers import server_binaries
 
 from llm_cost_middleware.budget.backends.redis import AsyncRedisBackend, RedisBackend
@@ -55,3 +56,7 @@ class LosesReplies(RedisBackend):
 class TestRedisWithLostReplies(TestRedis):
     def open(self, clock):
         return LosesReplies(self.url, clock, "default")
+
+
+class TestRedisWithLeases(Leased, TestRedis):
+    pass

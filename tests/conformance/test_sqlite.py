@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from leased import Leased
 
 from llm_cost_middleware.budget.backend import AsyncAdapter
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
@@ -34,3 +35,7 @@ class TestSQLiteFromAnEventLoop(TestSQLite):
 
     def open(self, clock):
         return BlockingFacade(AsyncAdapter(super().open(clock)))
+
+
+class TestSQLiteWithLeases(Leased, TestSQLite):
+    pass

@@ -297,9 +297,8 @@ def _forwarded(name: str) -> property:
 
 
 @cache
-def _class_over(storage: type) -> type[LeasedBackend]:
+def _class_over(storage: type, names: frozenset[str]) -> type[LeasedBackend]:
     """Return the class of leased backends that have the abilities of a storage, and no others."""
-    names = {name for name in dir(storage) if not name.startswith("_")} - set(dir(LeasedBackend)) - _HIDDEN
     own: dict[str, Any] = {name: _forwarded(name) for name in sorted(names - {"ship", "reduce"})}
     if hasattr(storage, "reduce"):
         own["reduce"] = LeasedBackend._reduce  # noqa: SLF001 - of this module
@@ -314,7 +313,9 @@ def leased_over(
     journal: LeaseJournal | None = None,
 ) -> LeasedBackend:
     """Return a leased backend over a storage, with the abilities of that. Arguments are those of ``LeasedBackend``."""
-    return _class_over(type(storage))(storage, clock, monotonic, policy, journal)
+    # Of the object: an ability may be an attribute that its class does not name.
+    names = {name for name in dir(storage) if not name.startswith("_")} - set(dir(LeasedBackend)) - _HIDDEN
+    return _class_over(type(storage), frozenset(names))(storage, clock, monotonic, policy, journal)
 
 
 def lease_from(

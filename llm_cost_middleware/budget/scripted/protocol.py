@@ -37,6 +37,7 @@ from llm_cost_middleware.budget.scripted.commands import (
     CommandFlow,
     Script,
 )
+from llm_cost_middleware.budget.scripted.lease_protocol import LeaseProtocol
 from llm_cost_middleware.budget.scripted.reduction_protocol import ReductionProtocol
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerUnavailableError, ReservationNotFoundError
@@ -53,7 +54,7 @@ class _ScriptArguments(NamedTuple):
     warns: list[Any]
 
 
-class ScriptedProtocol(BudgetProtocol, ReductionProtocol):
+class ScriptedProtocol(BudgetProtocol, LeaseProtocol, ReductionProtocol):
     """Ledger verbs of one tenant on one server."""
 
     common_names: tuple[str, ...] = ("budgets", "seq", "rows", "open", "accounts")

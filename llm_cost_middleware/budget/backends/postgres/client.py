@@ -110,6 +110,7 @@ class PostgresBackend(PostgresUpkeep):
     resolve = _blocking(NotedProtocol.resolve)
     extend = _blocking(NotedProtocol.extend)
     reduce = _blocking(NotedProtocol.reduce)
+    ship = _blocking(NotedProtocol.ship)
     sweep = _blocking(NotedProtocol.sweep)
     read = _blocking(NotedProtocol.read)
     set_budget = _blocking(NotedProtocol.set_budget)

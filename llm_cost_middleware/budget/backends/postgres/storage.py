@@ -8,11 +8,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 
+from llm_cost_middleware.budget.backends.postgres.leases import LONGEST_KIND, SHIP_TYPES, shipped_columns
 from llm_cost_middleware.budget.model import Row, rolling_seconds
 from llm_cost_middleware.budget.rules import QUARTER, SLOTS, BudgetChange, EntryDelta
+from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
+from llm_cost_middleware.budget.scripted.lease_protocol import AccountChange, HoldChange
 from llm_cost_middleware.budget.scripted.sliced_protocol import SUFFIX, SlicedProtocol, SliceHold
 from llm_cost_middleware.budget.tallies import MOST_COUNTS, tally_of
 from llm_cost_middleware.errors import ConfigurationError, LedgerVersionError
@@ -40,7 +43,6 @@ _BOOKED = (
     "SELECT name FROM llm_cost.account a WHERE tenant = %s"
     " AND EXISTS (SELECT 1 FROM llm_cost.cell WHERE account = a.id)"
 )
-_LONGEST_KIND = 500  # characters: an index of PostgreSQL takes about 2,700 bytes
 _NEW_TENANT = "INSERT INTO llm_cost.tenant (name) VALUES (%s) ON CONFLICT DO NOTHING"
 _FIRST = (  # ``OFFSET``: else the planner would look for it from the oldest row on
     "SELECT coalesce(min(seq), 0) FROM (SELECT seq FROM llm_cost.entry WHERE tenant = %s AND at >= %s OFFSET 0) AS n"
@@ -125,6 +127,12 @@ class PostgresProtocol(SlicedProtocol):
             for hold in slices
         ]
         return Script(step.name + SUFFIX, step.keys, [*step.args, json.dumps(told)])
+
+    def shipping_script(
+        self, entries: list[ParcelEntry], accounts: list[AccountChange], holds: list[HoldChange], head: list[Any]
+    ) -> Script:
+        """See ``LeaseProtocol``."""
+        return Script("ship", [], [_number(head[0]), head[1], *shipped_columns(entries, accounts, holds)])
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
@@ -255,7 +263,7 @@ def schema_sections() -> list[str]:
 
 
 def _functions() -> str:
-    return "\n".join(map(_text, ("common.sql", "functions.sql", "earlier.sql")))
+    return "\n".join(map(_text, ("common.sql", "functions.sql", "leases.sql", "earlier.sql")))
 
 
 def _functions_digest() -> str:
@@ -289,7 +297,7 @@ def _resolve(script: Script) -> tuple[Any, ...]:
     names, cells, firsts, warns = _columns(script.args[20:], 4)
     seen = id_, state, charged, reconciled, verb, amount, status, new_state, new_charged, settled, pending, scopes
     tally = tally_of(memo)
-    told = (None, None) if tally is None or len(tally.kind) > _LONGEST_KIND else (tally.kind, list(tally.counts))
+    told = (None, None) if tally is None or len(tally.kind) > LONGEST_KIND else (tally.kind, list(tally.counts))
     return (
         _number(now), version, *seen, _number(created), start, until, writer, held, memo, names, cells, firsts, warns,
         *told, None, None,
@@ -339,6 +347,7 @@ _FUNCTIONS: dict[str, tuple[str, Callable[[Script], tuple[Any, ...]]]] = {
     "reduce": ("bigint text text bigint bigint bigint bigint text text text[] bigint[]", _reduce),
     "extend": ("bigint text bigint", _extend),
     "read": ("bigint text bigint bigint text[] bigint[] bigint[]", _read),
+    "ship": (SHIP_TYPES, lambda script: tuple(script.args)),
     "amend": ("text text text[] text[] text[] text[] bigint[] bigint[] bigint[]", _amend),
 }  # fmt: skip
 """Types of a function's arguments after the tenant, and how they come from those of the script."""

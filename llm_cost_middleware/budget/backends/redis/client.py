@@ -169,6 +169,7 @@ class RedisBackend:
     resolve = _blocking(RedisProtocol.resolve)
     extend = _blocking(RedisProtocol.extend)
     reduce = _blocking(RedisProtocol.reduce)
+    ship = _blocking(RedisProtocol.ship)
     sweep = _blocking(RedisProtocol.sweep)
     read = _blocking(RedisProtocol.read)
     set_budget = _blocking(RedisProtocol.set_budget)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backends.redis.slices import sliced_script
 from llm_cost_middleware.budget.rules import BudgetChange, EntryDelta
+from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow, Script
+from llm_cost_middleware.budget.scripted.lease_protocol import AccountChange, HoldChange
 from llm_cost_middleware.budget.scripted.sliced_protocol import SlicedProtocol, SliceHold
 from llm_cost_middleware.errors import LedgerVersionError
 
@@ -70,6 +72,23 @@ class RedisProtocol(SlicedProtocol):
     def within(self, step: Script, slices: list[SliceHold], draw: dict[str, int] | None) -> Script:
         """See ``SlicedProtocol``."""
         return sliced_script(self.key, step, slices, draw)
+
+    def shipping_script(
+        self, entries: list[ParcelEntry], accounts: list[AccountChange], holds: list[HoldChange], head: list[Any]
+    ) -> Script:
+        """See ``LeaseProtocol``."""
+        keys = [*self._common_keys, *(self.key(f"r:{entry.id}") for entry in entries)]
+        keys += [self.key(f"a:{change.name}") for change in accounts]
+        args = [*head, len(entries), len(accounts), len(holds)]
+        for entry in entries:
+            args += entry.kind, entry.id, " ".join(entry.scopes), int(entry.amount), entry.created, entry.expires
+            args += entry.status, entry.memo
+        for change in accounts:
+            args += change
+        for hold in holds:
+            keys += [self.key(f"r:{hold.id}"), *(self.key(f"a:{name}") for name, _ in hold.postings)]
+            args += *hold[:5], len(hold.postings), *(cell for _, cell in hold.postings)
+        return Script("ship", keys, args)
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
