@@ -9,6 +9,7 @@ as good as none.
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -16,12 +17,12 @@ from typing import Any
 from llm_cost_middleware.prompt_cache.entries import Entry
 from llm_cost_middleware.prompt_cache.insurance import Loan
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
-from llm_cost_middleware.prompt_cache.returns import Returns
+from llm_cost_middleware.prompt_cache.returns import EDGES_S, Returns
 from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, end_keys
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics, PrefixStats
 from llm_cost_middleware.request import ModelRef
 
-_ACCOUNT, _PREFIX, _GROUP = "1m", "1p.", "1g."
+_ACCOUNT, _PREFIX, _GROUP = "2m", "2p.", "2g."
 """Kinds of keys; the number is the version of the values."""
 _MOST_MODELS = 8
 _MOST_SLOTS = 80
@@ -37,7 +38,7 @@ def keys_of(layout: PromptLayout) -> list[str]:
         names += end_keys(layout.traffic_key, layout.previous_stage, layout.turns - 1)
     for section in sections:
         names += (section, *(f"{section}.{seen}" for seen in range(ENOUGH_SEEN + 1)))
-    prefixes = [f"{_PREFIX}{each.fingerprint.hex()}" for each in layout.boundaries]
+    prefixes = [_prefix_key(each.fingerprint) for each in layout.boundaries]
     return [_ACCOUNT, *prefixes, *(f"{_GROUP}{name}" for name in dict.fromkeys(names))]
 
 
@@ -47,7 +48,7 @@ def changed_keys(statistics: PrefixStatistics, layout: PromptLayout) -> Iterator
     tracked = {layout.boundaries[at].fingerprint for at in tracked_boundaries(layout)}
     for key in keys_of(layout):
         if key.startswith(_PREFIX):
-            fingerprint = bytes.fromhex(key.removeprefix(_PREFIX))
+            fingerprint = _fingerprint(key)
             record = statistics.records.get(fingerprint)
             if record is not None and (fingerprint in tracked or record.entries):
                 yield key
@@ -64,10 +65,10 @@ def absorb(statistics: PrefixStatistics, key: str, data: bytes | None, now: floa
     with suppress(ValueError, KeyError, TypeError, IndexError):
         stored: Any = json.loads(data)
         if key.startswith(_PREFIX):
-            _absorb_prefix(statistics.record(bytes.fromhex(key.removeprefix(_PREFIX))), stored)
+            _absorb_prefix(statistics.record(_fingerprint(key)), stored)
         elif key.startswith(_GROUP):
             group = statistics.peers.group(key.removeprefix(_GROUP))
-            group.rebase(stored["c"], stored["p"], dict(stored["o"]), now)
+            group.rebase(_counts(stored["c"]), _counts(stored["p"]), dict(stored["o"]), now)
         else:
             _absorb_account(statistics, stored)
 
@@ -76,11 +77,11 @@ def merge(statistics: PrefixStatistics, key: str, data: bytes | None, now: float
     """Return the shared value with what was learned here; from then on both are the same."""
     absorb(statistics, key, data, now)
     if key.startswith(_PREFIX):
-        value = _share_prefix(statistics.record(bytes.fromhex(key.removeprefix(_PREFIX))))
+        value = _share_prefix(statistics.record(_fingerprint(key)))
     elif key.startswith(_GROUP):
         group = statistics.peers.group(key.removeprefix(_GROUP))
         group.share()
-        value = {"c": _rounded(group.came), "p": _rounded(group.passed), "o": list(group.open.items())}
+        value = {"c": _written(group.came), "p": _written(group.passed), "o": list(group.open.items())}
     else:
         value = _share_account(statistics)
     return _encode(value).encode()
@@ -88,7 +89,7 @@ def merge(statistics: PrefixStatistics, key: str, data: bytes | None, now: float
 
 def _absorb_prefix(record: PrefixStats, stored: dict[str, Any]) -> None:
     seen, known = record.base
-    others = Returns(stored["c"], stored["p"])
+    others = Returns(_counts(stored["c"]), _counts(stored["p"]))
     returns = Returns(
         _added(record.returns.came, known.came, others.came), _added(record.returns.passed, known.passed, others.passed)
     )
@@ -96,7 +97,7 @@ def _absorb_prefix(record: PrefixStats, stored: dict[str, Any]) -> None:
     record.base = stored["n"], others
     if stored["t"] > record.last:  # it was seen elsewhere since
         record.last, record.groups = stored["t"], ()
-        record.rhythm = Returns(*stored["r"]) if stored["r"] else None
+        record.rhythm = Returns(*map(_counts, stored["r"])) if stored["r"] else None
     record.was_end = record.was_end or bool(stored["e"])
     for provider, model, expires, ttl, tokens, at, loan in stored["w"]:
         target = ModelRef(provider, model)
@@ -113,9 +114,9 @@ def _share_prefix(record: PrefixStats) -> dict[str, Any]:
         "n": record.seen,
         "t": record.last,
         "e": int(record.was_end),
-        "c": _rounded(record.returns.came),
-        "p": _rounded(record.returns.passed),
-        "r": [_rounded(record.rhythm.came), _rounded(record.rhythm.passed)] if record.rhythm else None,
+        "c": _written(record.returns.came),
+        "p": _written(record.returns.passed),
+        "r": [_written(record.rhythm.came), _written(record.rhythm.passed)] if record.rhythm else None,
         "w": [[*target, entry.expires, entry.ttl, entry.tokens, entry.seen_at, entry.loan] for target, entry in newest],
     }
 
@@ -151,5 +152,22 @@ def _added(mine: list[float], known: list[float], others: list[float]) -> list[f
     return [max(one + other - old, 0.0) for one, old, other in zip(mine, known, others, strict=True)]
 
 
-def _rounded(counts: list[float]) -> list[float]:
-    return [round(each, 3) for each in counts]
+def _written(counts: list[float]) -> list[float]:
+    """Counts without the zeros at their end: most prefixes never come back, and every one of them is kept."""
+    rounded = [round(each, 3) for each in counts]
+    while rounded and not rounded[-1]:
+        rounded.pop()
+    return rounded
+
+
+def _counts(written: list[float]) -> list[float]:
+    return [*written, *(0.0 for _ in range(len(EDGES_S) - len(written)))]
+
+
+def _prefix_key(fingerprint: bytes) -> str:
+    return _PREFIX + urlsafe_b64encode(fingerprint).decode().rstrip("=")
+
+
+def _fingerprint(key: str) -> bytes:
+    text = key.removeprefix(_PREFIX)
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

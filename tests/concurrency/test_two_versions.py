@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,17 +13,16 @@ from pathlib import Path
 import pytest
 from redis_servers import RedisServer, server_binaries
 
-import llm_cost_middleware
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.reports import Query, make_report
 from llm_cost_middleware.testing.oracle import audit
 
 WORKER = Path(__file__).with_name("version_worker.py")
-HERE = Path(llm_cost_middleware.__file__).parent
+HERE = Path(__file__).parents[2]
 OLD = "d2b2d34"
-OLD_POSTGRES = "09bde64"
-"""The last one whose schema of PostgreSQL is version 1."""
+BEFORE = "09bde64"
+"""The last one whose schema of SQLite is version 11, and of PostgreSQL version 1."""
 
 
 class Process:
@@ -60,7 +58,7 @@ class Process:
 
 def package_of(commit, folder):
     """Take the package of a commit from the history; return its folder."""
-    words = ["git", "-C", str(HERE.parent), "archive", commit, "llm_cost_middleware"]
+    words = ["git", "-C", str(HERE), "archive", commit, "llm_cost_middleware"]
     found = subprocess.run(words, capture_output=True, check=False)
     if found.returncode:
         pytest.skip(f"this copy of the sources has no history: {commit} cannot be taken from it")
@@ -69,21 +67,10 @@ def package_of(commit, folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=["the version before", OLD])
+@pytest.fixture(scope="module", params=[BEFORE, OLD])
 def older(request, tmp_path_factory):
     """The folder of an older package: the one before the last change of the schema, and one of long ago."""
-    folder = tmp_path_factory.mktemp("older")
-    if request.param == OLD:
-        return package_of(OLD, folder)
-    shutil.copytree(HERE, folder / "llm_cost_middleware", ignore=shutil.ignore_patterns("__pycache__"))
-    sqlite = folder / "llm_cost_middleware/budget/backends/sqlite"
-    schema = (sqlite / "schema.sql").read_text()
-    (sqlite / "schema.sql").write_text(schema[: schema.rindex("-- version 11")])
-    code = (sqlite / "backend.py").read_text()
-    before = re.sub(r", writer\)|, 11\)", ")", code)
-    assert before.count("writer") == code.count("writer") - 1
-    (sqlite / "backend.py").write_text(before)
-    return folder
+    return package_of(request.param, tmp_path_factory.mktemp("older"))
 
 
 def test_on_one_file(older, tmp_path):
@@ -102,6 +89,14 @@ def test_on_one_file(older, tmp_path):
             rows = list(ledger.rows())
             audit(ledger.backend.read(None), rows)
             assert [row.id for row in rows if row.kind == "settle"] == ["one", "new", "two"]
+            assert [row.scopes for row in rows] == [("global", "user:a")] * 6, "whoever wrote them"
+            erased = ledger.erase("user:a")
+            assert erased.rows == 6, "in rows of either version"
+            assert {row.scopes for row in ledger.rows()} == {("global", erased.alias)}
+            assert ledger.balance(erased.alias).settled_nanousd == 625_000_000
+            (row,) = make_report(ledger, Query.read("user", now=lambda: 0)).rows
+            assert (row.keys, row.cost_nanousd) == ((erased.alias.removeprefix("user:"),), 625_000_000)
+            audit(ledger.backend.read(None), list(ledger.rows()))
 
 
 def test_on_one_server(older, tmp_path):
@@ -126,7 +121,7 @@ def test_on_one_server(older, tmp_path):
 
 
 def test_on_one_database(postgres_url, tmp_path):
-    older = package_of(OLD_POSTGRES, tmp_path)
+    older = package_of(BEFORE, tmp_path)
     with Process(older, postgres_url) as old:
         assert old.opened == "open"
         assert old("hold one") == old("hold two") == old("hold four") == old("settle one") == "done"

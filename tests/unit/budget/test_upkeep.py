@@ -259,14 +259,22 @@ def test_an_erasure_that_was_cut_short_is_completed(url, monkeypatch, tmp_path):
 def test_rows_change_in_nothing_but_a_name_and_only_then(url, tmp_path):
     with Ledger.open(url) as ledger:
         call(ledger, "user:alice")
+    named = ("UPDATE entry_row SET scopes = 'global user:x'", "UPDATE scope_list SET scopes = 'global user:x'")
+    changes = ("amount = 1", "memo = x'00'", "settled = 0, scopes = 'global'", "id = 'z'", "at = 1", "scope_list = 7")
+    never = ["UPDATE entry_row SET " + change for change in changes]  # noqa: S608 - fixed texts
+    never += ["UPDATE entry SET amount = 1", "DELETE FROM entry", "DELETE FROM scope_list"]
+    never += ["UPDATE scope_list SET id = 7", "UPDATE scope_list SET tenant = 2, scopes = 'global'"]
     with closing(sqlite3.connect(tmp_path / "l.db")) as db:
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            db.execute("UPDATE entry SET scopes = 'global user:b'")
-        db.execute("INSERT INTO erasure (tenant, at, alias) VALUES (1, 1, 'user:x')")
-        for change in ("amount = 1", "memo = x'00'", "settled = 0, scopes = 'global'", "id = 'z'", "at = 1"):
+        for statement in (*never, *named):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-                db.execute(f"UPDATE entry SET {change}")  # noqa: S608 - fixed texts
-        db.execute("UPDATE entry SET scopes = 'global user:x'")
+                db.execute(statement)
+        db.execute("INSERT INTO erasure (tenant, at, alias) VALUES (1, 1, 'user:x')")
+        for statement in never:
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(statement)
+        for statement in named:
+            db.execute(statement)
+        assert {scopes for (scopes,) in db.execute("SELECT scopes FROM entry")} == {"global user:x"}
 
 
 # --- what the package wrote before -----------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ _SURE = f"{_OLD} AND state IN ('settled', 'voided') AND (reconciled > 0 OR statu
 _ANY_SURE = f"SELECT EXISTS (SELECT 1 FROM reservation WHERE {_SURE})"  # noqa: S608 - fixed texts, here and below
 _COUNT_OLD = f"SELECT count(*) FROM reservation WHERE {_OLD}"  # noqa: S608
 _FIND_SURE = f"SELECT id FROM reservation WHERE {_SURE} AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
-_CLOSE = f"UPDATE reservation SET archived = ? WHERE {_SURE} AND id = ?"  # noqa: S608
+_CLOSE = f"UPDATE reservation_row SET archived = ? WHERE {_SURE} AND id = ?"  # noqa: S608
 _LINES = (
     "SELECT seq, kind, id, at, amount, scopes, status, created, settled, pending, memo FROM entry AS e WHERE tenant = ?"
     " AND (SELECT archived FROM reservation AS r WHERE r.tenant = e.tenant AND r.id = e.id) = ?"
@@ -150,7 +150,7 @@ class Archive:
         sums = roll_up(ids, self._summary, self._bucket_ms, lambda last: f"archive-{record.number}-{last.seq}")
         seqs = [(line.seq,) for lines in ids for line in lines]
         # The count proves that no row left in another way since the file was written.
-        if seqs and db.executemany("DELETE FROM entry WHERE seq = ?", seqs).rowcount != len(seqs):
+        if seqs and db.executemany("DELETE FROM entry_row WHERE seq = ?", seqs).rowcount != len(seqs):
             raise sqlite3.IntegrityError("rows that were to be archived are gone")
         pack = self._packing.pack
         db.executemany(_CARRY, [(self._tenant, *line[1:-1], pack(line.memo, learn=False)) for line in sums])

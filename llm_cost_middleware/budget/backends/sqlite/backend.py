@@ -53,16 +53,17 @@ _RESERVATION = (
     " warnings, refusal, archived FROM reservation WHERE tenant = ? AND id = ?"
 )
 _RESERVE = (
-    "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 11)"
+    "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 12)"
 )
 _REFUSE = (
     "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, state, refusal)"
     " VALUES (?, ?, ?, ?, ?, ?, 'refused', ?)"
 )
 _RESOLVE = (
-    "UPDATE reservation SET state = ?, charged = ?, verb = ?, actual = ?, status = ?, late = ?, resolved = ?,"
+    "UPDATE reservation_row SET state = ?, charged = ?, verb = ?, actual = ?, status = ?, late = ?, resolved = ?,"
     " reconciled = ?, warnings = ? WHERE tenant = ? AND id = ?"
 )
+_EXTEND = "UPDATE reservation_row SET expires = ? WHERE tenant = ? AND id = ?"
 _APPEND = (
     "INSERT INTO entry (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo, memo_kind,"
     " count_1, count_2, count_3, count_4, count_5) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -236,9 +237,7 @@ class SQLiteBackend(BudgetTable, LeaseTable, ReductionTable, SliceTable, SQLiteU
                 raise ReservationNotFoundError(id_)
             record = known[0]
             record.extend(int(self._now() * 1000) + ttl)
-            db.execute(
-                "UPDATE reservation SET expires = ? WHERE tenant = ? AND id = ?", (record.expires, self._tenant, id_)
-            )
+            db.execute(_EXTEND, (record.expires, self._tenant, id_))
             return record.reservation()
 
         return self._file.write(step)

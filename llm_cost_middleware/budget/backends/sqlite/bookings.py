@@ -21,7 +21,7 @@ _MOST_PLACES = 200_000  # remembered at once: ten million calls of a million peo
 _KINDS = ", ".join(f"'{kind}'" for kind in (*RESOLVED, "lapse"))
 _TENANT = "tenant = :tenant AND seq >= :first"
 _SINGLE = (
-    f"entry INDEXED BY entry_single WHERE {_TENANT}"
+    f"entry_row INDEXED BY entry_single WHERE {_TENANT}"
     " AND ((memo_kind IS NULL AND kind != 'reserve') OR kind = 'reconcile')"
 )
 # Few ids have two ends (a correction, a settle after an expiry), and few ends no memo: they alone are looked at twice.
@@ -31,13 +31,14 @@ _ODD = (
 )
 _MET = (
     f"SELECT seq, entry.id, twice AND kind IN ({_KINDS}, 'void'), memo"
-    f" FROM entry JOIN temp.odd ON odd.id = entry.id WHERE {_TENANT}"
+    f" FROM entry_row AS entry JOIN temp.odd ON odd.id = entry.id WHERE {_TENANT}"
 )
 _BEFORE = "SELECT seq FROM met WHERE is_end EXCEPT SELECT max(seq) FROM met WHERE is_end GROUP BY id"
 _MEMOS = "SELECT id, memo, max(seq) FROM met WHERE length(memo) > 0 GROUP BY id"
 _IN_TIME = "created >= :since AND created < :until"
 _EACH = (
-    f"SELECT created, scopes, status, amount, memo, id FROM {_SINGLE}"
+    "SELECT created, coalesce((SELECT list.scopes FROM scope_list AS list WHERE list.id = scope_list), scopes),"
+    f" status, amount, memo, id FROM {_SINGLE}"
     f" AND kind IN ({_KINDS}) AND memo_kind IS NULL AND {_IN_TIME}"
 )
 _EVERY = (
@@ -100,13 +101,13 @@ def read_bookings(
 
 
 def _added(db: sqlite3.Connection, values: dict[str, int], sums: BookingSums, last: str) -> Iterator[Booking]:
-    places, place = _Places(sums), "-1"
+    places, place = _Places(db, sums), "-1"
     if sums.kinds is None or sums.kinds:
         db.create_function("place_of", 1, places.number, deterministic=True)
-        place = "place_of(scopes)"
+        place = "place_of(coalesce(scope_list, scopes))"
     keys = [*_times(db, values["tenant"], sums), place, _STATUS, "memo_kind"]
     by = ", ".join(key for key in keys if key != "-1")  # SQL would take a number for that of a column
-    rows = f"FROM entry WHERE {_TENANT} AND memo_kind IS NOT NULL AND {_IN_TIME}{last}"
+    rows = f"FROM entry_row WHERE {_TENANT} AND memo_kind IS NOT NULL AND {_IN_TIME}{last}"
     kinds = {number: data.encode() for number, data in db.execute("SELECT id, data FROM memo_kind")}
     query = f"SELECT {place}, {_SUMS} {rows} GROUP BY {by}"
     for where, at, status, amount, ids, number, *counts in _blocks(db, query, values):
@@ -118,25 +119,28 @@ def _added(db: sqlite3.Connection, values: dict[str, int], sums: BookingSums, la
 class _Places:
     """The scopes that matter, by number: SQL groups by whole numbers faster than by text."""
 
-    def __init__(self, sums: BookingSums) -> None:
-        self._narrow = sums.narrow
+    def __init__(self, db: sqlite3.Connection, sums: BookingSums) -> None:
+        self._db, self._narrow = db, sums.narrow
         self._numbers: dict[str, int] = {}
-        self._known: dict[str, int] = {}
+        self._known: dict[str | int, int] = {}
         self._scopes: list[str] = []
 
-    def number(self, scopes: str) -> int:
-        """The number of a row's scopes."""
+    def number(self, scopes: str | int) -> int:
+        """The number of a row's scopes, which are given by the number of their list, or stand in an old row."""
         found = self._known.get(scopes)
         if found is None:
             if len(self._known) >= _MOST_PLACES:
                 self._known.clear()
-            narrow = self._narrow(scopes)
+            narrow = self._narrow(scopes if isinstance(scopes, str) else self._listed(scopes))
             found = self._numbers.get(narrow)
             if found is None:
                 found = self._numbers[narrow] = len(self._scopes)
                 self._scopes.append(narrow)
             self._known[scopes] = found
         return found
+
+    def _listed(self, number: int) -> str:
+        return str(self._db.execute("SELECT scopes FROM scope_list WHERE id = ?", (number,)).fetchone()[0])
 
     def scopes(self, number: int) -> str:
         """The scopes of a number; none where no scopes matter."""

@@ -23,10 +23,18 @@ from llm_cost_middleware.errors import LedgerError
 _STRETCH = 20_000
 _HOLDS = "instr(' ' || scopes || ' ', :held) > 0"
 _NAMED = "trim(replace(' ' || scopes || ' ', :held, ' ' || :alias || ' '))"
-_ROWS = f"UPDATE entry SET scopes = {_NAMED} WHERE tenant = :tenant AND seq > :after AND seq <= :last AND {_HOLDS}"
+_LISTS = f"UPDATE scope_list SET scopes = {_NAMED} WHERE tenant = :tenant AND {_HOLDS}"
+# Rows of an earlier version have their scopes in themselves.
+_ROWS = f"UPDATE entry_row SET scopes = {_NAMED} WHERE tenant = :tenant AND seq > :after AND seq <= :last AND {_HOLDS}"
+_COUNT = (
+    "SELECT count(*) FROM entry_row WHERE tenant = :tenant AND (instr(' ' || scopes || ' ', :as_held) > 0"
+    " OR scope_list IN"
+    " (SELECT id FROM scope_list WHERE tenant = :tenant AND instr(' ' || scopes || ' ', :as_held) > 0))"
+)
 _ATTEMPTS = (
-    f"UPDATE reservation SET scopes = {_NAMED}, refusal = replace(refusal, :quoted, :as_quoted),"
-    f" warnings = replace(warnings, :quoted, :as_quoted) WHERE tenant = :tenant AND {_HOLDS}"
+    f"UPDATE reservation_row SET scopes = {_NAMED}, refusal = replace(refusal, :quoted, :as_quoted),"
+    f" warnings = replace(warnings, :quoted, :as_quoted) WHERE tenant = :tenant AND ({_HOLDS} OR scope_list IN"
+    f" (SELECT id FROM scope_list WHERE tenant = :tenant AND {_HOLDS}))"
 )
 _ACCOUNTS = "UPDATE account SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
 _BUDGETS = "UPDATE budget SET scope = :alias WHERE tenant = :tenant AND scope = :scope"
@@ -51,8 +59,9 @@ class ScopeEraser:
         kind = scope.partition(":")[0]
         number, alias, last = self._file.write(partial(self._begin, scope, f"{kind}:erased-{os.urandom(6).hex()}"))
         facts = self._facts(scope, alias)
-        rows = self._through(_ROWS, facts, last)
+        self._through(_ROWS, facts, last)
         with self._file.reading() as db:
+            (rows,) = db.execute(_COUNT, facts).fetchone()
             (last_mark,) = db.execute("SELECT coalesce(max(seq), 0) FROM mark").fetchone()
         self._through(_MARKS, facts, last_mark)
         self._file.write(lambda db: db.execute("UPDATE erasure SET state = 'done' WHERE id = ?", (number,)))
@@ -62,7 +71,7 @@ class ScopeEraser:
 
     def _facts(self, scope: str, alias: str) -> dict[str, Any]:
         return {
-            "tenant": self._tenant, "held": f" {scope} ", "alias": alias, "scope": scope,
+            "tenant": self._tenant, "held": f" {scope} ", "as_held": f" {alias} ", "alias": alias, "scope": scope,
             "quoted": f'"{scope}"', "as_quoted": f'"{alias}"',
         }  # fmt: skip
 
@@ -79,7 +88,7 @@ class ScopeEraser:
             return int(number), str(alias), int(last)
         number = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias)).lastrowid
         facts = self._facts(scope, alias)
-        for statement in (_ATTEMPTS, _ACCOUNTS, _BUDGETS, _KEPT):
+        for statement in (_ATTEMPTS, _LISTS, _ACCOUNTS, _BUDGETS, _KEPT):
             db.execute(statement, facts)
         found = db.execute("SELECT data FROM budget_register WHERE tenant = ?", (self._tenant,)).fetchone()
         if found is not None:
@@ -88,10 +97,8 @@ class ScopeEraser:
         db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
         return int(number or 0), alias, int(last)
 
-    def _through(self, statement: str, facts: dict[str, Any], last: int) -> int:
-        """Change a table in stretches of its numbers; return how many rows."""
-        changed = 0
+    def _through(self, statement: str, facts: dict[str, Any], last: int) -> None:
+        """Change a table in stretches of its numbers."""
         for after in range(0, last, _STRETCH):
             values = facts | {"after": after, "last": min(after + _STRETCH, last)}
-            changed += self._file.write(lambda db, values=values: db.execute(statement, values).rowcount)  # type: ignore[misc]  # bound now
-        return changed
+            self._file.write(lambda db, values=values: db.execute(statement, values))  # type: ignore[misc]  # bound now

@@ -41,9 +41,12 @@ _CHUNK = 1_000
 """Cells written, or rows added up, in one transaction: it bounds how long the writers of the ledger wait."""
 _PATIENCE_S, _POLL_S = 120.0, 0.02
 _SUMS = (
-    "SELECT scopes, created / :width, sum(settled), sum(pending) FROM entry WHERE tenant = :tenant AND seq > :after"
-    " AND seq <= :last AND created >= :since AND instr(' ' || scopes || ' ', :pattern) > 0"
-    " GROUP BY scopes, created / :width"
+    "SELECT coalesce((SELECT list.scopes FROM scope_list AS list WHERE list.id = listed), written), stretch, settled,"
+    " pending FROM (SELECT scope_list AS listed, scopes AS written, created / :width AS stretch,"
+    " sum(settled) AS settled, sum(pending) AS pending FROM entry_row WHERE tenant = :tenant AND seq > :after"
+    " AND seq <= :last AND created >= :since AND (instr(' ' || scopes || ' ', :pattern) > 0 OR scope_list IN"
+    " (SELECT id FROM scope_list WHERE tenant = :tenant AND instr(' ' || scopes || ' ', :pattern) > 0))"
+    " GROUP BY listed, written, stretch)"
 )
 _LAST = "SELECT coalesce(max(seq), 0) FROM entry"
 _STALE = (

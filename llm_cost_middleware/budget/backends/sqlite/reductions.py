@@ -54,7 +54,7 @@ class ReductionTable:
                 db, "reduce", id_, now, record.amount, joined, "reserved", record.created, 0, -released, b"", postings
             )
             db.execute(
-                "UPDATE reservation SET amount = ? WHERE tenant = ? AND id = ?", (record.amount, self._tenant, id_)
+                "UPDATE reservation_row SET amount = ? WHERE tenant = ? AND id = ?", (record.amount, self._tenant, id_)
             )
             self._set_right(db, plan.slices, now)
         return made

@@ -18,10 +18,10 @@ from llm_cost_middleware.budget.rules import ArchivedRow, BudgetIndex
 _BLOCK = 1_000
 _STATES = {"settle": "settled", "book": "settled", "reconcile": "settled", "void": "voided", "expire": "expired"}
 _RESERVED = (
-    "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 11)"
+    "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 12)"
 )
 _ENDED = (
-    "UPDATE reservation SET state = ?, charged = ?, verb = ?, actual = ?, status = ?, resolved = ?, reconciled = ?"
+    "UPDATE reservation_row SET state = ?, charged = ?, verb = ?, actual = ?, status = ?, resolved = ?, reconciled = ?"
     " WHERE tenant = ? AND id = ?"
 )
 

@@ -222,3 +222,97 @@ WHEN new.writer IS NULL AND new.amount > 0 AND new.state = 'pending'
 BEGIN
     SELECT raise(ABORT, 'a newer version of llm_cost_middleware uses this ledger: update this program and start it again');
 END;
+
+-- version 12
+-- Scopes of a call stand in three rows, and most calls share theirs: rows refer to a list of them. The views read as the
+-- tables did, whatever wrote a row, and take new rows; what else is changed is changed in the tables.
+CREATE TABLE scope_list (
+    id     INTEGER PRIMARY KEY,
+    tenant INTEGER NOT NULL REFERENCES tenant (id),
+    scopes TEXT    NOT NULL,                    -- separated by spaces
+    UNIQUE (tenant, scopes)
+);
+
+CREATE TRIGGER scope_list_is_never_changed BEFORE UPDATE ON scope_list     -- but for the name of a person who is erased
+WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'open')
+    OR (new.id, new.tenant) IS NOT (old.id, old.tenant)
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER scope_list_is_never_deleted BEFORE DELETE ON scope_list
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+ALTER TABLE entry RENAME TO entry_row;
+ALTER TABLE entry_row ADD COLUMN scope_list INTEGER;    -- NULL in rows of an earlier version, whose scopes stand in them
+ALTER TABLE reservation RENAME TO reservation_row;
+ALTER TABLE reservation_row ADD COLUMN scope_list INTEGER;
+
+DROP TRIGGER entry_is_never_changed;
+CREATE TRIGGER entry_is_never_changed BEFORE UPDATE ON entry_row    -- but for the name of a person who is erased
+WHEN NOT EXISTS (SELECT 1 FROM erasure WHERE tenant = old.tenant AND state = 'open')
+    OR (new.seq, new.tenant, new.kind, new.id, new.at, new.amount, new.status, new.created, new.settled, new.pending,
+        new.memo, new.memo_kind, new.count_1, new.count_2, new.count_3, new.count_4, new.count_5, new.scope_list)
+    IS NOT (old.seq, old.tenant, old.kind, old.id, old.at, old.amount, old.status, old.created, old.settled,
+        old.pending, old.memo, old.memo_kind, old.count_1, old.count_2, old.count_3, old.count_4, old.count_5,
+        old.scope_list)
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+CREATE VIEW entry AS
+SELECT seq, tenant, kind, id, at, amount,
+    coalesce((SELECT list.scopes FROM scope_list AS list WHERE list.id = scope_list), scopes) AS scopes,
+    status, created, settled, pending, memo, memo_kind, count_1, count_2, count_3, count_4, count_5
+FROM entry_row;
+
+CREATE TRIGGER entry_is_appended INSTEAD OF INSERT ON entry
+BEGIN
+    INSERT INTO scope_list (tenant, scopes) SELECT new.tenant, new.scopes
+    WHERE NOT EXISTS (SELECT 1 FROM scope_list WHERE tenant = new.tenant AND scopes = new.scopes);
+    INSERT INTO entry_row (tenant, kind, id, at, amount, scopes, status, created, settled, pending, memo, memo_kind,
+        count_1, count_2, count_3, count_4, count_5, scope_list)
+    SELECT new.tenant, new.kind, new.id, new.at, new.amount, '', new.status, new.created, new.settled, new.pending,
+        new.memo, new.memo_kind, new.count_1, new.count_2, new.count_3, new.count_4, new.count_5, list.id
+    FROM scope_list AS list WHERE list.tenant = new.tenant AND list.scopes = new.scopes;
+END;
+CREATE TRIGGER entry_is_not_changed INSTEAD OF UPDATE ON entry
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entry_is_not_deleted INSTEAD OF DELETE ON entry
+BEGIN SELECT raise(ABORT, 'the ledger is append-only'); END;
+
+CREATE VIEW reservation AS
+SELECT tenant, id,
+    coalesce((SELECT list.scopes FROM scope_list AS list WHERE list.id = scope_list), scopes) AS scopes,
+    amount, created, expires, state, charged, verb, actual, status, late, resolved, reconciled, warnings, refusal,
+    archived, writer
+FROM reservation_row;
+
+CREATE TRIGGER reservation_is_made INSTEAD OF INSERT ON reservation
+BEGIN
+    INSERT INTO scope_list (tenant, scopes) SELECT new.tenant, new.scopes
+    WHERE NOT EXISTS (SELECT 1 FROM scope_list WHERE tenant = new.tenant AND scopes = new.scopes);
+    INSERT INTO reservation_row (tenant, id, scopes, amount, created, expires, state, refusal, writer, scope_list)
+    SELECT new.tenant, new.id, '', new.amount, new.created, new.expires, coalesce(new.state, 'pending'),
+        coalesce(new.refusal, ''), new.writer, list.id
+    FROM scope_list AS list WHERE list.tenant = new.tenant AND list.scopes = new.scopes;
+END;
+
+-- A process of an earlier version settles what it holds, and expires what nobody settled.
+CREATE TRIGGER reservation_is_changed INSTEAD OF UPDATE ON reservation
+BEGIN
+    SELECT raise(ABORT, 'a newer version of llm_cost_middleware uses this ledger: update this program and start it again')
+    WHERE new.scopes IS NOT old.scopes;
+    UPDATE reservation_row SET amount = new.amount, expires = new.expires, state = new.state, charged = new.charged,
+        verb = new.verb, actual = new.actual, status = new.status, late = new.late, resolved = new.resolved,
+        reconciled = new.reconciled, warnings = new.warnings, refusal = new.refusal, archived = new.archived
+    WHERE tenant = old.tenant AND id = old.id;
+END;
+
+DROP TRIGGER reservation_of_an_earlier_version;         -- as in version 11
+CREATE TRIGGER reservation_of_an_earlier_version BEFORE INSERT ON reservation_row
+WHEN coalesce(new.writer, 0) < 12 AND new.amount > 0 AND new.state = 'pending'
+BEGIN
+    SELECT raise(ABORT, 'a newer version of llm_cost_middleware uses this ledger: update this program and start it again');
+END;
+
+-- The journal is read by kind: two letters tell most of them apart.
+DROP INDEX mark_kind;
+CREATE INDEX mark_kind ON mark (tenant, substr(kind, 1, 2), seq);
+
+DROP INDEX shared_age;                                  -- what is more than is kept is looked for seldom

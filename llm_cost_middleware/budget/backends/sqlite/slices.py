@@ -20,7 +20,7 @@ _SUMS = (
     "SELECT coalesce(sum(settled), 0), coalesce(sum(pending), 0) FROM cell JOIN account ON account.id = cell.account"
     " WHERE tenant = ? AND scope = ? AND window = ?"
 )
-_SET = "UPDATE reservation SET amount = ?, expires = max(expires, ?) WHERE tenant = ? AND id = ?"
+_SET = "UPDATE reservation_row SET amount = ?, expires = max(expires, ?) WHERE tenant = ? AND id = ?"
 
 
 class SliceTable:
