@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 from types import TracebackType
 from typing import Any, Self
 
+from llm_cost_middleware.batches.calls import BatchCalls
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.ledger import Ledger, unique_id
 from llm_cost_middleware.call_ids import call_id_of
@@ -66,7 +67,7 @@ __all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
 _log = logging.getLogger(__name__)
 
 
-class CostPipeline(BookingByHand, Reloading, RunMoney):
+class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
     """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
 
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.

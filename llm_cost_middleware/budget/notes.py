@@ -53,6 +53,12 @@ class SupportsSpool(Protocol):
         ...
 
 
+BATCHES = "batches"
+"""Kind of the lines that say which batches there are (``batches.book``)."""
+LASTING = frozenset({BATCHES, "batch"})
+"""Kinds of lines that no pruning and no archive takes away: a few for each batch, by which its hold is found again."""
+
+
 @runtime_checkable
 class SupportsPruning(Protocol):
     """Ability of a backend to remove old lines of its journal."""

@@ -25,7 +25,7 @@ from llm_cost_middleware.request import CallContext, CallRequest, ModelRef
 from llm_cost_middleware.usage import FAILED_LOCALLY, NO_USAGE, NOT_SENT, UsageReport, attached_usage
 
 _log = logging.getLogger(__name__)
-_OBSERVED = "observed."
+OBSERVED = "observed."
 """Begins the id of a batch that did not fit, and was created all the same."""
 BATCH_LIFETIME_S = 48 * 3_600
 """Both providers end a batch within a day, and keep its results for longer."""
@@ -118,26 +118,49 @@ class Clerk:
         scopes, every = self._batch_scopes(provider, batch, context)
         context = self._flow.attribute(with_scopes(context, scopes), send=True)
         quote = quote_batch(self._flow, batch, frozenset((provider,)))
-        scopes = context.scopes
-        self._check_paused((*scopes, *every))
+        target = ModelRef(provider, batch[0].model if batch else "")
         # Drawn, not counted: another process may create a batch at the same moment.
         reservation_id = f"batch.{os.urandom(8).hex()}"
-        target = ModelRef(provider, batch[0].model if batch else "")
+        return self.hold_batch(reservation_id, target, quote.bound_nanousd, context.scopes, every)
+
+    def hold_batch(
+        self,
+        reservation_id: str,
+        target: ModelRef,
+        amount: NanoUSD,
+        scopes: tuple[str, ...],
+        every: tuple[str, ...] = (),
+    ) -> str:
+        """Set aside what a batch can cost at most, for as long as it takes to be answered and collected.
+
+        Args:
+            reservation_id: The id of the reservation; it must never repeat.
+            target: The model, where it is one for all requests.
+            amount: The most that it can cost.
+            scopes: Whose budgets it draws on.
+            every: Scopes of some of its requests, which must not be paused either.
+
+        Returns:
+            The id by which it is ended: in observe mode another one, where it does not fit.
+
+        Raises:
+            BudgetExceededError, ScopePausedError: As ``reserve_batch``.
+        """
+        self._check_paused((*scopes, *every))
         memo = encode_memo(call_id=reservation_id, attempt=1, target=target)
         try:
-            self._ledger.reserve(quote.bound_nanousd, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
+            self._ledger.reserve(amount, scopes, id=reservation_id, ttl=BATCH_LIFETIME_S, memo=memo)
         except BudgetExceededError as refusal:
             if not self._flow.settings.observe:
                 raise
             # a row of nothing, which its results correct: a batch may be settled where its scopes are not known
-            reservation_id = f"{_OBSERVED}{reservation_id}"
+            reservation_id = f"{OBSERVED}{reservation_id}"
             self._ledger.book(ZERO, scopes, id=reservation_id, memo=memo, status="unpriced")
             self._stages.record.emit(
                 BudgetRefused(
-                    reservation_id, self._clock.now(), str(target), refusal.scope or "", quote.bound_nanousd,
-                    enforced=False,
+                    reservation_id, self._clock.now(), str(target), refusal.scope or "", amount, enforced=False
                 )
-            )  # fmt: skip
+            )
         return reservation_id
 
     def check_passing(self, context: CallContext, target: ModelRef | None) -> None:
@@ -185,24 +208,28 @@ class Clerk:
         common = set(found[0]).intersection(*found)
         return tuple(one for one in found[0] if one in common), tuple(dict.fromkeys(chain(*found)))
 
-    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> None:
-        """Book the cost of a batch. What cannot be booked is logged: its reservation expires and is charged."""
+    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> NanoUSD | None:
+        """Book the cost of a batch, and return it; the second time, nothing is booked.
+
+        What cannot be booked is logged, and ``None``: its reservation expires and is charged.
+        """
         priced = self._stages.price.price(reading, provider)
         if priced.cost_nanousd is None:
             _log.warning(
                 "a batch was not settled, its hold will be charged when it expires: %s", "; ".join(priced.notes)
             )
-            return
+            return None
         memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
         posting = Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", None, priced)
         try:
-            resolve = self._ledger.reconcile if reservation_id.startswith(_OBSERVED) else self._ledger.settle
+            resolve = self._ledger.reconcile if reservation_id.startswith(OBSERVED) else self._ledger.settle
             receipt = resolve(reservation_id, posting.amount_nanousd, memo=memo, status=posting.status)
         except Exception as error:  # noqa: BLE001 - of any storage: the results are the caller's
             _log.error("a batch was not settled: %s", error if isinstance(error, LedgerError) else type(error).__name__)
-            return
+            return None
         if not receipt.repeated:  # read again, or settled by another process
             self._record_by_model(provider, reservation_id, posting, priced, receipt.at)
+        return posting.amount_nanousd
 
     def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
         """Give the money back where a batch was surely not created; else its reservation expires and is charged."""

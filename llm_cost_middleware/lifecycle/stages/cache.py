@@ -169,6 +169,10 @@ class CacheStage:
         _log.debug("what was learned of prompt caches is not shared for a while: %s", error)
         self._away_until = self._clock.now() + _AWAY_S
 
+    def prices(self, target: ModelRef, catalogue: Any = None) -> CachePrices:
+        """What caching costs at a model now. Raises ``PriceNotFoundError``."""
+        return self._prices(target, self._clock.now(), catalogue)
+
     def _prices(self, target: ModelRef, now: float, catalogue: Any) -> CachePrices:
         ability = get_provider(target.provider).cache_capabilities(target.model)
         level = (catalogue or self._catalogue).rates(target.provider, target.model, at=now).levels[0]

@@ -96,6 +96,7 @@ class CallRecorder:
         tier: str = "",
         cache_saving_nanousd: int = 0,
         reserved: ReservedAttempt | None = None,
+        counted: bool = True,
     ) -> CostRecord:
         """Make the record of an amount that was booked, and keep it.
 
@@ -110,6 +111,7 @@ class CallRecorder:
             tier: The tier of the model.
             cache_saving_nanousd: Nano-dollars that the provider's cache saved.
             reserved: The attempt, where money was set aside for it.
+            counted: Keep it; otherwise it is a part of one that is kept.
         """
         attempt = reserved.attempt if reserved is not None else None
         plan = reserved.plan if reserved is not None else None
@@ -134,6 +136,8 @@ class CallRecorder:
             expected_cache_saving_nanousd=plan.expected_saving_nanousd if plan is not None else 0,
             scopes=scopes,
         )
+        if not counted:
+            return record
         with self._lock:
             self._new.append(record)
             if len(self._new) >= _BATCH:

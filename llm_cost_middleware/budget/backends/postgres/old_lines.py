@@ -15,10 +15,15 @@ from llm_cost_middleware.budget.rules import DAY
 NEEDED_MS = 8 * DAY
 """Lines younger than this stay: a bill may come two days later, and quotes read a week."""
 _CHUNK = 5_000
-_READ = "SELECT seq, kind, id, at, data FROM llm_cost.mark WHERE tenant = %s AND at < %s ORDER BY seq"
+# of the kinds in ``notes.LASTING`` none is taken away
+_READ = (
+    "SELECT seq, kind, id, at, data FROM llm_cost.mark WHERE tenant = %s AND at < %s"
+    " AND kind NOT IN ('batch', 'batches') ORDER BY seq"
+)
 _DROP = (
     "DELETE FROM llm_cost.mark WHERE (tenant, kind, seq) IN (SELECT tenant, kind, seq FROM llm_cost.mark"
-    " WHERE tenant = %s AND at < %s AND seq <= %s ORDER BY seq LIMIT %s) RETURNING 1"
+    " WHERE tenant = %s AND at < %s AND seq <= %s AND kind NOT IN ('batch', 'batches') ORDER BY seq LIMIT %s)"
+    " RETURNING 1"
 )
 _NTH_NEWEST = "SELECT seq FROM llm_cost.mark WHERE tenant = %s ORDER BY seq DESC LIMIT 1 OFFSET %s"
 _EVER, _LAST = 1e18, 2**62

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llm_cost_middleware.budget.archive_file import beside, write_lines
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand
+from llm_cost_middleware.budget.notes import LASTING
 from llm_cost_middleware.budget.scripted.commands import Script
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class RedisJournal:
         """The kinds of entries that there are."""
         return sorted(name.decode() for name in self._do("SMEMBERS", self._backend.protocol.key("kinds")))
 
+    def _passing(self) -> list[str]:
+        """The kinds of entries that may be taken away."""
+        return [kind for kind in self.kinds() if kind not in LASTING]
+
     def move(self, before_ms: int, archive: str) -> int:
         """Move the entries before a time to a file beside an archive; return how many. Without an archive none."""
         if not archive:
@@ -62,7 +67,7 @@ class RedisJournal:
         last: dict[str, bytes] = {}
 
         def lines() -> Iterator[JournalEntry]:
-            for kind in self.kinds():
+            for kind in self._passing():
                 for place, entry in self._old(kind, before_ms):
                     last[kind] = place
                     yield entry
@@ -75,7 +80,7 @@ class RedisJournal:
     def prune(self, before_ms: int | None, keep: int | None, most: int | None = None) -> int:
         """Remove the entries before a time, and all but the newest ``keep`` of a kind; at most about ``most``."""
         removed = 0
-        for kind in self.kinds():
+        for kind in self._passing():
             left = None if most is None else max(most - removed, 0)
             if before_ms is not None:
                 removed += self._drop(kind, before_ms, left)

@@ -14,9 +14,14 @@ from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 NEEDED_MS = 8 * 24 * 3_600_000
 """Lines younger than this stay: a bill may come two days later, and quotes read a week."""
 _CHUNK = 5_000
-_READ = "SELECT seq, kind, id, at, data FROM mark WHERE tenant = ? AND at < ? AND seq > ? ORDER BY seq LIMIT ?"
+# of the kinds in ``notes.LASTING`` none is taken away
+_READ = (
+    "SELECT seq, kind, id, at, data FROM mark WHERE tenant = ? AND at < ? AND seq > ?"
+    " AND kind NOT IN ('batch', 'batches') ORDER BY seq LIMIT ?"
+)
 _DROP = (
-    "DELETE FROM mark WHERE seq IN (SELECT seq FROM mark WHERE tenant = ? AND at < ? AND seq <= ? ORDER BY seq LIMIT ?)"
+    "DELETE FROM mark WHERE seq IN (SELECT seq FROM mark WHERE tenant = ? AND at < ? AND seq <= ?"
+    " AND kind NOT IN ('batch', 'batches') ORDER BY seq LIMIT ?)"
 )
 _NTH_NEWEST = "SELECT seq FROM mark WHERE tenant = ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
 _EVER = 1e18
