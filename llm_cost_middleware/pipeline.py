@@ -49,6 +49,7 @@ from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
 from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
+from llm_cost_middleware.lifecycle.stages.lanes import LaneStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
@@ -140,12 +141,14 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
             before.deferred if before is not None else DeferredBills(self._runtimes.ledger, clock),
             drift,
             self._runtimes.spool,
+            LaneStage(settings, config.routing, config.retry, catalogue, self._runtimes.journal, clock, rng),
         )
         if before is not None:
             stages.route.take_over(before.route)
             cache.take_over(before.cache)
             stages.price.take_over(before.price)
             stages.health.take_over(before.health)
+            stages.lanes.take_over(before.lanes)
         deadline, reduces = config.retry.stream_deadline_s, self._runtimes.ledger.reduces
         return CallFlow(stages, settings, clock, self._new_id, deadline, reduces=reduces)
 

@@ -80,6 +80,7 @@ class CallFlow:
             self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally,
             events_enabled=stages.record.has_listeners,
         )  # fmt: skip
+        call = stages.lanes.choose(call)
         if call.events_enabled:
             stages.record.routed(call)
         for version, reason in stages.drift.news():
@@ -156,6 +157,8 @@ class CallFlow:
             call = prepared
         else:
             request = self.attributed(request)
+            if self.stages.lanes.must_recall(request):
+                yield WriteLog(self.stages.lanes.recall)
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
         if self.stages.cache.shares(call):
@@ -197,12 +200,14 @@ class CallFlow:
                 following, retry_tokens = yield from self._settling.after_failure(
                     call, report, reserved, error, retry_tokens
                 )
+                call = self.stages.lanes.onward(call, report)
                 if following is None:
                     if results and isinstance(error, Exception):
                         return results[-1].response
                     raise
                 cause = error
             else:
+                self.stages.lanes.answered(call, report, reserved)
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     deadline = call.started_at + self._stream_deadline_s

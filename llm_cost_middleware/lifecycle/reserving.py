@@ -47,6 +47,7 @@ from llm_cost_middleware.retry.breaker import Admission
 
 _log = logging.getLogger(__name__)
 _IN_LINE_S, _LAST_LOOK_S = 2.0, 0.001
+_LEAST_TRY_S, _SPARE_S = 0.001, 60.0
 _WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
 _T = TypeVar("_T")
 Steps = Generator[Command, Any, _T]
@@ -92,6 +93,7 @@ class Reserving:
         stages, observe = self._stages, self._settings.observe
         if stages.cache.warms_first:
             yield from self._wait_for_cache_write(call, target)
+        call = stages.lanes.in_time(call)
         # After the waits, which may have chosen another model.
         quote = yield from self._sizing.first_quote(call, report, target)
         scope = None if observe else stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
@@ -192,7 +194,7 @@ class Reserving:
         scopes = call.scopes_at(quote.target)
         memo = encode_memo(call_id=call.id, attempt=number, target=quote.target)
         try:
-            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._settings.hold_ttl_s, memo)
+            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
         except LedgerUnavailableError as error:
             if stages.spool is not None and stages.spool.voids:  # it may be held all the same
                 entry = Unbooked("void", f"{reservation_id}", ZERO, "unconfirmed", scopes, b"")
@@ -236,6 +238,9 @@ class Reserving:
         as_written = quote.cap_unsent or (self._settings.observe and not request.needs_cap)
         cap = request.max_tokens if as_written else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
+        if quote.lane and call.lane is not None:  # a try at flex leaves time for the standard tier
+            try_s = max(call.lane.left_s(now - call.started_at), _LEAST_TRY_S)
+            cut_after_s = try_s if cut_after_s is None else min(try_s, cut_after_s)
         changes = fit(request, target).changes if self._settings.observe else quote.changes
         if quote.tier is not None and not self._settings.observe:
             changes = {**changes, "service_tier": quote.tier}
@@ -247,6 +252,11 @@ class Reserving:
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved, call.request.endpoint)
         return reserved
+
+    def _hold_ttl_s(self, call: RoutedCall, quote: Quote) -> float:
+        """The lifetime of a hold: longer than the try at flex that it is for."""
+        tried_s = call.lane.try_s if quote.lane and call.lane is not None else 0.0
+        return max(self._settings.hold_ttl_s, tried_s + _SPARE_S)
 
     def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:
         if self._settings.observe or request.is_bare(target.plain):  # nothing is added

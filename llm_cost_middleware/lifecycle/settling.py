@@ -32,6 +32,7 @@ from llm_cost_middleware.metering import encode_memo
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.retry.flex import as_flex
 from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
 from llm_cost_middleware.usage import (
     FAILED_LOCALLY,
@@ -74,6 +75,46 @@ class Settling:
         if reading is not None and reading.in_vain:
             billed = "no" if reading.unbilled else failure.billed
             failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed=billed)
+        if reserved.quote.lane:
+            failure = as_flex(failure, error)
+        yield from self._resolve_failed(call, report, reserved, failure, reading, retry_tokens)
+        lane = stages.lanes.after_failure(call, report, reserved, failure)
+        if lane is not None:
+            stages.health.not_sent(call, target)
+            stages.record.retried(reserved, failure, lane.delay_s, reserved.arm)
+            if lane.delay_s > 0:
+                yield Sleep(lane.delay_s)
+            return reserved.arm, 0
+        # Never again for this call: not as a fallback, and not as a step down when money is short.
+        report.tried_targets.append(reserved.arm)
+        tried = {other.plain for other in report.tried_targets}
+        others = {
+            other.plain: other for other in (fallbacks_of(call, target) if stages.health.falls_back else ())
+            if other.plain not in tried
+        }  # fmt: skip
+        decision = stages.health.decide_retry(call, reserved, failure, tuple(others), error, report.flex_tries)
+        if decision.action == "raise" or call.sent_externally:
+            stages.record.failed(reserved, failure, decision.reason)
+            if failure.retry_after and isinstance(error, Exception):
+                error.add_note(f"llm_cost_middleware: the provider asks to retry after {failure.retry_after:g} s")
+            return None, 0
+        following = others.get(decision.target or target, reserved.arm)
+        stages.record.retried(reserved, failure, decision.delay_s, following)
+        if decision.delay_s > 0:
+            yield Sleep(decision.delay_s)
+        return following, decision.retry_tokens
+
+    def _resolve_failed(
+        self,
+        call: RoutedCall,
+        report: CallReport,
+        reserved: ReservedAttempt,
+        failure: Failure,
+        reading: UsageReport | None,
+        retry_tokens: int,
+    ) -> Steps[None]:
+        """Give back the reservation of an attempt that failed, or book it: at its usage, or all of it."""
+        stages = self._stages
         if reading in _UNSENT or (reading is None and failure.billed == "no"):
             yield from self._void(call, reserved, failure)
         elif reading is not None and reading is not LOST_LOCALLY:
@@ -89,24 +130,6 @@ class Settling:
             unconfirmed = Posting(reserved.quote.amount_nanousd, "unconfirmed")
             why = failure.kind.value
             yield from self.post(call, report, reserved, unconfirmed, stands=False, failure=why)
-        # Never again for this call: not as a fallback, and not as a step down when money is short.
-        report.tried_targets.append(reserved.arm)
-        tried = {other.plain for other in report.tried_targets}
-        others = {
-            other.plain: other for other in (fallbacks_of(call, target) if stages.health.falls_back else ())
-            if other.plain not in tried
-        }  # fmt: skip
-        decision = stages.health.decide_retry(call, reserved, failure, tuple(others), error)
-        if decision.action == "raise" or call.sent_externally:
-            stages.record.failed(reserved, failure, decision.reason)
-            if failure.retry_after and isinstance(error, Exception):
-                error.add_note(f"llm_cost_middleware: the provider asks to retry after {failure.retry_after:g} s")
-            return None, 0
-        following = others.get(decision.target or target, reserved.arm)
-        stages.record.retried(reserved, failure, decision.delay_s, following)
-        if decision.delay_s > 0:
-            yield Sleep(decision.delay_s)
-        return following, decision.retry_tokens
 
     def end_stream(
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, end: StreamEnd, retry_tokens: int

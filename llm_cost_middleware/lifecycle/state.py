@@ -25,6 +25,7 @@ from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.request import EMPTY, AnswerContent, Attempt, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.routing.lanes import LaneChoice
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
@@ -73,6 +74,14 @@ class RoutedCall(NamedTuple):
     """True if any observer would receive INFO-level events (skips building them otherwise)."""
     takes_cap: bool = True
     """Whoever sends it writes the attempt's output cap into it."""
+    lane: LaneChoice | None = None
+    """The lane in which it begins, where it can wait."""
+    flex_at: frozenset[ModelRef] = frozenset()
+    """The models at which it is still sent at the flex tier."""
+
+    def lane_at(self, target: ModelRef) -> str:
+        """The service tier to send for its lane: ``flex``, or empty where its lane asks for none."""
+        return "flex" if target.plain in self.flex_at else ""
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
@@ -130,6 +139,8 @@ class Quote(NamedTuple):
     """The least output cap that is sensible."""
     cap_unsent: bool = False
     """The cap is the most that the model gives, and is not sent."""
+    lane: str = ""
+    """``flex``: the service tier is sent because the call can wait, and not because anybody asked for it."""
 
 
 class ReservedAttempt(NamedTuple):
@@ -195,6 +206,10 @@ class CallLog:
 class CallReport:
     """The mutable part of a call: what was tried and booked so far."""
 
+    flex_tries: int = 0
+    """Tries at the flex tier that brought no answer."""
+    flex_over: bool = False
+    """What follows goes to the standard tier."""
     reservations: int = 0
     """Reservations tried; numbers their ids."""
     token_counts: dict[str, int | None] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.features import Features
+from llm_cost_middleware.routing.lanes import EvaluatedLane
 
 AcceptBy = Literal["check", "schema", "agreement", "no_failure"]
 """How a cheap answer of a cascade is accepted."""
@@ -61,6 +62,10 @@ class RoutingDecision(NamedTuple):
     """Statistics of the last user text (``complexity.STAT_NAMES``); only where learning is on."""
     left_out: tuple[str, ...] = ()
     """Parameters of the request that the chosen model does not take, and is not sent."""
+    lane: str = ""
+    """``standard`` or ``flex``, where the call can wait; empty where it cannot."""
+    lanes: tuple[EvaluatedLane, ...] = ()
+    """The lanes as they were weighed for it."""
     groups: tuple[str, ...] = ()
     """The wider groups of the site (``sites.CallSite``); only where learning is on."""
 
@@ -126,6 +131,7 @@ class RoutingDecision(NamedTuple):
                 "shape": self.text_stats,
                 **({"left_out": self.left_out} if self.left_out else {}),
                 **({"groups": self.groups} if self.groups else {}),
+                **({"lane": self.lane, "lanes": self.lanes} if self.lane else {}),
             },
             ensure_ascii=False,
             separators=(",", ":"),
@@ -172,6 +178,8 @@ def _read(data: dict[str, Any]) -> RoutingDecision:
         text_stats=tuple(data.get("shape", ())),
         left_out=tuple(data.get("left_out", ())),
         groups=tuple(data.get("groups", ())),
+        lane=data.get("lane", ""),
+        lanes=tuple(EvaluatedLane(lane, NanoUSD(expected), *rest) for lane, expected, *rest in data.get("lanes", ())),
     )
 
 

@@ -4,7 +4,7 @@
 ``counts`` knows what the provider counted, ``health`` decides on waits and retries, ``record`` keeps records and
 notifies observers, ``decisions`` logs, ``waiting`` holds the calls that wait for money, ``deferred``
 remembers whose bills come later, ``drift`` watches the promise of learned policies, ``spool`` keeps what the ledger
-could not take.
+could not take, ``lanes`` chooses between service tiers for calls that can wait.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
 from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
 from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.stages.health import HealthStage
+from llm_cost_middleware.lifecycle.stages.lanes import LaneStage
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.stages.record import CallRecorder
 from llm_cost_middleware.lifecycle.stages.route import RouteStage
@@ -40,6 +41,7 @@ class Stages(NamedTuple):
     deferred: DeferredBills
     drift: DriftStage
     spool: Spool | None
+    lanes: LaneStage
 
     def notes(self, report: CallReport) -> Notes | None:
         """What is to be written with the money of a call; ``None`` where the storage cannot."""

@@ -116,6 +116,7 @@ class DecisionRecorder:
             return
         with self._lock:
             self._tell(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+        self.write(report)
 
     def _gather(
         self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool

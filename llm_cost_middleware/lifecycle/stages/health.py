@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from math import inf
 from random import Random
 
@@ -60,7 +61,7 @@ class HealthStage:
         """Seconds after which an attempt is to be cut; ``None``: the deadline cuts none."""
         if self._settings.observe or not self._policy.cut_at_deadline or self._policy.deadline_s == inf:
             return None
-        return max(self._policy.deadline_s - (now - call.started_at), _LEAST_TIMEOUT_S)
+        return max(_deadline_s(self._policy, call) - (now - call.started_at), _LEAST_TIMEOUT_S)
 
     def classify(self, error: BaseException, target: ModelRef) -> Failure:
         """The meaning of an exception."""
@@ -87,18 +88,25 @@ class HealthStage:
         failure: Failure,
         fallbacks: tuple[ModelRef, ...],
         error: BaseException,
+        flex_tries: int = 0,
     ) -> RetryDecision:
-        """Note that an attempt failed, and decide whether to try again, where and when."""
+        """Note that an attempt failed, and decide whether to try again, where and when.
+
+        ``flex_tries`` of its attempts were at the flex tier, and do not count.
+        """
         now, policy, weighed = self._clock.monotonic(), self._policy, failure
+        number = reserved.attempt.number - flex_tries
+        if (deadline_s := _deadline_s(policy, call)) != policy.deadline_s:
+            policy = replace(policy, deadline_s=deadline_s)
         # what fails on this machine fails again, whatever an owner says of errors of its class
         if (terms := call.request.retry_terms) is not None and not _in_vain(error):
-            policy, weighed = follow(terms.after(error, reserved.attempt.number), policy, failure)
+            policy, weighed = follow(terms.after(error, number), policy, failure)
         with self._lock:
             # First: the decision must see the circuit as this failure leaves it.
             state = self._state(call.request)
             state.failed(reserved.attempt.target, failure, now=now, started=reserved.started_at)
             elapsed_s = now - call.started_at
-            failed = FailedAttempt(weighed, reserved.attempt.target, reserved.attempt.number, elapsed_s, now, fallbacks)
+            failed = FailedAttempt(weighed, reserved.attempt.target, number, elapsed_s, now, fallbacks)
             return decide(policy, state, failed, self._rng)
 
     def _state(self, request: CallRequest) -> RetryState:
@@ -111,6 +119,12 @@ class HealthStage:
         else:
             self._states.move_to_end(request.connection)
         return state
+
+
+def _deadline_s(policy: RetryPolicy, call: RoutedCall) -> float:
+    """The deadline of a call: one that began in a slower lane has as long as it can wait."""
+    patient = call.lane is not None and call.lane.lane != "standard"
+    return max(policy.deadline_s, call.lane.patience_s) if patient and call.lane else policy.deadline_s
 
 
 def _in_vain(error: BaseException) -> bool:

@@ -94,7 +94,7 @@ class PriceStage:
         """
         request, settings = call.request, self._settings
         changes, arm, target = fit(request, target).changes, target, target.plain
-        rates, doubt, sent_tier = self._rates(target, request)
+        rates, doubt, sent_tier = self._rates(target, request, lane := call.lane_at(target))
         limits = (request.prices or self._catalogue).limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
@@ -128,14 +128,14 @@ class PriceStage:
         return Quote(
             arm, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
-            least_cap(request, target, changes), unsent,
+            least_cap(request, target, changes), unsent, lane,
         )  # fmt: skip
 
-    def _rates(self, target: ModelRef, request: CallRequest) -> tuple[Rates, str, str | None]:
+    def _rates(self, target: ModelRef, request: CallRequest, lane: str) -> tuple[Rates, str, str | None]:
         """The rates to hold at, why they guarantee nothing (or ""), and the service tier to send."""
         params, now = request.params, self._clock.now()
         asked = params.get("service_tier")
-        sent = self._settings.sent_tiers.get(target.provider) if asked is None else None
+        sent = lane or (self._settings.sent_tiers.get(target.provider) if asked is None else None)
         doubt = ""
         if sent is not None:
             params = {**params, "service_tier": sent}
@@ -309,7 +309,7 @@ class PriceStage:
         priced = price_usage(
             reading, get_provider(target.provider), catalogue, at=self._clock.now(), requested_model=target.model
         )
-        if reading.service_tier is not None and not reading.batch:
+        if reading.service_tier is not None and not reading.batch and not reserved.quote.lane:
             self._note_tier(target, reserved.quote, reading.service_tier)
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
