@@ -1,8 +1,8 @@
-"""Lanes: at which service tier a call is sent that can wait: standard or flex. Whether many go as a batch is decided
-before they are calls (``batch_lane``).
+"""Lanes: at which service tier a call is sent that can wait: standard or flex.
 
-Lanes are compared by what an answer is expected to cost there, and by how long answers have taken.
-A lane is taken only where it leaves time to come back to the standard one, whose attempts end no later than without it.
+They are compared by what an answer is expected to cost there, and by how long answers have taken. A lane is taken only
+where it leaves time to come back to the standard one. Whether many calls go as a batch is decided before they are calls
+(``batch_lane``).
 
 Flex (OpenAI's guide to flex processing) costs what a batch costs, may refuse for want of capacity, which is not
 charged, and is slow: an attempt that is given up may be billed all the same, and counts as if it were. ``priority`` and
