@@ -110,6 +110,10 @@ class BatchCalls:
         """Every batch that the ledger knows, by whatever process, the oldest first. Asks no provider."""
         return tuple(one.progress for one in self._book().all())
 
+    def batch_status(self, batch_id: str, *, client: Clients) -> dict[str, str]:
+        """Where the batches of a work stand at their providers, by their keys, in words; as ``collect_batch``."""
+        return run(self._collecting().status(batch_id, self._clients(client)), self.clock)
+
     def collect_batch(self, batch_id: str, *, client: Clients) -> Collected:
         """Book what has ended of a batch of whatever process, and return its answers by the places of its requests.
 

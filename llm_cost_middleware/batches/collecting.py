@@ -149,6 +149,16 @@ class Collecting:
             collected.errors.pop(place, None)
         return Collected(collected.batch_id, collected.responses, collected.errors, pending, NanoUSD(cost))
 
+    def status(self, name: str, clients: Mapping[str, Any]) -> Steps[dict[str, str]]:
+        """Ask where the batches of a work stand; those without a client are left out. Raises as ``collect``."""
+        batches, told = (yield Work(lambda: self.book.find(name))), dict[str, str]()
+        for known in batches:
+            client = clients.get(known.provider)
+            status = (yield from self.look(client, known)) if client is not None and known.provider_id else None
+            if status is not None:
+                told[known.key] = f"{status.word}, {status.answered:,} of {status.total:,} answered"
+        return told
+
     def _sort(
         self, collected: Collected, known: KnownBatch, status: BatchStatus, lines: Mapping[int, ItemLine],
         records: Records,

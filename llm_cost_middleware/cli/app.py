@@ -11,6 +11,7 @@ from llm_cost_middleware.cli.administer import pause, resume
 from llm_cost_middleware.cli.advise import advise_
 from llm_cost_middleware.cli.alerts import alerts
 from llm_cost_middleware.cli.anywhere import Commands
+from llm_cost_middleware.cli.batches import batches
 from llm_cost_middleware.cli.budgets import budgets
 from llm_cost_middleware.cli.cache import cache
 from llm_cost_middleware.cli.dashboard import dashboard
@@ -93,6 +94,7 @@ app.command("advise")(advise_)
 app.command("litellm-config")(litellm_config)
 app.command("help")(show_topic)
 app.add_typer(budgets, name="budgets")
+app.add_typer(batches, name="batches")
 app.add_typer(ledger, name="ledger")
 app.add_typer(alerts, name="alerts")
 app.add_typer(export, name="export")
