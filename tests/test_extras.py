@@ -77,10 +77,10 @@ DOORS = {
     "{'object': 'chat.completion', 'model': 'gpt-5-mini', 'usage': {'prompt_tokens': 1, 'completion_tokens': 1}})",
     "CostMiddleware()": PIPELINE + f"{LANGCHAIN} CostMiddleware; CostMiddleware(pipeline)",
     "CostCallbackHandler()": PIPELINE + f"{LANGCHAIN} CostCallbackHandler; CostCallbackHandler(pipeline)",
-    "redis://": "from llm_cost_middleware.budget.backends.redis.client import _connect\n"
-    "_connect('redis://127.0.0.1:1/0', asynchronous=False)",
-    "redis://, asynchronous": "from llm_cost_middleware.budget.backends.redis.client import _connect\n"
-    "_connect('redis://127.0.0.1:1/0', asynchronous=True)",
+    "redis://": "from llm_cost_middleware.budget.backends.redis.connections import connect\n"
+    "connect('redis://127.0.0.1:1/0', asynchronous=False)",
+    "redis://, asynchronous": "from llm_cost_middleware.budget.backends.redis.connections import connect\n"
+    "connect('redis://127.0.0.1:1/0', asynchronous=True)",
     "OpenTelemetryObserver()": "from llm_cost_middleware.observers.otel import OpenTelemetryObserver\n"
     "OpenTelemetryObserver()",
     "metrics for Prometheus": "from llm_cost_middleware.observers.prometheus import check_installed\ncheck_installed()",

@@ -10,7 +10,7 @@ from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError
+from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
 from llm_cost_middleware.lifecycle.call_facts import facts_of
 from llm_cost_middleware.lifecycle.commands import (
     Extend,
@@ -337,6 +337,11 @@ class Settling:
             except LedgerUnavailableError as error:
                 yield from self._keep(verb, scopes, f"{error}")
                 return None, interruption
+            except ReservationNotFoundError as error:  # a server that was promoted, or restored, had not heard of it
+                if not isinstance(verb, Settle):
+                    return None, interruption
+                _log.error("the ledger lost a hold, what it paid for is booked past every limit: %s", error)
+                verb = PostUnreserved(verb.reservation_id, verb.amount, scopes, verb.status, verb.memo, verb.notes)
             except LedgerError as error:
                 _log.error("%s failed: %s", _VERBS[type(verb)], error)
                 return None, interruption

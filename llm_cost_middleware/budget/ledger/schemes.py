@@ -36,6 +36,7 @@ BackendFactory = Callable[[LedgerOptions], Backend]
 AsyncBackendFactory = Callable[[LedgerOptions], AsyncBackend]
 
 
+_REDIS = [f"{plain}{kind}" for plain in ("redis", "rediss") for kind in ("", "+cluster", "+sentinel")]
 Scheme = tuple[BackendFactory, AsyncBackendFactory]
 
 
@@ -85,7 +86,7 @@ def _apostgres(options: LedgerOptions) -> AsyncBackend:
 
 
 _SERVERS = {
-    **dict.fromkeys(("redis", "rediss", "redis+cluster", "unix"), _scheme(_redis, _aredis)),
+    **dict.fromkeys((*_REDIS, "unix"), _scheme(_redis, _aredis)),
     **dict.fromkeys(("postgresql", "postgres"), _scheme(_postgres, _apostgres)),
 }
 """Storages that have a clock of their own, which all machines share."""

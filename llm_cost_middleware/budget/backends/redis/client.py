@@ -14,6 +14,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from llm_cost_middleware.budget.backend import ArchiveResult, Erasure, redacted
 from llm_cost_middleware.budget.backends.redis.archive import RedisArchive
 from llm_cost_middleware.budget.backends.redis.bookings import read_bookings
+from llm_cost_middleware.budget.backends.redis.connections import (
+    Address,
+    connect,
+    is_passing,
+    script_unknown,
+    unavailable,
+    wait_for,
+    written,
+)
 from llm_cost_middleware.budget.backends.redis.journal import RedisJournal, RedisSharedState
 from llm_cost_middleware.budget.backends.redis.maintenance import RedisEraser
 from llm_cost_middleware.budget.backends.redis.slices import within_slices
@@ -23,14 +32,16 @@ from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
-from llm_cost_middleware.budget.scripted.patience import TIMEOUT_S, Patience
+from llm_cost_middleware.budget.scripted.patience import Patience
+from llm_cost_middleware.budget.scripted.sliced_protocol import SUFFIX
 from llm_cost_middleware.budget.spool_place import of_server
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
-from llm_cost_middleware.extras import needed_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_KEPT = {"open", "reserve", "resolve", "extend", "reduce", "amend"}
+"""Scripts whose writes must be on the replicas that a URL asks for."""
 
 
 @cache
@@ -42,51 +53,14 @@ def load_script(name: str) -> tuple[str, str]:
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _connect(url: str, *, asynchronous: bool) -> Any:
-    """Make a client of redis-py that reconnects. It sends nothing again by itself: that is ``Patience``'s."""
-    with needed_for("a ledger on Redis"):
-        from redis.backoff import NoBackoff
-
-        if asynchronous:
-            from redis.asyncio import Redis, RedisCluster
-            from redis.asyncio.retry import Retry
-        else:
-            from redis import Redis, RedisCluster  # type: ignore[assignment]  # the same names, blocking
-            from redis.retry import Retry  # type: ignore[assignment]
-    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-    try:
-        if url.startswith("redis+cluster://"):
-            return RedisCluster.from_url(url.replace("redis+cluster://", "redis://", 1), **options)
-        return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-    except (ValueError, TypeError) as error:
-        # A password that was not encoded is read as a port, and repeated in the error of redis-py.
-        advice = "cannot be read; write redis://user:password@host:port/db, the password percent-encoded"
-        raise ConfigurationError(str(error) if url == redacted(url) else advice, key="ledger.url") from None
-    except Exception as error:
-        raise _unavailable(redacted(url), error) from error
+def _is_kept(command: Script) -> bool:
+    return command.name.removesuffix(SUFFIX) in _KEPT
 
 
-def _is_lost(error: Exception) -> bool:
-    """Whether the connection was lost, or the server was too late."""
-    from redis.exceptions import ConnectionError as Lost
-    from redis.exceptions import TimeoutError as TooLate
-
-    return isinstance(error, Lost | TooLate)
-
-
-def _unavailable(url: str, error: Exception) -> Exception:
-    """Return an error of redis-py or the system as ``LedgerUnavailableError``; any other unchanged."""
-    from redis.exceptions import RedisClusterException, RedisError
-
-    if isinstance(error, RedisError | RedisClusterException | OSError):
-        return LedgerUnavailableError(url, str(error) or type(error).__name__)
-    return error
-
-
-def _script_unknown(error: Exception) -> bool:
-    from redis.exceptions import NoScriptError
-
-    return isinstance(error, NoScriptError)
+def _is_replay(command: Script, answer: Any) -> bool:
+    """Whether a script wrote nothing because it was sent before: ``WAIT`` would tell nothing of that write."""
+    fresh = {b"held", b"done", b"refused", b"ended", b"late"}
+    return isinstance(answer, list) and bool(answer) and answer[0] not in fresh and command.name != "open"
 
 
 def _blocking(
@@ -121,11 +95,23 @@ class RedisBackend:
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
         self._address = url, clock, tenant
         self.spool_place = of_server(redacted(url), tenant)
-        self._client = _connect(url, asynchronous=False)
         self.protocol = RedisProtocol(redacted(url), clock, tenant)
+        self._client, address = self._connected(url)
+        self._replicas, self._tries = address.replicas, address.tries
         self.drive(self.protocol.initialise())
         self.journal = RedisJournal(self)
         self.shared_state = RedisSharedState(self)
+
+    def _connected(self, url: str) -> tuple[Any, Address]:
+        patience = Patience(is_passing)
+        while True:
+            try:
+                return connect(url, asynchronous=False)
+            except Exception as error:
+                pause = patience.pause_s(error)
+                if pause is None:
+                    raise unavailable(self.protocol.url, error) from error
+            time.sleep(pause)
 
     def asynchronous(self) -> AsyncRedisBackend:
         """See ``SupportsAsync``."""
@@ -134,7 +120,7 @@ class RedisBackend:
     def drive(self, flow: CommandFlow[T]) -> T:
         """Run the commands of a flow."""
         reply: Any = None
-        patience = Patience(_is_lost)
+        patience = Patience(is_passing, **self._tries)
         while True:
             try:
                 command = flow.send(reply)
@@ -144,14 +130,14 @@ class RedisBackend:
 
     def execute(self, command: Script | RedisCommand, patience: Patience | None = None) -> Any:
         """Run one command. A script that is not in the server's cache is sent in full."""
-        patience = patience or Patience(_is_lost)
+        patience = patience or Patience(is_passing, **self._tries)
         while True:
             try:
                 return self._send(command)
             except Exception as error:
                 pause = patience.pause_s(error)
                 if pause is None:
-                    raise _unavailable(self.protocol.url, error) from error
+                    raise unavailable(self.protocol.url, error) from error
             time.sleep(pause)
 
     def _send(self, command: Script | RedisCommand) -> Any:
@@ -159,11 +145,26 @@ class RedisBackend:
             return self._client.execute_command(*command.words)
         text, digest = load_script(command.name)
         try:  # by its hash, which saves sending the text; a restarted server knows none
-            return self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
+            return self._run("EVALSHA", digest, command)
         except Exception as error:
-            if not _script_unknown(error):
+            if not script_unknown(error):
                 raise
-        return self._client.eval(text, len(command.keys), *command.keys, *command.args)
+        return self._run("EVAL", text, command)
+
+    def _run(self, how: str, script: str, command: Script) -> Any:
+        words = how, script, len(command.keys), *command.keys, *command.args
+        if not self._replicas or not _is_kept(command):
+            return self._client.execute_command(*words)
+        answer = self._on_replicas(words)
+        if _is_replay(command, answer):
+            self._on_replicas(("INCR", self.protocol.key("waited")))
+        return answer
+
+    def _on_replicas(self, words: tuple[Any, ...]) -> Any:
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.execute_command(*words)
+            pipe.execute_command(*wait_for(self._replicas))
+            return written(pipe.execute(raise_on_error=False), self._replicas)
 
     reserve = _blocking(RedisProtocol.reserve)
     resolve = _blocking(RedisProtocol.resolve)
@@ -229,7 +230,8 @@ class AsyncRedisBackend:
     slices = True
 
     def __init__(self, url: str, clock: Clock | None, tenant: str) -> None:
-        self._client = _connect(url, asynchronous=True)
+        self._client, address = connect(url, asynchronous=True)
+        self._replicas, self._tries = address.replicas, address.tries
         self.protocol, self._initialised = RedisProtocol(redacted(url), clock, tenant), False
 
     async def drive(self, flow: CommandFlow[T]) -> T:
@@ -242,7 +244,7 @@ class AsyncRedisBackend:
                 self._initialised = False
                 raise
         reply: Any = None
-        patience = Patience(_is_lost)
+        patience = Patience(is_passing, **self._tries)
         while True:
             try:
                 command = flow.send(reply)
@@ -257,7 +259,7 @@ class AsyncRedisBackend:
             except Exception as error:
                 pause = patience.pause_s(error)
                 if pause is None:
-                    raise _unavailable(self.protocol.url, error) from error
+                    raise unavailable(self.protocol.url, error) from error
             await asyncio.sleep(pause)
 
     async def _send(self, command: Script | RedisCommand) -> Any:
@@ -265,11 +267,26 @@ class AsyncRedisBackend:
             return await self._client.execute_command(*command.words)
         text, digest = load_script(command.name)
         try:
-            return await self._client.evalsha(digest, len(command.keys), *command.keys, *command.args)
+            return await self._run("EVALSHA", digest, command)
         except Exception as error:
-            if not _script_unknown(error):
+            if not script_unknown(error):
                 raise
-        return await self._client.eval(text, len(command.keys), *command.keys, *command.args)
+        return await self._run("EVAL", text, command)
+
+    async def _run(self, how: str, script: str, command: Script) -> Any:
+        words = how, script, len(command.keys), *command.keys, *command.args
+        if not self._replicas or not _is_kept(command):
+            return await self._client.execute_command(*words)
+        answer = await self._on_replicas(words)
+        if _is_replay(command, answer):
+            await self._on_replicas(("INCR", self.protocol.key("waited")))
+        return answer
+
+    async def _on_replicas(self, words: tuple[Any, ...]) -> Any:
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.execute_command(*words)
+            pipe.execute_command(*wait_for(self._replicas))
+            return written(await pipe.execute(raise_on_error=False), self._replicas)
 
     reserve = _asynchronous(RedisProtocol.reserve)
     resolve = _asynchronous(RedisProtocol.resolve)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.budget.backend import Erasure
-from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, glob_escaped
+from llm_cost_middleware.budget.backends.redis.storage import RedisCommand
 from llm_cost_middleware.budget.rules import renamed_register
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import Script
@@ -95,8 +95,7 @@ class RedisEraser(Maintenance):
     def _rename(self, scope: str, alias: str) -> None:
         prefix, cursor = self.key("r:"), b"0"
         while True:
-            words = ("SCAN", cursor, "MATCH", f"{glob_escaped(prefix)}*", "COUNT", _SCANNED)
-            cursor, names = self.do(*words)
+            cursor, names = self.backend.execute(self.backend.protocol.scan(cursor, prefix, _SCANNED))
             for at in range(0, len(names), _COPIED):
                 self.script("rename", [name.decode() for name in names[at : at + _COPIED]], [scope, alias])
             if int(cursor) == 0:

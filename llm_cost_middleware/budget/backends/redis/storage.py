@@ -56,8 +56,7 @@ class RedisProtocol(SlicedProtocol):
         """Find the kinds of lines that an old journal has, and keep them: a search of every key, once."""
         prefix, cursor, kinds = self.key("marks:"), b"0", set[str]()
         while True:
-            words = ("SCAN", cursor, "MATCH", f"{glob_escaped(prefix)}*", "COUNT", 5_000)
-            cursor, names = yield RedisCommand(words)
+            cursor, names = yield self.scan(cursor, prefix)
             kinds |= {name.decode().removeprefix(prefix) for name in names}
             if int(cursor) == 0:
                 break
@@ -68,6 +67,10 @@ class RedisProtocol(SlicedProtocol):
         """Return the key of a name of this tenant; the braces put all of them into one slot of a cluster."""
         # Where versions before 5 look for budgets, something stands that makes them refuse (``open.lua``).
         return f"{{llm-cost:{self.tenant}}}:{'ledger' if name == 'budgets' else name}"
+
+    def scan(self, cursor: bytes, prefix: str, count: int = 5_000) -> Script:
+        """Return the step that looks for keys that begin so, on the node of a cluster where all of a tenant's are."""
+        return Script("scan", [self.key("budgets")], [cursor, f"{glob_escaped(prefix)}*", count])
 
     def within(self, step: Script, slices: list[SliceHold], draw: dict[str, int] | None) -> Script:
         """See ``SlicedProtocol``."""
@@ -92,7 +95,7 @@ class RedisProtocol(SlicedProtocol):
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""
-        seconds, micros = yield RedisCommand(("TIME",))
+        seconds, micros = yield Script("time", [self.key("budgets")], [])
         return int(seconds) * 1000 + int(micros) // 1000
 
     def ask_record(self, id_: str) -> CommandFlow[Any]:
