@@ -14,6 +14,7 @@ from llm_cost_middleware.budget.model import parse_scope
 from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
+from llm_cost_middleware.natural_values import read_share
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
@@ -113,6 +114,9 @@ def _repr(value: object) -> str:
     return repr(redacted(value) if isinstance(value, str) else value)
 
 
+_LEAST_RISK, _MOST_RISK = 0.001, 0.2  # below, it takes more answers than are remembered; above, too many are cut
+
+
 @names_unknown_keys("output")
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
@@ -124,9 +128,13 @@ class OutputConfig:
     server_tool_allowance: USD = "0.05"
     max_wait_for_budget_s: float = 0.0
     """Seconds that a call waits where only money that calls in flight hold stands in its way; 0: none."""
+    learned_caps: float | str = 0.0
+    """Share of a call site's answers that may end at an output cap learned from earlier ones, and are asked for once
+    more (``0.01``, ``"1%"``); 0: none is learned. Only where the caller set no cap."""
 
     def __post_init__(self) -> None:
         canonical_fields(self, "output")
+        object.__setattr__(self, "learned_caps", _read_risk(self.learned_caps))
         if not 0 <= self.max_wait_for_budget_s < float("inf"):
             raise ConfigurationError(
                 f"must be a number of seconds from 0 on, not {self.max_wait_for_budget_s!r}",
@@ -135,6 +143,17 @@ class OutputConfig:
         if self.default_max_tokens != "auto" and self.default_max_tokens < 1:
             raise ConfigurationError("must be 'auto' or a positive whole number", key="output.default_max_tokens")
         parse_usd(self.server_tool_allowance, what="output.server_tool_allowance")
+
+
+def _read_risk(value: object) -> float:
+    if not isinstance(value, bool) and isinstance(value, int | float | str) and value in {0, "0", "0%", "off"}:
+        return 0.0
+    key = "output.learned_caps"
+    risk = read_share(value, key)
+    if not _LEAST_RISK <= risk <= _MOST_RISK:
+        form = f"must be 0 (none is learned), or a share from {_LEAST_RISK} to {_MOST_RISK}"
+        raise ConfigurationError(f"{form}, not {value!r}", key=key)
+    return risk
 
 
 @names_unknown_keys("metrics")

@@ -31,6 +31,7 @@ def read_settings(config: CostConfig) -> Settings:
         on_ungoverned=config.on_ungoverned,
         on_insufficient=output.on_insufficient,
         default_max_tokens=output.default_max_tokens if isinstance(output.default_max_tokens, int) else None,
+        learned_caps=float(output.learned_caps),
         calibrated=output.estimate == "calibrated",
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
         hold_ttl_s=config.ledger.hold_ttl_s,

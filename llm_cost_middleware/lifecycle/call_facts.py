@@ -7,6 +7,7 @@ from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering.call_facts import (
     CUT,
     FAILED,
+    LEARNED_CAP,
     OWN_CAP,
     OWN_EFFORT,
     SEEN,
@@ -42,6 +43,7 @@ def facts_of(
         | request.stream * STREAM
         | (content is not None) * SEEN
         | states_thinking(request.settings) * OWN_EFFORT
+        | reserved.quote.learned * LEARNED_CAP
         | bool(failure) * FAILED
     )
     tools = tools_of(request) if request.tools else ()

@@ -18,7 +18,8 @@ from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
-from llm_cost_middleware.lifecycle.commands import HandOffStream, Send, WriteLog
+from llm_cost_middleware.lifecycle.caps import cut_at_learned_cap
+from llm_cost_middleware.lifecycle.commands import HandOffStream, OpenedStream, Send, WriteLog
 from llm_cost_middleware.lifecycle.drivers import Flow
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
@@ -182,14 +183,15 @@ class CallFlow:
         """Attempt after attempt, until one is answered or nothing is left to try. Returns the host's response."""
         target, number, retry_tokens = call.target, 0, 0
         results: list[CallResult] = []
+        cut: list[CallResult] = []
         cause: BaseException | None = None
         while True:
             number += 1
             try:
                 reserved = yield from self._reserving.admit_and_reserve(call, report, target, number)
             except LLMCostError as refusal:
-                if results:  # an answer that a check rejected is better than none
-                    return results[-1].response
+                if kept := [*cut, *results]:  # an answer that a cap cut, or a check rejected, is better than none
+                    return kept[-1].response
                 refusal.__cause__ = refusal.__cause__ or cause  # a refused second attempt shows why the first failed
                 raise
             cause = None  # the traceback of an error holds this frame: no cycle of references
@@ -202,36 +204,44 @@ class CallFlow:
                 )
                 call = self.stages.lanes.onward(call, report)
                 if following is None:
-                    if results and isinstance(error, Exception):
-                        return results[-1].response
+                    if isinstance(error, Exception) and (kept := [*cut, *results]):
+                        return kept[-1].response
                     raise
                 cause = error
             else:
                 self.stages.lanes.answered(call, report, reserved)
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
-                    deadline = call.started_at + self._stream_deadline_s
-                    hold_ttl_s = self.settings.hold_ttl_s
-                    hold = self._holds.of(reserved)
-                    try:
-                        end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id, hold)
-                    finally:
-                        reserved = self._holds.closed(reserved)
-                    yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
+                    yield from self._hand_off(call, report, reserved, answer, retry_tokens)
                     return None
                 reserved = self._holds.closed(reserved)
                 posting = self.stages.price.posting(reserved, answer.reading)
                 self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
-                signals, stands = self._signals(call, report, answer), not self._reviews(call, accept)
+                again = cut_at_learned_cap(reserved, answer.reading)
+                signals, stands = self._signals(call, report, answer), not (again or self._reviews(call, accept))
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
-                verdict = self._review(call, report, reserved, answer, results, accept)
+                call, cut = (call._replace(full_cap=True), [answer]) if again else (call, cut)
+                verdict = reserved.arm if again else self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):
                     yield from self._shadows.compare(call, report, verdict)
                     return verdict.response
                 following = verdict
             target = following
+
+    def _hand_off(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, answer: OpenedStream, retry_tokens: int
+    ) -> Steps[None]:
+        """Hand a stream to the caller, and book it when it has ended."""
+        deadline = call.started_at + self._stream_deadline_s
+        hold_ttl_s = self.settings.hold_ttl_s
+        hold = self._holds.of(reserved)
+        try:
+            end = yield HandOffStream(answer, reserved.reservation_id, hold_ttl_s, deadline, call.id, hold)
+        finally:
+            reserved = self._holds.closed(reserved)
+        yield from self._settling.end_stream(call, report, reserved, end, retry_tokens)
 
     def _signals(self, call: RoutedCall, report: CallReport, answer: CallResult) -> tuple[str, ...]:
         """The failures that an answer shows."""

@@ -211,9 +211,10 @@ class Settling:
         report.quality_signals += signals
         report.answered = reserved.arm
         # Only complete answers teach: a cut one says little about how long answers are.
-        if usage is not None:
+        if usage is not None and reading is not None:
             stages.route.observe(call, reserved.arm, usage)
             stages.price.observe(call, reserved, usage)
+            stages.price.caps.observe(call, reserved, reading)
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
             stages.cache.observe_result(call, reserved, usage)

@@ -41,6 +41,8 @@ class Settings:
     on_insufficient: tuple[str, ...] = ("downgrade", "cap_output", "raise")
     default_max_tokens: int | None = None
     """``None``: per model, reasoning counted."""
+    learned_caps: float = 0.0
+    """Share of the answers of a site that may end at a learned cap; 0: none is learned."""
     calibrated: bool = False
     server_tool_allowance: NanoUSD = ZERO
     hold_ttl_s: float = 900.0
@@ -74,6 +76,8 @@ class RoutedCall(NamedTuple):
     """True if any observer would receive INFO-level events (skips building them otherwise)."""
     takes_cap: bool = True
     """Whoever sends it writes the attempt's output cap into it."""
+    full_cap: bool = False
+    """An answer of it ended at a learned cap: none is set any more."""
     lane: LaneChoice | None = None
     """The lane in which it begins, where it can wait."""
     flex_at: frozenset[ModelRef] = frozenset()
@@ -141,6 +145,8 @@ class Quote(NamedTuple):
     """The cap is the most that the model gives, and is not sent."""
     lane: str = ""
     """``flex``: the service tier is sent because the call can wait, and not because anybody asked for it."""
+    learned: bool = False
+    """The cap was learned from past answers of the site."""
 
 
 class ReservedAttempt(NamedTuple):

@@ -119,7 +119,7 @@ def effort(found: House, *, advised: bool = False) -> None:
 
 def patience(found: House, *, advised: bool = False) -> None:
     """A nightly burst at the price of those who wait."""
-    waits = {"service_tier": "flex"} if advised else {}
+    del advised
     client = found.gpt(found.pipeline())
     with cost_context(site="nightly-summary"):
         for number in range(25):
@@ -127,7 +127,6 @@ def patience(found: House, *, advised: bool = False) -> None:
             client.chat.completions.create(
                 model=GPT, max_completion_tokens=400,
                 messages=[{"role": "user", "content": f"{number}: " + "Sum it up. " * 80}],
-                **waits,
             )  # fmt: skip
 
 

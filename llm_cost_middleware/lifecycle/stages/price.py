@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.capabilities.fitting import fit
-from llm_cost_middleware.capabilities.thinking import changes_for_cap, default_cap, least_cap
+from llm_cost_middleware.capabilities.thinking import changes_for_cap, least_cap
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
+from llm_cost_middleware.lifecycle.caps import OutputCaps
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
@@ -61,10 +62,12 @@ class PriceStage:
         self._calibration = TokenCalibration()
         self._counter, self._checks = TokenCounter(), CountChecks()
         self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
+        self.caps = OutputCaps(settings.default_max_tokens, 0.0 if settings.observe else settings.learned_caps)
 
     def take_over(self, before: PriceStage) -> None:
         """Go on with what another one has learned of tokens and tiers."""
         self._calibration, self._counter, self._checks = before._calibration, before._counter, before._checks
+        self.caps.take_over(before.caps)
         same = before._settings.service_tiers == self._settings.service_tiers
         if same and before._settings.calibrated == self._settings.calibrated:
             self._tiers = before._tiers
@@ -99,12 +102,12 @@ class PriceStage:
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
-        max_tokens = default_cap(request, limits, settings.default_max_tokens, changes) if asked is None else asked
+        max_tokens, learned = self.caps.default(call, arm, limits, changes) if asked is None else (asked, False)
         # a gateway is sent no cap of ours; Claude's API takes no request without one
         bare = request.is_bare(target) and request.endpoint != "messages"
         unsent = asked is None and (bare or request.has_odd_cap)
         if unsent:
-            max_tokens = limits.max_output or max_tokens
+            max_tokens, learned = limits.max_output or max_tokens, False
         if injected and limits.max_output is not None:
             max_tokens = min(max_tokens, limits.max_output)
         if injected and (request.settings or changes):
@@ -128,7 +131,7 @@ class PriceStage:
         return Quote(
             arm, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
-            least_cap(request, target, changes), unsent, lane,
+            least_cap(request, target, changes), unsent, lane, learned,
         )  # fmt: skip
 
     def _rates(self, target: ModelRef, request: CallRequest, lane: str) -> tuple[Rates, str, str | None]:
