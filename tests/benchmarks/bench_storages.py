@@ -18,7 +18,7 @@ import resource
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -83,8 +83,8 @@ class Storage:
     def used(self):
         return Figures()
 
-    def raw(self, seconds):
-        """What it can do without us: names and pairs a second."""
+    def raw(self):
+        """What it can do without us: by name, what makes a pair in a process of its own."""
         return {}
 
 
@@ -126,15 +126,18 @@ class SQLite(Storage):
             None, commits, commits, None, sum(file.stat().st_size for file in files if "wal" not in file.name)
         )
 
-    def raw(self, seconds):
-        with (self.folder / "probe").open("wb", buffering=0) as file:
+    def raw(self):
+        def appends():
+            file = (self.folder / f"probe-{os.getpid()}").open("wb", buffering=0)
 
             def pair():
                 for _ in range(2):
                     file.write(bytes(8192))
                     os.fdatasync(file.fileno())
 
-            return {"two appends, each synced": timed(pair, seconds)}
+            return pair
+
+        return {"two appends, each synced": appends}
 
 
 class Redis(Storage):
@@ -158,14 +161,17 @@ class Redis(Storage):
         scripts = sum(ran.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
         return Figures(cpu["used_cpu_user"] + cpu["used_cpu_sys"], None, None, scripts, memory["used_memory"])
 
-    def raw(self, seconds):
-        client = redis.Redis.from_url(self.url)
-        empty = client.script_load("return 1")
-        with closing(client):
-            return {
-                "two PING": timed(lambda: (client.ping(), client.ping()), seconds),
-                "two empty scripts": timed(lambda: [client.evalsha(empty, 0) for _ in range(2)], seconds),
-            }
+    def raw(self):
+        def pings():
+            client = redis.Redis.from_url(self.url)
+            return lambda: (client.ping(), client.ping())
+
+        def scripts():
+            client = redis.Redis.from_url(self.url)
+            empty = client.script_load("return 1")
+            return lambda: [client.evalsha(empty, 0) for _ in range(2)]
+
+        return {"two PING": pings, "two empty scripts": scripts}
 
 
 class Postgres(Storage):
@@ -192,17 +198,25 @@ class Postgres(Storage):
             (size,) = db.execute("SELECT pg_database_size('postgres')").fetchone()
         return Figures(tree_cpu_s(self._server._process.pid), int(commits), int(fsyncs), None, int(size), int(wal))
 
-    def raw(self, seconds):
-        with psycopg.connect(self.url, autocommit=True, prepare_threshold=None) as db:
-            db.execute("CREATE TABLE IF NOT EXISTS raw (id bigint, n bigint, memo bytea)")
-            db.execute("INSERT INTO raw VALUES (0, 0, '')")
-            hot = "UPDATE raw SET n = n + 1 WHERE id = 0"
-            found = {
-                "two SELECT 1": timed(lambda: [db.execute("SELECT 1").fetchone() for _ in range(2)], seconds),
-                "two updates of a row": timed(lambda: [db.execute(hot) for _ in range(2)], seconds),
-            }
-            db.execute("DROP TABLE raw")
-        return found
+    def raw(self):
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS raw (id bigint PRIMARY KEY, n bigint) WITH (fillfactor = 50)")
+            db.execute("INSERT INTO raw SELECT n, 0 FROM generate_series(0, 100000) AS g (n) ON CONFLICT DO NOTHING")
+
+        def of(query):
+            def make():
+                db = psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
+                text = query.replace("MINE", str(os.getpid() % 100_000))
+                return lambda: [db.execute(text) for _ in range(2)]
+
+            return make
+
+        update = "UPDATE raw SET n = n + 1 WHERE id = "
+        return {
+            "two SELECT 1": of("SELECT 1"),
+            "two updates of one row": of(f"{update} 0"),
+            "two updates of a row each": of(f"{update} MINE"),
+        }
 
 
 def tree_cpu_s(pid):
@@ -213,13 +227,28 @@ def tree_cpu_s(pid):
     return used + sum(tree_cpu_s(child) for child in children)
 
 
-def timed(pair, seconds):
-    """Run for a while; pairs a second."""
-    done, begun = 0, time.perf_counter()
-    while (took := time.perf_counter() - begun) < seconds:
+def raw_rate(make, crowd, seconds):
+    """Pairs a second of some processes."""
+    results, start = fork.Queue(), time.time() + 0.5
+
+    def run():
+        pair, done = make(), 0
         pair()
-        done += 1
-    return done / took
+        while time.time() < start:
+            time.sleep(0.001)
+        begun = time.perf_counter()
+        while (took := time.perf_counter() - begun) < seconds:
+            pair()
+            done += 1
+        results.put(done / took)
+
+    crew = [fork.Process(target=run) for _ in range(crowd)]
+    for process in crew:
+        process.start()
+    rates = [results.get() for _ in crew]
+    for process in crew:
+        process.join()
+    return sum(rates)
 
 
 def opened(url, mode):
@@ -309,7 +338,7 @@ def line(name, figures):
     for column in COLUMNS:
         value = figures.get(column)
         texts.append(f"{'-' if value is None else f'{value:,.2f}' if value < 20 else f'{value:,.0f}':>10}")
-    print(f"{name:<36}{''.join(texts)}", flush=True)
+    print(f"{name:<44}{''.join(texts)}", flush=True)
 
 
 STORAGES = {"memory": Memory, "sqlite": SQLite, "redis": Redis, "postgres": Postgres}
@@ -323,15 +352,16 @@ def main():
     parser.add_argument("--json", default=None)
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; a pair each:")
-    print(" " * 36 + "".join(f"{column:>10}" for column in COLUMNS))
+    print(" " * 44 + "".join(f"{column:>10}" for column in COLUMNS))
     told = {}
     for name in options.what or STORAGES:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
             storage = stack.enter_context(STORAGES[name](folder))
-            for what, rate in storage.raw(options.seconds / 3).items():
-                told[f"{name}, raw: {what}"] = {"pairs/s": rate}
-                line(f"{name}, raw: {what}", {"pairs/s": rate})
+            for what, make in storage.raw().items():
+                for crowd in storage.crowds:
+                    told[f"{name}, raw: {what}, {crowd}"] = {"pairs/s": raw_rate(make, crowd, options.seconds / 2)}
+                    line(f"{name}, raw: {what}, {crowd}", told[f"{name}, raw: {what}, {crowd}"])
             for mode in MODES:
                 for load in ("hot", "spread"):
                     for crowd in storage.crowds:
