@@ -14,6 +14,7 @@ from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
@@ -24,6 +25,7 @@ from llm_cost_middleware.integrations.langchain.configurable import (
     guard_configurable,
     is_configurable,
 )
+from llm_cost_middleware.integrations.langchain.embeddings import guard_embeddings
 from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 
 Model = TypeVar("Model", bound=BaseChatModel)
+Guardable = TypeVar("Guardable", bound=BaseChatModel | Embeddings)
 if TYPE_CHECKING:
     _Model = BaseChatModel
 else:
@@ -47,17 +50,18 @@ else:
 
 
 def guard(
-    model: Model,
+    model: Guardable,
     pipeline: PipelineSource | None = None,
     *,
     pinned: bool = False,
     escalate_on_parse_failure: bool = False,
-) -> Model:
+) -> Guardable:
     """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
 
     Args:
         model: A ``ChatAnthropic`` or ``ChatOpenAI``, or a subclass of one, or what ``init_chat_model`` makes of
-            ``configurable_fields``. It is not changed. A guarded model is guarded anew: its pipeline is replaced.
+            ``configurable_fields``; or an ``OpenAIEmbeddings``, which is never routed. It is not changed. A guarded
+            model is guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: Govern the model, but never route it to another; so it is where the configuration has neither
             ``[[tiers]]`` nor ``[routing]``. One call is pinned by ``model=`` among its arguments.
@@ -80,8 +84,10 @@ def guard(
     """
     if is_configurable(model):
         again: Any = partial(guard, pipeline=CostPipeline.resolve(pipeline), pinned=pinned)
-        made: Model = guard_configurable(model, partial(again, escalate_on_parse_failure=escalate_on_parse_failure))
+        made: Guardable = guard_configurable(model, partial(again, escalate_on_parse_failure=escalate_on_parse_failure))
         return made
+    if isinstance(model, Embeddings):
+        return guard_embeddings(model, CostPipeline.resolve(pipeline))
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(f"expected a chat model, not {type(model).__qualname__}", key="model")
     pipeline = CostPipeline.resolve(pipeline)
