@@ -79,7 +79,8 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
         merged = start | {name: value for name, value in end.items() if value}
         reading = _claude(last.id, last.model, merged, finish)
     else:
-        tier = extra(last, "service_tier")
+        # LiteLLM's chunk with the usage does not always name the tier; the provider's own chunks all do
+        tier = next((found for chunk in reversed(chunks) if (found := extra(chunk, "service_tier"))), None)
         reading = get_provider(provider).read_usage(
             {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
         )
