@@ -69,6 +69,18 @@ class SupportsPruning(Protocol):
 
 
 @runtime_checkable
+class SupportsResting(Protocol):
+    """Ability of a backend to keep one short line of a run that is over in the place of its accounts."""
+
+    def rest(self, idle: int) -> int:
+        """Lay to rest what was idle for so long (ms), holds nothing and has no budget of its own; return how many.
+
+        Runs, slices, threads and agents. No sum changes; whoever is used again goes on from what it had spent.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsRestore(Protocol):
     """Ability of a backend to take in what an archive holds, where it holds nothing yet."""
 

@@ -51,6 +51,9 @@ class LedgerConfig:
     """The newest so many lines are kept; 0: all. On Redis so many of each kind, and 200,000 at most."""
     archive_after_days: float = 0
     """Rows of attempts that are over and exact are archived after so many days, their sums stay; 0: never."""
+    rest_after_days: float = 7
+    """Runs, slices, threads and agents without a budget of their own that are idle for so long keep one short line of
+    what they spent in the place of their sums; used again, they go on from it. 0: never."""
     archive_to: str = ""
     """The folder of the archives. Empty: beside the file of a SQLite ledger; a server keeps the sums alone."""
 
@@ -59,7 +62,12 @@ class LedgerConfig:
         if not 0 < self.hold_ttl_s < float("inf"):
             raise ConfigurationError(f"must be positive, not {self.hold_ttl_s!r}", key="ledger.hold_ttl_s")
         # A bill may come two days later, and quotes read a week.
-        for name, least in (("journal_days", 8), ("journal_lines", 1_000), ("archive_after_days", 1)):
+        for name, least in (
+            ("journal_days", 8),
+            ("journal_lines", 1_000),
+            ("archive_after_days", 1),
+            ("rest_after_days", 1),
+        ):
             value = getattr(self, name)
             if value and not least <= value < float("inf"):
                 raise ConfigurationError(

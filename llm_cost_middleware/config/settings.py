@@ -49,7 +49,10 @@ def read_settings(config: CostConfig) -> Settings:
 
 def read_upkeep(options: LedgerConfig) -> UpkeepPlan:
     """Return what upkeep a ledger is to have while calls go on."""
-    return UpkeepPlan(options.journal_days, options.journal_lines, options.archive_after_days, options.archive_to)
+    return UpkeepPlan(
+        options.journal_days, options.journal_lines, options.archive_after_days, options.archive_to,
+        options.rest_after_days,
+    )  # fmt: skip
 
 
 def open_or_await(config: CostConfig, clock: Clock | None, monotonic: Callable[[], float]) -> Ledger:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.budget.backend import SupportsArchive, SupportsAsync
 from llm_cost_middleware.budget.ledger import Ledger
-from llm_cost_middleware.budget.ledger.upkeep import prune_journal
+from llm_cost_middleware.budget.ledger.upkeep import prune_journal, rest
 from llm_cost_middleware.budget.notes import SupportsPruning
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError
@@ -35,6 +35,7 @@ class UpkeepPlan(NamedTuple):
     journal_lines: int = 0
     archive_after_days: float = 0
     archive_to: str = ""
+    rest_after_days: float = 0
 
 
 NO_UPKEEP = UpkeepPlan()
@@ -54,7 +55,7 @@ class Upkeep:
     def __init__(self, ledger: Ledger, clock: Clock, plan: UpkeepPlan) -> None:
         self._ledger, self._clock, self.plan = ledger, clock, plan
         self._due = clock.monotonic() + _FIRST_S  # a short life needs none
-        self._archive_due = 0.0
+        self._archive_due = self._rest_due = 0.0
         self._thread: Thread | None = None
 
     @property
@@ -110,6 +111,10 @@ class Upkeep:
             moved = self._ledger.archive(now - plan.archive_after_days * _DAY, MemoSummary(), to, keep=keep)
             if moved.rows:
                 _log.info("%d old rows of the ledger were archived to %s", moved.rows, moved.path or "their sums")
+        if plan.rest_after_days and now >= self._rest_due:
+            self._rest_due = now + _DAY
+            rested = rest(backend, plan.rest_after_days * _DAY)
+            _log.debug("%d ended runs keep one line each", rested)
         return removed >= STEP
 
     def _target(self, now: float) -> Path | None:

@@ -14,11 +14,13 @@ from llm_cost_middleware.budget.backend import (
     SupportsErasure,
 )
 from llm_cost_middleware.budget.model import GLOBAL, parse_scope
-from llm_cost_middleware.budget.notes import SupportsPruning, SupportsRestore
+from llm_cost_middleware.budget.notes import SupportsPruning, SupportsResting, SupportsRestore
 from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.errors import ConfigurationError
 
 T = TypeVar("T")
+REST_S = 7 * 86_400.0
+"""How long runs are idle at least whose accounts an archiving shortens."""
 
 
 def archive(
@@ -40,7 +42,9 @@ def archive(
         raise ConfigurationError(f"a {kind} ledger has no archive; sqlite, redis and postgresql have", key="ledger.url")
     if to is not None and not keep:
         raise ConfigurationError("a file was named, and none is to be kept", key="to")
-    return backend.archive(before, None if to is None else Path(to), summary, keep=keep)
+    done = backend.archive(before, None if to is None else Path(to), summary, keep=keep)
+    rest(backend, REST_S)
+    return done
 
 
 def back_up(backend: Backend, to: Path | str) -> Path:
@@ -101,6 +105,19 @@ def prune_journal(
     if not isinstance(backend, SupportsPruning):
         raise ConfigurationError(f"{type(backend).__name__} prunes no journal", key="ledger.url")
     return backend.prune_journal(None if before is None else int(before * 1000), keep, most=most)
+
+
+def rest(backend: Backend, idle_s: float) -> int:
+    """Keep one short line of each run that is over in the place of its accounts (``SupportsResting``).
+
+    Args:
+        backend: Storage of the ledger; one that cannot does nothing.
+        idle_s: Since when nothing was booked in it, seconds.
+
+    Returns:
+        How many runs, slices, threads and agents.
+    """
+    return backend.rest(int(idle_s * 1000)) if isinstance(backend, SupportsResting) else 0
 
 
 def restore(archive: Path | str, backend: Backend, *, empty: bool) -> int:

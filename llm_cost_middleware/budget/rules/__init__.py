@@ -14,6 +14,7 @@ from llm_cost_middleware.budget.rules.accounts import (
     backfill_start,
     budget_changes,
     counted_from,
+    idle_from,
     known_scopes,
     rebuild_totals,
 )
@@ -39,7 +40,7 @@ from llm_cost_middleware.budget.rules.register import (
     removing,
     setting,
 )
-from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
+from llm_cost_middleware.budget.rules.rollup import DAY, QUARTER, ArchivedRow, MemoAggregator, Sums, whole_ids
 from llm_cost_middleware.budget.rules.slices import SliceSums, held_by, slice_budget, slices_of
 from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause, Raise, renamed_register
 from llm_cost_middleware.budget.rules.transitions import (
@@ -56,8 +57,9 @@ __all__ = [
     "CONFIGURATION", "DAY", "FOREVER", "MANAGED", "NO_OVERLAY", "QUARTER", "SLOTS", "AccountPosting", "AccountTotals",
     "Amended", "ArchivedRow", "BudgetChange", "BudgetIndex", "BudgetLife", "BudgetRefusal", "BudgetRegister", "Crossed",
     "Decision", "EntryDelta", "Headroom", "MemoAggregator", "Overlay", "Pause", "PostingPlan", "Raise",
-    "ReservationRecord", "ScopeBalance", "SliceSums", "Transition", "WindowSpan", "apply", "apply_reduction",
-    "available", "backfill_start", "balance", "budget_changes", "check_replay", "counted_from", "headroom", "held_by",
-    "known_scopes", "rebuild_totals", "reduction", "removing", "renamed_register", "resolve", "roll_up",
-    "scope_balances", "scope_matches", "setting", "slice_budget", "slices_of", "to_datetime", "whole_ids", "window_at",
+    "ReservationRecord", "ScopeBalance", "SliceSums", "Sums", "Transition", "WindowSpan", "apply", "apply_reduction",
+    "available", "backfill_start", "balance", "budget_changes", "check_replay", "counted_from",
+    "headroom", "held_by", "idle_from", "known_scopes", "rebuild_totals", "reduction", "removing", "renamed_register",
+    "resolve", "scope_balances", "scope_matches", "setting", "slice_budget", "slices_of", "to_datetime", "whole_ids",
+    "window_at",
 ]  # fmt: skip

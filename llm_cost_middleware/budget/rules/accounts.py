@@ -13,6 +13,9 @@ from llm_cost_middleware.budget.rules.standing import NO_OVERLAY, Overlay, Pause
 from llm_cost_middleware.budget.rules.windows import FOREVER, SLOTS, WindowSpan, window_at
 from llm_cost_middleware.money import NanoUSD
 
+COME_AND_GO = ("run:", "slice:", "thread:", "agent:")
+"""Scopes of which there is no end of new ones."""
+
 
 class AccountPosting(NamedTuple):
     """One account that a call is booked in at a given time. ``limit`` is ``None`` where the scope has no budget.
@@ -102,6 +105,13 @@ class BudgetIndex:
         There is no end of new ones, so a storage that cannot grow forgets those that were not seen for longest.
         """
         return scope.startswith(("run:", "slice:")) and scope not in self._by_scope
+
+    def comes_and_goes(self, scope: str) -> bool:
+        """Return whether a scope is one of many of its kind that agents make, without a budget of its own.
+
+        Where it is idle for long, a storage may keep one short line of it in the place of its accounts.
+        """
+        return scope.startswith(COME_AND_GO) and scope not in self._by_scope
 
     def limit(self, budget: Budget, now: int) -> NanoUSD:
         """Return what a budget allows at ``now`` (ms): its limit, or what it is raised to."""
@@ -200,6 +210,19 @@ def counted_from(budgets: Iterable[Budget], now: int) -> int:
     """
     windows = {(budget.window, budget.timezone) for budget in budgets if budget.window != LIFETIME} | {("month", "UTC")}
     return min(backfill_start(window, zone, now) for window, zone in windows)
+
+
+def idle_from(budgets: Iterable[Budget], now: int, idle: int) -> int:
+    """Return before which time (ms) scopes that come and go must have been used last, to be at rest.
+
+    Args:
+        budgets: Those in force.
+        now: Time, ms.
+        idle: How long they are idle at least, ms. Longer, where a window of one of their budgets still counts them.
+    """
+    windows = {(one.window, one.timezone) for one in budgets if one.scope.startswith(COME_AND_GO)}
+    starts = (backfill_start(window, zone, now) for window, zone in windows if window != LIFETIME)
+    return min(now - idle, *starts, now)
 
 
 def rebuild_totals(

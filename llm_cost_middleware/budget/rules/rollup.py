@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from llm_cost_middleware.budget.rules.accounts import BudgetIndex, counted_from
 from llm_cost_middleware.errors import LedgerError
 
 QUARTER, DAY = 15 * 60_000, 24 * 3_600_000
@@ -59,11 +60,56 @@ def whole_ids(rows: Iterable[ArchivedRow], step: int) -> Iterator[list[list[Arch
         yield whole
 
 
+class Sums(NamedTuple):
+    """How archived rows are added up."""
+
+    memos: MemoAggregator
+    recent: int
+    """From when on (ms) windows still count what was reserved."""
+    scopes: Callable[[ArchivedRow], str]
+    """The scopes that the sum of a row stays with (``carried_scopes``)."""
+
+    @classmethod
+    def made(cls, memos: MemoAggregator, index: BudgetIndex, now: int) -> Sums:
+        """Add up under these budgets at ``now`` (ms)."""
+        # A day less, because no bucket of a day may reach into a window that still counts.
+        recent = counted_from(index.budgets, now) - DAY
+        return cls(memos, recent, carried_scopes(index, recent))
+
+    def of(self, ids: Iterable[Sequence[ArchivedRow]], name: str) -> list[ArchivedRow]:
+        """Compute the rows that replace all rows of some resolved ids, for an archive of this name."""
+        return roll_up(ids, self.memos, self._bucket_ms, lambda last: f"{name}-{last.seq}", self.scopes)
+
+    def _bucket_ms(self, created: int) -> int:
+        # Finer where windows may still count the rows: a bucket must not straddle the start of one.
+        return QUARTER if created >= self.recent else DAY
+
+
+def carried_scopes(index: BudgetIndex, recent: int) -> Callable[[ArchivedRow], str]:
+    """Return which scopes the sum of an archived row stays with: all but a run and a slice that no window counts.
+
+    Each run has a name of its own, so sums by run would be as many as the runs. What a run without a window has spent
+    stands in its account, or in what is left of that; its name in the rows of the archive's file.
+
+    Args:
+        index: The budgets.
+        recent: From when on (ms) windows count what was reserved.
+    """
+
+    def scopes_of(row: ArchivedRow) -> str:
+        if row.created >= recent:
+            return row.scopes
+        return " ".join(scope for scope in row.scopes.split(" ") if not index.passes(scope))
+
+    return scopes_of
+
+
 def roll_up(
     ids: Iterable[Sequence[ArchivedRow]],
     summary: MemoAggregator,
     bucket_ms: Callable[[int], int],
     name: Callable[[ArchivedRow], str],
+    scopes_of: Callable[[ArchivedRow], str],
 ) -> list[ArchivedRow]:
     """Compute the rows that replace all rows of some resolved ids.
 
@@ -72,6 +118,7 @@ def roll_up(
         summary: Adds up the memos.
         bucket_ms: Maps the time a hold was made at to the length of time, in ms, that one row may stand for.
         name: Makes the id of a replacing row from the last row that it replaces.
+        scopes_of: The scopes that the sum of a row stays with (``carried_scopes``).
 
     Raises:
         LedgerError: The rows of an id do not add up.
@@ -86,6 +133,7 @@ def roll_up(
         # An expiry and a correction by hand have no memo: take the one before them.
         memo = next((line.memo for line in reversed(lines) if line.memo), b"")
         width = bucket_ms(last.created)
+        last = last._replace(scopes=scopes_of(last))
         key = last.scopes, last.created // width, last.at // width, summary.group_key(memo)
         groups.setdefault(key, []).append((last, charged, memo))
     return [

@@ -25,7 +25,7 @@ from llm_cost_middleware.budget.backend import ArchiveResult
 from llm_cost_middleware.budget.backends.postgres.old_lines import NEEDED_MS, OldLines
 from llm_cost_middleware.budget.backends.postgres.storage import Query
 from llm_cost_middleware.budget.backends.postgres.turn import Turn, only
-from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
+from llm_cost_middleware.budget.rules import ArchivedRow, Sums, whole_ids
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
 from llm_cost_middleware.errors import ConfigurationError, LedgerError, LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
@@ -92,13 +92,12 @@ class PostgresArchive:
     Args:
         turn: The right to it.
         now: Time, ms.
-        recent: The time, ms, from which on windows still count what was reserved.
-        summary: Adds memos up.
+        sums: How rows are added up.
     """
 
-    def __init__(self, turn: Turn, now: int, recent: int, summary: MemoAggregator) -> None:
-        self._turn, self._tenant, self._now, self._recent = turn, turn.tenant, now, recent
-        self._summary, self._backend = summary, turn.backend
+    def __init__(self, turn: Turn, now: int, sums: Sums) -> None:
+        self._turn, self._tenant, self._now = turn, turn.tenant, now
+        self._sums, self._backend = sums, turn.backend
 
     def run(self, before: int, path: Path | None, *, keep: bool) -> ArchiveResult:
         """See ``Ledger.archive``."""
@@ -172,7 +171,7 @@ class PostgresArchive:
         self._set(record, state="moved")
 
     def _carry(self, record: _ArchiveRecord, ids: list[list[ArchivedRow]]) -> CommandFlow[None]:
-        sums = roll_up(ids, self._summary, self._bucket_ms, lambda last: f"archive-{record.number}-{last.seq}")
+        sums = self._sums.of(ids, f"archive-{record.number}")
         seqs = [row.seq for rows in ids for row in rows]
         removed = yield Query(_REMOVE, (self._tenant, seqs))
         if not removed:  # sent twice
@@ -190,10 +189,6 @@ class PostgresArchive:
         values = self._tenant, record.before, record.last, record.number
         for *fields, memo in self._backend.stream(Query(f"{_LINES}{' DESC' * backwards}", values)):
             yield ArchivedRow._make((*fields, bytes(memo)))
-
-    def _bucket_ms(self, created: int) -> int:
-        # Finer where windows may still count the rows: a bucket must not straddle the start of one.
-        return QUARTER if created >= self._recent else DAY
 
     def _skipped(self, before: int) -> int:
         return int(self._one(_COUNT_OLD, before))

@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.backends.postgres.noted import NotedProtocol
 from llm_cost_middleware.budget.backends.postgres.old_lines import OldLines
 from llm_cost_middleware.budget.backends.postgres.turn import Turn
 from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.budget.rules import DAY, MemoAggregator, counted_from
+from llm_cost_middleware.budget.rules import MemoAggregator, Sums
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
 from llm_cost_middleware.budget.rules.largest import Measure
 from llm_cost_middleware.budget.rules.overview import RowCount
@@ -54,10 +54,8 @@ class PostgresUpkeep:
     def archive(self, before: int, path: Path | None, summary: MemoAggregator, *, keep: bool = True) -> ArchiveResult:
         """See ``SupportsArchive``."""
         index, now, _ = self.read(())
-        # A day less, because no bucket of a day may reach into a window that still counts.
-        recent = counted_from(index.budgets, now) - DAY
         with Turn.held(self) as turn:
-            return PostgresArchive(turn, now, recent, summary).run(min(before, now), path, keep=keep)
+            return PostgresArchive(turn, now, Sums.made(summary, index, now)).run(min(before, now), path, keep=keep)
 
     def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """See ``SupportsPruning``."""

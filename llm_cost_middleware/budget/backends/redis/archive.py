@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from llm_cost_middleware.budget import archive_file
 from llm_cost_middleware.budget.backend import ArchiveResult
 from llm_cost_middleware.budget.backends.redis.maintenance import LEASE_MS, Maintenance
-from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, counted_from, roll_up, whole_ids
+from llm_cost_middleware.budget.rules import DAY, ArchivedRow, MemoAggregator, Sums, whole_ids
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
@@ -45,10 +45,8 @@ class RedisArchive(Maintenance):
 
     def __init__(self, backend: RedisBackend, summary: MemoAggregator) -> None:
         super().__init__(backend)
-        self._summary, self._now = summary, backend.now_ms()
-        budgets = backend.read(()).budget_index.budgets
-        # A day less, because no bucket of a day may reach into a window that still counts.
-        self._recent = counted_from(budgets, self._now) - DAY
+        self._now = backend.now_ms()
+        self._sums = Sums.made(summary, backend.read(()).budget_index, self._now)
 
     def run(self, before: int, path: Path | None, *, keep: bool) -> ArchiveResult:
         """See ``Ledger.archive``; ``before`` is ms."""
@@ -136,7 +134,7 @@ class RedisArchive(Maintenance):
         return settled
 
     def _carry(self, record: dict[str, str], ids: list[list[ArchivedRow]]) -> None:
-        sums = roll_up(ids, self._summary, self._bucket_ms, lambda last: f"archive-{record['number']}-{last.seq}")
+        sums = self._sums.of(ids, f"archive-{record['number']}")
         names = [rows[0].id for rows in ids]
         places = [f"{row.seq}-0" for rows in ids for row in rows]
         common = ("archiving", "archive", "seq", "rows", "carried", "moments", "left", "readers", "budgets")
@@ -149,10 +147,6 @@ class RedisArchive(Maintenance):
             if time.monotonic() > until:
                 raise LedgerUnavailableError(self.backend.protocol.url, "its rows are being read; archive it later")
             time.sleep(0.02)
-
-    def _bucket_ms(self, created: int) -> int:
-        # Finer where windows may still count the rows: a bucket must not straddle the start of one.
-        return QUARTER if created >= self._recent else DAY
 
     def _rows(self, last: int, *, backwards: bool = False) -> Iterator[ArchivedRow]:
         """Read the rows of the closed ids."""

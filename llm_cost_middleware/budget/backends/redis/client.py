@@ -25,6 +25,7 @@ from llm_cost_middleware.budget.backends.redis.connections import (
 )
 from llm_cost_middleware.budget.backends.redis.journal import RedisJournal, RedisSharedState
 from llm_cost_middleware.budget.backends.redis.maintenance import RedisEraser
+from llm_cost_middleware.budget.backends.redis.resting import RedisResting
 from llm_cost_middleware.budget.backends.redis.slices import within_slices
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, RedisProtocol
 from llm_cost_middleware.budget.model import Row
@@ -210,6 +211,10 @@ class RedisBackend:
     def erase(self, scope: str) -> Erasure:
         """See ``SupportsErasure``."""
         return RedisEraser(self).run(scope)
+
+    def rest(self, idle: int) -> int:
+        """See ``SupportsResting``."""
+        return RedisResting(self).run(idle)
 
     def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """See ``SupportsPruning``; ``keep`` is of each kind."""

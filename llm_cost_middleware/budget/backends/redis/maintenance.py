@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand
+from llm_cost_middleware.budget.model import LIFETIME
 from llm_cost_middleware.budget.rules import renamed_register
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import Script
@@ -136,6 +137,9 @@ class RedisEraser(Maintenance):
             own, window = encoding.parse_account(name.decode())
             if own == scope:
                 names += name.decode(), encoding.account_name(alias, window)
+        resting = encoding.account_name(scope, LIFETIME)  # no list has it, where it is at rest
+        if resting not in names[::2] and self.do("EXISTS", self.key(f"a:{resting}")):
+            names += resting, encoding.account_name(alias, LIFETIME)
         keys += [self.key(f"a:{name}") for name in names]
         args = [self.token, LEASE_MS, last, ledger[b"version"], scope, alias, _COPIED]
         args += len(fields) // 2, *fields, *names

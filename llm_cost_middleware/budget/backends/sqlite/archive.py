@@ -26,7 +26,7 @@ from llm_cost_middleware.budget.backends.sqlite.group_commit import FileLock
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.old_lines import NEEDED_MS, OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
-from llm_cost_middleware.budget.rules import DAY, QUARTER, ArchivedRow, MemoAggregator, roll_up, whole_ids
+from llm_cost_middleware.budget.rules import ArchivedRow, Sums, whole_ids
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
@@ -61,12 +61,10 @@ class _ArchiveRecord(NamedTuple):
 
 
 class Archive:
-    """Archives of one ledger. ``recent``: the time, ms, from which on windows still count what was reserved."""
+    """Archives of one ledger."""
 
-    def __init__(
-        self, file: LedgerFile, packing: Packing, tenant: int, name: str, recent: int, now: int, summary: MemoAggregator
-    ) -> None:
-        self._file, self._tenant, self._name, self._recent, self._summary = file, tenant, name, recent, summary
+    def __init__(self, file: LedgerFile, packing: Packing, tenant: int, name: str, now: int, sums: Sums) -> None:
+        self._file, self._tenant, self._name, self._sums = file, tenant, name, sums
         self._packing, self._now = packing, now
 
     def run(self, before: int, path: Path | None, *, keep: bool) -> ArchiveResult:
@@ -147,7 +145,7 @@ class Archive:
         self._execute("UPDATE archive SET state = 'moved' WHERE id = ?", record.number)
 
     def _carry(self, record: _ArchiveRecord, ids: list[list[ArchivedRow]], db: sqlite3.Connection) -> None:
-        sums = roll_up(ids, self._summary, self._bucket_ms, lambda last: f"archive-{record.number}-{last.seq}")
+        sums = self._sums.of(ids, f"archive-{record.number}")
         seqs = [(line.seq,) for lines in ids for line in lines]
         # The count proves that no row left in another way since the file was written.
         if seqs and db.executemany("DELETE FROM entry_row WHERE seq = ?", seqs).rowcount != len(seqs):
@@ -155,10 +153,6 @@ class Archive:
         pack = self._packing.pack
         db.executemany(_CARRY, [(self._tenant, *line[1:-1], pack(line.memo, learn=False)) for line in sums])
         db.execute("UPDATE archive SET carried = carried + ? WHERE id = ?", (len(sums), record.number))
-
-    def _bucket_ms(self, created: int) -> int:
-        # Finer where windows may still count the rows: a bucket must not straddle the start of one.
-        return QUARTER if created >= self._recent else DAY
 
     def _lines(self, record: _ArchiveRecord, *, backwards: bool = False) -> Iterator[ArchivedRow]:
         """Read the rows of the closed ids in blocks: a long read transaction keeps the write-ahead log growing."""

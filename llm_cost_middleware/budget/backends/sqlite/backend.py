@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.backends.sqlite.memo_kinds import MemoKinds
 from llm_cost_middleware.budget.backends.sqlite.moments import first_row
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.backends.sqlite.reductions import ReductionTable
+from llm_cost_middleware.budget.backends.sqlite.resting import resting_sum
 from llm_cost_middleware.budget.backends.sqlite.slices import SliceTable
 from llm_cost_middleware.budget.backends.sqlite.upkeep import SQLiteUpkeep
 from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowKind, RowStatus, Verb
@@ -86,7 +87,7 @@ class SQLiteBackend(BudgetTable, LeaseTable, ReductionTable, SliceTable, SQLiteU
         self._name = tenant
         self._tenant: int = file.write(partial(_tenant_id, tenant))
         self._packing = Packing.of(file)
-        self._filling = AccountFilling(file, self._tenant, self._account)
+        self._filling = AccountFilling(file, self._tenant, self._current_account)
         self.journal, self.shared_state = (
             SQLiteJournal(file, self._tenant, self._packing),
             SQLiteSharedState(file, self._tenant),
@@ -278,6 +279,8 @@ class SQLiteBackend(BudgetTable, LeaseTable, ReductionTable, SliceTable, SQLiteU
                 ).fetchone()
                 number = account[0] if account else -1
                 sums = *_sums(db, number, posting), _carried(db, number, posting)
+                if account is None and posting.window == LIFETIME:
+                    sums = resting_sum(db, self._tenant, posting.scope), *sums[1:]
                 totals.append(AccountTotals(posting.scope, posting.window, *sums))
         return Snapshot(index, now, tuple(totals))
 

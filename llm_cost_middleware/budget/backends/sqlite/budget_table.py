@@ -13,7 +13,8 @@ from typing import Any
 from llm_cost_middleware.budget.backend import BudgetStep
 from llm_cost_middleware.budget.backends.sqlite.filling import AccountFilling, Filled
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
-from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.backends.sqlite.resting import wake
+from llm_cost_middleware.budget.model import LIFETIME, Budget
 from llm_cost_middleware.budget.rules import (
     Amended,
     BudgetChange,
@@ -23,6 +24,7 @@ from llm_cost_middleware.budget.rules import (
     removing,
     setting,
 )
+from llm_cost_middleware.budget.rules.accounts import COME_AND_GO
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.money import NanoUSD
 
@@ -134,12 +136,19 @@ class BudgetTable:
         if account is None:
             key = self._tenant, scope, window
             # IGNORE: another process may have made it.
-            db.execute("INSERT OR IGNORE INTO account (tenant, scope, window) VALUES (?, ?, ?)", key)
+            made = db.execute("INSERT OR IGNORE INTO account (tenant, scope, window) VALUES (?, ?, ?)", key)
             row = db.execute("SELECT id FROM account WHERE tenant = ? AND scope = ? AND window = ?", key).fetchone()
+            if made.rowcount > 0 and window == LIFETIME and scope.startswith(COME_AND_GO):
+                wake(db, self._tenant, scope, int(row[0]))
             if len(self._accounts) >= _MOST_ACCOUNTS:  # scopes with ever new names must not fill the memory
                 self._accounts.clear()
             account = self._accounts[scope, window] = int(row[0])
         return account
+
+    def _current_account(self, db: sqlite3.Connection, scope: str, window: str) -> int:
+        """The same, for a step that has not asked for the budgets: those known may be of accounts that left."""
+        self._current(db)
+        return self._account(db, scope, window)
 
     def _load(self, db: sqlite3.Connection) -> BudgetIndex:
         budgets = map(read_budget, db.execute(_BUDGETS, (self._tenant,)).fetchall())

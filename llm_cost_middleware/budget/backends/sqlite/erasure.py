@@ -17,6 +17,7 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.budget.backends.sqlite.resting import wake_up
 from llm_cost_middleware.budget.rules import renamed_register
 from llm_cost_middleware.errors import LedgerError
 
@@ -88,6 +89,7 @@ class ScopeEraser:
             return int(number), str(alias), int(last)
         number = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias)).lastrowid
         facts = self._facts(scope, alias)
+        wake_up(db, self._tenant, scope)
         for statement in (_ATTEMPTS, _LISTS, _ACCOUNTS, _BUDGETS, _KEPT):
             db.execute(statement, facts)
         found = db.execute("SELECT data FROM budget_register WHERE tenant = ?", (self._tenant,)).fetchone()

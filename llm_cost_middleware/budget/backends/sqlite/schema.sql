@@ -316,3 +316,12 @@ DROP INDEX mark_kind;
 CREATE INDEX mark_kind ON mark (tenant, substr(kind, 1, 2), seq);
 
 DROP INDEX shared_age;                                  -- what is more than is kept is looked for seldom
+
+-- version 13
+CREATE TABLE at_rest (                          -- what is left of the accounts of a run that is over: what it spent
+    tenant  INTEGER NOT NULL REFERENCES tenant (id),
+    scope   BLOB    NOT NULL,                   -- a digest of its name
+    settled INTEGER NOT NULL CHECK (typeof(settled) = 'integer'),
+    warned  INTEGER NOT NULL,
+    PRIMARY KEY (tenant, scope)
+) WITHOUT ROWID;

@@ -86,4 +86,5 @@ class SliceTable:
         return known[0] if known is not None and known[0].state == "pending" else None
 
     def _sums_of(self, db: sqlite3.Connection, scope: str) -> SliceSums:
+        self._account(db, scope, LIFETIME)  # it may have been at rest
         return SliceSums(*db.execute(_SUMS, (self._tenant, scope, LIFETIME)).fetchone())

@@ -10,12 +10,14 @@ from llm_cost_middleware.budget.backend import ArchiveResult, Erasure
 from llm_cost_middleware.budget.backends.sqlite import overview
 from llm_cost_middleware.budget.backends.sqlite.archive import Archive
 from llm_cost_middleware.budget.backends.sqlite.erasure import ScopeEraser
+from llm_cost_middleware.budget.backends.sqlite.filling import AccountFilling
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
+from llm_cost_middleware.budget.backends.sqlite.resting import Resting
 from llm_cost_middleware.budget.backends.sqlite.restoring import ArchiveTaking
 from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.budget.rules import DAY, BudgetIndex, MemoAggregator, counted_from
+from llm_cost_middleware.budget.rules import BudgetIndex, MemoAggregator, Sums
 from llm_cost_middleware.budget.rules.overview import RowCount
 
 
@@ -27,6 +29,7 @@ class SQLiteUpkeep(ArchiveTaking):
     _tenant: int
     _name: str
     _packing: Packing
+    _filling: AccountFilling
     _indexed: Callable[[sqlite3.Connection], tuple[int, BudgetIndex]]
 
     def count_rows(self) -> list[RowCount]:
@@ -51,11 +54,17 @@ class SQLiteUpkeep(ArchiveTaking):
         """See ``SupportsArchive``."""
         now = int(self._now() * 1000)
         with self._file.reading() as db:
-            budgets = self._indexed(db)[1].budgets
-        # A day less, because no bucket of a day may reach into a window that still counts.
-        recent = counted_from(budgets, now) - DAY
-        archive = Archive(self._file, self._packing, self._tenant, self._name, recent, now, summary)
+            index = self._indexed(db)[1]
+        sums = Sums.made(summary, index, now)
+        archive = Archive(self._file, self._packing, self._tenant, self._name, now, sums)
         return archive.run(min(before, now), path, keep=keep)
+
+    def rest(self, idle: int) -> int:
+        """See ``SupportsResting``."""
+        with self._filling.turn():
+            with self._file.reading() as db:
+                index = self._indexed(db)[1]
+            return Resting(self._file, self._tenant).run(index, int(self._now() * 1000), idle)
 
     def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """See ``SupportsPruning``."""
