@@ -1,7 +1,7 @@
 """Accounts of runs that are over, on Redis: what they spent in all stays, in the account without a window.
 
-The accounts of windows that are over leave, and no list of scopes names them any more. Whoever books again finds the sum
-where it was, and is listed again. Each account is changed only if it is still as it was when it was found idle.
+The accounts of windows that are over leave, and no list of scopes names them any more. Whoever books again finds the
+sum where it was, and is listed again. Each account is changed only if it is still as it was when it was found idle.
 """
 
 from __future__ import annotations
