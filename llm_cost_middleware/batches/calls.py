@@ -12,7 +12,7 @@ from llm_cost_middleware.batches.collecting import Collecting
 from llm_cost_middleware.batches.lane import BatchWork, Unanswered, Wishes
 from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.batches.results import BatchAnswers, BatchProgress, Collected
-from llm_cost_middleware.batches.steps import arun, run
+from llm_cost_middleware.batches.steps import Steps, arun, run
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
@@ -26,6 +26,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.typed_fields import read_choice
 from llm_cost_middleware.usage import read_or_unknown
 
@@ -87,7 +88,7 @@ class BatchCalls:
         clients = self._clients(client)
         items = [self._item(at, body, clients) for at, body in enumerate(_listed(requests))]
         wishes = _wishes(patience, timeout, unanswered, progress, partial=anyway)
-        return run(self._work(items, wishes).steps(), self.clock, lambda place: self._send(items[place]))
+        return run(self._work(items, wishes).steps(), self.clock, lambda place, wait: self._send(items[place], wait))
 
     async def abatch(
         self,
@@ -104,7 +105,9 @@ class BatchCalls:
         clients = self._clients(client)
         items = [self._item(at, body, clients) for at, body in enumerate(_listed(requests))]
         wishes = _wishes(patience, timeout, unanswered, progress, partial=anyway)
-        return await arun(self._work(items, wishes).steps(), self.clock, lambda place: self._asend(items[place]))
+        return await arun(
+            self._work(items, wishes).steps(), self.clock, lambda place, wait: self._asend(items[place], wait)
+        )
 
     def batches(self) -> tuple[BatchProgress, ...]:
         """Every batch that the ledger knows, by whatever process, the oldest first. Asks no provider."""
@@ -141,6 +144,18 @@ class BatchCalls:
     def batch_work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
         """The way of a host's requests through batches, for ``steps.run`` or ``steps.arun``."""
         return self._work(items, wishes)
+
+    def knows_batch(self, batch_id: str) -> bool:
+        """Whether the ledger knows a batch."""
+        return any(one.run == batch_id for one in self._book().all())
+
+    def collecting_steps(self, batch_id: str, client: Clients) -> Steps[Collected]:
+        """``collect_batch``, as steps."""
+        return self._collecting().collect(batch_id, self._clients(client))
+
+    def decision_of(self, request: CallRequest) -> RoutingDecision:
+        """The decision that a request would get now; nothing is remembered of it."""
+        return self._flow.route_dry_run(request, frozenset((request.provider,))).decision
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -185,22 +200,30 @@ class BatchCalls:
         )  # fmt: skip
         return BatchItem(request, client, lambda attempt: rules.write_request(body, attempt, endpoint))
 
-    def _send(self, item: BatchItem) -> CallOutcome:
+    def _send(self, item: BatchItem, patience_s: float | None) -> CallOutcome:
         create = attrgetter(item.request.endpoint)(item.client.with_options(max_retries=0)).create
-        answer: CallOutcome = self.call(
-            item.request, lambda attempt: _result(item.request, create(**item.render(attempt))),
-            providers=frozenset((item.request.provider,)),
-        )  # fmt: skip
+
+        def send(attempt: Attempt) -> CallResult:
+            return _result(item.request, create(**item.render(attempt)))
+
+        request = with_patience(item.request, patience_s)
+        answer: CallOutcome = self.call(request, send, providers=frozenset((request.provider,)))
         return answer
 
-    async def _asend(self, item: BatchItem) -> CallOutcome:
+    async def _asend(self, item: BatchItem, patience_s: float | None) -> CallOutcome:
         create = attrgetter(item.request.endpoint)(item.client.with_options(max_retries=0)).create
 
         async def send(attempt: Attempt) -> CallResult:
             return _result(item.request, await create(**item.render(attempt)))
 
-        answer: CallOutcome = await self.acall(item.request, send, providers=frozenset((item.request.provider,)))
+        request = with_patience(item.request, patience_s)
+        answer: CallOutcome = await self.acall(request, send, providers=frozenset((request.provider,)))
         return answer
+
+
+def with_patience(request: CallRequest, patience_s: float | None) -> CallRequest:
+    """A request that can wait so long; ``None``: not at all."""
+    return request._replace(context=request.context._replace(patience_s=patience_s or 0.0))
 
 
 def _result(request: CallRequest, response: Any) -> CallResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_cost_middleware.batches.apis import APIS, BatchStatus, ItemLine, results_of
@@ -147,7 +147,7 @@ class Collecting:
             cost += self._sort(collected, found, status, lines, records)
         for place in collected.responses:  # a later round has answered it
             collected.errors.pop(place, None)
-        return Collected(collected.batch_id, collected.responses, collected.errors, pending, NanoUSD(cost))
+        return replace(collected, pending=pending, cost_nanousd=NanoUSD(cost))
 
     def status(self, name: str, clients: Mapping[str, Any]) -> Steps[dict[str, str]]:
         """Ask where the batches of a work stand; those without a client are left out. Raises as ``collect``."""
@@ -168,7 +168,8 @@ class Collecting:
             line = lines.get(place)
             if line is not None and line.response is not None:
                 collected.responses[place] = line.response
-                cost += records(place, known.key, (), known.model).cost_nanousd
+                collected.records[place] = record = records(place, f"{known.key}-{place}", (), known.model)
+                cost += record.cost_nanousd
             else:
                 told = BatchItemError("failed", status.error) if status.error else line.error if line else None
                 collected.errors[place] = told or BatchItemError("unsent")

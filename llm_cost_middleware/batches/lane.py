@@ -93,7 +93,7 @@ class BatchWork(Collecting):
             with self._told():
                 yield from self._send_all(running)
                 yield from self._wait_for(running, deadline, until)
-            yield from self._send_each(division.apart)
+            yield from self._send_each(division.apart, deadline)
             self.rounds += 1
             todo = self._again()
         results = tuple(self.results[place] for place in range(len(self.items)))
@@ -268,17 +268,19 @@ class BatchWork(Collecting):
                     error = BatchItemError("failed", status.error)
                 self.results[each.place] = ItemResult(error=error)
                 continue
+            decision = each.call.decision._replace(lane="batch")
             response = self.items[each.place].deliver(line.response)
             record = records(each.place, each.call.id, each.call.scopes_at(each.call.target), each.call.request.model)
-            self.results[each.place] = ItemResult(CallOutcome(response, each.call.id, each.call.decision, (record,)))
+            self.results[each.place] = ItemResult(CallOutcome(response, each.call.id, decision, (record,)))
 
     # --- ordinary calls --------------------------------------------------------------------------------------------
 
-    def _send_each(self, apart: dict[int, str]) -> Steps[None]:
+    def _send_each(self, apart: dict[int, str], deadline: float) -> Steps[None]:
         if not apart:
             return
-        places = sorted(apart)
-        answers = yield SendEach(places)
+        places, left = sorted(apart), deadline - self.clock.now()
+        in_time = self.wishes.patience_s if not self.rounds else left if left > _HOUR_S else None
+        answers = yield SendEach(places, in_time)
         for place, answer in zip(places, answers, strict=True):
             failed = isinstance(answer, BaseException)
             if failed and not isinstance(answer, Exception):

@@ -22,6 +22,10 @@ _NAME_BYTES = 160
 _CALLERS_TIERS = frozenset({"priority", "flex", "fast"})
 
 
+class NotForBatchesError(LLMCostError):
+    """A request that its host cannot write into a batch: it goes as an ordinary call. Says why."""
+
+
 class BatchItem(NamedTuple):
     """One request of a host, as the lane sees it."""
 
@@ -102,7 +106,8 @@ _ENDPOINTS = {"anthropic": frozenset({"messages"}), "openai": frozenset({"chat.c
 
 
 def _batched(request: CallRequest) -> CallRequest:
-    return request._replace(params={**request.params, "batch": True})
+    context = request.context._replace(patience_s=0.0)  # of the other lanes none is looked at
+    return request._replace(params={**request.params, "batch": True}, context=context)
 
 
 def _quote(
@@ -122,6 +127,9 @@ def _quote(
             if quote.over_call_limit is not None:
                 raise quote.over_call_limit
             body = items[place].render(_attempt(flow, call, quote))
+        except NotForBatchesError as reason:
+            division.apart[place] = str(reason)
+            continue
         except LLMCostError as error:
             division.errors[place] = error
             continue

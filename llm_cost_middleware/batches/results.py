@@ -95,6 +95,7 @@ class Collected:
 
     batch_id: str
     responses: dict[int, Any] = field(default_factory=dict)
+    records: dict[int, CostRecord] = field(default_factory=dict)
     errors: dict[int, BatchItemError] = field(default_factory=dict)
     pending: int = 0
     """Requests of batches that are on their way."""

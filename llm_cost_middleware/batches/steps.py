@@ -43,18 +43,22 @@ class SendEach(NamedTuple):
     """Ordinary calls for the requests at these places: a list of what the host's ``send`` returns or raises."""
 
     places: Sequence[int]
+    patience_s: float | None = None
+    """Seconds that they can wait; ``None``: not at all."""
 
 
 Step = Ask | AskAll | Work | Wait | SendEach
 Steps = Generator[Step, Any, T]
+Send = Callable[[int, float | None], Any]
+"""Makes an ordinary call for the request at a place, which can wait so many seconds."""
 
 
-def run(steps: Steps[T], clock: Clock, send: Callable[[int], Any] | None = None) -> T:
+def run(steps: Steps[T], clock: Clock, send: Send | None = None) -> T:
     """Do the steps, blocking."""
     return _drive(steps, lambda step: _do(step, clock, send))
 
 
-async def arun(steps: Steps[T], clock: Clock, send: Callable[[int], Any] | None = None, *, width: int = 8) -> T:
+async def arun(steps: Steps[T], clock: Clock, send: Send | None = None, *, width: int = 8) -> T:
     """Do the steps on an event loop."""
     outcome: Any = None
     error: BaseException | None = None
@@ -87,7 +91,7 @@ def _drive(steps: Steps[T], do: Callable[[Step], Any]) -> T:
             error = raised
 
 
-def _do(step: Step, clock: Clock, send: Callable[[int], Any] | None) -> Any:
+def _do(step: Step, clock: Clock, send: Send | None) -> Any:
     if isinstance(step, Ask):
         return step.request()
     if isinstance(step, AskAll):
@@ -105,13 +109,13 @@ def _do(step: Step, clock: Clock, send: Callable[[int], Any] | None) -> Any:
     results: list[Any] = []
     for place in step.places:
         try:
-            results.append(send(place))
+            results.append(send(place, step.patience_s))
         except Exception as error:  # noqa: BLE001 - of this request alone
             results.append(error)
     return results
 
 
-async def _ado(step: Step, clock: Clock, send: Callable[[int], Any] | None, width: int) -> Any:
+async def _ado(step: Step, clock: Clock, send: Send | None, width: int) -> Any:
     if isinstance(step, Ask):
         asked = step.request()
         return await asked if inspect.isawaitable(asked) else asked
@@ -126,7 +130,7 @@ async def _ado(step: Step, clock: Clock, send: Callable[[int], Any] | None, widt
 
     async def one(place: int) -> Any:
         async with room:
-            return await make(place)
+            return await make(place, step.patience_s)
 
     return await asyncio.gather(*(one(place) for place in step.places), return_exceptions=True)
 

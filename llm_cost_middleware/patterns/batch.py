@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
+from threading import Lock, Thread
 from typing import Any, Literal
 
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, ScopePausedError, readable
-from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.natural_values import read_whole
+from llm_cost_middleware.patterns.patient import Patient
 from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
+from llm_cost_middleware.patterns.progress import Shared, ShowProgress, progress_bar, tell_nobody
+from llm_cost_middleware.patterns.progress_file import ProgressFile
 from llm_cost_middleware.pipeline import PipelineSource
 from llm_cost_middleware.tracker import CostTracker
 from llm_cost_middleware.typed_fields import read_choice
@@ -36,6 +42,15 @@ class BatchResult:
     quote: BatchQuote
     exhausted: BudgetExceededError | ScopePausedError | None = None
     """Refusal that ended the batch early."""
+    actual_nanousd: NanoUSD = ZERO
+    """What the answers cost, those of an earlier run that went on here included: beside ``quote``."""
+    batch_id: str = ""
+    """The id of the batches of providers that it went in, if any: see ``llm-cost batches``."""
+
+    @property
+    def actual(self) -> Decimal:
+        """US dollars that the answers cost; ``quote.expected`` is what they were expected to."""
+        return self.actual_nanousd.usd
 
 
 def process_many(
@@ -47,9 +62,13 @@ def process_many(
     system_prompt: str = "",
     parse_result: Callable[[Any], Any] | None = None,
     on_error: OnError = "raise",
-    progress: bool = False,
+    progress: ShowProgress = False,
+    concurrency: int = 1,
     max_tokens: int | None = None,
     anyway: bool = False,
+    journal: Path | str | None = None,
+    patience: Any = None,
+    timeout: Any = None,
 ) -> BatchResult:
     """``process`` for many texts, one call each. The whole batch is quoted before its first call.
 
@@ -62,10 +81,17 @@ def process_many(
         parse_result: Makes a value of each SDK response.
         on_error: ``raise`` at the first item that fails (the error's ``batch`` attribute is the ``BatchResult`` so
             far), or ``collect`` it and go on.
-        progress: Show a progress bar on standard error.
+        progress: Show a progress bar on standard error; or a function that is called with how many are done, and of
+            how many.
+        concurrency: The most calls at a time.
         max_tokens: Output cap of every call; without one, that of the configuration.
         anyway: Start it even if it is expected to cost more than is left: each call is held on its own, and the first
             that does not fit ends the batch.
+        journal: A file that remembers what is answered: called again with the same texts and this file, after a crash
+            say, only the others are sent. **It holds the answers**, readable by you alone; the texts as digests.
+        patience: How long the answers may take: with ``"24h"`` or more they come in batches of the provider at half
+            price, where that pays.
+        timeout: With ``patience``: how long to block.
 
     Returns:
         The results, what remains, and a new tracker. A budget that ends in the middle ends the batch without an error.
@@ -73,19 +99,40 @@ def process_many(
     Raises:
         BudgetExceededError: The tracker is over its limit, or the batch is expected to cost more than is left; nothing
             was sent. The message says what is expected, and at most.
+        BatchPendingError: Within the timeout not all was answered; called again with the same ``journal``, it goes on.
         Exception: The error of an item, with ``on_error="raise"``.
     """
     batch = _Batch(
-        items, config, tracker, client, system_prompt, parse_result, on_error, max_tokens=max_tokens, anyway=anyway
-    )
-    with progress_bar(len(batch.items), show=progress) as advance:
-        for index, item in batch.pending():
-            try:
-                batch.add(index, batch.call.send(item))
-            except Exception as error:  # noqa: BLE001 - the batch decides what it means
-                batch.fail(index, error)
-            advance()
+        items, config, tracker, client, system_prompt, parse_result, on_error, max_tokens=max_tokens, anyway=anyway,
+        journal=journal, patience=Patient.read(patience, timeout),
+    )  # fmt: skip
+    with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
+        if batch.patient is not None:
+            batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell))
+        elif read_whole(concurrency, "concurrency") <= 1:
+            batch.work(batch.pending())
+        else:
+            _side_by_side(batch, concurrency)
     return batch.finish()
+
+
+def _side_by_side(batch: _Batch, concurrency: int) -> None:
+    """Work in threads. Interrupted, no other call begins, and those under way are waited for: they are paid for."""
+    pending = Shared(batch.pending())
+    threads = [
+        Thread(target=copy_context().run, args=(batch.work, pending), name=f"process_many-{at}", daemon=True)
+        for at in range(min(concurrency, len(batch.items)))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        pending.stop()
+        for thread in threads:
+            thread.join()
+        raise
 
 
 async def aprocess_many(
@@ -97,18 +144,24 @@ async def aprocess_many(
     system_prompt: str = "",
     parse_result: Callable[[Any], Any] | None = None,
     on_error: OnError = "raise",
-    progress: bool = False,
+    progress: ShowProgress = False,
     concurrency: int = 8,
     max_tokens: int | None = None,
     anyway: bool = False,
+    journal: Path | str | None = None,
+    patience: Any = None,
+    timeout: Any = None,  # noqa: ASYNC109 - as in ``process_many``: the batch goes on
 ) -> BatchResult:
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
     batch = _Batch(
         items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True, max_tokens=max_tokens,
-        anyway=anyway,
+        anyway=anyway, journal=journal, patience=Patient.read(patience, timeout),
     )  # fmt: skip
     pending = batch.pending()  # one iterator for all workers: each item is taken once
-    with progress_bar(len(batch.items), show=progress) as advance:
+    with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
+        if batch.patient is not None:
+            batch.take_all(await batch.patient.arun(batch.call, batch.items, batch.file, batch.tell))
+            return batch.finish()
 
         async def work() -> None:
             for index, item in pending:
@@ -116,7 +169,6 @@ async def aprocess_many(
                     batch.add(index, await batch.call.asend(item))
                 except Exception as error:  # noqa: BLE001 - the batch decides what it means
                     batch.fail(index, error)
-                advance()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(max(concurrency, 1)):
@@ -140,6 +192,8 @@ class _Batch:
         is_async: bool = False,
         max_tokens: int | None = None,
         anyway: bool = False,
+        journal: Path | str | None = None,
+        patience: Patient | None = None,
     ) -> None:
         read_choice(OnError, on_error, "on_error")
         check_tracker(tracker)
@@ -157,9 +211,20 @@ class _Batch:
         self._failed: dict[int, Exception] = {}
         self._exhausted: BudgetExceededError | ScopePausedError | None = None
         self._error: Exception | None = None
-        self._quote = self.call.pipeline.quote(map(self.call.request, self.items), providers=self.call.providers)
+        self._lock, self.advance, self._batch_id, self._actual = Lock(), tell_nobody, "", 0
+        self.patient = patience
+        requests = map(self.call.request, self.items)
+        if patience is not None:
+            requests = map(patience.quoted, requests)
+        self._quote = self.call.pipeline.quote(requests, providers=self.call.providers)
+        self.file: ProgressFile | None = None
+        if journal is not None:
+            (provider,) = self.call.providers
+            self.file = ProgressFile(journal, self.items, system_prompt, provider)
         if not anyway:
             self._check_batch_fits()
+        for index, answer in sorted(self.file.done.items()) if self.file is not None else ():
+            self._keep(index, answer)
 
     def _check_batch_fits(self) -> None:
         quote, tracker = self._quote, self._tracker
@@ -178,6 +243,8 @@ class _Batch:
     def pending(self) -> Iterator[tuple[int, str]]:
         """Yield the items still to be called, until the batch ends."""
         for index, item in enumerate(self.items):
+            if index in self._done:
+                continue
             if self._exhausted is not None or self._error is not None:
                 return
             try:
@@ -187,45 +254,97 @@ class _Batch:
                 return
             yield index, item
 
+    def work(self, pending: Iterator[tuple[int, str]]) -> None:
+        """Make calls until none is left."""
+        for index, item in pending:
+            try:
+                self.add(index, self.call.send(item))
+            except Exception as error:  # noqa: BLE001 - the batch decides what it means
+                self.fail(index, error)
+
+    def tell(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        self.advance(done, total)
+
+    def take_all(self, answers: tuple[str, dict[int, Any]]) -> None:
+        """Take what came by batches: outcomes and errors by their places."""
+        self._batch_id, found = answers
+        for index, answer in sorted(found.items()):
+            if index in self._done:
+                continue
+            if isinstance(answer, Exception):
+                self.fail(index, answer)
+                continue
+            try:
+                self.add(index, answer)
+            except Exception as error:  # noqa: BLE001 - as in ``work``
+                self.fail(index, error)
+
     def add(self, index: int, answer: CallOutcome) -> None:
-        self._tracker = add_records(self._tracker, answer)
+        """Keep an answer. Raises what ``parse_result`` raises, when it is kept already."""
+        with self._lock:
+            if self.file is not None and index not in self.file.done:
+                self.file.add(index, answer)
+            self._count(answer)
+        self._done[index] = self.call.result(answer, self._parse)
+        self._show()
+
+    def _show(self) -> None:
+        if self.patient is None:  # a batch of the provider tells by itself how far it is
+            self.advance(len(self._done) + len(self._failed), len(self.items))
+
+    def _keep(self, index: int, answer: CallOutcome) -> None:
+        """Take over an answer of an earlier run; its cost too, unless the tracker has it."""
+        known = any(record.call_id == answer.call_id for record in self._tracker.records)
+        self._count(answer, tracked=not known)
         self._done[index] = self.call.result(answer, self._parse)
 
-    def fail(self, index: int, error: Exception) -> None:
-        if isinstance(error, BudgetExceededError | ScopePausedError):
-            # Not a failure of the item: it was never sent, and the rest would be refused the same way.
-            self._exhausted = self._exhausted or error
-            return
-        self._failed[index] = error
-        if self._on_error == "raise":
-            self._error = self._error or error
+    def _count(self, answer: CallOutcome, *, tracked: bool = True) -> None:
+        self._actual += sum(record.cost_nanousd for record in answer.records)
+        if tracked:
+            self._tracker = add_records(self._tracker, answer)
 
-    def finish(self) -> BatchResult:
-        result = BatchResult(
+    def fail(self, index: int, error: Exception) -> None:
+        """Take note of an error."""
+        with self._lock:
+            if isinstance(error, BudgetExceededError | ScopePausedError):
+                # Not a failure of the item: it was never sent, and the rest would be refused the same way.
+                self._exhausted = self._exhausted or error
+                return
+            self._failed[index] = error
+            if self._on_error == "raise":
+                self._error = self._error or error
+        self._show()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Whatever ends the batch from outside (Ctrl-C, say) bears what was done, as its ``batch``."""
+        try:
+            yield
+        except BaseException as error:
+            if hasattr(error, "__dict__"):
+                vars(error)["batch"] = self._result()
+            raise
+        finally:
+            if self.file is not None:
+                self.file.close()
+
+    def _result(self) -> BatchResult:
+        return BatchResult(
             done=tuple(sorted(self._done.items())),
             remaining=tuple((index, item) for index, item in enumerate(self.items) if index not in self._done),
             failed=tuple(sorted(self._failed.items(), key=lambda pair: pair[0])),
             tracker=self._tracker,
             quote=self._quote,
             exhausted=self._exhausted,
+            actual_nanousd=NanoUSD(self._actual),
+            batch_id=self._batch_id,
         )
+
+    def finish(self) -> BatchResult:
+        """Return the result, or raise the first error."""
+        result = self._result()
         if self._error is not None:
             vars(self._error)["batch"] = result  # answers that were paid for must reach the caller
             raise self._error
         return result
-
-
-@contextmanager
-def progress_bar(total: int, *, show: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on standard error, or none; yields a function that advances it."""
-    if not show:
-        yield lambda: None
-        return
-    with needed_for("a progress bar"):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("calls", total=total)
-        yield lambda: bar.advance(task)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.batches.calls import with_patience
+from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.context import current_context
@@ -148,7 +150,7 @@ class PatternCall:
         # The pipeline retries: the SDK's own retries would multiply with it, and go unbooked.
         # An endpoint is named as its resource in the SDK: ``chat.completions``.
         self.pipeline = config if isinstance(config, CostPipeline) else _pipeline_of(CostConfig.read(config))
-        plain = unwrapped(client, self.pipeline).with_options(max_retries=0)
+        self.plain = plain = unwrapped(client, self.pipeline).with_options(max_retries=0)
         note_odd_counts(plain)
         self._create = attrgetter(self._rules.endpoints[0])(plain).create
         self._system, self._item_count = system_prompt, item_count
@@ -184,20 +186,28 @@ class PatternCall:
 
         return is_acceptable
 
-    def send(self, text: str, accept: Check | None = None) -> CallOutcome:
-        """Make one call."""
-        outcome: CallOutcome = invoke(self.pipeline, self._prompt(text), self._send_once, accept=accept)
+    def send(self, text: str, accept: Check | None = None, *, wait_s: float | None = None) -> CallOutcome:
+        """Make one call; it can wait for ``wait_s``, where that is given."""
+        outcome: CallOutcome = invoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
         return outcome
 
-    async def asend(self, text: str, accept: Check | None = None) -> CallOutcome:
+    async def asend(self, text: str, accept: Check | None = None, *, wait_s: float | None = None) -> CallOutcome:
         """Make one call with an asynchronous client."""
-        outcome: CallOutcome = await ainvoke(self.pipeline, self._prompt(text), self._send_once, accept=accept)
+        outcome: CallOutcome = await ainvoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
         return outcome
 
-    def _prompt(self, text: str) -> _Prompt:
-        body = self._rules.write_prompt(self._system, text)
+    def batch_item(self, text: str) -> BatchItem:
+        """One text as a request of a batch."""
+        rules, body = self._rules, self._rules.write_prompt(self._system, text)
+        endpoint = rules.endpoints[0]
+        return BatchItem(self.request(text), self.plain, lambda attempt: rules.write_request(body, attempt, endpoint))
+
+    def _prompt(self, text: str, wait_s: float | None = None) -> _Prompt:
+        body, request = self._rules.write_prompt(self._system, text), self.request(text)
+        if wait_s is not None:
+            request = with_patience(request, wait_s)
         counter = ClientCounter(self._client, self._rules, body) if self._rules.count_fields else None
-        return _Prompt(self._rules, body, self.request(text), self.providers, self._client.timeout, counter)
+        return _Prompt(self._rules, body, request, self.providers, self._client.timeout, counter)
 
     def _send_once(self, rendered: dict[str, Any]) -> Any:
         return self._create(**rendered)

@@ -12,7 +12,7 @@ from langchain_core.runnables.config import get_config_list, merge_configs
 
 from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, readable
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
-from llm_cost_middleware.patterns.batch import progress_bar
+from llm_cost_middleware.patterns.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +64,12 @@ class _Bar(BaseCallbackHandler):
 
     run_inline = True
 
-    def __init__(self, advance: Callable[[], None], *, models: bool) -> None:
-        self._advance, self._models = advance, models
+    def __init__(self, tell: Callable[[int, int], object], total: int, *, models: bool) -> None:
+        self._tell, self._total, self._done, self._models = tell, total, 0, models
+
+    def _advance(self) -> None:
+        self._done += 1
+        self._tell(self._done, self._total)
 
     def _ended(self, *_: Any, parent_run_id: UUID | None = None, **__: Any) -> None:
         if parent_run_id is None or self._models:
@@ -101,8 +105,8 @@ def batch_progress(total: int) -> Iterator[BaseCallbackHandler]:
     Yields:
         The handler that advances it.
     """
-    with progress_bar(total, show=True) as advance:
-        yield _Bar(advance, models=False)
+    with progress_bar(total, show=True) as tell:
+        yield _Bar(tell, total, models=False)
 
 
 @contextmanager
@@ -112,6 +116,6 @@ def with_progress(config: Any, total: int, *, show: bool) -> Iterator[list[Runna
     if not show:
         yield configs
         return
-    with progress_bar(total, show=True) as advance:
-        bar = _Bar(advance, models=True)
+    with progress_bar(total, show=True) as tell:
+        bar = _Bar(tell, total, models=True)
         yield [merge_configs(one, {"callbacks": [bar]}) for one in configs]
