@@ -187,7 +187,7 @@ class BatchCalls:
         if not isinstance(given, Mapping) or not isinstance(given.get("model"), str):
             form = "must be a body such as {'model': ..., 'messages': [...]}"
             raise ConfigurationError(f"{form}, not a {type(given).__name__}", key=key)
-        body: dict[str, Any] = _plain({name: value for name, value in given.items() if name != METADATA_KEY}, key)
+        body: dict[str, Any] = as_json({name: value for name, value in given.items() if name != METADATA_KEY}, key)
         model = body["model"]
         name = provider_of(model) or (next(iter(clients)) if len(clients) == 1 else None)
         if name is None or name not in clients:
@@ -245,7 +245,7 @@ def _listed(requests: Any) -> list[Any]:
     return list(requests)
 
 
-def _plain(body: Mapping[str, Any], key: str) -> dict[str, Any]:
+def as_json(body: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A body of JSON's own types, on a copy: batches are files."""
     try:
         made: dict[str, Any] = json.loads(json.dumps(body, default=_dumped))

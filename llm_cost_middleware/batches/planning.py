@@ -127,8 +127,8 @@ def _quote(
             if quote.over_call_limit is not None:
                 raise quote.over_call_limit
             body = items[place].render(_attempt(flow, call, quote))
-        except NotForBatchesError as reason:
-            division.apart[place] = str(reason)
+        except NotForBatchesError as alone:
+            division.apart[place] = str(alone)
             continue
         except LLMCostError as error:
             division.errors[place] = error

@@ -211,7 +211,8 @@ class _Batch:
         self._failed: dict[int, Exception] = {}
         self._exhausted: BudgetExceededError | ScopePausedError | None = None
         self._error: Exception | None = None
-        self._lock, self.advance, self._batch_id, self._actual = Lock(), tell_nobody, "", 0
+        self._lock, self._batch_id, self._actual = Lock(), "", 0
+        self.advance: Callable[[int, int], object] = tell_nobody
         self.patient = patience
         requests = map(self.call.request, self.items)
         if patience is not None:
