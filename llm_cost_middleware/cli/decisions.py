@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -19,6 +21,7 @@ from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOpt
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
+from llm_cost_middleware.routing.learning.survey import LogSurvey
 from llm_cost_middleware.routing.policy import PolicyKind
 from llm_cost_middleware.routing.signals import SIGNAL_TEXT
 
@@ -63,7 +66,8 @@ def decisions(
     else:
         with open_log(log, config, ledger, moment) as entries:
             read = tables.counted(entries, "reading decisions")
-            found = [entry for entry in read if _wanted(entry, call, site, model, policy, outcome)]
+            wanted = (entry for entry in read if _wanted(entry, call, site, model, policy, outcome))
+            found = list(wanted if call is not None else deque(wanted, maxlen=last))
     if call is not None:
         # A full id wins over the calls whose ids merely begin with it.
         for entry in [entry for entry in found if entry.decision.call_id == call] or found:
@@ -133,19 +137,28 @@ def _show(found: Sequence[LoggedCall], *, wide: bool) -> None:
 @contextmanager
 def open_log(
     log: Path | None, config: Path | None, ledger: str | None, since: float | None = None
-) -> Iterator[Iterator[LoggedCall]]:
-    """Yield the decisions for a command: from an exported file, else from the ledger's journal.
+) -> Iterator[Iterable[LoggedCall]]:
+    """Yield the decisions for a command: from an exported file, else from the ledger's journal. Read anew at each use.
 
     Raises:
         ConfigurationError: Not an exported log, or a ledger without a journal.
     """
     if log is not None:
-        # errors="replace": one damaged line is reported as such, with its number, instead of as a decoding error.
-        with log.open(encoding="utf-8", errors="replace") as lines:
-            yield _read(log, lines, since)
+        log.open("rb").close()  # a file that is missing is told here
+        yield _Reading(partial(_read, log, since))
         return
     with open_ledger(config, ledger) as opened:
-        yield DecisionLog(_journal_of(opened)).read(since)
+        yield _Reading(partial(DecisionLog(_journal_of(opened)).read, since))
+
+
+class _Reading:
+    """A log of any length: every use reads it from its beginning."""
+
+    def __init__(self, read: Callable[[], Iterator[LoggedCall]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[LoggedCall]:
+        return self._read()
 
 
 def _journal_of(ledger: Ledger) -> Journal:
@@ -154,26 +167,27 @@ def _journal_of(ledger: Ledger) -> Journal:
     return ledger.journal
 
 
-def _read(log: Path, lines: Iterator[str], since: float | None) -> Iterator[LoggedCall]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = LoggedCall.from_json(line)
-        except ConfigurationError as error:
-            raise ConfigurationError(str(error), key=f"{log.name} line {number}") from None
-        if since is None or entry.decision.at >= since:
-            yield entry
+def _read(log: Path, since: float | None) -> Iterator[LoggedCall]:
+    # errors="replace": one damaged line is reported as such, with its number, instead of as a decoding error.
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = LoggedCall.from_json(line)
+            except ConfigurationError as error:
+                raise ConfigurationError(str(error), key=f"{log.name} line {number}") from None
+            if since is None or entry.decision.at >= since:
+                yield entry
 
 
-def measured_by(source: QualitySource, entries: Sequence[LoggedCall]) -> str:
+def measured_by(source: QualitySource, held: LogSurvey) -> str:
     """By what quality is measured here, in one sentence."""
-    count = sum(entry.feedback is not None for entry in entries)
+    count = held.rated
     if source is QualitySource.FEEDBACK:
         return f"quality is what the application reported of {count:,} calls"
     if source is QualitySource.SHADOW:
-        both = sum(entry.shadow is not None for entry in entries)
-        return f"quality is that an answer says what the stronger model's says, on {both:,} calls that both answered"
+        return f"quality is that an answer says what the stronger model's says, on {held.paired:,} calls both answered"
     few = f"; feedback was given on {count:,}, and {MIN_FEEDBACK_CALLS} are enough to measure by" if count else ""
     return f"quality is that a finished call shows no visible failure{few}"
 

@@ -18,9 +18,9 @@ from llm_cost_middleware.cli.decisions import QualityOption, measured_by, open_l
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, out
 from llm_cost_middleware.config.sections import DEFAULT_TIERS, read_tiers
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.routing.decision_log import QualitySource
 from llm_cost_middleware.routing.learning.replay import Estimate, ReplayedSite
 from llm_cost_middleware.routing.learning.replay import replay as replay_log
+from llm_cost_middleware.routing.learning.survey import survey
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
 
@@ -37,15 +37,15 @@ def replay(
     """Replay the decision log under another policy: bill and quality, by call site, with intervals. No call is made."""
     tried = read_routing(policy)
     with open_log(log, config, ledger) as entries:
-        # All of it in memory: the measure of quality depends on the whole log, before the first call is replayed.
-        logged = list(track(entries, "reading the log", console=err, transient=True))
-    source = measure or QualitySource.of(logged)
-    rows = replay_log(track(logged, "replaying", console=err, transient=True), tried, source)
+        held = survey(track(entries, "reading the log", total=None, console=err, transient=True))
+        source = measure or held.source
+        with err.status(f"replaying {held.calls:,} calls"):
+            rows = replay_log(entries, tried, source)
     if as_json:
         out.print_json(json.dumps([asdict(row) for row in rows]))
     else:
         _show(rows)
-        tables.say(measured_by(source, logged))
+        tables.say(measured_by(source, held))
     if plot is not None:
         plot.write_text(_drawn(rows), encoding="utf-8")
         err.print(f"wrote {plot}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.learning.calibration import QualityGuarantee
 from llm_cost_middleware.routing.learning.labels import PairedOutcome, labels_from_log, read_labels
+from llm_cost_middleware.routing.learning.survey import LogSurvey, survey
 from llm_cost_middleware.routing.learning.tuning import PolicyScore, TuningResult
 from llm_cost_middleware.routing.learning.tuning import tune as tune_policy
 
@@ -65,13 +66,11 @@ def tune(
         labels = read_labels(outcomes, *pair, site_column=site_column, costs=costs)
     else:
         with open_log(log, config, ledger) as entries:
-            logged = list(entries)
-        used = most_used(logged)
-        pair = _target(weak, settings, 0, used), _target(strong, settings, 1, used)
-        labels = _from_log(logged, measure, pair, used)
-        rated = (measure or QualitySource.of(logged)) is QualitySource.FEEDBACK
-        times = [entry.decision.at for entry in logged]
-        seen = {"first": min(times), "last": max(times)} if times else None
+            held = survey(entries)
+            pair = _target(weak, settings, 0, held.used), _target(strong, settings, 1, held.used)
+            labels = _from_log(entries, held, measure, pair)
+        rated = (measure or held.source) is QualitySource.FEEDBACK
+        seen = dict(zip(("first", "last"), held.span, strict=True)) if held.span else None
     with err.status(f"fitting {len(labels):,} labels"):
         found = tune_policy(
             labels, *pair, current=settings.routing, guarantee=QualityGuarantee(quality, confidence, horizon), log=seen,
@@ -111,19 +110,17 @@ def _target(
 
 
 def _from_log(
-    entries: list[LoggedCall],
-    measure: QualitySource | None,
-    pair: tuple[ModelRef, ModelRef],
-    used: Mapping[int, Counter[ModelRef]],
+    entries: Iterable[LoggedCall], held: LogSurvey, measure: QualitySource | None, pair: tuple[ModelRef, ModelRef]
 ) -> list[PairedOutcome]:
-    found = labels_from_log(entries, *pair, measure)
+    source = measure or held.source
     err.print(f"weak {pair[0]}, strong {pair[1]}; others by --weak and --strong", highlight=False)
-    err.print(measured_by(found.source, entries), highlight=False)
-    if found.source is QualitySource.FAILURES and measure is None:
-        out.print(f"[bold]refused:[/] {_NO_GRADES.format(len(entries))}", highlight=False)
+    err.print(measured_by(source, held), highlight=False)
+    if source is QualitySource.FAILURES and measure is None:
+        out.print(f"[bold]refused:[/] {_NO_GRADES.format(held.calls)}", highlight=False)
         raise typer.Exit(1)
+    found = labels_from_log(entries, *pair, source)
     if "another model" in found.left_out:
-        others = sorted({f"{target} ({calls:,})" for seen in used.values() for target, calls in seen.items()})
+        others = sorted({f"{target} ({calls:,})" for seen in held.used.values() for target, calls in seen.items()})
         err.print(f"the log holds {', '.join(others)}", highlight=False)
     for reason, calls in found.left_out.items():
         err.print(f"left out {calls:,} calls: {reason}", highlight=False)
@@ -134,15 +131,6 @@ _NO_GRADES = (
     "nothing is known of how good these {:,} calls were. That no failure was seen is no grade. Report it with "
     "pipeline.feedback(call_id_of(response), score), or learn to avoid visible failures alone with --measure failures"
 )
-
-
-def most_used(entries: Iterable[LoggedCall]) -> Mapping[int, Counter[ModelRef]]:
-    """How many calls of a log went to each model, by tier; calls whose model the caller chose are left out."""
-    used: defaultdict[int, Counter[ModelRef]] = defaultdict(Counter)
-    for entry in entries:
-        if entry.decision.tier >= 0:
-            used[entry.decision.tier][entry.decision.target] += 1
-    return used
 
 
 def _show(found: TuningResult) -> None:

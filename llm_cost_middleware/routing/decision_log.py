@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -187,12 +187,20 @@ class QualitySource(StrEnum):
     """Every finished call is good unless the application reports otherwise or a failure was observed."""
 
     @classmethod
-    def of(cls, entries: Sequence[LoggedCall]) -> QualitySource:
+    def of(cls, entries: Iterable[LoggedCall]) -> QualitySource:
         """Return feedback where there is enough of it, else second answers, else failures."""
-        for source in (cls.FEEDBACK, cls.SHADOW):
-            if sum(source.read(entry) is not None for entry in entries) >= MIN_FEEDBACK_CALLS:
-                return source
-        return cls.FAILURES
+        rated = paired = 0
+        for entry in entries:
+            rated += entry.feedback is not None
+            paired += entry.agreed is not None
+        return cls.of_counts(rated, paired)
+
+    @classmethod
+    def of_counts(cls, rated: int, paired: int) -> QualitySource:
+        """As ``of``, of a log in which so many calls have feedback, and so many two answers."""
+        if rated >= MIN_FEEDBACK_CALLS:
+            return cls.FEEDBACK
+        return cls.SHADOW if paired >= MIN_FEEDBACK_CALLS else cls.FAILURES
 
     def read(self, entry: LoggedCall) -> float | None:
         """Return the quality of a call; ``None`` where unknown."""
@@ -384,12 +392,7 @@ def _outcome(line: StoredLine) -> Outcome:
 def _settlement(line: StoredLine) -> Settlement:
     try:
         data = json.loads(line.data)
-        return Settlement(
-            line.id,
-            read_ref(data["target"], data.get("arm")),
-            NanoUSD(data["cost_nanousd"]),
-            data["output_tokens"],
-            line.at,
-        )
+        target, cost = read_ref(data["target"], data.get("arm")), NanoUSD(data["cost_nanousd"])
+        return Settlement(line.id, target, cost, data["output_tokens"], line.at)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"not a settlement: {error!r}", key=f"journal.{line.id}") from None

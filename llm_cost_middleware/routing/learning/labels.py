@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.extras import needed_for
@@ -21,10 +22,14 @@ from llm_cost_middleware.routing.complexity import read_text
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learned import ANY_SITE
+from llm_cost_middleware.routing.learning.survey import rereadable
 from llm_cost_middleware.routing.signals import ESCALATED
 
 # Calls whose alternative tier had a lower propensity are skipped: divided by it, their estimate is mostly noise.
 MIN_PROPENSITY = 0.005
+MOST_LABELS = 100_000
+"""Labels of a log that are learned from: they are held in memory, and more would make hardly any interval narrower."""
+_MOST_HALVINGS = 31
 
 _PRIOR = 10.0  # calls that the overall mean counts for at each site, as in ``fitting.SITE_PRIOR``
 
@@ -147,25 +152,18 @@ def labels_from_log(
         strong: The stronger one.
         source: Source of quality; ``None``: feedback where there is enough of it.
     """
-    entries = list(logged)
+    entries = rereadable(logged)
     source = QualitySource.of(entries) if source is None else source
-    usable: list[_UsableCall] = []
     left_out: Counter[str] = Counter()
-    for entry in entries:
-        quality = source.read(entry)
-        reason = _unusable(entry, weak, strong, quality, paired=source is QualitySource.SHADOW)
-        if reason:
-            left_out[reason] += 1
-        else:
-            rejected = any(outcome.name == ESCALATED for outcome in entry.outcomes)
-            usable.append(
-                _UsableCall(entry, entry.decision.target == strong, 0.0 if rejected else quality or 0.0, rejected)
-            )
-    costs = _Costs(usable, (weak, strong))
-    means = _QualityMeans(usable)
-    found = []
-    for call in usable:
+    costs, means = _Costs((weak, strong)), _QualityMeans()
+    for call in _usable(entries, weak, strong, source, left_out):
+        costs.add(call)
+        means.add(call)
+    sample = _Sample()
+    for call in _usable(entries, weak, strong, source, Counter()):
         entry, was_strong, quality, _ = call
+        if not sample.takes(entry.decision.call_id):
+            continue
         decision, features = entry.decision, entry.decision.features
         weak_score, strong_score = means.of(decision, arm=False), means.of(decision, arm=True)
         if was_strong:
@@ -174,7 +172,8 @@ def labels_from_log(
             weak_score += (quality - weak_score) / decision.propensity
         if (both := _both(call, (weak, strong), means.of(decision, arm=True), source)) is not None:
             weak_score, strong_score = both
-        found.append(
+        sample.add(
+            decision.call_id,
             PairedOutcome(
                 ngrams=Counter(decision.ngrams),
                 text_stats=decision.text_stats,
@@ -186,9 +185,55 @@ def labels_from_log(
                 text_length=features.text_length,
                 item_count=features.item_count,
                 groups=decision.groups,
-            )
+            ),
         )
-    return LogLabels(found, dict(left_out), source, [call.logged.decision.call_id for call in usable])
+    if sample.passed_over:
+        left_out[f"more than {MOST_LABELS:,} labels"] = sample.passed_over
+    return LogLabels(list(sample.labels.values()), dict(left_out), source, list(sample.labels))
+
+
+def _usable(
+    entries: Iterable[LoggedCall], weak: ModelRef, strong: ModelRef, source: QualitySource, left_out: Counter[str]
+) -> Iterator[_UsableCall]:
+    """The calls that become labels; the others are counted by reason."""
+    for entry in entries:
+        quality = source.read(entry)
+        reason = _unusable(entry, weak, strong, quality, paired=source is QualitySource.SHADOW)
+        if reason:
+            left_out[reason] += 1
+            continue
+        rejected = any(outcome.name == ESCALATED for outcome in entry.outcomes)
+        yield _UsableCall(entry, entry.decision.target == strong, 0.0 if rejected else quality or 0.0, rejected)
+
+
+class _Sample:
+    """Labels by call: all of them, or of a log that has too many a share that is drawn by the ids of its calls.
+
+    The share does not depend on the order, so that a replay knows which calls a policy was tuned on.
+    """
+
+    def __init__(self) -> None:
+        self.labels: dict[str, PairedOutcome] = {}
+        self.passed_over = 0
+        self._halvings = 0
+
+    def takes(self, call_id: str) -> bool:
+        """Whether a call is in the share."""
+        taken = self._in_share(call_id)
+        self.passed_over += not taken
+        return taken
+
+    def add(self, call_id: str, label: PairedOutcome) -> None:
+        """Keep a label."""
+        self.labels[call_id] = label
+        while len(self.labels) > MOST_LABELS and self._halvings < _MOST_HALVINGS:
+            self._halvings += 1
+            before = len(self.labels)
+            self.labels = {id_: known for id_, known in self.labels.items() if self._in_share(id_)}
+            self.passed_over += before - len(self.labels)
+
+    def _in_share(self, call_id: str) -> bool:
+        return crc32(call_id.encode()) & ((1 << self._halvings) - 1) == 0
 
 
 def _both(
@@ -232,29 +277,31 @@ def _unusable(entry: LoggedCall, weak: ModelRef, strong: ModelRef, quality: floa
 class _Costs:
     """Costs of either model on each call of a log."""
 
-    def __init__(self, usable: Sequence[_UsableCall], pair: tuple[ModelRef, ModelRef]) -> None:
+    def __init__(self, pair: tuple[ModelRef, ModelRef]) -> None:
         self._pair = pair
-        paid: dict[tuple[str, bool], list[int]] = {}
-        calls: dict[bool, list[int]] = {False: [], True: []}
-        for call in usable:
-            if call.escalated or call.logged.settlement is None:
-                continue
-            cost, expected = int(call.logged.settlement.cost_nanousd), self._expected(call, arm=call.was_strong)
-            calls[call.was_strong].append(cost)
-            for key in ((call.logged.decision.site, call.was_strong), ("", call.was_strong)):
-                sums = paid.setdefault(key, [0, 0, 0])
-                for place, value in enumerate((cost, expected, 1) if expected else (0, 0, 0)):
-                    sums[place] += value
-        self._means = {arm: sum(seen) // len(seen) if seen else 0 for arm, seen in calls.items()}
-        self._overall = {arm: self._ratio(paid.get(("", arm)), 1.0) for arm in (False, True)}
-        self._ratios = {key: self._ratio(sums, self._overall[key[1]]) for key, sums in paid.items()}
+        self._paid: dict[tuple[str, bool], list[int]] = {}
+        self._calls: dict[bool, list[int]] = {False: [0, 0], True: [0, 0]}
+
+    def add(self, call: _UsableCall) -> None:
+        """Learn from what a call cost."""
+        if call.escalated or call.logged.settlement is None:
+            return
+        cost, expected = int(call.logged.settlement.cost_nanousd), self._expected(call, arm=call.was_strong)
+        self._calls[call.was_strong][0] += cost
+        self._calls[call.was_strong][1] += 1
+        for key in ((call.logged.decision.site, call.was_strong), ("", call.was_strong)):
+            sums = self._paid.setdefault(key, [0, 0, 0])
+            for place, value in enumerate((cost, expected, 1) if expected else (0, 0, 0)):
+                sums[place] += value
 
     def of(self, call: _UsableCall, *, arm: bool) -> int:
         """Nano-dollars that the call costs at the strong model (``arm``) or at the weak one."""
         expected = self._expected(call, arm=arm)
         if not expected:  # an old line, or a model that was no candidate
-            return self._means[arm]
-        return round(expected * self._ratios.get((call.logged.decision.site, arm), self._overall[arm]))
+            paid, calls = self._calls[arm]
+            return paid // calls if calls else 0
+        overall = self._ratio(self._paid.get(("", arm)), 1.0)
+        return round(expected * self._ratio(self._paid.get((call.logged.decision.site, arm)), overall))
 
     def _expected(self, call: _UsableCall, *, arm: bool) -> int:
         target = self._pair[arm]
@@ -277,13 +324,15 @@ class _QualityMeans:
     A group is drawn towards the next wider one, the widest towards the mean of all.
     """
 
-    def __init__(self, usable: Iterable[_UsableCall]) -> None:
+    def __init__(self) -> None:
         self._sums: dict[tuple[str, bool], list[float]] = {}
-        for call in usable:
-            for key in ("", *_nested(call.logged.decision)):
-                sums = self._sums.setdefault((key, call.was_strong), [0.0, 0])
-                sums[0] += call.quality
-                sums[1] += 1
+
+    def add(self, call: _UsableCall) -> None:
+        """Learn from how good a call was."""
+        for key in ("", *_nested(call.logged.decision)):
+            sums = self._sums.setdefault((key, call.was_strong), [0.0, 0])
+            sums[0] += call.quality
+            sums[1] += 1
 
     def of(self, decision: RoutingDecision, *, arm: bool) -> float:
         """The mean at the site of a call, for the strong model (``arm``) or for the weak one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -17,6 +17,7 @@ from llm_cost_middleware.routing.decision_log import LoggedCall, QualitySource
 from llm_cost_middleware.routing.learning.fitting import cross_scores, design_of
 from llm_cost_middleware.routing.learning.labels import labels_from_log
 from llm_cost_middleware.routing.learning.replayed_cascade import CascadeReplay
+from llm_cost_middleware.routing.learning.survey import rereadable
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput, Rule
 from llm_cost_middleware.routing.selection import TierChoice, select_tier, within_bounds
@@ -91,7 +92,7 @@ def replay(
     Forced and pinned calls stay where they were. Exploration of the new policy is not replayed.
 
     Args:
-        logged: The log.
+        logged: The log. It is read several times, and never kept; what can be read only once is.
         policy: The other policy.
         source: Source of quality; ``None``: feedback where there is enough of it.
 
@@ -100,26 +101,47 @@ def replay(
     """
     for own in (policy, *policy.sites.values()):
         _check_rules(own.rules)
-    read = list(logged)
+    read = rereadable(logged)
     source = QualitySource.of(read) if source is None else source
-    entries = [_MeasuredCall(entry, source.read(entry)) for entry in read]
-    facts = _LogFacts(
-        _cost_ratios(read), _quality_means(entries), _tried(entries), held_out_choices(read, policy, source),
-        {
-            own: CascadeReplay(own, read) for own in (policy, *policy.sites.values())
-            if own.kind == "cascade" and any(policy.for_site(entry.decision.site) is own for entry in read)
-        },
-    )  # fmt: skip
-    calls = [_replayed(entry, policy, facts) for entry in entries]
-    by_site: dict[str, list[_ReplayedCall]] = {}
-    for call in calls:
-        by_site.setdefault(call.site, []).append(call)
-    rows = [_summary(site, own) for site, own in by_site.items()]
+    facts = _facts(read, policy, source)
+    total = _Sums("all")
+    by_site: dict[str, _Sums] = {}
+    for entry in read:
+        call = _replayed(_MeasuredCall(entry, source.read(entry)), policy, facts)
+        for sums in (total, by_site.setdefault(call.site, _Sums(call.site))):
+            sums.add(call)
+    rows = [sums.row() for sums in by_site.values()]
     rows.sort(key=lambda row: -row.paid_nanousd)
-    return [*rows, _summary("all", calls)]
+    return [*rows, total.row()]
 
 
-def held_out_choices(logged: Sequence[LoggedCall], policy: RoutingPolicy, source: QualitySource) -> Mapping[str, bool]:
+def _facts(read: Iterable[LoggedCall], policy: RoutingPolicy, source: QualitySource) -> _LogFacts:
+    ratios: dict[str, list[float]] = {}
+    seen: dict[tuple[str, int], list[float]] = {}
+    for entry in read:
+        decision, quality = entry.decision, source.read(entry)
+        expected = decision.expected_nanousd
+        if entry.settlement is not None and expected:
+            _add(ratios.setdefault(decision.site, [0.0, 0.0]), entry.settlement.cost_nanousd, expected)
+        if quality is not None:
+            _add(seen.setdefault((decision.site, decision.tier), [0.0, 0]), quality, 1)
+    cascading = [own for own in (policy, *policy.sites.values()) if own.kind == "cascade"]
+    met = {policy.for_site(entry.decision.site) for entry in read} if cascading else set()
+    return _LogFacts(
+        {site: paid / expected for site, (paid, expected) in ratios.items()},
+        _quality_means(seen),
+        set(seen),
+        held_out_choices(read, policy, source),
+        {own: CascadeReplay(own, read) for own in cascading if own in met},
+    )
+
+
+def _add(sums: list[float], *parts: float) -> None:
+    for place, part in enumerate(parts):
+        sums[place] += part
+
+
+def held_out_choices(logged: Iterable[LoggedCall], policy: RoutingPolicy, source: QualitySource) -> Mapping[str, bool]:
     """Return how a learned policy would decide on the calls that it was tuned on, had it not seen each of them.
 
     Scored on those very calls it would look better than it is (Chernozhukov et al. 2018, cross-fitting), so models are
@@ -138,9 +160,7 @@ def held_out_choices(logged: Sequence[LoggedCall], policy: RoutingPolicy, source
         if learned is None or not isinstance(seen, Mapping):
             continue
         first, last = float(seen["first"]), float(seen["last"])
-        found = labels_from_log(
-            [entry for entry in logged if first <= entry.decision.at <= last], learned.weak, learned.strong, source
-        )
+        found = labels_from_log(_Between(logged, first, last), learned.weak, learned.strong, source)
         if len(found.labels) >= MIN_TO_CROSS_FIT:
             scores = cross_scores(design_of(found.labels))
             threshold = learned.threshold
@@ -220,28 +240,69 @@ def _answered_above(entry: LoggedCall, tier: int) -> bool:
     return any(c.target == answered and c.tier > tier for c in entry.decision.candidates)
 
 
-def _summary(site: str, calls: Sequence[_ReplayedCall]) -> ReplayedSite:
-    measured = [call for call in calls if call.quality is not None and call.robust is not None]
-    total = _mean([call.after for call in calls])
-    return ReplayedSite(
-        site=site,
-        calls=len(calls),
-        moved=sum(call.moved for call in calls),
-        paid_nanousd=NanoUSD(sum(call.paid for call in calls)),
-        after_nanousd=Estimate(*(len(calls) * part for part in total)) if total else Estimate(0.0, 0.0, 0.0),
-        quality_before=_mean([call.quality for call in measured if call.quality is not None]),
-        quality_after=_mean([call.robust for call in measured if call.robust is not None]),
-        unsupported=sum(not call.supported for call in measured) / len(measured) if measured else 0.0,
-    )
+class _Between:
+    """The calls of a log between two moments, read anew each time."""
+
+    def __init__(self, logged: Iterable[LoggedCall], first: float, last: float) -> None:
+        self._logged, self._first, self._last = rereadable(logged), first, last
+
+    def __iter__(self) -> Iterator[LoggedCall]:
+        return (entry for entry in self._logged if self._first <= entry.decision.at <= self._last)
 
 
-def _mean(values: Sequence[float]) -> Estimate | None:
-    if not values:
-        return None
-    n = len(values)
-    mean = sum(values) / n
-    error = _Z * sqrt(sum((value - mean) ** 2 for value in values) / max(n - 1, 1) / n)
-    return Estimate(mean, mean - error, mean + error)
+class _Mean:
+    """A mean and its interval, of values that come one by one (Welford 1962)."""
+
+    __slots__ = ("_mean", "_n", "_squares")
+
+    def __init__(self) -> None:
+        self._n, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, value: float) -> None:
+        self._n += 1
+        change = value - self._mean
+        self._mean += change / self._n
+        self._squares += change * (value - self._mean)
+
+    def estimate(self) -> Estimate | None:
+        """``None`` where there was no value."""
+        if not self._n:
+            return None
+        error = _Z * sqrt(self._squares / max(self._n - 1, 1) / self._n)
+        return Estimate(self._mean, self._mean - error, self._mean + error)
+
+
+class _Sums:
+    """What the row of a site is made of."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._calls = self._moved = self._paid = self._measured = self._unsupported = 0
+        self._after, self._before_quality, self._after_quality = _Mean(), _Mean(), _Mean()
+
+    def add(self, call: _ReplayedCall) -> None:
+        self._calls += 1
+        self._moved += call.moved
+        self._paid += call.paid
+        self._after.add(call.after)
+        if call.quality is not None and call.robust is not None:
+            self._measured += 1
+            self._unsupported += not call.supported
+            self._before_quality.add(call.quality)
+            self._after_quality.add(call.robust)
+
+    def row(self) -> ReplayedSite:
+        after = self._after.estimate()
+        return ReplayedSite(
+            site=self._site,
+            calls=self._calls,
+            moved=self._moved,
+            paid_nanousd=NanoUSD(self._paid),
+            after_nanousd=Estimate(*(self._calls * part for part in after)) if after else Estimate(0.0, 0.0, 0.0),
+            quality_before=self._before_quality.estimate(),
+            quality_after=self._after_quality.estimate(),
+            unsupported=self._unsupported / self._measured if self._measured else 0.0,
+        )
 
 
 def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int) -> EvaluatedCandidate:
@@ -253,33 +314,16 @@ def _paid(entry: LoggedCall) -> NanoUSD:
     return NanoUSD(nano or 0)
 
 
-def _cost_ratios(entries: Sequence[LoggedCall]) -> dict[str, float]:
-    """Return the ratio of paid to expected cost by site."""
-    sums: dict[str, list[float]] = {}
-    for entry in entries:
-        expected = entry.decision.expected_nanousd
-        if entry.settlement is not None and expected:
-            total = sums.setdefault(entry.decision.site, [0.0, 0.0])
-            total[0] += entry.settlement.cost_nanousd
-            total[1] += expected
-    return {site: paid / expected for site, (paid, expected) in sums.items()}
+def _quality_means(seen: Mapping[tuple[str, int], Sequence[float]]) -> dict[tuple[str, int], float]:
+    """Return mean quality by (site, tier), drawn towards the mean of all, which has the key ``("", -1)``.
 
-
-def _quality_means(entries: Sequence[_MeasuredCall]) -> dict[tuple[str, int], float]:
-    """Return mean quality by (site, tier), drawn towards the mean of all, which has the key ``("", -1)``."""
-    seen: dict[tuple[str, int], list[float]] = {}
-    for entry in entries:
-        if entry.quality is not None:
-            decision = entry.logged.decision
-            seen.setdefault((decision.site, decision.tier), []).append(entry.quality)
-    every = [value for values in seen.values() for value in values]
-    overall = sum(every) / len(every) if every else 0.5
-    means = {key: (sum(values) + _PRIOR * overall) / (len(values) + _PRIOR) for key, values in seen.items()}
+    Args:
+        seen: The sum and the number of what was seen of each.
+    """
+    calls = sum(n for _, n in seen.values())
+    overall = sum(total for total, _ in seen.values()) / calls if calls else 0.5
+    means = {key: (total + _PRIOR * overall) / (n + _PRIOR) for key, (total, n) in seen.items()}
     return means | {("", -1): overall}
-
-
-def _tried(entries: Sequence[_MeasuredCall]) -> set[tuple[str, int]]:
-    return {(e.logged.decision.site, e.logged.decision.tier) for e in entries if e.quality is not None}
 
 
 def _check_rules(rules: Sequence[Rule]) -> None:

@@ -287,9 +287,13 @@ CREATE TRIGGER reservation_is_made INSTEAD OF INSERT ON reservation
 BEGIN
     INSERT INTO scope_list (tenant, scopes) SELECT new.tenant, new.scopes
     WHERE NOT EXISTS (SELECT 1 FROM scope_list WHERE tenant = new.tenant AND scopes = new.scopes);
-    INSERT INTO reservation_row (tenant, id, scopes, amount, created, expires, state, refusal, writer, scope_list)
+    INSERT INTO reservation_row (tenant, id, scopes, amount, created, expires, state, charged, verb, actual, status,
+        late, resolved, reconciled, warnings, refusal, archived, writer, scope_list)
     SELECT new.tenant, new.id, '', new.amount, new.created, new.expires, coalesce(new.state, 'pending'),
-        coalesce(new.refusal, ''), new.writer, list.id
+        coalesce(new.charged, 0), coalesce(new.verb, 'settle'), coalesce(new.actual, 0),
+        coalesce(new.status, 'reserved'), coalesce(new.late, 0), coalesce(new.resolved, 0),
+        coalesce(new.reconciled, 0), coalesce(new.warnings, ''), coalesce(new.refusal, ''), coalesce(new.archived, 0),
+        new.writer, list.id
     FROM scope_list AS list WHERE list.tenant = new.tenant AND list.scopes = new.scopes;
 END;
 
