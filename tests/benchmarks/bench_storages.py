@@ -18,7 +18,7 @@ import resource
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -224,7 +224,10 @@ def tree_cpu_s(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     used = sum(map(int, fields[11:15])) / _HZ
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return used + sum(tree_cpu_s(child) for child in children)
+    for child in children:
+        with suppress(OSError):  # it ended meanwhile: its parent counts it from now on
+            used += tree_cpu_s(child)
+    return used
 
 
 def raw_rate(make, crowd, seconds):

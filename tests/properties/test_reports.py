@@ -185,7 +185,7 @@ def test_sql_and_a_stream_of_rows_give_one_answer(added_up, seed):
             assert len({(b.scopes, b.status, b.memo, b.at // DAY) for b in added if b.counts}) == sum(
                 bool(booking.counts) for booking in added
             )
-            for by in EVERY:
+            for by in EVERY if file.url.startswith("sqlite") else EVERY[::4]:  # a server takes longer
                 asked = {"since": since, "until": until, "over": "day"}
                 assert lines_of(ask(file, by, **asked)) == lines_of(ask(memory, by, **asked))
                 assert lines_of(ask(file, by, savings=False, **asked)) == lines_of(

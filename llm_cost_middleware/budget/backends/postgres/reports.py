@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from llm_cost_middleware.budget.backends.postgres.storage import COUNTS, Query, read_row
-from llm_cost_middleware.budget.backends.postgres.turn import Storage
+from llm_cost_middleware.budget.backends.postgres.turn import Storage, only
 from llm_cost_middleware.budget.model import UNSURE, Row
 from llm_cost_middleware.budget.rules import DAY
 from llm_cost_middleware.budget.rules.bookings import RESOLVED, Booking, BookingSums
@@ -41,6 +41,7 @@ _EACH = (
 )
 _SUMMED = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
 _SPAN = "SELECT min(created), max(created) FROM llm_cost.entry WHERE " + _IN_TIME
+_KINDS = Query("SELECT id, data FROM llm_cost.memo_kind")
 _EVER = 2**62
 _COUNT_ROWS = (
     "SELECT kind, status, count(*), sum(amount) FROM llm_cost.entry WHERE tenant = %(tenant)s"
@@ -70,7 +71,7 @@ def read_bookings(backend: Storage, since: int | None, until: int | None, sums: 
     one by one.
     """
     values = _span(backend, since, until)
-    kinds = dict(backend.stream(Query("SELECT id, data FROM llm_cost.memo_kind")))
+    kinds = dict(backend.drive(lambda: only(_KINDS)))
     for kind, *found in backend.stream(Query(_EACH, values), _added(backend, values, sums)):
         if kind == -1:
             at, scopes, status, amount, memo = found
@@ -79,33 +80,36 @@ def read_bookings(backend: Storage, since: int | None, until: int | None, sums: 
             at, scopes, status, amount, ids, *counts = found
             told = tuple([int(count or 0) for count in counts])
             if kind not in kinds:  # made since
-                kinds = dict(backend.stream(Query("SELECT id, data FROM llm_cost.memo_kind")))
+                kinds = dict(backend.drive(lambda: only(_KINDS)))
             yield Booking(at, scopes, status, int(amount), int(ids), kinds[kind].encode(), told)
 
 
 def _added(backend: Storage, values: dict[str, Any], sums: BookingSums) -> Query:
     """Rows of one kind, scopes and stretch; then without the scopes that do not matter, of which there may be many."""
-    keys = ["scopes", "status", "memo_kind"]
+    keys = ["status", "memo_kind"]
     if sums.stretch:
-        first, last = (values["since"], values["until"])
+        first, last = values["since"], values["until"]
         if sums.offset is not None and (first == -_EVER or last == _EVER):
-            ((first, last),) = backend.stream(Query(_SPAN, values))
+            ((first, last),) = backend.drive(lambda: only(Query(_SPAN, values)))
         local = local_offset(sums.offset, first or 0, last or 0)
         keys.append(f"(created + {local}) / {int(sums.stretch)}")
     if sums.days:
         keys.append(f"created / {DAY}")
-    named = [f"{key} AS key_{number}" for number, key in enumerate(keys)]
+    scopes, narrow = "scopes", values
+    if sums.kinds is not None:
+        scopes, narrow = "llm_cost.narrow(scopes, %(kinds)s)", values | {"kinds": sorted(sums.kinds)}
+    wanted = sums.kinds is None or bool(sums.kinds)
+    named = [f"{key} AS key_{number}" for number, key in enumerate(keys)] + ["scopes"] * wanted
     rows = (
         f"SELECT {', '.join(named)}, min(created) AS created, sum(amount) AS amount, count(*) AS ids, {_SUMMED}"
-        f" FROM llm_cost.entry AS e WHERE {_IN_TIME} AND memo_kind IS NOT NULL AND {_LAST} GROUP BY {', '.join(keys)}"
+        f" FROM llm_cost.entry AS e WHERE {_IN_TIME} AND memo_kind IS NOT NULL AND {_LAST}"
+        f" GROUP BY {', '.join([*keys, *(['scopes'] * wanted)])}"
     )
-    scopes, narrow = "key_0", values
-    if sums.kinds is not None:
-        scopes, narrow = "llm_cost.narrow(key_0, %(kinds)s)", values | {"kinds": sorted(sums.kinds)}
-    rest = "".join(f", key_{number}" for number in range(1, len(keys)))
+    by = [f"key_{number}" for number in range(len(keys))] + [scopes] * wanted
+    told = scopes if wanted else "''"
     text = (
-        f"{_SUPERSEDED} SELECT key_2, min(created), {scopes}, key_1, sum(amount), sum(ids), {_SUMMED}"
-        f" FROM ({rows}) AS summed GROUP BY {scopes}{rest}"
+        f"{_SUPERSEDED} SELECT key_1, min(created), {told}, key_0, sum(amount), sum(ids), {_SUMMED}"
+        f" FROM ({rows}) AS summed GROUP BY {', '.join(by)}"
     )
     return Query(text, narrow)
 
