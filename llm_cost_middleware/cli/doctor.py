@@ -16,11 +16,15 @@ from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.doors import try_doors
 from llm_cost_middleware.cli.init import todays_tiers
 from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger
+from llm_cost_middleware.cli.prices import OLD_DAYS
 from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.system_clock import SystemClock
 
 _GOOD, _LOOK, _BAD = "ok", "look", "no"
 _COLOURS = {_GOOD: "green", _LOOK: "yellow", _BAD: "red"}
@@ -106,9 +110,10 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
     if config.ledger.on_unavailable == "allow":
         found.append((_LOOK, "ledger", 'on_unavailable = "allow": calls leave unreserved while the ledger is down'))
     try:
-        catalogue = Catalogue(config.prices)
+        catalogue, now = Catalogue(config.prices), SystemClock().now()
         for tier in config.tiers:
             for target in dict.fromkeys(arm.plain for arm in tier.models):
+                found += _ending(target, now)
                 try:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:
@@ -119,7 +124,21 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
         ]
     except LLMCostError as error:  # of the whole catalogue: a price of one's own that is wrong, or no genai-prices
         return [*found, (_BAD, "prices", str(error))]
+    looked = catalogue.looked_at
+    if looked is not None and (age := int((now - looked) // 86_400)) > OLD_DAYS:
+        told = (
+            f"{catalogue.version}: looked at {age} days ago; llm-cost prices update --network, or a newer genai-prices"
+        )
+        return [*found, (_LOOK, "prices", told)]
     return [*found, (_GOOD, "prices", catalogue.version)]
+
+
+def _ending(target: ModelRef, now: float) -> list[tuple[str, str, str]]:
+    """That a model is retired, or soon will be."""
+    found = find_retirement(*target)
+    if found is None or found.days_left(now) > SOON_DAYS:
+        return []
+    return [(_BAD if found.days_left(now) < 0 else _LOOK, f"model {target}", found.told(now))]
 
 
 def _keys(config: CostConfig) -> list[tuple[str, str, str]]:

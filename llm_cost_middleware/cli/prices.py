@@ -20,10 +20,13 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Level, Rates
+from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.system_clock import SystemClock
 
 _PER_MTOK = Decimal(10**6)
+OLD_DAYS = 90
+"""Days after which prices that nobody has looked at are called old; an alert of one's own: ``old_prices``."""
 _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("standard", {}),
     ("batch", {"batch": True}),
@@ -36,7 +39,9 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def prices(
-    model: Annotated[str | None, typer.Argument(help="A model, or a part of its name. All without one.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A model, or a part of its name; all without one. update: what is newer.")
+    ] = None,
     config: ConfigOption = None,
     at: Annotated[str | None, typer.Option(help="A day, such as 2026-01-31. Today without it.", metavar="DAY")] = None,
     ledger: LedgerOption = None,
@@ -44,6 +49,10 @@ def prices(
     contracts: Annotated[
         bool, typer.Option("--contracts", help="The discounts, and what is committed and spent.")
     ] = False,
+    network: Annotated[
+        bool, typer.Option("--network", help="With update: fetch the prices that are published.")
+    ] = False,
+    url: Annotated[str, typer.Option(help="With update: fetch them from here.", metavar="URL")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show what models charge, in US dollars a million tokens; one model with every way it can be served."""
@@ -52,6 +61,11 @@ def prices(
         return
     catalogue = open_catalogue(config)
     moment = SystemClock().now() if at is None else read_moment(at, "--at", now=SystemClock().now, zone=UTC)
+    if model == "update":
+        from llm_cost_middleware.cli.price_changes import show_changes
+
+        show_changes(config, ledger, catalogue, moment, network=url or network, as_json=as_json)
+        return
     exact = _named(catalogue, model) if model else None
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
@@ -62,11 +76,27 @@ def prices(
             provider = provider_of(str(model)) or "PROVIDER"  # a section that can be copied, not one that says "any"
             raise PriceNotFoundError(provider, str(model), known)
         rows = [row for name, m in found for row in _rows(catalogue, name, m, moment, "standard", {})]
+    told = _retirements(rows, moment, every=exact is not None)
     if as_json:
         out.print_json(json.dumps({"prices": catalogue.version, "at": _day(moment), "models": rows}))
         return
     _show(rows, f"US dollars a million tokens on {_day(moment)}", served=exact is not None)
-    tables.say(catalogue.version)
+    for line in told:
+        tables.say(line)
+    age = None if catalogue.looked_at is None else int((moment - catalogue.looked_at) // 86_400)
+    old = f"; looked at {age} days ago: llm-cost prices update" if age is not None and age > OLD_DAYS else ""
+    tables.say(f"{catalogue.version}{old}")
+
+
+def _retirements(rows: list[dict[str, Any]], at: float, *, every: bool) -> list[str]:
+    """The models of a list that are retired soon, or at all; each row is told the day."""
+    lines: dict[str, str] = {}
+    for row in rows:
+        found = find_retirement(*row["model"].split("/", 1))
+        row["retires"] = found.day.isoformat() if found is not None else None
+        if found is not None and (every or 0 <= found.days_left(at) <= SOON_DAYS):
+            lines[row["model"]] = f"{row['model'].partition('/')[2]} {found.told(at)}"
+    return list(lines.values())
 
 
 def open_catalogue(config: Path | None) -> Catalogue:

@@ -81,6 +81,12 @@ class Catalogue:
         vars(listed)["_source"] = self._source
         return listed
 
+    def without_own(self) -> Catalogue:
+        """Return this catalogue without the user's own prices and contracts."""
+        listed = Catalogue(update_prices=self._update)
+        vars(listed)["_source"] = self._source
+        return listed
+
     def reprice(self, overrides: Mapping[str, Any]) -> None:
         """Put other prices of the user's own in force, here and in every catalogue that stands on this one.
 
