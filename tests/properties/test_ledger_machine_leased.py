@@ -13,7 +13,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing.oracle import audit
 from llm_cost_middleware.testing.state_machine import LedgerMachine
 
-AT_ONCE = LeasePolicy(interval_s=0.0, least_calls=1, share=1, longest_hold_s=600.0)
+AT_ONCE = LeasePolicy(interval_s=0.0, least_calls=1, share=1, processes=1, longest_hold_s=600.0)
 
 
 def rows_of(state):

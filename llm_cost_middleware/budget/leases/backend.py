@@ -32,7 +32,7 @@ from llm_cost_middleware.fork import after_fork_in_child
 _log = logging.getLogger(__name__)
 SERVERLESS = ("AWS_LAMBDA_FUNCTION_NAME", "FUNCTION_TARGET", "K_SERVICE", "FUNCTIONS_WORKER_RUNTIME")
 """Variables of AWS Lambda, Google Cloud Functions and Run, and Azure Functions: they freeze a process at will."""
-_HIDDEN = frozenset({"takes_notes", "asynchronous", "spool_place"})
+_HIDDEN = frozenset({"takes_notes", "asynchronous", "spool_place", "storage", "desk", "shipping", "keeper", "at_once"})
 _DRAINED = frozenset({"archive", "erase", "back_up", "take_archive", "amend"})
 """What changes or copies the whole ledger: this process hands everything over first."""
 _SHIPPED = frozenset({"bookings", "count_rows", "unsure_rows", "largest"})

@@ -251,6 +251,11 @@ class Desk:
         return receipt._replace(warnings=tuple(crossed), thresholds=tuple(map(NanoUSD, crossed.values())))
 
     @property
+    def tight(self) -> bool:
+        """Whether calls are under way from blocks that end: others wait for what they do not need."""
+        return any(block.open or block.free > 0 for block in list(self.ending))
+
+    @property
     def busy(self) -> bool:
         """Whether there is anything to keep."""
         return bool(self.blocks or self.ending or self.open or self.due)

@@ -17,6 +17,8 @@ from llm_cost_middleware.fork import ForkSafeLock
 _log = logging.getLogger(__name__)
 _LEAST_S = 0.05
 """Between two ticks, however much a block is missed."""
+_TIGHT_S = 0.2
+"""Between two ticks while blocks end, as near the end of a budget."""
 _LINGER = 60
 """Ticks without a call or a block after which the thread ends."""
 
@@ -72,7 +74,7 @@ class Keeper:
     def _run(self) -> None:
         idle = 0
         while not self._closed and idle < _LINGER:
-            self._wake.wait(self._interval_s)
+            self._wake.wait(min(self._interval_s, _TIGHT_S) if self._desk.tight else self._interval_s)
             self._wake.clear()
             began = time.monotonic()
             try:

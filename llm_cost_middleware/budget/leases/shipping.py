@@ -125,6 +125,8 @@ class Shipping:
             holds, touched = [], []
             merged = list(self._merging)
             merging = [block for _, block in merged]
+            for block in desk.ending:
+                block.free = min(block.free, 0)
             for block in desk.all_blocks():
                 target = block.target - shipped.get(block.id, 0)
                 ends = block in desk.ending and not block.open and block.due == shipped.get(block.id, 0)
@@ -213,7 +215,7 @@ class Shipping:
                 block = desk.blocks.get(scope)
                 if block is not None:
                     block.free = min(block.free, size)
-                    if not size and not block.open:
+                    if not size:  # too small to split: what its calls do not need goes back as they end
                         desk.ending.append(desk.blocks.pop(scope))
             return True
         if free < size // 2:

@@ -13,7 +13,7 @@ Everything here is pure: time and sums are arguments.
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, inf
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from llm_cost_middleware.budget.model import RowStatus
@@ -40,6 +40,8 @@ class LeasePolicy(NamedTuple):
     """A block from which nothing was taken for so long is handed back."""
     largest_parcel: int = 500
     """Calls in one parcel: it bounds how long the storage works at one."""
+    processes: float | None = None
+    """How many processes share a budget, where that is known; ``None``: it is estimated from what all of them spend."""
     longest_hold_s: float = 30.0
     """A call that goes on for longer gets a hold of its own at the storage."""
 
@@ -47,11 +49,13 @@ class LeasePolicy(NamedTuple):
 class Usage:
     """What one process takes out of a scope: sums that fade with time. Nano-dollars; times are monotonic seconds."""
 
-    __slots__ = ("at", "calls", "largest", "last_taken", "others", "spent", "total")
+    __slots__ = ("at", "calls", "largest", "last_taken", "own", "spent", "total")
 
     def __init__(self, now: float) -> None:
         self.at = self.last_taken = now
-        self.calls = self.spent = self.total = self.others = 0.0
+        self.calls = self.spent = 0.0
+        self.own = self.total = -1.0
+        """What this process and what all spent since the storage was looked at first; below zero before."""
         self.largest = 0
 
     def take(self, amount: int, now: float) -> None:
@@ -63,21 +67,24 @@ class Usage:
     def pay(self, amount: int) -> None:
         """A call cost ``amount``."""
         self.spent += amount
+        if self.own >= 0:
+            self.own += amount
 
     def fade(self, now: float, horizon_s: float, total: int) -> None:
         """Let time pass; ``total`` is what all processes spent since the last time."""
-        self.total += total
+        self.own, self.total = max(self.own, 0.0), max(self.total, 0.0) + total
         kept = exp(-max(now - self.at, 0.0) / horizon_s)
         self.at = now
         self.calls *= kept
         self.spent *= kept
+        self.own *= kept
         self.total *= kept
         self.largest = max(int(self.largest * (0.9 + 0.1 * kept)), 1 if self.largest else 0)
 
     @property
     def processes(self) -> float:
-        """How many processes that spend as much as this one the spending of all amounts to; 1 at least."""
-        return max(self.total / self.spent, 1.0) if self.spent > 0 else 16.0
+        """How many processes that spend as much as this one the spending of all amounts to; infinite if not known."""
+        return max(self.total / self.own, 1.0) if self.own > 0 else inf
 
 
 def block_size(usage: Usage, open_holds: int, left: int | None, policy: LeasePolicy) -> int:
@@ -94,7 +101,7 @@ def block_size(usage: Usage, open_holds: int, left: int | None, policy: LeasePol
     wanted = int(usage.spent) + open_holds // 2 + policy.least_calls * usage.largest
     if left is None:
         return wanted
-    most = int(left / (policy.share * usage.processes))
+    most = int(left / (policy.share * (policy.processes or usage.processes)))
     size = min(wanted, most)
     return size if size >= policy.least_calls * usage.largest else 0
 
