@@ -121,8 +121,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test of recorded data may not be skipped where the data are."""
+    """A test of recorded data may not be skipped where the data are, and none of Redis where CI promises a server."""
     report = yield
+    if report.skipped and "no Redis" in str(report.longrepr) and os.environ.get("CI", "").lower() == "true":
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped where CI promises a server: {report.longrepr}"
     if report.skipped and "data" in item.keywords and "soak" not in item.keywords and _data_folder().is_dir():
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped although {_data_folder().name} is there: {report.longrepr}"
