@@ -81,7 +81,8 @@ class Settling:
         lane = stages.lanes.after_failure(call, report, reserved, failure)
         if lane is not None:
             stages.health.not_sent(call, target)
-            stages.record.retried(reserved, failure, lane.delay_s, reserved.arm)
+            told = replace(failure, reason=f"{failure.reason}; {lane.reason}")
+            stages.record.retried(reserved, told, lane.delay_s, reserved.arm)
             if lane.delay_s > 0:
                 yield Sleep(lane.delay_s)
             return reserved.arm, 0

@@ -33,6 +33,7 @@ _DOUBTS = 16  # tries that the assumed shares weigh as much as
 _ASSUMED_REFUSED, _ASSUMED_LOST = 0.1, 0.02
 _GENEROUS = 2.0  # times the late answer: a try that is given up costs more than the wait
 _LEAST_TRY_S = 60.0
+_SAFE = 3.0  # times the late answer of the standard tier: one in twenty is later than that, and would come too late
 
 
 class Delay(NamedTuple):
@@ -109,7 +110,7 @@ def choose_lane(offers: Sequence[LaneOffer], patience_s: float) -> LaneChoice:
         patience_s: How long the call can wait.
     """
     standard = offers[0]
-    reserve = standard.delay.late_s
+    reserve = standard.delay.late_s * (_SAFE if standard.delay.answers else 1.0)
     weighed = [EvaluatedLane("standard", standard.cost_nanousd, standard.delay.late_s)]
     for offer in offers[1:]:
         expected = _expected(offer, standard)

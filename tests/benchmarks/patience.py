@@ -2,10 +2,11 @@
 
 ``python tests/benchmarks/patience.py [--out FILE] [--calls N]``. The requests are the recorded conversations of an
 agent, and three kinds of offline work over the same texts: classification of each message at night, evaluation of each
-conversation under one long rubric, and re-indexing of what the tools returned. Each is sent by the ``openai`` SDK,
-wrapped, to a provider on loopback whose tiers are as the guides describe them (``simulator.tiers``), once on a quiet
-day and once on a busy one. Time is simulated: each answer says how long it took (``openai-processing-ms``), and the
-clock of the pipeline is set on by that much, or by the timeout of the try where it would have taken longer.
+conversation under one long rubric, and re-indexing of what the tools returned. At 24 hours the offline work goes
+through ``pipeline.batch``; everything else is sent by the ``openai`` SDK, wrapped, to a provider on loopback whose
+tiers are as the guides describe them (``simulator.tiers``), once on a quiet day and once on a busy one. Time is
+simulated: each answer says how long it took (``openai-processing-ms``), and the clocks are set on by that much, or by
+the timeout of the try where it would have taken longer.
 
 A miss is a call that was answered later than it could wait, or not at all. A line is marked ``!`` where the ledger says
 less than the bill, or anything else although every outcome is known.
@@ -32,7 +33,7 @@ import openai
 
 from llm_cost_middleware import CostConfig, CostPipeline, cost_context
 from llm_cost_middleware.integrations.openai import wrap_openai
-from llm_cost_middleware.simulator import Answer, Simulator, TierMarket
+from llm_cost_middleware.simulator import Answer, BatchPace, Simulator, TierMarket
 from llm_cost_middleware.testing import FakeClock
 
 PATIENCE = {"none": None, "10 min": "10m", "1 h": "1h", "24 h": "24h"}
@@ -45,17 +46,22 @@ DAYS = {
         flex_unavailable=0.5, flex_timeouts=0.03, flex_delay_s=60, flex_spread=1.2, standard_delay_s=8, pace=0, seed=1
     ),
 }
+HEAD = (
+    "day    work            patience  calls  requests  flex batch  lost  misses"
+    "   mean s    bill $  of today's  ledger $"
+)
 RUBRIC = "You judge how an agent served a customer. " + "Weigh politeness, truth and whether the rules were kept. " * 60
 
 
 class TellingTime(httpx.HTTPTransport):
     """Lets the time pass that an answer says it took."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, sim):
         super().__init__()
-        self._clock = clock
+        self._clock, self._sim = clock, sim
 
     def handle_request(self, request):
+        self._sim.clock.set(self._clock.now())  # prompt caches lapse, and batches come to their end
         response = super().handle_request(request)
         took, limit = int(response.headers["openai-processing-ms"]) / 1_000, request.extensions["timeout"]["read"]
         if limit is not None and took > limit:
@@ -113,53 +119,56 @@ def answer(request):
     return Answer(text="An answer of usual length. " * 6, output_tokens=min(request.max_tokens or 200, 200))
 
 
-def run(sim, bodies, patience, market):
-    """Send them one after another; the bill, what the ledger says, misses and requests."""
+def run(sim, bodies, patience, market, *, batched):
+    """Send them one after another, or as a batch; the bill, what the ledger says, misses and requests."""
     sim.reset()
-    sim.clock.set(1_768_478_400.0)
-    sim.tiers, clock = market, FakeClock()
+    sim.tiers, sim.batch_pace, clock = market, BatchPace(delay_s=20 * 3_600), FakeClock()
+    sim.clock.set(clock.now())
     with (
         CostPipeline(
             CostConfig(budgets=[{"scope": "global", "limit": "1000"}]), clock=clock, rng=Random(5)
         ) as pipeline,
         openai.OpenAI(
-            base_url=sim.openai_url, api_key="k", http_client=httpx.Client(transport=TellingTime(clock))
+            base_url=sim.openai_url, api_key="k", http_client=httpx.Client(transport=TellingTime(clock, sim))
         ) as client,
     ):
         wrapped, misses = wrap_openai(client, pipeline), 0
-        for body in bodies:
+        for body in bodies if not batched else ():
             began = clock.monotonic()
-            sim.clock.set(max(sim.clock.now(), clock.now()))  # prompt caches lapse as time passes
             try:
                 with cost_context(patience=PATIENCE[patience]):
                     wrapped.chat.completions.create(**body)
                 misses += clock.monotonic() - began > SECONDS[patience]
             except openai.APIError:
                 misses += 1
+        if batched:
+            answers = pipeline.batch(bodies, client=client, patience=PATIENCE[patience])
+            late = clock.monotonic() > SECONDS[patience]
+            misses = len(bodies) if late else sum(isinstance(each, Exception) for each in answers)
         balance = pipeline.ledger.balance("global")
         lost = sum(record.status == "unconfirmed" for record in pipeline.records())
         booked, billed = int(balance.settled_nanousd), sim.bill.total_nanousd
         wrong = booked < billed or balance.pending_nanousd or (not lost and booked != billed)
-        at_flex = sum(line.tier == "flex" for line in sim.bill.lines)
+        at_flex, in_batch = (sum(line.tier == tier for line in sim.bill.lines) for tier in ("flex", "batch"))
         mean = clock.monotonic() / len(bodies)
-        return booked, billed, misses, sim.request_count, at_flex, lost, mean, "!" if wrong else ""
+        return booked, billed, misses, sim.request_count, at_flex, in_batch, lost, mean, "!" if wrong else ""
 
 
 def table(data, calls):
-    head = (
-        "day    work            patience  calls  requests  flex  lost  misses   mean s    bill $  of today's  ledger $"
-    )
-    yield head
+    yield HEAD
     with Simulator(responder=answer, keep_bodies=False) as sim:
         for day, market in DAYS.items():
             for kind, bodies in work(data, calls).items():
                 today = 0
                 for patience in PATIENCE:
-                    booked, billed, misses, requests, flex, lost, mean, mark = run(sim, bodies, patience, market)
+                    booked, billed, misses, requests, flex, batch, lost, mean, mark = run(
+                        sim, bodies, patience, market, batched=patience == "24 h" and kind != "agent"
+                    )
                     today = today or billed
                     yield (
-                        f"{day:6} {kind:15} {patience:8} {len(bodies):6} {requests:9} {flex:5} {lost:5} {misses:7}"
-                        f" {mean:8.1f} {billed / 1e9:9.5f} {100 * billed / today:9.1f} % {booked / 1e9:9.5f} {mark}"
+                        f"{day:6} {kind:15} {patience:8} {len(bodies):6} {requests:9} {flex:5} {batch:5}"
+                        f" {lost:5} {misses:7} {mean:8.1f} {billed / 1e9:9.5f} {100 * billed / today:9.1f} %"
+                        f" {booked / 1e9:9.5f} {mark}"
                     ).rstrip()
 
 

@@ -155,7 +155,7 @@ def quick_flex():
     from llm_cost_middleware.routing.lanes import LaneHistory
 
     history = LaneHistory()
-    for lane, seconds in (("flex", 0.05), ("standard", 0.4)):
+    for lane, seconds in (("flex", 0.05), ("standard", 0.15)):
         for _ in range(20):
             history.observe(ModelRef("openai", "gpt-5-mini"), lane, "answered", seconds, 0.0)
     return history
