@@ -154,6 +154,17 @@ def test_an_event_loop_on_postgres_writes_notes_too(postgres_url):
         assert ledger.shared_state.read(["k"]) == [b"v"]
 
 
+@pytest.mark.parametrize("odd", ["a\0b", "a\ud800"])
+def test_notes_that_postgres_cannot_keep_cost_no_resolution(postgres_url, odd):
+    with Ledger.open(postgres_url) as ledger:
+        for number, notes in enumerate(
+            [Notes([JournalEntry("decision", odd, 1.0, b"x")]), Notes([], SharedChange((odd,), lambda _: [b"v"], 1.0))]
+        ):
+            ledger.settle(ledger.reserve("1", id=f"{number}").id, "0.5", notes=notes)
+            assert not notes.written
+        assert ledger.balance("global").settled_nanousd == 10**9
+
+
 def test_a_lost_reply_on_postgres_writes_no_line_twice(postgres_url, monkeypatch):
     with Ledger.open(postgres_url) as ledger:
         protocol = ledger.backend.protocol

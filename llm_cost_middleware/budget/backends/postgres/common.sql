@@ -28,14 +28,17 @@ END $$;
 
 -- Write the notes of a resolution: lines of the journal (kind, id, at), then shared values (key), the bytes of each in
 -- data_; ``keep``: how many values stay. Whether it could: money is booked all the same.
-CREATE OR REPLACE FUNCTION llm_cost.write_notes(tenant_ integer, notes jsonb, data_ bytea[]) RETURNS boolean
+CREATE OR REPLACE FUNCTION llm_cost.write_notes(tenant_ integer, told text, data_ bytea[]) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    lines integer := coalesce(jsonb_array_length(notes -> 'lines'), 0);
+    notes jsonb;
+    lines integer;
 BEGIN
-    IF notes IS NULL THEN
+    IF told IS NULL THEN
         RETURN false;
     END IF;
+    notes := told;  -- here: a text that it does not take costs the notes, and nothing else
+    lines := coalesce(jsonb_array_length(notes -> 'lines'), 0);
     INSERT INTO llm_cost.mark (tenant, kind, id, at, data)
         SELECT tenant_, n.line ->> 0, n.line ->> 1, (n.line ->> 2)::double precision, data_[n.number]
             FROM jsonb_array_elements(notes -> 'lines') WITH ORDINALITY AS n (line, number) ORDER BY n.number;

@@ -20,6 +20,6 @@ CREATE OR REPLACE FUNCTION llm_cost.resolve(
     SELECT llm_cost.resolve(
         tenant_, given, version_, id_, seen_state, seen_charged, seen_reconciled, verb_, amount_, status_, state_, charged_,
         settled_, pending_, scopes_, created_, start_, until_, writer_, seen_amount, memo_, names, cells, firsts, warns,
-        NULL::text, NULL::bigint[], NULL::jsonb, NULL::bytea[], slices_
+        NULL::text, NULL::bigint[], NULL::text, NULL::bytea[], slices_
     )
 $$;

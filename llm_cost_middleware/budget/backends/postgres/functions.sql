@@ -231,7 +231,7 @@ CREATE OR REPLACE FUNCTION llm_cost.resolve(
     tenant_ integer, given bigint, version_ text, id_ text, seen_state text, seen_charged bigint, seen_reconciled bigint,
     verb_ text, amount_ bigint, status_ text, state_ text, charged_ bigint, settled_ bigint, pending_ bigint, scopes_ text,
     created_ bigint, start_ bigint, until_ bigint, writer_ text, seen_amount bigint, memo_ bytea,
-    names text[], cells bigint[], firsts bigint[], warns text[], kind_ text, counts bigint[], notes jsonb, data_ bytea[],
+    names text[], cells bigint[], firsts bigint[], warns text[], kind_ text, counts bigint[], notes text, data_ bytea[],
     slices_ jsonb
 ) RETURNS text[] LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
 DECLARE

@@ -62,6 +62,9 @@ class NotedProtocol(PostgresProtocol):
         change = notes.change
         try:
             if change is not None and change.keys:
+                if any("\0" in key for key in change.keys):
+                    raise ValueError("a key that PostgreSQL does not take")  # noqa: TRY301 - as what ``to`` raises
+                "".join(change.keys).encode()
                 found = dict((yield Query(SHARED, (self.number, list(change.keys)))))
                 data += change.to([None if key not in found else bytes(found[key]) for key in change.keys])
                 self._changes += 1

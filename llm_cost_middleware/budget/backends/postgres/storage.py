@@ -343,7 +343,7 @@ _MADE = "text bigint text text bigint bigint bigint text bigint bigint bigint te
 _PLAN = "text[] bigint[] bigint[] text[]"
 _FUNCTIONS: dict[str, tuple[str, Callable[[Script], tuple[Any, ...]]]] = {
     "reserve": (f"bigint text bigint bigint text bigint bigint text boolean bigint bytea {_PLAN} integer", _reserve),
-    "resolve": (f"{_SEEN} {_MADE} {_PLAN} text bigint[] jsonb bytea[]", _resolve),
+    "resolve": (f"{_SEEN} {_MADE} {_PLAN} text bigint[] text bytea[]", _resolve),
     "reduce": ("bigint text text bigint bigint bigint bigint text text text[] bigint[]", _reduce),
     "extend": ("bigint text bigint", _extend),
     "read": ("bigint text bigint bigint text[] bigint[] bigint[]", _read),
