@@ -32,6 +32,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
 
+from llm_cost_middleware.foresight import ForeseenRefusal
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -147,7 +149,7 @@ class NoEligibleModelError(LLMCostError, LookupError):
         super().__init__(f"no eligible model ({detail})")
 
 
-class BudgetExceededError(LLMCostError, RuntimeError):
+class BudgetExceededError(ForeseenRefusal, LLMCostError, RuntimeError):
     """The money is not there: raised before a call is sent, never instead of booking one that was.
 
     Args:
@@ -256,8 +258,7 @@ class BudgetExceededError(LLMCostError, RuntimeError):
         return f"; to go on, {waiting}raise it: llm-cost budgets {verb} {self.scope} DOLLARS{window}"
 
 
-_OWN_LIMITS = {"call": "max_cost of the call", "batch": "what is left for the batch"}
-"""Limits that are no budget of a ledger."""
+_OWN_LIMITS = {"call": "max_cost of the call", "batch": "what is left for the batch"}  # no budgets of a ledger
 
 
 class AttributionError(LLMCostError, ValueError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from llm_cost_middleware.foresight import Foreseen, Foresight
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.usage import TokenUsage
 
@@ -108,13 +109,14 @@ class CallFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetRefused(Event):
+class BudgetRefused(Foreseen, Event):
     """A call did not fit its budget. In observe mode it was sent all the same (``enforced`` is false)."""
 
     model: str
     scope: str
     requested_nanousd: NanoUSD
     enforced: bool
+    foresight: Foresight | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class OutputCapReached(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdCrossed(Event):
+class ThresholdCrossed(Foreseen, Event):
     """A scope has spent a soft threshold of its budget in this window."""
 
     scope: str
@@ -170,6 +172,7 @@ class ThresholdCrossed(Event):
     spent_nanousd: NanoUSD | None = None
     resets_at: float | None = None
     """Seconds since the Unix epoch; ``None`` for a budget without an end."""
+    foresight: Foresight | None = field(default=None, compare=False, repr=False)
 
     @property
     def percent(self) -> float | None:

@@ -115,6 +115,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         told = listed(observers)
         self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
         self._record = CallRecorder(self.clock, (LoggingObserver(), *told, *self._listeners.metrics, self._listeners))
+        self._record.foresee = self._foresee
         self._go_over_to(self._make_flow(config))
         self._watch = FileWatch(config, self.clock)
         warn_of_forgetting(config, opened)

@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
+from llm_cost_middleware.foresight import Forecast, Foresight
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.lifecycle.stages import Stages
@@ -25,6 +26,7 @@ from llm_cost_middleware.request import CallContext
 
 _FEWEST = 3
 """Of runs, for a forecast."""
+_FORESEEN_DAYS, _FRESH_S = 1.0, 60.0
 _OF_RUNS = ("run:", "slice:")
 _log = logging.getLogger(__name__)
 Seconds = float | timedelta | str
@@ -33,6 +35,8 @@ Seconds = float | timedelta | str
 class RunMoney:
     """What a pipeline does with the money of a run as a whole. The pipeline sets what it works on."""
 
+    _read: tuple[float, dict[str, RunPath]] | None = None
+    """When runs were read for refusals, and what was found."""
     _flow: CallFlow
     _runtimes: RuntimePool
     _stages: Stages
@@ -86,9 +90,25 @@ class RunMoney:
         if scope is None:
             return None
         scope = scope if scope.startswith("run:") else make_scope("run", scope)
+        return forecast_run(scope, self._paths(days))
+
+    def _paths(self, days: float) -> dict[str, RunPath]:
         since = self._runtimes.sync.clock.now() - days * 86_400
-        paths = run_paths(self._runtimes.ledger.rows(since=since))
-        return forecast_run(scope, paths)
+        return run_paths(self._runtimes.ledger.rows(since=since))
+
+    def _foresee(self, run: str) -> Foresight:
+        """The forecast of a run as a refusal carries it. A burst of them reads the ledger once."""
+
+        def ask() -> Forecast | None:
+            monotonic = self._runtimes.sync.clock.monotonic()
+            try:
+                if self._read is None or monotonic - self._read[0] > _FRESH_S:
+                    self._read = monotonic, self._paths(_FORESEEN_DAYS)
+                return forecast_run(run, self._read[1])
+            except LedgerError:  # a figure more or less
+                return None
+
+        return Foresight(ask, waiting=lambda: self.ledger_blocks and _on_event_loop())
 
     def slice(self, limit: USD, *, name: str = "slice", ttl: Seconds | None = None) -> Slice:
         """A part of the money that is left, for what a block calls: ``with pipeline.slice("0.50", name="search"):``.
@@ -110,20 +130,12 @@ class RunMoney:
         return Slice(self._runtimes, lambda: self._flow, bounded_nanousd(limit, what="limit"), str(name), ttl)
 
 
-class Forecast(NamedTuple):
-    """What a run is expected to spend from now to its end, US dollars."""
-
-    run: str
-    spent: Decimal
-    steps: int
-    """Attempts that were booked so far."""
-    expected: Decimal
-    """The mean of what comparable runs spent from here on."""
-    median: Decimal
-    high: Decimal
-    """What nine of ten of them spent at most."""
-    runs: int
-    """How many runs it rests on."""
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class RunPath(NamedTuple):

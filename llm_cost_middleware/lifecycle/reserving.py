@@ -109,9 +109,15 @@ class Reserving:
                 stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
                 if not observe:
                     report.refusal = _refusal_line(call, fit.least, refusal)
-                    raise stages.price.advise(refusal, fit.least, stages.waiting.held_s) from refusal.__cause__
+                    raise self._advised(refusal, fit.least) from refusal.__cause__
             # an observer sends the call as it is, whether it could be made to fit or not
             return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
+
+    def _advised(self, refusal: BudgetExceededError, least: Quote) -> BudgetExceededError:
+        """The refusal, with what would have fitted, when money may return, and what a run is expected to spend yet."""
+        stages = self._stages
+        refusal.foreseen(stages.record.foresight(refusal.scope))
+        return stages.price.advise(refusal, least, stages.waiting.held_s)
 
     # --- waiting for money -----------------------------------------------------------------------------------------
 
@@ -152,7 +158,7 @@ class Reserving:
                     if left <= 0 or not self._waits_for(refusal, fit.least):
                         record.refused(call, fit.least, enforced=True, scope=refusal.scope)
                         report.refusal = _refusal_line(call, fit.least, refusal)
-                        raise self._stages.price.advise(refusal, fit.least, waiting.held_s) from refusal.__cause__
+                        raise self._advised(refusal, fit.least) from refusal.__cause__
                     quote = fit.quote
                 pause = max(min(POLL_S if first else _IN_LINE_S, left), _LAST_LOOK_S)
                 if not (yield AwaitMoney(ticket, pause)):

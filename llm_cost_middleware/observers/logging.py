@@ -55,7 +55,7 @@ def describe(event: Event) -> str:
     facts = []
     for field in fields(event):
         value = getattr(event, field.name)
-        if field.name == "at" or value is None or value == "" or field.name == "usage":
+        if field.name in {"at", "foresight"} or value is None or value == "" or field.name == "usage":
             continue
         name = field.name.removesuffix("_nanousd")
         facts.append(f"{name}={format_usd(value) if isinstance(value, NanoUSD) else value}")

@@ -6,6 +6,7 @@ stay as they are, nothing is pending, and the thread goes on with its next messa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from functools import wraps
@@ -16,6 +17,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, readable
+from llm_cost_middleware.foresight import sentence
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 
 Decide = Callable[[BudgetExceededError, Any], Any]
@@ -36,7 +38,8 @@ def last_message(refusal: BudgetExceededError) -> AIMessage:
     """The message with which an agent ends: what was spent, of what, and what is missing.
 
     The amounts also stand under ``llm_cost`` in its ``response_metadata``, as text: ``ended``, ``scope``, ``spent``,
-    ``limit``, ``missing`` (US dollars; ``missing`` only where the refusal knows what was wanted).
+    ``limit``, ``missing`` (US dollars; ``missing`` only where the refusal knows what was wanted), ``expected`` to the
+    end of the run, where that is known.
     """
     told = {
         "ended": "budget",
@@ -50,6 +53,9 @@ def last_message(refusal: BudgetExceededError) -> AIMessage:
     if (missing := missing_of(refusal)) is not None:
         told["missing"] = f"{missing.usd:f}"
         text += f" The next step needs {readable(missing.usd, up=True)} more than there is."
+    if (forecast := refusal.forecast) is not None:
+        told["expected"] = f"{forecast.expected:f}"
+        text += f" ({sentence(forecast)}.)"
     return AIMessage(text, response_metadata={BOOKED_KEY: told})
 
 
@@ -78,6 +84,8 @@ async def aended(refusal: BudgetExceededError, state: Any, then: OnExceeded) -> 
     if callable(then):
         decided = then(refusal, state)
         return _read(await decided if isawaitable(decided) else decided, refusal)
+    if then == "end" and refusal.foresight is not None:
+        await asyncio.to_thread(refusal.foresight)  # it may read the ledger
     return ended(refusal, state, then)
 
 

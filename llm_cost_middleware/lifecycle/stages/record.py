@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import iscoroutinefunction
 from itertools import zip_longest
 from typing import Any
@@ -33,6 +33,7 @@ from llm_cost_middleware.events import (
     Voided,
     WaitingForBudget,
 )
+from llm_cost_middleware.foresight import Foresight
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig, Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
@@ -71,6 +72,8 @@ class CallRecorder:
         self._misnamed: set[tuple[str, str]] = set()
         self._tracker = CostTracker(None)
         self._new: list[CostRecord] = []
+        self.foresee: Callable[[str], Foresight] | None = None
+        """Makes the forecast of a run; set by the pipeline."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -238,7 +241,7 @@ class CallRecorder:
             found = {(one.scope, one.budget.window): one for one in balances if one.budget is not None}
             for (scope, window), threshold in zip_longest(receipt.warnings, receipt.thresholds):
                 figures = _figures(found.get((scope, window)))
-                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold, *figures))
+                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold, *figures, self.foresight(scope)))
 
     def voided(self, reserved: ReservedAttempt, failure: Failure) -> None:
         """An attempt that was not billed gave its reservation back."""
@@ -278,7 +281,11 @@ class CallRecorder:
     def refused(self, call: RoutedCall, quote: Quote, *, enforced: bool, scope: str | None) -> None:
         """A call did not fit."""
         now, amount = self._clock.now(), quote.amount_nanousd
-        self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced))
+        self.emit(BudgetRefused(call.id, now, str(quote.target), scope or "", amount, enforced, self.foresight(scope)))
+
+    def foresight(self, scope: str | None) -> Foresight | None:
+        """What there is to expect of a scope, where it is a run."""
+        return self.foresee(scope) if scope and scope.startswith("run:") and self.foresee is not None else None
 
     def unpriced(self, call: RoutedCall, error: PriceNotFoundError) -> None:
         """A call was refused for want of a price."""
@@ -330,6 +337,6 @@ def check_observer(observer: Any) -> None:
 
 def _figures(found: ScopeBalance | None) -> tuple[Any, ...]:
     if found is None:
-        return ()
+        return None, None, None
     resets = None if found.resets_at is None else found.resets_at.timestamp()
     return found.balance.limit_nanousd, found.balance.settled_nanousd, resets
