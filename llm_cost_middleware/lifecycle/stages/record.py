@@ -241,7 +241,9 @@ class CallRecorder:
             found = {(one.scope, one.budget.window): one for one in balances if one.budget is not None}
             for (scope, window), threshold in zip_longest(receipt.warnings, receipt.thresholds):
                 figures = _figures(found.get((scope, window)))
-                self.emit(ThresholdCrossed(call.id, now, scope, window, threshold, *figures, self.foresight(scope)))
+                self.emit(
+                    ThresholdCrossed(call.id, now, scope, window, threshold, *figures, foresight=self.foresight(scope))
+                )
 
     def voided(self, reserved: ReservedAttempt, failure: Failure) -> None:
         """An attempt that was not billed gave its reservation back."""
@@ -337,6 +339,6 @@ def check_observer(observer: Any) -> None:
 
 def _figures(found: ScopeBalance | None) -> tuple[Any, ...]:
     if found is None:
-        return None, None, None
+        return ()
     resets = None if found.resets_at is None else found.resets_at.timestamp()
     return found.balance.limit_nanousd, found.balance.settled_nanousd, resets
