@@ -37,7 +37,7 @@ from llm_cost_middleware.foresight import Foresight
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig, Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
-from llm_cost_middleware.money import ZERO
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
@@ -337,8 +337,8 @@ def check_observer(observer: Any) -> None:
         raise ConfigurationError(f"{observer!r} is asynchronous, and nobody would await it; {form}", key="observers")
 
 
-def _figures(found: ScopeBalance | None) -> tuple[Any, ...]:
+def _figures(found: ScopeBalance | None) -> tuple[NanoUSD | None, NanoUSD | None, float | None]:
     if found is None:
-        return ()
+        return None, None, None
     resets = None if found.resets_at is None else found.resets_at.timestamp()
     return found.balance.limit_nanousd, found.balance.settled_nanousd, resets
