@@ -8,7 +8,6 @@ objects of the targets.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from inspect import signature
@@ -19,7 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
-from llm_cost_middleware.integrations.langchain.batches import refuse_what_cannot_fit, with_progress
+from llm_cost_middleware.integrations.langchain.batch_lane import Batch, ready_answer
 from llm_cost_middleware.integrations.langchain.configurable import (
     ConfigurableGuard,
     guard_configurable,
@@ -158,14 +157,16 @@ class GuardMixin(_Model):
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """RouteArgument, then as LangChain does."""
-        kwargs[ROUTE_KEY] = self._route_prompts(messages, _call_kwargs(kwargs, stop), may_block=True)
+        if ready_answer(kwargs) is None:
+            kwargs[ROUTE_KEY] = self._route_prompts(messages, _call_kwargs(kwargs, stop), may_block=True)
         return super().generate(messages, stop, callbacks, **kwargs)
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """RouteArgument, then as LangChain does."""
-        kwargs[ROUTE_KEY] = self._route_prompts(messages, _call_kwargs(kwargs, stop))
+        if ready_answer(kwargs) is None:
+            kwargs[ROUTE_KEY] = self._route_prompts(messages, _call_kwargs(kwargs, stop))
         return await super().agenerate(messages, stop, callbacks, **kwargs)
 
     def stream(
@@ -219,26 +220,23 @@ class GuardMixin(_Model):
             return_exceptions: Answer what fits, and return the refusals: without it, a batch that is expected to cost
                 more than the budgets have left is refused before its first call.
             **kwargs: ``progress=True`` shows a progress bar on standard error; ``anyway=True`` starts a batch that is
-                expected not to fit: each call is held on its own. The rest goes to the model.
+                expected not to fit: each call is held on its own. The rest goes to the model. Inputs whose metadata
+                says ``{"llm_cost": {"patience": "24h"}}`` go as batches of the provider where that pays;
+                ``batch_timeout`` is how long that blocks.
 
         Raises:
             BudgetExceededError: It does not fit; nothing was sent.
+            BatchPendingError: The batch was not answered within ``batch_timeout``; it names it.
         """
-        show, anyway = kwargs.pop("progress", False), kwargs.pop("anyway", False)
-        if not (return_exceptions or anyway):
-            refuse_what_cannot_fit(self._llm_cost, self, inputs, config, kwargs)
-        with with_progress(config, len(inputs), show=show) as configs:
-            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        given = Batch.of(self._llm_cost, self, inputs, config, kwargs, return_exceptions=return_exceptions)
+        return given.run(super().invoke, super().batch)
 
     async def abatch(
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
         """``batch`` on an event loop."""
-        show, anyway = kwargs.pop("progress", False), kwargs.pop("anyway", False)
-        if not (return_exceptions or anyway):  # in a thread: it reads the ledger, and as many prompts as there are
-            await asyncio.to_thread(refuse_what_cannot_fit, self._llm_cost, self, inputs, config, kwargs)
-        with with_progress(config, len(inputs), show=show) as configs:
-            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        given = Batch.of(self._llm_cost, self, inputs, config, kwargs, return_exceptions=return_exceptions)
+        return await given.arun(super().ainvoke, super().abatch)
 
     def _route_prompts(
         self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any], *, may_block: bool = False
@@ -263,6 +261,8 @@ class GuardMixin(_Model):
     ) -> ChatResult:
         del run_manager  # a target must not open a run of its own
         runtime = self._llm_cost
+        if (ready := ready_answer(kwargs)) is not None:
+            return ready
         try:
             return runtime.generate(runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False))
         except LLMCostError as refusal:
@@ -273,6 +273,8 @@ class GuardMixin(_Model):
     ) -> ChatResult:
         del run_manager
         runtime = self._llm_cost
+        if (ready := ready_answer(kwargs)) is not None:
+            return ready
         try:
             return await runtime.agenerate(runtime.call(self, messages, _call_kwargs(kwargs, stop), stream=False))
         except LLMCostError as refusal:
@@ -333,6 +335,9 @@ class GuardMixin(_Model):
     def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
         """As LangChain does, but a refusal is not retried."""
         return super().with_retry(retry_if_exception_type=except_refusals(retry_if_exception_type), **kwargs)
+
+    def _should_stream(self, **kwargs: Any) -> bool:
+        return ready_answer(kwargs) is None and super()._should_stream(**kwargs)
 
     # --- what LangChain asks of a model --------------------------------------------------------------------------
 
