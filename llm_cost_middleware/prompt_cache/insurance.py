@@ -3,8 +3,9 @@
 Writes that come to nothing may cost as much as caching has saved, and beyond that one hundredth of all input, or the
 price of 1.4 prompts of usual size to begin with. A write is charged with the part of its price that evidence does not
 cover: with the odds, proven by returns that were seen, that it will be read. Until it is read or has expired it is not
-lost, so the covered part is lent back for as long. Where evidence covers all but a tenth, a write needs no allowance,
-as long as no more than a fifth of all input is out: what came back once may still not come back twice.
+lost, so the covered part is lent back for as long. Where evidence covers all but a tenth, a write needs no allowance.
+But what came back once may still not come back twice: whatever covers a write, no more than a fifth of all input is out
+before it was read, or the price of twelve prompts to begin with.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _INSURED_SHARE = 100
 """Writes that come to nothing may cost one part in so many of all input, beyond what caching has saved."""
 _FIRST_PER_CENT = 140
 """Writes may cost so many hundredths of a prompt of usual size from the first call on: one per cent of 140 calls."""
-_TRUSTED_PER_CENT = 20
-"""What evidence covers all but wholly may cost so many hundredths of all input before any of it was read."""
+_TRUSTED_PER_CENT, _TRUSTED_FIRST = 20, 12
+"""Writes may cost so many hundredths of all input before any of it was read, or so many prompts of usual size."""
 _SLOT_S = 60.0
 """Loans that end within so many seconds of each other are one sum."""
 
@@ -53,9 +54,10 @@ class WriteInsurance:
         share = max(self.input_cost // _INSURED_SHARE, min(usual, prompt_cost) * _FIRST_PER_CENT // 100)
         return self.saved + sum(self.lent.values()) - self._held + share
 
-    def trust(self) -> int:
-        """Return the most that a write may cost which evidence covers all but wholly."""
-        return self.saved + self.input_cost * _TRUSTED_PER_CENT // 100
+    def trust(self, prompt_cost: int) -> int:
+        """Return the most that a request's writes may cost, however much of it evidence covers."""
+        usual = self.input_cost // self.calls if self.calls else prompt_cost
+        return self.saved + max(self.input_cost * _TRUSTED_PER_CENT // 100, usual * _TRUSTED_FIRST)
 
     def hold(self, risk: int) -> None:
         """Take a risk from the allowance until its outcome is known: concurrent calls must not take it twice."""

@@ -2,7 +2,7 @@
 
 ``value`` holds the economics, ``statistics`` the evidence. Writes that would risk more than ``WriteInsurance`` allows
 are not planned: where nothing comes back, caching costs at most about one per cent more than sending everything
-uncached, or one and a half prompts; where what came back stops coming, at most a fifth more.
+uncached, or one and a half prompts; where what came back stops coming, at most a fifth more, or twelve prompts.
 """
 
 from __future__ import annotations
@@ -179,11 +179,6 @@ def _beside_its_own(case: _PlanInput, choice: Choice) -> Choice:
     )
 
 
-def _allowance(case: _PlanInput) -> int:
-    """Return what the writes of this request may put at risk."""
-    return case.known.insurance.allowance(int(case.layout.size * case.density) * case.prices.uncached, case.now)
-
-
 def _callers_marks(case: _PlanInput) -> tuple[CallersMark, ...]:
     """Return the marks that count against the provider's limit: on blocks, and the automatic one at the end."""
     found = tuple(each for each in case.layout.callers if each.ttl in case.ability.ttls)
@@ -285,6 +280,7 @@ def _takes_breakpoint(layout: PromptLayout, ref: BlockRef) -> bool:
 
 def _choice(case: _PlanInput, candidates: list[CacheCandidate], ttls: tuple[str, ...], slots: int) -> Choice:
     prices = case.prices
+    prompt_cost = int(case.layout.size * case.density) * prices.uncached
     if not ttls or slots <= 0:
         return Choice()
     if case.policy.mode == "system":
@@ -295,8 +291,8 @@ def _choice(case: _PlanInput, candidates: list[CacheCandidate], ttls: tuple[str,
         ttls,
         slots=slots,
         lookback=case.ability.lookback_blocks,
-        write_allowance_picousd=_allowance(case),
-        trust_picousd=case.known.insurance.trust(),
+        write_allowance_picousd=case.known.insurance.allowance(prompt_cost, case.now),
+        trust_picousd=case.known.insurance.trust(prompt_cost),
     )
 
 

@@ -42,7 +42,7 @@ ENOUGH_SEEN = len(_HEAD_ODDS) - 1
 PRIOR_TRIALS = 1.0
 OWN_TRIALS = 1.0
 """What peers count as in the odds of a prefix, or of a conversation, that came back before itself."""
-PEER_TRIALS = 3.0
+PEER_TRIALS = 1.0
 """What a wider group counts as in the odds of a closer one."""
 DOUBT = 0.5
 """Failures that are added to what was seen, for what evidence proves."""
@@ -84,11 +84,11 @@ class PeerGroups:
     def estimate(self, layout: PromptLayout, at: int, seen: int, *, proven: bool = True) -> Estimate:
         """Return what a boundary's peers say, the boundary itself not asked. ``proven``: also what is proven."""
         if at == len(layout.boundaries) - 1:
-            prior, weight = _STAGE_ODDS[layout.stage], PRIOR_TRIALS
+            # A whole request that comes again is no step of a conversation: it is sent over and over.
+            prior = _INNER_ODDS[min(seen, ENOUGH_SEEN)] if seen else _STAGE_ODDS[layout.stage]
         else:
-            known = min(seen, ENOUGH_SEEN)
-            prior = (_HEAD_ODDS if at < layout.head else _INNER_ODDS)[known]
-            weight = PRIOR_TRIALS
+            prior = (_HEAD_ODDS if at < layout.head else _INNER_ODDS)[min(seen, ENOUGH_SEEN)]
+        weight = PRIOR_TRIALS
         # From the widest group to the closest: each corrects the one before it by its own evidence. The widest one
         # mixes what the prior tells apart, so it counts for what is proven alone.
         *closer, widest = self.peers(layout, at, seen)

@@ -24,7 +24,7 @@ from llm_cost_middleware.prompt_cache.plan import HORIZON_OF, CachePrices, Reuse
 _DISTINCT = 0.02
 """Least difference in reuse to the next deeper mark for which a mark is placed that does not end tools or system."""
 _PROVEN = 0.9
-"""Proven odds from which a write needs no allowance, up to what is trusted."""
+"""Proven odds from which a write needs no allowance."""
 _MOST_REUSE = 0.99
 """No prefix comes back for ever."""
 _NEVER: ReuseProbability = (0.0, 0.0, 0.0)
@@ -137,7 +137,7 @@ def choose(
     slots: int,
     lookback: int | None,
     write_allowance_picousd: int,
-    trust_picousd: int = 0,
+    trust_picousd: int,
 ) -> Choice:
     """Choose the marks with the highest value.
 
@@ -148,7 +148,7 @@ def choose(
         slots: Number of marks that may be added to the caller's.
         lookback: Blocks, its own included, over which a mark finds an entry; ``None``: its own only.
         write_allowance_picousd: Most that the writes may risk.
-        trust_picousd: Most that writes may cost which evidence covers all but wholly.
+        trust_picousd: Most that the writes may cost, whatever evidence covers of it.
     """
     hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
     reach = _best_reach(candidates, prices, ttls, hit, write_allowance_picousd, trust_picousd)
@@ -196,8 +196,8 @@ def _best_reach(
 
 
 def _is_covered(written: _Written, allowance: int, trust: int) -> bool:
-    """Return whether the allowance covers what is risked, or evidence all but wholly what is written."""
-    return written.risk <= allowance or (written.cost <= trust and written.risk <= (1.0 - _PROVEN) * written.cost)
+    """Return whether the allowance covers what is risked, or evidence all but a tenth of what is written."""
+    return written.cost <= trust and written.risk <= max(allowance, (1.0 - _PROVEN) * written.cost)
 
 
 def _may(each: CacheCandidate, ttl: str) -> bool:

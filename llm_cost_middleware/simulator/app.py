@@ -36,10 +36,12 @@ class HttpFrontend:
         keep_bodies: bool,
         keep: int | None,
         chunk_chars: int,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.engine = engine
         self.faults = faults
         self.latency_s = latency_s
+        self.sleep = sleep
         self.keep_bodies = keep_bodies
         self.chunk_chars = chunk_chars
         self.counting = CountingRules()
@@ -129,7 +131,7 @@ class HttpFrontend:
     async def _wait(self, service: Service, fault: Fault | None) -> None:
         seconds = self.latency_s + (fault.delay_s if fault else 0.0) + service.wait_s * self.tiers.pace
         if seconds:
-            await asyncio.sleep(seconds)
+            await self.sleep(seconds)
 
     async def _json(
         self, dialect: Dialect, request: web.Request, exchange: Exchange, served: ServedRequest, fault: Fault | None

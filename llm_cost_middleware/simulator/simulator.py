@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +30,7 @@ class Simulator:
         responder: Makes the model's answers; `responders.echo` by default. May be replaced at any time.
         worst_case_tokenizer: Count tokens at the highest density measured with real tokenizers.
         openai_vocabulary: Encodes text as OpenAI's models do; without it their text costs the rule of `tokens`.
-        latency_s: Real seconds before every answer, so that concurrent calls overlap.
+        latency_s: Seconds before every answer, so that concurrent calls overlap.
         keep_bodies: Keep the parsed body of every request in `requests`.
         keep: How many requests to remember; all by default.
         chunk_chars: Characters in a stream's event.
@@ -38,6 +38,7 @@ class Simulator:
         host: The address to listen on.
         port: The port; 0 takes a free one.
         seed: Ids are the same in every run with the same seed.
+        sleep: Waits for the latency; another one can hold an answer back until a moment on ``clock``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
         seed: int = 0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.clock = clock or SimClock()
         self._faults = FaultScript()
@@ -65,7 +67,13 @@ class Simulator:
             openai_vocabulary=openai_vocabulary,
         )
         self._frontend = HttpFrontend(
-            self._engine, self._faults, latency_s=latency_s, keep_bodies=keep_bodies, keep=keep, chunk_chars=chunk_chars
+            self._engine,
+            self._faults,
+            latency_s=latency_s,
+            keep_bodies=keep_bodies,
+            keep=keep,
+            chunk_chars=chunk_chars,
+            sleep=sleep,
         )
         self._host, self._port = host, port
         self._thread: threading.Thread | None = None

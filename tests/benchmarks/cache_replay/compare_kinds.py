@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 
 import hosts  # noqa: E402 - from here on, what the two folders hold
+import overlap  # noqa: E402
 import replay  # noqa: E402
 from kinds_table import all_kinds, chosen  # noqa: E402
 from optimum import Optimum  # noqa: E402
@@ -36,9 +37,9 @@ RESULTS = Path(__file__).parent.parent / "results" / "cache_kinds.txt"
 HOUR = {"type": "ephemeral", "ttl": "1h"}
 AGENTS = ("airline, in turn", "code agent, one at a time", "desk agent, short", "desk dialogue")
 FLEETS = ("airline, overlapping", "code agent, own system", "dialogue, 20 s", "dialogue, 7 min", "one question in 15 s")
-CELLS = ("code agent, own system", "nothing comes back")
 INSURED = ("nothing comes back", "nothing comes back, with tools", "time first in system", "tools shuffled each call",
            "each prompt once", "one question in 70 min", "dialogue, 70 min")  # fmt: skip
+CELLS = ("code agent, own system", *INSURED)
 SHORT = (
     "code agent, two steps",
     "dialogue, 20 s",
@@ -119,12 +120,28 @@ def provider() -> Iterator[tuple[Simulator, SimClock]]:
 
 def through(calls: Sequence[Call], sender: Callable[[int], Callable[[dict[str, Any]], None]], sim, clock) -> Bill:
     """Send every call, one after the other in the time that it has, and judge what arrived."""
-    clock.advance(200_000.0)
-    sim.reset()
+    _begin(sim, clock)
     start = clock.now()
     for number, call in enumerate(calls):
         clock.set(max(start + call.at, clock.now()))
         sender(number)(call.body)
+    return judged(calls, sim)
+
+
+def at_once(calls: Sequence[Call], sender: overlap.Sender, sim, clock, gate: overlap.Gate) -> Bill:
+    """Send every call at its time, whether the ones before it are answered or not, and judge what arrived."""
+    _begin(sim, clock)
+    overlap.send_all(calls, sender, clock, gate)
+    return judged(calls, sim)
+
+
+def _begin(sim: Simulator, clock: Any) -> None:
+    clock.set(clock.now() + 200_000.0)
+    sim.reset()
+
+
+def judged(calls: Sequence[Call], sim: Simulator) -> Bill:
+    """What arrived, billed under every rule."""
     exchanges = sim.requests
     assert all(exchange.status == 200 for exchange in exchanges)
     assert len(exchanges) == len(calls)
@@ -162,14 +179,17 @@ def summary(bills: Sequence[Bill]) -> str:
 
 
 def every_kind(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None]) -> None:
-    """All kinds through a wrapped client, one process each."""
-    report(f"Every kind through a wrapped client, shares of no caching\n{HEAD}")
+    """All kinds through a wrapped client, one process each, answers overlapping as they come."""
+    report(f"Every kind through a wrapped client over HTTP, answers overlapping, shares of no caching\n{HEAD}")
     found: dict[str, Bill] = {}
-    with provider() as (sim, clock):
+    with overlap.provider() as (sim, clock, gate):
         for name, calls in kinds.items():
-            with hosts.pipeline(sim, clock) as pipeline, hosts.client(sim) as client:
-                send = hosts.sdk(client, pipeline)
-                found[name] = through(calls, hosts.always(send), sim, clock)
+            with (
+                hosts.pipeline(sim, clock) as pipeline,
+                hosts.client(sim) as client,
+                overlap.threads(hosts.sdk(client, pipeline)) as sender,
+            ):
+                found[name] = at_once(calls, sender, sim, clock, gate)
             report(line(name, len(calls), found[name]))
     conclude(kinds, found, report)
 
@@ -203,31 +223,40 @@ def conclude(kinds: Mapping[str, Any], found: Mapping[str, Bill], report: Callab
 
 
 def every_host(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
-    """Agents through every host."""
-    report(f"\nAgents through every host\n{HEAD}")
+    """Agents through every host, answers overlapping as they come."""
+    report(f"\nAgents through every host, answers overlapping\n{HEAD}")
     for name in (name for name in names if name in kinds):
         for host in hosts.HOSTS:
             with (
-                provider() as (sim, clock),
+                overlap.provider() as (sim, clock, gate),
                 hosts.pipeline(sim, clock) as pipeline,
                 hosts.open_host(host, sim, pipeline) as send,
+                overlap.threads(send) as sender,
             ):
-                bill = through(kinds[name], hosts.always(send), sim, clock)
+                bill = at_once(kinds[name], sender, sim, clock, gate)
                 report(line(f"{name}: {host}", len(kinds[name]), bill))
 
 
+def in_layout(calls: Sequence[Call], layout: Sequence[Any], host: str) -> Bill | None:
+    """Through a host in a layout of separate processes; ``None`` where there is no server for its ledger."""
+    _, workers, life, storage = layout
+    with tempfile.TemporaryDirectory() as folder, hosts.storage(storage, Path(folder)) as url:
+        if url is None:
+            return None
+        with overlap.provider() as (sim, clock, gate):
+            shared = overlap.SharedClock(clock)
+            with overlap.processes(sim, shared, url, workers, life, host) as sender:
+                return at_once(calls, sender, sim, shared, gate)
+
+
 def every_layout(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
-    """Fleets of processes over one ledger, and processes that live for a call or twenty."""
-    report(f"\nLayouts of processes\n{HEAD}")
+    """Processes over one ledger, and processes that live for a call or twenty; answers overlap."""
+    report(f"\nLayouts of separate processes, through a wrapped client, answers overlapping\n{HEAD}")
     for name in (name for name in names if name in kinds):
-        calls = kinds[name]
-        for title, workers, life, storage in hosts.LAYOUTS:
-            with tempfile.TemporaryDirectory() as folder, hosts.storage(storage, Path(folder)) as url:
-                if url is None:
-                    report(f"{name}: {title} was not played, there is no server for it")
-                    continue
-                with provider() as (sim, clock), hosts.fleet(sim, clock, url, workers, life) as sender:
-                    report(line(f"{name}: {title}", len(calls), through(calls, sender, sim, clock)))
+        for layout in hosts.LAYOUTS:
+            bill = in_layout(kinds[name], layout, hosts.HOSTS[0])
+            label = f"{name}: {layout[0]}"
+            report(line(label, len(kinds[name]), bill) if bill else f"{label} was not played, no server for it")
 
 
 def every_cell(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
@@ -235,17 +264,10 @@ def every_cell(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None
     for name in (name for name in names if name in kinds):
         against = "no caching" if name in INSURED else "the optimum"
         titles = "".join(f"{title.replace(', ', ' '):>26}" for title, *_ in hosts.LAYOUTS)
-        report(f"\n{name}, every host in every layout, against {against}\n{'host':<16}{titles}")
+        report(f"\n{name}, every host in every layout of separate processes, against {against}\n{'host':<16}{titles}")
         for host in hosts.HOSTS:
-            cells = []
-            for _, workers, life, storage in hosts.LAYOUTS:
-                with tempfile.TemporaryDirectory() as folder, hosts.storage(storage, Path(folder)) as url:
-                    if url is None:
-                        cells.append("no server")
-                        continue
-                    with provider() as (sim, clock), hosts.fleet(sim, clock, url, workers, life, host) as sender:
-                        bill = through(kinds[name], sender, sim, clock)
-                    cells.append(f"{bill.planned if name in INSURED else bill.to_optimum:.3f}")
+            bills = [in_layout(kinds[name], layout, host) for layout in hosts.LAYOUTS]
+            cells = [f"{b.planned if name in INSURED else b.to_optimum:.3f}" if b else "no server" for b in bills]
             report(f"{host:<16}" + "".join(f"{cell:>26}" for cell in cells))
 
 
