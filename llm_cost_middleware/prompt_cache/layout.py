@@ -2,8 +2,9 @@
 
 Providers hash a prompt in the order tools, system, messages. A ``Boundary`` is a position in that order where a cached
 prefix may usefully end: the last tool, every system block, the blocks of the first turn, and the last block of each of
-the caller's latest turns (where earlier requests of the same conversation ended). Answers are never cut: hosts rebuild
-assistant blocks and lose marks on them.
+the caller's latest turns (where earlier requests of the same conversation ended), and the latest answer where it is
+plain text of the Messages API: examples are sent as turns before every question, and end in one. Other answers are
+never cut: hosts rebuild assistant blocks and lose marks on them.
 
 Fingerprints are digests of everything up to a boundary, the parameters that invalidate a cache included. No text is
 kept.
@@ -92,6 +93,8 @@ class PromptLayout:
     endpoint: Endpoint
     params: Mapping[str, Any]
     """Parameters of the request, among them ``cache_control``, ``prompt_cache_key``, ``prompt_cache_options``."""
+    answer: int | None = None
+    """Boundary at which the latest answer ends."""
     callers: tuple[CallersMark, ...] = ()
     """All marks of the caller's on blocks, those inside tool results and on server tools included, in their order."""
 
@@ -141,7 +144,7 @@ def _is_short(request: CallRequest) -> bool:
 class _Reader:
     """Single pass over a request: collects text in runs, and hashes and cuts only at boundaries."""
 
-    __slots__ = ("boundaries", "callers", "density", "digest", "number", "request", "run", "size")
+    __slots__ = ("answer", "boundaries", "callers", "density", "digest", "number", "request", "run", "size")
 
     def __init__(self, request: CallRequest, density: float) -> None:
         self.request = request
@@ -150,6 +153,7 @@ class _Reader:
         self.run: list[str] = []
         self.size = 0
         self.number = -1
+        self.answer: int | None = None
         self.boundaries: list[Boundary] = []
         self.callers: list[CallersMark] = []
 
@@ -188,6 +192,7 @@ class _Reader:
             tokens_per_byte=self.density,
             endpoint=request.endpoint,
             params=request.params,
+            answer=self.answer,
             callers=tuple(self.callers),
         )
 
@@ -224,6 +229,7 @@ class _Reader:
         # Kept flat: the loop runs once per block of the whole conversation, on every call.
         add, number = self.run.append, self.number
         cut_ends, before_last, found = set(ends[1:][-_TURNS_CUT:]), ends[-2:-1], None
+        answer = _plain_answer(self.request, turns, ends)
         for at in range(begin, len(turns)):
             role, parts = turns[at]
             add(role)
@@ -239,6 +245,10 @@ class _Reader:
             if at in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
                 self.number = number
                 self._cut(BlockRef("messages", at, number - first), None)
+            if at == answer:
+                self.number = number
+                self._cut(BlockRef("messages", at, number - first), None)
+                self.answer = len(self.boundaries) - 1
             if at in before_last and self.boundaries[-1].ref.message == at:
                 found = len(self.boundaries) - 1
         self.number = number
@@ -318,6 +328,17 @@ def _turn_ends(roles: Sequence[str]) -> list[int]:
     """Return the messages at which requests ended: the caller's that an answer follows, and the caller's last."""
     asks = [role != "assistant" for role in roles]
     return [at for at, ask in enumerate(asks) if ask and not (at + 1 < len(asks) and asks[at + 1])]
+
+
+def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:
+    """Return the latest answer, where a mark on it reaches the provider; -1 if there is none."""
+    if request.endpoint != "messages" or not ends[1:]:
+        return -1
+    at = next((at for at in range(ends[-1] - 1, ends[-2], -1) if turns[at].role == "assistant"), -1)
+    parts = turns[at].parts if at >= 0 else ()
+    if not parts or any(part.kind != "text" or _bears_mark(part) for part in parts):
+        return -1
+    return at if _is_markable(parts[-1]) else -1
 
 
 def _is_markable(part: Part) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from llm_cost_middleware.money import floor_picousd
-from llm_cost_middleware.prompt_cache.layout import CallersMark, PromptLayout, tracked_boundaries
+from llm_cost_middleware.prompt_cache.layout import CallersMark, PromptLayout
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
     LIFETIME_S,
@@ -212,7 +212,7 @@ def _candidates(case: _PlanInput, callers: Sequence[CallersMark], ttls: tuple[st
     automatic = _automatic_ttl(case)
     hit = known.deepest_warm(layout, case.target, now)
     section_ends = {layout.head - 1, *(at for at in range(layout.head) if _ends_tools(layout, at))}
-    watched = {*tracked_boundaries(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
+    watched = {*known.tracked(layout), *(at for at, each in enumerate(boundaries) if each.mark)}
     if hit is not None:
         watched.add(hit)
     found: list[CacheCandidate] = []

@@ -16,7 +16,7 @@ from typing import Any
 
 from llm_cost_middleware.prompt_cache.entries import Entry
 from llm_cost_middleware.prompt_cache.insurance import Loan
-from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
+from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.returns import EDGES_S, Returns
 from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, end_keys
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics, PrefixStats
@@ -45,7 +45,7 @@ def keys_of(layout: PromptLayout) -> list[str]:
 def changed_keys(statistics: PrefixStatistics, layout: PromptLayout) -> Iterator[str]:
     """Yield those of ``keys_of`` whose values a request has changed."""
     yield _ACCOUNT
-    tracked = {layout.boundaries[at].fingerprint for at in tracked_boundaries(layout)}
+    tracked = {layout.boundaries[at].fingerprint for at in statistics.tracked(layout)}
     for key in keys_of(layout):
         if key.startswith(_PREFIX):
             fingerprint = _fingerprint(key)

@@ -122,6 +122,19 @@ class PrefixStatistics:
     def _again(self, layout: PromptLayout, at: int, seen: int) -> Estimate:
         return self.peers.estimate(layout, at, seen + 1, proven=False)
 
+    def tracked(self, layout: PromptLayout) -> list[int]:
+        """Return the boundaries whose reuse is counted.
+
+        The latest answer is one where the turn before it was no request that is known: it may be an example, sent in
+        front of every question. In a conversation that goes on, it comes back with the turn behind it.
+        """
+        found = tracked_boundaries(layout)
+        if layout.answer is not None:
+            before = self._previous(layout)
+            if before is None or not before.was_end:
+                found.insert(-1, layout.answer)
+        return found
+
     def entry(self, prefix: bytes, target: ModelRef | None, now: float) -> Entry | None:
         """Return the warm entry of a prefix. ``target`` ``None``: at any model."""
         record = self.records.get(prefix)
@@ -154,7 +167,7 @@ class PrefixStatistics:
         rhythm = self._rhythm(layout, now)
         deepest = max((at for at, _ in marked_boundaries(layout, plan)), default=-1)
         last = len(layout.boundaries) - 1
-        for at in tracked_boundaries(layout):
+        for at in self.tracked(layout):
             record = self.record(layout.boundaries[at].fingerprint)
             if at == layout.previous and not record.seen:
                 record.foreign = True
@@ -194,7 +207,7 @@ class PrefixStatistics:
             now: Seconds, on the clock that ``plan`` and ``begin`` were given.
         """
         self.insurance.release(plan.write_risk_picousd)
-        for at in tracked_boundaries(layout):
+        for at in self.tracked(layout):
             record = self.records.get(layout.boundaries[at].fingerprint)
             if record is not None:
                 record.ready = min(record.ready, now)
@@ -287,7 +300,7 @@ class PrefixStatistics:
         if not marked:
             if plan.cache_key or usage.cache_read:  # the provider caches by itself
                 life = LIFETIME_S.get(plan.retention or "", _AUTOMATIC_S)
-                for at in tracked_boundaries(layout):
+                for at in self.tracked(layout):
                     entries = self.record(layout.boundaries[at].fingerprint).entries
                     entries[target] = Entry(plan.at + life, _AUTOMATIC, 0, plan.at)
             return

@@ -79,6 +79,39 @@ def test_an_agent_is_within_three_per_cent_of_the_optimum_through_every_host(com
         assert compare.through(calls, hosts.always(send), sim, clock).to_optimum <= 1.03
 
 
+@pytest.mark.parametrize("host", ["wrapped client", "guard", "instrument", "create_agent"])
+def test_examples_in_front_of_every_question_are_read_to_their_last_answer(compare, kinds, host):
+    """Through every host that speaks the Messages API a mark on the text of an answer arrives."""
+    pytest.importorskip("langchain_anthropic", reason="needs the demo extra: langchain-anthropic")
+    hosts, calls = compare.hosts, kinds["examples as turns"][:30]
+    with (
+        compare.provider() as (sim, clock),
+        hosts.pipeline(sim, clock) as pipeline,
+        hosts.open_host(host, sim, pipeline) as send,
+    ):
+        compare.through(calls, hosts.always(send), sim, clock)
+        question = len(calls[0].body["messages"]) - 1
+        assert "cache_control" in str(sim.requests[-1].body["messages"][question - 1])
+        assert "cache_control" not in str(sim.requests[-1].body["messages"][question])
+        reads = [line.tokens.read for line in sim.bill.lines]
+    assert min(reads[3:]) == max(reads) > 0.85 * sim.bill.lines[-1].tokens.prompt
+
+
+@pytest.mark.parametrize("name", ["code agent, six at once", "nothing comes back"])
+def test_answers_that_overlap_change_no_figure(compare, kinds, name):
+    """The provider holds each answer back, and calls leave meanwhile: agents six at a time, and single questions."""
+    hosts, overlap, calls = compare.hosts, compare.overlap, kinds[name]
+    with (
+        overlap.provider() as (sim, clock, gate),
+        hosts.pipeline(sim, clock) as pipeline,
+        hosts.client(sim) as client,
+        overlap.threads(hosts.sdk(client, pipeline)) as sender,
+    ):
+        bill = compare.at_once(calls, sender, sim, clock, gate)
+    assert bill.to_optimum <= 1.03
+    assert bill.to_rule <= 1.0 + 1.5 / len(calls)
+
+
 def test_there_are_forty_kinds_over_three_sets_of_tools_in_two_halves(compare):
     names = list(compare.all_kinds(None))
     assert len(names) + 8 >= 40  # eight more from the recorded conversations

@@ -93,6 +93,22 @@ def test_prompts_that_stop_coming_back_cannot_make_caching_expensive(replay, tim
     assert planned.cost_nanousd <= 1.02 * uncached.cost_nanousd
 
 
+@pytest.mark.parametrize("prompts", [60, 150])
+def test_prompts_that_all_came_back_once_and_stop_cost_a_fifth_more_at_most(replay, prompts):
+    """Sent in turn, after more than five minutes: at its return each looks as if it came back for ever."""
+    import traffic
+
+    rng = random.Random(prompts)
+    sent = [(traffic._text(rng, 6_000), traffic._text(rng, 6_000)) for _ in range(prompts)]
+    gap_s = 600.0 / prompts
+    calls = [
+        traffic._call(gap_s * at, system, [traffic._user(asked)]) for at, (system, asked) in enumerate([*sent, *sent])
+    ]
+    planned = replay.play(calls, replay.Planned(replay.prices_of("anthropic", traffic.MODEL), traffic.MODEL))
+    uncached = replay.play(calls, replay.Blind(replay.uncached))
+    assert planned.cost_nanousd <= 1.2 * uncached.cost_nanousd
+
+
 @pytest.mark.soak
 @pytest.mark.data
 def test_the_full_replay_gives_the_figures_that_are_checked_in(replay, short):

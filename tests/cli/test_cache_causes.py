@@ -22,9 +22,14 @@ LATE = {"name": "late", "description": "Rarely used.", "input_schema": SCHEMA, "
 
 
 class Watch:
+    """The application's clock: the provider's, and so many seconds ahead of it."""
+
     def __init__(self, clock):
-        self.now = self.monotonic = clock.now
-        self.sleep = clock.advance
+        self.clock, self.ahead = clock, 0.0
+        self.monotonic, self.sleep = self.now, clock.advance
+
+    def now(self):
+        return self.clock.now() + self.ahead
 
 
 class Shop:
@@ -37,7 +42,8 @@ class Shop:
         http = anthropic.DefaultHttpxClient(event_hooks={"request": [self._on_its_way]})
         self.client = anthropic.Anthropic(base_url=sim.anthropic_url, api_key="k", max_retries=0, http_client=http)
         config = CostConfig(ledger={"url": url}, providers={"anthropic": {"base_url": sim.anthropic_url}})
-        self.pipeline = CostPipeline(config, clock=Watch(clock))
+        self.watch = Watch(clock)
+        self.pipeline = CostPipeline(config, clock=self.watch)
         self.wrapped = wrap_anthropic(self.client, self.pipeline)
         self.asked = 0
 
@@ -86,6 +92,21 @@ def written_elsewhere(shop):
     """A process with a ledger of its own writes the entry."""
     shop.ask(client=shop.client, system=[{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}])
     shop.ask()
+
+
+def kept(shop):
+    """Ten minutes pass here and seconds there: the provider keeps an entry beyond its lifetime."""
+    shop.ask()
+    shop.watch.ahead += 600.0
+    shop.ask()
+
+
+def expired(shop):
+    """The request is held up on its way, past the end of the entry that was there when it left."""
+    for _ in range(3):
+        shop.ask()
+    shop.hooks = [lambda request: shop.clock.advance(30.0)]
+    shop.ask(after=280.0)
 
 
 def the_time(shop):
@@ -154,6 +175,8 @@ NAMED = [
     (dropped, "causes", "the provider dropped it"),
     (another_key, "causes", "another API key"),
     (written_elsewhere, "causes", "outside this process had written it"),
+    (kept, "causes", "the provider kept the entry for 10 minutes"),
+    (expired, "causes", "the entry had expired: 5 minutes since the call before"),
     (the_time, "breaks", "differs only in numbers or dates"),
     (rewritten, "breaks", "system 0.0 changed"),
     (shuffled, "breaks", "the same tools in another order"),

@@ -39,7 +39,8 @@ AGENTS = ("airline, in turn", "code agent, one at a time", "desk agent, short", 
 FLEETS = ("airline, overlapping", "code agent, own system", "dialogue, 20 s", "dialogue, 7 min", "one question in 15 s")
 INSURED = ("nothing comes back", "nothing comes back, with tools", "time first in system", "tools shuffled each call",
            "each prompt once", "one question in 70 min", "dialogue, 70 min")  # fmt: skip
-CELLS = ("code agent, own system", *INSURED)
+SAMPLE = 90
+"""Calls of a kind that are played in a layout, unless all are asked for."""
 SHORT = (
     "code agent, two steps",
     "dialogue, 20 s",
@@ -249,33 +250,43 @@ def in_layout(calls: Sequence[Call], layout: Sequence[Any], host: str) -> Bill |
                 return at_once(calls, sender, sim, shared, gate)
 
 
-def every_layout(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
+def first(kinds: Mapping[str, Sequence[Call]], names: Sequence[str], most: int | None) -> dict[str, Sequence[Call]]:
+    """Some kinds, and so many calls of each."""
+    return {name: kinds[name][:most] for name in names if name in kinds}
+
+
+def every_layout(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None]) -> None:
     """Processes over one ledger, and processes that live for a call or twenty; answers overlap."""
     report(f"\nLayouts of separate processes, through a wrapped client, answers overlapping\n{HEAD}")
-    for name in (name for name in names if name in kinds):
+    for name, calls in kinds.items():
         for layout in hosts.LAYOUTS:
-            bill = in_layout(kinds[name], layout, hosts.HOSTS[0])
+            bill = in_layout(calls, layout, hosts.HOSTS[0])
             label = f"{name}: {layout[0]}"
-            report(line(label, len(kinds[name]), bill) if bill else f"{label} was not played, no server for it")
+            report(line(label, len(calls), bill) if bill else f"{label} was not played, no server for it")
 
 
-def every_cell(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
-    """Every host in every layout: agents against the optimum, and what never comes back against no caching."""
-    for name in (name for name in names if name in kinds):
-        against = "no caching" if name in INSURED else "the optimum"
-        titles = "".join(f"{title.replace(', ', ' '):>26}" for title, *_ in hosts.LAYOUTS)
-        report(f"\n{name}, every host in every layout of separate processes, against {against}\n{'host':<16}{titles}")
-        for host in hosts.HOSTS:
-            bills = [in_layout(kinds[name], layout, host) for layout in hosts.LAYOUTS]
-            cells = [f"{b.planned if name in INSURED else b.to_optimum:.3f}" if b else "no server" for b in bills]
-            report(f"{host:<16}" + "".join(f"{cell:>26}" for cell in cells))
+def every_cell(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], *, whole: bool) -> None:
+    """Agents and what never comes back through every host, in layouts of separate processes, answers overlapping.
+
+    Each host and kind in one layout, another one for each in turn; with ``whole`` in all of them.
+    """
+    report("\nEvery host in layouts of separate processes: agents / optimum, what never comes back / no caching")
+    for row, (name, calls) in enumerate(kinds.items()):
+        for column, host in enumerate(hosts.HOSTS):
+            at = (row + column) % len(hosts.LAYOUTS)
+            for layout in hosts.LAYOUTS if whole else hosts.LAYOUTS[at : at + 1]:
+                bill = in_layout(calls, layout, host)
+                share = f"{bill.planned if name in INSURED else bill.to_optimum:.3f}" if bill else "no server"
+                report(f"{name:<32}{len(calls):>6}  {host:<16}{layout[0]:<28}{share:>9}")
 
 
 def main() -> None:
     """Play, print, and keep the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--short", action="store_true", help="a sample of each, in less than a minute")
-    options.add_argument("--parts", default="kinds,hosts,layouts,cells", help="which tables; planner for one more")
+    options.add_argument("--whole", action="store_true", help="every host in every layout, and all calls of each kind")
+    options.add_argument("--parts", default="planner,kinds,hosts,layouts,cells,insured", help="which tables")
+    options.add_argument("--out", type=Path, default=RESULTS, help="where they are kept")
     asked = options.parse_args()
     lines: list[str] = []
 
@@ -287,20 +298,22 @@ def main() -> None:
     kinds = all_kinds(replay.data_folder())
     if asked.short:
         kinds = {name: kinds[name][:60] for name in SHORT}
-    parts = asked.parts.split(",")
+    parts, most = asked.parts.split(","), None if asked.whole else SAMPLE
     if "planner" in parts:
         in_this_process(kinds, report)
     if "kinds" in parts:
         every_kind(kinds, report)
     if "hosts" in parts:
         every_host(kinds, report, AGENTS if not asked.short else SHORT[:1])
-    if "cells" in parts:
-        every_cell(kinds, report, CELLS if not asked.short else SHORT[:1])
     if "layouts" in parts:
-        every_layout(kinds, report, FLEETS if not asked.short else SHORT[1:2])
+        every_layout(first(kinds, FLEETS if not asked.short else SHORT[1:2], most), report)
+    if "cells" in parts:
+        every_cell(first(kinds, AGENTS if not asked.short else SHORT[:1], most), report, whole=asked.whole)
+    if "insured" in parts:
+        every_cell(first(kinds, INSURED if not asked.short else SHORT[3:4], None), report, whole=asked.whole)
     report(f"\n{time.process_time() - began:.0f} s of processor time")
     if not asked.short:
-        RESULTS.write_text("\n".join(each.rstrip() for each in "\n".join(lines).splitlines()) + "\n")
+        asked.out.write_text("\n".join(each.rstrip() for each in "\n".join(lines).splitlines()) + "\n")
 
 
 if __name__ == "__main__":

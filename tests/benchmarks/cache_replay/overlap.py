@@ -32,20 +32,17 @@ Sender = Callable[[int], Submit]
 _PATIENCE_S = 120.0
 _THREADS = 64
 _FORKS = multiprocessing.get_context("forkserver")
-# Workers are forked from a process that has imported this, and done nothing. It finds modules by the environment only.
-os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
-_FORKS.set_forkserver_preload(
-    [
-        "overlap",
-        "anthropic",
-        "langchain_anthropic",
-        "langchain.agents",
-        "litellm",
-        "llm_cost_middleware.integrations.anthropic",
-        "llm_cost_middleware.integrations.langchain",
-        "llm_cost_middleware.integrations.litellm",
-    ]
-)
+_IMPORTED = [
+    "overlap",
+    "anthropic",
+    "langchain_anthropic",
+    "langchain.agents",
+    "litellm",
+    "llm_cost_middleware.integrations.anthropic",
+    "llm_cost_middleware.integrations.langchain",
+    "llm_cost_middleware.integrations.litellm",
+]
+"""What the process has imported that workers are forked from; it has done nothing else."""
 
 
 class Gate:
@@ -66,9 +63,12 @@ class Gate:
 def provider() -> Iterator[tuple[Simulator, SimClock, Gate]]:
     """A loopback provider that holds its answers back."""
     clock, gate = SimClock(), Gate()
-    responder = lambda _: Answer(text="ok", output_tokens=0)  # noqa: E731
-    with Simulator(responder=responder, clock=clock, latency_s=READABLE_S, sleep=gate.sleep) as sim:
+    with Simulator(responder=_nothing, clock=clock, latency_s=READABLE_S, sleep=gate.sleep) as sim:
         yield sim, clock, gate
+
+
+def _nothing(_: Any) -> Answer:
+    return Answer(text="ok", output_tokens=0)
 
 
 def send_all(calls: Sequence[Call], sender: Sender, clock: Any, gate: Gate) -> None:
@@ -208,6 +208,10 @@ def processes(
     sim: Any, clock: SharedClock, url: str, workers: int, life: int | None, host: str = hosts.HOSTS[0]
 ) -> Iterator[Sender]:
     """Which process sends a call: in turn, or a new one for every so many; an old one is killed."""
+
+    # The process that workers are forked from finds modules by the environment only.
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
+    _FORKS.set_forkserver_preload(_IMPORTED)
 
     def start() -> Worker:
         return Worker(clock.value, sim.anthropic_url, url, host)

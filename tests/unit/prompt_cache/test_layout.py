@@ -10,17 +10,29 @@ def refs(layout):
     return [each.ref for each in layout.boundaries]
 
 
-def test_a_prompt_is_cut_after_tools_system_first_turn_and_turns_but_never_after_an_answer(conversation):
+def test_a_prompt_is_cut_after_tools_system_first_turn_and_turns_and_of_all_answers_after_the_latest(conversation):
     layout = read_layout(conversation(3, tools=2))
     assert refs(layout) == [
         BlockRef("tools", 0, 1),
         BlockRef("system", 0, 0),
         BlockRef("messages", 0, 0),
         BlockRef("messages", 2, 0),
+        BlockRef("messages", 3, 0),
         BlockRef("messages", 4, 0),
     ]
-    assert (layout.head, layout.first_turn, layout.previous) == (2, 3, 3)
-    assert [each.number for each in layout.boundaries] == [1, 2, 3, 5, 7]
+    assert (layout.head, layout.first_turn, layout.previous, layout.answer) == (2, 3, 3, 4)
+    assert [each.number for each in layout.boundaries] == [1, 2, 3, 5, 6, 7]
+
+
+def test_an_answer_that_hosts_rebuild_is_not_cut(conversation):
+    """Only the Messages API keeps a mark on the text of an answer, and none where it holds more than text."""
+    asked = conversation(2)
+    assert read_layout(asked).answer is not None
+    assert read_layout(asked._replace(endpoint="chat.completions")).answer is None
+    *before, answer, last = asked.messages
+    for part in (Part("tool_use", "{}"), Part("thinking", "Hm.")):
+        mixed = Message("assistant", (*answer.parts, part))
+        assert read_layout(asked._replace(messages=(*before, mixed, last))).answer is None
 
 
 def test_the_end_of_a_request_is_the_previous_end_of_the_next_one(conversation):
@@ -71,7 +83,7 @@ def test_a_changed_tool_choice_keeps_the_system_prompt_and_loses_the_messages(co
     one = read_layout(conversation(2, params={"tool_choice": "auto"}))
     other = read_layout(conversation(2, params={"tool_choice": "any"}))
     same = [a.fingerprint == b.fingerprint for a, b in zip(one.boundaries, other.boundaries, strict=True)]
-    assert same == [True, False, False]
+    assert same == [True, False, False, False]
 
 
 def test_block_edges_matter():
@@ -148,8 +160,8 @@ def test_a_long_list_of_documents_is_cut_at_its_first_blocks_and_its_end():
 
 def test_only_the_latest_turns_are_cut(conversation):
     layout = read_layout(conversation(40))
-    assert len(layout.boundaries) == 2 + 4
-    assert layout.previous == len(layout.boundaries) - 2
+    assert len(layout.boundaries) == 2 + 4 + 1
+    assert layout.previous == len(layout.boundaries) - 3
 
 
 def test_a_prefilled_answer_is_not_a_turn(conversation):

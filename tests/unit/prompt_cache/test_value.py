@@ -22,7 +22,9 @@ def candidates(*odds, tokens=2_000, **states):
 
 
 def chosen(found, ttls=BOTH, slots=4, lookback=20, allowance=10**18):
-    return choose(found, PRICES, ttls, slots=slots, lookback=lookback, write_allowance_picousd=allowance, trust_picousd=10**18)
+    return choose(
+        found, PRICES, ttls, slots=slots, lookback=lookback, write_allowance_picousd=allowance, trust_picousd=10**18
+    )
 
 
 @pytest.mark.parametrize(("ttl", "break_even"), [("5m", 0.75 / 3.45), ("1h", 3.0 / 5.7)])
