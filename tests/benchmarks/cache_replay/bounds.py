@@ -8,10 +8,10 @@ minutes, or one for an hour. ``first_call`` gives the least that each of the thr
 the second call on.
 
 *The blind calls.* Until a prefix comes back, traffic that returns and traffic that never will look the same. A rule
-that costs at most 1.01 of no caching on the one can write only so much on the other before then: one per cent of its
-whole input. ``blind`` gives the least that leads to, if everything is known afterwards. It is the Lagrangian bound:
-blind writes cost ``1 + price`` times their premium, and what was allowed is given back; no choice within the allowance
-can cost less, whatever the price.
+that costs at most 1.01 of no caching on the one can write only so much on the other before then: one per cent of the
+input of so many calls as insured traffic has, since it may end there. ``blind`` gives the least that leads to, if
+everything is known afterwards. It is the Lagrangian bound: blind writes cost ``1 + price`` times their premium, and
+what was allowed is given back; no choice within the allowance can cost less, whatever the price.
 
 Both are below what is reachable: they forget that marks are at most four, that knowledge comes slowly, and that what
 came back once may not come back again. ``python tests/benchmarks/cache_replay/bounds.py`` prints them.
@@ -48,11 +48,12 @@ MISSED = (
     "dialogue, 25 min",
     "twenty tenants in turn",
     "sixty tenants in turn",
-    "each prompt three times, 12 min",
 )
 DEEDS = ("nothing", "5m", "1h")
 ALLOWED = 0.01
 """Share of all input that blind writes may cost."""
+INSURED_CALLS = 150
+"""The longest of the insured kinds: whoever does not know when traffic ends has allowed for no more by then."""
 _ENGINE = ServingEngine(
     clock=SimClock(), responder=lambda _: Answer(text="ok", output_tokens=0), worst_case_tokenizer=False, seed=0
 )
@@ -141,11 +142,15 @@ def blind_calls(calls: Sequence[Call], prices: CachePrices, minimum: int) -> int
 
 
 def blind(calls: Sequence[Call], prices: CachePrices, minimum: int) -> tuple[int, float]:
-    """How many calls are blind, and the least that is possible where their writes are insured."""
+    """How many calls are blind, and the least that is possible where their writes are insured.
+
+    They are blind as long as the traffic looks like one of an insured kind, which may end at any of its calls: one per
+    cent of ``INSURED_CALLS`` of them is what they may cost together.
+    """
     count = blind_calls(calls, prices, minimum)
-    sent = input_cost(calls, prices, minimum)
+    allowed = ALLOWED * input_cost(calls[: max(count, INSURED_CALLS)], prices, minimum)
     return count, max(
-        Bound(calls, prices, minimum, blind=count, price=price).total() - price * ALLOWED * sent for price in _PRICES
+        Bound(calls, prices, minimum, blind=count, price=price).total() - price * allowed for price in _PRICES
     )
 
 
