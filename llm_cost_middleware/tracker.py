@@ -54,6 +54,8 @@ class CostRecord:
     expected_cache_saving_nanousd: int = 0
     """What the cache plan expected, in nano-dollars."""
     scopes: tuple[str, ...] = ()
+    service_tier: str = ""
+    """The service tier that the answer names; ``flex`` of a try there that was lost; empty where it is not known."""
 
     def __post_init__(self) -> None:
         if type(self.cost_usd) is not Decimal or not self.cost_usd.is_finite() or self.cost_usd < 0:

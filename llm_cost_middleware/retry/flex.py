@@ -59,8 +59,9 @@ def after_flex(failed: FlexTry, rng: Random) -> NextLane | None:
         wait = max(wait * rng.uniform(0.5, 1.0), failure.retry_after or 0.0)
         if failed.left_s - wait >= failed.least_s:
             return NextLane("flex", wait, f"flex has no capacity, again in {wait:.1f} s")
-    # a rate limit is the model's, whatever the tier: it is waited for
+    # a rate limit may be the model's, whatever the tier: it is waited for, where there is time
     wait = (failure.retry_after or 0.0) if failure.kind is _K.RATE_LIMITED else 0.0
+    wait = wait if wait <= failed.left_s else 0.0
     return NextLane("standard", wait, f"{failure.kind} at flex: on to the standard tier")
 
 

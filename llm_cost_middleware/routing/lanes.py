@@ -141,6 +141,8 @@ def _expected(offer: LaneOffer, standard: LaneOffer) -> NanoUSD:
 def _against(offer: LaneOffer, reserve_s: float, patience_s: float) -> str:
     if offer.unfit:
         return offer.unfit
+    if offer.delay.usual_s > FLEX_TIMEOUT_S:
+        return f"{offer.lane} takes {_length(offer.delay.usual_s)} for half of its answers"
     needed = reserve_s + offer.delay.usual_s
     if patience_s < needed:
         return f"{_length(patience_s)} leaves no time for {offer.lane} and a way back, which take {_length(needed)}"

@@ -135,6 +135,7 @@ def test_what_times_out_at_flex_stays_held_until_it_is_reconciled(desk, sim, sta
     assert at.spent >= at.billed > 0
     statuses = [record.status for record in at.pipeline.records()]
     assert statuses == ["unconfirmed", "exact"]
+    assert [record.service_tier for record in at.pipeline.records()] == ["flex", "default"]
     lost = at.pipeline.records()[0]
     assert lost.reserved_nanousd is None or lost.cost_usd == lost.reserved_nanousd.usd
 
@@ -315,6 +316,27 @@ def test_another_process_learns_how_long_flex_took(desk, tmp_path, sim):
     later.ask()
     flex = next(each for each in later.decision().lanes if each.lane == "flex")
     assert flex.late_s < 1
+
+
+def test_a_wait_that_is_asked_for_does_not_outlast_the_patience(desk, sim):
+    sim.script(Fault.status(429, retry_after=4_000))
+    at = desk()
+    at.ask()
+    assert tiers(sim) == ["flex", None]
+    assert at.clock.monotonic() < 600
+
+
+def test_lines_of_others_are_passed_over(desk, tmp_path, sim):
+    config = {"ledger": {"url": f"sqlite:///{tmp_path}/ledger.db"}}
+    at = desk(**config)
+    odd = (b"", b"[]", b"\xff", b'{"m":["a"],"l":"flex","e":"answered","s":1}',
+           b'{"m":["openai","gpt-5-mini"],"l":"flex","e":"answered","s":1e400}',
+           b'{"m":["openai","gpt-5-mini"],"l":[],"e":{},"s":1}')  # fmt: skip
+    for line in (*odd, *[b'{"m":["openai","gpt-5-mini"],"l":"flex","e":"answered","s":7}'] * 10):
+        at.pipeline.ledger.journal.append("lane", "x", at.clock.now(), line)
+    at.ask()
+    assert next(each.late_s for each in at.decision().lanes if each.lane == "flex") == 7
+    assert at.spent == at.billed > 0
 
 
 def test_no_patience_leaves_no_trace(desk, sim):

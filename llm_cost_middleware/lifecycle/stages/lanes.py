@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from random import Random
+from typing import get_args
 
 from llm_cost_middleware.budget.backend import Journal, JournalEntry
 from llm_cost_middleware.capabilities import find_capabilities
@@ -80,10 +82,9 @@ class LaneStage:
             self._recalled = True
             try:
                 for line in self._journal.read(LANE, self._clock.now() - _RECALLED_S):
-                    said = json.loads(line.data)
-                    model = ModelRef(*said["m"])
-                    self._history.observe(model, said["l"], said["e"], float(said["s"]), line.at)
-            except (LLMCostError, ValueError, TypeError, KeyError):  # without it the documents say what to expect
+                    if (told := _read(line.data)) is not None:
+                        self._history.observe(*told, line.at)
+            except LLMCostError:  # without it the documents say what to expect
                 return
 
     # --- before an attempt -----------------------------------------------------------------------------------------
@@ -193,3 +194,14 @@ class LaneStage:
         if self._journal is not None and reserved.quote.lane:
             line = {"m": [*model], "l": lane, "e": end, "s": round(seconds, 3)}
             report.lines.append(JournalEntry(LANE, call.id, at, json.dumps(line, separators=(",", ":")).encode()))
+
+
+def _read(line: bytes) -> tuple[ModelRef, Lane, LaneEnd, float] | None:
+    """What a line says of a try; ``None`` where it is none of ours."""
+    try:
+        said = json.loads(line)
+        model, lane, end, seconds = ModelRef(*map(str, said["m"])), said["l"], said["e"], float(said["s"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    known = lane in get_args(Lane) and end in get_args(LaneEnd) and 0 <= seconds < inf
+    return (model, lane, end, seconds) if known else None

@@ -138,6 +138,11 @@ class CallRecorder:
             cache_saving_nanousd=cache_saving_nanousd,
             expected_cache_saving_nanousd=plan.expected_saving_nanousd if plan is not None else 0,
             scopes=scopes,
+            service_tier=(posting.reading.service_tier or "")
+            if posting.reading is not None
+            else reserved.quote.lane
+            if reserved is not None
+            else "",
         )
         if not counted:
             return record
