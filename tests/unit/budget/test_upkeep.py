@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llm_cost_middleware.budget.backends.sqlite import erasure, old_lines
+from llm_cost_middleware.budget.backends.sqlite.file_identity import FileIdentity
 from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.ledger import Ledger, LedgerOptions
 from llm_cost_middleware.budget.ledger.upkeep import prune_journal
@@ -98,6 +99,31 @@ def test_a_file_that_is_gone_while_it_is_open_is_noticed_and_refused(url, tmp_pa
         (tmp_path / "away.db").rename(path)
         assert call(ledger).amount
     ledger.close()
+
+
+def test_a_file_that_another_thread_sees_grow_meanwhile_is_whole(url, tmp_path):
+    Ledger.open(url).close()
+    path = tmp_path / "l.db"
+    identity = FileIdentity(path, url)
+
+    class Slow:
+        """The path as a thread has it that looks, waits, and goes on."""
+
+        def stat(self):
+            found = path.stat()
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("CREATE TABLE ballast AS SELECT zeroblob(90000)")
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            identity._path = path
+            identity.check()  # of the other thread
+            return found
+
+        def open(self, mode):
+            return path.open(mode)
+
+    identity._path = Slow()
+    identity.check()
+    identity.check()
 
 
 def test_what_vacuum_makes_smaller_is_whole(url, tmp_path):

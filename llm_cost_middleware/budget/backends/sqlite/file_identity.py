@@ -25,6 +25,7 @@ class FileIdentity:
         Raises:
             LedgerUnavailableError: It was deleted, replaced or truncated.
         """
+        least = self._size  # before the look: another thread may see the file grow after it, and say so here
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -33,7 +34,7 @@ class FileIdentity:
             raise LedgerUnavailableError(self._url, str(error)) from error
         if (found.st_dev, found.st_ino) != self._known:
             raise self._refusal("replaced by another")
-        if found.st_size < self._size and found.st_size != self._size_by_header():
+        if found.st_size < least and found.st_size != self._size_by_header():
             raise self._refusal("truncated")
         self._size = found.st_size
 
