@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.advice.calls import CallLog
-from llm_cost_middleware.advice.evidence import Evidence, Proposal
+from llm_cost_middleware.advice.calls import CallGroup, CallLog
+from llm_cost_middleware.advice.evidence import Change, Evidence, Proposal
 from llm_cost_middleware.advice.kinds import KINDS
 from llm_cost_middleware.advice.pricing import Served
 from llm_cost_middleware.money import NanoUSD
@@ -86,10 +86,12 @@ class AdviceReport(NamedTuple):
 class _Sums:
     """Sums of one proposal."""
 
-    __slots__ = ("calls", "cost", "in_order", "saved")
+    __slots__ = ("by_group", "calls", "cost", "in_order", "saved")
 
     def __init__(self) -> None:
         self.calls = self.cost = self.saved = self.in_order = 0
+        self.by_group: dict[int, int] = {}
+        """What it saves in each group, alone."""
 
 
 def advise(evidence: Evidence, kinds: Mapping[str, Callable[[Evidence], Iterable[Proposal]]] = KINDS) -> AdviceReport:
@@ -101,54 +103,75 @@ def advise(evidence: Evidence, kinds: Mapping[str, Callable[[Evidence], Iterable
     """
     proposals = [found for find in kinds.values() for found in find(evidence)]
     sums = {id(found): _Sums() for found in proposals}
-    _add_up(evidence, proposals, sums, in_order=False)
+    for group in evidence.log.groups:
+        for change, own in _changes(group, proposals, sums):
+            _add_alone(evidence, group, change, own)
     kept = [
         found for found in proposals
         if found.change is None or sums[id(found)].saved > max(0, LEAST_SHARE * sums[id(found)].cost)
     ]  # fmt: skip
     kept.sort(key=lambda found: (-sums[id(found)].saved, found.kind, found.site, found.target))
-    total = _add_up(evidence, kept, sums, in_order=True)
     log = evidence.log
+    found = ((group, _changes(group, kept, sums)) for group in log.groups)
+    total = sum(_add_in_order(evidence, group, changes) for group, changes in found if changes)
     advice = tuple(_advice(found, sums[id(found)]) for found in kept)
     return AdviceReport(
         advice, log.calls, NanoUSD(log.cost_nanousd), NanoUSD(total), log.first, log.last, tuple(_notes(log))
     )
 
 
-def _add_up(evidence: Evidence, proposals: Sequence[Proposal], sums: Mapping[int, _Sums], *, in_order: bool) -> int:
-    """Price every call anew, under each proposal alone or under all of them in their order; return the whole saving."""
-    total, price = 0, evidence.pricer.cost
-    for group in evidence.log.groups:
-        found = [
-            (one.change, sums[id(one)]) for one in proposals if one.change is not None and one.change.applies(group)
-        ]
-        if not found:
+def _changes(group: CallGroup, proposals: Sequence[Proposal], sums: Mapping[int, _Sums]) -> list[tuple[Change, _Sums]]:
+    """What proposals change of a group, in their order."""
+    changing = ((one.change, sums[id(one)]) for one in proposals)
+    return [(change, sum_) for change, sum_ in changing if change is not None and change.applies(group)]
+
+
+def _before(evidence: Evidence, group: CallGroup, change: Change) -> Iterator[tuple[int, float, Served, int]]:
+    """The calls of a group that can be priced: index, moment, how each was served, and what that cost."""
+    key, price = group.key, evidence.pricer.cost
+    for index, (at, tokens) in enumerate(zip(group.at, group.tokens(), strict=True)):
+        served = Served(key.provider, key.billed, key.terms, tokens)
+        before = price(served, at) if key.known else change.likely(group, index)
+        if before is not None:
+            yield index, at, served, before
+
+
+def _add_alone(evidence: Evidence, group: CallGroup, change: Change, sums: _Sums) -> None:
+    """Price every call of a group anew, under one change alone."""
+    saved, price = 0, evidence.pricer.cost
+    for index, at, served, before in _before(evidence, group, change):
+        other = change.after(group, index, served)
+        if other is served:
             continue
-        key = group.key
-        for index, (at, tokens) in enumerate(zip(group.at, group.tokens(), strict=True)):
-            served = Served(key.provider, key.billed, key.terms, tokens)
-            before = price(served, at) if key.known else found[0][0].likely(group, index)
-            if before is None:
+        cost = 0 if other is None else price(other, at)
+        if cost is not None:  # else it is not offered so, and stays as it is
+            sums.calls += 1
+            sums.cost += before
+            saved += before - cost
+    sums.saved += saved
+    sums.by_group[id(group)] = saved
+
+
+def _add_in_order(evidence: Evidence, group: CallGroup, found: Sequence[tuple[Change, _Sums]]) -> int:
+    """Price every call of a group anew, each change on what those before it leave; return the whole saving."""
+    if len(found) == 1:  # nothing overlaps here
+        saved = found[0][1].by_group[id(group)]
+        found[0][1].in_order += saved
+        return saved
+    total, price = 0, evidence.pricer.cost
+    for index, at, first, before in _before(evidence, group, found[0][0]):
+        served, left = first, before
+        for change, sums in found:
+            other = change.after(group, index, served)
+            cost = 0 if other is None else price(other, at)
+            if other is served or cost is None:
                 continue
-            left = before
-            for change, sum_ in found:
-                other = change.after(group, index, served)
-                if other is served:
-                    continue
-                cost = 0 if other is None else price(other, at)
-                if cost is None:  # not offered so: it stays as it is
-                    continue
-                if in_order:
-                    sum_.in_order += left - cost
-                    left = cost
-                    if other is None:
-                        break
-                    served = other
-                else:
-                    sum_.calls += 1
-                    sum_.cost += before
-                    sum_.saved += before - cost
-            total += before - left
+            sums.in_order += left - cost
+            left = cost
+            if other is None:
+                break
+            served = other
+        total += before - left
     return total
 
 

@@ -82,16 +82,22 @@ class CallGroup:
 
     def add(self, booking: Booking, id_: str, attempt: int, facts: CallFacts, usage: dict[str, int]) -> None:
         """Add a call; ``usage`` has no other buckets than ``BUCKETS``."""
+        counts = [usage.get(name, 0) for name in BUCKETS]
+        # Before anything is added: the columns stay of one length, whatever a row says.
+        if type(id_) is not str or any(
+            type(count) is not int or not 0 <= count <= _MOST for count in (*counts, attempt)
+        ):
+            raise ValueError("no row of a call")
         self.ids.append(id_)
         self.at.append(booking.at / 1000)
         self.amounts.append(booking.amount)
         self.held.append(booking.held)
-        self.attempts.append(min(max(attempt, 0), 65_535))
+        self.attempts.append(min(attempt, 65_535))
         self.flags.append(facts.flags & 65_535)
-        self.caps.append(min(facts.cap, _MOST))
-        self.chars.append(min(facts.chars, _MOST))
-        for column, name in zip(self.columns, BUCKETS, strict=True):
-            column.append(usage.get(name, 0))
+        self.caps.append(min(max(facts.cap, 0), _MOST))
+        self.chars.append(min(max(facts.chars, 0), _MOST))
+        for column, count in zip(self.columns, counts, strict=True):
+            column.append(count)
         if facts.tools:
             self.seen += bool(facts.flags & SEEN)
             for mark in facts.used:
@@ -139,35 +145,38 @@ class CallLog:
     def add(self, booking: Booking) -> None:
         """Add what an id cost."""
         self.cost_nanousd += booking.amount
+        attempts = 1
         try:
             data = json.loads(booking.memo) if booking.memo else {}
             attempts = int(data.get("calls", 1))
-            self.calls += attempts
             if not data or data["v"] > 1 or not data.get("at"):
                 self.unread += attempts
                 return
             if attempts > 1 or booking.ids > 1 or booking.counts:
                 self.summed += attempts
                 return
-            provider, model = data["at"]
+            provider, model = map(str, data["at"])
             facts = read_facts(data["f"]) if "f" in data else CallFacts()
             items, usage, billed = data.get("items", ()), {}, model
             if len(items) == 1:
-                billed, usage = items[0][0] or model, items[0][2]
+                billed, usage = str(items[0][0] or model), items[0][2]
             known = bool(usage) and usage.keys() <= _INDEX.keys() and booking.status in ("exact", "estimated")
             stated = data.get("terms") or {}
             terms = tuple([(name, stated[name]) for name in _TERMS if stated.get(name)]) if stated else ()
             key = GroupKey(
-                facts.site or _site(booking.scopes), provider, model, billed, data.get("arm", ""), data.get("tier", ""),
-                data.get("ask", ""), terms, facts.failure, facts.tools, known,
+                facts.site or _site(booking.scopes), provider, model, billed, str(data.get("arm", "")),
+                str(data.get("tier", "")), str(data.get("ask", "")), terms, facts.failure, facts.tools, known,
             )  # fmt: skip
             group = self._groups.get(key)
             if group is None:
-                group = self._groups[key] = CallGroup(key)
+                group = CallGroup(key)
             group.add(booking, data["call"], data["n"], facts, usage if known else {})
+            self._groups[key] = group
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
-            self.unread += 1
+            self.unread += attempts
             return
+        finally:
+            self.calls += attempts
         at = booking.at / 1000
         self.first = at if self.first is None or at < self.first else self.first
         self.last = at if self.last is None or at > self.last else self.last

@@ -104,8 +104,9 @@ _EXAMPLES = 3
 
 
 def named(site: str) -> str:
-    """A call site in a sentence."""
-    return f"call site {site}" if site else "calls without a site"
+    """A call site in a sentence, on one line whatever its name holds: it may stand in a comment of a configuration."""
+    shown = "".join(char if char.isprintable() else " " for char in site)
+    return f"call site {shown}" if site else "calls without a site"
 
 
 def quoted(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.dashboard.advice import advice
 from llm_cost_middleware.dashboard.calls import calls
 from llm_cost_middleware.dashboard.gauges import gauges
 from llm_cost_middleware.dashboard.spending import SAVING, SHOWN, listing, spending
@@ -19,7 +20,7 @@ from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports import make_report
 
-PARTS = ("spending", "gauges", "calls", "list")
+PARTS = ("spending", "gauges", "calls", "advice", "list")
 """``list``: the names of a dimension and what they cost, without bars."""
 _KEPT = 32
 _LEAST_S, _MOST_S = 5.0, 60.0
@@ -91,6 +92,8 @@ class Source:
             made = gauges(self._ledger, view.now, view.asked.zone)
         elif name == "calls":
             made = calls(self._ledger, view)
+        elif name == "advice":
+            made = advice(self._ledger, view, self._catalogue)
         elif name == "list":
             query = view.query_of_list(savings=view.by in SAVING)
             made = listing(view, make_report(self._ledger, query, catalogue=self._catalogue))

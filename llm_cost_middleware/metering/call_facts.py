@@ -57,10 +57,18 @@ def read_facts(value: Any) -> CallFacts:
     """Facts from the JSON of a memo; ``NO_FACTS`` where it is none that this version reads."""
     try:
         site, cap, flags, chars, tools, used, *rest = value
-        known = tuple([(str(mark), int(size)) for mark, size in tools])
-        return CallFacts(str(site), int(cap), int(flags), int(chars), known, tuple(used), str(rest[0]) if rest else "")
+        return CallFacts(
+            str(site), int(cap), int(flags), int(chars), tuple([_tool(*tool) for tool in tools]) if tools else (),
+            tuple(map(str, used)), str(rest[0]) if rest else "",
+        )  # fmt: skip
     except (TypeError, ValueError):
         return NO_FACTS
+
+
+@lru_cache(maxsize=2_048)
+def _tool(mark: str, size: int) -> tuple[str, int]:
+    """One object for the same tool of a million calls."""
+    return str(mark), int(size)
 
 
 def tools_of(request: CallRequest) -> tuple[tuple[str, int], ...]:

@@ -38,7 +38,7 @@ def test_it_is_drawn_in_time_and_for_every_reader(page, axe, ledgers, name):
             paints.append(page.run(f"{PAINTED}.startTime"))
             assert page.run("document.documentElement.scrollWidth") <= width
             busy = page.run("[...document.querySelectorAll('section')].map((one) => one.ariaBusy)")
-            assert busy == ["false"] * 8
+            assert busy == ["false"] * 9
             if (width, dark) in {(1200, dark), (390, True)}:
                 assert faults(page, axe) == []
             assert page.complaints() == []

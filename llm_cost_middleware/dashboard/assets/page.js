@@ -6,7 +6,7 @@
   const alone = $("document") ? JSON.parse($("document").textContent) : null;
   const PRESETS = [["today", { during: "today" }], ["yesterday", { during: "yesterday" }], ["7 days", { since: "7d" }], ["30 days", {}], ["this month", { during: "this month" }], ["last month", { during: "last month" }], ["all", { since: "all" }]];
   const TIMES = ["since", "until", "during"];
-  const NEEDS = { figures: "spending", time: "spending", tops: "spending", savings: "spending", budgets: "gauges", refused: "calls", unsure: "calls", calls: "calls" };
+  const NEEDS = { figures: "spending", time: "spending", tops: "spending", savings: "spending", budgets: "gauges", refused: "calls", unsure: "calls", calls: "calls", advice: "advice" };
   const answers = {};
   let asked = 0;
 
@@ -202,6 +202,7 @@
       }
     };
     await Promise.all([simple("gauges"), spending(), simple("calls")]);
+    await simple("advice");  // it reads every call, and nothing else on the page waits for it
     if (mine === asked) document.documentElement.dataset.ready = String(mine);
   }
 

@@ -115,6 +115,20 @@ Page.sections = {
       h("p", { class: "note" }, "Caching: what reads saved less what writes cost. Routing: against the model that the caller named. Below zero: it cost more."));
   },
 
+  advice(node, told) {
+    const { h } = Page;
+    const body = node.querySelector(".body");
+    const lines = (one) => h("pre", { class: "lines", tabindex: "0" }, one.configuration.join("\n"));
+    if (!told.advice.length) Page.fill(body, h("p", { class: "none" }, told.calls ? "Nothing to advise on the calls of this period." : "Nothing was booked in this period."));
+    else {
+      Page.fill(body, h("ol", { class: "calls" }, told.advice.map((one) => h("li", null,
+        h("div", { class: "line" }, h("b", null, Page.money(one.saved_usd)), h("span", null, h("bdi", null, one.told))),
+        h("p", null, h("bdi", null, one.model), one.site ? [" · ", h("bdi", null, one.site)] : null, ` · ${Page.plural(one.calls, "call")}`),
+        lines(one), h("p", { class: "why" }, "Not known: ", h("bdi", null, one.unknown))))),
+      h("p", { class: "note" }, "All of them, one after the other: ", Page.money(told.saved_usd), told.more ? ` (and ${told.more} more)` : null, ". Every call of the period priced again by itself, whatever the filters; more: llm-cost advise"));
+    }
+  },
+
   refused(node, told) {
     const { h } = Page;
     const body = node.querySelector(".body");

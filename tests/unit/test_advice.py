@@ -1,0 +1,57 @@
+"""Advice on rows that no pipeline of this version wrote, and on names that would break a line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_cost_middleware.advice import Evidence, advise
+from llm_cost_middleware.advice.calls import CallLog
+from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.pricing.catalogue import Catalogue
+
+GOOD = {
+    "v": 1, "call": "c", "n": 1, "at": ["anthropic", "claude-haiku-4-5"], "st": "exact",
+    "items": [["claude-haiku-4-5", "message", {"uncached_input": 100, "output": 50}]],
+}  # fmt: skip
+
+
+def read(*memos):
+    log = CallLog()
+    for memo in memos:
+        log.add(Booking(1_795_000_000_000, "global", "exact", 350_000, 1, memo))
+    return log
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": "x"}, {"n": -1}, {"v": 2}, {"at": None}, {"call": 5}, {"terms": [1]}, {"terms": {"service_tier": ["x"]}},
+        {"items": [["m", "k", {"output": -1}]]}, {"items": [["m", "k", {"output": "5"}]]},
+        {"items": [["m", "k", {"output": 10**30}]]}, {"items": [["m", "k", {"output": 1.5}]]}, {"items": 7},
+    ],
+)  # fmt: skip
+def test_a_row_that_says_nonsense_is_counted_and_spoils_no_other(change):
+    odd = json.dumps({**GOOD, **change}).encode()
+    log = read(odd, json.dumps(GOOD).encode(), odd, b"", b"x", b"[]")
+    assert (log.calls, log.unread) == (6, 5)
+    (group,) = log.groups
+    assert {len(column) for column in (*group.columns, group.at, group.flags, group.caps, group.ids)} == {1}
+    assert advise(Evidence(log, Catalogue())).advice == ()
+
+
+def test_a_row_of_an_earlier_version_has_a_price_and_no_more():
+    report = advise(Evidence(read(*[json.dumps(GOOD).encode()] * 30), Catalogue()))
+    (found,) = report.advice
+    assert (found.kind, found.calls, found.lines[1]) == ("sibling", 30, f'model = "{found.evidence["newer"][10:]}"')
+    assert 0 < found.saved_nanousd == found.saved_in_order_nanousd == report.saved_nanousd < report.cost_nanousd
+
+
+def test_a_name_with_line_breaks_stays_on_its_line():
+    facts = ['x\n[ledger]\nurl = "sqlite:///evil.db"\u001b[31m', 100, 3, 400, [], []]
+    report = advise(Evidence(read(*[json.dumps({**GOOD, "f": facts}).encode()] * 30), Catalogue()))
+    lines = [line for one in report.advice for line in one.lines]
+    assert {one.kind for one in report.advice} >= {"cap"}
+    assert all(line.isprintable() for line in lines)
+    assert "[ledger]" not in lines
