@@ -309,6 +309,7 @@ def test_with_wait_replicas_nothing_that_was_acknowledged_is_lost(watched, impat
         ("redis+sentinel://:very-secret@one:x/books", "redis\\+sentinel://"),
         ("redis://:very-secret@one:1/0?wait_replicas=many", "whole number"),
         ("redis+cluster://:very-secret@one:1?wait_replicas=1", "not in a cluster"),
+        ("redis+cluster://:very-secret@", "redis\\+cluster://user:password@host:port"),
     ],
 )
 def test_wrong_urls_are_refused_with_the_right_form(url, told):
@@ -316,6 +317,11 @@ def test_wrong_urls_are_refused_with_the_right_form(url, told):
         with pytest.raises(ConfigurationError, match=told) as caught:
             opened(url)
         assert "very-secret" not in str(caught.value)
+
+
+def test_an_option_that_nobody_knows_is_named(watched):
+    with pytest.raises(ConfigurationError, match="no option nonsense"):
+        Ledger.open(f"{watched.url}?nonsense=1")
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------

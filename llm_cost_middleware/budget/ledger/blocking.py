@@ -94,7 +94,7 @@ class Ledger(LedgerArguments):
         Args:
             url: ``memory://`` (its own), ``memory://name`` (shared by the ledgers of one process opened on the name,
                 until the last is closed or gone), ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (or a path),
-                ``redis://user:password@host:port/db`` (also ``rediss://``, ``unix://``, ``redis+cluster://``),
+                ``redis://user:password@host:port/db`` (also ``unix://``, ``rediss``, ``+cluster``, ``+sentinel``),
                 ``postgresql://user:password@host:port/database``.
             clock: Source of time; the machine's, or the Redis server's, when ``None``.
             tenant: Ledgers of different tenants in one storage are separate.

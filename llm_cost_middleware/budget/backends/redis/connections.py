@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -18,6 +19,7 @@ _FORMS = {
     "cluster": "redis+cluster://user:password@host:port",
     "sentinel": "redis+sentinel://user:password@host:26379,host2:26379/service/db",
 }
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _NO_CLUSTER = "it is no cluster: write redis:// (or rediss://) in the place of redis+cluster://"
 _A_CLUSTER = "it is a node of a cluster: write redis+cluster:// in the place of redis://"
 
@@ -51,6 +53,8 @@ class Address(NamedTuple):
             advice = "a whole number of replicas" if kind != "cluster" else "not in a cluster: WAIT cannot follow a key"
             raise ConfigurationError(f"wait_replicas must be {advice}", key="ledger.url")
         tail = f"?{urlencode(options)}" if options else ""
+        if kind == "cluster" and not place.rpartition("@")[2].strip("/"):
+            raise ConfigurationError(_UNREADABLE.format(_FORMS[kind]), key="ledger.url")
         if kind != "sentinel":
             return cls(f"{plain}://{place}{tail}", kind, (), "", int(asked))
         user, _, where = place.rpartition("@")
@@ -182,6 +186,8 @@ def _advice(error: Exception) -> str:
 
     if isinstance(error, MovedError):
         return _A_CLUSTER
+    if isinstance(error, TypeError) and (found := _UNKNOWN.search(str(error))):
+        return f"redis-py knows no option {found[1]}"
     text = str(error).lower()
     return _NO_CLUSTER if "cluster mode is not enabled" in text or "cluster support disabled" in text else ""
 
