@@ -36,6 +36,8 @@ class BatchStatus(NamedTuple):
     """Why the whole batch was refused, where it was."""
     files: tuple[str, ...] = ()
     """Where its results lie, where the provider says so."""
+    gone: bool = False
+    """It has ended, and its results are not kept any more."""
 
 
 class ItemLine(NamedTuple):
@@ -188,7 +190,8 @@ def _claude_status(batch: Any) -> BatchStatus:
     counts = batch.request_counts
     total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
     return BatchStatus(
-        batch.id, batch.processing_status, batch.processing_status == "ended", counts.succeeded, total
+        batch.id, batch.processing_status, batch.processing_status == "ended", counts.succeeded, total,
+        gone=getattr(batch, "archived_at", None) is not None,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class Collecting:
         try:
             return (yield from APIS[known.provider].status(client, known.provider_id))
         except Exception as error:
-            if not self._passes(error, known):
+            if not self.passes(error, known):
                 raise
             return None
 
@@ -70,13 +70,17 @@ class Collecting:
                 raise
             _log.debug("batch %s was not cancelled: %s", known.key, type(error).__qualname__)
 
-    def _passes(self, error: Exception, known: KnownBatch) -> bool:
+    def passes(self, error: Exception, known: KnownBatch) -> bool:
+        """Whether what a provider said of a batch may be otherwise the next time."""
         failure = self.flow.stages.health.classify(error, ModelRef(known.provider, known.model))
         _log.warning("batch %s could not be looked at: %s", known.key, failure.reason)
         return failure.retryable
 
     def take(self, client: Any, known: KnownBatch, status: BatchStatus) -> Steps[tuple[dict[int, ItemLine], Records]]:
         """Fetch what an ended batch has brought, and book it, once."""
+        if status.gone:
+            yield Work(lambda: self._settle_unknown(known))
+            return {}, lambda *_: self._record(known, ItemLine("", None), "", (), known.model)
         found = yield from APIS[known.provider].results(client, status, known.endpoint)
         lines = results_of(found, known.key)
         yield Work(lambda: self._settle(known, lines))
@@ -88,6 +92,12 @@ class Collecting:
         cost = self.clerk.settle_batch(known.provider, known.hold, reading)
         if cost is not None and known.open:
             self.book.settled(known, cost, sum(line.response is not None for line in lines.values()))
+
+    def _settle_unknown(self, known: KnownBatch) -> None:
+        """Book the most that a batch can have cost: what it did cost is not kept any more."""
+        if known.open:
+            self.ledger.settle(known.hold, NanoUSD(known.held_nanousd), status="unconfirmed")
+            self.book.settled(known, known.held_nanousd, 0)
 
     def _record(
         self, known: KnownBatch, line: ItemLine, call_id: str, scopes: tuple[str, ...], model: str
@@ -171,8 +181,7 @@ class Collecting:
                 collected.records[place] = record = records(place, f"{known.key}-{place}", (), known.model)
                 cost += record.cost_nanousd
             else:
-                told = BatchItemError("failed", status.error) if status.error else line.error if line else None
-                collected.errors[place] = told or BatchItemError("unsent")
+                collected.errors[place] = (line.error if line is not None else None) or missing(status)
         return cost
 
     def _sure(self, client: Any, known: KnownBatch) -> Steps[KnownBatch | None]:
@@ -191,3 +200,10 @@ class Collecting:
             return known
         yield Work(lambda: self.give_back(known))
         return None
+
+
+def missing(status: BatchStatus) -> BatchItemError:
+    """Why a request of an ended batch has no line among its results."""
+    if status.gone:
+        return BatchItemError("archived", "its provider does not keep the results any more")
+    return BatchItemError("failed", status.error) if status.error else BatchItemError("unsent")

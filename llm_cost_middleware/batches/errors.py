@@ -19,12 +19,13 @@ class BatchPendingError(LLMCostError, TimeoutError):
 
 
 class BatchItemError(LLMCostError):
-    """One request of a batch that has no answer. Nothing is billed for it."""
+    """One request of a batch that has no answer. Nothing is billed for it, unless its results are ``archived``."""
 
     def __init__(self, reason: str, detail: str = "", *, transient: bool = False) -> None:
-        self._transient = transient or reason != "errored"
+        self._transient = transient or reason not in {"errored", "archived"}
         self.reason = reason
-        """``errored``, ``expired``, ``canceled``, ``failed`` (the whole batch was refused) or ``unsent``."""
+        """``errored``, ``expired``, ``canceled``, ``failed`` (the whole batch was refused), ``unsent``, or
+        ``archived`` (it may have been answered, and the provider does not keep the results any more)."""
         self.detail = detail
         """The provider's own words, where there are any."""
         super().__init__(f"the request was not answered: {reason}" + (f" ({detail})" if detail else ""))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from llm_cost_middleware.batches.apis import APIS
 from llm_cost_middleware.batches.book import KnownBatch
-from llm_cost_middleware.batches.collecting import Collecting
+from llm_cost_middleware.batches.collecting import Collecting, missing
 from llm_cost_middleware.batches.errors import BatchItemError, BatchPendingError
 from llm_cost_middleware.batches.limits import custom_id
 from llm_cost_middleware.batches.planning import BatchItem, Division, Planned, divide
@@ -237,8 +237,12 @@ class BatchWork(Collecting):
         for one in waiting:
             status = yield from self.look(one.client, one.known)
             if status is not None and status.ended:
-                yield from self._take(one, status)
-                continue
+                try:
+                    yield from self._take(one, status)
+                    continue
+                except Exception as error:
+                    if not self.passes(error, one.known):
+                        raise
             answered += 0 if status is None else status.answered
             others.append(one)
             yield from self._keep_alive(one)
@@ -263,9 +267,7 @@ class BatchWork(Collecting):
         for each in one.planned:
             line = lines.get(each.place)
             if line is None or line.response is None:
-                error = BatchItemError("unsent") if line is None else line.error
-                if status.error:
-                    error = BatchItemError("failed", status.error)
+                error = missing(status) if line is None else line.error
                 self.results[each.place] = ItemResult(error=error)
                 continue
             decision = each.call.decision._replace(lane="batch")

@@ -291,3 +291,27 @@ def test_what_cannot_be_used_is_refused_with_the_right_form(desk, requests, opti
 def test_nothing_is_nothing(desk):
     answers = desk.pipeline().batch([], client=desk.claude)
     assert (len(answers), answers.batch_id, desk.sim.request_count) == (0, "", 0)
+
+
+def test_results_that_fail_to_come_are_fetched_again(desk):
+    pipeline = desk.pipeline()
+    for end in ("/results", "/content"):
+        desk.sim.script(Fault.status(500), times=2, match=lambda one, end=end: one.path.endswith(end))
+    answers = pipeline.batch([*claude_bodies(12), *chat_bodies(12)], client=desk.clients)
+    assert answers.lanes == {"batch": 24}
+    desk.agree(pipeline)
+
+
+def test_a_batch_whose_results_are_not_kept_any_more_is_booked_at_its_hold(desk):
+    desk.sim.batch_pace = BatchPace(delay_s=60)
+    pipeline = desk.pipeline()
+    with pytest.raises(BatchPendingError) as caught:
+        pipeline.batch(claude_bodies(12), client=desk.claude, timeout=0)
+    desk.clock.advance(30 * DAY_S)
+    collected = pipeline.collect_batch(caught.value.batch_id, client=desk.claude)
+    assert {error.reason for error in collected.errors.values()} == {"archived"}
+    balance = pipeline.ledger.balance("global")
+    assert balance.pending_nanousd == 0
+    assert balance.settled_nanousd == pipeline.batches()[0].held_nanousd >= desk.sim.bill.total_nanousd > 0
+    pipeline.collect_batch(caught.value.batch_id, client=desk.claude)
+    assert pipeline.ledger.balance("global") == balance
