@@ -44,6 +44,8 @@ class Wishes:
     progress: Callable[[int, int], object] | None = None
     run: str = ""
     """The id of the work; drawn, where empty."""
+    most: int | None = None
+    """Nano-dollars that all batches together may hold, beside the budgets of the ledger."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class BatchWork(Collecting):
     currency: Any = None
     results: dict[int, ItemResult] = field(default_factory=dict)
     rounds: int = 0
+    sent: list[Running] = field(default_factory=list)
+    """Every batch that was held."""
 
     def steps(self) -> Steps[BatchAnswers]:
         """Send everything, wait, collect, and send again what was not answered.
@@ -144,7 +148,8 @@ class BatchWork(Collecting):
     def _hold(self, planned: list[Planned], deadline: float, number: int) -> list[Running]:
         """Set the money of a batch aside; of the first requests that fit, where not all do and that is asked for."""
         try:
-            return [self._held(planned, deadline, number)]
+            self._check_most(planned)
+            one = self._held(planned, deadline, number)
         except BudgetExceededError as refusal:
             if not self.wishes.partial:
                 raise refusal.shown_in(self.currency) from None
@@ -155,6 +160,22 @@ class BatchWork(Collecting):
             rest = planned[fits:] or planned  # somebody else may have taken it meanwhile
             self.results.update((each.place, ItemResult(error=refusal)) for each in rest)
             return self._hold(planned[:fits], deadline, number) if 0 < fits < len(planned) else []
+        self.sent.append(one)
+        return [one]
+
+    @property
+    def spent(self) -> int:
+        """Nano-dollars that its batches cost, or hold while that is not known."""
+        costs = [(one.known.cost_nanousd, one.known.held_nanousd) for one in self.sent]
+        return sum(held if cost is None else cost for cost, held in costs)
+
+    def _check_most(self, planned: list[Planned]) -> None:
+        if self.wishes.most is None:
+            return
+        spent, wanted = self.spent, sum(each.quote.amount_nanousd for each in planned)
+        if spent + wanted > self.wishes.most:
+            amounts = NanoUSD(spent).usd, NanoUSD(self.wishes.most).usd
+            raise BudgetExceededError(*amounts, requested=NanoUSD(wanted).usd)
 
     def _held(self, planned: list[Planned], deadline: float, number: int) -> Running:
         first, amount = planned[0], NanoUSD(sum(each.quote.amount_nanousd for each in planned))
@@ -183,6 +204,7 @@ class BatchWork(Collecting):
                     raise
                 yield Work(lambda known=one.known: self.give_back(known))  # type: ignore[misc]  # bound now
                 running.remove(one)
+                one.known = replace(one.known, cost_nanousd=0)
                 for each in one.planned:
                     failed = BatchItemError("failed", f"{type(error).__name__}: {error}")
                     failed.__cause__ = error
@@ -264,6 +286,7 @@ class BatchWork(Collecting):
     def _take(self, one: Running, status: Any) -> Steps[None]:
         """Book an ended batch, and keep its answers in their places."""
         lines, records = yield from self.take(one.client, one.known, status)
+        cost = 0
         for each in one.planned:
             line = lines.get(each.place)
             if line is None or line.response is None:
@@ -273,7 +296,10 @@ class BatchWork(Collecting):
             decision = each.call.decision._replace(lane="batch")
             response = self.items[each.place].deliver(line.response)
             record = records(each.place, each.call.id, each.call.scopes_at(each.call.target), each.call.request.model)
+            cost += record.cost_nanousd
             self.results[each.place] = ItemResult(CallOutcome(response, each.call.id, decision, (record,)))
+        if not status.gone:
+            one.known = replace(one.known, cost_nanousd=cost)
 
     # --- ordinary calls --------------------------------------------------------------------------------------------
 

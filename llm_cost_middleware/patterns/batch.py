@@ -9,7 +9,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Literal
 
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, ScopePausedError, readable
@@ -108,7 +108,7 @@ def process_many(
     )  # fmt: skip
     with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
         if batch.patient is not None:
-            batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell))
+            batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell, batch.affordable))
         elif read_whole(concurrency, "concurrency") <= 1:
             batch.work(batch.pending())
         else:
@@ -118,21 +118,27 @@ def process_many(
 
 def _side_by_side(batch: _Batch, concurrency: int) -> None:
     """Work in threads. Interrupted, no other call begins, and those under way are waited for: they are paid for."""
-    pending = Shared(batch.pending())
-    threads = [
-        Thread(target=copy_context().run, args=(batch.work, pending), name=f"process_many-{at}", daemon=True)
-        for at in range(min(concurrency, len(batch.items)))
-    ]
+    pending, ended = Shared(batch.pending()), [Event() for _ in range(min(concurrency, len(batch.items)))]
+
+    def work(mine: Event) -> None:
+        try:
+            batch.work(pending)
+        finally:
+            mine.set()
+
+    threads = [Thread(target=copy_context().run, args=(work, mine), name="process_many", daemon=True) for mine in ended]
     for thread in threads:
         thread.start()
     try:
-        for thread in threads:
-            thread.join()
+        for each in ended:  # not ``join``: interrupted, it takes a thread that still works for one that has ended
+            each.wait()
     except BaseException:
         pending.stop()
-        for thread in threads:
-            thread.join()
+        for each in ended:
+            each.wait()
         raise
+    for thread in threads:
+        thread.join()
 
 
 async def aprocess_many(
@@ -160,7 +166,7 @@ async def aprocess_many(
     pending = batch.pending()  # one iterator for all workers: each item is taken once
     with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
         if batch.patient is not None:
-            batch.take_all(await batch.patient.arun(batch.call, batch.items, batch.file, batch.tell))
+            batch.take_all(await batch.patient.arun(batch.call, batch.items, batch.file, batch.tell, batch.affordable))
             return batch.finish()
 
         async def work() -> None:
@@ -262,6 +268,12 @@ class _Batch:
                 self.add(index, self.call.send(item))
             except Exception as error:  # noqa: BLE001 - the batch decides what it means
                 self.fail(index, error)
+
+    @property
+    def affordable(self) -> int | None:
+        """Nano-dollars that the tracker has left; ``None``: it has no limit."""
+        tracker = self._tracker
+        return None if tracker.budget_limit is None else int((tracker.budget_limit - tracker.total_cost).scaleb(9))
 
     def tell(self, done: int, total: int) -> None:
         """Show how far it is."""

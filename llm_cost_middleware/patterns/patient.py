@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.batches import BatchPendingError, Collected
-from llm_cost_middleware.batches.lane import Wishes
+from llm_cost_middleware.batches.lane import BatchWork, Wishes
 from llm_cost_middleware.batches.steps import Steps, Wait, arun, run
+from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.natural_values import read_patience, read_seconds
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.routing.batch_lane import WINDOW_S
@@ -43,19 +45,24 @@ class Patient(NamedTuple):
         return request._replace(params={**request.params, "batch": True})
 
     def run(
-        self, call: PatternCall, items: list[str], file: ProgressFile | None, tell: Tell
+        self, call: PatternCall, items: list[str], file: ProgressFile | None, tell: Tell, most: int | None
     ) -> tuple[str, dict[int, Any]]:  # fmt: skip
         """Answer texts; returns the id of their batch, and outcomes and errors by place."""
-        work = _Work(self, call, items, file, tell)
-        return run(work.steps(), call.pipeline.clock, lambda at, wait: call.send(items[work.places[at]], wait_s=wait))
+        work = _Work(self, call, items, file, tell, most)
+        return run(
+            work.steps(), call.pipeline.clock, lambda at, wait: work.counted(call.send(work.text(at), wait_s=wait))
+        )
 
     async def arun(
-        self, call: PatternCall, items: list[str], file: ProgressFile | None, tell: Tell
+        self, call: PatternCall, items: list[str], file: ProgressFile | None, tell: Tell, most: int | None
     ) -> tuple[str, dict[int, Any]]:  # fmt: skip
         """``run`` on an event loop."""
-        work = _Work(self, call, items, file, tell)
-        clock = call.pipeline.clock
-        return await arun(work.steps(), clock, lambda at, wait: call.asend(items[work.places[at]], wait_s=wait))
+        work = _Work(self, call, items, file, tell, most)
+
+        async def send(at: int, wait: float | None) -> CallOutcome:
+            return work.counted(await call.asend(work.text(at), wait_s=wait))
+
+        return await arun(work.steps(), call.pipeline.clock, send)
 
 
 @dataclass(slots=True)
@@ -67,7 +74,25 @@ class _Work:
     items: list[str]
     file: ProgressFile | None
     tell: Tell
+    most: int | None
+    """Nano-dollars that may be spent; batches are held within it."""
     places: list[int] = field(default_factory=list)
+    called: int = 0
+    """Nano-dollars that ordinary calls have cost."""
+    batches: BatchWork | None = None
+
+    def text(self, at: int) -> str:
+        """The text to send, while money is left: the first call that passes the limit is the last."""
+        if self.most is not None and self.batches is not None:
+            spent = self.called + self.batches.spent
+            if spent > self.most:
+                raise BudgetExceededError(NanoUSD(spent).usd, NanoUSD(self.most).usd)
+        return self.items[self.places[at]]
+
+    def counted(self, answer: CallOutcome) -> CallOutcome:
+        """Count what an ordinary call has cost."""
+        self.called += sum(record.cost_nanousd for record in answer.records)
+        return answer
 
     def steps(self) -> Steps[tuple[str, dict[int, Any]]]:
         pipeline, timeout_s, found, batch_id = self.call.pipeline, self.patient.timeout_s, dict[int, Any](), ""
@@ -83,9 +108,12 @@ class _Work:
         if self.file is not None:
             self.file.begin(batch_id, self.places)
         left = None if until is None else max(until - pipeline.clock.monotonic(), 0.0)
-        wishes = Wishes(self.patient.patience_s, left, partial=True, run=batch_id, progress=self._told(len(found)))
+        wishes = Wishes(
+            self.patient.patience_s, left, partial=True, run=batch_id, progress=self._told(len(found)), most=self.most
+        )
         items = [self.call.batch_item(self.items[at]) for at in self.places]
-        answers = yield from pipeline.batch_work(items, wishes).steps()
+        self.batches = pipeline.batch_work(items, wishes)
+        answers = yield from self.batches.steps()
         for at, one in zip(self.places, answers.results, strict=True):
             found[at] = one.outcome if one.outcome is not None else one.error
         return answers.batch_id, found

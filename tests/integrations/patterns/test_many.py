@@ -66,7 +66,7 @@ def test_calls_run_side_by_side_and_quote_and_actual_stand_side_by_side(sim, cli
     pipeline = made()
     batch = process_many(
         TEXTS, pipeline, CostTracker(None), client=clients["anthropic"], concurrency=4,
-        parse_result=lambda response: (seen.append(threading.current_thread().name), together.wait())[0],
+        parse_result=lambda response: (seen.append(str(threading.get_ident())), together.wait())[0],
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert [result.text for _, result in batch.done] == TEXTS
@@ -194,4 +194,15 @@ def test_errors_of_items_are_kept_beside_what_is_answered(sim, clients, made):
     )
     assert [(index, type(error)) for index, error in batch.failed] == [(3, anthropic.BadRequestError)]
     assert batch.remaining == ((3, "question 3"),)
+    agree(pipeline, sim)
+
+
+def test_the_limit_of_the_tracker_holds_for_batches_too(sim, clients, made):
+    sim.responder = fill
+    pipeline = made(budgets=[{"scope": "global", "limit": "5"}], output={"default_max_tokens": 100})
+    texts = [f"question {at}" for at in range(40)]
+    batch = process_many(texts, pipeline, CostTracker("0.004"), client=clients["anthropic"], patience="1d", anyway=True)
+    assert isinstance(batch.exhausted, BudgetExceededError)
+    assert 0 < len(batch.done) < 40
+    assert batch.tracker.total_cost <= batch.tracker.budget_limit
     agree(pipeline, sim)
