@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from llm_cost_middleware.capabilities.efforts import states_thinking
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering.call_facts import (
     CUT,
     FAILED,
     LEARNED_CAP,
+    NO_FACTS,
     OWN_CAP,
     OWN_EFFORT,
     SEEN,
@@ -18,6 +21,8 @@ from llm_cost_middleware.metering.call_facts import (
 )
 from llm_cost_middleware.request import AnswerContent
 from llm_cost_middleware.usage import UsageReport
+
+_log = logging.getLogger(__name__)
 
 
 def facts_of(
@@ -36,6 +41,20 @@ def facts_of(
         content: What its answer says, where that was read.
         failure: Why it failed, where it did.
     """
+    try:
+        return _facts(call, reserved, reading, content, failure)
+    except Exception as error:  # noqa: BLE001 - a booking is never lost for what is only told beside it
+        _log.warning("what is told of a call beside its price was left out: %s", type(error).__qualname__)
+        return NO_FACTS
+
+
+def _facts(
+    call: RoutedCall,
+    reserved: ReservedAttempt,
+    reading: UsageReport | None,
+    content: AnswerContent | None,
+    failure: str,
+) -> CallFacts:
     request = call.request
     flags = (
         (not reserved.quote.injected) * OWN_CAP

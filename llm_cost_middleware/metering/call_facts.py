@@ -78,7 +78,8 @@ def tools_of(request: CallRequest) -> tuple[tuple[str, int], ...]:
 
 def tools_used(request: CallRequest, content: AnswerContent | None) -> tuple[str, ...]:
     """Digests of the tools that are called in a conversation, or by its answer."""
-    names = {name for name, _ in content.tool_calls} if content is not None else set()
+    called = content.tool_calls if content is not None else ()
+    names = {name for name, _ in called if isinstance(name, str)}  # an answer may hold anything
     for message in request.messages:
         if message.role == "assistant":
             names |= {part.text.partition(" ")[0] for part in message.parts if part.kind == "tool_use"}

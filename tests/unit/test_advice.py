@@ -9,7 +9,9 @@ import pytest
 from llm_cost_middleware.advice import Evidence, advise
 from llm_cost_middleware.advice.calls import CallLog
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.metering.call_facts import CallFacts, facts_text, read_facts, tools_of, tools_used
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import AnswerContent, CallRequest, Tool
 
 GOOD = {
     "v": 1, "call": "c", "n": 1, "at": ["anthropic", "claude-haiku-4-5"], "st": "exact",
@@ -55,3 +57,17 @@ def test_a_name_with_line_breaks_stays_on_its_line():
     assert {one.kind for one in report.advice} >= {"cap"}
     assert all(line.isprintable() for line in lines)
     assert "[ledger]" not in lines
+
+
+def test_a_called_tool_whose_name_is_none_is_not_told():
+    request = CallRequest("openai", "gpt-5.1", (), tools=(Tool("find", '{"name":"find"}'),))
+    content = AnswerContent(tool_calls=(([], None), (None, 1), ("find", "{}"), ("other", "{}")))
+    assert tools_used(request, content) == (tools_of(request)[0][0],)
+    assert tools_used(request, None) == ()
+
+
+def test_facts_are_read_as_they_were_written_and_hold_no_name_of_a_tool():
+    facts = CallFacts('site "x"\n', 4_096, 9, 120, (("0a1b2c3d", 15),), ("0a1b2c3d",), "timeout")
+    text = facts_text(facts)
+    assert read_facts(json.loads(text)) == facts
+    assert read_facts("nonsense") == read_facts([1, 2]) == CallFacts()
