@@ -77,10 +77,13 @@ class ForeseenRefusal(Foreseen):
     """A refusal that says in its message what its run was expected to spend until its end, where that is known."""
 
     foresight: Foresight | None = None
+    least: Decimal | None = None
+    """What the smallest call needs that would be sent in its place, its output capped as far as is allowed and
+    sensible, US dollars; ``None`` where that is not known."""
 
-    def foreseen(self, foresight: Foresight | None) -> Self:
-        """This refusal, with what there is to expect."""
-        self.foresight = foresight
+    def foreseen(self, foresight: Foresight | None, least: Decimal) -> Self:
+        """This refusal, with what there is to expect, and what is needed at least."""
+        self.foresight, self.least = foresight, least
         return self
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ where the host's own hold covers the call, and else books it in the place of who
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NamedTuple
@@ -41,6 +41,16 @@ def wrapped_client(client: Any, pipeline: CostPipeline) -> WrappedClient | None:
     """What stands behind a client that books into the ledger of ``pipeline``; ``None`` for every other."""
     found = getattr(client, "__dict__", {}).get(_MARK)
     return found if isinstance(found, WrappedClient) and same_ledger(found.pipeline, pipeline) else None
+
+
+def is_wrapped(client: Any) -> bool:
+    """Whether it is a governed client, of any pipeline."""
+    return isinstance(getattr(client, "__dict__", {}).get(_MARK), WrappedClient)
+
+
+def unwrapped_ids(objects: Iterable[Any]) -> set[int]:
+    """The ids of the plain clients that stand behind the governed ones among these objects."""
+    return {id(one.client) for one in objects if isinstance(one, WrappedClient)}
 
 
 def unwrapped(client: Any, pipeline: CostPipeline) -> Any:

@@ -126,8 +126,16 @@ class RunMoney:
         Returns:
             A context manager, sync and async. Entering it raises ``BudgetExceededError`` where so much is not left,
             and ``ConfigurationError`` where the storage of the ledger has no slices.
+
+        Raises:
+            ConfigurationError: It has no money, or no name.
         """
-        return Slice(self._runtimes, lambda: self._flow, bounded_nanousd(limit, what="limit"), str(name), ttl)
+        amount = bounded_nanousd(limit, what="limit")
+        if not amount:
+            raise ConfigurationError("a slice of $0 pays for nothing: give it an amount above zero", key="limit")
+        if not str(name).strip():
+            raise ConfigurationError("must not be empty: it tells the slice from others in reports", key="name")
+        return Slice(self._runtimes, lambda: self._flow, amount, str(name), ttl)
 
 
 def _on_event_loop() -> bool:

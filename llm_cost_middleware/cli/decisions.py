@@ -50,7 +50,7 @@ def decisions(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     *,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Export every decision found as JSON lines.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", "--json", help="Export all that is found as JSON lines.")] = False,
 ) -> None:
     """Show, filter and explain routing decisions."""
     moment = moment_of(since, "--since")

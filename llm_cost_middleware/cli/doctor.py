@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +27,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.sdk_clients.unwrapped import alive
 from llm_cost_middleware.system_clock import SystemClock
 
 _GOOD, _LOOK, _BAD = "ok", "look", "no"
@@ -50,10 +54,13 @@ _PACKAGES = (
 def doctor(
     config: ConfigOption = None,
     *,
+    app: Annotated[
+        str, typer.Option("--app", metavar="MODULE", help="Import it and name the SDK clients that nobody wrapped.")
+    ] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
     """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys."""
-    findings = [*_configuration(config), *_packages(), *_surroundings()]
+    findings = [*_configuration(config), *_packages(), *_surroundings(), *(_clients(app) if app else ())]
     columns = [tables.Column("", whole=True, styles=_COLOURS), *tables.names("what", "finding")]
     tables.show(columns, findings, title="llm-cost doctor")
     if strict and any(state != _GOOD for state, _, _ in findings):
@@ -166,6 +173,19 @@ def _packages() -> list[tuple[str, str, str]]:
         else:
             found.append((_GOOD, package, f"{installed[package]}: {use}"))
     return found
+
+
+def _clients(module: str) -> list[tuple[str, str, str]]:
+    """The SDK clients that live once a module of the application was imported, and that nobody wrapped."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as with python -m
+    try:
+        import_module(module)
+    except (Exception, SystemExit) as error:  # whatever an application does when it is imported
+        return [(_BAD, module, f"cannot be imported: {type(error).__name__}: {error}")]
+    found = Counter(alive())
+    told = [(_LOOK, one.kind, f"{count} of them nobody wrapped; {one.advice}") for one, count in found.items()]
+    return told or [(_GOOD, module, "no client of an SDK lives in it that nobody wrapped")]
 
 
 def _surroundings() -> list[tuple[str, str, str]]:

@@ -54,8 +54,9 @@ def reconcile(
         out.print_json(_json(found.differences, proofs, settled, catalogue))
     else:
         _show(found.differences, proofs, settled, catalogue)
+        plural = "" if found.lines == 1 else "s"
         out.print(
-            f"{found.lines:,} lines of {'1 file' if len(files) == 1 else f'{len(files)} files'} compared at "
+            f"{found.lines:,} line{plural} of {'1 file' if len(files) == 1 else f'{len(files)} files'} compared at "
             f"{found.places:,} places, {len(found.shifted):,} shifted over midnight, "
             f"{len(found.differences):,} differences",
             highlight=False, soft_wrap=True,

@@ -12,6 +12,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import ConfigSource, CostConfig
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.listeners import Listeners
+from llm_cost_middleware.config.settings import read_upkeep
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
@@ -107,9 +108,12 @@ class Reloading:
         new = read_again(self.config) if config is None else CostConfig.read(config)
         check_reloadable(self.config, new)
         flow = self._make_flow(new, self._stages)
-        self._listeners.take_up(new)
+        if new.metrics != self.config.metrics:
+            _log.warning("[metrics] changed: a running pipeline keeps those that it began with; make a new one")
         # The call says that it is the newest, where no file does.
         self._take_up_money(new, self.clock.now() if new.written_at is None else new.written_at)
+        self._listeners.take_up(new)  # after what can fail: alerts of a configuration that is not in force tell nobody
+        self._runtimes.look_after(read_upkeep(new.ledger))
         self.config = new
         self._go_over_to(flow)
 

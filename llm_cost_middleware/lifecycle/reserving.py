@@ -116,7 +116,7 @@ class Reserving:
     def _advised(self, refusal: BudgetExceededError, least: Quote) -> BudgetExceededError:
         """The refusal, with what would have fitted, when money may return, and what a run is expected to spend yet."""
         stages = self._stages
-        refusal.foreseen(stages.record.foresight(refusal.scope))
+        refusal.foreseen(stages.record.foresight(refusal.scope), stages.price.least_amount(least).usd)
         return stages.price.advise(refusal, least, stages.waiting.held_s)
 
     # --- waiting for money -----------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ class RuntimePool:
             self._shared = Runtime(ledger, clock, AsyncLedger.over(ledger), self.orphans, self.orphans.loop_calls)
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
+    def look_after(self, plan: UpkeepPlan) -> None:
+        """Give the ledger this upkeep from now on, where it has any."""
+        if self._upkeep is not None:
+            self._upkeep.plan = plan
+
     @property
     def journal(self) -> Journal | None:
         """Where lines beside money are kept; ``None`` on a memory ledger, which ends with the process anyway."""

@@ -204,3 +204,11 @@ def test_a_slice_is_entered_once():
         part = pipe.slice("0.001")
         with part, pytest.raises(ConfigurationError, match="entered"), part:
             pass
+
+
+@pytest.mark.parametrize(("limit", "name", "key"), [("0", "a", "limit"), ("1", " ", "name"), ("1", "", "name")])
+def test_a_slice_of_nothing_or_without_a_name_is_refused(limit, name, key):
+    with CostPipeline({"budgets": [{"scope": "global", "limit": "9"}]}) as pipe:
+        with pytest.raises(ConfigurationError) as refused:
+            pipe.slice(limit, name=name)
+        assert refused.value.key == key

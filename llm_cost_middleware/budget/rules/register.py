@@ -168,6 +168,10 @@ class BudgetRegister:
             raise ConfigurationError(self._without(*key), key="scope")
         if limit <= life["limit"]:
             raise ConfigurationError(f"{limit} is not above the limit of {NanoUSD(life['limit'])}; set it", key="limit")
+        raised = life.get("raised")
+        if raised and raised[1] > self.now and limit < raised[0]:
+            already = f"it is raised to {NanoUSD(raised[0])} until {_iso(raised[1])}"
+            raise ConfigurationError(f"{limit} would lower it: {already}; set it to end that", key="limit")
         if limit > MAX_NANOUSD:
             raise ConfigurationError(f"must be below {NanoUSD(MAX_NANOUSD + 1)}", key="limit")
         if until is None:

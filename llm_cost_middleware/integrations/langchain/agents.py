@@ -31,6 +31,7 @@ from llm_cost_middleware.integrations.langchain.endings import (
 )
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.notices import read_tell_model, with_notice
+from llm_cost_middleware.integrations.langchain.plain_clients import PlainClientsOfTools
 from llm_cost_middleware.integrations.langchain.run_scopes import runs
 from llm_cost_middleware.integrations.langchain.runaway import OnRunaway, read_on_runaway, sign_of_runaway
 from llm_cost_middleware.integrations.langchain.targets import provider_of
@@ -114,6 +115,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
         self.handler = CostCallbackHandler(self.pipeline)
         """Meters what is not guarded, while a model or a tool of the agent runs."""
         self._guarded: dict[int, tuple[ref[BaseChatModel], BaseChatModel]] = {}
+        self._plain_clients = PlainClientsOfTools(self.pipeline)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -177,6 +179,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
             # agents make a new request per step with the same model: guard it once, so that its clients are kept
             entry = self._guarded.get(id(model))
             if entry is None or entry[0]() is not model:
+                # an agent may make a model for each step: those that are gone leave
+                self._guarded = {key: known for key, known in self._guarded.items() if known[0]() is not None}
                 entry = self._guarded[id(model)] = (ref(model), guard(model, self.pipeline, pinned=self._pinned))
             return entry[1]
 
@@ -184,6 +188,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
     def _around(self, request: ModelRequest[Any]) -> Iterator[None]:
         """Name the conversation, and listen for models that a middleware further in, or a tool, puts beside ours."""
         agent_runs.note(request.runtime, self.handler)
+        self._plain_clients.look(request.tools)
         if isinstance(run := request.state.get(_RUN), str):
             runs.adopt(request.runtime, run)
         info = getattr(request.runtime, "execution_info", None)

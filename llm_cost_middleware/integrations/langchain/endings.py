@@ -60,10 +60,11 @@ def last_message(refusal: BudgetExceededError) -> AIMessage:
 
 
 def missing_of(refusal: BudgetExceededError) -> NanoUSD | None:
-    """What a refused call lacked."""
+    """What a refused call lacked: that which would be sent, its output capped."""
     if refusal.requested is None:
         return None
-    return ceil_nanousd(max(refusal.requested - refusal.available, Decimal(0)))
+    wanted = refusal.requested if refusal.least is None else min(refusal.least, refusal.requested)
+    return ceil_nanousd(max(wanted - refusal.available, Decimal(0)))
 
 
 def refused_tool(refusal: BudgetExceededError, call: Any) -> ToolMessage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -214,3 +215,14 @@ def test_what_cannot_be_meant_is_refused(make_harness, claude):
     agent = create_agent(claude(), [], middleware=[CostMiddleware(pipeline, on_exceeded=lambda *_: 1)])
     with pytest.raises(ConfigurationError, match="AIMessage"):
         agent.invoke(ASK)
+
+
+def test_what_is_missing_is_what_the_call_needs_that_would_be_sent(make_harness, claude, endless):
+    """Not what an answer of any length would: the output is capped before a call is refused."""
+    harness = make_harness(limit="0.000001", routing={"policy": "off"})
+    told = agent_of(harness, claude(max_tokens=60_000), ()).invoke(ASK, CONFIG)["messages"][-1]
+    missing = Decimal(told.response_metadata["llm_cost"]["missing"])
+    harness.pipeline.ledger.set_budget(Budget("global", Decimal("0.000001") + missing))
+    again = agent_of(harness, claude(max_tokens=60_000), ()).invoke(ASK, CONFIG)["messages"][-1]
+    assert "ended" not in again.response_metadata["llm_cost"], "with what was missing it is sent"
+    assert missing < Decimal("0.01")

@@ -316,3 +316,14 @@ def test_a_name_is_a_name_whatever_it_is(ledger):
         ledger.configure_budgets([A10, B5], name=name)
         unnamed(ledger, [Budget("team:a", 11)])
         assert set(limits(ledger)) == {"team:a none", "team:b none"}, name
+
+
+def test_a_raise_that_would_lower_what_stands_is_refused(ledger, clock):
+    ledger.set_budget(Budget("team:a", "0.25"))
+    later = clock.now() + 3_600
+    ledger.raise_budget("team:a", "1", until=later)
+    for until in (None, later):
+        with pytest.raises(ConfigurationError, match="would lower it: it is raised to"):
+            ledger.raise_budget("team:a", "0.5", until=until)
+    ledger.raise_budget("team:a", "1", until=later + 60)
+    assert ledger.balance("team:a").limit == 1
