@@ -181,7 +181,7 @@ def _clients(module: str) -> list[tuple[str, str, str]]:
         sys.path.insert(0, here)  # as with python -m
     try:
         import_module(module)
-    except (Exception, SystemExit) as error:  # whatever an application does when it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an application does when it is imported
         return [(_BAD, module, f"cannot be imported: {type(error).__name__}: {error}")]
     found = Counter(alive())
     told = [(_LOOK, one.kind, f"{count} of them nobody wrapped; {one.advice}") for one, count in found.items()]
