@@ -14,7 +14,7 @@ from plain_call import BOTH, COST, answer, request
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.budget.backends.redis import client
+from llm_cost_middleware.budget.backends.redis import connections
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.scripted import patience, protocol
 from llm_cost_middleware.errors import LedgerUnavailableError
@@ -31,7 +31,7 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for module in (patience, protocol):
         monkeypatch.setattr(module, "PATIENCE_MS", 600)
-    for module in (patience, client):
+    for module in (patience, connections):
         monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
 
 
