@@ -24,7 +24,7 @@ from llm_cost_middleware.budget.leases.journal import LeaseJournal
 from llm_cost_middleware.budget.leases.keeper import Keeper
 from llm_cost_middleware.budget.leases.shipping import Shipping
 from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
-from llm_cost_middleware.budget.notes import SupportsSpool
+from llm_cost_middleware.budget.notes import Notes, SupportsSpool
 from llm_cost_middleware.budget.rules.leases import LeasePolicy, SupportsLeases
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import after_fork_in_child
@@ -61,6 +61,7 @@ class LeasedBackend:
     ) -> None:
         policy = policy or LeasePolicy()
         self.storage = storage
+        self._adapter: AsyncAdapter | None = None
         self.at_once = not policy.interval_s
         self.desk = Desk(clock, monotonic, policy, journal)
         self.shipping = Shipping(self.desk, storage, policy, monotonic)
@@ -88,9 +89,11 @@ class LeasedBackend:
         return self.storage.reserve(*arguments, fresh=fresh)
 
     def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
-        """See ``Backend``."""
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b"",
+        notes: Notes | None = None,
+    ) -> Receipt:  # fmt: skip
+        """See ``Backend``. Notes beside money go with a parcel, whoever books the money."""
+        self.shipping.keep(notes)
         if verb == "book":
             self.desk.book(id_, amount, scopes)
         receipt = self.desk.resolve(verb, id_, amount, status, memo)
@@ -145,12 +148,19 @@ class LeasedBackend:
         if not self.desk.closed:
             self.keeper.close()
         self.storage.close()
+        # Its own ``close`` would close the storage again.
+        pool = None if self._adapter is None else self._adapter._pool  # noqa: SLF001 - as the line above says
+        if pool is not None:
+            pool.shutdown(wait=False)
 
     def asynchronous(self) -> AsyncLeasedBackend:
         """See ``SupportsAsync``."""
         storage = self.storage
-        client = storage.asynchronous() if isinstance(storage, SupportsAsync) else AsyncAdapter(storage)
-        return AsyncLeasedBackend(self, client)
+        if isinstance(storage, SupportsAsync):
+            return AsyncLeasedBackend(self, storage.asynchronous())
+        if self._adapter is None:
+            self._adapter = AsyncAdapter(storage)
+        return AsyncLeasedBackend(self, self._adapter)
 
     def after_fork(self) -> None:
         """In a child: blocks, calls and journal are the parent's. It takes its own."""
@@ -206,9 +216,11 @@ class AsyncLeasedBackend:
         return await self.storage.reserve(id_, amount, scopes, ttl, memo, fresh=fresh)
 
     async def resolve(
-        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
-    ) -> Receipt:
+        self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b"",
+        notes: Notes | None = None,
+    ) -> Receipt:  # fmt: skip
         """See ``Backend``."""
+        self.leased.shipping.keep(notes)
         if self.leased.at_once or verb == "reconcile" or self.desk.holds_back(id_):
             call = partial(self.leased.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
             return await asyncio.to_thread(call)
@@ -259,8 +271,9 @@ class AsyncLeasedBackend:
         return await asyncio.to_thread(self.leased._reduce, amounts)  # noqa: SLF001 - of this module
 
     async def close(self) -> None:
-        """See ``Backend``. The blocks are those of the process, and stay."""
-        await self.storage.close()
+        """See ``Backend``. The blocks are those of the process, and stay; so does a storage that all loops share."""
+        if not isinstance(self.storage, AsyncAdapter):
+            await self.storage.close()
 
     @property
     def slices(self) -> bool:
@@ -302,6 +315,8 @@ def _class_over(storage: type, names: frozenset[str]) -> type[LeasedBackend]:
     own: dict[str, Any] = {name: _forwarded(name) for name in sorted(names - {"ship", "reduce"})}
     if hasattr(storage, "reduce"):
         own["reduce"] = LeasedBackend._reduce  # noqa: SLF001 - of this module
+    if "journal" in names:
+        own["takes_notes"] = True
     return type(f"Leased{storage.__name__}", (LeasedBackend,), own)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from llm_cost_middleware.budget.backend import Snapshot
@@ -121,7 +120,8 @@ class Desk:
                 return None
             record = ReservationRecord(id_, scopes, amount, now, now + ttl)
             entry = ParcelEntry("reserve", id_, scopes, amount, now, now + ttl, "reserved", memo)
-            self._write(*entry_line("R", entry))
+            if not self._write(*entry_line("R", entry)):
+                return None
             for block in blocks:
                 block.free -= amount
                 block.open += amount
@@ -367,7 +367,11 @@ class Desk:
         if len(where) > _REMEMBERED:
             where.popitem(last=False)
 
-    def _write(self, *line: object) -> None:
+    def _write(self, *line: object) -> bool:
+        """Write a line to the journal; return whether it is there. Without it a hold expires and is charged."""
         if self.journal is not None:
-            with suppress(OSError):  # the block is charged, should this process be killed
+            try:
                 self.journal.add(*line)
+            except OSError:
+                return False
+        return True

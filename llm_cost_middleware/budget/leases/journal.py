@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,9 @@ class LeaseJournal:
     def add(self, *fields: object) -> None:
         """Write a line."""
         line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-        os.write(self._file, line)
+        if os.write(self._file, line) < len(line):  # the rest of it is no line
+            os.write(self._file, b"\n")
+            raise OSError(ENOSPC, "the disk is full")
         self._size += len(line)
         self._dirty = True
 
@@ -105,7 +108,7 @@ class LeaseJournal:
 
 
 def read_journal(file: int) -> Found:
-    """Read what a process left. A line that was cut short, and those after it, are missing."""
+    """Read what a process left. A line that was cut short is missing."""
     text = os.pread(file, os.fstat(file).st_size, 0)
     lines = text.split(b"\n")
     whole = not lines[-1]
@@ -118,7 +121,7 @@ def read_journal(file: int) -> Found:
             what, *rest = json.loads(line)
         except ValueError:
             whole = False
-            break
+            continue
         if what == "J":
             version, boot = rest
             if version != _VERSION:
@@ -138,7 +141,9 @@ def _apply(what: str, rest: list[Any], open_: dict[str, ParcelEntry], booked: li
         open_[rest[0]] = open_[rest[0]]._replace(amount=rest[1])
     elif what == "S":
         id_, amount, status, memo = rest
-        held = open_.pop(id_)
+        held = open_.pop(id_, None)
+        if held is None:  # its own line was cut short
+            return
         facts = {"amount": amount, "status": status, "expires": held.created}
         booked.append(held._replace(kind="book", memo=_bytes(memo) or held.memo, **facts))
     elif what == "V":

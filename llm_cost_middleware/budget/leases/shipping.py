@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import count
 
-from llm_cost_middleware.budget.backend import Backend
+from llm_cost_middleware.budget.backend import Backend, Journal, JournalEntry
 from llm_cost_middleware.budget.leases.block import Block
 from llm_cost_middleware.budget.leases.desk import Desk
 from llm_cost_middleware.budget.leases.journal import read_journal
 from llm_cost_middleware.budget.model import GLOBAL
+from llm_cost_middleware.budget.notes import Notes, SharedChange
 from llm_cost_middleware.budget.rules import AccountTotals, BudgetIndex
 from llm_cost_middleware.budget.rules.leases import (
     LEASE,
@@ -28,6 +30,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 
 _log = logging.getLogger(__name__)
 _ADOPT_S = 15.0
+_MOST_NOTES = 10_000
 _FADED = 0.01
 """Calls of a scope that are too long ago to be kept count of."""
 
@@ -50,6 +53,14 @@ class Shipping:
         self._merging: list[tuple[str, Block]] = []
         self._settled: dict[str, int] = {}
         self._adopt_at = 0.0
+        self._notes: deque[Notes] = deque()
+
+    def keep(self, notes: Notes | None) -> None:
+        """Keep what is noted beside money for the next parcel."""
+        if notes is not None:
+            notes.written = True
+            if len(self._notes) < _MOST_NOTES:
+                self._notes.append(notes)
 
     def tick(self) -> None:
         """Ship what is due, see what is left, and let the blocks follow. Raises ``LedgerUnavailableError``."""
@@ -111,6 +122,7 @@ class Shipping:
     def _ship(self) -> None:
         while self._ship_one():
             pass
+        self._write_notes()
 
     def _ship_one(self) -> bool:
         """Ship one parcel; return whether there is more."""
@@ -252,6 +264,21 @@ class Shipping:
                     id_, scope, created, until, round(made.expires_at * 1000), size, size, alive, asked
                 )
 
+    def _write_notes(self) -> None:
+        """Write what was noted beside money, all at once. It never costs a parcel."""
+        kept = [self._notes.popleft() for _ in range(len(self._notes))]
+        if not kept:
+            return
+        lines = [line for notes in kept for line in notes.lines]
+        changes = [notes.change for notes in kept if notes.change is not None]
+        try:
+            if lines:
+                append_all(self._storage.journal, lines)  # type: ignore[attr-defined]  # it has one, or nobody notes
+            if changes:
+                self._storage.shared_state.change(*_merged(changes))  # type: ignore[attr-defined]  # as above
+        except Exception as error:  # noqa: BLE001 - of the storage, or of a function that makes a shared value
+            _log.debug("notes were not written with their calls: %s", error)
+
     def _tidy(self) -> None:
         desk = self._desk
         if desk.journal is None:
@@ -287,6 +314,29 @@ class Shipping:
                 _log.warning("what another process left was not shipped: %s", error)
             finally:
                 os.close(file)
+
+
+def append_all(journal: Journal, lines: Sequence[JournalEntry]) -> None:
+    """Append lines to a journal, in one step where it can."""
+    many = getattr(journal, "append_all", None)
+    if many is not None:
+        many(lines)
+        return
+    for line in lines:
+        journal.append(*line)
+
+
+def _merged(changes: list[SharedChange]) -> SharedChange:
+    """Return one change of shared values that does what several do, one after the other."""
+    keys = tuple(dict.fromkeys(key for change in changes for key in change.keys))
+
+    def to(found: list[bytes | None]) -> list[bytes]:
+        values = dict(zip(keys, found, strict=True))
+        for change in changes:
+            values |= zip(change.keys, change.to([values[key] for key in change.keys]), strict=True)
+        return [values[key] or b"" for key in keys]
+
+    return SharedChange(keys, to, max(change.at for change in changes))
 
 
 def _left(index: BudgetIndex, now: int, totals: tuple[AccountTotals, ...]) -> dict[str, tuple[int, int | None]]:

@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 _RELAXED = Query("SET LOCAL synchronous_commit = off")
 _MARK = "INSERT INTO llm_cost.mark (tenant, kind, id, at, data) VALUES (%s, %s, %s, %s, %s)"
+_MARKS_MADE = (
+    "INSERT INTO llm_cost.mark (tenant, kind, id, at, data) SELECT %s, n.kind, n.id, n.at, n.data"
+    " FROM unnest(%s::text[], %s::text[], %s::double precision[], %s::bytea[]) WITH ORDINALITY"
+    " AS n (kind, id, at, data, number) ORDER BY n.number"
+)
 _MARKS = "SELECT kind, id, at, data FROM llm_cost.mark WHERE tenant = %s AND kind = %s AND at >= %s ORDER BY seq"
 _LOCKED = f"{SHARED} ORDER BY key FOR UPDATE"
 _CHANGE = (
@@ -41,6 +46,17 @@ class PostgresJournal:
             yield Begin()
             yield _RELAXED
             yield Query(_MARK, (self._backend.protocol.number, kind, id_, at, data))
+
+        self._backend.drive(flow)
+
+    def append_all(self, lines: Sequence[JournalEntry]) -> None:
+        """Append entries, in one statement."""
+
+        def flow() -> CommandFlow[None]:
+            yield Begin()
+            yield _RELAXED
+            kinds, ids, at, data = ([line[column] for line in lines] for column in range(4))
+            yield Query(_MARKS_MADE, (self._backend.protocol.number, kinds, ids, at, data))
 
         self._backend.drive(flow)
 

@@ -34,6 +34,16 @@ class RedisJournal:
         words = "XADD", self._key(kind), "MAXLEN", "~", _JOURNAL_LENGTH, "*", "id", id_, "at", repr(at), "data", data
         self._backend.execute(RedisCommand(words))
 
+    def append_all(self, lines: Sequence[JournalEntry]) -> None:
+        """Append entries, in one step."""
+        for kind in {line.kind for line in lines} - self._listed:
+            self._do("SADD", self._backend.protocol.key("kinds"), kind)
+            self._listed.add(kind)
+        args: list[Any] = [_JOURNAL_LENGTH]
+        for line in lines:
+            args += line.id, repr(line.at), line.data
+        self._backend.execute(Script("append", [self._key(line.kind) for line in lines], args))
+
     def read(self, kind: str, since: float | None = None) -> Iterator[JournalEntry]:
         """See ``Journal``."""
         start = "-"

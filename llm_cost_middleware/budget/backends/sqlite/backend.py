@@ -76,6 +76,7 @@ class SQLiteBackend(BudgetTable, LeaseTable, ReductionTable, SliceTable, SQLiteU
     """``Backend`` in a SQLite file."""
 
     blocks = takes_notes = True
+    _reserve_statement = _RESERVE
 
     def __init__(self, file: LedgerFile, clock: Clock, tenant: str) -> None:
         self._file, self._now = file, clock.now

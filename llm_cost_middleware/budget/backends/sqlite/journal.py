@@ -46,6 +46,11 @@ class SQLiteJournal:
         values = self._tenant, kind, id_, at, data
         self._file.write(lambda db: db.execute(_MARK, values), durable=False)
 
+    def append_all(self, lines: Sequence[JournalEntry]) -> None:
+        """Append entries, in one transaction."""
+        packed = [line._replace(data=self._packing.pack(line.data)) for line in lines]
+        self._file.write(lambda db: self.write(db, packed), durable=False)
+
     def write(self, db: sqlite3.Connection, lines: Sequence[JournalEntry]) -> None:
         """Append entries, their data packed, in a transaction that is under way."""
         db.executemany(_MARK, [(self._tenant, *line) for line in lines])

@@ -15,7 +15,6 @@ from llm_cost_middleware.budget.tallies import Tally, tally_of
 
 _HELD = "UPDATE reservation SET amount = ?, expires = max(expires, ?) WHERE tenant = ? AND id = ?"
 _CHARGED = "UPDATE reservation SET charged = ?, reconciled = ? WHERE tenant = ? AND id = ?"
-_NEW = "INSERT INTO reservation (tenant, id, scopes, amount, created, expires, writer) VALUES (?, ?, ?, ?, ?, ?, 11)"
 
 
 class LeaseTable:
@@ -25,6 +24,7 @@ class LeaseTable:
     _now: Callable[[], float]
     _tenant: int
     _packing: Packing
+    _reserve_statement: str
     _current: Callable[[sqlite3.Connection], BudgetIndex]
     _append_row: Callable[..., None]
     _resolve: Callable[..., Receipt]
@@ -51,7 +51,9 @@ class LeaseTable:
         self, db: sqlite3.Connection, entry: ParcelEntry, memo: bytes, tally: Tally | None, now: int
     ) -> Crossed:
         record, joined = entry.record(), " ".join(entry.scopes)
-        db.execute(_NEW, (self._tenant, entry.id, joined, record.amount, entry.created, entry.expires))
+        db.execute(
+            self._reserve_statement, (self._tenant, entry.id, joined, record.amount, entry.created, entry.expires)
+        )
         if entry.kind == "book":
             told = self._resolve(db, record, "book", entry.amount, entry.status, now, memo, tally)
             return dict(zip(told.warnings, told.thresholds, strict=True))

@@ -1,0 +1,178 @@
+"""The faces of a leased ledger: event loops, forks, notes, and where leases are off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+from plain_call import BOTH, answer, request
+
+from llm_cost_middleware import AsyncLedger, CostConfig, CostPipeline, Ledger
+from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
+from llm_cost_middleware.budget.leases.backend import SERVERLESS, LeasedBackend, lease_from, leased_over
+from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.rules.leases import LeasePolicy
+from llm_cost_middleware.errors import ScopePausedError
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.testing import FakeClock
+
+HOLD, COST = NanoUSD(1000), NanoUSD(100)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+def blocks_by_hand(url, clock):
+    """A leased backend without a thread: time is moved, and it is told to ship, by the test."""
+    storage = SQLiteBackend.open(url, clock, "default", full=False)
+    leased = leased_over(storage, clock, clock.monotonic, LeasePolicy())
+    leased.desk.hurry = lambda: None
+    return leased
+
+
+def spend(ledger, calls, prefix="c"):
+    for number in range(calls):
+        ledger.settle(ledger.reserve(HOLD, ["user:a"], id=f"{prefix}{number}").id, COST)
+
+
+def warm(ledger, clock):
+    for place in range(3):
+        spend(ledger, 20, f"warm{place}-")
+        clock.advance(0.5)
+        ledger.backend.shipping.tick()
+
+
+def test_a_call_from_a_block_asks_the_storage_nothing(url):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        ledger.set_budget(Budget("global", "1"))
+        warm(ledger, clock)
+        rows = len(list(ledger.backend.storage.rows(None, None)))
+        spend(ledger, 10)
+        assert ledger.backend.desk.admitted >= 10
+        assert len(list(ledger.backend.storage.rows(None, None))) == rows
+        assert ledger.balance("global").settled_nanousd == 70 * COST
+        with Ledger.open(url) as other:
+            assert other.balance("global").settled_nanousd == 60 * COST
+            assert other.balance("global").pending_nanousd >= 10 * COST, "a block is pending"
+        ledger.backend.shipping.tick()
+        with Ledger.open(url) as other:
+            assert other.balance("global").settled_nanousd == 70 * COST
+
+
+def test_a_pause_takes_effect_with_the_next_parcel(url):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger, Ledger.open(url, clock=clock) as boss:
+        warm(ledger, clock)
+        boss.pause("user:a")
+        spend(ledger, 1, "before")
+        ledger.backend.shipping.tick()
+        with pytest.raises(ScopePausedError):
+            ledger.reserve(HOLD, ["user:a"])
+
+
+def test_idle_blocks_are_handed_back(url):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger, Ledger.open(url, clock=clock) as other:
+        ledger.set_budget(Budget("global", "1"))
+        warm(ledger, clock)
+        assert other.balance("global").pending > 0
+        clock.advance(6)
+        ledger.backend.shipping.tick()
+        assert other.balance("global").pending == 0
+
+
+def test_an_event_loop_shares_the_blocks(url):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        warm(ledger, clock)
+
+        async def calls():
+            async with AsyncLedger.over(ledger) as aledger:
+                before = ledger.backend.desk.admitted
+                holds = await asyncio.gather(*[aledger.reserve(HOLD, id=f"a{number}") for number in range(5)])
+                for hold in holds:
+                    await aledger.settle(hold.id, COST)
+                assert ledger.backend.desk.admitted == before + 5
+                return [row.id async for row in aledger.rows()]
+
+        assert {f"a{number}" for number in range(5)} <= set(asyncio.run(calls()))
+
+
+def test_an_async_ledger_of_its_own_hands_everything_back(url):
+    async def calls():
+        async with AsyncLedger.open(url, lease="auto") as ledger:
+            for number in range(300):
+                await ledger.settle((await ledger.reserve(HOLD, id=f"c{number}")).id, COST)
+
+    asyncio.run(calls())
+    with Ledger.open(url) as ledger:
+        balance = ledger.balance("global")
+        assert (balance.settled_nanousd, balance.pending) == (300 * COST, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_takes_blocks_of_its_own(url):
+    with Ledger.open(url, lease="auto") as ledger:
+        spend(ledger, 300)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                spend(ledger, 300, "child")
+                ledger.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        spend(ledger, 100, "parent")
+    with Ledger.open(url) as ledger:
+        balance = ledger.balance("global")
+        assert (balance.settled_nanousd, balance.pending) == (700 * COST, 0)
+
+
+def test_what_a_pipeline_notes_goes_with_the_parcels(url):
+    config = CostConfig(ledger={"url": url, "lease": "auto"}, budgets=[{"scope": "global", "limit": "1000"}])
+    with CostPipeline(config) as pipeline:
+        for _ in range(60):
+            pipeline.run(request(), lambda _: answer(), providers=BOTH)
+        spent = pipeline.tracker.total_cost
+    with CostPipeline(CostConfig(ledger={"url": url})) as pipeline:
+        assert pipeline.report("model").total.sums.calls == 60
+        assert (pipeline.ledger.balance("global").settled, pipeline.ledger.balance("global").pending) == (spent, 0)
+        assert len(list(pipeline.ledger.journal.read("decision"))) == 60
+
+
+def test_where_they_are_of_no_use_the_storage_is_itself(url, tmp_path):
+    storage = SQLiteBackend.open(url, FakeClock(), "default", full=False)
+    for name in SERVERLESS:
+        assert lease_from(storage, None, time.monotonic, {name: "x"}) is storage
+    leased = lease_from(storage, None, time.monotonic, {})
+    assert isinstance(leased, LeasedBackend)
+    leased.close()
+    with Ledger.open("memory://", lease="auto") as ledger:
+        assert not isinstance(ledger.backend, LeasedBackend)
+
+
+def test_a_journal_that_cannot_be_written_admits_nothing(url):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        warm(ledger, clock)
+
+        class Full:
+            long = False
+
+            def add(self, *_):
+                raise OSError(28, "no space left")
+
+            def close(self, *, empty):
+                pass
+
+        before, ledger.backend.desk.journal = ledger.backend.desk.admitted, Full()
+        spend(ledger, 3)
+        assert ledger.backend.desk.admitted == before
+        ledger.backend.desk.journal = None
