@@ -260,6 +260,8 @@ def opened(url, mode):
 
 
 MODES = ("", "leased")
+WARM_S = 5.0
+"""Time that blocks get to follow, before anything is counted."""
 
 
 def work(url, mode, scopes, seconds, results, start):
@@ -273,7 +275,7 @@ def work(url, mode, scopes, seconds, results, start):
 
             pair()
             while time.time() < start:
-                time.sleep(0.001)
+                pair() if mode else time.sleep(0.001)  # the blocks of a process follow what it spends
             before = resource.getrusage(resource.RUSAGE_SELF)
             begun, done = time.perf_counter(), 0
             while time.perf_counter() - begun < seconds:
@@ -292,7 +294,7 @@ def measure(storage, mode, load, crowd, seconds):
     shared = load == "hot"
     with opened(storage.url, mode) as ledger:
         ledger.set_budget(Budget("team:a" if shared else "user:*", "1000000"))
-    results, start = fork.Queue(), time.time() + 1.0
+    results, start = fork.Queue(), time.time() + (WARM_S if mode else 1.0)
     scopes = [(f"user:{load}{number}", "team:a" if shared else f"team:{number}") for number in range(crowd)]
     before = storage.used()
     if crowd == 1 and storage.crowds == (1,):
@@ -302,6 +304,8 @@ def measure(storage, mode, load, crowd, seconds):
         crew = [fork.Process(target=work, args=(storage.url, mode, one, seconds, results, start)) for one in scopes]
         for process in crew:
             process.start()
+        time.sleep(max(start - time.time(), 0))
+        before = storage.used()
         found = [results.get() for _ in crew]
         for process in crew:
             process.join()
@@ -310,7 +314,7 @@ def measure(storage, mode, load, crowd, seconds):
         if error:
             print(f"  failed: {error}")
     done = sum(one[0] for one in found)
-    whole = done + crowd  # each began with one that is not timed
+    whole = max(done, 1)
     each = [None if a is None else (a - b) / whole for a, b in zip(after, before, strict=True)]
     rate = sum(one[0] / one[1] for one in found)
     client = sum(one[2] for one in found) / max(done, 1) * 1e6

@@ -67,4 +67,4 @@ class LeasedMachine(LedgerMachine):
 LeasedMachine.dispose = staticmethod(lambda: None)
 LeasedMachine.raw_rows = staticmethod(lambda _: [])
 TestLeased = LeasedMachine.TestCase
-TestLeased.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLeased.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None)

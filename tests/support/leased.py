@@ -42,3 +42,13 @@ class Leased:
         rows = [row._replace(at=row.reserved_at) if row.kind in {"book", "reserve"} else row for row in rows]
         audit(backend.storage.read(None), rows)
         assert not backend.desk.busy
+
+    def test_a_block_that_somebody_ended_admits_nothing_more(self, backend, clock):
+        for number in range(3):
+            self.reserve(backend, f"{number}", 10)
+            backend.resolve("settle", f"{number}", 5, status="exact")
+        (block,) = backend.desk.blocks.values()
+        backend.storage.resolve("void", block.id, 0, status="void")
+        block.free += 1  # a change, so that the next parcel speaks of it
+        backend.shipping.flush()
+        assert block not in backend.desk.blocks.values()

@@ -100,7 +100,7 @@ class LeasedBackend:
         if receipt is not None:
             if self.at_once:
                 self.shipping.flush()
-                return self.desk.warned(receipt)
+                return self.desk.warned(id_, receipt)
             return receipt
         if verb == "reconcile":
             self.desk.correct_voided(id_)

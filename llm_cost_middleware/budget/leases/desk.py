@@ -242,12 +242,15 @@ class Desk:
             mine = [block for scope in scopes if (block := self.blocks.get(scope)) is not None and block.free > 0]
             return bool(mine) and (always or any(self.left.get(block.scope, 0) < 16 * amount for block in mine))
 
-    def warned(self, receipt: Receipt) -> Receipt:
+    def warned(self, id_: str, receipt: Receipt) -> Receipt:
         """Return a receipt with the thresholds that the last parcel crossed."""
         with self._lock:
             crossed, self._crossed = self._crossed, {}
-        if not crossed:
-            return receipt
+            record = self._over.get(id_)
+            if not crossed:
+                return receipt
+            if record is not None and not receipt.repeated:
+                record.warnings, record.thresholds = tuple(crossed), tuple(crossed.values())
         return receipt._replace(warnings=tuple(crossed), thresholds=tuple(map(NanoUSD, crossed.values())))
 
     @property
@@ -342,7 +345,7 @@ class Desk:
             usage = self.usage.get(scope) or self.usage.setdefault(scope, Usage(moment))
             usage.take(amount, moment)
             block = self.blocks.get(scope)
-            if block is None or block.free < amount or moment >= block.alive_until:
+            if block is None or block.free < max(amount, 1) or moment >= block.alive_until:
                 continue
             if block.created <= now < min(block.until, block.expires):
                 blocks.append(block)

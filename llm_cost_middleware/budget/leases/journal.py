@@ -92,7 +92,8 @@ class LeaseJournal:
                 continue
             with suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                if _lock(file):
+                # Written anew or closed in between, it is another file, and this one a past state of it.
+                if _lock(file) and path.stat().st_ino == os.fstat(file).st_ino:
                     yield path, file
                 else:
                     os.close(file)

@@ -182,7 +182,7 @@ class Shipping:
                     block.free = 0
                     desk.ending.append(desk.blocks.pop(block.scope))
         if told.lost:
-            _log.warning("a block of the budget had expired before this process gave a sign of life: %s", told.lost)
+            _log.warning("a block of the budget had ended before this process gave a sign of life: %s", told.lost)
 
     def _resize(self) -> bool:
         """Let the blocks follow; return whether something is to be handed back."""

@@ -163,7 +163,7 @@ class Shipped(NamedTuple):
     known: frozenset[str]
     """Ids that the storage had before, and left as they were."""
     lost: frozenset[str]
-    """Blocks that had expired: what they were charged was lowered to what they should hold."""
+    """Blocks that had ended before; of one that expired, what it was charged is lowered to what it should hold."""
     crossed: Crossed
     """Thresholds of budgets that the parcel crossed."""
 

@@ -64,13 +64,14 @@ class LeaseProtocol:
     def ship(self, parcel: Parcel) -> CommandFlow[Shipped]:
         """See ``SupportsLeases``."""
         entries, known = list(parcel.entries), set[str]()
-        blocks = []
+        blocks, gone = [], frozenset(hold.id for hold in parcel.holds if hold.ttl)
         for hold in parcel.holds:
             record = self._recent.get(hold.id)
             if record is None:
                 record = self._record((yield from self.ask_record(hold.id)))
             if record is not None:
                 blocks.append((hold, record))
+                gone -= {hold.id}
         for _ in range(MAX_STALE):
             version, index = self._known
             changes = [_hold_change(hold, record, index) for hold, record in blocks]
@@ -81,7 +82,7 @@ class LeaseProtocol:
                 for hold in parcel.holds:
                     if not hold.ttl:
                         self._recent.pop(hold.id, None)
-                names = frozenset(lost.decode().split())
+                names = gone | frozenset(lost.decode().split())
                 told = encoding.read_crossed(b",".join(crossed).decode())
                 return Shipped(self._note_server_time(int(now)), frozenset(known), names, told)
             if answer == b"taken":  # in, already

@@ -52,6 +52,7 @@ class MemoryLeases:
             for hold in parcel.holds:
                 block = self._find(hold.id)
                 if block is None or block.state not in {"pending", "expired"}:
+                    lost |= {hold.id} if hold.ttl else set()
                     continue
                 if block.state == "expired":
                     lost.add(hold.id)

@@ -66,7 +66,12 @@ BEGIN
             five, at) ORDER BY n.at;
     FOR block IN SELECT value FROM jsonb_array_elements(blocks) ORDER BY value ->> 'id' LOOP
         SELECT * INTO before_ FROM llm_cost.reservation WHERE tenant = tenant_ AND id = block ->> 'id' FOR UPDATE;
-        CONTINUE WHEN NOT FOUND OR before_.state NOT IN ('pending', 'expired');
+        IF NOT FOUND OR before_.state NOT IN ('pending', 'expired') THEN
+            IF block ->> 'ttl' <> '0' THEN
+                lost := lost || (block ->> 'id');
+            END IF;
+            CONTINUE;
+        END IF;
         target := (block ->> 'amount')::bigint;
         change_settled := 0;
         change_pending := 0;

@@ -63,10 +63,10 @@ class LeaseTable:
         return {}
 
     def _let_hold(self, db: sqlite3.Connection, hold: ParcelHold, now: int) -> bool:
-        """Set what a block holds; return whether it had expired."""
+        """Set what a block holds; return whether it had ended before."""
         found = self._find(db, hold.id)
         if found is None or found[0].state not in {"pending", "expired"}:
-            return False
+            return hold.ttl > 0
         block = found[0]
         if block.state == "pending" and not hold.ttl:
             self._resolve(db, block, "void", 0, "void", now, b"")

@@ -7,7 +7,7 @@
 --       of each call: kind, id, scopes, amount, created, expires, status, memo
 --       of each account: name, cell, first cell that counts, sums of settled that warn, change of settled, of pending
 --       of each block: id, amount, ttl (0: it ends), scopes, created, number of accounts; then the cell in each
--- Reply {'done', now, ids of blocks that had expired, account that warns, ...} | {'taken', id, ...}: known already
+-- Reply {'done', now, ids of blocks that had ended, account that warns, ...} | {'taken', id, ...}: known already
 --       | {'stale', now, budgets}
 local now = tonumber(ARGV[1])
 if not now then
@@ -121,6 +121,8 @@ for block = 1, blocks do
         -- It was charged whole: what is booked now must not count twice.
         lost[#lost + 1] = id
         settled = math.min(target - (seen[3] or 0), 0)
+    elseif ttl > 0 then
+        lost[#lost + 1] = id
     end
     for index = 1, count do
         local key, cell = KEYS[place + index], ARGV[at + 5 + index]
