@@ -120,7 +120,7 @@ class Desk:
                 return None
             record = ReservationRecord(id_, scopes, amount, now, now + ttl)
             entry = ParcelEntry("reserve", id_, scopes, amount, now, now + ttl, "reserved", memo)
-            if not self._write(*entry_line("R", entry)):
+            if not self.write(*entry_line("R", entry)):
                 return None
             for block in blocks:
                 block.free -= amount
@@ -156,9 +156,9 @@ class Desk:
             now = self.now_ms()
             spent = transition.settled
             if verb == "void":
-                self._write("V", id_)
+                self.write("V", id_)
             else:
-                self._write("S", id_, int(amount), status, text_of(memo))
+                self.write("S", id_, int(amount), status, text_of(memo))
                 facts = record.scopes, spent, record.created, record.created, status, memo or hold.memo
                 self.due[id_] = ParcelEntry("book", id_, *facts), hold.blocks
             for block in hold.blocks:
@@ -200,7 +200,7 @@ class Desk:
             made = reduction(hold.record, id_, amount)
             released = int(made.released_nanousd)
             if released:
-                self._write("H", id_, int(made.amount_nanousd))
+                self.write("H", id_, int(made.amount_nanousd))
                 apply_reduction(hold.record, made)
                 for block in hold.blocks:
                     block.open -= released
@@ -290,7 +290,9 @@ class Desk:
         self.blocks, self.open, self.usage = {}, {}, {}
         self.ending, self.due = [], OrderedDict()
         self._over, self._direct, self._crossed = OrderedDict(), OrderedDict(), {}
-        self.index, self.journal = None, None
+        self.index = None
+        if self.journal is not None:
+            self.journal.forget()
 
     # --- what this process sees ------------------------------------------------------------------------------------
 
@@ -370,7 +372,7 @@ class Desk:
         if len(where) > _REMEMBERED:
             where.popitem(last=False)
 
-    def _write(self, *line: object) -> bool:
+    def write(self, *line: object) -> bool:
         """Write a line to the journal; return whether it is there. Without it a hold expires and is charged."""
         if self.journal is not None:
             try:

@@ -50,8 +50,16 @@ class LeaseJournal:
         self._file = -1
         self.renew(())
 
+    def forget(self) -> None:
+        """After a fork: the file is the parent's. The child's own is made with its first line."""
+        os.close(self._file)  # or its lock would last as long as the child
+        self._file, self._dirty = -1, False
+        self._path = self._folder / f"{self._prefix}{os.urandom(6).hex()}"
+
     def add(self, *fields: object) -> None:
         """Write a line."""
+        if self._file < 0:
+            self.renew(())
         line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
         if os.write(self._file, line) < len(line):  # the rest of it is no line
             os.write(self._file, b"\n")
@@ -83,7 +91,8 @@ class LeaseJournal:
         """Close it; ``empty``: everything is shipped."""
         if empty:
             self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
 
     def left_by_others(self) -> Iterator[tuple[Path, int]]:
         """Yield the journals of processes that are gone, locked for this one: close the file when it is shipped."""
@@ -103,9 +112,13 @@ class LeaseJournal:
         _lock(file)
         head = json.dumps(["J", _VERSION, _boot()]).encode() + b"\n"
         text = head + b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
-        os.write(file, text)
-        self._size = len(text)
-        return file
+        with suppress(OSError):
+            if os.write(file, text) == len(text):
+                self._size = len(text)
+                return file
+        os.close(file)
+        path.unlink(missing_ok=True)  # the one that stands says more
+        raise OSError(ENOSPC, "the disk is full")
 
 
 def read_journal(file: int) -> Found:

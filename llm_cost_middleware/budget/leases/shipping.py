@@ -104,6 +104,7 @@ class Shipping:
     def forget(self) -> None:
         """After a fork."""
         self._token, self._merging, self._settled, self._adopt_at = os.urandom(6).hex(), [], {}, 0.0
+        self._notes.clear()  # the parent writes them
 
     # --- parts; the caller has the turn ------------------------------------------------------------------------------
 
@@ -238,9 +239,9 @@ class Shipping:
         """Take a block, or let the one of this window hold more."""
         desk, policy = self._desk, self._policy
         id_ = f"{LEASE}{self._token}-{next(self._numbers):x}"
-        if desk.journal is not None:
-            with desk._lock:  # noqa: SLF001
-                desk.journal.add("L", id_)
+        with desk._lock:  # noqa: SLF001
+            if not desk.write("L", id_):
+                return
         asked = self._monotonic()
         try:
             made = self._storage.reserve(id_, size, (scope,), int(policy.ttl_s * 1000), b"", fresh=True)

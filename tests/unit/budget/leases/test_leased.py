@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 import pytest
@@ -12,8 +13,11 @@ from plain_call import BOTH, answer, request
 from llm_cost_middleware import AsyncLedger, CostConfig, CostPipeline, Ledger
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.leases.backend import SERVERLESS, LeasedBackend, lease_from, leased_over
+from llm_cost_middleware.budget.leases.journal import LeaseJournal, read_journal
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules.leases import LeasePolicy
+from llm_cost_middleware.budget.spool_place import SpoolPlace
 from llm_cost_middleware.errors import ScopePausedError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
@@ -133,6 +137,70 @@ def test_a_fork_takes_blocks_of_its_own(url):
     with Ledger.open(url) as ledger:
         balance = ledger.balance("global")
         assert (balance.settled_nanousd, balance.pending) == (700 * COST, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_what_a_fork_has_settled_outlives_its_kill(url):
+    """It has a journal of its own, and lets go of the lock of its parent's."""
+    with Ledger.open(url, lease="auto") as ledger:
+        backend = ledger.backend
+        spend(ledger, 300)
+        backend.shipping.keep(Notes())
+        child = os.fork()
+        if not child:
+            try:
+                spend(ledger, 300, "child")
+                with backend.shipping._turn:  # nothing is shipped any more
+                    spend(ledger, 5, "late")
+                    assert backend.desk.due
+                    assert not backend.shipping._notes, "the parent writes them"
+                    os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        backend.shipping._adopt_at = 0.0
+        backend.shipping.tick()
+        assert {f"late{number}" for number in range(5)} <= {row.id for row in ledger.rows()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_that_lives_on_does_not_keep_the_journal_of_its_parent(url, tmp_path):
+    place = SpoolPlace(tmp_path / "spool", "t", same_disk=True)
+    journal = LeaseJournal(place, "a")
+    journal.add("L", "lease:a")
+    done, end = os.pipe()
+    child = os.fork()
+    if not child:
+        journal.forget()
+        os.close(end)
+        os.read(done, 1)  # until the parent has looked
+        os._exit(0)
+    os.close(done)
+    journal.close(empty=False)  # as at the death of the parent
+    looker, found = LeaseJournal(place, "b"), []
+    for _ in range(200):
+        found = [path.name for path, file in looker.left_by_others() if os.close(file) is None]
+        if found:
+            break
+        time.sleep(0.01)
+    os.close(end)
+    os.waitpid(child, 0)
+    looker.close(empty=True)
+    assert found == ["t~a"]
+
+
+def test_a_journal_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
+    journal = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a")
+    journal.add("L", "lease:a")
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, text, write=os.write: write(file, text[:10]))
+        with pytest.raises(OSError, match="full"):
+            journal.renew([("L", "lease:b")])
+    journal.add("L", "lease:c")
+    found = read_journal(journal._file)
+    journal.close(empty=False)
+    assert found.blocks == ("lease:a", "lease:c")
+    assert [path.name for path in tmp_path.rglob("*t~a")] == ["t~a"]
 
 
 def test_what_a_pipeline_notes_goes_with_the_parcels(url):
