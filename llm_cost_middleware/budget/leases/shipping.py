@@ -25,7 +25,7 @@ from llm_cost_middleware.budget.rules.leases import (
     Usage,
     block_size,
 )
-from llm_cost_middleware.errors import BudgetExceededError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.errors import BudgetExceededError, LedgerError, LedgerUnavailableError, ScopePausedError
 from llm_cost_middleware.fork import ForkSafeLock
 
 _log = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ class Shipping:
         asked = self._monotonic()
         try:
             made = self._storage.reserve(id_, size, (scope,), int(policy.ttl_s * 1000), b"", fresh=True)
-        except BudgetExceededError:
+        except (BudgetExceededError, ScopePausedError):  # one scope's: the blocks of others follow all the same
             return
         created = round(made.created_at * 1000)
         assert desk.index is not None  # noqa: S101 - it was read before; for mypy

@@ -12,6 +12,7 @@ from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _S
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.leases.backend import leased_over
 from llm_cost_middleware.budget.leases.journal import LeaseJournal
+from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.rules.leases import LeasePolicy
 from llm_cost_middleware.budget.spool_place import SpoolPlace
@@ -133,3 +134,31 @@ def test_processes_come_and_go_and_every_cost_is_booked_once(storage, tmp_path, 
         assert not list(Path(folder, "spool-leases").iterdir()), "a journal was left"
         fleet.storage.close()
     assert admitted > 100 * len(seeds), "hardly anything was admitted from a block"
+
+
+def test_a_paused_scope_costs_others_neither_their_blocks_nor_what_they_hand_back(tmp_path):
+    fleet = Fleet(0, tmp_path, memory(tmp_path))
+    for member in fleet.members[1:]:
+        member.close()
+    member = fleet.members[0]
+
+    def calls(user, times):
+        for _ in range(times):
+            fleet.number += 1
+            member.reserve(f"call-{fleet.number}", HOLD, ("global", f"user:{user}"), TTL, b"", fresh=False)
+            member.resolve("settle", f"call-{fleet.number}", HOLD // 2, status="exact")
+        fleet.clock.advance(1.0)
+
+    for _ in range(3):
+        calls("a", 40)
+        member.shipping.tick()
+    calls("a", 200)  # its block wants to grow
+    Ledger(fleet.storage, clock=fleet.clock).pause("user:a")
+    for _ in range(3):
+        calls("b", 20)
+        member.shipping.tick()
+    assert "user:b" in member.desk.blocks
+    fleet.clock.advance(POLICY.idle_s + 1)
+    member.shipping.tick()
+    assert not any(account.pending for account in fleet.storage.read(None).totals)
+    member.close()
