@@ -84,6 +84,8 @@ def test_every_lock_that_is_kept_survives_a_fork():
         "alerts/service.py",  # made anew in a child
         "dashboard/answers.py",  # of one server, which forks nothing
         "lifecycle/streams.py",  # of one stream
+        "patterns/batch.py",  # of one process_many
+        "patterns/progress.py",  # as above
         "budget/backends/sqlite/ledger_file.py",  # a child opens the file anew
         "budget/backends/sqlite/group_commit.py",  # of one commit, and of the file
     }

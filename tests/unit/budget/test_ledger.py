@@ -269,4 +269,6 @@ def test_open_takes_the_former_names_of_its_options_with_a_warning(facade, clock
     with pytest.raises(ConfigurationError, match="former name"):
         facade.open("memory://", clock=clock, lease_s=60, hold_ttl_s=60)
     with pytest.raises(TypeError):
+        facade.open("memory://", clock=clock, lapse=60)
+    with pytest.raises(ConfigurationError, match="auto"):
         facade.open("memory://", clock=clock, lease=60)
