@@ -42,36 +42,20 @@ def facts_of(
         failure: Why it failed, where it did.
     """
     try:
-        return _facts(call, reserved, reading, content, failure)
+        request, quote = call.request, reserved.quote
+        flags = (
+            (0 if quote.injected else OWN_CAP)
+            | (CUT if reading is not None and reading.truncated else 0)
+            | (STREAM if request.stream else 0)
+            | (SEEN if content is not None else 0)
+            | (OWN_EFFORT if request.settings and states_thinking(request.settings) else 0)
+            | (LEARNED_CAP if quote.learned else 0)
+            | (FAILED if failure else 0)
+        )
+        tools = tools_of(request) if request.tools else ()
+        used, decision = tools_used(request, content) if tools else (), call.decision
+        cap, chars = reserved.attempt.max_tokens or 0, decision.features.total_chars
+        return CallFacts(decision.site, cap, flags, chars, tools, used, failure)
     except Exception as error:  # noqa: BLE001 - a booking is never lost for what is only told beside it
         _log.warning("what is told of a call beside its price was left out: %s", type(error).__qualname__)
         return NO_FACTS
-
-
-def _facts(
-    call: RoutedCall,
-    reserved: ReservedAttempt,
-    reading: UsageReport | None,
-    content: AnswerContent | None,
-    failure: str,
-) -> CallFacts:
-    request = call.request
-    flags = (
-        (not reserved.quote.injected) * OWN_CAP
-        | (reading is not None and reading.truncated) * CUT
-        | request.stream * STREAM
-        | (content is not None) * SEEN
-        | states_thinking(request.settings) * OWN_EFFORT
-        | reserved.quote.learned * LEARNED_CAP
-        | bool(failure) * FAILED
-    )
-    tools = tools_of(request) if request.tools else ()
-    return CallFacts(
-        call.decision.site,
-        reserved.attempt.max_tokens or 0,
-        flags,
-        call.decision.features.total_chars,
-        tools,
-        tools_used(request, content) if tools else (),
-        failure,
-    )

@@ -261,8 +261,8 @@ class Reserving:
 
     def _hold_ttl_s(self, call: RoutedCall, quote: Quote) -> float:
         """The lifetime of a hold: longer than the try at flex that it is for."""
-        tried_s = call.lane.try_s if quote.lane and call.lane is not None else 0.0
-        return max(self._settings.hold_ttl_s, tried_s + _SPARE_S)
+        ttl_s = self._settings.hold_ttl_s
+        return max(ttl_s, call.lane.try_s + _SPARE_S) if quote.lane and call.lane is not None else ttl_s
 
     def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:
         if self._settings.observe or request.is_bare(target.plain):  # nothing is added

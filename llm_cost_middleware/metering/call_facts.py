@@ -43,9 +43,13 @@ NO_FACTS = CallFacts()
 
 def facts_text(facts: CallFacts) -> str:
     """The facts as the memo has them: JSON, without a text of anybody's."""
-    tools, used = _tools_text(facts.tools), ",".join(f'"{mark}"' for mark in facts.used)
-    failure = f",{_quote(facts.failure)}" if facts.failure else ""
-    return f"[{_quote(facts.site)},{facts.cap},{facts.flags},{facts.chars},{tools},[{used}]{failure}]"
+    site, cap, flags, chars, tools, used, failure = facts
+    listed = "[],[]"
+    if tools or used:
+        called = ",".join([f'"{mark}"' for mark in used])
+        listed = f"{_tools_text(tools)},[{called}]"
+    ended = f",{_quote(failure)}" if failure else ""
+    return f"[{_quote(site)},{cap},{flags},{chars},{listed}{ended}]"
 
 
 @lru_cache(maxsize=512)

@@ -69,17 +69,17 @@ def _countable(request: CallRequest) -> _Countable | None:
     if request.has_server_side_context or request.server_tools:
         return None
     texts: list[tuple[str, int]] = []
-    blocks = calls = written = 0
+    blocks = calls = 0
     for message in request.messages:
         blocks += len(message.parts) or 1
         for part in message.parts:
             if part.nested or part.kind in ("image", "document", "audio", "thinking"):
                 return None
             texts.append((part.text, 1))
-            written += part.media.get("tokens", 0)
             calls += part.kind in ("tool_use", "tool_result")
     if request.endpoint == "embeddings":  # pieces, and nothing around them
-        return _Countable(written, texts)
+        given = sum(part.media.get("tokens", 0) for message in request.messages for part in message.parts)
+        return _Countable(given, texts)
     overhead = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
     definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
     if definitions:

@@ -7,6 +7,7 @@ import json
 
 import openai
 import pytest
+from plain_call import BOTH, answer, request
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline, cost_context
 from llm_cost_middleware.integrations.openai import wrap_openai
@@ -346,3 +347,17 @@ def test_no_patience_leaves_no_trace(desk, sim):
     assert at.decision().lane == ""
     assert "lane" not in json.loads(at.decision().to_json())
     assert not list(at.pipeline.ledger.journal.read("lane")) if at.pipeline.ledger.journal else True
+
+
+def test_a_call_without_patience_is_held_for_as_long_as_configured(sim):
+    """However short: only a try at flex is held for longer."""
+    desk = Desk(sim, ledger={"hold_ttl_s": 30})
+    swept = []
+
+    def send(_):
+        desk.clock.advance(31)
+        swept.append(desk.pipeline.ledger.sweep())
+        return answer()
+
+    desk.pipeline.run(request(), send, providers=BOTH)
+    assert swept == [1]
