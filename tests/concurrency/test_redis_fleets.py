@@ -19,6 +19,7 @@ from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backends.redis import connections
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.rules.leases import Parcel, ParcelEntry
 from llm_cost_middleware.budget.scripted import patience, protocol
 from llm_cost_middleware.errors import (
     BudgetExceededError,
@@ -295,6 +296,10 @@ def test_with_wait_replicas_nothing_that_was_acknowledged_is_lost(watched, impat
             ledger.reserve("0.25", id="lost")
         with pytest.raises(LedgerUnavailableError, match="of 1 replicas"):
             ledger.settle(held.id, "0.4")
+        now = int(time.time() * 1000)
+        shipped = ParcelEntry("book", "shipped", ("global",), 1, now, now, "exact", b"")
+        with pytest.raises(LedgerUnavailableError, match="of 1 replicas"):
+            ledger.backend.ship(Parcel((shipped,), ()))
         _lose(watched)
     with Ledger.open(watched.url) as ledger:
         assert {row.id: row.kind for row in ledger.rows()} == {held.id: "reserve", "loop": "settle"}

@@ -41,7 +41,7 @@ from llm_cost_middleware.clock import Clock
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_KEPT = {"open", "reserve", "resolve", "extend", "reduce", "amend"}
+_KEPT = {"open", "reserve", "resolve", "extend", "reduce", "ship", "amend"}
 """Scripts whose writes must be on the replicas that a URL asks for."""
 
 
