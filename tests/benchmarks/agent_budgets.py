@@ -191,7 +191,7 @@ def line(name, scenario, limit, config):
             or stamp.get("ended") != "budget"
         )
         left = len(list(filter(is_call, sim.requests)))
-        told = f"${Decimal(stamp.get('missing', 0)):.5f} short"
+        told = f"${Decimal(stamp.get('missing', 0)):.6f} short"
         mark = "!" if fault else " "
         return f"{mark}{name:42} {limit:>7} {left:>5} {bill:>10.6f} {booked:>10.6f} {len(called):>6}  {told}"
 
