@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -25,6 +26,7 @@ from llm_cost_middleware.pipeline import PipelineSource
 from llm_cost_middleware.tracker import CostTracker
 from llm_cost_middleware.typed_fields import read_choice
 
+_log = logging.getLogger(__name__)
 OnError = Literal["raise", "collect"]
 
 
@@ -296,9 +298,12 @@ class _Batch:
     def add(self, index: int, answer: CallOutcome) -> None:
         """Keep an answer. Raises what ``parse_result`` raises, when it is kept already."""
         with self._lock:
-            if self.file is not None and index not in self.file.done:
-                self.file.add(index, answer)
             self._count(answer)
+            if self.file is not None and index not in self.file.done:
+                try:
+                    self.file.add(index, answer)
+                except OSError as error:  # it is paid for: its caller gets it all the same
+                    _log.warning("an answer is not in the journal, and would be asked for again: %s", error.strerror)
         self._done[index] = self.call.result(answer, self._parse)
         self._show()
 

@@ -21,6 +21,7 @@ from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.tracker import CostRecord
 from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.whole_lines import write_line
 
 _VERSION = 1
 
@@ -62,7 +63,7 @@ class ProgressFile:
             os.write(self._file, b"\n")
 
     def add(self, place: int, answer: CallOutcome) -> None:
-        """Write down an answer."""
+        """Write down an answer. Raises ``OSError``."""
         response = answer.response
         self._write(
             {
@@ -85,7 +86,7 @@ class ProgressFile:
         os.close(self._file)
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        write_line(self._file, json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         os.fsync(self._file)
 
     def _lines(self) -> Iterator[dict[str, Any]]:

@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.budget.spool_place import SpoolPlace
+from llm_cost_middleware.whole_lines import write_line
 
 if sys.platform != "win32":
     import fcntl
@@ -61,9 +61,7 @@ class LeaseJournal:
         if self._file < 0:
             self.renew(())
         line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-        if os.write(self._file, line) < len(line):  # the rest of it is no line
-            os.write(self._file, b"\n")
-            raise OSError(ENOSPC, "the disk is full")
+        write_line(self._file, line)
         self._size += len(line)
         self._dirty = True
 
@@ -112,13 +110,14 @@ class LeaseJournal:
         _lock(file)
         head = json.dumps(["J", _VERSION, _boot()]).encode() + b"\n"
         text = head + b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
-        with suppress(OSError):
-            if os.write(file, text) == len(text):
-                self._size = len(text)
-                return file
-        os.close(file)
-        path.unlink(missing_ok=True)  # the one that stands says more
-        raise OSError(ENOSPC, "the disk is full")
+        try:
+            write_line(file, text)
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)  # the one that stands says more
+            raise
+        self._size = len(text)
+        return file
 
 
 def read_journal(file: int) -> Found:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import stat
 import threading
 
@@ -75,6 +77,23 @@ def test_calls_run_side_by_side_and_quote_and_actual_stand_side_by_side(sim, cli
     assert batch.actual_nanousd == sim.bill.total_nanousd
     assert batch.quote.bound >= batch.actual == batch.tracker.total_cost > 0
     agree(pipeline, sim)
+
+
+def test_an_answer_that_no_journal_can_take_reaches_its_caller(sim, clients, made, tmp_path, monkeypatch):
+    """On a full disk; the journal stays readable, and what it lacks is asked for again."""
+    file, whole, answers = tmp_path / "work.jsonl", os.write, itertools.count()
+
+    def write(descriptor, text):
+        short = b'"place"' in text and next(answers) == 1
+        return whole(descriptor, text[:50] if short else text)
+
+    options = {"client": clients["openai"], "journal": file}
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", write)
+        batch = process_many(TEXTS[:4], made(), CostTracker(None), **options)
+    assert [result.text for _, result in batch.done] == TEXTS[:4]
+    assert batch.actual_nanousd == batch.tracker.total_cost * 10**9 == sim.bill.total_nanousd
+    assert [json.loads(line).get("place") for line in file.read_text().splitlines()] == [None, 0, 2, 3]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

@@ -194,8 +194,10 @@ def test_a_journal_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
     journal.add("L", "lease:a")
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda file, text, write=os.write: write(file, text[:10]))
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(OSError, match="No space"):
             journal.renew([("L", "lease:b")])
+        with pytest.raises(OSError, match="No space"):
+            journal.add("L", "lease:b")
     journal.add("L", "lease:c")
     found = read_journal(journal._file)
     journal.close(empty=False)
