@@ -165,15 +165,27 @@ class PatientBatch(NamedTuple):
         with progress_bar(len(self.inputs), show=show) as tell:
             steps = self._work(_SYNC, tell, partial=partial).steps()
             answers = run(steps, self.runtime.pipeline.clock, lambda at, _: self._called(invoke, at))
-        return [self._delivered(invoke, answers, at) for at in range(len(self.inputs))]
+        found = []
+        for at in range(len(self.inputs)):
+            try:
+                found.append(self._delivered(invoke, answers, at))
+            except Exception as error:  # noqa: BLE001 - of a callback, say: the other answers are paid for
+                found.append(error)
+        return found
 
     async def arun(self, invoke: Invoke, *, partial: bool, show: bool) -> list[Any]:
         """``run`` on an event loop."""
         with progress_bar(len(self.inputs), show=show) as tell:
             steps = self._work(_ASYNC, tell, partial=partial).steps()
             answers = await arun(steps, self.runtime.pipeline.clock, lambda at, _: self._acalled(invoke, at))
-        found = [self._delivered(invoke, answers, at) for at in range(len(self.inputs))]
-        return [await each if isinstance(each, Coroutine) else each for each in found]
+        found = []
+        for at in range(len(self.inputs)):
+            try:
+                made = self._delivered(invoke, answers, at)
+                found.append(await made if isinstance(made, Coroutine) else made)
+            except Exception as error:  # noqa: BLE001 - as in ``run``
+                found.append(error)
+        return found
 
     def _work(self, clients: tuple[str, ...], tell: Callable[[int, int], object], *, partial: bool) -> BatchWork:
         wishes = Wishes(self.patience_s, self.timeout_s, partial=partial, progress=tell)

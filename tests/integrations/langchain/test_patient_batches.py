@@ -160,3 +160,24 @@ def test_an_input_that_fails_is_an_error_and_the_others_reach_the_caller(patient
         answers = error.answers
     assert [answer.text for answer in answers[:12]] == TEXTS
     agree(harness)
+
+
+class Breaks(BaseCallbackHandler):
+    """What an application hears an answer with, and what ends in an error."""
+
+    raise_error = True
+
+    def on_llm_end(self, response, **_):
+        raise RuntimeError("of the application")
+
+
+async def test_a_callback_that_raises_costs_its_own_answer_alone(patient, claude):
+    """The others are paid for."""
+    harness, model = patient(claude(max_tokens=50))
+    configs = [{**WAITS, "callbacks": [Breaks()]} if at == 3 else WAITS for at in range(12)]
+    answers = model.batch(TEXTS, configs, return_exceptions=True)
+    assert [answer.text for answer in answers if isinstance(answer, AIMessage)] == TEXTS[:3] + TEXTS[4:]
+    with pytest.raises(RuntimeError, match="of the application") as caught:
+        await model.abatch(TEXTS, configs)
+    assert [type(answer) for answer in caught.value.answers].count(AIMessage) == 11
+    agree(harness)
