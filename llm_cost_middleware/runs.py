@@ -15,6 +15,7 @@ from llm_cost_middleware.budget.ledger import unique_id
 from llm_cost_middleware.budget.model import Row, bounded_nanousd, make_scope
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
+from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.foresight import Forecast, Foresight
@@ -46,18 +47,32 @@ class RunMoney:
         """Whether a verb of the ledger may wait for storage: then it is no work for an event loop."""
         return self._runtimes.blocks
 
-    def told(self, call_id: str, scopes: tuple[str, ...]) -> Mapping[str, str]:
-        """What there is to say of a call that was just booked, US dollars as text.
+    def told(self, answer: Any, scopes: tuple[str, ...] | None = None) -> Mapping[str, str]:
+        """What there is to say of a call that was booked a moment ago, US dollars as text; through every host.
+
+        Nothing is written on an SDK's or LiteLLM's own object: this is where it says what it cost. LangChain's messages
+        carry the same under ``llm_cost`` in their ``response_metadata``, the proxy's answers in headers.
 
         Args:
-            call_id: The call.
-            scopes: Its scopes.
+            answer: What a governed host returned, as ``call_id_of`` takes it; or the call's id.
+            scopes: Its scopes; ``None``: those of its records.
 
         Returns:
-            ``cost``, where it is among the latest; ``run_left``, where its run or its slice has a limit.
+            ``call_id``, of an answer; ``cost``, where it is among the latest; ``run_left``, where its run or its slice
+            has a limit.
+
+        Raises:
+            ConfigurationError: No call of this process is known to have returned it.
         """
+        facts: dict[str, str] = {}
+        call_id = answer
+        if not isinstance(answer, str):
+            facts["call_id"] = call_id = call_id_of(answer)
         records = self._stages.record.tracker.of_call(call_id)
-        facts = {"cost": f"{sum((record.cost_usd for record in records), Decimal(0)):f}"} if records else {}
+        if records:
+            facts["cost"] = f"{sum((record.cost_usd for record in records), Decimal(0)):f}"
+        if scopes is None:
+            scopes = records[0].scopes if records else ()
         left = self.left_of_run(scopes)
         if left is not None:
             facts["run_left"] = f"{max(left.available_nanousd, ZERO).usd:f}"

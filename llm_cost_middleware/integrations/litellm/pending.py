@@ -202,6 +202,8 @@ class PendingRequests:
         available = await self.run(lambda: self._pipeline.ledger.available(scopes))
         if available is not None:
             headers["x-llm-cost-remaining-usd"] = f"{available.usd:f}"
+        if headers and call_id:
+            headers["x-llm-cost-call-id"] = call_id
         return headers or None
 
     async def run(self, work: Callable[[], Any]) -> Any:

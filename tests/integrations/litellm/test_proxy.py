@@ -115,6 +115,7 @@ def test_headers_report_the_cost_and_the_remaining_budget(proxy):
         raw = client.chat.completions.with_raw_response.create(model="smart", messages=ASK, max_completion_tokens=40)
     assert float(raw.headers["x-llm-cost-usd"]) * 1e9 == pytest.approx(proxy.spent("user:dora"))
     assert 0 < float(raw.headers["x-llm-cost-remaining-usd"]) < 100
+    assert raw.headers["x-llm-cost-call-id"]
 
 
 @every_door
