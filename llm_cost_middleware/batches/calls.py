@@ -102,7 +102,7 @@ class BatchCalls:
         progress: Callable[[int, int], object] | None = None,
     ) -> BatchAnswers:
         """``batch`` with asynchronous clients."""
-        clients = self._clients(client)
+        clients = self._clients(client, is_async=True)
         items = [self._item(at, body, clients) for at, body in enumerate(_listed(requests))]
         wishes = _wishes(patience, timeout, unanswered, progress, partial=anyway)
         return await arun(
@@ -131,7 +131,7 @@ class BatchCalls:
 
     async def acollect_batch(self, batch_id: str, *, client: Clients) -> Collected:
         """``collect_batch`` with asynchronous clients."""
-        return await arun(self._collecting().collect(batch_id, self._clients(client)), self.clock)
+        return await arun(self._collecting().collect(batch_id, self._clients(client, is_async=True)), self.clock)
 
     def cancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
         """Cancel a batch and collect what it has answered, which is billed. As ``collect_batch`` otherwise."""
@@ -139,7 +139,8 @@ class BatchCalls:
 
     async def acancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
         """``cancel_batch`` with asynchronous clients."""
-        return await arun(self._collecting().collect(batch_id, self._clients(client), cancel=True), self.clock)
+        clients = self._clients(client, is_async=True)
+        return await arun(self._collecting().collect(batch_id, clients, cancel=True), self.clock)
 
     def batch_work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
         """The way of a host's requests through batches, for ``steps.run`` or ``steps.arun``."""
@@ -151,7 +152,7 @@ class BatchCalls:
 
     def collecting_steps(self, batch_id: str, client: Clients) -> Steps[Collected]:
         """``collect_batch``, as steps."""
-        return self._collecting().collect(batch_id, self._clients(client))
+        return self._collecting().collect(batch_id, self._clients(client, is_async=None))
 
     def decision_of(self, request: CallRequest) -> RoutingDecision:
         """The decision that a request would get now; nothing is remembered of it."""
@@ -169,7 +170,7 @@ class BatchCalls:
         ledger, currency = self._runtimes.ledger, self.catalogue.currency
         return BatchWork(self._flow, self._clerk, ledger, self._book(), self.clock, items, wishes, currency)
 
-    def _clients(self, client: Clients) -> dict[str, Any]:
+    def _clients(self, client: Clients, *, is_async: bool | None = False) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for one in client if isinstance(client, list | tuple) else (client,):
             # a wrapped client would hold and book the same batch once more
@@ -179,6 +180,8 @@ class BatchCalls:
             if name is None:
                 wanted = " or ".join(NAMES)
                 raise ConfigurationError(f"expected a client of {wanted}, not {type(one).__qualname__}", key="client")
+            if is_async is not None:
+                check_kind_of_client(plain, is_async=is_async)
             found[name] = plain
         return found
 
@@ -219,6 +222,13 @@ class BatchCalls:
         request = with_patience(item.request, patience_s)
         answer: CallOutcome = await self.acall(request, send, providers=frozenset((request.provider,)))
         return answer
+
+
+def check_kind_of_client(client: Any, *, is_async: bool) -> None:
+    """Raise ``ConfigurationError`` for an asynchronous client where a synchronous one is called, and the reverse."""
+    if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
+        wanted = "an asynchronous" if is_async else "a synchronous"
+        raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
 
 
 def with_patience(request: CallRequest, patience_s: float | None) -> CallRequest:

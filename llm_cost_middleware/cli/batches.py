@@ -79,7 +79,9 @@ def cancel(batch: BatchArgument, config: ConfigOption = None, ledger: LedgerOpti
 
 def _end(batch: str, config: Path | None, url: str | None, to: Path | None, *, cancel: bool) -> None:
     if to is not None and to.exists():
-        raise ConfigurationError(f"{to} is there already", key="--to")
+        raise ConfigurationError(f"{to} is there already; name a new file", key="--to")
+    if to is not None and not to.absolute().parent.is_dir():
+        raise ConfigurationError(f"there is no folder {to.absolute().parent}", key="--to")
     with _pipeline(config, url) as pipeline:
         providers = {
             one.provider for one in pipeline.batches() if batch in {one.batch_id, one.key, one.provider_batch_id}
@@ -88,7 +90,7 @@ def _end(batch: str, config: Path | None, url: str | None, to: Path | None, *, c
         with tables.working("asking the provider"):
             act = pipeline.cancel_batch if cancel else pipeline.collect_batch
             collected = act(batch, client=clients)
-    if to is not None:
+    if to is not None and (collected.responses or collected.errors):  # an empty file would stand in the next one's way
         _write(collected, to)
     parts = [f"{len(collected.responses):,} answered", f"{len(collected.errors):,} without an answer"]
     if collected.pending:

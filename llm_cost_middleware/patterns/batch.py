@@ -104,6 +104,7 @@ def process_many(
         BatchPendingError: Within the timeout not all was answered; called again with the same ``journal``, it goes on.
         Exception: The error of an item, with ``on_error="raise"``.
     """
+    width = _read_width(concurrency)
     batch = _Batch(
         items, config, tracker, client, system_prompt, parse_result, on_error, max_tokens=max_tokens, anyway=anyway,
         journal=journal, patience=Patient.read(patience, timeout),
@@ -111,11 +112,18 @@ def process_many(
     with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
         if batch.patient is not None:
             batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell, batch.affordable))
-        elif read_whole(concurrency, "concurrency") <= 1:
+        elif width == 1:
             batch.work(batch.pending())
         else:
-            _side_by_side(batch, concurrency)
+            _side_by_side(batch, width)
     return batch.finish()
+
+
+def _read_width(concurrency: object) -> int:
+    width = read_whole(concurrency, "concurrency")
+    if width < 1:
+        raise ConfigurationError(f"must be a positive whole number, such as 8, not {concurrency!r}", key="concurrency")
+    return width
 
 
 def _side_by_side(batch: _Batch, concurrency: int) -> None:
@@ -161,6 +169,7 @@ async def aprocess_many(
     timeout: Any = None,  # noqa: ASYNC109 - as in ``process_many``: the batch goes on
 ) -> BatchResult:
     """``process_many`` with an asynchronous client, at most ``concurrency`` calls at a time."""
+    width = _read_width(concurrency)
     batch = _Batch(
         items, config, tracker, client, system_prompt, parse_result, on_error, is_async=True, max_tokens=max_tokens,
         anyway=anyway, journal=journal, patience=Patient.read(patience, timeout),
@@ -179,7 +188,7 @@ async def aprocess_many(
                     batch.fail(index, error)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(max(concurrency, 1)):
+            for _ in range(width):
                 group.create_task(work())
     return batch.finish()
 
@@ -213,6 +222,13 @@ class _Batch:
         if max_tokens is not None and (max_tokens := read_whole(max_tokens, "max_tokens")) < 1:
             raise ConfigurationError("must be a positive whole number", key="max_tokens")
         self.items = list(items)
+        for at, item in enumerate(self.items):
+            if not isinstance(item, str):
+                raise ConfigurationError(f"must be a text, not a {type(item).__name__}", key=f"items[{at}]")
+        if parse_result is not None and not callable(
+            parse_result
+        ):  # else it would fail behind an answer that is paid for
+            raise ConfigurationError(f"must be a function of a response, not {parse_result!r}", key="parse_result")
         self.call = PatternCall(client, config, system_prompt, is_async=is_async, max_tokens=max_tokens)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}

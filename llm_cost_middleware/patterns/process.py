@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.batches.calls import with_patience
+from llm_cost_middleware.batches.calls import check_kind_of_client, with_patience
 from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
@@ -141,9 +141,9 @@ class PatternCall:
             raise ConfigurationError(f"must be a positive whole number, not {max_tokens!r}", key="max_tokens")
         self._max_tokens = max_tokens
         self._rules = _provider_of(client)
-        if is_async is not any(kind.__name__.startswith("Async") for kind in type(client).__mro__):
-            wanted = "an asynchronous" if is_async else "a synchronous"
-            raise ConfigurationError(f"expected {wanted} client, not {type(client).__qualname__}", key="client")
+        check_kind_of_client(client, is_async=is_async)
+        if not isinstance(system_prompt, str):
+            raise ConfigurationError(f"must be a text, not a {type(system_prompt).__name__}", key="system_prompt")
         if type(item_count) is not int or item_count < 1:
             raise ConfigurationError(f"must be a positive whole number, not {item_count!r}", key="item_count")
         self._client, self._retry_terms = client, retries_of(client)

@@ -52,11 +52,14 @@ class ProgressFile:
         self._digests = [_digest(item, *what) for item in items]
         self.done: dict[int, CallOutcome] = {}
         self.batches: list[BatchLine] = []
-        fresh = not self._path.exists()
-        for line in () if fresh else self._lines():
-            self._take(line)
-        # made readable by its user alone before anything is in it
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            fresh = not self._path.exists()
+            for line in () if fresh else self._lines():
+                self._take(line)
+            # made readable by its user alone before anything is in it
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {self._path}: {error.strerror}", key="journal") from error
         if fresh or self._path.stat().st_size == 0:
             self._write({"v": _VERSION, "kind": "process_many"})
         elif not self._path.read_bytes().endswith(b"\n"):  # the line that was cut off by a crash
@@ -90,10 +93,10 @@ class ProgressFile:
         os.fsync(self._file)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        with self._path.open(encoding="utf-8", errors="surrogatepass") as file:
+        with self._path.open("rb") as file:  # a crash may cut a line inside a character
             for number, text in enumerate(file):
                 try:
-                    line = json.loads(text)
+                    line = json.loads(text.decode("utf-8", "surrogatepass"))
                 except ValueError:
                     if number == 0:
                         raise self._foreign() from None

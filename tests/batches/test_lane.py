@@ -315,3 +315,14 @@ def test_a_batch_whose_results_are_not_kept_any_more_is_booked_at_its_hold(desk)
     assert balance.settled_nanousd == pipeline.batches()[0].held_nanousd >= desk.sim.bill.total_nanousd > 0
     pipeline.collect_batch(caught.value.batch_id, client=desk.claude)
     assert pipeline.ledger.balance("global") == balance
+
+
+@pytest.mark.parametrize("verb", ["batch", "collect_batch", "cancel_batch"])
+async def test_a_client_of_the_other_kind_is_refused_before_anything_is_held(desk, verb):
+    pipeline = desk.pipeline()
+    what = chat_bodies(12) if verb == "batch" else "any"
+    with pytest.raises(ConfigurationError, match="expected a synchronous client, not AsyncOpenAI"):
+        getattr(pipeline, verb)(what, client=desk.agpt)
+    with pytest.raises(ConfigurationError, match="expected an asynchronous client, not Anthropic"):
+        await getattr(pipeline, f"a{verb}")(what, client=desk.claude)
+    assert (desk.sim.request_count, pipeline.ledger.balance("global").pending_nanousd) == (0, 0)

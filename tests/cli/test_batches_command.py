@@ -57,10 +57,13 @@ def test_a_batch_of_another_process_is_listed_shown_and_collected(sim, made, tmp
     sim.clock.advance(HOUR_S)
     shown = run("show", made).output
     assert "in_progress, 6 of 12 answered" in shown
-    early = run("collect", made)
+    file = tmp_path / "answers.jsonl"
+    early = run("collect", made, "--to", str(tmp_path / "none.jsonl"))
+    assert not (tmp_path / "none.jsonl").exists()
     assert (early.exit_code, "24 on their way" in early.output) == (1, True)
     sim.clock.advance(HOUR_S)
-    file = tmp_path / "answers.jsonl"
+    lost = run("collect", made, "--to", str(tmp_path / "nowhere" / "answers.jsonl"))
+    assert "--to: there is no folder" in str(lost.exception)
     collected = run("collect", made, "--to", str(file))
     assert (collected.exit_code, "24 answered" in collected.output) == (0, True)
     lines = [json.loads(line) for line in file.read_text().splitlines()]

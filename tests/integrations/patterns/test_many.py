@@ -117,7 +117,7 @@ def test_a_journal_goes_on_where_it_was_interrupted(sim, clients, made, tmp_path
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "question" not in "\n".join(json.loads(line).get("item", "") for line in file.read_text().splitlines())
     with file.open("ab") as torn:
-        torn.write(b'{"place": 11, "it')  # a crash in the middle of a line
+        torn.write(b'{"place": 11, "it\xc3')  # a crash in the middle of a line, and of a character
     before = sim.request_count
     batch = process_many(TEXTS, pipeline, CostTracker(None), **options)
     assert [result.text for _, result in batch.done] == TEXTS
@@ -225,3 +225,31 @@ def test_the_limit_of_the_tracker_holds_for_batches_too(sim, clients, made):
     assert 0 < len(batch.done) < 40
     assert batch.tracker.total_cost <= batch.tracker.budget_limit
     agree(pipeline, sim)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("items[1]", {"items": ["a", 2]}),
+        ("concurrency", {"concurrency": "four"}),
+        ("concurrency", {"concurrency": 0}),
+        ("parse_result", {"parse_result": "json"}),
+        ("system_prompt", {"system_prompt": 5}),
+        ("journal", {"journal": "no/such/folder/work.jsonl"}),
+        ("journal", {"journal": "."}),
+        ("journal", {"journal": "ledger.db"}),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_cannot_be_used_is_said_before_anything_is_sent(
+    sim, clients, async_clients, made, tmp_path, monkeypatch, key, wrong, is_async
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ledger.db").write_bytes(b"SQLite format 3\x00\xf1\xff")
+    options = {"items": TEXTS, "config": made(), "tracker": CostTracker(None)} | wrong
+    with pytest.raises(ConfigurationError) as caught:
+        if is_async:
+            await aprocess_many(**options, client=async_clients["openai"])
+        else:
+            process_many(**options, client=clients["openai"])
+    assert (caught.value.key, sim.request_count) == (key, 0)
