@@ -152,6 +152,8 @@ class TokenCounter:
         found = _countable(request)
         if found is None:
             return None
+        if request.endpoint == "embeddings":  # nothing is around its pieces, and some are tokens already
+            return exact
         definitions = [text for text, times in found.texts if times != 1]
         if not definitions:
             return exact - found.overhead + close_overhead(request)

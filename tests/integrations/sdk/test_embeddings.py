@@ -12,6 +12,7 @@ from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.pricing.tokenizer import _vocabulary
 from llm_cost_middleware.simulator import Fault, Simulator
 
@@ -47,6 +48,19 @@ def test_an_embedding_is_held_above_its_bill_and_booked_at_it(harness, clients, 
     assert (record.input_tokens, record.output_tokens) == (answer.usage.prompt_tokens, 0)
     (held,) = [row.amount_nanousd for row in harness.pipeline.ledger.rows() if row.kind == "reserve"]
     assert held >= harness.settled
+
+
+@pytest.mark.parametrize("kind", ["texts", "tokens", "lists of tokens"])
+def test_an_embedding_that_does_not_fit_is_not_held_at_less_than_its_bill(harness, clients, kind):
+    """Tokens need no vocabulary: counted again before a refusal, they stay what they are."""
+    given = INPUTS[kind]
+    harness.wrap(clients)["openai"].embeddings.create(model=MODELS[0], input=given)
+    limit = harness.settled - 1
+    with CostPipeline({"budgets": [{"scope": "global", "limit": NanoUSD(limit).usd}]}) as pipeline:
+        client = wrap_openai(clients["openai"], pipeline)
+        with pytest.raises(BudgetExceededError):
+            client.embeddings.create(model=MODELS[0], input=given)
+        assert pipeline.ledger.balance("global").settled_nanousd == 0
 
 
 def test_the_request_is_what_its_caller_wrote(harness, clients):
