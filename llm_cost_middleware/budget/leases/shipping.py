@@ -123,6 +123,7 @@ class Shipping:
     def _ship(self) -> None:
         while self._ship_one():
             pass
+        self._tidy()
         self._write_notes()
 
     def _ship_one(self) -> bool:
@@ -149,7 +150,6 @@ class Shipping:
                     touched.append((block, target, ends))
             holds += [ParcelHold(id_, 0, 0) for id_, _ in merged]
         if not sent and not holds:
-            self._tidy()
             return False
         told = self._storage.ship(Parcel(tuple(entry for _, (entry, _) in sent), tuple(holds)))  # type: ignore[attr-defined]  # it supports them
         self._took(told, sent, touched, moment)

@@ -30,10 +30,10 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/ledger.db"
 
 
-def blocks_by_hand(url, clock):
+def blocks_by_hand(url, clock, journal=None):
     """A leased backend without a thread: time is moved, and it is told to ship, by the test."""
     storage = SQLiteBackend.open(url, clock, "default", full=False)
-    leased = leased_over(storage, clock, clock.monotonic, LeasePolicy())
+    leased = leased_over(storage, clock, clock.monotonic, LeasePolicy(), journal)
     leased.desk.hurry = lambda: None
     return leased
 
@@ -189,6 +189,22 @@ def test_a_fork_that_lives_on_does_not_keep_the_journal_of_its_parent(url, tmp_p
     assert found == ["t~a"]
 
 
+def test_a_journal_stays_short_while_calls_go_on(url, tmp_path, monkeypatch):
+    """However busy: of what is shipped nothing has to stay."""
+    monkeypatch.setattr("llm_cost_middleware.budget.leases.journal._LONGEST", 4_000)
+    journal, clock = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a"), FakeClock()
+    with Ledger(blocks_by_hand(url, clock, journal), clock=clock) as ledger:
+        for place in range(12):
+            spend(ledger, 20, f"{place}-")
+            clock.advance(0.5)
+            ledger.backend.shipping.tick()
+            assert journal._path.stat().st_size < 4_000
+        assert ledger.backend.desk.admitted > 150
+        held = ledger.reserve(HOLD, ["user:a"], id="under way")
+        journal.renew(ledger.backend.desk.journal_lines())
+        assert [entry.id for entry in read_journal(journal._file).entries] == [held.id]
+
+
 def test_a_journal_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
     journal = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a")
     journal.add("L", "lease:a")
@@ -238,6 +254,8 @@ def test_a_journal_that_cannot_be_written_admits_nothing(url):
 
             def add(self, *_):
                 raise OSError(28, "no space left")
+
+            sync = add
 
             def close(self, *, empty):
                 pass
