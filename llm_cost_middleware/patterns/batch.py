@@ -225,9 +225,7 @@ class _Batch:
         for at, item in enumerate(self.items):
             if not isinstance(item, str):
                 raise ConfigurationError(f"must be a text, not a {type(item).__name__}", key=f"items[{at}]")
-        if parse_result is not None and not callable(
-            parse_result
-        ):  # else it would fail behind an answer that is paid for
+        if parse_result is not None and not callable(parse_result):  # it would fail behind a paid answer
             raise ConfigurationError(f"must be a function of a response, not {parse_result!r}", key="parse_result")
         self.call = PatternCall(client, config, system_prompt, is_async=is_async, max_tokens=max_tokens)
         self._tracker, self._parse, self._on_error = tracker, parse_result, on_error

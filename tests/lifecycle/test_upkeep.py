@@ -11,6 +11,7 @@ from plain_call import BOTH, COST, answer, request
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware import ConfigurationError, CostConfig, CostPipeline
+from llm_cost_middleware.advice.calls import CallLog
 from llm_cost_middleware.lifecycle import upkeep
 from llm_cost_middleware.testing import FakeClock
 from llm_cost_middleware.testing.oracle import audit
@@ -54,6 +55,19 @@ def looked_after(pipeline, clock, seconds):
 
 def lines(pipeline):
     return sum(1 for _ in pipeline.ledger.journal.read("odd"))
+
+
+def test_advice_reads_every_call_by_itself_on_every_storage(make):
+    pipeline, clock = make()
+    with pipeline:
+        for _ in range(4):
+            call(pipeline)
+            clock.advance(1)
+        log = CallLog.read(pipeline.ledger)
+        assert (log.calls, log.unread, log.summed) == (4, 0, 0)
+        assert log.cost_nanousd == pipeline.ledger.balance("global").settled_nanousd
+        middle = pipeline.clock.now() - 2
+        assert CallLog.read(pipeline.ledger, middle).calls == CallLog.read(pipeline.ledger, None, middle).calls == 2
 
 
 def test_the_journal_is_pruned_by_count_and_by_age_in_small_steps(make, monkeypatch):

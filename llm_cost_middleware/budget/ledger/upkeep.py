@@ -61,7 +61,7 @@ def back_up(backend: Backend, to: Path | str) -> Path:
         raise ConfigurationError(f"{path} exists; name another file", key="to")
     if not isinstance(backend, SupportsBackup):
         raise ConfigurationError(
-            f"{type(backend).__name__} makes no copy of itself: use the means of its server", key="ledger.url"
+            "this storage makes no copy of itself: use the means of its server, such as pg_dump", key="ledger.url"
         )
     backend.back_up(path)
     return path
@@ -99,7 +99,7 @@ def prune_journal(
         ConfigurationError: The storage prunes nothing by hand, or neither is given.
     """
     if before is None and keep is None:
-        raise ConfigurationError("say before when, or how many to keep", key="before")
+        raise ConfigurationError("say before when, or how many to keep: --before 90d, or --keep 100000", key="before")
     if keep is not None and keep < 0:
         raise ConfigurationError("must not be negative", key="keep")
     if not isinstance(backend, SupportsPruning):

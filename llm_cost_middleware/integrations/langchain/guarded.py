@@ -88,7 +88,7 @@ def guard(
     if isinstance(model, Embeddings):
         return guard_embeddings(model, CostPipeline.resolve(pipeline))
     if not isinstance(model, BaseChatModel):
-        raise ConfigurationError(f"expected a chat model, not {type(model).__qualname__}", key="model")
+        raise ConfigurationError(f"expected a chat model or embeddings, not {type(model).__qualname__}", key="model")
     pipeline = CostPipeline.resolve(pipeline)
     if provider_of(model) is None:
         return _metered_only(model, pipeline)

@@ -15,7 +15,7 @@ from llm_cost_middleware.budget.backends.postgres.old_lines import OldLines
 from llm_cost_middleware.budget.backends.postgres.turn import Turn
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import MemoAggregator, Sums
-from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
+from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums, bookings
 from llm_cost_middleware.budget.rules.largest import Measure
 from llm_cost_middleware.budget.rules.overview import RowCount
 
@@ -27,10 +27,14 @@ class PostgresUpkeep:
     drive: Callable[..., Any]
     read: Callable[..., Snapshot]
     stream: Callable[..., Iterator[tuple[Any, ...]]]
+    rows: Callable[[int | None, str | None], Iterator[Row]]
 
     def bookings(self, since: int | None, until: int | None, sums: BookingSums) -> Iterator[Booking]:
         """See ``SupportsBookings``."""
-        yield from reports.read_bookings(self, since, until, sums)
+        if sums.each:  # by SQL they are added up
+            yield from bookings(lambda: self.rows(since, None), since, until)
+        else:
+            yield from reports.read_bookings(self, since, until, sums)
 
     def count_rows(self) -> list[RowCount]:
         """See ``SupportsOverview``."""
