@@ -49,6 +49,8 @@ def shown_tools(request: CallRequest) -> str | None:
         data = data.get("function", data) if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or "name" not in data:
             return None
+        if data.get("type") not in (None, "function") and "input_schema" not in data:
+            return None  # a custom tool's grammar, a namespace's tools: how they are shown is not published
         shown.append(_function(data))
     return f"{_HEAD}{''.join(shown)}{_TAIL}"
 

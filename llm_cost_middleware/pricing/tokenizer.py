@@ -150,8 +150,8 @@ class TokenCounter:
             exact: What ``finish`` returned for it: its texts are not counted again.
         """
         found = _countable(request)
-        if found is None:
-            return None
+        if found is None or request.params.get("provider_tools"):
+            return None  # how the provider's own tools are shown is not published
         if request.endpoint == "embeddings":  # nothing is around its pieces, and some are tokens already
             return exact
         definitions = [text for text, times in found.texts if times != 1]

@@ -78,3 +78,22 @@ def test_a_counter_gives_what_count_tokens_gives():
         begun = counter.begin(asked, "o200k_base")
         assert counter.finish(begun) == count_tokens(asked, "o200k_base")
     assert begun.size < 600, "only what is short, and the tool, is counted again"
+
+
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": 'start: "a" ' * 100}
+UNPUBLISHED = {
+    "custom": {"type": "custom", "name": "g", "format": GRAMMAR},
+    "custom without a format": {"type": "custom", "name": "g"},
+    "namespace": {"type": "namespace", "name": "n", "description": "d", "tools": [{"type": "function", "name": "f"}]},
+    "of the provider": {"type": "apply_patch"},
+}
+
+
+@pytest.mark.parametrize("kind", UNPUBLISHED)
+def test_tools_of_which_nobody_knows_how_they_are_shown_keep_the_count_that_allows_for_everything(kind):
+    asked = read_request({"model": "gpt-5-mini", "input": "hi", "tools": [UNPUBLISHED[kind]]}, "responses")
+    safe = count_tokens(asked, "o200k_base")
+    assert safe is None or TokenCounter().close(asked, "o200k_base", safe) is None
+    plain = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    asked = read_request({"model": "gpt-5-mini", "input": "hi", "tools": [plain]}, "responses")
+    assert TokenCounter().close(asked, "o200k_base", count_tokens(asked, "o200k_base")) is not None
