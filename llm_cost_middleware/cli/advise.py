@@ -104,7 +104,7 @@ def _row(one: Advice) -> list[str]:
 def _tell(number: int, one: Advice) -> None:
     out.print(f"{number}. {one.told}.", markup=False)
     for line in one.lines:
-        out.print(f"     {line}", markup=False, highlight=False)
+        out.print(f"     {line}", markup=False, highlight=False, soft_wrap=True)  # it is copied: folded it is no TOML
     out.print(f"   Not known: {one.unknown}.", markup=False)
     if one.learn:
         out.print(f"   To learn it: {one.learn}.", markup=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 
-from llm_cost_middleware.advice import Evidence, advise
+from llm_cost_middleware.advice import Advice, Evidence, advise
 from llm_cost_middleware.advice.calls import CallLog
 from llm_cost_middleware.budget.rules.bookings import Booking
+from llm_cost_middleware.cli import advise as command
+from llm_cost_middleware.cli.loading import PlainConsole
 from llm_cost_middleware.metering.call_facts import CallFacts, facts_text, read_facts, tools_of, tools_used
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import AnswerContent, CallRequest, Tool
 
@@ -71,3 +75,13 @@ def test_facts_are_read_as_they_were_written_and_hold_no_name_of_a_tool():
     text = facts_text(facts)
     assert read_facts(json.loads(text)) == facts
     assert read_facts("nonsense") == read_facts([1, 2]) == CallFacts()
+
+
+def test_lines_to_write_stay_whole_in_a_narrow_terminal(monkeypatch):
+    line = "# move what changes (a date, a counter) behind everything that stays, best into the question"
+    money = (NanoUSD(9), NanoUSD(8), NanoUSD(8))
+    one = Advice("cache", "rag", "m", "prompts lost their cache", (line,), 3, *money, {}, "what a log shows", "", ())
+    text = io.StringIO()
+    monkeypatch.setattr(command, "out", PlainConsole(width=40, file=text, force_terminal=True, no_color=True))
+    command._tell(1, one)
+    assert f"     {line}" in text.getvalue().splitlines()
