@@ -40,7 +40,7 @@ def main(url, before, step):
 
     around(LedgerFile, "write")
     around(archive.Archive, "_carry")
-    around(archive, "roll_up")  # between the statements of one transaction
+    around(archive.Packing, "pack")  # between the statements of one transaction
     around(archive_file, "_flush")
     around(archive_file, "_line")
     around(os, "fsync")

@@ -63,7 +63,8 @@ def start(url, folder, seed, refusals):
 def told(folder, kind):
     found = {}
     for path in folder.glob(f"{kind}-*"):
-        for line in path.read_text().splitlines():
+        whole = path.read_text().rpartition("\n")[0]  # a kill may have cut the last line
+        for line in whole.splitlines():
             id_, amount = line.split(" ")
             found[id_] = int(amount)
     return found

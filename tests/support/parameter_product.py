@@ -9,7 +9,8 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator.catalogue import catalogue
 
-TARGETS = sorted({(model.provider, model.id) for model in catalogue().values()})
+TARGETS = sorted({(model.provider, model.id) for model in catalogue().values() if model.max_output})
+"""Every model that chats."""
 SHARE = 5
 """One in so many pairs is tried in the short form; all of them with ``--soak``."""
 

@@ -43,6 +43,8 @@ def find_model(body: Mapping[str, Any], endpoint: str) -> SimModel:
         raise bad_request("you must provide a model parameter")
     model = catalogue().get(name)
     if model is not None and model.provider == "openai":
+        if not model.max_output and endpoint != "embeddings":
+            raise openai_error(404, f"This is not a chat model and thus not supported in the v1/{endpoint} endpoint.")
         return model
     if endpoint == "responses":
         raise bad_request(f"The requested model '{name}' does not exist.", param="model", code="model_not_found")
