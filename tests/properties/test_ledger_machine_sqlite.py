@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend, archive
+from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.model import Row
+from llm_cost_middleware.budget.rules import rollup
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import NanoUSD
@@ -102,8 +103,8 @@ class ArchivingMachine(Machine):
 def _sums_of_a_millisecond():
     """So that the oracle, which counts rolling windows from the rows, need not know how coarse the sums are."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(archive, "QUARTER", 1)
-        patched.setattr(archive, "DAY", 1)
+        patched.setattr(rollup, "QUARTER", 1)
+        patched.setattr(rollup, "DAY", 1)
         yield
 
 
