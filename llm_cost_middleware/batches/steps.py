@@ -55,7 +55,19 @@ Send = Callable[[int, float | None], Any]
 
 def run(steps: Steps[T], clock: Clock, send: Send | None = None) -> T:
     """Do the steps, blocking."""
-    return _drive(steps, lambda step: _do(step, clock, send))
+    outcome: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = steps.send(outcome) if error is None else steps.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        outcome, error = None, None
+        try:
+            outcome = _do(step, clock, send)
+        except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
+            error = raised
 
 
 async def arun(steps: Steps[T], clock: Clock, send: Send | None = None, *, width: int = 8) -> T:
@@ -71,22 +83,6 @@ async def arun(steps: Steps[T], clock: Clock, send: Send | None = None, *, width
         outcome, error = None, None
         try:
             outcome = await _ado(step, clock, send, width)
-        except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
-            error = raised
-
-
-def _drive(steps: Steps[T], do: Callable[[Step], Any]) -> T:
-    outcome: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            step = steps.send(outcome) if error is None else steps.throw(error)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        outcome, error = None, None
-        try:
-            outcome = do(step)
         except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
             error = raised
 

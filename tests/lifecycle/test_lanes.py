@@ -12,6 +12,7 @@ from plain_call import BOTH, answer, request
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline, cost_context
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.pricing.bound import REQUEST_OVERHEAD
 from llm_cost_middleware.simulator import Fault, Simulator, TierMarket, fill
 from llm_cost_middleware.testing import FakeClock
 
@@ -203,7 +204,9 @@ def test_the_held_amount_is_that_of_the_dearer_tier(desk, sim):
     at.ask()
     at.ask(0)
     flex, plain = at.pipeline.records()
-    assert flex.reserved_nanousd >= plain.reserved_nanousd
+    # Where a vocabulary is loaded, the hold of an undeclared tier, which guarantees nothing, leaves the overhead out.
+    overhead = REQUEST_OVERHEAD * at.pipeline.catalogue.rates("openai", "gpt-5-mini").levels[0].uncached_input // 1_000
+    assert flex.reserved_nanousd - plain.reserved_nanousd in (0, overhead)
     assert flex.cost_usd * 2 == plain.cost_usd
 
 

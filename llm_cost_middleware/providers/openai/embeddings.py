@@ -25,7 +25,6 @@ def read_embedding(body: Mapping[str, Any]) -> CallRequest:
         messages=tuple(Message("user", (_part(piece),)) for piece in _pieces(body.get("input"))),
         endpoint="embeddings",
         max_tokens=0,
-        params={"service_tier": body["service_tier"]} if "service_tier" in body else EMPTY,
         model_pinned=True,
         settings={name: value for name, value in body.items() if name not in _PROMPT} or EMPTY,
     )
