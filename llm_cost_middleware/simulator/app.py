@@ -16,8 +16,9 @@ from .anthropic.counting import CountingRules
 from .catalogue import ProviderName
 from .engine import ServedRequest, ServingEngine
 from .faults import Exchange, Fault, FaultScript
+from .manners import Services
 from .reading import Dialect, Frame, Reading
-from .refusals import Refusal, anthropic_error, openai_error
+from .refusals import Refusal
 from .tiers import Service, TierMarket
 
 _FOREVER_S = 3_600.0
@@ -46,19 +47,27 @@ class HttpFrontend:
         self.chunk_chars = chunk_chars
         self.counting = CountingRules()
         self.tiers = TierMarket()
+        self.services = Services()
         self.exchanges: deque[Exchange] = deque(maxlen=keep)
         self.count = 0
 
-    def endpoint(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return the handler of an endpoint that answers in JSON or in events."""
+    def endpoint(
+        self, dialect: Dialect | Callable[[web.Request], Dialect], served_by: str = ""
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the handler of an endpoint that answers in JSON or in events.
+
+        Args:
+            dialect: The endpoint, or what makes it of the request (a model that is named in the path, say).
+            served_by: The name of a platform's manners; empty for the provider itself.
+        """
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._serve(dialect, request)
+            return await self._serve(dialect if isinstance(dialect, Dialect) else dialect(request), request, served_by)
 
         return handle
 
     async def receive(
-        self, request: web.Request, provider: ProviderName, *, parse: bool = True
+        self, request: web.Request, provider: ProviderName, *, parse: bool = True, served_by: str = ""
     ) -> tuple[Exchange, Any]:
         """Log a request and parse its body (None when it is no JSON)."""
         body = None
@@ -68,7 +77,7 @@ class HttpFrontend:
         self.count += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
         now = self.engine.clock.now()
-        exchange = Exchange(self.count, provider, request.method, request.path, headers, body, now)
+        exchange = Exchange(self.count, provider, request.method, request.path, headers, body, now, served_by=served_by)
         self.exchanges.append(exchange)
         return exchange, body
 
@@ -79,17 +88,17 @@ class HttpFrontend:
             exchange.body = None
         return fault
 
-    async def _serve(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
-        exchange, body = await self.receive(request, dialect.provider)
-        provider = dialect.provider
+    async def _serve(self, dialect: Dialect, request: web.Request, served_by: str) -> web.StreamResponse:
+        exchange, body = await self.receive(request, dialect.provider, served_by=served_by)
+        manners = self.services.of(exchange)
         fault = self.fault_for(exchange)
         try:
             if fault is not None and fault.kind == "status":
-                raise fault.refusal(provider)
+                raise manners.refusal(fault)
             # Unbilled: the connection is lost before the provider did any work, so nothing is answered or cached.
             if fault is not None and fault.kind in {"hang", "reset"} and not fault.billed:
                 return await self.drop(request, exchange, fault)
-            key = authenticate(provider, exchange.headers)
+            key = manners.authenticate(request, exchange, await request.read())
             reading = self.engine.read(dialect, body, exchange.headers, exchange.index)
             failure = _failure(dialect, fault)
             service = self._service(reading, body, exchange)
@@ -153,7 +162,7 @@ class HttpFrontend:
         kind = fault.kind if fault else ""
         if kind in {"no_usage", "bare_delta"}:
             served.out = served.out._replace(usage=kind != "no_usage", bare_delta=kind == "bare_delta")
-        response = web.StreamResponse(headers=self._headers(exchange, "text/event-stream; charset=utf-8"))
+        response = web.StreamResponse(headers=self._headers(exchange, self.services.of(exchange).stream_type))
         exchange.status = 200
         await response.prepare(request)
         ending = kind in {"cut", "error_event", "stall"}
@@ -225,39 +234,16 @@ class HttpFrontend:
 
     def refuse(self, refusal: Refusal, exchange: Exchange) -> web.Response:
         """Return an error answer with the provider's headers."""
+        manners = self.services.of(exchange)
+        refusal = manners.worded(refusal)
         exchange.status = refusal.status
         headers = self._headers(exchange, "application/json")
-        name = "request-id" if exchange.provider == "anthropic" else "x-request-id"
-        data, kind = refusal.payload(headers[name])
+        data, kind = refusal.payload(headers[manners.id_header])
         headers |= {"content-type": kind, **refusal.headers}
         return web.Response(body=data, status=refusal.status, headers=headers)
 
     def _headers(self, exchange: Exchange, kind: str) -> dict[str, str]:
-        if exchange.provider == "anthropic":
-            return {"content-type": kind, "request-id": self.engine.ids.new("req_011C", 20)} | _ANTHROPIC_LIMITS
-        took = {"openai-processing-ms": str(max(1, round(exchange.took_s * 1_000)))}
-        return {"content-type": kind, "x-request-id": self.engine.ids.new("req_", 32)} | _OPENAI_LIMITS | took
-
-
-_ANTHROPIC_LIMITS = {
-    f"anthropic-ratelimit-{what}-{part}": value
-    for what, limit in (
-        ("requests", 4_000),
-        ("tokens", 2_400_000),
-        ("input-tokens", 2_000_000),
-        ("output-tokens", 400_000),
-    )
-    for part, value in (("limit", str(limit)), ("remaining", str(limit - 1)), ("reset", "2026-11-23T12:00:00Z"))
-}
-_OPENAI_LIMITS = {
-    "openai-version": "2020-10-01",
-    "x-ratelimit-limit-requests": "10000",
-    "x-ratelimit-limit-tokens": "30000000",
-    "x-ratelimit-remaining-requests": "9999",
-    "x-ratelimit-remaining-tokens": "29999000",
-    "x-ratelimit-reset-requests": "6ms",
-    "x-ratelimit-reset-tokens": "2ms",
-}
+        return {"content-type": kind, **self.services.of(exchange).headers(self.engine.ids, exchange.took_s)}
 
 
 def _failure(dialect: Dialect, fault: Fault | None) -> Mapping[str, str] | None:
@@ -269,28 +255,6 @@ def _failure(dialect: Dialect, fault: Fault | None) -> Mapping[str, str] | None:
 def called(headers: Mapping[str, str]) -> ProviderName:
     """Return the provider that a request is meant for, by its headers."""
     return "anthropic" if "anthropic-version" in headers or "x-api-key" in headers else "openai"
-
-
-def authenticate(provider: ProviderName, headers: Mapping[str, str]) -> str:
-    """Return the API key.
-
-    Raises:
-        Refusal: 401 when there is none; 400 when an Anthropic request names no version.
-    """
-    bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-    key = headers.get("x-api-key", "") if provider == "anthropic" else ""
-    if not (key or bearer):
-        if provider == "anthropic":
-            raise anthropic_error(401, "x-api-key header is required")
-        raise openai_error(
-            401,
-            "You didn't provide an API key. You need to provide your API key in an Authorization header using "
-            "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
-            kind="invalid_request_error",
-        )
-    if provider == "anthropic" and "anthropic-version" not in headers:
-        raise anthropic_error(400, "anthropic-version: header is required")
-    return key or bearer
 
 
 def hard_close(request: web.Request) -> None:

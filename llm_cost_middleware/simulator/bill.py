@@ -15,7 +15,8 @@ from .catalogue import SimModel
 LineOutcome = Literal["open", "complete", "cut", "disconnected", "failed"]
 
 _PICO_PER_NANO = 1_000
-_GEO = (11, 10)  # inference_geo "us" costs 1.1 times every token price
+_DEARER = (11, 10)  # 1.1 times every token price:
+_KEPT_IN = frozenset({"us", "regional"})  # inference_geo of the provider's; a region or geography of a platform's
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def cost_nanousd(model: SimModel, tokens: Tokens, *, tier: str = "standard", geo
         + tokens.output * card.output
     )
     # A ratio of integers: 1.1 as a float would be off by a nano-dollar here and there.
-    times, over = _GEO if geo == "us" else (1, 1)
+    times, over = _DEARER if geo in _KEPT_IN else (1, 1)
     return -(-pico * times // (over * _PICO_PER_NANO)) + tokens.searches * model.web_search_nanousd
 
 

@@ -27,6 +27,7 @@ class Exchange:
     status: int | None = None  # None until something was answered; 0 when the connection was dropped before headers
     request_id: str = ""  # of the answer: msg_…, chatcmpl-…, resp_…
     took_s: float = 0.0  # seconds that its service tier took, waited for or not
+    served_by: str = ""  # the platform that was called; empty: the provider itself
 
     def bare(self) -> "Exchange":
         """Return the same without its body."""

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from .anthropic.batches import MessageBatches
 from .anthropic.dialect import COUNT_TOKENS, MESSAGES
-from .app import HttpFrontend, authenticate, called
+from .app import HttpFrontend, called
 from .catalogue import ProviderName
 from .faults import Exchange
+from .manners import authenticate
 from .openai.batches import OpenAIBatches
 from .openai.dialects import CHAT
 from .openai.embeddings import EMBEDDINGS
