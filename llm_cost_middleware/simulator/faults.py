@@ -86,6 +86,11 @@ class Fault:
         return cls("status", code, provider=provider, body=body, message=message, headers=more)
 
     @classmethod
+    def aws(cls, name: str, *, message: str | None = None) -> "Fault":
+        """Answer with an exception of Bedrock's by its name: ``ThrottlingException``."""
+        return cls("status", 0, name, message=message)
+
+    @classmethod
     def insufficient_quota(cls) -> "Fault":
         """429: the account is out of money (OpenAI's code, or Anthropic's enforced spend limit)."""
         return cls("status", 429, "out_of_money")

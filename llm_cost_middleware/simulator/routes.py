@@ -8,6 +8,7 @@ from aiohttp import web
 from .anthropic.batches import MessageBatches
 from .anthropic.dialect import COUNT_TOKENS, MESSAGES
 from .app import HttpFrontend, called
+from .bedrock.service import BedrockAccount, add_bedrock
 from .catalogue import ProviderName
 from .faults import Exchange
 from .manners import authenticate
@@ -23,7 +24,9 @@ Work = Callable[[web.Request, Exchange, Any, str], Any]  # request, exchange, pa
 MAX_BODY = 260 * 2**20
 
 
-def application(frontend: HttpFrontend, add_more: Callable[[web.Application], None]) -> web.Application:
+def application(
+    frontend: HttpFrontend, add_more: Callable[[web.Application], None], *, bedrock: BedrockAccount
+) -> web.Application:
     """Return the aiohttp application over one frontend; `add_more` adds routes before the one that catches all."""
     engine = frontend.engine
     responses = Responses()
@@ -90,6 +93,7 @@ def application(frontend: HttpFrontend, add_more: Callable[[web.Application], No
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
     plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
+    add_bedrock(app, frontend, bedrock)
     add_more(app)
     app.router.add_route("*", "/{path:.*}", _unknown(frontend))
     return app

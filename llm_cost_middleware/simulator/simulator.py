@@ -12,6 +12,7 @@ from .admin import add_admin
 from .answers import Responder
 from .anthropic.counting import CountingRules
 from .app import HttpFrontend
+from .bedrock.service import BedrockAccount
 from .bill import Bill
 from .clock import SimClock
 from .engine import ServingEngine
@@ -75,6 +76,7 @@ class Simulator:
             chunk_chars=chunk_chars,
             sleep=sleep,
         )
+        self.bedrock = BedrockAccount()
         self._host, self._port = host, port
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,6 +97,11 @@ class Simulator:
     def openai_url(self) -> str:
         """`base_url` of an OpenAI client."""
         return f"{self.url}/v1"
+
+    @property
+    def bedrock_url(self) -> str:
+        """`base_url` of an AnthropicBedrock client, `endpoint_url` of boto3's; the keys are in `bedrock.signing`."""
+        return self.url
 
     @property
     def port(self) -> int:
@@ -220,7 +227,7 @@ class Simulator:
 
     async def _listen(self, ready: threading.Event) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        app = application(self._frontend, lambda app: add_admin(app, self))
+        app = application(self._frontend, lambda app: add_admin(app, self), bedrock=self.bedrock)
         # handler_cancellation: without it aiohttp does not tell a handler that its client left, and a cut stream would
         # be billed in full.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
