@@ -91,6 +91,11 @@ class Fault:
         return cls("status", 0, name, message=message)
 
     @classmethod
+    def google(cls, name: str, *, message: str | None = None, listed: bool = False) -> "Fault":
+        """Answer with an error of Vertex's by its status: ``RESOURCE_EXHAUSTED``; `listed`: inside a list of one."""
+        return cls("status", 0, name, message=message, clean=listed)
+
+    @classmethod
     def insufficient_quota(cls) -> "Fault":
         """429: the account is out of money (OpenAI's code, or Anthropic's enforced spend limit)."""
         return cls("status", 429, "out_of_money")

@@ -17,6 +17,7 @@ from .openai.dialects import CHAT
 from .openai.embeddings import EMBEDDINGS
 from .openai.responses import Responses
 from .refusals import Refusal, anthropic_error, openai_error
+from .vertex.service import add_vertex
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Work = Callable[[web.Request, Exchange, Any, str], Any]  # request, exchange, parsed body, key -> JSON or bytes
@@ -94,6 +95,7 @@ def application(
     plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
     add_bedrock(app, frontend, bedrock)
+    add_vertex(app, frontend)
     add_more(app)
     app.router.add_route("*", "/{path:.*}", _unknown(frontend))
     return app

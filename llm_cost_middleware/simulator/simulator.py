@@ -104,6 +104,11 @@ class Simulator:
         return self.url
 
     @property
+    def vertex_url(self) -> str:
+        """`base_url` of an AnthropicVertex client; any token is accepted."""
+        return f"{self.url}/v1"
+
+    @property
     def port(self) -> int:
         """Port it listens on once started."""
         return self._port
