@@ -31,6 +31,21 @@ class TalliedMemo(bytes):
         return found
 
 
+class UnwrittenMemo:
+    """A memo as its parts: bytes are made of it where it leaves the process, or is read. Immutable to others."""
+
+    __slots__ = ()
+
+    def written(self) -> bytes:
+        """Return the memo."""
+        raise NotImplementedError
+
+
+def written_memo(memo: bytes | UnwrittenMemo) -> bytes:
+    """Return a memo as its bytes."""
+    return memo.written() if isinstance(memo, UnwrittenMemo) else memo
+
+
 def tally_of(memo: bytes) -> Tally | None:
     """Return the tally of a memo, if its writer gave it one."""
     return memo.tally if isinstance(memo, TalliedMemo) else None

@@ -122,7 +122,7 @@ class Reserve(LedgerCommand):
     amount: NanoUSD
     scopes: tuple[str, ...]
     ttl: float
-    memo: bytes = b""
+    memo: Any = b""
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``reserve``."""
@@ -136,7 +136,7 @@ class Settle(LedgerCommand):
     reservation_id: str
     amount: NanoUSD
     status: SettlementStatus
-    memo: bytes = b""
+    memo: Any = b""
     notes: Notes | None = None
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
@@ -149,7 +149,7 @@ class Void(LedgerCommand):
     """Give a reservation back: the attempt was certainly not billed."""
 
     reservation_id: str
-    memo: bytes = b""
+    memo: Any = b""
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``void``."""
@@ -164,7 +164,7 @@ class PostUnreserved(LedgerCommand):
     amount: NanoUSD
     scopes: tuple[str, ...]
     status: SettlementStatus
-    memo: bytes = b""
+    memo: Any = b""
     notes: Notes | None = None
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:

@@ -39,7 +39,7 @@ from llm_cost_middleware.lifecycle.stages.route import downgrades_of, fallbacks_
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.lifecycle.tightening import Tightening
 from llm_cost_middleware.lifecycle.waiting import POLL_S
-from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
@@ -198,7 +198,7 @@ class Reserving:
         report.reservations += 1  # an id once refused stays refused: every try has one of its own
         reservation_id: str | None = f"{call.id}.{report.reservations}"
         scopes = call.scopes_at(quote.target)
-        memo = encode_memo(call_id=call.id, attempt=number, target=quote.target)
+        memo = AttemptMemo(call.id, number, quote.target)
         try:
             yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
         except LedgerUnavailableError as error:

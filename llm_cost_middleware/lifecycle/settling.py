@@ -9,6 +9,7 @@ from functools import partial
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import ScopeBalance
+from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
 from llm_cost_middleware.lifecycle.call_facts import facts_of
@@ -28,7 +29,7 @@ from llm_cost_middleware.lifecycle.spool_file import Unbooked
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
-from llm_cost_middleware.metering import encode_memo
+from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
@@ -194,10 +195,9 @@ class Settling:
         reading = posting.reading
         served = call.as_served(reserved, reading)
         attempt = served.attempt
-        memo = encode_memo(
-            call_id=call.id, attempt=attempt.number, target=served.arm, priced=posting.priced, reading=reading,
-            tier=call.decision.tier_name, asked=call.asked_of(attempt.target),
-            facts=facts_of(call, served, reading, report.content, failure),
+        memo = AttemptMemo(
+            call.id, attempt.number, served.arm, posting.priced, reading, call.decision.tier_name,
+            call.asked_of(attempt.target), facts_of(call, served, reading, report.content, failure),
         )  # fmt: skip
         report.content = None
         usage, stages, held = None, self._stages, reserved
@@ -290,7 +290,7 @@ class Settling:
         reserved: ReservedAttempt,
         served: ReservedAttempt,
         posting: Posting,
-        memo: bytes,
+        memo: AttemptMemo,
     ) -> Steps[tuple[Receipt | None, BaseException | None]]:
         """Resolve the reservation of an attempt at its cost; where another model answered, book it in its place."""
         held, amount, status = reserved.reservation_id, posting.amount_nanousd, posting.status
@@ -369,7 +369,7 @@ class Settling:
         status: SettlementStatus = "unconfirmed"
         if not isinstance(verb, Void):
             amount, status = verb.amount, verb.status
-        entry = Unbooked(name, verb.reservation_id, amount, status, scopes, verb.memo)
+        entry = Unbooked(name, verb.reservation_id, amount, status, scopes, written_memo(verb.memo))
         try:
             yield WriteLog(partial(self._stages.spool.keep, entry))
         except GeneratorExit:

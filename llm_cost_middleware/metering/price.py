@@ -20,6 +20,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import NO_USAGE, BilledItem, TokenUsage, UsageReport
 from llm_cost_middleware.wire import field_reader
 
@@ -163,6 +164,48 @@ def price_usage(
     # Every row says whose price it is: the list's, or that of a contract.
     version += f", contract {rates.contract}" if rates.contract else ""
     return PricedCall(NanoUSD(bill.total), tuple(bill.items), model, status, notes, version)
+
+
+_PLAIN = UsageReport()[UsageReport._fields.index("error") :]
+_FROM = -len(_PLAIN)
+
+
+def price_answer(reading: UsageReport, target: ModelRef, catalogue: Catalogue, *, at: float) -> PricedCall:
+    """Return ``price_usage`` of an answer; without its items where it leaves nothing to weigh, as almost every one.
+
+    Args:
+        reading: Usage report of the response.
+        target: Who was asked; its model counts for a response that names none.
+        catalogue: The prices.
+        at: Time of the request, in seconds since the epoch.
+    """
+    plain = _plain_price(reading, target.provider, target.model, catalogue, at)
+    if plain is not None:
+        return plain
+    return price_usage(reading, get_provider(target.provider), catalogue, at=at, requested_model=target.model)
+
+
+def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Catalogue, at: float) -> PricedCall | None:
+    """The price of one item, reported in full, without a tool, an error or a doubt, at a list price without a note."""
+    items = reading.items
+    if len(items) != 1 or not reading.complete or reading[_FROM:] != _PLAIN:
+        return None
+    usage, named, _ = items[0]
+    named = named or reading.model or model
+    if not named or usage.cache_write_12h:
+        return None
+    try:
+        rates = catalogue.rates(provider, named, at, reading.service_tier, reading.speed, reading.geo, reading.batch)
+        if rates.notes or rates.contract or (rates.fees and REQUEST_FEE in rates.fees):
+            return None
+        cost = ceil_picousd(rates.picousd(usage))
+    except PriceNotFoundError:
+        return None
+    return _made(PricedCall, (cost, (), reading.model or model, "exact", (), catalogue.version))
+
+
+_made = tuple.__new__
+"""Makes a named tuple of all its fields: without the frame of its constructor."""
 
 
 def _nameless(provider: Provider) -> NoReturn:

@@ -41,7 +41,7 @@ class ServedTiers:
     """
 
     def __init__(self, declared: Mapping[str, str], *, learns: bool = False) -> None:
-        self._declared, self._learns = declared, learns
+        self._declared, self.learns = declared, learns
         self._dearer: dict[str, str] = {}
         self._answers: dict[str, Counter[str]] = {}
 
@@ -70,7 +70,7 @@ class ServedTiers:
         Returns:
             Whether this is the first that costs more: later requests are held at it.
         """
-        if self._learns:
+        if self.learns:
             self._answers.setdefault(provider, Counter())[tier] += 1
         first = dearer and self._dearer.get(provider) != tier
         if first:

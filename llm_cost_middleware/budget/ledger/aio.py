@@ -179,18 +179,20 @@ class AsyncLedger(LedgerArguments):
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return await self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo, **noting(notes))
+        return await self._backend.resolve(
+            "settle", id_, nanousd, status=checked, memo=self._memo(memo), **noting(notes)
+        )
 
     async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """See ``Ledger``."""
-        return await self._backend.resolve("void", check_id(id), 0, status="void", memo=memo)
+        return await self._backend.resolve("void", check_id(id), 0, status="void", memo=self._memo(memo))
 
     async def reconcile(
         self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return await self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=memo)
+        return await self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=self._memo(memo))
 
     async def book(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, timedelta
 from functools import wraps
 from itertools import count
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 from llm_cost_middleware.budget.model import (
     MAX_NANOUSD,
@@ -19,6 +19,7 @@ from llm_cost_middleware.budget.model import (
     parse_scopes,
 )
 from llm_cost_middleware.budget.notes import Notes
+from llm_cost_middleware.budget.tallies import UnwrittenMemo, written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.fork import after_fork_in_child
@@ -43,6 +44,7 @@ RENAMED = {"lease_s": "hold_ttl_s", "on_lapse": "on_expiry"}
 """Former names of options, accepted with a ``DeprecationWarning``."""
 
 _ID_BYTES = 200
+_STATUSES: frozenset[str] = frozenset(get_args(SettlementStatus))
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,6 +64,9 @@ MACHINE_CLOCK: Clock = _MachineClock()
 class LedgerArguments:
     """Base of both façades: keeps the options, converts arguments, decides when a sweep is due."""
 
+    _keeps_unwritten = False
+    """The storage takes a memo unwritten, and writes it when a row is read."""
+
     def __init__(
         self,
         *,
@@ -73,7 +78,7 @@ class LedgerArguments:
         read_choice(OnExpiry, on_expiry, "ledger.on_expiry")
         self.url = url
         self.options: dict[str, Any] = {"clock": clock, "hold_ttl_s": hold_ttl_s, "on_expiry": on_expiry, "url": url}
-        self._hold_ttl = to_ms(hold_ttl_s, "hold_ttl_s")
+        self._hold_ttl, self._hold_ttl_s = to_ms(hold_ttl_s, "hold_ttl_s"), hold_ttl_s
         self._charge_expired = on_expiry == "charge"
         self._clock = clock or MACHINE_CLOCK
         self._monotonic = self._clock.monotonic
@@ -103,15 +108,18 @@ class LedgerArguments:
         scopes: Iterable[str],
         id_: str | None,
         ttl: float | timedelta | str | None,
-        memo: bytes,
+        memo: bytes | UnwrittenMemo,
     ) -> tuple[str, int, tuple[str, ...], int, bytes]:
         return (
             unique_id() if id_ is None else check_id(id_),
             to_nanousd(amount),
             parse_scopes(scopes),
-            self._hold_ttl if ttl is None else to_ms(ttl, "ttl"),
-            memo,
+            self._hold_ttl if ttl is None or (type(ttl) is float and ttl == self._hold_ttl_s) else to_ms(ttl, "ttl"),
+            self._memo(memo),
         )
+
+    def _memo(self, memo: bytes | UnwrittenMemo) -> bytes:
+        return memo if type(memo) is bytes or self._keeps_unwritten else written_memo(memo)  # type: ignore[return-value]  # as that storage takes it
 
 
 def accept_renamed(method: Callable[P, T]) -> Callable[P, T]:
@@ -173,6 +181,8 @@ def to_nanousd(amount: USD | NanoUSD) -> int:
 
 def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
+    if type(status) is str and status in _STATUSES:
+        return status
     read_choice(SettlementStatus, status, "status")
     return status
 

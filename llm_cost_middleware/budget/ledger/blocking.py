@@ -75,6 +75,7 @@ class Ledger(LedgerArguments):
     ) -> None:
         super().__init__(clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
         self._backend = backend
+        self._keeps_unwritten = getattr(backend, "keeps_unwritten", False)
 
     @classmethod
     @accept_renamed
@@ -209,18 +210,18 @@ class Ledger(LedgerArguments):
             ReservationConflictError: It was settled at another amount, or voided.
         """
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=memo, **noting(notes))
+        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=self._memo(memo), **noting(notes))
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
-        return self._backend.resolve("void", check_id(id), 0, status="void", memo=memo)
+        return self._backend.resolve("void", check_id(id), 0, status="void", memo=self._memo(memo))
 
     def reconcile(
         self, id: str, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact"
     ) -> Receipt:
         """Correct what a resolved id cost, by a new row. Raises as ``settle``; a conflict while it is pending."""
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=memo)
+        return self._backend.resolve("reconcile", id_, nanousd, status=checked, memo=self._memo(memo))
 
     def book(
         self,

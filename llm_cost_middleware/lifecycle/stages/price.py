@@ -14,7 +14,7 @@ from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.caps import OutputCaps
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_usage
+from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -309,24 +309,24 @@ class PriceStage:
         """The cost of an answered attempt, or the reservation where the answer does not report its usage."""
         catalogue = reading.prices or reserved.quote.prices or self._catalogue
         target = reserved.attempt.target if reading.served_by is None else ModelRef(*reading.served_by)
-        priced = price_usage(
-            reading, get_provider(target.provider), catalogue, at=self._clock.now(), requested_model=target.model
-        )
+        now = self._clock.now()
+        priced = price_answer(reading, target, catalogue, at=now)
         if reading.service_tier is not None and not reading.batch and not reserved.quote.lane:
-            self._note_tier(target, reserved.quote, reading.service_tier)
+            self._note_tier(target, reserved.quote, reading.service_tier, now)
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
         return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
 
-    def _note_tier(self, target: ModelRef, quote: Quote, tier: str) -> None:
+    def _note_tier(self, target: ModelRef, quote: Quote, tier: str, now: float) -> None:
         """Hold later requests at the tier of an answer, where it costs more than this one was held at."""
         try:
-            paid = self._catalogue.rates(*target, at=self._clock.now(), service_tier=tier)
+            paid = self._catalogue.rates(target.provider, target.model, now, tier)
         except PriceNotFoundError:
             return
+        if not (dearer := paid.levels[0].output > quote.rates.levels[0].output) and not self._tiers.learns:
+            return
         with self._lock:
-            dearer = paid.levels[0].output > quote.rates.levels[0].output
             first = self._tiers.answered(target.provider, tier, dearer=dearer)
         if first:
             _log.warning(

@@ -43,6 +43,7 @@ from llm_cost_middleware.budget.rules import (
     resolve,
 )  # fmt: skip
 from llm_cost_middleware.budget.rules.leases import ParcelEntry
+from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
@@ -140,6 +141,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False
+    keeps_unwritten = True
+    """A memo may come unwritten (``tallies.UnwrittenMemo``): it is written when its row is read."""
 
     def __init__(self, clock: Clock, state: _SharedState | None = None) -> None:
         state = state or _SharedState()
@@ -303,7 +306,9 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             rows = list(self._rows)  # copied under the lock: the caller may read slowly
         for seq, kind, id_, at, amount, scopes, status, created, memo in rows:
             if (since is None or at >= since) and (scope is None or scope in scopes):
-                yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, memo)  # type: ignore[arg-type]  # written by the verbs above
+                yield Row(
+                    seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, written_memo(memo)
+                )  # type: ignore[arg-type]  # written by the verbs above
 
     def close(self) -> None:
         """See ``Backend``. The state of a name ends with its last ledger."""

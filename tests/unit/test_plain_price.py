@@ -1,0 +1,52 @@
+"""The short way to the price of an answer says what the long way says, or nothing."""
+
+from itertools import product
+
+import pytest
+
+from llm_cost_middleware.metering import AttemptMemo, encode_memo, price_answer, price_usage
+from llm_cost_middleware.metering.call_facts import CallFacts
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+
+AT = 1_780_000_000.0
+MODELS = (
+    ModelRef("openai", "gpt-5-mini"), ModelRef("openai", "gpt-4o-search-preview"), ModelRef("openai", "nobody-knows"),
+    ModelRef("anthropic", "claude-sonnet-4-5"), ModelRef("anthropic", "claude-haiku-4-5"),
+)  # fmt: skip
+USAGES = (
+    TokenUsage(uncached_input=120, output=50), TokenUsage(),
+    TokenUsage(uncached_input=300_000, cache_read=7, cache_write_5m=11, output=1),
+    TokenUsage(cache_write_1h=13, cache_write_30m=17, reasoning=3, output=5),
+    TokenUsage(uncached_input=5, cache_write_12h=19), TokenUsage(audio_input=23, audio_output=29),
+    TokenUsage(uncached_input=1, web_searches=2),
+)  # fmt: skip
+REPORTS = (
+    {}, {"model": "gpt-5-mini-2025-08-07"}, {"service_tier": "priority"}, {"service_tier": "flex"}, {"batch": True},
+    {"geo": "us"}, {"complete": False}, {"error": "overloaded"}, {"tool_calls": {"web_search_call": 2}},
+    {"tool_calls": {}}, {"doubts": ("unsure",)}, {"warnings": ("odd",)}, {"pending": True}, {"unbilled": True},
+    {"items": ()}, {"items": (BilledItem(USAGES[0]), BilledItem(USAGES[2], kind="compaction"))},
+    {"items": (BilledItem(USAGES[0], "gpt-5-nano"),)},
+)  # fmt: skip
+CONTRACT = {"discounts": {"openai": {"rate": "15%"}}}
+
+
+@pytest.mark.parametrize("target", MODELS, ids=str)
+def test_short_way_is_the_long_one(target):
+    catalogue, provider = Catalogue(), get_provider(target.provider)
+    short = 0
+    for usage, given in product(USAGES, REPORTS):
+        reading = UsageReport(**{"items": (BilledItem(usage),), "complete": True, **given})
+        found = price_answer(reading, target, catalogue, at=AT)
+        wanted = price_usage(reading, provider, catalogue, at=AT, requested_model=target.model)
+        assert found._replace(items=()) == wanted._replace(items=())
+        assert found.items in ((), wanted.items)
+        short += found.items != wanted.items
+        memo = "call", 1, target, found, reading, "small", "", CallFacts("site", 7, 1, 500)
+        names = ("call_id", "attempt", "target", "priced", "reading", "tier", "asked", "facts")
+        assert AttemptMemo(*memo).written() == encode_memo(
+            **dict(zip(names, (*memo[:3], wanted, *memo[4:]), strict=True))
+        )
+    assert short or target.model in {"nobody-knows", "gpt-4o-search-preview"}
