@@ -87,8 +87,7 @@ def encode_memo(
         asked: The model that the caller named, where it is another one.
         facts: What else is known of the call; no tally tells memos apart by it.
     """
-    about = (None, "") if priced is None else (priced.status, priced.price_version)
-    return _written(call_id, attempt, target, *about, reading, tier, asked, facts)
+    return AttemptMemo(call_id, attempt, target, priced, reading, tier, asked, facts).written()
 
 
 class AttemptMemo(UnwrittenMemo):

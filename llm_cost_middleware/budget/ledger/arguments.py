@@ -44,7 +44,7 @@ RENAMED = {"lease_s": "hold_ttl_s", "on_lapse": "on_expiry"}
 """Former names of options, accepted with a ``DeprecationWarning``."""
 
 _ID_BYTES = 200
-_STATUSES: frozenset[str] = frozenset(get_args(SettlementStatus))
+_CHECKED = get_args(SettlementStatus)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -181,9 +181,8 @@ def to_nanousd(amount: USD | NanoUSD) -> int:
 
 def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
-    if type(status) is str and status in _STATUSES:
-        return status
-    read_choice(SettlementStatus, status, "status")
+    if status not in _CHECKED:
+        read_choice(SettlementStatus, status, "status")
     return status
 
 

@@ -306,9 +306,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             rows = list(self._rows)  # copied under the lock: the caller may read slowly
         for seq, kind, id_, at, amount, scopes, status, created, memo in rows:
             if (since is None or at >= since) and (scope is None or scope in scopes):
-                yield Row(
-                    seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, written_memo(memo)
-                )  # type: ignore[arg-type]  # written by the verbs above
+                text = written_memo(memo)
+                yield Row(seq, kind, id_, at / 1000, NanoUSD(amount), scopes, status, created / 1000, text)  # type: ignore[arg-type]  # written by the verbs above
 
     def close(self) -> None:
         """See ``Backend``. The state of a name ends with its last ledger."""
