@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
+from llm_cost_middleware.contents import RequestContents
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -133,9 +134,7 @@ class FixedRetries(NamedTuple):
         return RetryAdvice(self.max_attempts)
 
 
-class CallRequest(NamedTuple):
-    """One model call as the caller wants it."""
-
+class _CallFields(NamedTuple):
     provider: str
     """The provider in whose form it was written: ``anthropic`` or ``openai``."""
     model: str
@@ -184,6 +183,18 @@ class CallRequest(NamedTuple):
     """It comes from a classic function, which routes by size alone unless another policy was asked for."""
     needs_cap: bool = False
     """Its API takes none without an output cap, and nobody has written one: ours is sent, in every mode."""
+
+
+class CallRequest(_CallFields):
+    """One model call as the caller wants it."""
+
+    @property
+    def contents(self) -> RequestContents:
+        """What its messages and tools are made of, in numbers: counted in one walk, and once."""
+        found: RequestContents | None = self.__dict__.get("contents")
+        if found is None:
+            found = self.__dict__["contents"] = RequestContents(self.messages, self.tools)
+        return found
 
     @property
     def has_odd_cap(self) -> bool:

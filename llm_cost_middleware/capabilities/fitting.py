@@ -6,7 +6,8 @@ and otherwise the model may not take the call. Pure: the tables of this package 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from marshal import dumps
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -49,6 +50,80 @@ def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit
     Returns:
         ``changes`` also where it is refused: the fields that the model does take.
     """
+    return Fits(request, lenient=lenient).at(target)
+
+
+class Fits:
+    """How one request fits models: worked out once for all requests of the same shape.
+
+    Args:
+        request: The call.
+        lenient: Leave out soft demands, too.
+    """
+
+    __slots__ = ("_home", "_known", "_lenient", "_request")
+
+    def __init__(self, request: CallRequest, *, lenient: bool = False) -> None:
+        self._request, self._lenient = request, lenient
+        self._home = request.provider, request.model
+        shape = _shape_of(request)
+        if shape is None:
+            self._known: dict[Hashable, Fit] = {}
+            return
+        key = shape, lenient
+        known = _shapes.get(key)
+        if known is None:
+            if len(_shapes) >= _SHAPES:
+                _shapes.clear()  # shapes that never repeat would otherwise grow it for ever
+            known = _shapes[key] = {}
+        self._known = known
+
+    def at(self, target: ModelRef) -> Fit:
+        """How it fits a model or an arm: as ``fit``."""
+        if target == self._home:  # never true of an arm
+            return UNCHANGED
+        asked = self._request.endpoint_at
+        key = target if asked is None else (target, asked(target.plain))
+        found = self._known.get(key)
+        if found is None:
+            found = _fit(self._request, target, lenient=self._lenient)
+            if len(self._known) < _TARGETS and _is_plain(found.changes):
+                self._known[key] = found
+        return found
+
+
+_SHAPES, _TARGETS = 512, 64
+_LONGEST_SHAPE = 2_048  # bytes of settings; longer ones carry a prompt's own data, and rarely come back
+_shapes: dict[Hashable, dict[Hashable, Fit]] = {}
+
+
+def _shape_of(request: CallRequest) -> Hashable | None:
+    """All that a fit depends on beside the model; ``None`` where it cannot be compared.
+
+    The parameters are compared by their values, because a caller may change an object that it passed before.
+    """
+    settings, stated = request.settings, b""
+    if settings:
+        try:
+            stated = dumps(dict(settings), 2)  # tells apart 1, 1.0 and True; refuses what is not plain data
+        except ValueError:
+            return None
+        if len(stated) > _LONGEST_SHAPE:
+            return None
+    counts, tools = request.contents, request.tools
+    return (
+        stated, request.provider, request.endpoint, request.max_tokens, bool(tools), counts.defers_tools,
+        counts.begins_answer, counts.speaks, counts.blanks_user, counts.instructs_inside, request.endpoint_at is None,
+        bool(counts.odd_parts) and _begun_without_thoughts(request.messages),
+    )  # fmt: skip
+
+
+def _is_plain(changes: Mapping[str, Any]) -> bool:
+    """Whether changes can be kept: nothing of the caller's, and nothing that a host might write into."""
+    return not changes or all(value is None or type(value) in (str, int) for value in changes.values())
+
+
+def _fit(request: CallRequest, target: ModelRef, *, lenient: bool) -> Fit:
     if target.parameters and (target := arm_for(target, request)).parameters:
         return _fit_arm(request, target, lenient=lenient)
     if target.model == request.model and target.provider == request.provider:
@@ -95,10 +170,16 @@ def _thinking_faults(request: CallRequest, budget: int) -> Iterator[str]:
         yield f"has no room for {budget:,} tokens of thinking under a cap of {cap:,}"
     if messages and messages[-1].role == "assistant":
         yield "does not think before an answer that the caller has begun"
-    if messages and any(part.kind == "tool_result" for part in messages[-1].parts):
-        turn = next((message for message in reversed(messages) if message.role == "assistant"), None)
-        if turn is not None and not any(part.kind == "thinking" for part in turn.parts):
-            yield "does not think inside a turn that was begun without thoughts"
+    if _begun_without_thoughts(messages):
+        yield "does not think inside a turn that was begun without thoughts"
+
+
+def _begun_without_thoughts(messages: Sequence[Message]) -> bool:
+    """Whether a request continues a turn with results of tools that its answer called without thinking."""
+    if not messages or not any(part.kind == "tool_result" for part in messages[-1].parts):
+        return False
+    turn = next((message for message in reversed(messages) if message.role == "assistant"), None)
+    return turn is not None and not any(part.kind == "thinking" for part in turn.parts)
 
 
 class Fitting:
@@ -147,7 +228,11 @@ class Fitting:
         in_chat = self.target.provider == "openai" and self.endpoint == "chat.completions" and not bridges
         if in_chat and self.request.tools:
             self._chat_tools()
-        return Fit("; ".join(dict.fromkeys(self.refused)), self.changes or EMPTY, tuple(dict.fromkeys(self.left_out)))
+        return Fit(
+            "; ".join(dict.fromkeys(self.refused)),
+            MappingProxyType(self.changes) if self.changes else EMPTY,
+            tuple(dict.fromkeys(self.left_out)),
+        )
 
     # --- one parameter ---------------------------------------------------------------------------------------------
 
@@ -234,19 +319,17 @@ class Fitting:
     # --- what is read off the whole request ------------------------------------------------------------------------
 
     def _conversation(self) -> None:
-        request, known = self.request, self.known
-        messages = request.messages
-        if messages and messages[-1].role == "assistant":
+        request, known, counts = self.request, self.known, self.request.contents
+        if counts.begins_answer:
             foreign = self.target.provider == "openai" and request.endpoint == "messages"
             if foreign or not known.prefill:
                 self.refused.append("does not continue an answer that the caller has begun")
         if self.abroad and self.target.provider == "anthropic":
-            spoken = [message for message in messages if message.role != "system"]
-            if not spoken:
+            if not counts.speaks:
                 self.refused.append("takes no instructions without a message of the user")
-            elif any(message.role == "user" and _is_blank(message) for message in spoken):
+            elif counts.blanks_user:
                 self.refused.append("takes no empty message")
-        if self.endpoint == "messages" and not known.mid_system and _instructs_inside(request):
+        if self.endpoint == "messages" and not known.mid_system and counts.instructs_inside:
             self.refused.append("takes no system message inside the conversation")
 
     def _tools(self) -> None:
@@ -259,7 +342,7 @@ class Fitting:
             self._leave_out("parallel_tool_calls")
         if forced and (not known.forced_tools or self.thinks):
             self.refused.append("takes no tool_choice that forces a tool")
-        if not known.deferred_tools and any(_DEFERRED in tool.text for tool in self.request.tools):
+        if not known.deferred_tools and self.request.contents.defers_tools:
             self.refused.append("takes no tools with defer_loading")
 
     def _chat_tools(self) -> None:
@@ -303,7 +386,6 @@ class Fitting:
 
 
 _TOOLS_WITHOUT_EFFORT = "takes tools in a chat only with reasoning_effort = none"
-_DEFERRED = '"defer_loading":true'
 _CARRIED = frozenset({"effort", "reasoning", "output_config", "text", "schema", "verbosity", "parallel_tools"})
 """What hosts translate between endpoints and providers although the names differ."""
 
@@ -313,17 +395,3 @@ def is_forced(choice: Any) -> bool:
     if isinstance(choice, Mapping):
         return choice.get("type") in ("any", "tool", "function", "custom")
     return choice in ("required", "any")
-
-
-def _is_blank(message: Message) -> bool:
-    return not any(part.kind != "text" or part.text.strip() for part in message.parts)
-
-
-def _instructs_inside(request: CallRequest) -> bool:
-    began = False
-    for message in request.messages:
-        if message.role != "system":
-            began = True
-        elif began:
-            return True
-    return False

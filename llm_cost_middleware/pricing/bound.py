@@ -88,28 +88,23 @@ class InputSize(NamedTuple):
 
 def measure(request: CallRequest) -> InputSize:
     """Return the sizes of a request's parts."""
-    text = blocks = 0
+    counts = request.contents
+    text, blocks = counts.text_bytes, counts.text_blocks
     media: dict[str, list[Part]] = {}
     marks: set[str] = set()
-    for message in request.messages:
-        parts = message.parts
-        blocks += len(parts) or 1
-        for part in parts:
-            body = part.text
-            # Inline copy of ``_bytes``: this loop runs once per block of every call.
-            text += len(body) if body.isascii() else len(body.encode("utf-8", "surrogatepass"))
-            if part.cache_ttl:
-                marks.add(part.cache_ttl)
-            if part.kind != "text":
-                marks.update(part.inner_marks)
-                text, blocks = _beyond_text(part, media, text, blocks)
+    for part in counts.odd_parts:
+        if part.cache_ttl:
+            marks.add(part.cache_ttl)
+        if part.kind != "text":
+            marks.update(part.inner_marks)
+            text, blocks = _beyond_text(part, media, text, blocks)
     schema = request.output_schema
-    tools = _bytes(schema) if schema else 0
+    tools = counts.tool_bytes + _bytes(schema) if schema else counts.tool_bytes
     for tool in request.tools:
-        tools += _bytes(tool.text)
         if tool.cache_ttl:
             marks.add(tool.cache_ttl)
-    marks.update(server_tool.cache_ttl for server_tool in request.server_tools if server_tool.cache_ttl)
+    if request.server_tools:
+        marks.update(server_tool.cache_ttl for server_tool in request.server_tools if server_tool.cache_ttl)
     control = request.params.get("cache_control") if request.params else None
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +43,9 @@ class _Countable(NamedTuple):
     """What a count is made of: tokens that need no vocabulary, and texts with how often each one's tokens count."""
 
     overhead: int
-    texts: list[tuple[str, int]]
+    texts: Sequence[str]
+    definitions: Sequence[str]
+    """Texts whose tokens count ``TOOL_EXPANSION`` times."""
 
 
 def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
@@ -62,30 +64,34 @@ def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
     vocabulary, found = _vocabulary(encoding), _countable(request)
     if vocabulary is None or found is None:
         return None
-    return found.overhead + sum(times * _count(vocabulary, text) for text, times in found.texts)
+    plain = sum(_count(vocabulary, text) for text in found.texts)
+    return found.overhead + plain + TOOL_EXPANSION * sum(_count(vocabulary, text) for text in found.definitions)
+
+
+def is_countable(request: CallRequest) -> bool:
+    """Return whether a request has nothing but text, so that a vocabulary can count it."""
+    return _countable(request) is not None
 
 
 def _countable(request: CallRequest) -> _Countable | None:
     if request.has_server_side_context or request.server_tools:
         return None
-    texts: list[tuple[str, int]] = []
-    blocks = calls = 0
-    for message in request.messages:
-        blocks += len(message.parts) or 1
-        for part in message.parts:
-            if part.nested or part.kind in ("image", "document", "audio", "thinking"):
-                return None
-            texts.append((part.text, 1))
-            calls += part.kind in ("tool_use", "tool_result")
+    counts = request.contents
+    for part in counts.odd_parts:
+        if part.nested or part.kind in ("image", "document", "audio", "thinking"):
+            return None
     if request.endpoint == "embeddings":  # pieces, and nothing around them
         given = sum(part.media.get("tokens", 0) for message in request.messages for part in message.parts)
-        return _Countable(given, texts)
-    overhead = REQUEST_OVERHEAD + blocks * _BLOCK_OVERHEAD + calls * _CALL_OVERHEAD
-    definitions = [tool.text for tool in request.tools] + ([request.output_schema] if request.output_schema else [])
+        return _Countable(given, counts.texts, ())
+    overhead = REQUEST_OVERHEAD + counts.text_blocks * _BLOCK_OVERHEAD + counts.call_blocks * _CALL_OVERHEAD
+    definitions = [tool.text for tool in request.tools] if request.tools else []
+    if request.output_schema:
+        definitions.append(request.output_schema)
     if definitions:
         overhead += _TOOL_INSTRUCTIONS + TOOL_OVERHEAD * len(definitions)
-        texts += [(text, TOOL_EXPANSION) for text in definitions]
-    return _Countable(overhead + int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS, texts)
+    if request.params:
+        overhead += int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
+    return _Countable(overhead, counts.texts, definitions)
 
 
 class TokenCounter:
@@ -111,18 +117,21 @@ class TokenCounter:
 
     def _look_up(self, found: _Countable, encoding: str) -> PartialCount:
         count, missing, size = found.overhead, [], 0
-        for text, times in found.texts:
+        for texts, times in ((found.texts, 1), (found.definitions, TOOL_EXPANSION)):
             # Looking up a short text takes as long as counting it.
-            digest = _digest(encoding, text) if len(text) >= _WORTH_KEEPING else b""
-            with self._lock:
-                known = self._known.get(digest) if digest else None
-                if known is not None:
-                    self._known.move_to_end(digest)
-            if known is None:
-                missing.append((digest, text, times))
-                size += len(text)
-            else:
-                count += times * known
+            digests = [_digest(encoding, text) if len(text) >= _WORTH_KEEPING else b"" for text in texts]
+            for text, digest in zip(texts, digests, strict=True):
+                known = None
+                if digest:
+                    with self._lock:
+                        known = self._known.get(digest)
+                        if known is not None:
+                            self._known.move_to_end(digest)
+                if known is None:
+                    missing.append((digest, text, times))
+                    size += len(text)
+                else:
+                    count += times * known
         return PartialCount(encoding, count, tuple(missing), size)
 
     def finish(self, partial: PartialCount) -> int | None:
@@ -154,7 +163,7 @@ class TokenCounter:
             return None  # how the provider's own tools are shown is not published
         if request.endpoint == "embeddings":  # nothing is around its pieces, and some are tokens already
             return exact
-        definitions = [text for text, times in found.texts if times != 1]
+        definitions = found.definitions
         if not definitions:
             return exact - found.overhead + close_overhead(request)
         key = _digest(encoding, "\0".join((request.model, *definitions)))
@@ -169,7 +178,7 @@ class TokenCounter:
         expanded, shown = known
         return None if shown is None else exact - found.overhead - expanded + close_overhead(request) + shown
 
-    def _frame(self, request: CallRequest, encoding: str, definitions: list[str]) -> tuple[int, int | None]:
+    def _frame(self, request: CallRequest, encoding: str, definitions: Sequence[str]) -> tuple[int, int | None]:
         """Tokens of a request's definitions as ``_countable`` has them, and as they are shown to the model."""
         vocabulary, shown = _vocabulary(encoding), shown_tools(request)
         if vocabulary is None or shown is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llm_cost_middleware.capabilities.arms import arm_for, output_factor
-from llm_cost_middleware.capabilities.fitting import fit
+from llm_cost_middleware.capabilities.fitting import Fits
 from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
@@ -103,6 +103,7 @@ def _rejections(
     floor, ceiling = min(policy.floor or 0, n_tiers - 1), n_tiers if policy.ceiling is None else policy.ceiling
     needs, provider, wanted = features.needs, request.provider, request.max_tokens or 0
     size = features.input_tokens + wanted
+    fits = None if parameters == "ignored" else Fits(request, lenient=parameters == "lenient")
     reasons = []
     for candidate in candidates:
         reason, most, window = "", candidate.max_output, candidate.context_window
@@ -125,7 +126,7 @@ def _rejections(
         elif window is not None and size > window:
             reason = f"about {size:,} tokens do not fit its window of {window:,}"
         else:
-            reason = _unfit(request, candidate.target, parameters)
+            reason = "" if fits is None else fits.at(candidate.target).refused
         reasons.append(reason)
     return reasons
 
@@ -143,9 +144,3 @@ def _same_as(arm: ModelRef, evaluated: Sequence[EvaluatedCandidate]) -> str:
     """Why an arm is none of its own for a call whose caller states the parameters that it differs by."""
     other = next((each for each in evaluated if each.target == arm and not each.rejected), None)
     return "" if other is None else f"differs from {arm} by what the caller states himself"
-
-
-def _unfit(request: CallRequest, target: ModelRef, parameters: Parameters) -> str:
-    if parameters == "ignored":
-        return ""
-    return fit(request, target, lenient=parameters == "lenient").refused

@@ -37,41 +37,31 @@ class Features(NamedTuple):
 
 
 def read_features(request: CallRequest) -> Features:
-    """Read the features of a request: linear in messages and blocks, not in characters."""
-    handed = total = tokens = turns = media = 0
-    needs: set[str] = set()
-    for role, parts in request.messages:
-        working = role in ("user", "tool")
-        turns += role == "user"
-        for part in parts:
-            size = len(part.text)
-            total += size
-            # about four characters per token in English, two in other scripts; isascii() is a flag of str, not a scan
-            tokens += size // 4 if part.text.isascii() else size // 2
-            if working:
-                handed += size
-            if (
-                part.kind in _MEDIA or part.nested
-            ):  # of nearly all parts none: calling for each takes as long as the rest
+    """Read the features of a request, of which the messages and tools are walked through once."""
+    counts, schema, tools = request.contents, request.output_schema, request.tools
+    needs: set[str] | None = None
+    media = 0
+    if counts.odd_parts:
+        needs = set()
+        for part in counts.odd_parts:
+            if part.kind in _MEDIA or part.nested:
                 media += _count_media(part, needs)
-    for tool in request.tools:
-        total += len(tool.text)
-        tokens += len(tool.text) // 4
-        needs.add("tools")
-    if request.output_schema:
-        total += len(request.output_schema)
-        tokens += len(request.output_schema) // 4
-        needs.add("schema")
+    if tools or schema:
+        needs = needs or set()
+        if tools:
+            needs.add("tools")
+        if schema:
+            needs.add("schema")
     return Features(
-        handed,
+        counts.handed,
         request.context.item_count,
-        total,
-        tokens + media * _MEDIA_TOKENS,
-        turns,
+        counts.characters + counts.tool_characters + len(schema),
+        counts.expected_tokens + counts.tool_tokens + len(schema) // 4 + media * _MEDIA_TOKENS,
+        counts.user_turns,
         len(request.messages),
-        len(request.tools) + len(request.server_tools),
+        len(tools) + len(request.server_tools),
         media,
-        tuple(sorted(needs)),
+        tuple(sorted(needs)) if needs else (),
     )
 
 

@@ -21,7 +21,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.served_tiers import ServedTiers, undeclared
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import PartialCount, TokenCounter, is_loaded, warm_up
+from llm_cost_middleware.pricing.tokenizer import TokenCounter, is_countable, is_loaded, warm_up
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import MARKED_BY_HOST, OF_SEVERAL_MODELS, CallRequest, ModelRef
@@ -206,11 +206,13 @@ class PriceStage:
         encoding = self._catalogue.limits(target.provider, target.model).encoding
         if encoding is None or encoding in token_counts or OF_SEVERAL_MODELS in call.request.params:
             return None
-        begun = self._counter.begin(call.request, encoding)
-        if begun is None:
+        # Most calls have money enough: without a vocabulary at hand, texts are looked up only when it is short.
+        begun = self._counter.begin(call.request, encoding) if is_loaded(encoding) else None
+        if begun is not None:
+            return ExactCount(encoding, partial(self._counter.finish, begun), begun.size <= _AT_ONCE)
+        if not is_countable(call.request):
             return ExactCount(encoding, lambda: None, cheap=True)
-        cheap = is_loaded(encoding) and begun.size <= _AT_ONCE
-        return ExactCount(encoding, partial(self._count, begun), cheap)
+        return ExactCount(encoding, partial(self._load_and_count, call.request, encoding), cheap=False)
 
     def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:
         """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""
@@ -221,11 +223,11 @@ class PriceStage:
         close = self._counter.close(call.request, encoding, exact)
         return None if close is None else min(close, exact)
 
-    def _count(self, begun: PartialCount) -> int | None:
-        if not is_loaded(begun.encoding):
-            with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
-                warm_up(begun.encoding)
-        return self._counter.finish(begun)
+    def _load_and_count(self, request: CallRequest, encoding: str) -> int | None:
+        with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
+            warm_up(encoding)
+        begun = self._counter.begin(request, encoding)
+        return None if begun is None else self._counter.finish(begun)
 
     def cap_to(
         self,

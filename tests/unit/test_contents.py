@@ -1,0 +1,114 @@
+"""What is counted of a request once, and what of a call is worked out once for all calls of the same shape."""
+
+import pytest
+
+from llm_cost_middleware.capabilities import fitting
+from llm_cost_middleware.capabilities.fitting import Fits, fit
+from llm_cost_middleware.pricing.bound import measure
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
+from llm_cost_middleware.routing.features import read_features
+
+CLAUDE, GPT = ModelRef("anthropic", "claude-haiku-4-5-20251001"), ModelRef("openai", "gpt-5-mini")
+
+
+def chat(**more):
+    body = {"model": "smart", "messages": [{"role": "user", "content": "Hello"}], **more}
+    return get_provider("openai").read_request(body)
+
+
+def test_one_walk_counts_what_stands_in_messages_and_tools():
+    request = CallRequest(
+        "anthropic", "smart",
+        (
+            Message("system", (Part("text", "rules", "5m"),)),
+            Message("user", (Part("text", "wörd"), Part("image", "", None, {"width": 28, "height": 28}))),
+            Message("assistant", (Part("tool_use", "look {}"),)),
+            Message("user", (Part("tool_result", "found", None, {}, (Part("image"),), ("1h",)),)),
+            Message("user", ()),
+        ),
+        (Tool("look", '{"name":"look","defer_loading":true}'),),
+    )  # fmt: skip
+    counts = request.contents
+    assert counts is request.contents
+    assert (counts.characters, counts.text_bytes, counts.handed) == (21, 22, 9)
+    assert (counts.text_blocks, counts.call_blocks, counts.user_turns) == (6, 2, 3)
+    assert (counts.speaks, counts.blanks_user, counts.begins_answer, counts.instructs_inside) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    assert counts.defers_tools
+    assert counts.texts == ["rules", "wörd", "", "look {}", "found"]
+    size = measure(request)
+    assert (size.text_bytes, size.blocks, size.marks, len(size.images)) == (22, 6 + 2 * 2 + 1, {"5m", "1h"}, 2)
+    features = read_features(request)
+    assert (features.media, features.needs, features.text_length) == (2, ("images", "tools"), 9)
+
+
+def test_contents_follow_the_messages_of_a_changed_request():
+    request = chat()
+    assert request.contents.characters == 5
+    longer = request._replace(messages=(*request.messages, Message("system", (Part("text", "more"),))))
+    assert (longer.contents.characters, longer.contents.instructs_inside) == (9, True)
+    assert request._replace(context=CallContext(tags=("a",))).contents.characters == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"temperature": 1}, {"temperature": 0.5}),
+        ({"temperature": 1}, {"temperature": True}),
+        ({"logprobs": True}, {"logprobs": 1}),
+        ({"reasoning_effort": "max"}, {"reasoning_effort": "low"}),
+        ({"response_format": {"type": "text"}}, {"response_format": {"type": "json_object"}}),
+        ({}, {"stop": ["a"]}),
+        ({}, {"messages": [{"role": "user", "content": " "}]}),
+        ({}, {"messages": [{"role": "assistant", "content": "Well"}]}),
+        ({}, {"messages": [{"role": "system", "content": "Well"}]}),
+        ({}, {"tools": [{"type": "function", "function": {"name": "a"}, "defer_loading": True}]}),
+        ({"max_tokens": 10}, {"max_completion_tokens": 10}),
+    ],
+)
+def test_a_known_fit_is_that_of_a_request_seen_for_the_first_time(before, after):
+    """Another request was fitted before; what is remembered of it says nothing of this one."""
+    for target in (CLAUDE, GPT, ModelRef("openai", "gpt-4o"), ModelRef("anthropic", "claude-sonnet-4-6")):
+        for given in (before, after, before):
+            for lenient in (False, True):
+                remembered = fit(chat(**given), target, lenient=lenient)
+                fitting._shapes.clear()
+                assert fit(chat(**given), target, lenient=lenient) == remembered
+
+
+def test_a_fit_sees_what_a_caller_writes_into_an_object_that_it_passed_before():
+    shape = {"type": "text"}
+    assert not fit(chat(response_format=shape), CLAUDE).refused
+    shape["type"] = "json_object"
+    assert fit(chat(response_format=shape), CLAUDE).refused
+
+
+def test_nothing_of_a_caller_is_remembered_and_nothing_remembered_can_be_changed():
+    config = {"effort": "max", "format": {"type": "json_schema"}}
+    request = CallRequest(
+        "anthropic", "smart", (Message("user", (Part("text", "Hi"),)),), settings={"output_config": config}
+    )
+    first = fit(request, CLAUDE).changes
+    assert first["output_config"]["format"] is config["format"]
+    fresh = {"effort": "max", "format": {"type": "json_schema"}}
+    again = fit(request._replace(settings={"output_config": fresh}), CLAUDE).changes
+    assert again["output_config"]["format"] is fresh["format"]
+    plain = fit(chat(max_tokens=7), GPT).changes
+    with pytest.raises(TypeError):
+        plain["max_tokens"] = 8
+
+
+def test_what_is_remembered_of_shapes_is_bounded(monkeypatch):
+    monkeypatch.setattr(fitting, "_SHAPES", 8)
+    for cap in range(50):
+        fit(chat(max_tokens=cap), CLAUDE)
+        assert len(fitting._shapes) <= 8
+    fits = Fits(chat())
+    for number in range(200):
+        fits.at(ModelRef("openai", f"gpt-5-mini-{number}"))
+    assert all(len(known) <= fitting._TARGETS for known in fitting._shapes.values())
