@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.capabilities.thinking import changes_for_cap, least_cap
@@ -21,7 +21,7 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.served_tiers import ServedTiers, undeclared
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import TokenCounter, is_countable, is_loaded, warm_up
+from llm_cost_middleware.pricing.tokenizer import ExactCount, TokenCounter, is_countable, is_loaded, warm_up
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import MARKED_BY_HOST, OF_SEVERAL_MODELS, CallRequest, ModelRef
@@ -35,15 +35,6 @@ _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count
 _NO_MARKS: frozenset[str] = frozenset()
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
 CLOSE_COUNT = "what is added to the counted texts is taken from past bills, without a margin"
-
-
-class ExactCount(NamedTuple):
-    """A count that can be made offline."""
-
-    encoding: str
-    make: Callable[[], int | None]
-    cheap: bool
-    """It takes about a millisecond at most."""
 
 
 class PriceStage:
