@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.model_table import Rows, look_up, read_rows
+from llm_cost_middleware.platform import served_model
 
 Fate = Literal["content", "cap", "hint", "demand", "bookkeeping", "provider", "home"]
 
@@ -85,6 +86,7 @@ class Parameter(NamedTuple):
 @cache
 def find_capabilities(provider: str, model: str) -> ModelCapabilities | None:
     """What a model takes, each key from the longest name that begins its own; ``None`` for an unknown model."""
+    provider, model, _ = served_model(provider, model)
     found = look_up(read_table(provider), provider, model)
     if not found:
         return None

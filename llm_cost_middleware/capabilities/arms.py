@@ -14,6 +14,7 @@ from llm_cost_middleware.capabilities import ModelCapabilities, find_capabilitie
 from llm_cost_middleware.capabilities.efforts import LEVELS, states_thinking, states_verbosity
 from llm_cost_middleware.capabilities.thinking import LEAST_BUDGET
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.platform import maker_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 
 VERBOSITIES = ("low", "medium", "high")
@@ -184,7 +185,7 @@ def _lacks(target: ModelRef, known: ModelCapabilities, name: str, value: Any) ->
         return (
             f"has the efforts {', '.join(known.efforts)}, not {value}" if known.efforts else "takes no reasoning_effort"
         )
-    if name == "verbosity" and (not known.verbosity or target.provider == "anthropic"):
+    if name == "verbosity" and (not known.verbosity or maker_of(target.provider) == "anthropic"):
         return "takes no verbosity"
     if name == "thinking_budget":
         style = "enabled" if value else "disabled"

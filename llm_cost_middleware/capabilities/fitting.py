@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.capabilities import ModelCapabilities, Parameter, find_capabilities, read_parameters
 from llm_cost_middleware.capabilities.arms import arm_fields, arm_for
+from llm_cost_middleware.capabilities.as_provider import as_provider
 from llm_cost_middleware.capabilities.efforts import nearest_effort, stated_effort
 from llm_cost_middleware.capabilities.rules import RULES, asks_for_something
 from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER
@@ -124,6 +125,7 @@ def _is_plain(changes: Mapping[str, Any]) -> bool:
 
 
 def _fit(request: CallRequest, target: ModelRef, *, lenient: bool) -> Fit:
+    request, target = as_provider(request, target)
     if target.parameters and (target := arm_for(target, request)).parameters:
         return _fit_arm(request, target, lenient=lenient)
     if target.model == request.model and target.provider == request.provider:

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.limits import ModelLimits
+from llm_cost_middleware.platform import maker_of
 from llm_cost_middleware.request import EMPTY, CallRequest, ModelRef
 
 LEAST_BUDGET = 1_024
@@ -94,7 +95,11 @@ def least_cap(request: CallRequest, target: ModelRef, changes: Mapping[str, Any]
 def _budget_of_effort(request: CallRequest, target: ModelRef, changes: Mapping[str, Any]) -> int:
     """The budget that a translating host makes of an effort, for a Claude that thinks by budgets alone."""
     effort = changes.get("reasoning_effort", request.settings.get("reasoning_effort"))
-    if target.provider != "anthropic" or request.endpoint != "chat.completions" or request.endpoint_at is None:
+    if (
+        maker_of(target.provider) != "anthropic"
+        or request.endpoint != "chat.completions"
+        or request.endpoint_at is None
+    ):
         return 0
     known = find_capabilities(*target)
     by_budget = known is not None and "enabled" in known.thinking and "adaptive" not in known.thinking

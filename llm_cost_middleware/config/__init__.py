@@ -20,8 +20,10 @@ from typing import Any, Literal
 
 from llm_cost_middleware.alerts import AlertConfig, read_alerts
 from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.capabilities.arms import Arm
 from llm_cost_middleware.config.budgets import UNSAID, Unsaid, check_once, read_budgets
 from llm_cost_middleware.config.environment import named, overrides
+from llm_cost_middleware.config.platforms import PlatformConfig, default_platforms, read_platforms
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
     LedgerConfig,
@@ -36,10 +38,12 @@ from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig
 from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.natural_values import read_flag
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.pricing.display_currency import read_display_currency
 from llm_cost_middleware.pricing.overlay import configured as check_prices
 from llm_cost_middleware.prompt_cache.planner import CachePolicy
 from llm_cost_middleware.providers import NAMES
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.routing.policy import RoutingPolicy, Tier
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
@@ -76,6 +80,7 @@ class CostConfig:
         tiers: ``[[tiers]]``: models from cheap to strong. Without them and without a ``[routing]`` of one's own only
             calls that ask for it by a routed name (``smart``) or by the classic functions are routed.
         providers: ``[providers.NAME]``.
+        platforms: ``[platforms.NAME]``: Azure, with the model behind each of its deployments.
         routing: ``[routing]``.
         output: ``[output]``.
         retry: ``[retry]``.
@@ -100,6 +105,7 @@ class CostConfig:
     budgets: tuple[Budget, ...] = UNSAID
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
     providers: Mapping[str, ProviderConfig] = field(default_factory=lambda: MappingProxyType(default_providers()))
+    platforms: Mapping[str, PlatformConfig] = field(default_factory=lambda: MappingProxyType(default_platforms()))
     routing: RoutingPolicy = _NOT_GIVEN
     output: OutputConfig = field(default_factory=OutputConfig)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -127,6 +133,9 @@ class CostConfig:
         if own_tiers:
             put(self, "tiers", read_tiers(self.tiers))
         put(self, "providers", _read_providers(self.providers))
+        put(self, "platforms", read_platforms(self.platforms))
+        if own_tiers:  # a target is written as it is called: a deployment, or a model without its place
+            put(self, "tiers", tuple(map(self._placed, self.tiers)))
         put(self, "routing", self._read_routing(own_tiers=own_tiers))
         asked = own_tiers or self.routing != RoutingPolicy(tiers=self.routing.tiers)
         put(self, "routes", asked and self.routing.kind != "off")
@@ -138,7 +147,21 @@ class CostConfig:
             put(self, "budgets", check_once(tuple(map(self.attribution.budget, self.budgets))))
         put(self, "alerts", read_alerts(self.alerts))
         put(self, "metrics", read_section(MetricsConfig, self.metrics, "metrics"))
-        put(self, "prices", MappingProxyType(_read_prices(self.prices)))
+        put(self, "prices", MappingProxyType(_read_prices(self.prices, self.platforms)))
+
+    def access(self, name: str) -> ProviderConfig | PlatformConfig:
+        """The access to a provider or a platform."""
+        return self.platforms[name] if name in self.platforms else self.providers[name]
+
+    def _placed(self, tier: Tier) -> Tier:
+        return tier._replace(models=tuple(self._as_target(target) for target in tier.models))
+
+    def _as_target(self, target: ModelRef) -> ModelRef:
+        section = self.platforms.get(target.provider)
+        if section is None:
+            return target
+        placed = section.target(target.model)
+        return Arm(*placed, target.parameters) if target.parameters else placed
 
     @property
     def display_currency(self) -> DisplayCurrency | None:
@@ -287,15 +310,17 @@ def _written_at(path: str | os.PathLike[str]) -> float | None:
     return None
 
 
-def _read_prices(value: object) -> dict[str, Any]:
+def _read_prices(value: object, platforms: Mapping[str, PlatformConfig]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         form = "must be a table such as {'openai/my-model': {'input_mtok': 1.1, 'output_mtok': 4.4}}"
         raise ConfigurationError(f"{form}, not {value!r}", key="prices")
     check_prices(value)
     for name in value.get("discounts") or ():  # of a provider that there is not it would be of nothing, in silence
-        if (provider := f"{name}".partition("/")[0]) not in NAMES:
+        if (provider := f"{name}".partition("/")[0]) not in {*NAMES, *PLATFORMS}:
             raise UnknownKeyError(f"prices.discounts.{provider}", NAMES)
-    return dict(value)
+    stated = {name: dict(price) for section in platforms.values() for name, price in section.prices()}
+    check_prices(stated)
+    return {**stated, **value}
 
 
 def _read_providers(value: object) -> Mapping[str, ProviderConfig]:

@@ -8,6 +8,7 @@ from typing import Any
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.platform import find_platform, is_inside
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.router import Candidate
@@ -57,7 +58,7 @@ class ConfiguredModels:
         self, target: ModelRef, tier: int, providers: frozenset[str] | None, catalogue: Catalogue, now: float
     ) -> Candidate:
         limits = catalogue.limits(target.provider, target.model)
-        unavailable = self._out_of_reach(target, providers)
+        unavailable = self._out_of_reach(target, providers) or self._elsewhere(target)
         prices = (0, 0)
         try:
             level = catalogue.rates(target.provider, target.model, at=now).levels[0]
@@ -66,9 +67,19 @@ class ConfiguredModels:
             unavailable = str(error)
         return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
 
+    def _elsewhere(self, target: ModelRef) -> str | None:
+        """Why a target may not be used, or has no name to be called by, where it is served."""
+        regions, section = self._config.routing.regions, self._config.platforms.get(target.provider)
+        if regions and not is_inside(target.provider, target.model, regions):
+            return f"is not served in {' or '.join(regions)}"
+        if section is not None and section.wire(target) is None:
+            return f"no deployment of it in [platforms.{target.provider}.deployments]"
+        return None
+
     def _out_of_reach(self, target: ModelRef, providers: frozenset[str] | None) -> str | None:
         if providers is not None:
             reached = target.provider in providers or str(target.plain) in providers
             return None if reached else "cannot be reached from here"
-        variable = self._config.providers[target.provider].api_key_env
-        return None if os.environ.get(variable) else f"no key in {variable}"
+        platform, access = find_platform(target.provider), self._config.access(target.provider)
+        variables = (access.api_key_env,) if access.api_key_env or platform is None else platform.key_env
+        return None if any(map(os.environ.get, variables)) else f"no key in {' or '.join(variables)}"

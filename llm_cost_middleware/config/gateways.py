@@ -21,7 +21,7 @@ def is_gateway(config: CostConfig, provider: str, url: object) -> bool:
         provider: The provider whose API is spoken.
         url: The address; empty for the provider's own.
     """
-    own, host = config.providers[provider], _host(url)
+    own, host = config.access(provider), _host(url)
     if not host or host.endswith(tuple(f".{domain}" for domain in get_provider(provider).domains)):
         return False
     if own.gateway != "auto":

@@ -15,6 +15,7 @@ from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.natural_values import read_share
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
@@ -297,8 +298,9 @@ def read_target(value: object, key: str) -> ModelRef:
         named = read_target(stated.pop("model"), f"{key}.model")
         return read_arm(named.plain, {**named.parameters, **stated}, key)
     provider, slash, model = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if not slash or not model or provider not in NAMES:
-        raise ConfigurationError(f"{value!r} must be PROVIDER/MODEL with a provider of {', '.join(NAMES)}", key=key)
+    if not slash or not model or provider not in {*NAMES, *PLATFORMS}:
+        known = ", ".join((*NAMES, *PLATFORMS))
+        raise ConfigurationError(f"{value!r} must be PROVIDER/MODEL with a provider of {known}", key=key)
     return parse_arm(str(value), key)
 
 

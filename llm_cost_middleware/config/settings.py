@@ -11,7 +11,8 @@ from llm_cost_middleware.budget.ledger.late import LateBackend, place_of
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.budgets import put_budgets_in_force
-from llm_cost_middleware.config.sections import LedgerConfig
+from llm_cost_middleware.config.platforms import PlatformConfig
+from llm_cost_middleware.config.sections import LedgerConfig, ProviderConfig
 from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.lifecycle.state import Settings
 from llm_cost_middleware.lifecycle.upkeep import UpkeepPlan
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 def read_settings(config: CostConfig) -> Settings:
     """Return the settings of the call lifecycle in ``config``."""
     output = config.output
+    access: dict[str, ProviderConfig | PlatformConfig] = {**config.providers, **config.platforms}
     return Settings(
         observe=config.mode == "observe",
         estimate_unknown_price=config.on_unknown_price == "estimate",
@@ -35,14 +37,11 @@ def read_settings(config: CostConfig) -> Settings:
         calibrated=output.estimate == "calibrated",
         server_tool_allowance=ceil_nanousd(output.server_tool_allowance),
         hold_ttl_s=config.ledger.hold_ttl_s,
-        timeouts={
-            name: limit for name, provider in config.providers.items() if (limit := provider.timeout_s) is not None
-        },
-        service_tiers={name: provider.service_tier for name, provider in config.providers.items()},
-        sent_tiers={
-            name: provider.service_tier for name, provider in config.providers.items() if provider.send_service_tier
-        },
+        timeouts={name: limit for name, provider in access.items() if (limit := provider.timeout_s) is not None},
+        service_tiers={name: provider.service_tier for name, provider in access.items()},
+        sent_tiers={name: provider.service_tier for name, provider in access.items() if provider.send_service_tier},
         attribution=config.attribution,
+        regions=config.routing.regions,
         max_wait_for_budget_s=output.max_wait_for_budget_s,
     )
 

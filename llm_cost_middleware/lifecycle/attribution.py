@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope
 from llm_cost_middleware.budget.rules.names import Normalise, write_budget, write_name, write_scope
 from llm_cost_middleware.errors import AttributionError, ConfigurationError
 from llm_cost_middleware.lifecycle.provider_fields import END_USER, check_path, end_user_in
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import CallContext
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
@@ -145,7 +146,9 @@ class AttributionConfig:
         scope = parse_scope(scope, template=True)
         kind, _, name = scope.partition(":")
         provider, slash, model = name.partition("/")
-        if kind == "model" and slash and model and provider in NAMES:  # calls go by it, whoever names the provider too
+        if (
+            kind == "model" and slash and model and provider in {*NAMES, *PLATFORMS}
+        ):  # calls go by it, whoever names the provider too
             scope = f"{kind}:{model}"
         return write_scope(scope, self.spelling)
 

@@ -52,6 +52,8 @@ class Settings:
     """By provider, the service tier that requests without one are served at."""
     sent_tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By provider, the service tier to send where a request names none."""
+    regions: tuple[str, ...] = ()
+    """Where alone calls may be served; none: anywhere."""
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     """Who must be named before a call is sent."""
     max_wait_for_budget_s: float = 0.0

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from llm_cost_middleware.model_table import Rows, look_up, read_rows
+from llm_cost_middleware.platform import served_model
 
 
 class ModelLimits(NamedTuple):
@@ -38,7 +39,11 @@ PROVIDERS = tuple(sorted(file.name[:-5] for file in files(__package__).iterdir()
 
 @cache
 def find_limits(provider: str, model: str) -> ModelLimits:
-    """Return the limits of a model: each from the longest name in the provider's file that begins the model's name."""
+    """Return the limits of a model: each from the longest name in the provider's file that begins the model's name.
+
+    A platform's models have those of their provider.
+    """
+    provider, model, _ = served_model(provider, model)
     found = look_up(read_table(provider), provider, model)
     found["encoding"] = found.get("encoding") or None  # "" ends what a shorter name states: TOML has no null
     return ModelLimits(**found)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.platform import answered_name
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
@@ -128,7 +129,7 @@ def price_usage(
         requested_model: The requested model, for responses that do not name theirs.
     """
     version = catalogue.version
-    model = reading.model or requested_model
+    model = answered_name(provider.name, reading.model, requested_model)
     if not reading.items:
         if reading.unbilled:  # known to cost nothing, as an error does; everything else without items is unknown
             why = f"an error is not billed: {reading.error}" if reading.error else "not billed"
@@ -145,7 +146,7 @@ def price_usage(
     terms = reading.service_tier, reading.speed, reading.geo, reading.batch
     try:
         for item in reading.items:
-            name = item.model or model or _nameless(provider)
+            name = answered_name(provider.name, item.model, model) or _nameless(provider)
             rates = catalogue.rates(provider.name, name, at, *terms)
             bill.add(item, rates, name, looped=looped)
     except (PriceNotFoundError, UnreadableUsageError) as error:

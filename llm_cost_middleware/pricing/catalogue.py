@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.money import DisplayCurrency
+from llm_cost_middleware.platform import PROVISIONED, Platform, find_platform
 from llm_cost_middleware.pricing.compose import (
     NEWEST,
     PricedModel,
@@ -163,7 +165,7 @@ class Catalogue:
             PriceNotFoundError: No source has the model; the error names the nearest known ones.
         """
         # Rates change only at ``breaks``: the index of the period is the key, so a lookup costs one bisection.
-        priced = self._priced.get((provider, model)) or self._price_model(provider, model)
+        priced = self.priced(provider, model)
         when = NEWEST if at is None else at
         key = (bisect_right(priced.breaks, when), service_tier, speed, geo, batch)
         found = priced.compiled.get(key)
@@ -187,7 +189,7 @@ class Catalogue:
         Raises:
             PriceNotFoundError: No source has the model.
         """
-        priced = self._priced.get((provider, model)) or self._price_model(provider, model)
+        priced = self.priced(provider, model)
         when = NEWEST if at is None else at
         tier = speed = geo = None
         if params:
@@ -217,7 +219,7 @@ class Catalogue:
         if found.context_window is not None:
             return found
         try:
-            listing = (self._priced.get((provider, model)) or self._price_model(provider, model)).listing
+            listing = self.priced(provider, model).listing
         except PriceNotFoundError:
             return found
         return found if listing is None else found._replace(context_window=listing.context_window)
@@ -225,12 +227,15 @@ class Catalogue:
     def models(self, provider: str) -> tuple[str, ...]:
         """Return every model with a price, sorted."""
         own = {block.model for block in (*packaged().blocks, *self._own.blocks) if block.provider == provider}
-        return tuple(sorted(own | set(self._source.names(provider))))
+        platform = find_platform(provider)
+        listed = self._source.names(provider) if platform is None else self._makers.models(platform.provider)
+        return tuple(sorted(own.union(listed)))
 
     def _price_model(self, provider: str, model: str) -> PricedModel:
         ref, table = model.lower().removeprefix(f"{provider}/"), self._priced
         try:
-            priced = self._listed(provider, ref)
+            platform = find_platform(provider)
+            priced = self._listed(provider, ref) if platform is None else self._hosted(platform, ref)
         except PriceNotFoundError:
             relatives = self._family(provider, ref)
             if not relatives:
@@ -239,6 +244,53 @@ class Catalogue:
             priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
         table[provider, model] = priced
         return priced
+
+    @cached_property
+    def _makers(self) -> Catalogue:
+        """The providers' list prices, which platforms' are made from: what is paid a provider is no platform's."""
+        return self.without_own()
+
+    def _hosted(self, platform: Platform, ref: str) -> PricedModel:
+        """The layers of a platform's model. Raises ``PriceNotFoundError``."""
+        served = platform.parse(ref)
+        own = tuple(one for one in self._own.blocks if one.provider == platform.name and names_model(one.model, ref))
+        if served is None and not any("input_mtok" in block.card for block in own):
+            raise PriceNotFoundError(platform.name, ref)
+        listing, factor, blocks = None, Decimal(1), own
+        relatives: tuple[str, ...] = ()
+        if served is not None:
+            listed = ((self._source.find(platform.price_source, name), by) for name, by in platform.listed_as(served))
+            listing, factor = next(
+                ((one, by) for one, by in listed if one is not None), (None, platform.factor(served))
+            )
+            if listing is None and served.place != PROVISIONED:
+                base = self._makers.priced(served.provider, served.model)
+                listing, relatives, blocks = base.listing, base.relatives, (*base.blocks, *own)
+        if listing is None and not any("input_mtok" in block.card for block in blocks):
+            raise PriceNotFoundError(platform.name, ref)
+        paid = any("input_mtok" in block.card for block in own)
+        contracts = () if own else tuple(one for one in self._own.contracts if one.covers(platform.name, ref))
+        unplaced = served is not None and not served.place and not paid
+        return PricedModel(
+            provider=platform.name,
+            id=ref,
+            listing=listing,
+            blocks=own if paid else blocks,
+            rules={
+                **packaged().rules.get(platform.provider, EMPTY),
+                "geo": EMPTY,
+                **packaged().rules.get(platform.name, EMPTY),
+            },
+            breaks=change_moments(listing, (*blocks, *contracts)),
+            relatives=relatives,
+            contracts=contracts,
+            factor=Decimal(1) if paid else factor,
+            notes=(_UNPLACED.format(platform.name),) if unplaced and factor != 1 else (),
+        )
+
+    def priced(self, provider: str, model: str) -> PricedModel:
+        """The price layers of a model. Raises ``PriceNotFoundError``."""
+        return self._priced.get((provider, model)) or self._price_model(provider, model)
 
     def _family(self, provider: str, ref: str) -> tuple[str, ...]:
         """Every name with a price of the family of a snapshot: the undated one first, then the latest."""
@@ -279,6 +331,9 @@ class Catalogue:
             breaks=change_moments(listing, (*blocks, *contracts)),
             contracts=contracts,
         )
+
+
+_UNPLACED = "where it is served is not known: priced at the dearest place ([platforms.{}] place, or its deployments)"
 
 
 def _text_param(params: Mapping[str, Any], name: str) -> str | None:

@@ -56,6 +56,10 @@ class PricedModel:
     """Of an unlisted snapshot: every name of its family with a price, the one it is priced as first."""
     contracts: tuple[Contract, ...] = ()
     """Discounts of its list prices, whenever they hold."""
+    factor: Decimal = Decimal(1)
+    """What a platform's place costs beside the list prices."""
+    notes: tuple[str, ...] = ()
+    """Assumptions about the model, beside those of its price."""
     compiled: dict[_Key, Rates] = field(default_factory=dict)
     upper_bounds: dict[_Key, Rates] = field(default_factory=dict)
 
@@ -77,6 +81,7 @@ def compose(priced: PricedModel, at: float, terms: Terms) -> Rates:
     notes: list[str] = []
     if priced.relatives:
         notes.append(f"a snapshot without a price of its own: priced as {priced.relatives[0]}")
+    notes += priced.notes
     for when in _special_terms(priced, terms):
         card, note = _apply_term(priced, at, when, card)
         notes.extend(note)
@@ -86,6 +91,8 @@ def compose(priced: PricedModel, at: float, terms: Terms) -> Rates:
     factor = priced.rules.get("geo", {}).get(terms.geo)
     if factor and not priced.id.startswith(tuple(priced.rules.get("geo_free", ()))):
         card = _scale_token_prices(card, Decimal(factor))
+    if priced.factor != 1:
+        card = _scale_token_prices(card, priced.factor)
     card = _apply_list_rules(priced.rules, card)
     return compile_rates(priced.provider, priced.id, card, fees=_fees(card), notes=tuple(notes))
 

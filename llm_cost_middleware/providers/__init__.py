@@ -23,6 +23,7 @@ from typing import Any
 
 from llm_cost_middleware.cache_marks import CacheFields, strip_cache_fields
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import Endpoint
 
@@ -44,6 +45,8 @@ def register(name: str, package: str) -> None:
     Raises:
         ConfigurationError: There is one of this name.
     """
+    if name in PLATFORMS:
+        raise ConfigurationError(f"there is a platform {name!r} already")
     # registering twice is harmless: a package may do so each time it is imported
     if _PACKAGES.setdefault(name, package) != package:
         raise ConfigurationError(f"there is a provider {name!r} already: {_PACKAGES[name]}")
@@ -69,7 +72,9 @@ def for_each_provider(tell: Callable[[str], None]) -> Callable[[str], None]:
 
 @cache
 def get_provider(name: str) -> Provider:
-    """The rules of a provider by its name. Raises ``ConfigurationError`` for a name that is not one of ``NAMES``."""
+    """The rules of a provider, or of a platform, by its name. Raises ``ConfigurationError`` for any other name."""
+    if (platform := find_platform(name)) is not None:
+        return platform.rules
     if name not in NAMES:
         raise ConfigurationError(f"unknown provider {name!r}; known are {', '.join(NAMES)}")
     provider: Provider = import_module(_PACKAGES[name]).PROVIDER

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.provider import Billed, ErrorRule, Failure, FailureKind
 from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
 from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, ExceptionRule, is_neutral
@@ -123,7 +124,7 @@ def _fallback_rule(names: tuple[str, ...]) -> tuple[str, ExceptionRule | None]:
 
 def _provider_rule(facts: FailureFacts) -> ErrorRule | None:
     """Return the first matching rule of the provider; of any provider where it is unknown."""
-    for name in (facts.provider,) if facts.provider in NAMES else NAMES:
+    for name in (facts.provider,) if facts.provider in NAMES or facts.provider in PLATFORMS else NAMES:
         rows = _rules_by_code(name)
         found: list[tuple[int, ErrorRule]] = [
             row for code in (facts.type, facts.code, _ANY) for row in rows.get(code, ())

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnreadableUsageError
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
 from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, is_neutral
@@ -229,7 +230,7 @@ def _error_of(link: BaseException, provider: str | None, *, attributes: bool) ->
 def _read_error(body: Any, provider: str | None) -> tuple[str, str, str]:
     """Return (type, code, message) of an error body by the rules of its provider, or of the first that can read it."""
     found = _NO_ERROR
-    for name in (provider,) if provider in NAMES else NAMES:
+    for name in (provider,) if provider in NAMES or provider in PLATFORMS else NAMES:
         found = get_provider(name).read_error(body)
         if found[0] or found[1]:
             return found

@@ -28,6 +28,7 @@ _NOT_DECIDING = (
     "sites",
     "on_unsupported",
     "by_default",
+    "regions",  # a hard rule over candidates, not a choice among them
     "drift_limit",
     "shadow",
     "patience",
@@ -102,6 +103,8 @@ class RoutingPolicy:
     patience: Duration | None = None
     """How long an answer may take, where the call itself says nothing (``cost_context(patience=)``); ``None``: nobody
     waits. Kept in seconds."""
+    regions: tuple[str, ...] = ()
+    """Places or geographies (``eu``) outside which no call may be served, whoever names the model; none: anywhere."""
     by_default: bool = field(default=False, compare=False)
     """Nobody chose it: it came with ``[[tiers]]``, and the classic functions go by size instead."""
     version: str = field(init=False, default="", compare=False)
@@ -122,6 +125,7 @@ class RoutingPolicy:
             object.__setattr__(self, name, share)
             if not 0 <= share <= most:
                 raise ConfigurationError(f"must be {form}, not {share!r}", key=f"routing.{name}")
+        object.__setattr__(self, "regions", _read_regions(self.regions))
         object.__setattr__(self, "patience", read_patience(self.patience, "routing.patience"))
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise ConfigurationError("the floor lies above the ceiling", key="routing.floor")
@@ -199,6 +203,12 @@ class RoutingPolicy:
             ConfigurationError: A value that cannot be used; ``UnknownKeyError`` for a key that does not exist.
         """
         return _from_mapping(cls(tiers=tuple(tier.name for tier in tiers)), mapping, tiers, read_file, "routing")
+
+
+def _read_regions(value: object) -> tuple[str, ...]:
+    if isinstance(value, list | tuple) and all(isinstance(one, str) and one for one in value):
+        return tuple(one.lower() for one in value)
+    raise ConfigurationError(f"must be a list such as ['eu'], not {value!r}", key="routing.regions")
 
 
 _KEYS = {"policy": "kind"} | {

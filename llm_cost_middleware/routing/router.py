@@ -11,6 +11,7 @@ from typing import NamedTuple
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
+from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import PRIOR_ACCEPTED, PRIOR_UNFAILED, is_worthwhile
@@ -187,7 +188,9 @@ class _Look(NamedTuple):
         ``None`` where the caller named none ("smart" is a name for "choose one").
         """
         request = self.request
-        if provider_of(request.model) != request.provider:
+        platform = find_platform(request.provider)
+        named = provider_of(request.model) == request.provider
+        if not named and (platform is None or platform.parse(request.model) is None):
             return None
         others = self.evaluate(NO_AFFINITY, NO_OUTPUTS, "ignored")
         alone = any(not candidate.rejected for candidate in others)
@@ -234,7 +237,7 @@ def _forced(request: CallRequest, candidates: Sequence[Candidate]) -> ModelRef |
     if (arm := next((c.target for c in candidates if c.target.parameters and str(c.target) == name), None)) is not None:
         return arm
     provider, slash, model = name.partition("/")
-    if slash and provider in NAMES:  # other slashes are part of a model's name
+    if slash and provider in {*NAMES, *PLATFORMS}:  # other slashes are part of a model's name
         return ModelRef(provider, model)
     known = next((c.target.plain for c in candidates if c.target.model == name), None)
     return known or ModelRef(provider_of(name) or request.provider, name)

@@ -10,12 +10,13 @@ from typing import Any
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.capabilities.thinking import changes_for_cap, least_cap
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.caps import OutputCaps
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
+from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
@@ -43,11 +44,7 @@ class PriceStage:
     _lock, _loading = ForkSafeLock(), ForkSafeLock()
 
     def __init__(
-        self,
-        settings: Settings,
-        catalogue: Catalogue,
-        candidates: Callable[..., tuple[Candidate, ...]],
-        clock: Clock,
+        self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., tuple[Candidate, ...]], clock: Clock
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = TokenCalibration()
@@ -87,6 +84,8 @@ class PriceStage:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
         request, settings = call.request, self._settings
+        if settings.regions and not (settings.observe or is_inside(*target.plain, settings.regions)):
+            raise NoEligibleModelError({str(target): f"is not served in {' or '.join(settings.regions)}"})
         changes, arm, target = fit(request, target).changes, target, target.plain
         rates, doubt, sent_tier = self._rates(target, request, lane := call.lane_at(target))
         limits = (request.prices or self._catalogue).limits(target.provider, target.model)
@@ -288,7 +287,8 @@ class PriceStage:
     def named_model(self, request: CallRequest) -> ModelRef | None:
         """The model that the caller named, where it is a model and not a name for "choose one"."""
         target = ModelRef(request.provider, request.model)
-        if request.model_pinned or provider_of(request.model) is not None:
+        known = served_model(*target).model if request.provider in PLATFORMS else request.model
+        if request.model_pinned or provider_of(known) is not None:
             return target
         try:
             (request.prices or self._catalogue).rates(target.provider, target.model, at=self._clock.now())

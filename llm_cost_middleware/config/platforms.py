@@ -1,0 +1,161 @@
+"""``[platforms.NAME]``: access to a platform, and which model stands behind each of its deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from llm_cost_middleware.config.sections import read_section
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, at_place, find_platform
+from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
+
+_PRICES = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+_KEYS = ("model", "place", "region", "type", *_PRICES)
+
+
+@names_unknown_keys("platforms")
+@dataclass(frozen=True, slots=True)
+class PlatformConfig:
+    """``[platforms.NAME]``. Keys are in the environment, never in the file."""
+
+    base_url: str = ""
+    """Its address: what listens there is taken for the platform."""
+    api_key_env: str = ""
+    """The variable that shows that it can be reached; empty: those of its SDK."""
+    timeout_s: float | None = None
+    service_tier: str = ""
+    send_service_tier: bool = False
+    gateway: Literal["auto", "provider", "foreign"] = "auto"
+    place: str = ""
+    """Where deployments are served that say nothing else: ``global``, a zone (``eu``) or a region. Empty: not known,
+    so that they are held and booked at the dearest place, as an estimate."""
+    deployments: Mapping[str, Any] = field(default_factory=dict)
+    """By the name that is called: the model, or a table with ``model``, ``place`` (or ``region``, ``type``) and, of a
+    ``provisioned`` one, what a million tokens cost: ``input_mtok``, ``output_mtok``; "0" where the hour is paid."""
+    name: str = field(init=False, default="", compare=False)
+    _targets: Mapping[str, ModelRef] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        canonical_fields(self, "platforms", leave=("deployments",))
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
+
+    def named(self, name: str) -> PlatformConfig:
+        """This section as that of a platform: its places and models are read.
+
+        Raises:
+            ConfigurationError: A place or a model that the platform does not have.
+        """
+        put, key = object.__setattr__, f"platforms.{name}"
+        put(self, "name", name)
+        if self.place:
+            put(self, "place", _place(name, self.place, f"{key}.place"))
+        given: object = self.deployments
+        if not isinstance(given, Mapping):
+            form = 'must be a table such as { my-deployment = "gpt-5-mini" }'
+            raise ConfigurationError(f"{form}, not {given!r}", key=f"{key}.deployments")
+        read = {wire: _target(self, entry, f"{key}.deployments.{wire}") for wire, entry in self.deployments.items()}
+        put(self, "deployments", MappingProxyType(dict(self.deployments)))
+        put(self, "_targets", MappingProxyType(read))
+        _check_prices(self, key)
+        return self
+
+    def target(self, wire: str) -> ModelRef:
+        """What a name that is sent stands for: a configured deployment, or a model by its own name."""
+        found = self._targets.get(wire)
+        if found is not None:
+            return found
+        return self.placed(ModelRef(self.name, wire))
+
+    def placed(self, target: ModelRef) -> ModelRef:
+        """A target with the configured place, where it names none."""
+        platform = find_platform(self.name)
+        served = platform.parse(target.model) if platform is not None and self.place else None
+        if served is None or served.place:
+            return target
+        return ModelRef(self.name, at_place(target.model, self.place))
+
+    def wire(self, target: ModelRef) -> str | None:
+        """The name to send for a target; ``None`` where deployments are configured, and none of them is of it."""
+        for wire, known in self._targets.items():
+            if known == target.plain:
+                return wire
+        platform = find_platform(self.name)
+        served = platform.parse(target.model) if platform is not None else None
+        if served is None or (self._targets and platform is not None and platform.deploys):
+            return None
+        return target.model.removeprefix(f"{served.place}/") if served.place else target.model
+
+    def prices(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The prices that deployments state, by target."""
+        for wire, entry in self.deployments.items():
+            stated = {name: entry[name] for name in _PRICES if name in entry} if isinstance(entry, Mapping) else {}
+            if stated:
+                yield str(self._targets[wire]), stated
+
+
+def default_platforms() -> dict[str, PlatformConfig]:
+    """The access to every platform."""
+    return {name: PlatformConfig().named(name) for name in PLATFORMS}
+
+
+def read_platforms(value: object) -> Mapping[str, PlatformConfig]:
+    """Read ``[platforms]``.
+
+    Raises:
+        ConfigurationError: It is no table, or a section that cannot be used.
+    """
+    if not isinstance(value, Mapping):
+        form = "must be a table such as {'azure': {'deployments': {'my-deployment': 'gpt-5-mini'}}}"
+        raise ConfigurationError(f"{form}, not {value!r}", key="platforms")
+    for name in value:
+        if name not in PLATFORMS:
+            raise UnknownKeyError(f"platforms.{name}", PLATFORMS)
+    sections = {name: read_section(PlatformConfig, value.get(name, {}), f"platforms.{name}") for name in PLATFORMS}
+    return MappingProxyType({name: section.named(name) for name, section in sections.items()})
+
+
+def _place(name: str, text: object, key: str) -> str:
+    platform = find_platform(name)
+    served = platform.parse(f"{text}/{_ANY_MODEL[platform.provider]}") if platform is not None else None
+    if served is None or not served.place:
+        raise ConfigurationError(f"{text!r} is no place of {name}: global, a zone such as eu, or a region", key=key)
+    return served.place
+
+
+_ANY_MODEL = {"openai": "gpt-5", "anthropic": "claude-sonnet-4-5"}
+
+
+def _target(section: PlatformConfig, entry: Any, key: str) -> ModelRef:
+    stated = {"model": entry} if isinstance(entry, str) else entry
+    if not isinstance(stated, Mapping) or not isinstance(stated.get("model"), str):
+        raise ConfigurationError(f'must be a model, or a table such as {{ model = "…" }}, not {entry!r}', key=key)
+    for name in stated:
+        if name not in _KEYS:
+            raise UnknownKeyError(f"{key}.{name}", _KEYS)
+    model = stated["model"].removeprefix(f"{section.name}/")
+    platform = find_platform(section.name)
+    served = platform.parse(model) if platform is not None else None
+    if served is None:
+        raise ConfigurationError(f"{model!r} is no model that {section.name} serves", key=f"{key}.model")
+    places = [
+        _place(section.name, stated[name], f"{key}.{name}") for name in ("type", "region", "place") if name in stated
+    ]
+    # the first is the type: of a provisioned deployment the price, wherever it stands
+    place = PROVISIONED if PROVISIONED in places else places[-1] if places else served.place or section.place
+    bare = model.removeprefix(f"{served.place}/") if served.place else model
+    known = platform.parse(bare) if platform is not None else None
+    carried = known is not None and known.place == place  # some names say where they are served
+    return ModelRef(section.name, bare if carried else at_place(bare, place))
+
+
+def _check_prices(section: PlatformConfig, key: str) -> None:
+    """One target has one price: it is what the ledger and every report know it by."""
+    seen: dict[str, dict[str, Any]] = {}
+    for target, stated in section.prices():
+        if seen.setdefault(target, stated) != stated:
+            raise ConfigurationError(f"states two prices for {target}", key=f"{key}.deployments")

@@ -1,0 +1,121 @@
+"""What a platform is, to the rest of the package: a provider's models under other names, prices, errors and places.
+
+``platforms/`` holds one package a platform, each of which fills in one ``Platform``. A target there is
+``PLATFORM/[PLACE/]MODEL``: ``azure/eu/gpt-5-mini``. Its text alone says what it is, whatever the configuration, so
+that limits, prices and reports can be looked up for it anywhere. The names of deployments are the hosts' to translate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.provider import Provider
+
+_PACKAGES = {
+    "azure": "llm_cost_middleware.platforms.azure",
+}
+PLATFORMS = _PACKAGES.keys()
+"""The names of the platforms, a live view."""
+GLOBAL, PROVISIONED = "global", "provisioned"
+"""Places that every platform has: anywhere, and capacity that is paid by the hour."""
+
+
+class Served(NamedTuple):
+    """A model as its provider knows it, and where it is served."""
+
+    provider: str
+    model: str
+    place: str = ""
+    """``global``, a geography, a region, ``provisioned``; empty: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A platform's rules, gathered."""
+
+    name: str
+    """As in targets, in scopes and in ``[platforms.NAME]``."""
+    provider: str
+    """Whose models it serves."""
+    rules: Provider
+    """The provider's rules, with what differs here; ``rules.name`` is the platform's."""
+    parse: Callable[[str], Served | None]
+    """A name of a model here, with or without a place, to what it stands for; ``None`` where it is none. The
+    provider's own names, which answers carry, are names here, too."""
+    factor: Callable[[Served], Decimal]
+    """What the place costs beside the provider's list prices; of a place that is not known the most."""
+    geography: Callable[[str], str]
+    """The geography of a place (``eu``, ``us`` …), which may be the place itself; empty where it is not known."""
+    key_env: tuple[str, ...]
+    """Variables of which one shows that the platform can be reached."""
+    price_source: str = ""
+    """The provider's id in genai-prices where it lists the platform's own prices; empty: it does not."""
+    listed_as: Callable[[Served], tuple[tuple[str, Decimal], ...]] = lambda _: ()
+    """Names to look for there, best first, each with the factor of its price; none found: the provider's prices."""
+    deploys: bool = True
+    """Models are called by the names of deployments, so that one without a deployment cannot be called."""
+    packages: tuple[str, ...] = ()
+    """Packages whose exceptions are the platform's alone."""
+    litellm: tuple[str, ...] = ()
+    """What LiteLLM calls it, as ``custom_llm_provider``."""
+
+
+@cache
+def find_platform(name: str) -> Platform | None:
+    """The rules of a platform by its name; ``None`` for a name that is not one of ``PLATFORMS``."""
+    if name not in PLATFORMS:
+        return None
+    platform: Platform = import_module(_PACKAGES[name]).PLATFORM
+    return platform
+
+
+def maker_of(name: str) -> str:
+    """The provider whose models go by a name of a provider or a platform; of a provider, itself."""
+    platform = find_platform(name) if name in PLATFORMS else None
+    return name if platform is None else platform.provider
+
+
+@cache
+def served_model(provider: str, model: str) -> Served:
+    """What a target stands for: a provider's own as it is, a platform's as its provider knows it."""
+    platform = find_platform(provider)
+    if platform is None:
+        return Served(provider, model)
+    return platform.parse(model.removeprefix(f"{provider}/")) or Served(platform.provider, model)
+
+
+def geography_of(provider: str, model: str) -> str:
+    """Where a target is served; empty where it is not known, as of a provider's own service."""
+    platform = find_platform(provider)
+    if platform is None:
+        return ""
+    place = served_model(provider, model).place
+    return platform.geography(place) if place else ""
+
+
+def is_inside(provider: str, model: str, regions: tuple[str, ...]) -> bool:
+    """Whether a target is served in one of the regions or geographies; never where its place is not known."""
+    place = served_model(provider, model).place
+    return (place or GLOBAL) in regions or geography_of(provider, model) in regions
+
+
+def at_place(name: str, place: str) -> str:
+    """The name of a model at a place: ``eu/gpt-5-mini``."""
+    return f"{place}/{name}" if place else name
+
+
+def answered_name(provider: str, answered: str | None, requested: str | None) -> str | None:
+    """The model to price an answer as: the one that it names, at the place of the target that was asked."""
+    if provider not in PLATFORMS or not requested:
+        return answered or requested
+    platform, asked = find_platform(provider), served_model(provider, requested)
+    named = platform.parse(answered) if platform is not None and answered else None
+    if named is None or named.place or named.model == asked.model or asked.place == PROVISIONED:
+        return answered if named is not None and named.place else requested
+    return at_place(named.model, asked.place)
