@@ -12,7 +12,7 @@ EXTRA_OF = {
     "openai": None, "rich": None, "typer": None,
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
-    "apprise": "alerts",
+    "apprise": "alerts", "boto3": "aws", "botocore": "aws", "langchain_aws": "aws",
     "fastapi": "proxy", "redis": "redis", "psycopg": "postgres", "opentelemetry": "otel", "prometheus_client": "otel",
     # parts of one package that several distributions share: with a host comes the first of them alone
     "opentelemetry.sdk": "otel", "opentelemetry.exporter": "otel", "opentelemetry.exporter.prometheus": "otel",

@@ -7,7 +7,7 @@ that limits, prices and reports can be looked up for it anywhere. The names of d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = {
     "azure": "llm_cost_middleware.platforms.azure",
+    "bedrock": "llm_cost_middleware.platforms.bedrock",
 }
 PLATFORMS = _PACKAGES.keys()
 """The names of the platforms, a live view."""
@@ -119,3 +120,14 @@ def answered_name(provider: str, answered: str | None, requested: str | None) ->
     if named is None or named.place or named.model == asked.model or asked.place == PROVISIONED:
         return answered if named is not None and named.place else requested
     return at_place(named.model, asked.place)
+
+
+def platform_of_packages(packages: Iterable[str]) -> str | None:
+    """The platform whose exceptions are those of one of the packages; ``None`` where it is nobody's alone."""
+    names = frozenset(packages)
+    return next((name for name in PLATFORMS if (p := find_platform(name)) and not names.isdisjoint(p.packages)), None)
+
+
+def platform_in_litellm(name: str) -> Platform | None:
+    """The platform that LiteLLM calls by a name, as ``custom_llm_provider``; ``None`` for any other."""
+    return next((p for known in PLATFORMS if (p := find_platform(known)) is not None and name in p.litellm), None)

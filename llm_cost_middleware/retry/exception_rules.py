@@ -65,6 +65,7 @@ _UNUSABLE = ExceptionRule(_K.INVALID_REQUEST, retryable=False, billed="no", sent
 _IN_ANSWER = ExceptionRule(_K.UNKNOWN, retryable=False, sent=True, answered=True)
 _DELIVERED = ExceptionRule(_K.UNKNOWN, retryable=False, billed="yes", sent=True, answered=True)
 _LOCAL = ExceptionRule(_K.UNKNOWN, retryable=False, billed="no", sent=False)
+_BROKEN = ExceptionRule(_K.INTERRUPTED_STREAM, decisive=False, sent=True, answered=True)
 _NEUTRAL = ExceptionRule(_K.UNKNOWN, decisive=False)
 """A base class without a meaning: status and code decide."""
 
@@ -230,6 +231,24 @@ _SINGLE: dict[str, ExceptionRule] = {
     "aiohttp.client_exceptions.UploadAbortedError": ExceptionRule(_K.CONNECTION),
     "aiohttp.client_exceptions.InvalidURL": _UNUSABLE,
     "aiohttp.client_exceptions.ClientError": _NEUTRAL,
+    # --- botocore, which signs and sends for Bedrock: what it raises by itself is about the request
+    "botocore.exceptions.BotoCoreError": _UNUSABLE,
+    "botocore.exceptions.ClientError": _NEUTRAL,
+    "botocore.exceptions.EventStreamError": _BROKEN,
+    "botocore.exceptions.HTTPClientError": ExceptionRule(_K.CONNECTION),
+    "botocore.exceptions.ConnectionError": ExceptionRule(_K.CONNECTION),
+    "botocore.exceptions.EndpointConnectionError": _UNSENT,
+    "botocore.exceptions.ProxyConnectionError": _UNSENT,
+    "botocore.exceptions.SSLError": ExceptionRule(_K.CONNECTION, retryable=False, sent=False),
+    "botocore.exceptions.ConnectTimeoutError": ExceptionRule(_K.TIMEOUT, sent=False),
+    "botocore.exceptions.ReadTimeoutError": ExceptionRule(_K.TIMEOUT, sent=True),
+    "botocore.exceptions.ConnectionClosedError": _CUT,
+    "botocore.exceptions.ResponseStreamingError": ExceptionRule(_K.CONNECTION, sent=True, answered=True),
+    "botocore.exceptions.IncompleteReadError": ExceptionRule(_K.CONNECTION, sent=True, answered=True),
+    "botocore.eventstream.ParserError": ExceptionRule(_K.INTERRUPTED_STREAM, sent=True, answered=True),
+    "botocore.parsers.ResponseParserError": _IN_ANSWER,
+    "botocore.exceptions.NoCredentialsError": ExceptionRule(_K.AUTHENTICATION, billed="no", sent=False),
+    "botocore.exceptions.CredentialRetrievalError": ExceptionRule(_K.AUTHENTICATION, billed="no", sent=False),
     # --- our own: raised before or after an attempt, so a retry cannot help
     "llm_cost_middleware.errors.LLMCostError": _LOCAL,
     "builtins.UnicodeEncodeError": _UNUSABLE,

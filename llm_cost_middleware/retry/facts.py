@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import UnreadableUsageError
-from llm_cost_middleware.platform import PLATFORMS
+from llm_cost_middleware.platform import PLATFORMS, platform_of_packages
 from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.providers import NAMES, for_each_provider, get_provider
 from llm_cost_middleware.retry.exception_rules import EXCEPTION_RULES, is_neutral
@@ -118,12 +118,17 @@ def read_exception(exc: BaseException, *, provider: str | None = None, now: floa
             unsent, local = True, local or not may_pass(link)
         provider = provider or _text(getattr(link, "llm_provider", None)) or root
         response = getattr(link, "response", None)
-        headers = getattr(response, "headers", None) or getattr(link, "litellm_response_headers", None)
+        aws = _aws_metadata(response)
+        headers = (
+            getattr(response, "headers", None)
+            or getattr(link, "litellm_response_headers", None)
+            or aws.get("HTTPHeaders")
+        )
         picked = picked or pick_headers(headers)
         found = _error_of(link, provider, attributes=not rewritten)
         if error is _NO_ERROR or ((found[0] or found[1]) and not (error[0] or error[1])):
             error = found
-        own_status = _status_of(link, response)
+        own_status = _status_of(link, response, aws)
         if rewritten:
             status = status if own_status is None else own_status  # the deeper link is nearer to the provider
             confirmed = confirmed or not _REAL.isdisjoint(own)
@@ -182,18 +187,25 @@ class _Class(NamedTuple):
 def _class_of(cls: type[BaseException]) -> _Class:
     names = tuple(f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__[:-1])
     rewritten = names[0].startswith("litellm.")
-    roots = () if rewritten else (name.partition(".")[0] for name in names)
+    roots = () if rewritten else tuple(name.partition(".")[0] for name in names)
     return _Class(
         names,
         rewritten,
         meaningful=any(name in EXCEPTION_RULES and not is_neutral(name) for name in names),
         breaks=any((rule := EXCEPTION_RULES.get(name)) is not None and rule.kind in _BREAKS for name in names),
-        provider=next((_PROVIDER_BY_PACKAGE[root] for root in roots if root in _PROVIDER_BY_PACKAGE), None),
+        provider=next((_PROVIDER_BY_PACKAGE[root] for root in roots if root in _PROVIDER_BY_PACKAGE), None)
+        or platform_of_packages(roots),
     )
 
 
-def _status_of(link: BaseException, response: Any) -> int | None:
-    status = getattr(link, "status_code", None)
+def _aws_metadata(response: Any) -> Mapping[str, Any]:
+    """The status and the headers of an answer as botocore keeps them: in a mapping, where others have an object."""
+    metadata = response.get("ResponseMetadata") if isinstance(response, Mapping) else None
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def _status_of(link: BaseException, response: Any, aws: Mapping[str, Any]) -> int | None:
+    status = getattr(link, "status_code", None) or aws.get("HTTPStatusCode")
     if status is None:
         status = (
             getattr(link, "status", None) if response is None else getattr(response, "status_code", None)
@@ -203,7 +215,7 @@ def _status_of(link: BaseException, response: Any) -> int | None:
 
 def _error_of(link: BaseException, provider: str | None, *, attributes: bool) -> tuple[str, str, str]:
     """Return (type, code, message) of one exception: from its body, else its attributes, else its text."""
-    body = getattr(link, "body", None)
+    body = getattr(link, "body", None) or (own if isinstance(own := getattr(link, "response", None), Mapping) else None)
     if body:
         found = _read_error(body, provider)
         if found[0] or found[1]:

@@ -79,6 +79,8 @@ class Api:
     batches: BatchApi
     sockets: Mapping[str, str]
     """Resources with a ``connect``, by their dotted path, and what to do instead of connecting."""
+    platforms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Its client classes that talk to a platform, each with the platform's name."""
     later: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """By verb: the path, as ``matches`` reads it, that shows or ends an answer asked for in the background."""
 

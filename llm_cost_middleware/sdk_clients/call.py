@@ -22,6 +22,7 @@ from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.response_bodies import BodyReader, body_of, rewrap_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
+from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.unread_counts import carry_note
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
@@ -50,6 +51,7 @@ class SdkCall:
         endpoint: What is called.
         body: What the resource method posts; never changed.
         options: The SDK's request options; never changed.
+        names: What the names that are sent stand for.
         stream: Whether a stream is asked for.
         routed: The model name that is routed; every other is called as it is.
         providers: The SDK's own.
@@ -62,7 +64,8 @@ class SdkCall:
     """
 
     __slots__ = (
-        "_api", "_body", "_client", "_options", "_raw", "_reply", "_rules", "_stream", "_unread", "providers",
+        "_api", "_body", "_called", "_client", "_names", "_options", "_raw", "_reply", "_rules", "_stream", "_unread",
+        "providers",
         "request",
     )  # fmt: skip
 
@@ -73,6 +76,7 @@ class SdkCall:
         body: Mapping[str, Any],
         options: Mapping[str, Any],
         *,
+        names: SentNames,
         stream: bool,
         routed: str,
         providers: frozenset[str],
@@ -90,9 +94,11 @@ class SdkCall:
         self._reply = Reply(None)
         self._rules = rules = get_provider(api.provider)
         request = rules.read_request(self._body, endpoint)
+        self._names, self._called = names, request.model
+        request = names.read(request, routed)
         context = read_context(attributes)
         self.request = request._replace(
-            stream=stream, context=context, model_pinned=request.model_pinned or request.model != routed,
+            stream=stream, context=context, model_pinned=request.model_pinned or self._called != routed,
             retry_terms=retries_of(client, asked=options.get("max_retries"), chosen=retries_chosen),
             connection=client_connection(client), bare=bare,
         )  # fmt: skip
@@ -111,7 +117,9 @@ class SdkCall:
             options["headers"] = {_RETRY_COUNT: str(attempt.number - 1), **(options.get("headers") or {})}
         if (parser := options.get("post_parser")) is not None:
             options["post_parser"] = self._billing(parser)
-        return {"body": self._rules.write_request(self._body, attempt, self.request.endpoint), "options": options}
+        body = self._rules.write_request(self._body, attempt, self.request.endpoint)
+        body["model"] = self._names.written(attempt.target, self._called)
+        return {"body": body, "options": options}
 
     def open(self, response: Any) -> Any:
         """The stream in what ``post`` returned; a coroutine of it for an unparsed response of an asynchronous client.

@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.config.gateways import is_gateway
@@ -21,6 +22,7 @@ from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, at
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
+from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
 from llm_cost_middleware.timeouts import checked_timeout
@@ -47,12 +49,15 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
         raise ConfigurationError(
             f"expected a client of the {api.provider} SDK, not {type(client).__qualname__}", key="client"
         )
-    if sdk_class.__name__ not in api.clients:
+    platform = api.platforms.get(sdk_class.__name__)
+    if sdk_class.__name__ not in api.clients and platform is None:
         pipeline.ungoverned(
-            sdk_class.__name__, f"its platform has prices of its own; wrap a plain {' or '.join(sorted(api.clients))}",
+            sdk_class.__name__, f"its platform has prices of its own; wrap {_choice(api)}",
             leaves=False,
         )  # fmt: skip
         return client
+    if platform is not None:  # from here on the platform is who answers
+        api = replace(api, provider=platform)
     wrapper = ClientWrapper(
         pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider),
         frozenset((api.provider,)),
@@ -60,6 +65,10 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
     # wrapped twice, a call would be booked twice
     inner = wrapped_client(client, pipeline)
     return wrapper.wrap(client) if inner is None else wrapper.wrap(inner.client, retries_chosen=inner.retries_chosen)
+
+
+def _choice(api: Api) -> str:
+    return " or ".join(sorted(api.clients | api.platforms.keys()))
 
 
 def is_governed(client: Any) -> bool:
@@ -74,6 +83,7 @@ def ungoverned(client: C) -> C:
     twin: Any = copy.copy(client)
     for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(type(twin), name))):
         vars(twin).pop(name, None)
+    _bind_resources(twin, client)
     plain: C = twin
     return plain
 
@@ -118,6 +128,7 @@ class ClientWrapper(NamedTuple):
         for name in ("copy", "with_options"):
             make = getattr(twin, name)
             setattr(twin, name, like(make, functools.partial(copied, make)))
+        _bind_resources(twin, client)
         setattr(twin.post, _MARK, True)
         note_odd_counts(twin)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
@@ -162,7 +173,8 @@ class ClientWrapper(NamedTuple):
         if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
             return None
         return SdkCall(
-            self.api, endpoint, body, options, stream=bool(arguments.get("stream")), routed=self.routed,
+            self.api, endpoint, body, options, names=SentNames(self.pipeline.config, self.api.provider),
+            stream=bool(arguments.get("stream")), routed=self.routed,
             providers=self.providers, client=original.client, retries_chosen=original.retries_chosen,
             bare=is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
@@ -287,6 +299,13 @@ class ClientWrapper(NamedTuple):
 def _once(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a ``post`` that does not repeat itself."""
     return {**arguments, "options": {**(arguments.get("options") or {}), "max_retries": 0}}
+
+
+def _bind_resources(twin: Any, client: Any) -> None:
+    """Make anew what a client of a platform holds as attributes, bound to the client that ``twin`` is a copy of."""
+    for name, held in list(vars(twin).items()):
+        if getattr(held, "__dict__", {}).get("_client") is client:
+            setattr(twin, name, type(held)(twin))
 
 
 def _is_cached(kind: type, name: str) -> bool:

@@ -23,4 +23,10 @@ API = Api(
     injected_chunks=lambda _: None,
     batches=MessageBatches(),
     sockets={},
+    platforms={
+        "AnthropicBedrock": "bedrock",
+        "AsyncAnthropicBedrock": "bedrock",
+        "AnthropicBedrockMantle": "bedrock",
+        "AsyncAnthropicBedrockMantle": "bedrock",
+    },
 )

@@ -22,6 +22,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.configurable import is_configurable
+from llm_cost_middleware.integrations.langchain.converse import speaks_converse
 from llm_cost_middleware.integrations.langchain.endings import (
     OnExceeded,
     aended,
@@ -173,7 +174,8 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         # what can only be metered is heard by the handler, and stays the very object that it is
-        if is_guarded(model) or not (is_configurable(model) or provider_of(model)):
+        known = is_configurable(model) or provider_of(model) or speaks_converse(model, self.pipeline)
+        if is_guarded(model) or not known:
             return model
         with self._lock:
             # agents make a new request per step with the same model: guard it once, so that its clients are kept

@@ -21,6 +21,7 @@ from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
 from llm_cost_middleware.integrations.langchain.configurable import is_configurable
+from llm_cost_middleware.integrations.langchain.converse import speaks_converse
 from llm_cost_middleware.integrations.langchain.errors import except_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
@@ -131,7 +132,8 @@ class _Search:
         if is_guarded(model):
             self.found.append(FoundModel(path, what, guarded=True, note="was guarded before"))
             return model
-        note = "" if is_configurable(model) or provider_of(model) else "metered only"
+        known = is_configurable(model) or provider_of(model) or speaks_converse(model, self._pipeline)
+        note = "" if known else "metered only"
         self.found.append(FoundModel(path, what, guarded=True, note=note))
         return model if self._pipeline is None else guard(model, self._pipeline, pinned=self._pinned)
 

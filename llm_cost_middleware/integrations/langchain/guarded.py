@@ -24,8 +24,10 @@ from llm_cost_middleware.integrations.langchain.configurable import (
     guard_configurable,
     is_configurable,
 )
+from llm_cost_middleware.integrations.langchain.converse import ConverseGuard, guard_converse, speaks_converse
 from llm_cost_middleware.integrations.langchain.embeddings import guard_embeddings
 from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
+from llm_cost_middleware.integrations.langchain.metered import metered_only
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
@@ -90,8 +92,10 @@ def guard(
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(f"expected a chat model or embeddings, not {type(model).__qualname__}", key="model")
     pipeline = CostPipeline.resolve(pipeline)
+    if speaks_converse(model, pipeline):
+        return guard_converse(model, pipeline, pinned=pinned)
     if provider_of(model) is None:
-        return _metered_only(model, pipeline)
+        return metered_only(model, pipeline)
     for name in _CLIENTS:
         owner = client_of(getattr(model, name, None))
         if owner is not None and is_governed(owner) and wrapped_client(owner, pipeline) is None:
@@ -112,7 +116,7 @@ def _attach(model: Model, runtime: GuardRuntime, **update: Any) -> Model:
 
 def is_guarded(model: object) -> bool:
     """Whether ``model`` came out of ``guard``."""
-    return isinstance(model, GuardMixin | ConfigurableGuard)
+    return isinstance(model, GuardMixin | ConverseGuard | ConfigurableGuard)
 
 
 def _namespace(plain: Any) -> dict[str, Any]:
@@ -125,25 +129,6 @@ def _namespace(plain: Any) -> dict[str, Any]:
         "_llm_cost_plain": staticmethod(lambda: plain),
         **{name: property(lambda _: None) for name in native},
     }
-
-
-def _advice(name: str) -> str:
-    """How to have it governed after all."""
-    if name.startswith("Azure"):
-        return "a ChatOpenAI with base_url='https://RESOURCE.openai.azure.com/openai/v1/' can be guarded"
-    if name.startswith("ChatLiteLLM"):
-        return "give ChatLiteLLMRouter a CostAwareRouter, or guard a ChatAnthropic or ChatOpenAI"
-    return "guard a ChatAnthropic or ChatOpenAI"
-
-
-def _metered_only(model: Model, pipeline: CostPipeline) -> Model:
-    from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler
-
-    what = f"{type(model).__module__}.{type(model).__qualname__}"
-    advice = f"{_advice(type(model).__name__)}; as it is, it is metered where a price is known"
-    pipeline.ungoverned(what, advice, leaves=False)
-    own: Any = getattr(model.callbacks, "handlers", model.callbacks) or ()
-    return model.model_copy(update={"callbacks": [*own, CostCallbackHandler(pipeline)]})
 
 
 class GuardMixin(_Model):

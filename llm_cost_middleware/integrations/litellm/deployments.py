@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import litellm
 
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
+from llm_cost_middleware.platform import platform_in_litellm
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 
@@ -23,6 +24,7 @@ _PRICES: Mapping[str, str] = {
 }
 """LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
 _MTOK = 10**6
+_WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/")
 Prices = tuple[tuple[str, str], ...]
 """A deployment's own prices by their name in the catalogue; none where it has the model's."""
 
@@ -54,9 +56,14 @@ def target_of(params: Mapping[str, Any]) -> ModelRef | None:
         )
     except Exception:  # noqa: BLE001 - whatever LiteLLM raises for a name it does not know: nothing we can govern
         return None
-    # "responses/" and "chat_completions/" choose LiteLLM's way to the model; they are no part of its name
-    model = model.removeprefix("responses/").removeprefix("chat_completions/")
-    return ModelRef(provider, model) if provider in NAMES else None
+    # they choose LiteLLM's way to the model, and are no part of its name
+    for way in _WAYS:
+        model = model.removeprefix(way)
+    if provider in NAMES:
+        return ModelRef(provider, model)
+    platform = platform_in_litellm(provider)
+    # a name that only its owner can read, of a deployment or an ARN, has no price here
+    return ModelRef(platform.name, model) if platform is not None and platform.parse(model) is not None else None
 
 
 def own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

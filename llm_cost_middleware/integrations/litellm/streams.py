@@ -17,6 +17,7 @@ from llm_cost_middleware.integrations.litellm.usage import (
     is_cached,
     read_chunks,
 )
+from llm_cost_middleware.integrations.litellm.workarounds import inner_chunks
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import field_reader
@@ -40,6 +41,7 @@ class ChatReader:
     __slots__ = ("_kept", "_passed", "_priced", "_provider", "_stream")
 
     def __init__(self, stream: Any, priced: _Priced, provider: str, kept: Sequence[Any] | None) -> None:
+        kept = inner_chunks(stream) if kept is None else kept
         self._stream, self._priced, self._provider, self._kept = stream, priced, provider, kept
         self._passed: list[Any] | None = None if kept is not None or hasattr(stream, "chunks") else []
 

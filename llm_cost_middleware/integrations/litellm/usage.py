@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_cost_middleware.integrations.litellm.mocks import provider_id
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.platform import maker_of
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint
 from llm_cost_middleware.request import Endpoint
 from llm_cost_middleware.sdk_clients.bodies import fields_of
@@ -19,7 +20,7 @@ from llm_cost_middleware.wire import EMPTY_MAPPING, as_mapping, field_reader, re
 
 FREE = UsageReport(unbilled=True, complete=True, warnings=("answered from LiteLLM's cache",))
 _CLAUDE = "anthropic"
-"""The provider whose usage LiteLLM rewrites; of the others it keeps the form."""
+"""The provider whose usage LiteLLM rewrites, wherever it is served; of the others it keeps the form."""
 
 
 def is_cached(answer: Any) -> bool:
@@ -55,7 +56,7 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
         answer = {**as_mapping(answer), "id": provider_id(own)}
     if endpoint == "messages":  # the endpoint's own form, whichever provider answered
         return provider_of_endpoint(endpoint).read_usage(answer)
-    if provider == _CLAUDE and usage is not None:
+    if maker_of(provider) == _CLAUDE and usage is not None:
         choices = get("choices")
         finish = field_reader(choices[0])("finish_reason") if choices else get("status")
         return _claude(get("id"), get("model"), claude_usage(usage), finish)
@@ -73,7 +74,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
     if not usages:
         return UsageReport(finish_reason=finish, warnings=("the stream carries no usage of the provider",))
     last = chunks[-1]
-    if provider == _CLAUDE:
+    if maker_of(provider) == _CLAUDE:
         # the input is counted when the stream begins, the output when it ends
         start, end = claude_usage(usages[0]), claude_usage(usages[-1])
         merged = start | {name: value for name, value in end.items() if value}

@@ -153,3 +153,15 @@ def _async_hook(router: weakref.ref[Any], method: str) -> Callable[..., Any]:
 def _remove(hooks: list[Any], hook: Any) -> None:
     if hook in hooks:
         hooks.remove(hook)
+
+
+def inner_chunks(stream: Any) -> list[Any] | None:
+    """The chunks that the stream inside a synchronous router's stream keeps; ``None`` where there is none.
+
+    litellm 1.108.7, ``Router._completion_streaming_iterator``: the asynchronous wrapper shares the list, the
+    synchronous one keeps an empty list of its own, and of Bedrock's streams nothing is shown to ``logger_fn`` either.
+    """
+    frame = getattr(getattr(stream, "_sync_generator", None), "gi_frame", None)
+    inner = frame.f_locals.get("model_response") if frame is not None else None
+    chunks = getattr(inner, "chunks", None)
+    return chunks if isinstance(chunks, list) else None

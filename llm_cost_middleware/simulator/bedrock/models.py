@@ -6,7 +6,7 @@ Rules, with their sources:
   Guide, "Supported Regions and models for inference profiles").
 - Claude 4.5 is called by profile only ("Invocation of model ID … with on-demand throughput isn't supported").
 - A global profile costs the provider's list price; a geography or a region 10 % more, from Claude 4.5 on (Anthropic,
-  "Claude in Amazon Bedrock", "Global vs regional endpoints"; earlier models have one price).
+  "Claude in Amazon Bedrock", "Global vs regional endpoints"); there is no earlier model here.
 """
 
 import re
@@ -27,8 +27,6 @@ _GEOGRAPHIES: Mapping[str, tuple[str, ...]] = {
 }
 _ID = re.compile(r"(?:(?P<geo>[a-z-]+)\.)?anthropic\.(?P<model>claude-[a-z0-9-]+?)(?P<version>-v\d+(?::\d+)?)?")
 _PROFILE_ONLY = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5")
-_ONE_PRICE = ("claude-opus-4-1", "claude-opus-4-2", "claude-sonnet-4-2")
-"""How models begin that cost the same in a region; the rest cost more there."""
 
 
 class Served(NamedTuple):
@@ -68,5 +66,4 @@ def find(model_id: str, region: str, arns: Mapping[str, str]) -> Served:
             f"Invocation of model ID {model_id} with on-demand throughput isn't supported. Retry your request with the "
             "ID or ARN of an inference profile that contains this model."
         )
-    dearer = geo != "global" and not model.id.startswith(_ONE_PRICE)
-    return Served(model, "regional" if dearer else "")
+    return Served(model, "" if geo == "global" else "regional")

@@ -1,0 +1,236 @@
+"""The anthropic SDK's clients of Bedrock, wrapped: the ledger says what AWS bills, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import anthropic
+import pytest
+
+pytest.importorskip("boto3", reason="boto3 is of the extra aws")
+
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.integrations.anthropic import wrap_anthropic
+from llm_cost_middleware.simulator import Fault, auto, fill
+from llm_cost_middleware.simulator.bedrock import signing
+
+HAIKU, GLOBAL = "us.anthropic.claude-haiku-4-5-20251001-v1:0", "global.anthropic.claude-haiku-4-5-20251001-v1:0"
+ASKED = {"model": HAIKU, "max_tokens": 200, "messages": [{"role": "user", "content": "Hello there, how are you?"}]}
+TOOL = {
+    "name": "look", "description": "Looks",
+    "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+}  # fmt: skip
+KEYS = {"aws_region": "us-east-1", "aws_access_key": signing.ACCESS_KEY, "aws_secret_key": signing.SECRET_KEY}
+
+
+@pytest.fixture
+def make_pipeline():
+    made = []
+
+    def make(**sections):
+        sections.setdefault("budgets", [{"scope": "global", "limit": "50"}])
+        made.append(CostPipeline(CostConfig(**sections)))
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        pipeline.close()
+
+
+@pytest.fixture
+def claude(sim):
+    sim.responder = auto
+    with anthropic.AnthropicBedrock(base_url=sim.bedrock_url, **KEYS) as client:
+        yield client
+
+
+def check(pipeline, sim, *, exact=True):
+    balance = pipeline.ledger.balance("global")
+    assert balance.pending == 0
+    if exact:
+        assert {record.status for record in pipeline.records()} <= {"exact"}
+        assert balance.settled_nanousd == sim.bill.total_nanousd
+    assert balance.settled_nanousd >= sim.bill.total_nanousd
+
+
+@pytest.mark.parametrize("model", [HAIKU, GLOBAL, "anthropic.claude-sonnet-5", "us.anthropic.claude-opus-4-6-v1"])
+def test_ledger_and_bill_agree_whole_streamed_raw_and_with_tools(make_pipeline, sim, claude, model):
+    pipeline, asked = make_pipeline(), {**ASKED, "model": model}
+    governed = wrap_anthropic(claude, pipeline)
+    answer = governed.messages.create(**asked)
+    assert not answer.model.startswith(("us.", "global."))  # answers carry the provider's own name
+    with governed.messages.stream(**asked) as stream:
+        stream.until_done()
+    for _ in governed.messages.create(**asked, stream=True):
+        pass
+    governed.messages.with_raw_response.create(**asked).parse()
+    called = governed.messages.create(**asked, tools=[TOOL])
+    assert called.content[0].type == "tool_use"
+    with governed.beta.messages.stream(**asked, tools=[TOOL]) as stream:
+        assert stream.get_final_message().content[0].input
+    assert [record.model for record in pipeline.records()] == [model] * 6
+    assert {record.provider for record in pipeline.records()} == {"bedrock"}
+    check(pipeline, sim)
+
+
+def test_the_async_client_is_governed_too(make_pipeline, sim):
+    pipeline = make_pipeline()
+
+    async def run():
+        async with anthropic.AsyncAnthropicBedrock(base_url=sim.bedrock_url, **KEYS) as client:
+            governed = wrap_anthropic(client, pipeline)
+            await governed.messages.create(**ASKED)
+            async with governed.messages.stream(**ASKED) as stream:
+                await stream.until_done()
+
+    asyncio.run(run())
+    assert len(pipeline.records()) == 2
+    check(pipeline, sim)
+
+
+@pytest.mark.parametrize("kind", [anthropic.AnthropicBedrockMantle, anthropic.AnthropicBedrock])
+def test_a_bearer_token_and_mantle_are_governed_at_the_price_of_their_place(make_pipeline, sim, kind):
+    pipeline = make_pipeline()
+    mantle = kind is anthropic.AnthropicBedrockMantle
+    url = f"{sim.bedrock_url}/anthropic" if mantle else sim.bedrock_url
+    with kind(base_url=url, aws_region="us-east-1", api_key=signing.BEARER_TOKEN) as client:
+        governed = wrap_anthropic(client, pipeline)
+        asked = {**ASKED, "model": "anthropic.claude-sonnet-5"}
+        governed.messages.create(**asked)
+        with governed.messages.stream(**asked) as stream:
+            stream.until_done()
+    assert [line.geo for line in sim.bill.lines] == ["regional"] * 2
+    check(pipeline, sim)
+
+
+def test_cache_marks_are_planned_written_read_and_booked(make_pipeline, sim, claude):
+    pipeline = make_pipeline(cache={"mode": "system"})
+    governed = wrap_anthropic(claude, pipeline)
+    for _ in range(3):
+        governed.messages.create(**ASKED, system="You know all bridges. " * 2_000)
+    assert sum(record.usage.cache_read for record in pipeline.records()) > 10_000
+    check(pipeline, sim)
+
+
+def test_a_refusal_sends_nothing(make_pipeline, sim, claude):
+    governed = wrap_anthropic(claude, make_pipeline(budgets=[{"scope": "provider:bedrock", "limit": "0.000001"}]))
+    with pytest.raises(BudgetExceededError):
+        governed.messages.create(**ASKED)
+    assert sim.request_count == 0
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["amazon.nova-pro-v1:0", "us.anthropic.claude-nothing", "arn:aws:bedrock:us-east-1:1:provisioned-model/x", ""],
+)
+def test_a_model_without_a_price_is_refused_before_it_leaves(make_pipeline, sim, claude, model):
+    with pytest.raises((PriceNotFoundError, ValueError)):
+        wrap_anthropic(claude, make_pipeline()).messages.create(**{**ASKED, "model": model})
+    assert sim.request_count == 0
+
+
+def test_an_arn_is_called_by_its_name_and_booked_as_its_model(make_pipeline, sim, claude):
+    arn = "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc"
+    sim.bedrock.arns[arn] = GLOBAL
+    pipeline = make_pipeline(platforms={"bedrock": {"deployments": {arn: GLOBAL}}})
+    governed = wrap_anthropic(claude, pipeline)
+    governed.messages.create(**{**ASKED, "model": arn})
+    governed.messages.create(**ASKED)  # an id of Bedrock's needs no deployment
+    assert [record.model for record in pipeline.records()] == [GLOBAL, HAIKU]
+    check(pipeline, sim)
+
+
+@pytest.mark.parametrize("name", ["ThrottlingException", "ServiceUnavailableException", "ModelErrorException"])
+def test_what_a_retry_may_help_is_sent_again_by_us_alone(make_pipeline, sim, claude, name):
+    pipeline = make_pipeline(retry={"max_attempts": 3, "max_delay_s": 0.01})
+    governed = wrap_anthropic(claude, pipeline)
+    sim.script(Fault.aws(name), times=2)
+    governed.messages.create(**ASKED)
+    sim.script(Fault.aws(name), times=3)
+    with pytest.raises(anthropic.APIStatusError):
+        governed.messages.create(**ASKED)
+    assert sim.request_count == 6
+    check(pipeline, sim)
+
+
+@pytest.mark.parametrize("name", ["ValidationException", "ServiceQuotaExceededException", "AccessDeniedException"])
+def test_what_no_retry_helps_is_sent_once_and_costs_nothing(make_pipeline, sim, claude, name):
+    pipeline = make_pipeline(retry={"max_attempts": 3})
+    sim.script(Fault.aws(name))
+    with pytest.raises(anthropic.APIStatusError):
+        wrap_anthropic(claude, pipeline).messages.create(**ASKED)
+    assert sim.request_count == 1
+    assert pipeline.ledger.balance("global").settled == 0
+
+
+FAULTS = {
+    "exception": Fault.error_event(after=3, error_type="throttlingException"),
+    "model error": Fault.error_event(after=1, error_type="modelStreamErrorException"),
+    "reset": Fault.cut(after=3),
+    "ended early": Fault.cut(after=3, clean=True),
+    "no usage": Fault.no_usage(),
+    "bare delta": Fault.bare_delta(),
+    "reset before": Fault.reset(billed=True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("stream", [True, False])
+def test_whatever_breaks_is_booked_at_no_less_than_its_bill(make_pipeline, sim, claude, fault, stream):
+    pipeline = make_pipeline(retry={"max_attempts": 1})
+    governed = wrap_anthropic(claude, pipeline)
+    sim.responder = fill
+    sim.script(fault)
+    with suppress(anthropic.AnthropicError, Exception):
+        if stream:
+            with governed.messages.stream(**ASKED) as events:
+                events.until_done()
+        else:
+            governed.messages.create(**ASKED)
+    check(pipeline, sim, exact=False)
+
+
+def test_a_stream_that_is_left_is_closed_and_booked(make_pipeline, sim, claude):
+    pipeline = make_pipeline()
+    with wrap_anthropic(claude, pipeline).messages.create(**ASKED, stream=True) as events:
+        next(iter(events))
+    check(pipeline, sim, exact=False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_race_admits_exactly_what_fits(make_pipeline, sim, claude, stream):
+    sim.responder, settings = fill, {"output": {"on_insufficient": ["raise"]}, "cache": {"mode": "off"}}
+    probe = make_pipeline(**settings)
+    wrap_anthropic(claude, probe).messages.create(**ASKED)
+    bound = int(probe.records()[0].reserved_nanousd)
+    sim.reset()
+    limit = f"{bound * 5 / 10**9:.9f}"
+    pipeline = make_pipeline(**settings, budgets=[{"scope": "global", "limit": limit}])
+    sim.latency_s = 0.3
+    governed = wrap_anthropic(claude, pipeline)
+
+    def one(_):
+        try:
+            if not stream:
+                return governed.messages.create(**ASKED)
+            with governed.messages.stream(**ASKED) as events:
+                return events.get_final_message()
+        except BudgetExceededError as error:
+            return error
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(one, range(20)))
+    assert sum(isinstance(answer, BudgetExceededError) for answer in answers) == 15
+    assert sim.request_count == 5
+    check(pipeline, sim)
+
+
+def test_a_routed_name_goes_to_the_cheaper_place(make_pipeline, sim, claude, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    pipeline = make_pipeline(tiers=[{"name": "only", "models": [f"bedrock/{HAIKU}", f"bedrock/{GLOBAL}"]}])
+    wrap_anthropic(claude, pipeline).messages.create(**{**ASKED, "model": "smart"})
+    assert pipeline.records()[0].model == GLOBAL
+    check(pipeline, sim)
