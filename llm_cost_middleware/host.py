@@ -175,7 +175,8 @@ def connection_id(address: object, *credentials: object) -> str:
 
 def client_connection(client: Any) -> str:
     """The connection of a client of the ``anthropic`` or the ``openai`` SDK."""
-    credentials = [getattr(client, name, None) for name in ("api_key", "auth_token", "organization", "project")]
+    names = ("api_key", "auth_token", "organization", "project", "access_token", "project_id", "region")
+    credentials = [getattr(client, name, None) for name in names]
     # one SDK has a resource by the name that is a setting in the other
     return connection_id(getattr(client, "base_url", ""), *[value for value in credentials if type(value) is str])
 
@@ -219,20 +220,29 @@ class ClientCounter:
         rules: Its provider.
         body: The body of the call, in the shape of the provider's first endpoint. Read when a count is asked for.
         headers: The headers of the call; those that name betas go along.
+        sent: The name that is sent for a target; its model, if ``None``.
     """
 
-    __slots__ = ("_body", "_client", "_headers", "_rules")
+    __slots__ = ("_body", "_client", "_headers", "_rules", "_sent")
 
     def __init__(
-        self, client: Any, rules: Provider, body: Mapping[str, Any], headers: Mapping[str, Any] | None = None
+        self,
+        client: Any,
+        rules: Provider,
+        body: Mapping[str, Any],
+        headers: Mapping[str, Any] | None = None,
+        sent: Callable[[ModelRef], str] | None = None,
     ) -> None:
         self._client, self._rules, self._body, self._headers = client, rules, body, headers or {}
+        self._sent = sent or (lambda target: target.model)
 
     def account(self, target: ModelRef) -> str:
         """A digest of the client's key and address."""
         del target  # the client has one of each
-        secret = getattr(self._client, "api_key", None) or getattr(self._client, "auth_token", None) or ""
-        return account_of(str(secret), str(getattr(self._client, "base_url", "")))
+        secrets = (
+            getattr(self._client, name, None) for name in ("api_key", "auth_token", "access_token", "project_id")
+        )
+        return account_of(str(next(filter(None, secrets), "")), str(getattr(self._client, "base_url", "")))
 
     def counts(self, target: ModelRef) -> bool:
         """Whether the model is one of a provider that counts."""
@@ -253,7 +263,7 @@ class ClientCounter:
         given = {name: self._body[name] for name in self._rules.count_fields if self._body.get(name) is not None}
         betas = {name: value for name, value in self._headers.items() if name.lower() == "anthropic-beta"}
         resource = self._client.with_options(max_retries=0).messages
-        return resource.count_tokens(model=target.model, **given, extra_headers=betas or None, timeout=timeout_s)
+        return resource.count_tokens(model=self._sent(target), **given, extra_headers=betas or None, timeout=timeout_s)
 
 
 def account_of(secret: str, address: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from llm_cost_middleware.provider import Provider
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PACKAGES = {
     "azure": "llm_cost_middleware.platforms.azure",
     "bedrock": "llm_cost_middleware.platforms.bedrock",
+    "vertex_ai": "llm_cost_middleware.platforms.vertex",
 }
 PLATFORMS = _PACKAGES.keys()
 """The names of the platforms, a live view."""
@@ -61,6 +62,12 @@ class Platform:
     """Names to look for there, best first, each with the factor of its price; none found: the provider's prices."""
     deploys: bool = True
     """Models are called by the names of deployments, so that one without a deployment cannot be called."""
+    place_of: Callable[[Any], str] = lambda _: ""
+    """The place that a client of its SDK is bound to; empty: the names of models say it, or nobody does."""
+    sent_as: Callable[[str], str] = str
+    """A name of a model, without its place, as requests carry it."""
+    batches: bool = True
+    """Its SDK's client makes batches there."""
     packages: tuple[str, ...] = ()
     """Packages whose exceptions are the platform's alone."""
     litellm: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import PriceNotFoundError
-from llm_cost_middleware.platform import find_platform, is_inside
+from llm_cost_middleware.platform import find_platform, is_inside, served_model
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.router import Candidate
@@ -78,7 +78,8 @@ class ConfiguredModels:
 
     def _out_of_reach(self, target: ModelRef, providers: frozenset[str] | None) -> str | None:
         if providers is not None:
-            reached = target.provider in providers or str(target.plain) in providers
+            place = served_model(*target.plain).place  # a client may be bound to one
+            reached = not providers.isdisjoint((target.provider, str(target.plain), f"{target.provider}/{place}"))
             return None if reached else "cannot be reached from here"
         platform, access = find_platform(target.provider), self._config.access(target.provider)
         variables = (access.api_key_env,) if access.api_key_env or platform is None else platform.key_env

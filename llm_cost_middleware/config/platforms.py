@@ -88,7 +88,8 @@ class PlatformConfig:
         served = platform.parse(target.model) if platform is not None else None
         if served is None or (self._targets and platform is not None and platform.deploys):
             return None
-        return target.model.removeprefix(f"{served.place}/") if served.place else target.model
+        bare = target.model.removeprefix(f"{served.place}/") if served.place else target.model
+        return bare if platform is None else platform.sent_as(bare)
 
     def prices(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The prices that deployments state, by target."""

@@ -17,7 +17,7 @@ from llm_cost_middleware.host import (
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endpoint
+from llm_cost_middleware.request import AnswerContent, Attempt, CallResult, Endpoint, ModelRef
 from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.response_bodies import BodyReader, body_of, rewrap_body
@@ -166,7 +166,10 @@ class SdkCall:
         """Asks the client, where its provider counts."""
         if not self._rules.count_fields or self.request.endpoint != self._rules.endpoints[0]:
             return None
-        return ClientCounter(self._client, self._rules, self._body, self._options.get("headers"))
+        return ClientCounter(self._client, self._rules, self._body, self._options.get("headers"), self._sent)
+
+    def _sent(self, target: ModelRef) -> str:
+        return self._names.written(target, self._called)
 
     def _usage(self, answer: Any) -> UsageReport:
         return read_or_unknown(self._rules.read_usage, answer.http_response.content if self._raw else fields_of(answer))

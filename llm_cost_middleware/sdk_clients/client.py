@@ -16,6 +16,7 @@ from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.platform import find_platform
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, attributes_of, strip_attributes
@@ -59,9 +60,8 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
     if platform is not None:  # from here on the platform is who answers
         api = replace(api, provider=platform)
     wrapper = ClientWrapper(
-        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider),
-        frozenset((api.provider,)),
-    )  # fmt: skip
+        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider)
+    )
     # wrapped twice, a call would be booked twice
     inner = wrapped_client(client, pipeline)
     return wrapper.wrap(client) if inner is None else wrapper.wrap(inner.client, retries_chosen=inner.retries_chosen)
@@ -81,7 +81,7 @@ def ungoverned(client: C) -> C:
     if not is_governed(client):
         return client
     twin: Any = copy.copy(client)
-    for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(type(twin), name))):
+    for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(twin, name))):
         vars(twin).pop(name, None)
     _bind_resources(twin, client)
     plain: C = twin
@@ -100,6 +100,8 @@ class OriginalMethods(NamedTuple):
     get: Any
     retries_chosen: bool
     """Its number of retries was given to ``with_options``."""
+    names: SentNames
+    """What the names that it sends stand for."""
 
 
 class ClientWrapper(NamedTuple):
@@ -110,17 +112,16 @@ class ClientWrapper(NamedTuple):
     routed: str
     batches: Batches
     background: BackgroundAnswers
-    providers: frozenset[str]
-    """The one that the client can reach."""
 
     def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
         twin: Any = copy.copy(client)
-        for name in [name for name in vars(twin) if _is_cached(type(twin), name)]:
+        for name in [name for name in vars(twin) if _is_cached(twin, name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
-        original = OriginalMethods(twin, twin.post, twin.get, retries_chosen)
+        names = SentNames(self.pipeline.config, self.api.provider, twin)
+        original = OriginalMethods(twin, twin.post, twin.get, retries_chosen, names)
         copied = functools.partial(self._copied, retries_chosen)
         for name, governed_method in (("post", post), ("get", get)):
             governed = self._at_door(functools.partial(governed_method, original))
@@ -173,9 +174,9 @@ class ClientWrapper(NamedTuple):
         if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
             return None
         return SdkCall(
-            self.api, endpoint, body, options, names=SentNames(self.pipeline.config, self.api.provider),
-            stream=bool(arguments.get("stream")), routed=self.routed,
-            providers=self.providers, client=original.client, retries_chosen=original.retries_chosen,
+            self.api, endpoint, body, options, names=original.names, stream=bool(arguments.get("stream")),
+            routed=self.routed, providers=original.names.reach, client=original.client,
+            retries_chosen=original.retries_chosen,
             bare=is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 
@@ -190,7 +191,10 @@ class ClientWrapper(NamedTuple):
             self.pipeline.ungoverned(f"POST {bare}", advice, context=context, target=target)
 
     def _makes_batch(self, path: str) -> bool:
-        return path not in self.api.endpoints and self.api.canonical(path) == self.api.batches.path
+        if path in self.api.endpoints or self.api.canonical(path) != self.api.batches.path:
+            return False
+        platform = find_platform(self.api.provider)
+        return platform is None or platform.batches  # the SDK itself refuses where there are none
 
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         if self._makes_batch(path):
@@ -308,5 +312,7 @@ def _bind_resources(twin: Any, client: Any) -> None:
             setattr(twin, name, type(held)(twin))
 
 
-def _is_cached(kind: type, name: str) -> bool:
-    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
+def _is_cached(client: Any, name: str) -> bool:
+    """Whether it was made of the client when it was first asked for; a setting (``region``) only has such a default."""
+    known = inspect.getattr_static(type(client), name, None)
+    return isinstance(known, functools.cached_property) and not isinstance(vars(client)[name], str | None)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.platforms import PlatformConfig
+from llm_cost_middleware.platform import PROVISIONED, at_place, find_platform, served_model
 from llm_cost_middleware.request import CallRequest, ModelRef
 
 
@@ -12,12 +16,18 @@ class SentNames:
     Args:
         config: Says which model stands behind a deployment or an ARN.
         provider: The provider, or the platform.
+        client: The client: it may be bound to a place.
     """
 
-    __slots__ = ("_provider", "_section")
+    __slots__ = ("_place", "_provider", "_section", "reach")
 
-    def __init__(self, config: CostConfig, provider: str) -> None:
+    def __init__(self, config: CostConfig, provider: str, client: Any) -> None:
         self._provider, self._section = provider, config.platforms.get(provider)
+        platform = find_platform(provider)
+        self._place = place = platform.place_of(client) if platform is not None else ""
+        reach = (f"{provider}/{place}", f"{provider}/{PROVISIONED}") if place else (provider,)
+        self.reach = frozenset(reach)
+        """What the client can call, as ``HostCall.providers``: of a platform at one place, what is served there."""
 
     def read(self, request: CallRequest, routed: str) -> CallRequest:
         """A request in its provider's form, at the platform, under what its name stands for; ``routed`` stands."""
@@ -25,7 +35,7 @@ class SentNames:
             return request
         if request.model == routed:
             return request._replace(provider=self._provider)
-        target = self._section.target(request.model)
+        target = self._target(self._section, request.model)
         return request._replace(provider=target.provider, model=target.model)
 
     def written(self, target: ModelRef, called: str) -> str:
@@ -37,6 +47,12 @@ class SentNames:
         """
         if self._section is None:
             return target.model
-        if self._section.target(called) == target.plain:
+        if self._target(self._section, called) == target.plain:
             return called
         return self._section.wire(target.plain) or target.model
+
+    def _target(self, section: PlatformConfig, name: str) -> ModelRef:
+        """What a name stands for: where its client is bound to a place, it is served there."""
+        if not self._place or name in section.deployments or served_model(self._provider, name).place:
+            return section.target(name)
+        return ModelRef(self._provider, at_place(name, self._place))

@@ -28,5 +28,7 @@ API = Api(
         "AsyncAnthropicBedrock": "bedrock",
         "AnthropicBedrockMantle": "bedrock",
         "AsyncAnthropicBedrockMantle": "bedrock",
+        "AnthropicVertex": "vertex_ai",
+        "AsyncAnthropicVertex": "vertex_ai",
     },
 )

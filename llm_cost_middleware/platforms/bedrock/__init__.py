@@ -29,6 +29,7 @@ PLATFORM = Platform(
     parse=parse,
     factor=factor,
     geography=geography,
+    batches=False,
     key_env=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     deploys=False,  # every id can be called; ARNs are named in the configuration
     packages=("botocore", "boto3", "langchain_aws"),

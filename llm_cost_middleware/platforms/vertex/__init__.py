@@ -1,0 +1,69 @@
+"""Claude on Google Cloud's Vertex AI: ``vertex_ai/[PLACE/]claude-…@DATE``.
+
+The bodies and the usage are Anthropic's. The model and its place stand in the address, which the SDK writes; prices are
+the provider's list, and a tenth more outside the place ``global`` from Claude Sonnet 4.5 on. Only answers with
+status 200 are charged. Gemini and the other makers' models are none of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from llm_cost_middleware.platform import Platform, served_model
+from llm_cost_middleware.platforms.vertex.errors import ERROR_RULES, read_error
+from llm_cost_middleware.platforms.vertex.names import factor, geography, parse, wire_name
+from llm_cost_middleware.provider import CacheCapabilities
+from llm_cost_middleware.providers.anthropic import PROVIDER
+from llm_cost_middleware.request import Attempt, Endpoint
+
+NAME = "vertex_ai"
+
+
+def _cache_capabilities(model: str) -> CacheCapabilities:
+    """Those of the model at its provider: the same shortest prefixes and number of marks.
+
+    An hour is not offered for the generation of Claude 3 (Google, "Prompt caching" of Claude models).
+    """
+    name = served_model(NAME, model).model
+    known = PROVIDER.cache_capabilities(name)
+    return replace(known, ttls=("5m",)) if name.startswith("claude-3-") else known
+
+
+def _write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint) -> dict[str, Any]:
+    """As the provider's, with the model as Vertex names it; the place is the client's."""
+    written = PROVIDER.write_request(body, attempt, endpoint)
+    return {**written, "model": wire_name(written["model"])}
+
+
+def _place_of(client: Any) -> str:
+    """The region of a client, which stands in the address of all that it sends."""
+    region = getattr(client, "region", None)
+    return region.lower() if isinstance(region, str) else ""
+
+
+PLATFORM = Platform(
+    name=NAME,
+    provider="anthropic",
+    rules=replace(
+        PROVIDER,
+        name=NAME,
+        model_prefixes=(),  # a bare id belongs to the provider itself
+        domains=("googleapis.com",),
+        write_request=_write_request,
+        read_error=read_error,
+        error_rules=(*ERROR_RULES, *PROVIDER.error_rules),
+        cache_capabilities=_cache_capabilities,
+    ),
+    parse=parse,
+    factor=factor,
+    geography=geography,
+    key_env=("GOOGLE_APPLICATION_CREDENTIALS", "ANTHROPIC_VERTEX_PROJECT_ID", "VERTEXAI_PROJECT"),
+    deploys=False,
+    batches=False,
+    place_of=_place_of,
+    sent_as=wire_name,
+    packages=("langchain_google_vertexai",),
+    litellm=("vertex_ai", "vertex_ai_beta"),
+)
