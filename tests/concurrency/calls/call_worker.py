@@ -24,14 +24,24 @@ import openai
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.simulator.bedrock import signing
 
-MODELS = {"anthropic": "claude-haiku-4-5-20251001", "openai": "gpt-5-mini"}
+try:  # of the extra aws; here, so that no child imports it for itself
+    import botocore.session
+except ModuleNotFoundError:
+    botocore = None
+
+MODELS = {
+    "anthropic": "claude-haiku-4-5-20251001",
+    "openai": "gpt-5-mini",
+    "bedrock": "eu.anthropic.claude-haiku-4-5-20251001-v1:0",
+}
 STEPS = ("routed", "reserved", "leaving", "arrived", "streaming", "settling", "settled", "journalling")
 
 
 def asked(provider, **more):
     """A request of 40 output tokens."""
-    cap = "max_tokens" if provider == "anthropic" else "max_completion_tokens"
+    cap = "max_completion_tokens" if provider == "openai" else "max_tokens"
     messages = [{"role": "user", "content": "hello there"}]
     return {"model": MODELS[provider], "messages": messages, cap: 40, **more}
 
@@ -40,6 +50,12 @@ def create(provider, simulator, pipeline, **options):
     """The governed method of a real client."""
     if provider == "anthropic":
         client = anthropic.Anthropic(base_url=simulator, api_key="k", **options)
+        return wrap_anthropic(client, pipeline).messages.create
+    if provider == "bedrock":
+        client = anthropic.AnthropicBedrock(
+            base_url=simulator, aws_region="eu-west-1", aws_access_key=signing.ACCESS_KEY,
+            aws_secret_key=signing.SECRET_KEY, **options,
+        )  # fmt: skip
         return wrap_anthropic(client, pipeline).messages.create
     client = openai.OpenAI(base_url=f"{simulator}/v1", api_key="k", **options)
     return wrap_openai(client, pipeline).chat.completions.create
@@ -70,7 +86,7 @@ def race(out, url, simulator, provider, budget, threads, calls, at):
 
 
 def until_killed(out, url, simulator, seed, calls, step="", count=0):
-    """Calls, plain and streamed, at both providers; at a step of one of them the process kills itself."""
+    """Calls, plain and streamed, at both providers and at a platform; at a step of one the process kills itself."""
     chance, left = random.Random(seed), [count]
 
     def reached(place):
@@ -91,6 +107,8 @@ def until_killed(out, url, simulator, seed, calls, step="", count=0):
         "openai": create("openai", simulator, pipeline, http_client=httpx.Client(event_hooks=hooks)),
         "anthropic": create("anthropic", simulator, pipeline),
     }
+    if botocore is not None:
+        doors["bedrock"] = create("bedrock", simulator, pipeline)
     for _ in range(calls):
         provider = chance.choice(list(doors))
         if chance.random() < 0.4:
