@@ -267,6 +267,7 @@ class Erasure(NamedTuple):
     alias: str
     rows: int
     archives: tuple[str, ...]
+    unfinished: tuple[str, ...] = ()  # new names of other scopes whose erasure was cut short
 
 
 @runtime_checkable

@@ -152,6 +152,8 @@ def erase(
         out.print(f"{done.rows:,} rows now say {done.alias}", highlight=False)
     else:  # a misspelt name must not look like a person who was erased
         err.print(f"no row names {scope}", highlight=False, markup=False)
+    for alias in done.unfinished:
+        err.print(f"an erasure as {alias} was cut short: erase that scope again, too", highlight=False, markup=False)
     for path in done.archives:
         out.print(f"not changed, and may still have the old name: {path}", highlight=False, soft_wrap=True)
     if not done.rows:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Literal
 
 from llm_cost_middleware.budget.model import Budget, make_scope, parse_scope, raw_name
@@ -43,3 +44,23 @@ def rules_about(scope: str, known: Iterable[Mapping[str, Normalise]]) -> list[Ma
     """Return the rules of the services that have one for the kind of a scope; of all, where none has."""
     kind, everyone = scope.partition(":")[0], list(known)
     return [rules for rules in everyone if kind in rules] or everyone or [{}]
+
+
+def digest_of(scope: str) -> str:
+    """Return what an erasure that is under way keeps of the name of its scope: enough to know it again."""
+    return blake2b(scope.encode(), digest_size=16).hexdigest()
+
+
+def known_erasure(
+    scope: str, begun: Sequence[tuple[int, str, int, str | None]]
+) -> tuple[int, str, int, str | None] | None:
+    """Return which of the erasures that were cut short is that of a scope; ``None`` where it is none of them.
+
+    Args:
+        scope: The scope.
+        begun: All of the ledger. A version that kept no digest let one be under way at a time: that one is taken for
+            the scope's if it is of its kind.
+    """
+    digest, kind = digest_of(scope), scope.partition(":")[0]
+    mine = [one for one in begun if one[3] == digest]
+    return next(iter(mine or [one for one in begun if one[3] is None and one[1].partition(":")[0] == kind]), None)

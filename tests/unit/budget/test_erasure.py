@@ -13,7 +13,7 @@ from redis_servers import RedisServer, server_binaries
 from llm_cost_middleware.budget.backends.redis.maintenance import RedisEraser
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, LedgerError
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
@@ -163,6 +163,7 @@ def test_an_erasure_on_redis_that_was_cut_short_is_completed(server, clock, monk
             with Ledger.open(server.url, clock=clock) as fresh:
                 for _ in range(4):
                     call(fresh, "user:alice")
+                call(fresh, "user:bob")
                 held = call(fresh, "user:alice", settle=None)
             left = [moment := moment + 1]
 
@@ -183,12 +184,16 @@ def test_an_erasure_on_redis_that_was_cut_short_is_completed(server, clock, monk
                     break
                 except KeyboardInterrupt:
                     client.delete("{llm-cost:default}:archiving")  # its lease ends
-            if client.exists("{llm-cost:default}:erasure"):
-                with pytest.raises(LedgerError, match="erase that scope again first"):
-                    ledger.erase("team:x")
-            ledger.erase("user:alice")
+            begun = [client.hget(key, "alias").decode() for key in client.keys("{llm-cost:default}:erasure:*")]
+            bob = ledger.erase("user:bob")  # of the same kind: an erasure of its own
+            assert bob.unfinished == tuple(begun)
+            assert "user:bob" not in everything(ledger)
+            done = ledger.erase("user:alice")
+            assert done.alias in begun or not begun
+            assert not done.unfinished
+            assert not client.keys("*erasure*")
             ledger.settle(held.id, "0.1")
             audit(ledger.backend.read(None), list(ledger.rows()))
             assert "user:alice" not in everything(ledger)
-            assert ledger.balance("global").settled_nanousd == 9 * 10**8
+            assert ledger.balance("global").settled_nanousd == 11 * 10**8
         assert moment > 10

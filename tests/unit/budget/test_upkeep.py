@@ -19,7 +19,7 @@ from llm_cost_middleware.budget.backends.sqlite.old_lines import OldLines
 from llm_cost_middleware.budget.ledger import Ledger, LedgerOptions
 from llm_cost_middleware.budget.ledger.upkeep import prune_journal
 from llm_cost_middleware.budget.model import Budget
-from llm_cost_middleware.errors import ConfigurationError, LedgerError, LedgerUnavailableError
+from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
 from llm_cost_middleware.metering import MemoSummary
 from llm_cost_middleware.routing.decision_log import DecisionLog
 from llm_cost_middleware.testing import FakeClock
@@ -262,24 +262,38 @@ def test_a_journal_is_pruned_by_age_and_by_count(url, clock, monkeypatch):
 
 
 def test_an_erasure_that_was_cut_short_is_completed(url, monkeypatch, tmp_path):
+    """By its own name: that of another scope, of the same kind or not, is one of its own and says so."""
     monkeypatch.setattr(erasure, "_STRETCH", 3)
     with Ledger.open(url) as ledger, Ledger.open(url) as other:
         for _ in range(6):
             call(ledger, "user:alice")
+            call(ledger, "user:bob")
+            call(ledger, "team:x")
+        before = ledger.balance("user:bob").settled_nanousd
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
         with monkeypatch.context() as killed:
-            killed.setattr(erasure.ScopeEraser, "_through", lambda *_: os.abort)
-            killed.setattr(erasure, "Erasure", None)  # what comes after the first step fails
-            with pytest.raises(TypeError):
+            killed.setattr(erasure.ScopeEraser, "_through", stop)
+            with pytest.raises(KeyboardInterrupt):
                 ledger.erase("user:alice")
-        with closing(sqlite3.connect(tmp_path / "l.db")) as db:
-            db.execute("UPDATE erasure SET state = 'open'")
-            db.commit()
         call(other, "user:alice")  # by a process that had her account in mind
-        with pytest.raises(LedgerError, match="erase that scope again first"):
-            ledger.erase("team:x")
+        with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+            ((alias, digest),) = db.execute("SELECT alias, digest FROM erasure WHERE state = 'open'").fetchall()
+            assert "alice" not in digest
+        bob = ledger.erase("user:bob")
+        assert bob.unfinished == ledger.erase("team:x").unfinished == (alias,)
+        assert bob.alias != alias
+        assert ledger.balance(bob.alias).settled_nanousd == before
+        names = {scope for row in ledger.rows() for scope in row.scopes}
+        assert not names & {"user:bob", "team:x"}
         done = ledger.erase("user:alice")
+        assert (done.alias, done.unfinished) == (alias, ())
         assert done.rows >= 12
         audit(ledger.backend.read(None), list(ledger.rows()))
+        with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+            assert db.execute("SELECT count(*) FROM erasure WHERE digest IS NOT NULL").fetchone() == (0,)
 
 
 def test_rows_change_in_nothing_but_a_name_and_only_then(url, tmp_path):

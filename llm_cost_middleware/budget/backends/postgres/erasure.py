@@ -2,7 +2,7 @@
 
 Rows change in nothing but the name, and only while an erasure is open: the table's trigger sees to it. Attempts, sums
 and budgets are renamed in one transaction, so that what is open settles where it was held; the rows follow in small
-ones. Killed in between, the same call completes it.
+ones. Killed in between, the same call completes it: it is known by a digest of the name, which goes when it is done.
 """
 
 # ruff: noqa: S608 - the statements are fixed texts, no value stands in them
@@ -16,9 +16,9 @@ from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.postgres.storage import Query
 from llm_cost_middleware.budget.backends.postgres.turn import Turn
 from llm_cost_middleware.budget.rules import renamed_register
+from llm_cost_middleware.budget.rules.names import digest_of, known_erasure
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
-from llm_cost_middleware.errors import LedgerError
 
 STRETCH = 20_000
 """Rows that are looked at in one transaction."""
@@ -38,10 +38,10 @@ _ACCOUNTS = (
 )
 _BUDGETS = "UPDATE llm_cost.budget SET name = %s, value = %s WHERE tenant = %s AND name = %s"
 _VERSION = "UPDATE llm_cost.tenant SET version = version + 1 WHERE id = %s"
-_OPEN = "SELECT number, alias, last FROM llm_cost.erasure WHERE tenant = %s AND state = 'open'"
+_OPEN = "SELECT number, alias, last, digest FROM llm_cost.erasure WHERE tenant = %s AND state = 'open' ORDER BY number"
 _BEGIN = (
-    "INSERT INTO llm_cost.erasure (tenant, alias, last) SELECT %s, %s, coalesce(max(seq), 0) FROM llm_cost.entry"
-    " WHERE tenant = %s RETURNING number, alias, last"
+    "INSERT INTO llm_cost.erasure (tenant, alias, digest, last)"
+    " SELECT %s, %s, %s, coalesce(max(seq), 0) FROM llm_cost.entry WHERE tenant = %s RETURNING number, alias, last"
 )
 _MARKS = (
     "SELECT kind, seq, data FROM llm_cost.mark WHERE tenant = %s AND kind = %s AND seq > %s"
@@ -49,7 +49,7 @@ _MARKS = (
 )
 _MARK = "UPDATE llm_cost.mark SET data = %s WHERE tenant = %s AND kind = %s AND seq = %s"
 _KINDS = "SELECT DISTINCT kind FROM llm_cost.mark WHERE tenant = %s"
-_DONE = "UPDATE llm_cost.erasure SET state = 'done' WHERE tenant = %s AND number = %s"
+_DONE = "UPDATE llm_cost.erasure SET state = 'done', digest = NULL WHERE tenant = %s AND number = %s"
 _PATHS = "SELECT path FROM llm_cost.archive WHERE tenant = %s AND path <> '' AND sha256 IS NOT NULL ORDER BY number"
 
 
@@ -72,18 +72,17 @@ class PostgresEraser:
         for (line,) in self._turn.ask(_KINDS, self._tenant):
             self._rename_lines(line, f'"{scope}"'.encode(), f'"{alias}"'.encode())
         self._turn.ask(_DONE, self._tenant, number)
-        return Erasure(alias, rows, tuple(path for (path,) in self._turn.ask(_PATHS, self._tenant)))
+        paths, others = self._turn.ask(_PATHS, self._tenant), self._turn.ask(_OPEN, self._tenant)
+        return Erasure(alias, rows, tuple(path for (path,) in paths), tuple(other for _, other, *_ in others))
 
     def _begin(self, scope: str, alias: str) -> CommandFlow[tuple[int, str, int]]:
         """Rename what sums are kept by. What is booked under the old name from now on is another account."""
         yield Query("SELECT llm_cost.lock_budgets(%s, true)", (self._tenant,))
-        begun = yield Query(_OPEN, (self._tenant,))
-        if begun:
-            number, alias, last = begun[0]
-            if alias.partition(":")[0] != scope.partition(":")[0]:
-                raise LedgerError(f"an erasure as {alias} was cut short: erase that scope again first")
+        begun = known_erasure(scope, (yield Query(_OPEN, (self._tenant,))))
+        if begun is not None:
+            number, alias, last, _ = begun
             return int(number), str(alias), int(last)
-        ((number, alias, last),) = yield Query(_BEGIN, (self._tenant, alias, self._tenant))
+        ((number, alias, last),) = yield Query(_BEGIN, (self._tenant, alias, digest_of(scope), self._tenant))
         facts = {"tenant": self._tenant, "scope": scope, "alias": alias}
         yield Query(_ATTEMPTS, facts)
         yield Query(_ACCOUNTS, facts)

@@ -172,3 +172,8 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'the ledger is append-only';
 END $$;
+
+-- version 3
+SET LOCAL lock_timeout = '3s';                  -- as in version 2
+
+ALTER TABLE llm_cost.erasure ADD COLUMN digest text;    -- of the scope, while it is open: to know it again

@@ -11,6 +11,7 @@ from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.redis.storage import RedisCommand
 from llm_cost_middleware.budget.model import LIFETIME
 from llm_cost_middleware.budget.rules import renamed_register
+from llm_cost_middleware.budget.rules.names import digest_of
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import Script
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError
@@ -67,7 +68,8 @@ class RedisEraser(Maintenance):
     """Erases scopes.
 
     Reservations are renamed first, then sums and budgets in one step with those that were made meanwhile, so that what
-    is open settles where it is held; then the rows and the journal. Killed in between, the same call completes it.
+    is open settles where it is held; then the rows and the journal. Killed in between, the same call completes it:
+    what is under way lies under a digest of its name until it is done.
     """
 
     def run(self, scope: str) -> Erasure:
@@ -76,24 +78,37 @@ class RedisEraser(Maintenance):
             return self._run(scope)
 
     def _run(self, scope: str) -> Erasure:
-        kind = scope.partition(":")[0]
-        begun = {name.decode(): value.decode() for name, value in self.do("HGETALL", self.key("erasure")).items()}
-        alias = begun.get("alias", f"{kind}:erased-{os.urandom(6).hex()}")
-        if alias.partition(":")[0] != kind:
-            raise LedgerError(f"an erasure as {alias} was cut short: erase that scope again first")
+        place, begun = self._begun(scope)
+        alias = begun.get("alias", f"{scope.partition(':')[0]}:erased-{os.urandom(6).hex()}")
         if not begun:
-            self.do("HSET", self.key("erasure"), "alias", alias, "state", "open", "last", "0")
+            self.do("SADD", self.key("erasures"), place)  # first, or nobody would find it
+            self.do("HSET", self.key(place), "alias", alias, "state", "open", "last", "0")
         if begun.get("state") != "merged":
-            self._rename(scope, alias)
-        last = self.do("HGET", self.key("erasure"), "last").decode()
+            self._rename(scope, alias, place)
+        last = self.do("HGET", self.key(place), "last").decode()
         rows = self.recopy("rows", "scopes", f" {scope} ", f" {alias} ", last)
         for line in self.backend.journal.kinds():
             self.recopy(f"marks:{line}", "data", f'"{scope}"', f'"{alias}"')
-        self.do("DEL", self.key("erasure"))
+        self.do("DEL", self.key(place))
+        self.do("SREM", self.key("erasures"), place)
         archives = self.do("LRANGE", self.key("archives"), 0, -1)
-        return Erasure(alias, rows, tuple(path.decode() for path in archives))
+        others = (self._read(place.decode()) for place in self.do("SMEMBERS", self.key("erasures")))
+        unfinished = tuple(sorted(other["alias"] for other in others if other))
+        return Erasure(alias, rows, tuple(path.decode() for path in archives), unfinished)
 
-    def _rename(self, scope: str, alias: str) -> None:
+    def _begun(self, scope: str) -> tuple[str, dict[str, str]]:
+        """Return the key of the erasure of a scope, and what is there of one that was cut short."""
+        place = f"erasure:{digest_of(scope)}"
+        begun, earlier = self._read(place), self._read("erasure")
+        # A version that kept no digest let one be under way at a time: it is taken for this scope's, of its kind.
+        if not begun and earlier and earlier["alias"].partition(":")[0] == scope.partition(":")[0]:
+            return "erasure", earlier
+        return place, begun
+
+    def _read(self, place: str) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.do("HGETALL", self.key(place)).items()}
+
+    def _rename(self, scope: str, alias: str, place: str) -> None:
         prefix, cursor = self.key("r:"), b"0"
         while True:
             cursor, names = self.backend.execute(self.backend.protocol.scan(cursor, prefix, _SCANNED))
@@ -104,7 +119,7 @@ class RedisEraser(Maintenance):
         last = 0
         for _ in range(_TRIES):
             last = self._rename_newer(scope, alias, last)
-            if self._merge(scope, alias, last)[0] == b"done":
+            if self._merge(scope, alias, place, last)[0] == b"done":
                 return
         raise LedgerUnavailableError(self.backend.protocol.url, "it is written to faster than a scope can be erased")
 
@@ -118,7 +133,7 @@ class RedisEraser(Maintenance):
             last = rows[-1].seq
         return last
 
-    def _merge(self, scope: str, alias: str, last: int) -> Any:
+    def _merge(self, scope: str, alias: str, place: str, last: int) -> Any:
         ledger = self.do("HGETALL", self.key("budgets"))
         fields: list[Any] = []
         for name, value in ledger.items():
@@ -131,7 +146,7 @@ class RedisEraser(Maintenance):
                     fields += name, "", encoding.account_name(alias, window), shares
                 else:
                     fields += name, shares
-        keys = [self.key(name) for name in ("archiving", "rows", "budgets", "accounts", "erasure", "r:")]
+        keys = [self.key(name) for name in ("archiving", "rows", "budgets", "accounts", place, "r:")]
         names: list[str] = []
         for name in self.do("SMEMBERS", self.key("accounts")):
             own, window = encoding.parse_account(name.decode())

@@ -2,7 +2,7 @@
 
 Rows change in nothing but the name, and only while an erasure is open: the table's trigger sees to it. Attempts, sums
 and budgets are renamed in one transaction, so that what is open settles where it was held; the rows follow in small
-ones. Killed in between, the same call completes it.
+ones. Killed in between, the same call completes it: it is known by a digest of the name, which goes when it is done.
 """
 
 # ruff: noqa: S608 - the statements are fixed texts, no value stands in them
@@ -19,7 +19,7 @@ from llm_cost_middleware.budget.backend import Erasure
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.resting import wake_up
 from llm_cost_middleware.budget.rules import renamed_register
-from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.budget.rules.names import digest_of, known_erasure
 
 _STRETCH = 20_000
 _HOLDS = "instr(' ' || scopes || ' ', :held) > 0"
@@ -45,8 +45,9 @@ _MARKS = (
     "UPDATE mark SET data = CAST(replace(CAST(data AS TEXT), :quoted, :as_quoted) AS BLOB)"
     " WHERE tenant = :tenant AND seq > :after AND seq <= :last AND instr(data, CAST(:quoted AS BLOB)) > 0"
 )
-_OPEN = "SELECT id, alias, at FROM erasure WHERE tenant = ? AND state = 'open'"
-_BEGIN = "INSERT INTO erasure (tenant, at, alias) VALUES (?, ?, ?)"
+_OPEN = "SELECT id, alias, at, digest FROM erasure WHERE tenant = ? AND state = 'open' ORDER BY id"
+_BEGIN = "INSERT INTO erasure (tenant, at, alias, digest) VALUES (?, ?, ?, ?)"
+_DONE = "UPDATE erasure SET state = 'done', digest = NULL WHERE id = ?"
 
 
 class ScopeEraser:
@@ -65,10 +66,11 @@ class ScopeEraser:
             (rows,) = db.execute(_COUNT, facts).fetchone()
             (last_mark,) = db.execute("SELECT coalesce(max(seq), 0) FROM mark").fetchone()
         self._through(_MARKS, facts, last_mark)
-        self._file.write(lambda db: db.execute("UPDATE erasure SET state = 'done' WHERE id = ?", (number,)))
+        self._file.write(lambda db: db.execute(_DONE, (number,)))
         with self._file.reading() as db:
             paths = db.execute("SELECT path FROM archive WHERE tenant = ? ORDER BY id", (self._tenant,)).fetchall()
-        return Erasure(alias, rows, tuple(path for (path,) in paths))
+            others = db.execute(_OPEN, (self._tenant,)).fetchall()
+        return Erasure(alias, rows, tuple(path for (path,) in paths), tuple(other for _, other, *_ in others))
 
     def _facts(self, scope: str, alias: str) -> dict[str, Any]:
         return {
@@ -79,15 +81,13 @@ class ScopeEraser:
     def _begin(self, scope: str, alias: str, db: sqlite3.Connection) -> tuple[int, str, int]:
         """Rename what sums are kept by. What is booked under the old name from now on is another account."""
         db.execute("PRAGMA secure_delete = ON")  # what is overwritten does not stay in free pages
-        begun = db.execute(_OPEN, (self._tenant,)).fetchone()
+        begun = known_erasure(scope, db.execute(_OPEN, (self._tenant,)).fetchall())
         (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM entry").fetchone()
         if begun is not None:
-            number, alias, at = begun
-            if alias.partition(":")[0] != scope.partition(":")[0]:
-                raise LedgerError(f"an erasure as {alias} was cut short: erase that scope again first")
+            number, alias, at, _ = begun
             (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM entry WHERE at <= ?", (at,)).fetchone()
             return int(number), str(alias), int(last)
-        number = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias)).lastrowid
+        made = db.execute(_BEGIN, (self._tenant, int(self._now() * 1000), alias, digest_of(scope))).lastrowid
         facts = self._facts(scope, alias)
         wake_up(db, self._tenant, scope)
         for statement in (_ATTEMPTS, _LISTS, _ACCOUNTS, _BUDGETS, _KEPT):
@@ -97,7 +97,7 @@ class ScopeEraser:
             db.execute(_REGISTER, (renamed_register(found[0], scope, alias), self._tenant))
         # Every process reads budgets and accounts anew.
         db.execute("UPDATE tenant SET version = version + 1 WHERE id = ?", (self._tenant,))
-        return int(number or 0), alias, int(last)
+        return int(made or 0), alias, int(last)
 
     def _through(self, statement: str, facts: dict[str, Any], last: int) -> None:
         """Change a table in stretches of its numbers."""

@@ -329,3 +329,6 @@ CREATE TABLE at_rest (                          -- what is left of the accounts 
     warned  INTEGER NOT NULL,
     PRIMARY KEY (tenant, scope)
 ) WITHOUT ROWID;
+
+-- version 14
+ALTER TABLE erasure ADD COLUMN digest TEXT;             -- of the scope, while it is open: to know it again
