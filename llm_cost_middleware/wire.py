@@ -11,6 +11,7 @@ import codecs
 import json
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
+from marshal import dumps
 from typing import Any
 
 from llm_cost_middleware.errors import UnreadableUsageError
@@ -18,6 +19,35 @@ from llm_cost_middleware.errors import UnreadableUsageError
 EMPTY_MAPPING: Mapping[str, Any] = {}
 _BIG = 10**9
 """No answer counts a billion tokens: contexts hold two million, and a loop of tools sums tens of them."""
+
+
+_encode_any = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_encode_plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_DEFINITIONS, _LONGEST_DEFINITION = 512, 16_384
+_definitions: dict[bytes, str] = {}
+
+
+def definition_text(definition: Any) -> str:
+    """The JSON text of a tool's definition, which is written once for all requests that carry the same one.
+
+    The same by its values, whichever object holds them: a caller may change one that it passed before.
+    """
+    try:
+        key = dumps(definition, 2)  # tells apart 1, 1.0 and True; refuses what is not plain data
+    except ValueError:
+        return _encode_any(definition)
+    known = _definitions.get(key)
+    if known is not None:
+        return known
+    try:
+        text = _encode_plain(definition)
+    except (TypeError, ValueError):  # bytes and sets, which have no JSON of their own
+        return _encode_any(definition)
+    if len(key) <= _LONGEST_DEFINITION:
+        if len(_definitions) >= _DEFINITIONS:
+            _definitions.clear()  # definitions that never repeat would otherwise grow it for ever
+        _definitions[key] = text
+    return text
 
 
 def field_reader(thing: Any) -> Callable[[str], Any]:

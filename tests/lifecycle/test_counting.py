@@ -279,7 +279,7 @@ def test_an_answer_at_a_dearer_tier_raises_what_later_calls_hold(make_harness, c
     for kept in (True, False):
         harness.ask("openai")
         if kept:
-            price._note_tier(*_target_and_quote(price, harness), told.service_tier)
+            price._note_tier(*_target_and_quote(price, harness), told.service_tier, 1_800_000_000.0)
     assert "service tier 'priority'" in caplog.text
     assert harness.reported("Reserved")[-1].amount_nanousd > first.amount_nanousd * 1.5
 

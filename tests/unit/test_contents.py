@@ -2,6 +2,7 @@
 
 import pytest
 
+from llm_cost_middleware import wire
 from llm_cost_middleware.capabilities import fitting
 from llm_cost_middleware.capabilities.fitting import Fits, fit
 from llm_cost_middleware.pricing.bound import measure
@@ -112,3 +113,24 @@ def test_what_is_remembered_of_shapes_is_bounded(monkeypatch):
     for number in range(200):
         fits.at(ModelRef("openai", f"gpt-5-mini-{number}"))
     assert all(len(known) <= fitting._TARGETS for known in fitting._shapes.values())
+
+
+def test_a_definition_is_written_once_and_follows_every_change(monkeypatch):
+    """A caller may write into a tool that it passed before; values that only look alike are told apart."""
+    tool = {"type": "function", "function": {"name": "a", "parameters": {"minimum": 1}}}
+    texts = [chat(tools=[tool]).tools[0].text]
+    for value in (1.0, True, "1", None, [1], (1,), 2, {"a": 1, "b": 2}, {"b": 2, "a": 1}, b"1", bytearray(b"1")):
+        tool["function"]["parameters"]["minimum"] = value
+        texts += [chat(tools=[tool]).tools[0].text, chat(tools=[tool]).tools[0].text]
+    assert texts == [
+        f'{{"type":"function","function":{{"name":"a","parameters":{{"minimum":{each}}}}}}}'
+        for each in (
+            "1", "1.0", "1.0", "true", "true", '"1"', '"1"', "null", "null", "[1]", "[1]", "[1]", "[1]", "2", "2",
+            '{"a":1,"b":2}', '{"a":1,"b":2}', '{"b":2,"a":1}', '{"b":2,"a":1}',
+            '"b\'1\'"', '"b\'1\'"', '"bytearray(b\'1\')"', '"bytearray(b\'1\')"',
+        )
+    ]  # fmt: skip
+    monkeypatch.setattr(wire, "_DEFINITIONS", 4)
+    for number in range(20):
+        wire.definition_text({"name": str(number)})
+        assert len(wire._definitions) <= 4

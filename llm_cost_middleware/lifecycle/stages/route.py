@@ -231,9 +231,15 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
     if request.context.conversation is not None:
         return request.context.conversation, (request.context.conversation,)
     keys: list[int] = []
-    seen = hash((request.provider, request.endpoint))
-    for message, following in zip(request.messages, (*request.messages[1:], None), strict=False):  # none at all, too
-        seen = hash((seen, message.role, tuple((part.kind, part.text) for part in message.parts)))
-        if following is None or (message.role != "assistant" and following.role == "assistant"):
+    seen, before = hash((request.provider, request.endpoint)), ""
+    for role, parts in request.messages:
+        if role == "assistant" != before and before:
             keys.append(seen)
+        if len(parts) == 1:
+            part = parts[0]
+            seen = hash((seen, role, part.kind, part.text))
+        else:
+            seen = hash((seen, role, *[(part.kind, part.text) for part in parts]))
+        before = role
+    keys.append(seen)  # its own
     return seen, keys[-2::-1]

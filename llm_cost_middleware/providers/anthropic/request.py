@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import fingerprint, picture_size
+from llm_cost_middleware.wire import definition_text, fingerprint, picture_size
 
 _PARAMS = (
     "service_tier",
@@ -111,7 +111,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
         held += kind not in _OWN
         plain = {name: value for name, value in tool.items() if name != "cache_control"}
         deferred = bool(tool.get("defer_loading"))
-        tools.append(Tool(str(tool.get("name") or ""), _encode(plain), _mark(tool), place, deferred))
+        tools.append(Tool(str(tool.get("name") or ""), definition_text(plain), _mark(tool), place, deferred))
     return tuple(tools), tuple(server_tools), held
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_cost_middleware.providers.openai.embeddings import read_embedding
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import fingerprint
+from llm_cost_middleware.wire import definition_text, fingerprint
 
 _PARAMS = (
     "service_tier",
@@ -110,10 +110,12 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
         named = inner if isinstance(inner, Mapping) else tool
         deferred = bool(tool.get("defer_loading") or named.get("defer_loading"))
         mark = _mark(tool) or _mark(named)
-        tools.append(Tool(str(named.get("name") or ""), _encode(_unmarked(tool, inner)), mark, place, deferred))
+        tools.append(Tool(str(named.get("name") or ""), definition_text(_unmarked(tool, inner)), mark, place, deferred))
     return tuple(tools), tuple(server_tools), held
 
 
+_ROLE_AND_TEXT = 2
+"""Fields of a message that is nothing but a role and a text."""
 _OWN = frozenset({None, "function", "custom", "namespace"})
 
 
@@ -146,33 +148,38 @@ class _PromptView:
     def chat(self, messages: Sequence[Any]) -> tuple[Message, ...]:
         out: list[Message] = []
         for message in messages:
-            if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
-                out.append(Message("user", (Part("text", str(message)),)))
-                continue
-            get = message.get
-            role = _ROLES.get(get("role"), "user")
-            content = get("content")
-            mark = _mark(message) if "cache_control" in message else None
-            parts: tuple[Part, ...]
-            if role == "tool":
-                parts = (self._result(content, mark),)
-                mark = None
-            elif type(content) is str:
-                parts = (Part("text", content),)
-            else:
-                parts = self.parts(content)
-            calls = get("tool_calls") or get("function_call")
-            if calls:
-                parts += tuple(self._call(call) for call in ((calls,) if isinstance(calls, Mapping) else calls))
-            for name in ("name", "refusal"):
-                if get(name):
-                    parts += (Part("text", str(get(name))),)
-            if mark and parts:
-                parts = (*parts[:-1], parts[-1]._replace(cache_ttl=parts[-1].cache_ttl or mark))
-            if get("audio"):
-                self.stored = True  # an earlier audio answer, by its id
-            out.append(Message(role, parts))
+            if type(message) is dict and len(message) == _ROLE_AND_TEXT:
+                role, text = _ROLES.get(message.get("role")), message.get("content")
+                if type(text) is str and role is not None and role != "tool":  # of a long conversation nearly all
+                    out.append(Message(role, (Part("text", text),)))
+                    continue
+            out.append(self._chat_message(message))
         return tuple(out)
+
+    def _chat_message(self, message: Any) -> Message:
+        if not isinstance(message, Mapping):
+            return Message("user", (Part("text", str(message)),))
+        get = message.get
+        role = _ROLES.get(get("role"), "user")
+        content = get("content")
+        mark = _mark(message) if "cache_control" in message else None
+        parts: tuple[Part, ...]
+        if role == "tool":
+            parts = (self._result(content, mark),)
+            mark = None
+        else:
+            parts = self.parts(content)
+        calls = get("tool_calls") or get("function_call")
+        if calls:
+            parts += tuple(self._call(call) for call in ((calls,) if isinstance(calls, Mapping) else calls))
+        for name in ("name", "refusal"):
+            if get(name):
+                parts += (Part("text", str(get(name))),)
+        if mark and parts:
+            parts = (*parts[:-1], parts[-1]._replace(cache_ttl=parts[-1].cache_ttl or mark))
+        if get("audio"):
+            self.stored = True  # an earlier audio answer, by its id
+        return Message(role, parts)
 
     def _call(self, call: Any) -> Part:
         inner = call.get("function") or call.get("custom") or call if isinstance(call, Mapping) else call
