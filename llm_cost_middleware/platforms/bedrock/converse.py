@@ -43,8 +43,7 @@ def to_messages(body: Mapping[str, Any]) -> dict[str, Any]:
     What is not understood is carried as it is, so that it is counted.
     """
     own: dict[str, Any] = dict(_mapping(body.get("additionalModelRequestFields")))
-    given = _mapping(body.get("inferenceConfig"))
-    caps = [cap for cap in (own.get("max_tokens"), given.get("maxTokens")) if type(cap) is int]
+    given, caps = _mapping(body.get("inferenceConfig")), _caps(body)
     own |= {_CONFIG.get(name, name): value for name, value in given.items() if value is not None}
     if caps:
         own["max_tokens"] = max(caps)  # which of two would win is Bedrock's to say
@@ -65,6 +64,13 @@ def to_messages(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("outputConfig"):
         own["output_config"] = {"format": body["outputConfig"], **_mapping(own.get("output_config"))}
     return own
+
+
+def _caps(body: Mapping[str, Any]) -> list[int]:
+    """The output caps of a request, which may stand in two places."""
+    more = _mapping(body.get("additionalModelRequestFields")).get("max_tokens")
+    own = _mapping(body.get("inferenceConfig")).get("maxTokens")
+    return [cap for cap in (more, own) if type(cap) is int]
 
 
 def _choice(choice: Any) -> Any:
@@ -148,8 +154,9 @@ def write_converse(body: Mapping[str, Any], attempt: Attempt, model_id: str) -> 
     """
     out = {**body, "modelId": model_id}
     changes = dict(attempt.changes)
-    if attempt.max_tokens is not None:
-        changes["max_tokens"] = attempt.max_tokens
+    caps = _caps(body)
+    if attempt.max_tokens is not None and not (len(caps) > 1 and attempt.max_tokens == max(caps)):
+        changes["max_tokens"] = attempt.max_tokens  # two caps of the caller's stay: Bedrock says what is wrong
     if changes:
         _write_fields(out, changes)
     if attempt.cache_plan is not None and attempt.cache_plan.marks:

@@ -262,3 +262,14 @@ def test_routing_picks_the_cheaper_of_two_places(make_harness, bedrock):
     guard(bedrock(), harness.pipeline).invoke(PROMPT)
     assert harness.pipeline.records()[0].model == GLOBAL
     harness.check()
+
+
+def test_two_caps_are_held_at_the_higher_and_left_for_bedrock_to_refuse(make_harness, bedrock):
+    harness = make_harness()
+    governed = guard(bedrock(), harness.pipeline)
+    with pytest.raises(ClientError, match="conflicts"):
+        governed.invoke(PROMPT, max_tokens=5, additional_model_request_fields={"max_tokens": 60_000})
+    assert harness.sim.requests[0].body["inferenceConfig"]["maxTokens"] == 5
+    harness.check()
+    governed.invoke(PROMPT, additional_model_request_fields={"max_tokens": 60})
+    harness.check()
