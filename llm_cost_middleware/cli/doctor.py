@@ -38,6 +38,8 @@ _PACKAGES = (
     ("langchain", "CostMiddleware", "langchain"),
     *((f"langchain-{name}", "guard", "langchain") for name in NAMES),
     ("langchain-litellm", "ChatLiteLLMRouter on a CostAwareRouter", "langchain"),
+    ("langchain-aws", "guard a ChatBedrockConverse", "aws"),
+    ("boto3", "clients of Bedrock", "aws"),
     ("litellm", "CostAwareRouter", None),
     ("fastapi", "callback of the LiteLLM proxy", "proxy"),
     ("redis", "ledgers on redis://", "redis"),

@@ -97,6 +97,24 @@ def _router_model(_: CostPipeline) -> None:
     del ChatLiteLLMRouter
 
 
+_HAIKU = "global.anthropic.claude-haiku-4-5-20251001-v1:0"
+_AWS = {"aws_access_key_id": _KEY, "aws_secret_access_key": _KEY}
+
+
+def _guard_bedrock(pipeline: CostPipeline) -> None:
+    from langchain_aws import ChatBedrockConverse
+
+    from llm_cost_middleware.integrations.langchain import guard
+
+    guard(ChatBedrockConverse(model=_HAIKU, region_name="us-east-1", **_AWS), pipeline)
+
+
+def _bedrock(_: CostPipeline) -> None:
+    import boto3
+
+    boto3.client("bedrock-runtime", region_name="us-east-1", **_AWS)
+
+
 def _apprise(_: CostPipeline) -> None:
     from llm_cost_middleware.alerts.channels import open_channel
 
@@ -141,6 +159,8 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "langchain": _middleware,
     "langchain-anthropic": _guard_anthropic,
     "langchain-openai": _guard_openai,
+    "langchain-aws": _guard_bedrock,
+    "boto3": _bedrock,
     "litellm": _router,
     "langchain-litellm": _router_model,
     "fastapi": _proxy,

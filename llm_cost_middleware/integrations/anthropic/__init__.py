@@ -19,13 +19,13 @@ __all__ = ["wrap_anthropic"]
 
 
 def wrap_anthropic(client: Client, pipeline: PipelineSource | None = None, *, routed: str = "smart") -> Client:
-    """A copy of an ``Anthropic`` or ``AsyncAnthropic`` client whose calls are routed, held, retried and booked.
+    """A copy of a client of Anthropic's or Bedrock's whose calls are routed, held, retried and booked.
 
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
     and all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by
     ``with_options``; ``messages.batches.create`` reserves the sum of its requests' bounds at batch price. Not governed
     (see ``on_ungoverned``): what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so on, by
-    the table in ``paths``), posts to a path that no table knows, and clients of Bedrock, Vertex and Foundry. What costs
+    the table in ``paths``), posts to a path that no table knows, and clients of Vertex and Foundry. What costs
     nothing passes through untouched.
 
     The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default means

@@ -68,7 +68,8 @@ class CostCallbackHandler(BaseCallbackHandler):
 
     Give it to a run (``config={"callbacks": [handler]}``), to a model, or to a whole block with ``cost_tracking``.
     Calls of guarded models pass untouched: they are booked where they are sent. An answer out of LangChain's own cache
-    is booked at $0. Models of Azure, Bedrock and Vertex are booked at the list price of the same model; one without a
+    is booked at $0. Claude at Bedrock is booked at the price
+    of its place, models of Azure and Vertex at the list price of the same model; one without a
     known price is treated as ``on_ungoverned`` says.
 
     Args:

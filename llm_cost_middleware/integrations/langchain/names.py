@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.platforms.bedrock.names import parse
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import Endpoint
 
 DECISIONS = "decision models are not governed; ask a chat model for a structured output"
 _DECORATION = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic\.|openai\.)|-v\d+(?::\d+)?$")
 """Bedrock's region, vendor and revision around a model's own name."""
+
+
+_AT_BEDROCK = re.compile(r"(?:^|[./])anthropic\.claude-")
 
 
 class ModelName(NamedTuple):
@@ -36,6 +40,8 @@ def model_of(metadata: Mapping[str, Any], call_kwargs: Mapping[str, Any]) -> Mod
 
 @lru_cache(maxsize=256)
 def _named(name: str) -> ModelName | None:
+    if _AT_BEDROCK.search(name) and parse(name) is not None:  # where it is served decides its price
+        return ModelName("bedrock", name, "messages")
     bare = _DECORATION.sub("", name.rpartition("/")[2]).replace("@", "-")
     provider = provider_of(bare)
     if provider is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from llm_cost_middleware.platform import Platform
 from llm_cost_middleware.platforms.bedrock.cache import cache_capabilities
@@ -10,6 +12,12 @@ from llm_cost_middleware.platforms.bedrock.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.bedrock.names import factor, geography, parse
 from llm_cost_middleware.platforms.bedrock.usage import BedrockStreamReader, read_usage
 from llm_cost_middleware.providers import anthropic
+from llm_cost_middleware.request import CallRequest
+
+
+def _read_request(body: Mapping[str, Any], endpoint: str) -> CallRequest:
+    return anthropic.PROVIDER.read_request(body, endpoint)._replace(provider="bedrock")
+
 
 PLATFORM = Platform(
     name="bedrock",
@@ -20,6 +28,7 @@ PLATFORM = Platform(
         model_prefixes=(),  # a bare id belongs to the provider itself
         domains=("amazonaws.com", "api.aws", "amazonaws.com.cn"),
         read_usage=read_usage,
+        read_request=_read_request,
         new_stream_reader=BedrockStreamReader,
         read_error=read_error,
         error_rules=ERROR_RULES,

@@ -273,3 +273,13 @@ def test_two_caps_are_held_at_the_higher_and_left_for_bedrock_to_refuse(make_har
     harness.check()
     governed.invoke(PROMPT, additional_model_request_fields={"max_tokens": 60})
     harness.check()
+
+
+def test_what_is_only_heard_is_booked_at_the_price_of_its_place(make_harness, bedrock):
+    harness = make_harness()
+    config = {"callbacks": [CostCallbackHandler(harness.pipeline)]}
+    for model in (HAIKU, GLOBAL):
+        bedrock(model).invoke(PROMPT, config)
+        list(bedrock(model).stream(PROMPT, config))
+    assert [record.model for record in harness.pipeline.records()] == [HAIKU, HAIKU, GLOBAL, GLOBAL]
+    assert harness.pipeline.ledger.balance("global").settled_nanousd == harness.sim.bill.total_nanousd

@@ -265,8 +265,8 @@ def test_a_decision_model_in_a_chain_is_found_and_not_guarded(make_harness, deci
 @pytest.mark.parametrize(
     ("named", "provider", "model"),
     [
-        ("anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic", HAIKU),
-        ("us.anthropic.claude-sonnet-4-6", "anthropic", "claude-sonnet-4-6"),
+        ("anthropic.claude-haiku-4-5-20251001-v1:0", "bedrock", "anthropic.claude-haiku-4-5-20251001-v1:0"),
+        ("us.anthropic.claude-sonnet-4-6", "bedrock", "us.anthropic.claude-sonnet-4-6"),
         ("claude-haiku-4-5@20251001", "anthropic", HAIKU),
         ("openai/gpt-5-mini", "openai", MINI),
         ("gpt-5-mini", "openai", MINI),
