@@ -67,7 +67,7 @@ class LeasedBackend:
         self.shipping = Shipping(self.desk, storage, policy, monotonic)
         self.keeper = Keeper(self.shipping, self.desk, policy.interval_s)
         if not self.at_once:
-            self.desk.hurry = self.keeper.hurry
+            self.desk.hurry, self.shipping.wake = self.keeper.hurry, self.keeper.ensure
         _living.add(self)
 
     def reserve(

@@ -46,7 +46,8 @@ class LeaseJournal:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._prefix = f"{place.name}~"
         self._path = self._folder / f"{self._prefix}{token}"
-        self._size, self._dirty = 0, False
+        self._size = self._written = 0
+        self._dirty = False
         self._file = -1
         self.renew(())
 
@@ -70,6 +71,11 @@ class LeaseJournal:
         if self._dirty:
             self._dirty = False
             os.fsync(self._file)
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether anything was added since it was written anew."""
+        return self._size > self._written
 
     @property
     def long(self) -> bool:
@@ -116,7 +122,7 @@ class LeaseJournal:
             os.close(file)
             path.unlink(missing_ok=True)  # the one that stands says more
             raise
-        self._size = len(text)
+        self._size = self._written = len(text)
         return file
 
 

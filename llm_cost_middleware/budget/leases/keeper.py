@@ -37,6 +37,10 @@ class Keeper:
     def hurry(self) -> None:
         """A block is missing or too small."""
         self._wake.set()
+        self.ensure()
+
+    def ensure(self) -> None:
+        """There is something to be shipped: at the next tick, by a thread that runs."""
         if self._thread is None and not self._closed:
             self._start()
 
@@ -86,9 +90,11 @@ class Keeper:
             except Exception:  # noqa: BLE001 - a storage of somebody's own fails in words of its own; the next tick may not
                 _log.exception("leases could not be shipped")
                 time.sleep(min(self._interval_s, 1.0))
-            idle = 0 if self._desk.busy else idle + 1
+            idle = 0 if self._desk.busy or self._shipping.has_notes else idle + 1
             time.sleep(max(_LEAST_S - (time.monotonic() - began), 0.0))
         self._thread = None
+        if self._desk.busy or self._shipping.has_notes:  # since the last look: whoever left it saw this thread
+            self.ensure()
 
 
 def _close(close: WeakMethod[Callable[[], None]]) -> None:

@@ -30,6 +30,8 @@ from llm_cost_middleware.fork import ForkSafeLock
 
 _log = logging.getLogger(__name__)
 _ADOPT_S = 15.0
+_RENEW_S = 60.0
+"""Seconds after which the journal is written anew, without the names and the memos of what is shipped."""
 _MOST_NOTES = 10_000
 _FADED = 0.01
 """Calls of a scope that are too long ago to be kept count of."""
@@ -52,8 +54,9 @@ class Shipping:
         self._numbers, self._token = count(1), os.urandom(6).hex()
         self._merging: list[tuple[str, Block]] = []
         self._settled: dict[str, int] = {}
-        self._adopt_at = 0.0
+        self._adopt_at = self._renew_at = 0.0
         self._notes: deque[Notes] = deque()
+        self.wake: Callable[[], None] = lambda: None
 
     def keep(self, notes: Notes | None) -> None:
         """Keep what is noted beside money for the next parcel."""
@@ -61,13 +64,19 @@ class Shipping:
             notes.written = True
             if len(self._notes) < _MOST_NOTES:
                 self._notes.append(notes)
+            self.wake()
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether anything that was noted waits for the next parcel."""
+        return bool(self._notes)
 
     def tick(self) -> None:
         """Ship what is due, see what is left, and let the blocks follow. Raises ``LedgerUnavailableError``."""
         with self._turn:
             self._retire()
             self._ship()
-            if self._resize():
+            if self._resize() or (self._desk.journal is not None and not self._renew_at):
                 self._ship()
             if self._monotonic() >= self._adopt_at:
                 self._adopt_at = self._monotonic() + _ADOPT_S
@@ -99,6 +108,7 @@ class Shipping:
                 desk.blocks = {}
                 for block in desk.ending:
                     block.free = 0
+            self._renew_at = 0.0  # whoever erases a name leaves none in the journal
             self._ship()
 
     def forget(self) -> None:
@@ -192,6 +202,8 @@ class Shipping:
             scopes = tuple(dict.fromkeys((GLOBAL, *desk.usage, *desk.blocks)))
         found = self._storage.read(scopes)
         desk.note_time(found.now)
+        if desk.index is not None and desk.index is not found.budget_index:
+            self._renew_at = 0.0  # as after an erasure
         desk.index = found.budget_index
         left = _left(found.budget_index, found.now, found.totals)
         desk.left = {scope: room for scope, (_, room) in left.items() if room is not None}
@@ -285,9 +297,12 @@ class Shipping:
         if desk.journal is None:
             return
         try:
-            if desk.journal.long:
+            # Names and memos of what is shipped do not stay: not for long, and not where there is nothing to do.
+            over = desk.journal.has_lines and (not desk.busy or self._monotonic() >= self._renew_at)
+            if desk.journal.long or over:
                 with desk._lock:  # noqa: SLF001
                     desk.journal.renew(desk.journal_lines())
+                self._renew_at = self._monotonic() + _RENEW_S
             desk.journal.sync()
         except OSError as error:
             _log.warning("the journal of leases was not written: %s", error)

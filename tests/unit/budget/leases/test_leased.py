@@ -11,6 +11,7 @@ import pytest
 from plain_call import BOTH, answer, request
 
 from llm_cost_middleware import AsyncLedger, CostConfig, CostPipeline, Ledger
+from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.leases.backend import SERVERLESS, LeasedBackend, lease_from, leased_over
 from llm_cost_middleware.budget.leases.journal import LeaseJournal, read_journal
@@ -34,7 +35,7 @@ def blocks_by_hand(url, clock, journal=None):
     """A leased backend without a thread: time is moved, and it is told to ship, by the test."""
     storage = SQLiteBackend.open(url, clock, "default", full=False)
     leased = leased_over(storage, clock, clock.monotonic, LeasePolicy(), journal)
-    leased.desk.hurry = lambda: None
+    leased.desk.hurry = leased.shipping.wake = lambda: None
     return leased
 
 
@@ -205,6 +206,49 @@ def test_a_journal_stays_short_while_calls_go_on(url, tmp_path, monkeypatch):
         assert [entry.id for entry in read_journal(journal._file).entries] == [held.id]
 
 
+@pytest.mark.parametrize("end", ["erased elsewhere", "erased here", "a minute", "idle"])
+def test_a_name_does_not_stay_in_a_journal(url, tmp_path, end):
+    """Of what is shipped nothing stays: after an erasure, after a while, and where there is nothing to do."""
+    journal, clock = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a"), FakeClock()
+    with Ledger(blocks_by_hand(url, clock, journal), clock=clock) as ledger:
+        ledger.set_budget(Budget("global", "1"))
+        warm(ledger, clock)
+        clock.advance(0.5)
+        ledger.backend.shipping.tick()
+        spend(ledger, 10)
+        assert ledger.backend.desk.admitted >= 10
+        assert b"user:a" in journal._path.read_bytes()
+        if end == "erased here":
+            assert ledger.erase("user:a").rows
+        else:
+            ledger.backend.shipping.tick()
+            assert b"user:a" in journal._path.read_bytes(), "it is written anew at every tick"
+            if end == "erased elsewhere":
+                with Ledger.open(url, clock=clock) as other:
+                    assert other.erase("user:a").rows
+            clock.advance({"a minute": 61, "idle": 6}.get(end, 0.5))
+            for _ in range(1 if end != "idle" else 3):
+                ledger.backend.shipping.tick()
+        assert b"user:a" not in journal._path.read_bytes()
+        held = ledger.reserve(HOLD, ["user:a"], id="later")
+        assert ledger.settle(held.id, COST).id == held.id
+
+
+def test_notes_do_not_wait_for_a_thread_that_has_ended(url, monkeypatch):
+    monkeypatch.setattr("llm_cost_middleware.budget.leases.keeper._LINGER", 1)
+    with Ledger(lease_from(Ledger.open(url).backend, None, time.monotonic, policy=LeasePolicy(0.02))) as ledger:
+        keeper, noted = ledger.backend.keeper, Ledger.open(url).journal
+        keeper.hurry()
+        until = time.monotonic() + 5
+        while keeper._thread is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert keeper._thread is None
+        ledger.backend.shipping.keep(Notes([JournalEntry("decision", "x", 1.0, b"{}")]))
+        while not list(noted.read("decision")) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [line.id for line in noted.read("decision")] == ["x"]
+
+
 def test_a_journal_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
     journal = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a")
     journal.add("L", "lease:a")
@@ -250,7 +294,7 @@ def test_a_journal_that_cannot_be_written_admits_nothing(url):
         warm(ledger, clock)
 
         class Full:
-            long = False
+            long = has_lines = False
 
             def add(self, *_):
                 raise OSError(28, "no space left")
