@@ -33,7 +33,8 @@ class SentNames:
         """A request in its provider's form, at the platform, under what its name stands for; ``routed`` stands."""
         if self._section is None:
             return request
-        if request.model == routed:
+        platform = find_platform(self._provider)
+        if request.model == routed and (platform is None or platform.parse(routed) is None):
             return request._replace(provider=self._provider)
         target = self._target(self._section, request.model)
         return request._replace(provider=target.provider, model=target.model)

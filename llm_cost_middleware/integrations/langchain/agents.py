@@ -22,7 +22,6 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.langchain.agent_runs import agent_runs
 from llm_cost_middleware.integrations.langchain.callback import CostCallbackHandler, listening
 from llm_cost_middleware.integrations.langchain.configurable import is_configurable
-from llm_cost_middleware.integrations.langchain.converse import speaks_converse
 from llm_cost_middleware.integrations.langchain.endings import (
     OnExceeded,
     aended,
@@ -36,6 +35,7 @@ from llm_cost_middleware.integrations.langchain.plain_clients import PlainClient
 from llm_cost_middleware.integrations.langchain.run_scopes import runs
 from llm_cost_middleware.integrations.langchain.runaway import OnRunaway, read_on_runaway, sign_of_runaway
 from llm_cost_middleware.integrations.langchain.targets import provider_of
+from llm_cost_middleware.integrations.langchain.vertex import is_of_platform
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class CostMiddleware(AgentMiddleware[Any, Any]):
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         # what can only be metered is heard by the handler, and stays the very object that it is
-        known = is_configurable(model) or provider_of(model) or speaks_converse(model, self.pipeline)
+        known = is_configurable(model) or provider_of(model) or is_of_platform(model, self.pipeline)
         if is_guarded(model) or not known:
             return model
         with self._lock:

@@ -21,11 +21,11 @@ from langchain_core.runnables.retry import RunnableRetry
 
 from llm_cost_middleware.errors import NoModelFoundError
 from llm_cost_middleware.integrations.langchain.configurable import is_configurable
-from llm_cost_middleware.integrations.langchain.converse import speaks_converse
 from llm_cost_middleware.integrations.langchain.errors import except_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
 from llm_cost_middleware.integrations.langchain.targets import provider_of
+from llm_cost_middleware.integrations.langchain.vertex import is_of_platform
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 Chain = TypeVar("Chain", bound=Runnable[Any, Any])
@@ -132,7 +132,7 @@ class _Search:
         if is_guarded(model):
             self.found.append(FoundModel(path, what, guarded=True, note="was guarded before"))
             return model
-        known = is_configurable(model) or provider_of(model) or speaks_converse(model, self._pipeline)
+        known = is_configurable(model) or provider_of(model) or is_of_platform(model, self._pipeline)
         note = "" if known else "metered only"
         self.found.append(FoundModel(path, what, guarded=True, note=note))
         return model if self._pipeline is None else guard(model, self._pipeline, pinned=self._pinned)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
@@ -18,17 +17,17 @@ from llm_cost_middleware.integrations.langchain.converse_client import (
     ConverseTerms,
     retries_of,
 )
-from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
+from llm_cost_middleware.integrations.langchain.entries import GuardEntries
+from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.run_scopes import with_metadata
-from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, RouteArgument
+from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY
 from llm_cost_middleware.integrations.langchain.told import told, told_at_end
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platforms.bedrock.names import parse
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessageChunk, BaseMessage
-    from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
-    from langchain_core.runnables import Runnable
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 Model = TypeVar("Model", bound=BaseChatModel)
 if TYPE_CHECKING:
@@ -70,36 +69,10 @@ def guard_converse(model: Model, pipeline: CostPipeline, *, pinned: bool) -> Mod
     return guarded
 
 
-class ConverseGuard(_Model):
+class ConverseGuard(GuardEntries):
     """The part of a guarded ``ChatBedrockConverse`` that is ours. Its asynchronous methods run these in threads."""
 
     client: Any
-
-    # --- entries: what a call says of itself travels on as an argument, past traces and the handlers' books ----------
-
-    def generate(
-        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
-    ) -> LLMResult:
-        """As LangChain does."""
-        return super().generate(messages, stop, callbacks, **_noted(kwargs, kwargs.get("metadata")))
-
-    async def agenerate(
-        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
-    ) -> LLMResult:
-        """As LangChain does."""
-        return await super().agenerate(messages, stop, callbacks, **_noted(kwargs, kwargs.get("metadata")))
-
-    def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[AIMessageChunk]:  # noqa: A002 - as LangChain names it
-        """As LangChain does."""
-        config = ensure_config(config)
-        return super().stream(input, config, **_noted(kwargs, config.get("metadata")))
-
-    def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:  # noqa: A002 - as LangChain names it
-        """As LangChain does."""
-        config = ensure_config(config)
-        return super().astream(input, config, **_noted(kwargs, config.get("metadata")))
-
-    # --- sending -----------------------------------------------------------------------------------------------------
 
     def _for_call(self, kwargs: dict[str, Any]) -> tuple[Any, ConverseClient]:
         """A copy for one call, whose client knows whose call it is. Takes the note out of the arguments."""
@@ -134,19 +107,6 @@ class ConverseGuard(_Model):
             yield from told_at_end(client.terms.pipeline, client.request, _Sent(first, chunks, client))
         except LLMCostError as refusal:
             ERRORS.raised(refusal)
-
-    def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
-        """As LangChain does, but a refusal is not retried."""
-        return super().with_retry(retry_if_exception_type=except_refusals(retry_if_exception_type), **kwargs)
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "a guarded model holds clients and a ledger: pickle the plain model, and guard it where it runs"
-        )
-
-
-def _noted(kwargs: dict[str, Any], metadata: Any) -> dict[str, Any]:
-    return {**kwargs, ROUTE_KEY: RouteArgument.create(metadata)}
 
 
 def _stamp(message: Any, client: ConverseClient) -> None:

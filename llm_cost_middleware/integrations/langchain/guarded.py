@@ -31,6 +31,7 @@ from llm_cost_middleware.integrations.langchain.metered import metered_only
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
+from llm_cost_middleware.integrations.langchain.vertex import VertexGuard, guard_vertex, speaks_vertex
 from llm_cost_middleware.nesting import wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.sdk_clients.client import is_governed
@@ -94,6 +95,8 @@ def guard(
     pipeline = CostPipeline.resolve(pipeline)
     if speaks_converse(model, pipeline):
         return guard_converse(model, pipeline, pinned=pinned)
+    if speaks_vertex(model):
+        return guard_vertex(model, pipeline, pinned=pinned)
     if provider_of(model) is None:
         return metered_only(model, pipeline)
     for name in _CLIENTS:
@@ -116,7 +119,7 @@ def _attach(model: Model, runtime: GuardRuntime, **update: Any) -> Model:
 
 def is_guarded(model: object) -> bool:
     """Whether ``model`` came out of ``guard``."""
-    return isinstance(model, GuardMixin | ConverseGuard | ConfigurableGuard)
+    return isinstance(model, GuardMixin | ConverseGuard | VertexGuard | ConfigurableGuard)
 
 
 def _namespace(plain: Any) -> dict[str, Any]:
