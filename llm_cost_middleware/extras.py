@@ -13,6 +13,7 @@ EXTRA_OF = {
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
     "apprise": "alerts", "boto3": "aws", "botocore": "aws", "langchain_aws": "aws",
+    "google.auth": "google", "langchain_google_vertexai": "google",
     "fastapi": "proxy", "redis": "redis", "psycopg": "postgres", "opentelemetry": "otel", "prometheus_client": "otel",
     # parts of one package that several distributions share: with a host comes the first of them alone
     "opentelemetry.sdk": "otel", "opentelemetry.exporter": "otel", "opentelemetry.exporter.prometheus": "otel",

@@ -65,5 +65,4 @@ PLATFORM = Platform(
     place_of=_place_of,
     sent_as=wire_name,
     packages=("langchain_google_vertexai",),
-    litellm=("vertex_ai", "vertex_ai_beta"),
 )
