@@ -27,6 +27,7 @@ from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.shadow import Shadows
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
 from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
 
@@ -175,7 +176,7 @@ class CallFlow:
             yield from self._write_log(call, report)
             raise
         yield from self._write_log(call, report)
-        return CallOutcome(response, call.id, call.decision, tuple(report.records))
+        return made(CallOutcome, (response, call.id, call.decision, tuple(report.records)))
 
     def _attempts(
         self, call: RoutedCall, report: CallReport, accept: Callable[[CallResult], bool] | None
@@ -196,7 +197,7 @@ class CallFlow:
                 raise
             cause = None  # the traceback of an error holds this frame: no cycle of references
             try:
-                answer = yield Send(reserved.attempt)
+                answer = yield made(Send, (reserved.attempt,))
             except BaseException as error:
                 reserved = self._holds.closed(reserved)
                 following, retry_tokens = yield from self._settling.after_failure(
@@ -250,7 +251,7 @@ class CallFlow:
         told = (
             self.stages.route.reads_answers(call.decision.site)
             or request.output_schema
-            or demanded_tools(request) is not None
+            or (request.tools and demanded_tools(request) is not None)
         )
         # What a provider still works on says nothing yet.
         content = answer.content if (told or request.tools) and not answer.reading.pending else None
@@ -289,7 +290,7 @@ class CallFlow:
         try:
             if not self.stages.has_log(call, report):
                 return
-            yield WriteLog(partial(self.stages.write_log, call, report))
+            yield made(WriteLog, (partial(self.stages.write_log, call, report),))
         except LLMCostError as error:  # of a ledger that is away it says all there is to say
             _log.error("the decision of call %s was not logged: %s", call.id, error)
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked

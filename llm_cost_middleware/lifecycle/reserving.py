@@ -42,6 +42,7 @@ from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
 
@@ -72,6 +73,7 @@ class Reserving:
         self._stages, self._settings, self._clock = stages, settings, clock
         self._sizing = Sizing(stages, settings, clock, self.available, self._check_paused)
         self.holds, self._tightening = holds, Tightening(stages, holds)
+        self._sends = bool(settings.attribution.send) and not settings.observe
 
     def admit_and_reserve(
         self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
@@ -96,7 +98,9 @@ class Reserving:
         call = stages.lanes.in_time(call)
         # After the waits, which may have chosen another model.
         quote = yield from self._sizing.first_quote(call, report, target)
-        scope = None if observe else stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
+        scope = None
+        if stages.waiting.busy and not observe:
+            scope = stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
         if scope is not None:  # others came first
             return (yield from self._wait_for_money(call, report, quote, number, scope))
         try:
@@ -196,14 +200,15 @@ class Reserving:
             raise quote.over_call_limit
         stages = self._stages
         report.reservations += 1  # an id once refused stays refused: every try has one of its own
-        reservation_id: str | None = f"{call.id}.{report.reservations}"
+        reservation_id: str | None
+        reservation_id = held = f"{call.id}.{report.reservations}"
         scopes = call.scopes_at(quote.target)
         memo = AttemptMemo(call.id, number, quote.target)
         try:
-            yield Reserve(f"{reservation_id}", quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
+            yield Reserve(held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
         except LedgerUnavailableError as error:
             if stages.spool is not None and stages.spool.voids:  # it may be held all the same
-                entry = Unbooked("void", f"{reservation_id}", ZERO, "unconfirmed", scopes, b"")
+                entry = Unbooked("void", held, ZERO, "unconfirmed", scopes, b"")
                 yield WriteLog(partial(stages.spool.keep, entry))
             if not self._settings.allow_unavailable:
                 raise
@@ -216,7 +221,7 @@ class Reserving:
             raise
         except BaseException:  # interrupted at the very moment: nothing was sent, so nothing may stay reserved
             with suppress(LedgerError):
-                yield Void(f"{reservation_id}")
+                yield Void(held)
             raise
         reserved = self._reserved(call, quote, number, reservation_id, scopes)
         self.holds.opened(call, report, reserved)
@@ -250,11 +255,12 @@ class Reserving:
         changes = fit(request, target).changes if self._settings.observe else quote.changes
         if quote.tier is not None and not self._settings.observe:
             changes = {**changes, "service_tier": quote.tier}
-        attempt = Attempt(
-            call.id, number, target.plain, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
-            request.is_bare(target.plain), self._sent_fields(request, target, scopes),
-        )  # fmt: skip
-        reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
+        plain = target.plain
+        attempt = made(Attempt, (
+            call.id, number, plain, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
+            request.is_bare(plain), self._sent_fields(request, target, scopes) if self._sends else EMPTY,
+        ))  # fmt: skip
+        reserved = made(ReservedAttempt, (reservation_id, attempt, quote, scopes, now, cache_plan))
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved, call.request.endpoint)
         return reserved
@@ -265,7 +271,7 @@ class Reserving:
         return max(ttl_s, call.lane.try_s + _SPARE_S) if quote.lane and call.lane is not None else ttl_s
 
     def _sent_fields(self, request: CallRequest, target: ModelRef, scopes: tuple[str, ...]) -> Mapping[str, Any]:
-        if self._settings.observe or request.is_bare(target.plain):  # nothing is added
+        if request.is_bare(target.plain):  # nothing is added
             return EMPTY
         return filled(self._settings.attribution.send, scopes, request.settings, target.provider)
 

@@ -91,8 +91,9 @@ class RoutedCall(NamedTuple):
 
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
-        scopes = (*self.request.context.scopes, *scopes_of(target))
-        if self.request.alternatives:  # the host may send it to any of them: each of their budgets must have room
+        request = self.request
+        scopes = (*request.context.scopes, *scopes_of(target))
+        if request.alternatives:  # the host may send it to any of them: each of their budgets must have room
             others = (scope for other in self.request.alternatives for scope in scopes_of(other))
             return tuple(dict.fromkeys((*scopes, *others)))
         return scopes
@@ -198,7 +199,6 @@ class CacheTrace(NamedTuple):
     at: float
 
 
-@dataclass(slots=True)
 class CallLog:
     """What of a call has become a line of the log."""
 
@@ -210,9 +210,8 @@ class CallLog:
     """It was compared with earlier calls."""
 
 
-@dataclass(slots=True)
 class CallReport:
-    """The mutable part of a call: what was tried and booked so far."""
+    """The mutable part of a call: what was tried and booked so far. What has not changed stands in the class."""
 
     flex_tries: int = 0
     """Tries at the flex tier that brought no answer."""
@@ -220,15 +219,8 @@ class CallReport:
     """What follows goes to the standard tier."""
     reservations: int = 0
     """Reservations tried; numbers their ids."""
-    token_counts: dict[str, int | None] = field(default_factory=dict)
-    """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None`` where
-    they could not be."""
-    tried_targets: list[ModelRef] = field(default_factory=list)
-    """The models that failed, or whose answer was rejected."""
     answered: ModelRef | None = None
     """The model or arm of the last attempt that was booked."""
-    records: list[CostRecord] = field(default_factory=list)
-    """One record for each attempt that was booked."""
     spent_nanousd: int = 0
     """The sum of the records."""
     quality_signals: tuple[str, ...] = ()
@@ -238,15 +230,24 @@ class CallReport:
     """The model that answered beside the call's own, and whether it said the same (1) or not (0)."""
     cache_traces: tuple[CacheTrace, ...] = ()
     """Traces that were not written down yet."""
-    lines: list[JournalEntry] = field(default_factory=list)
-    """Lines of the log that were made, and not written down yet."""
-    logged: CallLog = field(default_factory=CallLog)
-    """What of the call has become a line."""
     refusal: bytes | None = None
     """The line of a refusal for want of money, for the journal (``metering.refusal_line``)."""
-    asked_counts: dict[ModelRef, bool] = field(default_factory=dict)
-    """The models whose provider was asked for a count: once a call."""
     content: AnswerContent | None = None
     """What the answer that is about to be booked says, where its tools are looked at; not kept."""
-    counter: InputCounter | None = None
-    """Asks the provider for a count, where the host can."""
+
+    def __init__(self, counter: InputCounter | None = None) -> None:
+        self.counter = counter
+        """Asks the provider for a count, where the host can."""
+        self.token_counts: dict[str, int | None] = {}
+        """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None``
+        where they could not be."""
+        self.tried_targets: list[ModelRef] = []
+        """The models that failed, or whose answer was rejected."""
+        self.records: list[CostRecord] = []
+        """One record for each attempt that was booked."""
+        self.lines: list[JournalEntry] = []
+        """Lines of the log that were made, and not written down yet."""
+        self.logged = CallLog()
+        """What of the call has become a line."""
+        self.asked_counts: dict[ModelRef, bool] = {}
+        """The models whose provider was asked for a count: once a call."""

@@ -75,6 +75,11 @@ class WaitingCalls:
         """How long a call holds its money, lately and on average; ``None`` before the first has ended."""
         return self._held_s
 
+    @property
+    def busy(self) -> bool:
+        """Whether any call waits."""
+        return bool(self._lines)
+
     def line_of(self, scopes: Iterable[str]) -> str | None:
         """The scope whose line a call of these scopes has to join: it must not overtake."""
         if not self._lines:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.platform import answered_name
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -202,11 +203,7 @@ def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Cat
         cost = ceil_picousd(rates.picousd(usage))
     except PriceNotFoundError:
         return None
-    return _made(PricedCall, (cost, (), reading.model or model, "exact", (), catalogue.version))
-
-
-_made = tuple.__new__
-"""Makes a named tuple of all its fields: without the frame of its constructor."""
+    return made(PricedCall, (cost, (), reading.model or model, "exact", (), catalogue.version))
 
 
 def _nameless(provider: Provider) -> NoReturn:

@@ -9,12 +9,13 @@ from llm_cost_middleware.budget.model import Receipt, Reservation, ReservationSt
 from llm_cost_middleware.budget.rules.slices import slice_budget
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.named_tuples import made
 
 Crossed = dict[tuple[str, str], int]
 """Scope and window to the sum that a booking crossed there."""
 
 
-@dataclass(slots=True)
+@dataclass
 class ReservationRecord:
     """State of one id as backends keep it. Amounts in nano-dollars, times in ms.
 
@@ -58,11 +59,15 @@ class ReservationRecord:
 
     def receipt(self) -> Receipt:
         """Return the receipt of the first resolution. A booking without a reservation has no overrun."""
-        paid, reserved, at = NanoUSD(self.actual), NanoUSD(self.amount), self.resolved / 1000
+        paid, reserved = self.actual, self.amount
+        paid = paid if type(paid) is NanoUSD else NanoUSD(paid)
+        reserved = reserved if type(reserved) is NanoUSD else NanoUSD(reserved)
         over = ZERO if self.verb == "book" or paid <= reserved else NanoUSD(paid - reserved)
-        thresholds = tuple(map(NanoUSD, self.thresholds))
-        warned = self.warnings, at, False, thresholds
-        return Receipt(self.id, self.verb, paid, reserved, over, self.status, self.late, *warned)
+        thresholds = tuple(map(NanoUSD, self.thresholds)) if self.thresholds else ()
+        return made(Receipt, (
+            self.id, self.verb, paid, reserved, over, self.status, self.late, self.warnings, self.resolved / 1000,
+            False, thresholds,
+        ))  # fmt: skip
 
     def correction(self) -> Receipt:
         """Return the receipt of the last reconciliation."""
@@ -75,7 +80,8 @@ class ReservationRecord:
         if verb == "reconcile":
             thresholds = tuple(map(NanoUSD, crossed.values()))
             return self.correction()._replace(warnings=tuple(crossed), thresholds=thresholds)
-        self.warnings, self.thresholds = tuple(crossed), tuple(crossed.values())
+        if crossed or self.warnings:
+            self.warnings, self.thresholds = tuple(crossed), tuple(crossed.values())
         return self.receipt()
 
     def replay(self, verb: Verb) -> Receipt:
@@ -122,7 +128,7 @@ def resolve(record: ReservationRecord, verb: Verb, amount: int) -> Transition | 
     if state == "pending":
         if verb == "void":
             return Transition("voided", 0, -record.amount, 0)
-        return Transition("settled", amount, -record.amount, amount)
+        return made(Transition, ("settled", amount, -record.amount, amount))
     if state == "expired":
         return Transition("voided" if verb == "void" else "settled", amount, 0, amount - record.charged)
     if state == "voided" and verb == "void":

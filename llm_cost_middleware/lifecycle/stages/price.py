@@ -17,6 +17,7 @@ from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt,
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
 _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
+_STATUS = {"exact": "exact", "estimated": "estimated", "unknown": "estimated"}
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
 CLOSE_COUNT = "what is added to the counted texts is taken from past bills, without a margin"
 
@@ -309,7 +311,7 @@ class PriceStage:
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
-        return Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", reading, priced)
+        return made(Posting, (priced.cost_nanousd, _STATUS[priced.status], reading, priced))
 
     def _note_tier(self, target: ModelRef, quote: Quote, tier: str, now: float) -> None:
         """Hold later requests at the tier of an answer, where it costs more than this one was held at."""
@@ -328,14 +330,9 @@ class PriceStage:
             )  # fmt: skip
 
     def price(
-        self,
-        reading: UsageReport,
-        provider: str,
-        requested_model: str | None = None,
-        *,
-        at: float | None = None,
-        laid: Mapping[str, Any] | None = None,
-    ) -> PricedCall:
+        self, reading: UsageReport, provider: str, requested_model: str | None = None, *,
+        at: float | None = None, laid: Mapping[str, Any] | None = None,
+    ) -> PricedCall:  # fmt: skip
         """The cost of an answer outside the flow of a call.
 
         Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count, islice
 from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
@@ -20,15 +19,7 @@ from llm_cost_middleware.budget.backends.memory.journal import KEEP, MemoryJourn
 from llm_cost_middleware.budget.backends.memory.leases import MemoryLeases
 from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
 from llm_cost_middleware.budget.backends.memory.slices import MemorySlices
-from llm_cost_middleware.budget.model import (
-    LIFETIME,
-    Receipt,
-    Reservation,
-    Row,
-    RowStatus,
-    Verb,
-    rolling_seconds,
-)  # fmt: skip
+from llm_cost_middleware.budget.model import LIFETIME, Receipt, Reservation, Row, RowStatus, Verb, rolling_seconds
 from llm_cost_middleware.budget.rules import (
     AccountPosting,
     AccountTotals,
@@ -48,6 +39,7 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.named_tuples import made
 
 _CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
 _NEVER = 2**63
@@ -85,13 +77,18 @@ class _Account:
         return sum(cell.settled for cell in counted), sum(cell.pending for cell in counted)
 
 
-@dataclass(slots=True)
 class _MemoryReservation(ReservationRecord):
     """Record with the cells it is booked in, or with its refusal."""
 
-    cells: tuple[_Cell, ...] = ()
     refusal: BudgetRefusal | None = None
-    slices: tuple[str, ...] = ()
+
+    def __init__(
+        self, id_: str, scopes: tuple[str, ...], amount: int, created: int, expires: int,
+        cells: tuple[_Cell, ...] = (), slices: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        # what is not set is as the class has it: one is made in every call
+        self.id, self.scopes, self.amount, self.created, self.expires = id_, scopes, amount, created, expires
+        self.cells, self.slices = cells, slices
 
 
 class _PostingRoute(NamedTuple):
@@ -193,15 +190,18 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                     self._set_right(route.slices, now)
                     if not fresh:
-                        self._close(_MemoryReservation(id_, scopes, amount, now, now, "refused", refusal=refusal))
+                        record = _MemoryReservation(id_, scopes, amount, now, now)
+                        record.state, record.refusal = "refused", refusal
+                        self._close(record)
                     raise refusal.error()
             for cell in route.cells:
                 cell.pending += amount
-            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells, slices=route.slices)
+            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, route.cells, route.slices)
             self._open[id_] = record
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
             self._drawn(route.slices, now, now + ttl)
-        return Reservation(id_, NanoUSD(amount), scopes, now / 1000, (now + ttl) / 1000, "pending")
+        held = amount if type(amount) is NanoUSD else NanoUSD(amount)
+        return made(Reservation, (id_, held, scopes, now / 1000, (now + ttl) / 1000, "pending"))
 
     def resolve(
         self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
@@ -215,9 +215,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     check_replay(record, amount, scopes, booked=True)
                     return record.replay(verb)
                 route = self._posting_route(scopes, now)
-                record = _MemoryReservation(
-                    id_, scopes, 0, now, now, verb="book", cells=route.cells, slices=route.slices
-                )
+                record = _MemoryReservation(id_, scopes, 0, now, now, route.cells, route.slices)
+                record.verb = "book"
                 self._open[id_] = record
             elif record is None:
                 raise ReservationNotFoundError(id_)
@@ -234,7 +233,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         for cell in record.cells:
             cell.pending += pending
             cell.settled += settled
-            warn |= cell.settled >= cell.account.warn_threshold
+            if cell.settled >= cell.account.warn_threshold:
+                warn = True
         if record.state == "pending":
             del self._open[record.id]
             self._close(record)
@@ -319,9 +319,10 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
 
     @staticmethod
     def _entry(entry: ParcelEntry, cells: tuple[_Cell, ...]) -> _MemoryReservation:
-        held, verb = (0, "book") if entry.kind == "book" else (entry.amount, "settle")
-        facts = entry.id, entry.scopes, held, entry.created, entry.expires
-        return _MemoryReservation(*facts, verb=verb, cells=cells)  # type: ignore[arg-type]  # one of two verbs
+        held = 0 if entry.kind == "book" else entry.amount
+        record = _MemoryReservation(entry.id, entry.scopes, held, entry.created, entry.expires, cells)
+        record.verb = "book" if entry.kind == "book" else "settle"
+        return record
 
     def _find(self, id_: str) -> _MemoryReservation | None:
         return self._open.get(id_) or self._state.closed.get(id_)
