@@ -16,8 +16,8 @@ from llm_cost_middleware.lifecycle.caps import OutputCaps
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
-from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
 from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Rates
