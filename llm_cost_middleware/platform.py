@@ -64,6 +64,10 @@ class Platform:
     """Models are called by the names of deployments, so that one without a deployment cannot be called."""
     place_of: Callable[[Any], str] = lambda _: ""
     """The place that a client of its SDK is bound to; empty: the names of models say it, or nobody does."""
+    deployment_of: Callable[[Any], str] = lambda _: ""
+    """The deployment that all calls of a client of its SDK go to; empty: each call names its own."""
+    knows_no_stream_usage: Callable[[Any], bool] = lambda _: False
+    """Whether the version of the API that a client speaks refuses to be asked for the usage of a stream."""
     sent_as: Callable[[str], str] = str
     """A name of a model, without its place, as requests carry it."""
     batches: bool = True

@@ -177,7 +177,8 @@ class ClientWrapper(NamedTuple):
             self.api, endpoint, body, options, names=original.names, stream=bool(arguments.get("stream")),
             routed=self.routed, providers=original.names.reach, client=original.client,
             retries_chosen=original.retries_chosen,
-            bare=is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
+            bare=(arguments.get("stream") and original.names.bare_streams)
+            or is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 
     def _pass(self, path: str, arguments: Mapping[str, Any]) -> None:

@@ -19,13 +19,18 @@ class SentNames:
         client: The client: it may be bound to a place.
     """
 
-    __slots__ = ("_place", "_provider", "_section", "reach")
+    __slots__ = ("_fixed", "_place", "_provider", "_section", "bare_streams", "reach")
 
     def __init__(self, config: CostConfig, provider: str, client: Any) -> None:
         self._provider, self._section = provider, config.platforms.get(provider)
         platform = find_platform(provider)
         self._place = place = platform.place_of(client) if platform is not None else ""
+        self._fixed = platform.deployment_of(client) if platform is not None else ""
+        self.bare_streams = platform is not None and platform.knows_no_stream_usage(client)
+        """Nothing is added to a stream: the API refuses what asks for its usage."""
         reach = (f"{provider}/{place}", f"{provider}/{PROVISIONED}") if place else (provider,)
+        if self._fixed and self._section is not None:
+            reach = (str(self._target(self._section, self._fixed)),)
         self.reach = frozenset(reach)
         """What the client can call, as ``HostCall.providers``: of a platform at one place, what is served there."""
 
@@ -34,7 +39,8 @@ class SentNames:
         if self._section is None:
             return request
         platform = find_platform(self._provider)
-        if request.model == routed and (platform is None or platform.parse(routed) is None):
+        is_word = platform is None or platform.parse(routed) is None
+        if request.model == routed and is_word and not self._fixed:
             return request._replace(provider=self._provider)
         target = self._target(self._section, request.model)
         return request._replace(provider=target.provider, model=target.model)
@@ -54,6 +60,7 @@ class SentNames:
 
     def _target(self, section: PlatformConfig, name: str) -> ModelRef:
         """What a name stands for: where its client is bound to a place, it is served there."""
+        name = self._fixed or name  # whatever a call says
         if not self._place or name in section.deployments or served_model(self._provider, name).place:
             return section.target(name)
         return ModelRef(self._provider, at_place(name, self._place))

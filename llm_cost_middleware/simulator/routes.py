@@ -8,6 +8,7 @@ from aiohttp import web
 from .anthropic.batches import MessageBatches
 from .anthropic.dialect import COUNT_TOKENS, MESSAGES
 from .app import HttpFrontend, called
+from .azure import add_azure
 from .bedrock.service import BedrockAccount, add_bedrock
 from .catalogue import ProviderName
 from .faults import Exchange
@@ -94,6 +95,7 @@ def application(
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
     plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
+    add_azure(app, frontend)
     add_bedrock(app, frontend, bedrock)
     add_vertex(app, frontend)
     add_more(app)

@@ -19,14 +19,14 @@ __all__ = ["wrap_openai"]
 
 
 def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, routed: str = "smart") -> Client:
-    """A copy of an ``OpenAI`` or ``AsyncOpenAI`` client whose calls are routed, held, retried and booked.
+    """A copy of an ``OpenAI``, ``AzureOpenAI`` or async client whose calls are routed, held, retried and booked.
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
     all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by ``with_options``;
     ``batches.create`` reserves the sum of its requests' bounds at batch price; ``embeddings.create`` is held, retried
     and booked at the model it names. Not governed (see ``on_ungoverned``): what else is billed (``images``,
     ``decisions``, ``live``, ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a
-    path that no table knows, clients of Azure and Bedrock, and websockets: what ``realtime.connect`` and
+    path that no table knows, clients of Bedrock, and websockets: what ``realtime.connect`` and
     ``responses.connect`` say of usage is booked, ``live`` says nothing that has a price. What costs nothing passes
     through untouched; ``request`` by hand is not seen.
 

@@ -42,5 +42,6 @@ API = Api(
     injected_chunks=injected_chunks,
     batches=FileBatches(),
     sockets=SOCKETS,
+    platforms={"AzureOpenAI": "azure", "AsyncAzureOpenAI": "azure"},
     later={"get": "/responses/*", "post": "/responses/*/cancel"},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llm_cost_middleware.platform import Platform
+from llm_cost_middleware.platforms.azure.clients import deployment_of, knows_no_stream_usage
 from llm_cost_middleware.platforms.azure.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.azure.names import parse
 from llm_cost_middleware.platforms.azure.places import factor, geography
@@ -33,5 +34,7 @@ PLATFORM = Platform(
     factor=factor,
     geography=geography,
     key_env=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
+    deployment_of=deployment_of,
+    knows_no_stream_usage=knows_no_stream_usage,
     litellm=("azure", "azure_text"),
 )

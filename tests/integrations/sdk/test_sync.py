@@ -365,11 +365,11 @@ def test_what_is_not_governed_is_refused_where_configured(make_harness, clients)
 
 
 def test_clients_of_other_platforms_are_refused_or_returned_as_they_are(make_harness, caplog):
-    client = openai.AzureOpenAI(api_key="k", api_version="1", azure_endpoint="http://127.0.0.1:1")
-    with pytest.raises(UnsupportedRequestError, match="AzureOpenAI"):
+    client = openai.BedrockOpenAI(api_key="k", base_url="http://127.0.0.1:1")
+    with pytest.raises(UnsupportedRequestError, match="BedrockOpenAI"):
         wrap_openai(client, make_harness(on_ungoverned="deny").pipeline)
     assert wrap_openai(client, make_harness().pipeline) is client
-    assert "AzureOpenAI" in caplog.text
+    assert "BedrockOpenAI" in caplog.text
     client.close()
 
 

@@ -1,0 +1,22 @@
+"""What the SDK's clients of Azure are set to, by their own attributes: a deployment, and a version of the API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_IN_PATH = re.compile(r"/deployments/([^/?]+)")
+_STREAM_USAGE_SINCE = "2024-09-01"
+"""Versions of the API before it refuse ``stream_options`` (Azure/azure-rest-api-specs 29157)."""
+
+
+def deployment_of(client: Any) -> str:
+    """Return the deployment that is fixed in the address of a client; empty where each call names its own."""
+    found = _IN_PATH.search(str(getattr(client, "base_url", "")))
+    return found[1] if found else ""
+
+
+def knows_no_stream_usage(client: Any) -> bool:
+    """Return whether the usage of a stream cannot be asked for: what was held is booked, as an estimate."""
+    version = getattr(client, "_api_version", None)
+    return isinstance(version, str) and version[: len(_STREAM_USAGE_SINCE)] < _STREAM_USAGE_SINCE
