@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,9 @@ from rules import EPHEMERAL, Blind, Planned  # noqa: E402
 from traffic import Call  # noqa: E402
 
 from llm_cost_middleware.providers import get_provider  # noqa: E402
-from llm_cost_middleware.simulator import Answer, SimClock, Simulator  # noqa: E402
+from llm_cost_middleware.simulator import SimClock, Simulator  # noqa: E402
+from llm_cost_middleware.simulator.bill import cost_nanousd  # noqa: E402
+from llm_cost_middleware.simulator.catalogue import catalogue  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "cache_kinds.txt"
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -115,7 +118,7 @@ def as_blocks(body: Mapping[str, Any]) -> dict[str, Any]:
 def provider() -> Iterator[tuple[Simulator, SimClock]]:
     """A loopback provider whose clock the replay advances."""
     clock = SimClock()
-    with Simulator(responder=lambda _: Answer(text="ok", output_tokens=0), clock=clock) as sim:
+    with Simulator(responder=overlap.shortest, clock=clock) as sim:
         yield sim, clock
 
 
@@ -152,7 +155,12 @@ def judged(calls: Sequence[Call], sim: Simulator) -> Bill:
     minimum = get_provider("anthropic").cache_capabilities(replay.MODEL).min_tokens
     least = replay.play(sent, Optimum(sent, prices, minimum)).cost_nanousd
     off = bills["none"]
-    return Bill(sim.bill.total_nanousd / off, {name: bill / off for name, bill in bills.items()}, least / off)
+    return Bill(_input_cost(sim) / off, {name: bill / off for name, bill in bills.items()}, least / off)
+
+
+def _input_cost(sim: Simulator) -> int:
+    """What the provider billed for input, in nano-dollars."""
+    return sum(cost_nanousd(catalogue()[line.model], replace(line.tokens, output=0)) for line in sim.bill.lines)
 
 
 def line(name: str, count: int, bill: Bill) -> str:
