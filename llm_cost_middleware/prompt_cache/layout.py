@@ -99,10 +99,14 @@ class PromptLayout:
     """All marks of the caller's on blocks, those inside tool results and on server tools included, in their order."""
 
     @property
+    def root(self) -> int | None:
+        """Boundary at which what tells traffic apart ends: the head, else the first turn; ``None`` without either."""
+        return (self.head or self.first_turn) - 1 if self.head or self.first_turn else None
+
+    @property
     def traffic_key(self) -> bytes:
         """Fingerprint of the traffic this request belongs to: of its head, else of its first turn."""
-        at = self.head or self.first_turn
-        return self.boundaries[at - 1].fingerprint if at else b""
+        return b"" if self.root is None else self.boundaries[self.root].fingerprint
 
     @property
     def conversation_key(self) -> bytes:

@@ -46,6 +46,11 @@ PEER_TRIALS = 1.0
 """What a wider group counts as in the odds of a closer one."""
 DOUBT = 0.5
 """Failures that are added to what was seen, for what evidence proves."""
+_HOPELESS_TRIALS, _HOPELESS_SHARE = 6, 0.2
+"""Newcomers of one shape, and the share of them that came back at all, from and below which the next is not written.
+
+Six writes are what the first allowance pays for; below a fifth not even a write for five minutes pays.
+"""
 _AGES = 6
 """Turns of a conversation that are told apart one by one; older conversations by powers of two."""
 _MAX_GROUPS = 1_024
@@ -76,6 +81,26 @@ class PeerGroups:
         if at == len(layout.boundaries) - 1:
             return self.peers_of_end(layout.traffic_key, layout.stage, layout.turns)
         return tuple([self.group(key) for key in inner_keys(layout, at, seen)])
+
+    def counted_in(self, layout: PromptLayout, at: int, seen: int) -> tuple[Group, ...]:
+        """Return the groups in which the trial of a boundary is counted: its peers, and newcomers of its shape."""
+        found = self.peers(layout, at, seen)
+        if not seen and at == layout.root and (key := shape_key(layout)):
+            found = (*found, self.group(key))
+        return found
+
+    def is_hopeless(self, layout: PromptLayout) -> bool:
+        """Return whether prompts that begin as this one does were new each time, and next to none came back.
+
+        A date at the head of a long prompt makes every one of them new. Peers do not show it where other traffic
+        comes back, and what that saves would pay for writes that nobody reads. What is open counts as not come back.
+        """
+        group = self.find(shape_key(layout))
+        if group is None:
+            return False
+        came = sum(group.came)
+        trials = came + group.passed[-1] + len(group.open)
+        return trials >= _HOPELESS_TRIALS and came < _HOPELESS_SHARE * trials
 
     def peers_of_end(self, traffic: bytes, stage: str, turns: int) -> tuple[Group, ...]:
         """Return the groups of ends at a stage of some traffic, the closest first."""
@@ -127,6 +152,15 @@ def end_keys(traffic: bytes, stage: str, turns: int) -> tuple[str, ...]:
 def inner_keys(layout: PromptLayout, at: int, seen: int) -> tuple[str, ...]:
     """Return the names of the groups of an inner boundary, the closest first."""
     return _section_keys(layout.boundaries[at].ref.section, min(seen, ENOUGH_SEEN))
+
+
+def shape_key(layout: PromptLayout) -> str:
+    """Return the name of the group of newcomers that begin as a request does: in so many blocks of about that size."""
+    if layout.root is None:
+        return ""
+    root = layout.boundaries[layout.root]
+    about = max(root.end.bit_length() - 3, 0)
+    return f"new.{root.ref.section}.{root.number}.{root.end >> about << about}"
 
 
 @cache

@@ -18,7 +18,7 @@ from llm_cost_middleware.prompt_cache.entries import Entry
 from llm_cost_middleware.prompt_cache.insurance import Loan
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.returns import EDGES_S, Returns
-from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, end_keys
+from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, end_keys, shape_key
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics, PrefixStats
 from llm_cost_middleware.request import ModelRef
 
@@ -36,6 +36,8 @@ def keys_of(layout: PromptLayout) -> list[str]:
     names = [*end_keys(layout.traffic_key, layout.stage, layout.turns)]
     if layout.turns:
         names += end_keys(layout.traffic_key, layout.previous_stage, layout.turns - 1)
+    if shape := shape_key(layout):
+        names.append(shape)
     for section in sections:
         names += (section, *(f"{section}.{seen}" for seen in range(ENOUGH_SEEN + 1)))
     prefixes = [_prefix_key(each.fingerprint) for each in layout.boundaries]

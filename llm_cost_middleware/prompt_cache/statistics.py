@@ -17,7 +17,7 @@ from llm_cost_middleware.prompt_cache.entries import Entry, learn_entries
 from llm_cost_middleware.prompt_cache.insurance import WriteInsurance
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, tracked_boundaries
 from llm_cost_middleware.prompt_cache.plan import LIFETIME_S, CachePlan, CachePrices
-from llm_cost_middleware.prompt_cache.returns import Group, Returns, span_of
+from llm_cost_middleware.prompt_cache.returns import NO_ODDS, Group, Returns, span_of
 from llm_cost_middleware.prompt_cache.reuse import ENOUGH_SEEN, OWN_TRIALS, PEER_TRIALS, Estimate, PeerGroups
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.usage import TokenUsage
@@ -32,6 +32,7 @@ _RATED_OVER_S = 300.0
 """A rate is an average over so long: a burst is none yet."""
 _MAX_SHARDS = 1_024
 _DENSITY_GAIN = 0.2
+_NO_HOPE = Estimate(NO_ODDS, NO_ODDS)
 _READ_ALL = 0.9
 """Share of the tokens up to an end from which it counts as read."""
 
@@ -104,6 +105,8 @@ class PrefixStatistics:
         record = self.records.get(layout.boundaries[at].fingerprint)
         seen = 0 if record is None else record.seen
         outstanding = record is not None and now < record.ready
+        if not seen and self._is_hopeless(layout):
+            return _NO_HOPE, _NO_HOPE
         found = self.peers.estimate(layout, at, seen - outstanding, proven=proven)
         if at == len(layout.boundaries) - 1:
             rhythm = self._rhythm(layout, now)
@@ -118,6 +121,13 @@ class PrefixStatistics:
             return found, found
         # A prefix keeps the rhythm that it has shown: what its own gaps were counts for the returns after the next too.
         return found, self._again(layout, at, seen - outstanding).blend(own, OWN_TRIALS)
+
+    def _is_hopeless(self, layout: PromptLayout) -> bool:
+        """Return whether a request begins as others did that were new each time, and is new as well."""
+        if layout.root is None:
+            return False
+        record = self.records.get(layout.boundaries[layout.root].fingerprint)
+        return (record is None or not record.seen) and self.peers.is_hopeless(layout)
 
     def _again(self, layout: PromptLayout, at: int, seen: int) -> Estimate:
         return self.peers.estimate(layout, at, seen + 1, proven=False)
@@ -181,7 +191,7 @@ class PrefixStatistics:
                 record.returns.settle_gap(now - record.last)
                 for group in record.groups or self._opened_in(layout, at, record):
                     group.settle(record.last, span_of(now - record.last))
-            record.groups = self.peers.peers(layout, at, record.seen)
+            record.groups = self.peers.counted_in(layout, at, record.seen)
             for group in record.groups:
                 group.advance(now)
                 group.begin(now)
@@ -260,7 +270,7 @@ class PrefixStatistics:
         """Return the groups in which another process counts the open trial of a prefix."""
         if at == layout.previous and record.was_end:
             return self.peers.peers_of_end(layout.traffic_key, layout.previous_stage, layout.turns - 1)
-        return self.peers.peers(layout, at, record.seen - 1)
+        return self.peers.counted_in(layout, at, record.seen - 1)
 
     def _previous(self, layout: PromptLayout) -> PrefixStats | None:
         if layout.previous is None:
