@@ -319,13 +319,13 @@ class MissingExtraError(LLMCostError, ImportError):
 
     Args:
         feature: What needs it.
-        extra: The extra that brings it; ``None`` where every installation has it.
-        package: The package that was looked for, by the name it is imported by.
+        extra: The extra that brings it; ``None`` where a plain installation has it.
+        package, requirement: What was looked for, as it is imported; what to install instead of the extra.
     """
 
-    def __init__(self, feature: str, extra: str | None, package: str = "") -> None:
+    def __init__(self, feature: str, extra: str | None, package: str = "", requirement: str = "") -> None:
         self.feature, self.extra, self.package = feature, extra, package
-        wanted = f"llm-cost-middleware[{extra}]" if extra else "llm-cost-middleware"
+        wanted = requirement or "llm-cost-middleware" + (f"[{extra}]" if extra else "")
         lacking = f"the package {package}" if package else "an extra"
         super().__init__(f"{feature} needs {lacking}: pip install '{wanted}'")
 

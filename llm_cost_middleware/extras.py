@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires
 
 from llm_cost_middleware.errors import MissingExtraError
 
 EXTRA_OF = {
-    "aiohttp": None, "anthropic": None, "genai_prices": None, "httpx": None, "langchain_core": None, "litellm": None,
+    "anthropic": None, "genai_prices": None, "httpx": None, "langchain_core": None, "litellm": None,
     "openai": None, "rich": None, "typer": None,
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
+    "aiohttp": "demo",  # the simulator
     "apprise": "alerts", "boto3": "aws", "botocore": "aws", "langchain_aws": "aws",
     "google.auth": "google", "langchain_google_vertexai": "google",
     "fastapi": "proxy", "redis": "redis", "psycopg": "postgres", "opentelemetry": "otel", "prometheus_client": "otel",
@@ -20,7 +23,30 @@ EXTRA_OF = {
     "numpy": "learn", "pyarrow": "learn", "scipy": "learn", "sklearn": "learn",
     "hypothesis": "tools", "pytest": "tools",
 }  # fmt: skip
-"""The extra that brings a package, by the name it is imported by; ``None`` where every installation has it."""
+"""The extra that brings a package, by the name it is imported by; ``None`` where a plain installation has it."""
+
+
+def requirement_of(package: str, extra: str | None = None) -> str:
+    """What ``pip install`` is to be given for a package that is missing.
+
+    A package of the plain installation is named by itself: whoever left it out, left the others out as well, and
+    installing this package again would bring them all.
+
+    Args:
+        package: The name that it is imported by, or that of its distribution.
+        extra: The extra that brings it; ``None`` where a plain installation has it.
+
+    Returns:
+        An extra of this package, or the package with the versions that this one works with.
+    """
+    if extra:
+        return f"llm-cost-middleware[{extra}]"
+    name = package.replace("_", "-")
+    try:
+        listed = requires("llm-cost-middleware") or ()
+    except PackageNotFoundError:  # it runs from its source
+        listed = ()
+    return next((line for line in listed if re.split(r"[^\w-]", line, maxsplit=1)[0] == name and ";" not in line), name)
 
 
 @contextmanager
@@ -44,4 +70,5 @@ def needed_for(feature: str, *, extra: str | None = None) -> Iterator[None]:
         if error.name not in EXTRA_OF:
             raise
         usual = EXTRA_OF[error.name]
-        raise MissingExtraError(feature, usual and (extra or usual), error.name) from None
+        named = usual and (extra or usual)
+        raise MissingExtraError(feature, named, error.name, requirement_of(error.name, named)) from None

@@ -23,6 +23,7 @@ from llm_cost_middleware.cli.prices import OLD_DAYS
 from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
+from llm_cost_middleware.extras import requirement_of
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES
@@ -50,7 +51,7 @@ _PACKAGES = (
     ("scikit-learn", "llm-cost tune", "learn"),
     ("pyarrow", "labels in Parquet for llm-cost tune", "learn"),
 )
-"""Distributions, what they are for, and the extra that brings each; ``None`` where every installation has it."""
+"""Distributions, what they are for, and the extra that brings each; ``None`` where a plain installation has it."""
 
 
 def doctor(
@@ -168,8 +169,7 @@ def _packages() -> list[tuple[str, str, str]]:
     shut = try_doors(tuple(installed))
     for package, use, extra in _PACKAGES:
         if package not in installed:
-            wanted = f"llm-cost-middleware[{extra}]" if extra else "llm-cost-middleware"
-            found.append((_LOOK, package, f"not installed: no {use}: pip install '{wanted}'"))
+            found.append((_LOOK, package, f"not installed: no {use}: pip install '{requirement_of(package, extra)}'"))
         elif shut[package]:
             found.append((_BAD, package, f"{installed[package]}: no {use}: {shut[package]}"))
         else:

@@ -1,15 +1,18 @@
 """Exact token counts with OpenAI's public vocabularies, offline.
 
-tiktoken downloads its vocabularies on first use. LiteLLM's wheel contains them, under the names of tiktoken's cache:
-they are read from there, without importing LiteLLM and without the network.
+tiktoken downloads its vocabularies on first use; no wheel but LiteLLM's contains them, under the names of tiktoken's
+cache. They are read from there without importing LiteLLM, or from the folder that ``TIKTOKEN_CACHE_DIR`` names, and
+never from the network.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -234,8 +237,7 @@ def _count(vocabulary: Encoding, text: str) -> int:
 @cache
 def _vocabulary(name: str | None) -> Encoding | None:
     """Return the tokenizer of a vocabulary; ``None`` if tiktoken or the vocabulary is not installed."""
-    folder = _folder()
-    if name is None or folder is None or find_spec("tiktoken") is None:
+    if name is None or find_spec("tiktoken") is None:
         return None
     import tiktoken
     from tiktoken_ext import openai_public  # type: ignore[import-untyped]  # a namespace package without stubs
@@ -246,10 +248,13 @@ def _vocabulary(name: str | None) -> Encoding | None:
 
     def from_wheel(address: str, expected_hash: str | None = None) -> dict[bytes, int]:
         # Same contract as tiktoken's loader, which would read the network and environment variables.
-        data = (folder / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()).read_bytes()
-        if expected_hash is not None and hashlib.sha256(data).hexdigest() != expected_hash:
-            raise FileNotFoundError(f"{address}: another file")
-        return dict(_ranks(data))
+        file = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+        for folder in _folders():
+            with suppress(OSError):
+                data = (folder / file).read_bytes()
+                if expected_hash is None or hashlib.sha256(data).hexdigest() == expected_hash:
+                    return dict(_ranks(data))
+        raise FileNotFoundError(f"{address}: in no folder, or another file")
 
     # tiktoken has no parameter for the loader: run its recipe with the global name replaced, on a copy.
     offline = FunctionType(recipe.__code__, {**recipe.__globals__, "load_tiktoken_bpe": from_wheel}, name)
@@ -266,12 +271,10 @@ def _ranks(data: bytes) -> Iterator[tuple[bytes, int]]:
             yield base64.b64decode(token), int(rank)
 
 
-@cache
-def _folder() -> Path | None:
-    """Return the folder of the vocabularies in LiteLLM's wheel. Finding a package does not import it."""
+def _folders() -> Iterator[Path]:
+    """Where vocabularies may lie: LiteLLM's wheel, tiktoken's cache. Finding a package does not import it."""
     spec = find_spec("litellm")
     for place in (spec.submodule_search_locations if spec else None) or ():
-        folder = Path(place) / "litellm_core_utils" / "tokenizers"
-        if folder.is_dir():
-            return folder
-    return None
+        yield Path(place) / "litellm_core_utils" / "tokenizers"
+    if cached := os.environ.get("TIKTOKEN_CACHE_DIR"):
+        yield Path(cached)

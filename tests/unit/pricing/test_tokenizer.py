@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,10 @@ def request(content, **more):
     return read_request(
         {"model": "gpt-5", "messages": [{"role": "user", "content": content}]} | more, "chat.completions"
     )
+
+
+O200K, CL100K = "fb374d419588a4632f3f557e76b4b70aebbca790", "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+"""The names of their files in tiktoken's cache."""
 
 
 def test_text_is_counted_exactly_and_framing_at_its_most():
@@ -59,3 +67,22 @@ def test_counting_neither_downloads_nor_imports_litellm(monkeypatch):
         "assert warm_up('o200k_base'); assert 'litellm' not in sys.modules; assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
+def test_without_litellm_a_vocabulary_in_the_folder_of_tiktoken_is_used_and_another_file_is_not(tmp_path):
+    """Neither is there: the bound counts bytes."""
+    wheels = Path(find_spec("litellm").submodule_search_locations[0], "litellm_core_utils", "tokenizers")
+    shutil.copy(wheels / O200K, tmp_path)
+    (tmp_path / CL100K).write_bytes(b"IQ== 0\n")
+    script = (
+        "import sys; sys.modules['litellm'] = None; import importlib.util as u; found = u.find_spec\n"
+        "import llm_cost_middleware.pricing.tokenizer as t\n"
+        "t.find_spec = lambda name: None if name == 'litellm' else found(name)\n"
+        "print(t.warm_up('o200k_base'), t.warm_up('cl100k_base'))"
+    )
+    for folder, told in ((str(tmp_path), "True False"), ("", "False False"), (str(tmp_path / "none"), "False False")):
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"TIKTOKEN_CACHE_DIR": folder}, check=True, timeout=300,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == told

@@ -1,0 +1,50 @@
+"""Each command of ``llm-cost`` by itself: what it imports. Run as a program.
+
+Argument: JSON with the folder of a configuration with its ledger, and lists of words. Each list is run in a fork of a
+process that has imported the command line and nothing else, in a copy of the folder; one line of JSON each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from lone_doors import forked, loaded, tell
+
+UNTIL_STOPPED = {"dashboard"}  # by Ctrl-C
+
+
+def run(words, folder):
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
+    sys.argv = ["llm-cost", *words]
+    out = os.dup(1)
+    with Path("told.txt").open("w+", encoding="utf-8") as told:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+        if words[0] in UNTIL_STOPPED:
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 2.0, 0.1)
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(out, 1)
+        told.seek(0)
+        tell(words=words, code=code, loaded=sorted(loaded()), text=told.read())
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    from llm_cost_middleware.cli import main
+
+    for each in settings["commands"]:
+        forked(lambda each=each: run(each, settings["folder"]))
