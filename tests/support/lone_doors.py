@@ -282,6 +282,7 @@ DOORS = {
     **{
         name: Door(doctor_door(name), hosts, (), name)
         for name, hosts in {
+            "boto3": ("boto3",), "langchain-aws": ("langchain_aws",),
             "redis": ("redis",), "psycopg": ("psycopg",), "apprise": ("apprise",),
             "opentelemetry-api": ("opentelemetry.sdk",),
             "opentelemetry-exporter-prometheus": (
