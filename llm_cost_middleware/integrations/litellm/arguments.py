@@ -98,6 +98,9 @@ def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapp
     Raises:
         UnsupportedRequestError: It names another model.
     """
+    asked = arguments.get("model_id")
+    if asked is not None and asked != defaults.get("model_id"):  # LiteLLM calls it instead of the deployment's model
+        raise UnsupportedRequestError("a model_id in a call", "name the model in a deployment")
     extra = arguments.get("extra_body") or defaults.get("extra_body")
     dropped = arguments.get("additional_drop_params") or defaults.get("additional_drop_params")
     changed: dict[str, Any] = {}

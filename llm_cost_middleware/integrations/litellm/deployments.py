@@ -62,6 +62,8 @@ def target_of(params: Mapping[str, Any]) -> ModelRef | None:
     if provider in NAMES:
         return ModelRef(provider, model)
     platform = platform_in_litellm(provider)
+    if platform is not None and (called := params.get("model_id")):  # what LiteLLM calls in the model's place
+        model = str(called)
     # a name that only its owner can read, of a deployment or an ARN, has no price here
     return ModelRef(platform.name, model) if platform is not None and platform.parse(model) is not None else None
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("boto3", reason="boto3 is of the extra aws")
 
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
 from llm_cost_middleware.simulator import Fault, auto, fill
 from llm_cost_middleware.simulator.bedrock import signing
 
@@ -127,4 +127,16 @@ def test_routing_across_home_and_bedrock_takes_the_cheapest_and_fails_over(make_
     sim.script(Fault.overloaded(), times=4, match=lambda exchange: not exchange.served_by)
     router.completion("smart", MESSAGES, max_tokens=100)
     assert harness.pipeline.records()[-1].provider == "bedrock"
+    harness.agree()
+
+
+def test_a_model_id_is_what_is_called_and_held(make_harness, entry, sim):
+    harness = make_harness(on_ungoverned="deny")
+    dearer, model = "us.anthropic.claude-opus-5", f"bedrock/{GLOBAL}"
+    router = harness.router([entry("claude", model, model_id=dearer), entry("plain", model)])
+    router.completion("claude", MESSAGES, max_tokens=100)
+    assert harness.pipeline.records()[0].model == dearer
+    with pytest.raises(UnsupportedRequestError):
+        router.completion("plain", MESSAGES, max_tokens=100, model_id=dearer)
+    assert sim.request_count == 1
     harness.agree()
