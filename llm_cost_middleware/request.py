@@ -199,7 +199,12 @@ class CallRequest(_CallFields):
     @property
     def has_odd_cap(self) -> bool:
         """Whether the caller's output cap is no count: it is sent as it is, and the provider says what is wrong."""
-        return self.max_tokens is None and any(self.settings.get(name) is not None for name in OUTPUT_CAP_FIELDS)
+        settings = self.settings
+        return (
+            self.max_tokens is None
+            and bool(settings)
+            and any(settings.get(name) is not None for name in OUTPUT_CAP_FIELDS)
+        )
 
     def is_bare(self, target: ModelRef) -> bool:
         """Whether a gateway gets it at ``target``, so that nothing is added."""

@@ -6,7 +6,7 @@ and otherwise the model may not take the call. Pure: the tables of this package 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from marshal import dumps
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from llm_cost_middleware.capabilities.arms import arm_fields, arm_for
 from llm_cost_middleware.capabilities.as_provider import as_provider
 from llm_cost_middleware.capabilities.efforts import nearest_effort, stated_effort
 from llm_cost_middleware.capabilities.rules import RULES, asks_for_something
-from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER
-from llm_cost_middleware.request import EMPTY, CallRequest, Message, ModelRef
+from llm_cost_middleware.capabilities.thinking import begun_without_thoughts, thinking_faults
+from llm_cost_middleware.request import EMPTY, CallRequest, ModelRef
 
 _NATIVE: Mapping[str, str] = MappingProxyType(
     {"chat.completions": "openai", "responses": "openai", "messages": "anthropic"}
@@ -52,6 +52,16 @@ def fit(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit
         ``changes`` also where it is refused: the fields that the model does take.
     """
     return Fits(request, lenient=lenient).at(target)
+
+
+def fit_eligible(request: CallRequest, target: ModelRef, *, lenient: bool = False) -> Fit:
+    """As ``fit``, of a model that may take the call: only ``changes`` and ``left_out`` are of use.
+
+    Both come of parameters, of tools, and of what an arm asks for: without any of them there is nothing to work out.
+    """
+    if request.settings or request.tools or target.parameters:
+        return Fits(request, lenient=lenient).at(target)
+    return UNCHANGED
 
 
 class Fits:
@@ -115,7 +125,7 @@ def _shape_of(request: CallRequest) -> Hashable | None:
     return (
         stated, request.provider, request.endpoint, request.max_tokens, bool(tools), counts.defers_tools,
         counts.begins_answer, counts.speaks, counts.blanks_user, counts.instructs_inside, request.endpoint_at is None,
-        bool(counts.odd_parts) and _begun_without_thoughts(request.messages),
+        bool(counts.odd_parts) and begun_without_thoughts(request.messages),
     )  # fmt: skip
 
 
@@ -161,27 +171,8 @@ def _fit_arm(request: CallRequest, arm: ModelRef, *, lenient: bool) -> Fit:
         # LiteLLM, the one host that makes another provider's request of it, leaves both behind (1.102.0 to 1.110.2)
         refused += [f"is told no {name} through messages" for name in arm.parameters]
     if budget := arm.parameters.get("thinking_budget"):
-        refused += _thinking_faults(request, budget)
+        refused += thinking_faults(request, budget)
     return Fit("; ".join(dict.fromkeys(refused)), {**fields, **found.changes}, found.left_out)
-
-
-def _thinking_faults(request: CallRequest, budget: int) -> Iterator[str]:
-    """Why a Claude cannot think for a call that was not written for it (platform.claude.com, extended thinking)."""
-    cap, messages = request.max_tokens, request.messages
-    if cap is not None and cap < budget + LEAST_ANSWER:
-        yield f"has no room for {budget:,} tokens of thinking under a cap of {cap:,}"
-    if messages and messages[-1].role == "assistant":
-        yield "does not think before an answer that the caller has begun"
-    if _begun_without_thoughts(messages):
-        yield "does not think inside a turn that was begun without thoughts"
-
-
-def _begun_without_thoughts(messages: Sequence[Message]) -> bool:
-    """Whether a request continues a turn with results of tools that its answer called without thinking."""
-    if not messages or not any(part.kind == "tool_result" for part in messages[-1].parts):
-        return False
-    turn = next((message for message in reversed(messages) if message.role == "assistant"), None)
-    return turn is not None and not any(part.kind == "thinking" for part in turn.parts)
 
 
 class Fitting:

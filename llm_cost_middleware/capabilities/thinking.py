@@ -6,13 +6,13 @@ Anthropic refuses a request whose thinking budget is not below its cap, and a bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.limits import ModelLimits
 from llm_cost_middleware.platform import maker_of
-from llm_cost_middleware.request import EMPTY, CallRequest, ModelRef
+from llm_cost_middleware.request import EMPTY, CallRequest, Message, ModelRef
 
 LEAST_BUDGET = 1_024
 """Tokens of thinking that Anthropic asks for at least."""
@@ -87,6 +87,8 @@ def changes_for_cap(
 
 def least_cap(request: CallRequest, target: ModelRef, changes: Mapping[str, Any]) -> int:
     """The least output cap that leaves an answer worth its input, and the thinking that was asked for its least."""
+    if not (request.settings or changes):
+        return LEAST_ANSWER
     thinking = changes.get("thinking", request.settings.get("thinking"))
     thinks = thinking_budget(thinking) > 0 or _budget_of_effort(request, target, changes) > 0
     return LEAST_ANSWER + LEAST_BUDGET if thinks else LEAST_ANSWER
@@ -104,3 +106,22 @@ def _budget_of_effort(request: CallRequest, target: ModelRef, changes: Mapping[s
     known = find_capabilities(*target)
     by_budget = known is not None and "enabled" in known.thinking and "adaptive" not in known.thinking
     return _EFFORT_BUDGETS.get(effort, 0) if by_budget and isinstance(effort, str) else 0
+
+
+def thinking_faults(request: CallRequest, budget: int) -> Iterator[str]:
+    """Why a Claude cannot think for a call that was not written for it (platform.claude.com, extended thinking)."""
+    cap, messages = request.max_tokens, request.messages
+    if cap is not None and cap < budget + LEAST_ANSWER:
+        yield f"has no room for {budget:,} tokens of thinking under a cap of {cap:,}"
+    if messages and messages[-1].role == "assistant":
+        yield "does not think before an answer that the caller has begun"
+    if begun_without_thoughts(messages):
+        yield "does not think inside a turn that was begun without thoughts"
+
+
+def begun_without_thoughts(messages: Sequence[Message]) -> bool:
+    """Whether a request continues a turn with results of tools that its answer called without thinking."""
+    if not messages or not any(part.kind == "tool_result" for part in messages[-1].parts):
+        return False
+    turn = next((message for message in reversed(messages) if message.role == "assistant"), None)
+    return turn is not None and not any(part.kind == "thinking" for part in turn.parts)

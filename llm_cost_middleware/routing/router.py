@@ -8,7 +8,7 @@ from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
-from llm_cost_middleware.capabilities.fitting import fit
+from llm_cost_middleware.capabilities.fitting import fit, fit_eligible
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.platform import PLATFORMS, find_platform
@@ -111,7 +111,7 @@ def decide(
     if sticky is not None and sticky != chosen.target:
         chosen, explanation = _beside(sticky, wanted, chosen, eligible, look, site, history)
         reason += explanation
-    if left_out := fit(request, chosen.target, lenient=lenient).left_out:
+    if left_out := fit_eligible(request, chosen.target, lenient=lenient).left_out:
         reason += f"; without {', '.join(left_out)}, which {chosen.target} does not take"
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)

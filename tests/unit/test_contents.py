@@ -4,7 +4,8 @@ import pytest
 
 from llm_cost_middleware import wire
 from llm_cost_middleware.capabilities import fitting
-from llm_cost_middleware.capabilities.fitting import Fits, fit
+from llm_cost_middleware.capabilities.arms import Arm
+from llm_cost_middleware.capabilities.fitting import Fits, fit, fit_eligible
 from llm_cost_middleware.pricing.bound import measure
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallContext, CallRequest, Message, ModelRef, Part, Tool
@@ -134,3 +135,19 @@ def test_a_definition_is_written_once_and_follows_every_change(monkeypatch):
     for number in range(20):
         wire.definition_text({"name": str(number)})
         assert len(wire._definitions) <= 4
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5-20251001", "claude-sonnet-4-6", "gpt-5-mini", "gpt-4o", "o3"])
+@pytest.mark.parametrize(
+    "given", [{}, {"tools": [{"type": "function", "function": {"name": "a"}}]}, {"temperature": 2}]
+)
+@pytest.mark.parametrize("parameters", [{}, {"reasoning_effort": "low"}])
+def test_the_short_way_of_a_chosen_model_changes_what_the_long_one_does(model, given, parameters):
+    provider = "anthropic" if model.startswith("claude") else "openai"
+    target = Arm(provider, model, parameters) if parameters else ModelRef(provider, model)
+    messages = ([{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": "Hi"}], [])
+    for said in messages:
+        request = chat(messages=said, **given)
+        for lenient in (False, True):
+            short, long = fit_eligible(request, target, lenient=lenient), fit(request, target, lenient=lenient)
+            assert (short.changes, short.left_out) == (long.changes, long.left_out)

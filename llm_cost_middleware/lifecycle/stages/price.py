@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from llm_cost_middleware.capabilities.fitting import fit
+from llm_cost_middleware.capabilities.fitting import fit_eligible
 from llm_cost_middleware.capabilities.thinking import changes_for_cap, least_cap
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
@@ -88,7 +88,7 @@ class PriceStage:
         request, settings = call.request, self._settings
         if settings.regions and not (settings.observe or is_inside(*target.plain, settings.regions)):
             raise NoEligibleModelError({str(target): f"is not served in {' or '.join(settings.regions)}"})
-        changes, arm, target = fit(request, target).changes, target, target.plain
+        changes, arm, target = fit_eligible(request, target).changes, target, target.plain
         rates, doubt, sent_tier = self._rates(target, request, lane := call.lane_at(target))
         limits = (request.prices or self._catalogue).limits(target.provider, target.model)
         asked = request.max_tokens if cap is None else cap
