@@ -260,6 +260,8 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
         await self._akeep_up()
         await self._runtimes.orphans.asettle()
+        if not self._flow.is_ready:
+            await self._flow.make_ready(request, providers)
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
         return await adrive(steps, self._runtimes.of_loop(), send)
 

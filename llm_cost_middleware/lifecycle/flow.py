@@ -8,8 +8,10 @@ before anything is raised.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -20,7 +22,7 @@ from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.caps import cut_at_learned_cap
 from llm_cost_middleware.lifecycle.commands import HandOffStream, OpenedStream, Send, WriteLog
-from llm_cost_middleware.lifecycle.drivers import Flow
+from llm_cost_middleware.lifecycle.drivers import Flow, running_loop
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
@@ -61,6 +63,8 @@ class CallFlow:
         self._reserving = Reserving(stages, settings, clock, self._holds)
         self._settling = Settling(stages, clock)
         self._shadows = Shadows(stages, self._reserving, self._settling, new_id)
+        self.is_ready = False
+        """A call on an event loop blocks it for no table."""
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -120,6 +124,20 @@ class CallFlow:
         if enforced and refused is not None:
             raise rule.error(refused)
         return with_scopes(context, rule.filled(found))
+
+    async def make_ready(self, request: CallRequest, providers: frozenset[str] | None) -> None:
+        """Load in a thread, ahead of a first call on an event loop, what routing and quoting it look up.
+
+        Half a second of imports and tables of prices, limits and abilities. Nothing is remembered of the call.
+        """
+        if running_loop(blocks=False) is not None:  # another library's loop has no threads of ours
+            await asyncio.to_thread(self._look_up, request, providers)
+        self.is_ready = True
+
+    def _look_up(self, request: CallRequest, providers: frozenset[str] | None) -> None:
+        with suppress(Exception):  # whatever it is, the call itself meets it next, and says so
+            call = self.route_dry_run(request, providers)
+            self.stages.price.quote(call, call.target, {})
 
     def route_dry_run(self, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
         """The call as it would be routed. Nothing is remembered."""
