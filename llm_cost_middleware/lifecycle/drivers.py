@@ -188,6 +188,8 @@ def _cancel(flow: Flow, runtime: Runtime) -> None:
 
 
 def _run(command: _Errand, runtime: Runtime) -> object:
+    if isinstance(command, WriteLog):  # one a call
+        return command.function()
     if isinstance(command, Sleep):
         runtime.clock.sleep(command.seconds)
         return None

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision, read_ref
 from llm_cost_middleware.routing.signals import SIGNAL_SCORES
@@ -243,7 +244,7 @@ class DecisionLog:
             return
         known = self._calls.get(decision.call_id)
         outcomes, before = (known.outcomes, known.settlement) if known else ((), None)
-        self._calls[decision.call_id] = LoggedCall(decision, outcomes, settlement or before)
+        self._calls[decision.call_id] = made(LoggedCall, (decision, outcomes, settlement or before))
         if len(self._calls) > self._keep:
             self._calls.popitem(last=False)
 

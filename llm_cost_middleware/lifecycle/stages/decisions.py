@@ -17,6 +17,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering.refused import REFUSAL
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
@@ -172,7 +173,7 @@ class DecisionRecorder:
         last = report.records[-1]
         tokens = last.output_tokens if last.usage else None
         model = report.answered or ModelRef(last.provider, last.model)
-        return Settlement(call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now())
+        return made(Settlement, (call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now()))
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""
