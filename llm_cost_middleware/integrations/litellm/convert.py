@@ -50,6 +50,7 @@ from llm_cost_middleware.integrations.litellm.streams import (
 from llm_cost_middleware.integrations.litellm.usage import read_answer
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.platform import find_platform
 from llm_cost_middleware.provider import StreamUsageReader
 from llm_cost_middleware.providers import get_provider, provider_of_endpoint, strip_foreign_cache_fields
 from llm_cost_middleware.providers.content import read_content
@@ -283,9 +284,10 @@ class RouterCall:
         own = target in self._served.own_priced if group is None else group.prices is not None
         if group is not None and (picked := group.apart.get(self._departure.deployment)) is not None:
             reading, own = reading._replace(prices=picked.prices), picked.own
-        if not own:
-            return reading
-        return without_model(reading)
+        platform = find_platform(target.provider)
+        # the id that was called says which model it is; LiteLLM writes the deployment's name into the answer
+        own = own or (platform is not None and not platform.deploys)
+        return without_model(reading) if own else reading
 
     def _group_of(self, target: ModelRef) -> str:
         if self.group is not None and self.group.target == target:
