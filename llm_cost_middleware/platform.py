@@ -7,7 +7,7 @@ that limits, prices and reports can be looked up for it anywhere. The names of d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -74,6 +74,8 @@ class Platform:
     """Its SDK's client makes batches there."""
     packages: tuple[str, ...] = ()
     """Packages whose exceptions are the platform's alone."""
+    litellm_place: Callable[[Mapping[str, Any]], str] = lambda _: ""
+    """The place that a deployment's parameters in LiteLLM name beside its model; empty: none."""
     litellm: tuple[str, ...] = ()
     """What LiteLLM calls it, as ``custom_llm_provider``."""
 

@@ -17,6 +17,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.nesting import leaving_call
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.platform import at_place, platform_in_litellm
 from llm_cost_middleware.request import ModelRef
 
 _ROUTES = ("responses/", "chat_completions/")  # LiteLLM's way to a model, no part of its name
@@ -57,6 +58,13 @@ def expect(call_id: str, pipeline: CostPipeline | None = None) -> Departure:
     return departure
 
 
+def _at_its_place(target: ModelRef, kwargs: Mapping[str, Any]) -> ModelRef:
+    """The target at the place that its deployment names, where its platform has them beside the model."""
+    platform = platform_in_litellm(target.provider)
+    place = platform.litellm_place(kwargs.get("litellm_params") or {}) if platform is not None else ""
+    return target._replace(model=at_place(target.model, place)) if place else target
+
+
 class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Mapping[str, Any]) -> None:
         """LiteLLM's notice. It is no place to refuse a request: what is raised here is swallowed."""
@@ -71,7 +79,7 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             name, provider = str(model), kwargs.get("custom_llm_provider")
             for route in _ROUTES:
                 name = name.removeprefix(route)
-            departure.target = ModelRef(str(provider), name.removeprefix(f"{provider}/"))
+            departure.target = _at_its_place(ModelRef(str(provider), name.removeprefix(f"{provider}/")), kwargs)
 
 
 _watch = _Watch()

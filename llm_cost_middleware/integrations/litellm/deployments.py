@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import litellm
 
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
-from llm_cost_middleware.platform import platform_in_litellm
+from llm_cost_middleware.platform import at_place, platform_in_litellm
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
 
@@ -65,7 +65,12 @@ def target_of(params: Mapping[str, Any]) -> ModelRef | None:
     if platform is not None and (called := params.get("model_id")):  # what LiteLLM calls in the model's place
         model = str(called)
     # a name that only its owner can read, of a deployment or an ARN, has no price here
-    return ModelRef(platform.name, model) if platform is not None and platform.parse(model) is not None else None
+    served = None if platform is None else platform.parse(model)
+    if platform is None or served is None:
+        return None
+    place = "" if served.place else platform.litellm_place(params)
+    named = at_place(model, place)
+    return ModelRef(platform.name, named if platform.parse(named) is not None else model)
 
 
 def own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

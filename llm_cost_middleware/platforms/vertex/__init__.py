@@ -43,6 +43,12 @@ def _place_of(client: Any) -> str:
     return region.lower() if isinstance(region, str) else ""
 
 
+def _litellm_place(params: Mapping[str, Any]) -> str:
+    """The location of a deployment. One that stands elsewhere (variables, LiteLLM's own default) is not known here."""
+    place = params.get("vertex_location") or params.get("vertex_ai_location")
+    return place.lower() if isinstance(place, str) else ""
+
+
 PLATFORM = Platform(
     name=NAME,
     provider="anthropic",
@@ -64,5 +70,7 @@ PLATFORM = Platform(
     batches=False,
     place_of=_place_of,
     sent_as=wire_name,
+    litellm_place=_litellm_place,
+    litellm=("vertex_ai",),
     packages=("langchain_google_vertexai",),
 )
