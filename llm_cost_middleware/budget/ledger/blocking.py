@@ -75,7 +75,7 @@ class Ledger(LedgerArguments):
     ) -> None:
         super().__init__(clock=clock, hold_ttl_s=hold_ttl_s, on_expiry=on_expiry, url=url)
         self._backend = backend
-        self._keeps_unwritten = getattr(backend, "keeps_unwritten", False)
+        self._keeps_unwritten = vars(type(backend)).get("keeps_unwritten", False)  # not of whoever stands before it
 
     @classmethod
     @accept_renamed
