@@ -231,6 +231,9 @@ _SINGLE: dict[str, ExceptionRule] = {
     "aiohttp.client_exceptions.UploadAbortedError": ExceptionRule(_K.CONNECTION),
     "aiohttp.client_exceptions.InvalidURL": _UNUSABLE,
     "aiohttp.client_exceptions.ClientError": _NEUTRAL,
+    # --- google.auth, which fetches the token of a request to Vertex: before that is sent
+    "google.auth.exceptions.GoogleAuthError": ExceptionRule(_K.AUTHENTICATION, billed="no", sent=False),
+    "google.auth.exceptions.TransportError": _UNSENT,
     # --- botocore, which signs and sends for Bedrock: what it raises by itself is about the request
     "botocore.exceptions.BotoCoreError": _UNUSABLE,
     "botocore.exceptions.ClientError": _NEUTRAL,

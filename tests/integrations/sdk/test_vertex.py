@@ -256,3 +256,21 @@ def test_batches_do_not_leave(make_pipeline, sim):
         governed.messages.batches.create(requests=[{"custom_id": "a", "params": ASKED}])
     assert (sim.request_count, pipeline.ledger.balance("global").settled_nanousd) == (0, 0)
     check(pipeline, sim)
+
+
+def test_a_token_that_cannot_be_fetched_costs_nothing(make_pipeline, sim):
+    exceptions = pytest.importorskip("google.auth.exceptions", reason="google-auth is of the extra google")
+
+    class Lost:
+        expired = False
+
+        @property
+        def token(self):
+            raise exceptions.RefreshError("the account is gone")
+
+    pipeline = make_pipeline()
+    client = anthropic.AnthropicVertex(base_url=sim.vertex_url, region="eu", project_id="acme", credentials=Lost())
+    with pytest.raises(exceptions.RefreshError):
+        wrap_anthropic(client, pipeline).messages.create(**ASKED)
+    assert (sim.request_count, pipeline.ledger.balance("global").settled_nanousd) == (0, 0)
+    check(pipeline, sim)
