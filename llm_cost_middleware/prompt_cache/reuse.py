@@ -93,13 +93,14 @@ class PeerGroups:
         """Return whether prompts that begin as this one does were new each time, and next to none came back.
 
         A date at the head of a long prompt makes every one of them new. Peers do not show it where other traffic
-        comes back, and what that saves would pay for writes that nobody reads. What is open counts as not come back.
+        comes back, and what that saves would pay for writes that nobody reads. What is open counts as not come back
+        once a minute has passed: conversations that begin together have had no time before.
         """
         group = self.find(shape_key(layout))
         if group is None:
             return False
         came = sum(group.came)
-        trials = came + group.passed[-1] + len(group.open)
+        trials = came + group.passed[-1] + sum(1 for passed in group.open.values() if passed)
         return trials >= _HOPELESS_TRIALS and came < _HOPELESS_SHARE * trials
 
     def peers_of_end(self, traffic: bytes, stage: str, turns: int) -> tuple[Group, ...]:

@@ -14,9 +14,10 @@ SECTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_date_at_the_head_is_written_six_times_at_most_whatever_other_traffic_saves(section: str) -> None:
+def test_a_date_at_the_head_stops_being_written_whatever_other_traffic_saves(section: str) -> None:
+    # Six writes, and those of the minute that it takes to see that none of them comes back.
     with house() as found:
-        assert _written(found, section) <= 6
+        assert _written(found, section) <= 6 + 60 / 20 + 1
 
 
 def _written(found: House, section: str) -> int:
