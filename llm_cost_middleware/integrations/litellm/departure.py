@@ -79,7 +79,10 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             name, provider = str(model), kwargs.get("custom_llm_provider")
             for route in _ROUTES:
                 name = name.removeprefix(route)
-            departure.target = _at_its_place(ModelRef(str(provider), name.removeprefix(f"{provider}/")), kwargs)
+            target = _at_its_place(ModelRef(str(provider), name.removeprefix(f"{provider}/")), kwargs)
+            platforms = departure.pipeline.config.platforms if departure.pipeline is not None else {}
+            section = platforms.get(target.provider)
+            departure.target = target if section is None else section.target(target.model)
 
 
 _watch = _Watch()

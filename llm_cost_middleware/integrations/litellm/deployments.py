@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import litellm
 
+from llm_cost_middleware.config.platforms import PlatformConfig
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
 from llm_cost_middleware.platform import at_place, platform_in_litellm
 from llm_cost_middleware.providers import NAMES
-from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.request import EMPTY, ModelRef
 
 _PRICES: Mapping[str, str] = {
     "input_cost_per_token": "input_mtok",
@@ -25,6 +26,7 @@ _PRICES: Mapping[str, str] = {
 """LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
 _MTOK = 10**6
 _WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/")
+Platforms = Mapping[str, PlatformConfig]
 Prices = tuple[tuple[str, str], ...]
 """A deployment's own prices by their name in the catalogue; none where it has the model's."""
 
@@ -40,14 +42,21 @@ class Deployment(NamedTuple):
     id: Any = None
 
 
-def deployment_of(entry: Mapping[str, Any]) -> Deployment:
-    """What matters of an entry."""
+def deployment_of(entry: Mapping[str, Any], platforms: Platforms = EMPTY) -> Deployment:
+    """What matters of an entry. ``platforms``: as for ``target_of``."""
     params: Mapping[str, Any] = entry["litellm_params"]
-    return Deployment(entry["model_name"], target_of(params), tuple(own_prices(entry)), params, deployment_id(entry))
+    return Deployment(
+        entry["model_name"], target_of(params, platforms), tuple(own_prices(entry)), params, deployment_id(entry)
+    )
 
 
-def target_of(params: Mapping[str, Any]) -> ModelRef | None:
-    """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed."""
+def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelRef | None:
+    """The model that parameters of LiteLLM name; ``None`` for platforms and providers that are not governed.
+
+    Args:
+        params: As of an entry, or of a request that is about to leave.
+        platforms: ``[platforms]``: what stands behind the names of deployments.
+    """
     try:
         model, provider, _, _ = litellm.get_llm_provider(
             model=litellm.model_alias_map.get(params["model"], params["model"]),
@@ -62,15 +71,21 @@ def target_of(params: Mapping[str, Any]) -> ModelRef | None:
     if provider in NAMES:
         return ModelRef(provider, model)
     platform = platform_in_litellm(provider)
-    if platform is not None and (called := params.get("model_id")):  # what LiteLLM calls in the model's place
+    if platform is None:
+        return None
+    if called := params.get("model_id"):  # what LiteLLM calls in the model's place
         model = str(called)
+    section = platforms.get(platform.name)
+    if section is not None and model in section.deployments:
+        return section.target(model)
     # a name that only its owner can read, of a deployment or an ARN, has no price here
-    served = None if platform is None else platform.parse(model)
-    if platform is None or served is None:
+    served = platform.parse(model)
+    if served is None:
         return None
     place = "" if served.place else platform.litellm_place(params)
     named = at_place(model, place)
-    return ModelRef(platform.name, named if platform.parse(named) is not None else model)
+    target = ModelRef(platform.name, named if platform.parse(named) is not None else model)
+    return target if section is None else section.placed(target)
 
 
 def own_prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.integrations.litellm.arguments import TIMEOUTS, check_timeouts
 from llm_cost_middleware.integrations.litellm.deployments import (
     Deployment,
+    Platforms,
     Prices,
     deployment_of,
     own_prices,
@@ -117,12 +118,13 @@ class Groups:
     Args:
         router: A ``litellm.Router``.
         catalogue: Prices. It stays as it is: a deployment's own prices are laid over it for its calls alone.
+        platforms: ``[platforms]``: what stands behind the names of deployments.
     """
 
     _reading = ForkSafeLock()
 
-    def __init__(self, router: Any, catalogue: Catalogue) -> None:
-        self.router, self._catalogue = router, catalogue
+    def __init__(self, router: Any, catalogue: Catalogue, platforms: Platforms = EMPTY) -> None:
+        self.router, self._catalogue, self._platforms = router, catalogue, platforms
         self._lists = _NOTHING_READ
         self._price_lists: dict[Any, Catalogue] = {}
 
@@ -150,7 +152,7 @@ class Groups:
         if known is not None:
             lists = self._read(lists)
         entries, lasting = reached(self.router, model, request)
-        group = self._group(str(model), [deployment_of(entry) for entry in entries])
+        group = self._group(str(model), [deployment_of(entry, self._platforms) for entry in entries])
         if lasting:
             if len(lists.known) >= _KEPT:
                 lists.known.clear()
@@ -164,7 +166,7 @@ class Groups:
         _, known = lists.by_id.get(info.get("id") if isinstance(info, Mapping) else None, (None, None))
         # its prices are those of the list: among the arguments they may be a client's
         prices = () if known is None else tuple(own_prices(known))
-        name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))})
+        name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))}, self._platforms)
         return self._group(name, [Deployment(name, target, prices, {} if known is None else known["litellm_params"])])
 
     def refresh(self) -> ServedModels:
@@ -190,7 +192,7 @@ class Groups:
             prices = self._catalogue.version  # before they are asked for: a change meanwhile is found by the next call
             live = list(all_deployments(self.router))
             copies = [_copied(entry) for entry in live]
-            served = self._served([deployment_of(entry) for entry in copies])
+            served = self._served([deployment_of(entry, self._platforms) for entry in copies])
             names = set(served.groups.values())
             pairs = [pair for pair in zip(live, copies, strict=True) if pair[1]["model_name"] in names]
             self._lists = _Lists(

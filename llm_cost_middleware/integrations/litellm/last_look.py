@@ -76,7 +76,7 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
         kind = kind_of(call_type)
         pending = self._pending.get(kwargs) or _under_way.get()
         if pending is not None and pending.covers(kind):
-            _check(target_of(kwargs), pending, kwargs)
+            _check(self._target(kwargs), pending, kwargs)
             capped = pending.capped(kwargs)
             pending.mark_sent(kind)
             _under_way.set(pending)
@@ -89,13 +89,16 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             # of a status that LiteLLM sends to no other deployment
             raise BadRequestError(message=str(error), model=str(kwargs.get("model")), llm_provider="") from error
 
+    def _target(self, arguments: Mapping[str, Any]) -> ModelRef | None:
+        return target_of(arguments, self.pipeline.config.platforms)
+
     async def _look_late(self, kind: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Set money aside for what only now is known, or let it pass."""
         before = _under_way.get()
         if before is not None and before.kind == kind:  # LiteLLM's router tries again, or falls back
             kwargs = before.unwritten(kwargs)
         endpoint = GOVERNED_KINDS.get(kind)
-        if endpoint is None and kind in WRAPPED_KINDS and target_of(kwargs) is not None:
+        if endpoint is None and kind in WRAPPED_KINDS and self._target(kwargs) is not None:
             return None
         group = None if endpoint is None else self.groups_now().deployed(kwargs)
         if endpoint is None or group is None:
@@ -140,7 +143,7 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
 
     async def _let_pass(self, kind: str, arguments: Mapping[str, Any], request_id: Any) -> None:
         name = str(arguments.get("model") or "")
-        target = target_of({**arguments, "model": name}) if name else None
+        target = self._target({**arguments, "model": name}) if name else None
         with cost_context(**self._caller_of(arguments)):
             context = current_context()
         call = await self._pending.run(

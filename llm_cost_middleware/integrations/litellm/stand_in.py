@@ -41,7 +41,7 @@ class StandIn:
         vars(self).update(
             pipeline=pipeline,
             _held=held,
-            _groups=Groups(held, pipeline.catalogue),
+            _groups=Groups(held, pipeline.catalogue, pipeline.config.platforms),
             _forget=_nothing if given else forget_when_dropped(held),
         )
 
@@ -80,7 +80,12 @@ class StandIn:
         twin = object.__new__(type(self))
         held = copy.copy(self._held)
         # LiteLLM reports what calls came to to the router that was made first: it must live as long as its copies
-        vars(twin).update(vars(self), _held=held, _groups=Groups(held, self.pipeline.catalogue), _copied=self._held)
+        vars(twin).update(
+            vars(self),
+            _held=held,
+            _groups=Groups(held, self.pipeline.catalogue, self.pipeline.config.platforms),
+            _copied=self._held,
+        )
         vars(twin).update(_forget=_nothing)
         vars(twin).pop("chat", None)  # it asks the router that it was read off
         return twin

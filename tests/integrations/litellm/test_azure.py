@@ -1,0 +1,75 @@
+"""Groups of Azure in a ``CostAwareRouter``: the ledger says what deployments bill, in groups of two places, too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llm_cost_middleware.simulator import Fault
+
+pytestmark = pytest.mark.litellm
+MESSAGES = [{"role": "user", "content": "Hello there, how are you?"}]
+PLATFORMS = {
+    "azure": {
+        "place": "global",
+        "deployments": {
+            "eu--gpt-5-mini": {"model": "gpt-5-mini", "region": "swedencentral"},
+            "gpt-5-mini": "gpt-5-mini",
+        },
+    }
+}
+
+
+@pytest.fixture
+def entry(sim):
+    """Make an entry of a ``model_list``."""
+
+    def make(name, model):
+        root = sim.openai_url.removesuffix("/v1")
+        params = {"model": model, "api_base": root, "api_key": "k", "api_version": "2024-10-21"}
+        return {"model_name": name, "litellm_params": params}
+
+    return make
+
+
+@pytest.mark.parametrize("deployment", ["gpt-5-mini", "eu--gpt-5-mini"])
+def test_chats_whole_and_streamed(make_harness, entry, sim, deployment):
+    harness = make_harness(platforms=PLATFORMS)
+    router = harness.router([entry("small", f"azure/{deployment}")])
+    router.completion("small", MESSAGES, max_tokens=100)
+    for _ in router.completion("small", MESSAGES, max_tokens=100, stream=True):
+        pass
+    asyncio.run(router.acompletion("small", MESSAGES, max_tokens=100))
+    assert {record.provider for record in harness.pipeline.records()} == {"azure"}
+    assert len(harness.pipeline.records()) == 3
+    harness.agree()
+
+
+def test_a_group_of_two_places_is_booked_at_the_one_that_answered(make_harness, entry, sim):
+    harness = make_harness(platforms=PLATFORMS)
+    router = harness.router([entry("small", "azure/gpt-5-mini"), entry("small", "azure/eu--gpt-5-mini")])
+    for _ in range(10):
+        router.completion("small", MESSAGES, max_tokens=100)
+    assert len({line.geo for line in sim.bill.lines}) == 2
+    harness.agree()
+
+
+def test_a_group_mixed_with_openai_agrees(make_harness, entry, sim):
+    harness = make_harness(platforms=PLATFORMS)
+    own = {"model": "openai/gpt-5-mini", "api_base": sim.openai_url, "api_key": "k"}
+    models = [entry("small", "azure/eu--gpt-5-mini"), {"model_name": "small", "litellm_params": own}]
+    router = harness.router(models)
+    for _ in range(10):
+        router.completion("small", MESSAGES, max_tokens=100)
+    assert {record.provider for record in harness.pipeline.records()} == {"azure", "openai"}
+    harness.agree()
+
+
+def test_a_full_deployment_is_asked_again_by_us(make_harness, entry, sim):
+    harness = make_harness(platforms=PLATFORMS)
+    router = harness.router([entry("small", "azure/eu--gpt-5-mini")])
+    sim.script(Fault.status(429, headers={"retry-after-ms": "5"}))
+    router.completion("small", MESSAGES, max_tokens=100)
+    assert sim.request_count == 2
+    harness.agree()
