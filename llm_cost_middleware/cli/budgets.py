@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 
 from llm_cost_middleware.budget.ledger import Ledger
-from llm_cost_middleware.budget.model import Budget, Row
+from llm_cost_middleware.budget.ledger.leased import leased_amounts
+from llm_cost_middleware.budget.model import LIFETIME, Budget, Row
 from llm_cost_middleware.budget.rules import Pause, ScopeBalance
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.anywhere import OptionsAnywhere
@@ -30,7 +31,7 @@ from llm_cost_middleware.cli.loading import (
     out,
 )
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.reports.exports import safe_cell
 from llm_cost_middleware.system_clock import SystemClock
 
@@ -59,13 +60,14 @@ def show(
         while True:
             with tables.working("reading balances"):
                 found = [one for one in opened.balances() if every or one.budget is not None]
+                leased = leased_amounts(opened)
             if watch is not None and out.is_terminal:
                 out.clear()
             if as_json:
-                out.print_json(json.dumps([_balance_row(one) for one in found]))
+                out.print_json(json.dumps([_balance_row(one, leased.get(_key(one), ZERO)) for one in found]))
             else:
                 waiting = None if found else unstarted(opened, config, ledger)
-                _show(sorted(found, key=_by_use), waiting, everything=every)
+                _show(sorted(found, key=_by_use), leased, waiting, everything=every)
                 tell_pauses(opened.pauses())
             if watch is None:
                 return
@@ -110,7 +112,13 @@ def minute(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: bool) -> None:
+def _key(one: ScopeBalance) -> tuple[str, str]:
+    return one.scope, one.budget.window if one.budget is not None else LIFETIME
+
+
+def _show(
+    found: Sequence[ScopeBalance], leased: Mapping[tuple[str, str], NanoUSD], waiting: str | None, *, everything: bool
+) -> None:
     if not found and waiting:
         tables.say(waiting)
         return
@@ -120,7 +128,8 @@ def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: boo
         return
     columns = [
         *tables.names("scope", "window"), *tables.figures("limit", "spent", "held", "left", "used"),
-        *tables.figures("carried", optional=True, sparse=True), *tables.figures("resets", optional=True),
+        *tables.figures("leased", sparse=True), *tables.figures("carried", optional=True, sparse=True),
+        *tables.figures("resets", optional=True),
     ]  # fmt: skip
     rows = []
     for one in found:
@@ -129,10 +138,13 @@ def _show(found: Sequence[ScopeBalance], waiting: str | None, *, everything: boo
         rows.append([
             one.scope, one.budget.window if one.budget is not None else "-", *map(currency.amount, amounts),
             "-" if used is None else f"{used:.0%}",
+            currency.amount(leased[_key(one)]) if _key(one) in leased else "-",
             currency.amount(balance.carried_nanousd) if one.budget is not None and one.budget.carry_over else "-",
             tables.when(one.resets_at.timestamp()) if one.resets_at else "-",
         ])  # fmt: skip
     tables.show(columns, rows, title=f"budgets, {currency.unit()}, local time")
+    if any(_key(one) in leased for one in found):
+        tables.say("leased: of what is held, in blocks of processes for calls to come (llm-cost help leases)")
 
 
 @budgets.command("set")
@@ -212,7 +224,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
+def _balance_row(row: ScopeBalance, leased: NanoUSD) -> dict[str, str | None]:
     balance = row.balance
     resets = row.resets_at
 
@@ -226,6 +238,7 @@ def _balance_row(row: ScopeBalance) -> dict[str, str | None]:
         "carried": usd(balance.carried_nanousd),
         "settled": usd(balance.settled_nanousd),
         "pending": usd(balance.pending_nanousd),
+        "leased": usd(leased),
         "available": usd(balance.available_nanousd),
         "resets": resets.isoformat() if resets is not None else None,
     }

@@ -14,16 +14,19 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.budget.backend import redacted
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.leased import leased_amounts
 from llm_cost_middleware.budget.ledger.schemes import is_memory, read_options
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.doors import try_doors
 from llm_cost_middleware.cli.init import todays_tiers
-from llm_cost_middleware.cli.loading import ConfigOption, load_config, open_ledger
+from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, load_config, open_ledger
 from llm_cost_middleware.cli.prices import OLD_DAYS
 from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.extras import requirement_of
+from llm_cost_middleware.money import ZERO
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES
@@ -56,6 +59,7 @@ _PACKAGES = (
 
 def doctor(
     config: ConfigOption = None,
+    ledger: LedgerOption = None,
     *,
     app: Annotated[
         str, typer.Option("--app", metavar="MODULE", help="Import it and name the SDK clients that nobody wrapped.")
@@ -63,33 +67,33 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
     """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys."""
-    findings = [*_configuration(config), *_packages(), *_surroundings(), *(_clients(app) if app else ())]
+    findings = [*_configuration(config, ledger), *_packages(), *_surroundings(), *(_clients(app) if app else ())]
     columns = [tables.Column("", whole=True, styles=_COLOURS), *tables.names("what", "finding")]
     tables.show(columns, findings, title="llm-cost doctor")
     if strict and any(state != _GOOD for state, _, _ in findings):
         raise typer.Exit(1)
 
 
-def _configuration(path: Path | None) -> list[tuple[str, str, str]]:
+def _configuration(path: Path | None, url: str | None) -> list[tuple[str, str, str]]:
     try:
         config = load_config(path)
     except ConfigurationError as error:
         if path is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).exists():
             none, defaults = f"{error} Below stands what the defaults give.", CostConfig()
-            return [(_LOOK, "configuration", none), *_ledger(path, defaults), *_money(defaults), *_keys(defaults)]
+            return [(_LOOK, "configuration", none), *_ledger(path, url, defaults), *_money(defaults), *_keys(defaults)]
         # One that is there and cannot be read is not replaced by the defaults: no call would be made with those.
         return [(_BAD, "configuration", f"{error}. Ledger, budgets, prices and keys were not looked at")]
     return [
         (_GOOD, "configuration", f"mode {config.mode}, ledger {redacted(config.ledger.url)}"),
-        *_ledger(path, config),
+        *_ledger(path, url, config),
         *_money(config),
         *_keys(config),
     ]
 
 
-def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]:
+def _ledger(path: Path | None, given: str | None, config: CostConfig) -> list[tuple[str, str, str]]:
     """Whether the ledger opens and outlives its process; a SQLite file that is not there is not made."""
-    url = config.ledger.url
+    url = given or config.ledger.url
     try:
         read_options(url, None, config.ledger.tenant, config.ledger.durability)
     except ConfigurationError as error:
@@ -103,10 +107,19 @@ def _ledger(path: Path | None, config: CostConfig) -> list[tuple[str, str, str]]
             return [(_GOOD, "ledger", f"{shown}: made by the first call")]
         return [(_BAD, "ledger", f"{shown}: is not there, and its folder cannot be written")]
     try:
-        with open_ledger(path, None):
-            return [(_GOOD, "ledger", f"{shown}: opens")]
+        with open_ledger(path, given) as opened:
+            return [(_GOOD, "ledger", f"{shown}: opens"), *_leases(opened)]
     except (LLMCostError, OSError) as error:
         return [(_BAD, "ledger", str(error))]
+
+
+def _leases(opened: Ledger) -> list[tuple[str, str, str]]:
+    """What of the holds is in blocks of processes: who sees it pending should not look for calls that hang."""
+    leased = max(leased_amounts(opened).values(), default=ZERO)
+    if not leased:
+        return []
+    told = f"{currency.exact(leased)} of what is held is in blocks of processes for calls to come: llm-cost help leases"
+    return [(_GOOD, "leases", told)]
 
 
 def _money(config: CostConfig) -> list[tuple[str, str, str]]:

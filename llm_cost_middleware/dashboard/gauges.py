@@ -6,6 +6,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.leased import leased_amounts
 from llm_cost_middleware.budget.model import LIFETIME, rolling_seconds
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.budget.rules.forecast import Forecast, forecast
@@ -17,7 +18,12 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 def gauges(ledger: Ledger, now: float, zone: tzinfo | None) -> dict[str, Any]:
     """Return the budgets that are or will be used most, and what is paused, as JSON has them."""
-    found = [_gauge(one, now, zone) for one in ledger.balances() if one.budget is not None]
+    balances, leased = ledger.balances(), leased_amounts(ledger)
+    found = [
+        _gauge(one, now, zone) | {"leased_usd": usd(leased.get((one.scope, one.budget.window)))}
+        for one in balances
+        if one.budget is not None
+    ]
     found.sort(key=lambda one: (-max(one["used"] or 0, one["going"] or 0), one["scope"], one["window"]))
     return {
         "budgets": found[:_LISTED],

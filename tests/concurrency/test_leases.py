@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -16,6 +17,10 @@ from redis_servers import RedisServer, server_binaries
 
 import llm_cost_middleware
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.leased import leased_amounts
+from llm_cost_middleware.cli.app import app
+from llm_cost_middleware.cli.doctor import _ledger
+from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
 
@@ -98,6 +103,35 @@ def test_a_race_to_the_end_of_a_budget_never_passes_it(storage, url, tmp_path, s
     )
     assert admitted > calls / 4, "hardly anything was admitted from a block"
     ledger.close()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_is_leased_is_told_apart_from_what_calls_hold(storage, url, capsys):
+    limit = NanoUSD(10**12)
+    with Ledger.open(url) as plain, leased(url) as ledger:
+        plain.set_budget({"scope": "global", "limit": limit, "window": "day"})
+        assert leased_amounts(plain) == {}
+        for _ in range(6):
+            for _ in range(20):
+                ledger.settle(ledger.reserve(NanoUSD(1000), ["user:a"]).id, NanoUSD(100))
+            ledger.backend.shipping.tick()
+        plain.reserve(NanoUSD(5000), ["user:b"])
+        ledger.backend.shipping.flush()
+        block = ledger.backend.desk.blocks["global"]
+        ledger.backend.keeper._closed = True  # nothing moves while it is looked at
+        amounts = leased_amounts(plain)
+        assert amounts["global", "day"] == block.held > 0
+        assert plain.balance("global").pending_nanousd == block.held + 5000
+        assert leased_amounts(ledger) == {}, "its own is not others'"
+        app(["budgets", "--ledger", url, "--json"], standalone_mode=False)
+        (told,) = json.loads(capsys.readouterr().out)
+        assert told["leased"] == f"{NanoUSD(block.held).usd:f}"
+        ((_, _, opens), (_, _, blocks)) = _ledger(None, url, CostConfig())  # what ``llm-cost doctor`` says of it
+        assert "opens" in opens
+        assert "in blocks of processes" in blocks
+        ledger.backend.keeper._closed = False
+    with Ledger.open(url) as plain:
+        assert leased_amounts(plain) == {}
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -25,7 +25,7 @@ from llm_cost_middleware.budget.leases.keeper import Keeper
 from llm_cost_middleware.budget.leases.shipping import Shipping
 from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
 from llm_cost_middleware.budget.notes import Notes, SupportsSpool
-from llm_cost_middleware.budget.rules.leases import LeasePolicy, SupportsLeases
+from llm_cost_middleware.budget.rules.leases import HeldBlock, LeasePolicy, SupportsLeases
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import after_fork_in_child
 
@@ -125,6 +125,13 @@ class LeasedBackend:
     def read(self, scopes: tuple[str, ...] | None) -> Snapshot:
         """See ``Backend``. What this process has not shipped counts; what it has not used of its blocks does not."""
         return self.desk.seen(self.storage.read(scopes))
+
+    def held_blocks(self) -> list[HeldBlock]:
+        """See ``SupportsLeases``: those of other processes."""
+        found: list[HeldBlock] = self.storage.held_blocks()  # type: ignore[attr-defined]  # it supports them
+        with self.desk._lock:  # noqa: SLF001 - the two are one thing in two files
+            mine = {block.id for block in self.desk.all_blocks()}
+        return [block for block in found if block.id not in mine]
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``. Other processes ship within the interval."""

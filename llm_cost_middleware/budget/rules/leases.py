@@ -13,10 +13,12 @@ Everything here is pure: time and sums are arguments.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import exp, inf
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from llm_cost_middleware.budget.model import RowStatus
+from llm_cost_middleware.budget.rules.accounts import BudgetIndex
 from llm_cost_middleware.budget.rules.transitions import Crossed, ReservationRecord
 
 LEASE = "lease:"
@@ -168,9 +170,34 @@ class Shipped(NamedTuple):
     """Thresholds of budgets that the parcel crossed."""
 
 
+class HeldBlock(NamedTuple):
+    """A block at the storage: ``amount`` in nano-dollars; ``created``, ms, decides in which windows it counts."""
+
+    id: str
+    scope: str
+    amount: int
+    created: int
+
+
+def leased_by_account(index: BudgetIndex, now: int, blocks: Iterable[HeldBlock]) -> dict[tuple[str, str], int]:
+    """Return what blocks hold, by scope and window, in the windows that ``now`` (ms) is in; nano-dollars."""
+    sums: dict[tuple[str, str], int] = {}
+    for block in blocks:
+        current = {posting.window: posting for posting in index.posting_plan((block.scope,), now).postings}
+        for posting in index.posting_plan((block.scope,), block.created).postings:
+            if posting.window in current and current[posting.window].first_cell <= posting.cell:
+                key = posting.scope, posting.window
+                sums[key] = sums.get(key, 0) + block.amount
+    return sums
+
+
 @runtime_checkable
 class SupportsLeases(Protocol):
     """Ability of a backend to take in a parcel. A block is made by ``reserve`` and expires by ``sweep``."""
+
+    def held_blocks(self) -> list[HeldBlock]:
+        """Return the blocks that are pending; of a process with blocks those of others."""
+        ...
 
     def ship(self, parcel: Parcel) -> Shipped:
         """Book the calls of a parcel and set what its blocks hold, in one atomic step.

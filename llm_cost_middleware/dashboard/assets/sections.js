@@ -74,7 +74,7 @@ Page.sections = {
       const near = !over && ((one.used ?? 0) >= 0.8 || (one.going ?? 0) > 1);
       const spent = Math.min(one.spent ?? 0, 1);
       const held = Math.min(Math.max((one.used ?? 0) - (one.spent ?? 0), 0), 1 - spent);
-      const words = [`${Page.amount(one.spent_usd)} spent`, Number(one.held_usd) ? `${Page.amount(one.held_usd)} held` : null, Number(one.left_usd) < 0 ? `${Page.amount(String(-Number(one.left_usd)))} over` : `${Page.amount(one.left_usd)} left`, one.carried_usd ? `${Page.amount(one.carried_usd)} carried over` : null].filter(Boolean).join(", ");
+      const words = [`${Page.amount(one.spent_usd)} spent`, Number(one.held_usd) ? `${Page.amount(one.held_usd)} held${one.leased_usd ? ` (${Page.amount(one.leased_usd)} leased)` : ""}` : null, Number(one.left_usd) < 0 ? `${Page.amount(String(-Number(one.left_usd)))} over` : `${Page.amount(one.left_usd)} left`, one.carried_usd ? `${Page.amount(one.carried_usd)} carried over` : null].filter(Boolean).join(", ");
       const where = one.forecast_usd === null ? null
         : h("span", { class: one.going > 1 ? "bad" : one.going > 0.8 ? "warn" : null }, `at this pace ${Page.amount(one.forecast_usd)} (${Page.percent(one.going)}) when it ends${one.exhausted && !over ? `; empty ${Page.moment(one.exhausted)}` : ""}`);
       return h("li", { class: `gauge${over ? " over" : near ? " near" : ""}` },

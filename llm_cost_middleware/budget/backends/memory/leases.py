@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from llm_cost_middleware.budget.model import Verb
 from llm_cost_middleware.budget.rules import Crossed
-from llm_cost_middleware.budget.rules.leases import Parcel, ParcelEntry, ParcelHold, Shipped, held_change
+from llm_cost_middleware.budget.rules.leases import (
+    HeldBlock,
+    Parcel,
+    ParcelEntry,
+    ParcelHold,
+    Shipped,
+    held_change,
+    is_lease,
+)
 
 if TYPE_CHECKING:
     from llm_cost_middleware.budget.backends.memory.backend import (
@@ -58,6 +66,12 @@ class MemoryLeases:
                     lost.add(hold.id)
                 self._let_hold(block, hold, now)
             return Shipped(now, frozenset(known), frozenset(lost), crossed)
+
+    def held_blocks(self) -> list[HeldBlock]:
+        """See ``SupportsLeases``."""
+        with self._state.lock:
+            blocks = [one for one in self._state.open.values() if is_lease(one.id)]
+            return [HeldBlock(one.id, one.scopes[0], int(one.amount), one.created) for one in blocks]
 
     def _let_hold(self, block: _MemoryReservation, hold: ParcelHold, now: int) -> None:
         settled, pending = held_change(block, hold)

@@ -10,10 +10,22 @@ from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.backends.sqlite.packing import Packing
 from llm_cost_middleware.budget.model import Receipt
 from llm_cost_middleware.budget.rules import BudgetIndex, BudgetRefusal, Crossed, ReservationRecord
-from llm_cost_middleware.budget.rules.leases import Parcel, ParcelEntry, ParcelHold, Shipped, held_change
+from llm_cost_middleware.budget.rules.leases import (
+    LEASE,
+    HeldBlock,
+    Parcel,
+    ParcelEntry,
+    ParcelHold,
+    Shipped,
+    held_change,
+)
 from llm_cost_middleware.budget.tallies import Tally, tally_of
 
 _HELD = "UPDATE reservation SET amount = ?, expires = max(expires, ?) WHERE tenant = ? AND id = ?"
+_BLOCKS = (
+    "SELECT id, scopes, amount, created FROM reservation"
+    " WHERE tenant = ? AND state = 'pending' AND id GLOB ? ORDER BY id"
+)
 _CHARGED = "UPDATE reservation SET charged = ?, reconciled = ? WHERE tenant = ? AND id = ?"
 
 
@@ -46,6 +58,11 @@ class LeaseTable:
             return Shipped(now, frozenset(known), frozenset(lost), crossed)
 
         return self._file.write(step)
+
+    def held_blocks(self) -> list[HeldBlock]:
+        """See ``SupportsLeases``."""
+        with self._file.reading() as db:
+            return [HeldBlock(*found) for found in db.execute(_BLOCKS, (self._tenant, f"{LEASE}*"))]
 
     def _take_in(
         self, db: sqlite3.Connection, entry: ParcelEntry, memo: bytes, tally: Tally | None, now: int
