@@ -22,7 +22,7 @@ PACKAGE = Path(llm_cost_middleware.__file__).parent
 HOSTS = (anthropic, langchain, litellm, openai)
 ALWAYS = {"genai_prices", "tiktoken", "httpx2"}
 """Prices and vocabularies are no host; ``httpx2`` is the way of genai-prices to newer prices."""
-LONG = {"ChatLiteLLMRouter", "langchain-aws", "guard, ChatAnthropic", "scikit-learn"}
+LONG = {"langchain-google-vertexai", "ChatLiteLLMRouter", "langchain-aws", "guard, ChatAnthropic", "scikit-learn"}
 FOUR = ("anthropic", "langchain_core", "litellm", "openai")
 LIGHT = {
     "anthropic": ("a ledger", "price_response", "wrap_anthropic", "wrap_openai", "guard, ChatOpenAI"),

@@ -44,6 +44,8 @@ _PACKAGES = (
     ("langchain-litellm", "ChatLiteLLMRouter on a CostAwareRouter", "langchain"),
     ("langchain-aws", "guard a ChatBedrockConverse", "aws"),
     ("boto3", "clients of Bedrock", "aws"),
+    ("langchain-google-vertexai", "guard a ChatAnthropicVertex", "google"),
+    ("google-auth", "clients of Vertex", "google"),
     ("litellm", "CostAwareRouter", None),
     ("fastapi", "callback of the LiteLLM proxy", "proxy"),
     ("redis", "ledgers on redis://", "redis"),

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,6 +63,17 @@ def _guard_openai(pipeline: CostPipeline) -> None:
     from llm_cost_middleware.integrations.langchain import guard
 
     guard(ChatOpenAI(model=_model(pipeline, "openai"), api_key=_KEY), pipeline)  # type: ignore[arg-type]  # pydantic takes a str
+
+
+def _vertex(_: CostPipeline) -> None:
+    import_module("google.auth")  # ``google`` is shared by many distributions; a token is asked for by the first call
+
+
+def _guard_vertex(_: CostPipeline) -> None:
+    from llm_cost_middleware.integrations.langchain import guard
+
+    import_module("langchain_google_vertexai.model_garden")  # to make a model asks for a token: no door of doctor's
+    del guard
 
 
 def _router(pipeline: CostPipeline) -> None:
@@ -161,6 +173,8 @@ DOORS: Mapping[str, Callable[[CostPipeline], None]] = {
     "langchain-openai": _guard_openai,
     "langchain-aws": _guard_bedrock,
     "boto3": _bedrock,
+    "langchain-google-vertexai": _guard_vertex,
+    "google-auth": _vertex,
     "litellm": _router,
     "langchain-litellm": _router_model,
     "fastapi": _proxy,

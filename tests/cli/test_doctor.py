@@ -58,7 +58,7 @@ def test_the_configured_ledger_is_opened_and_never_made(tmp_path):
     def told(url):
         path = tmp_path / "llm-cost.toml"
         path.write_text(f'[ledger]\nurl = "{url}"\n')
-        ((state, _, text),) = _ledger(path, CostConfig.from_toml(path, env={}))
+        ((state, _, text),) = _ledger(path, None, CostConfig.from_toml(path, env={}))
         return state, text
 
     file = tmp_path / "ledger.db"
@@ -83,7 +83,7 @@ def configured(folder, monkeypatch, **env):
     monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    return [(re.sub(r"\[.*?\]", "", state), what, text) for state, what, text in _configuration(None)]
+    return [(re.sub(r"\[.*?\]", "", state), what, text) for state, what, text in _configuration(None, None)]
 
 
 SECRET = '[ledger]\nurl = "redis://u:s3cret@127.0.0.1:1/0"\n'

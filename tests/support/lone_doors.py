@@ -283,6 +283,7 @@ DOORS = {
         name: Door(doctor_door(name), hosts, (), name)
         for name, hosts in {
             "boto3": ("boto3",), "langchain-aws": ("langchain_aws",),
+            "google-auth": ("google.auth",), "langchain-google-vertexai": ("langchain_google_vertexai",),
             "redis": ("redis",), "psycopg": ("psycopg",), "apprise": ("apprise",),
             "opentelemetry-api": ("opentelemetry.sdk",),
             "opentelemetry-exporter-prometheus": (
