@@ -26,6 +26,8 @@ PLATFORMS = _PACKAGES.keys()
 """The names of the platforms, a live view."""
 GLOBAL, PROVISIONED = "global", "provisioned"
 """Places that every platform has: anywhere, and capacity that is paid by the hour."""
+REGIONAL = "regional"
+"""The place of a name that says only that it stays in one region: the one that it was sent to, whichever that is."""
 
 
 class Served(NamedTuple):
@@ -64,6 +66,8 @@ class Platform:
     """Models are called by the names of deployments, so that one without a deployment cannot be called."""
     place_of: Callable[[Any], str] = lambda _: ""
     """The place that a client of its SDK is bound to; empty: the names of models say it, or nobody does."""
+    reached_from: Callable[[str], tuple[str, ...]] = lambda place: (place, PROVISIONED)
+    """The places that a client which is bound to one can call."""
     deployment_of: Callable[[Any], str] = lambda _: ""
     """The deployment that all calls of a client of its SDK go to; empty: each call names its own."""
     knows_no_stream_usage: Callable[[Any], bool] = lambda _: False
@@ -114,9 +118,12 @@ def geography_of(provider: str, model: str) -> str:
 
 
 def is_inside(provider: str, model: str, regions: tuple[str, ...]) -> bool:
-    """Whether a target is served in one of the regions or geographies; never where its place is not known."""
-    place = served_model(provider, model).place
-    return (place or GLOBAL) in regions or geography_of(provider, model) in regions
+    """Whether a target is served in one of the regions or geographies; never where its place is not known.
+
+    A provider's own service is ``global``.
+    """
+    place = GLOBAL if find_platform(provider) is None else served_model(provider, model).place
+    return place in regions or geography_of(provider, model) in regions
 
 
 def at_place(name: str, place: str) -> str:

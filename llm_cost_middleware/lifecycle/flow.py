@@ -8,7 +8,6 @@ before anything is raised.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +28,7 @@ from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.shadow import Shadows
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.lifecycle.warm_up import WarmUp
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
 from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
@@ -65,6 +65,7 @@ class CallFlow:
         self._shadows = Shadows(stages, self._reserving, self._settling, new_id)
         self.is_ready = False
         """A call on an event loop blocks it for no table."""
+        self._warm_up = WarmUp()
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -131,7 +132,7 @@ class CallFlow:
         Half a second of imports and tables of prices, limits and abilities. Nothing is remembered of the call.
         """
         if running_loop(blocks=False) is not None:  # another library's loop has no threads of ours
-            await asyncio.to_thread(self._look_up, request, providers)
+            await self._warm_up.wait(partial(self._look_up, request, providers))
         self.is_ready = True
 
     def _look_up(self, request: CallRequest, providers: frozenset[str] | None) -> None:

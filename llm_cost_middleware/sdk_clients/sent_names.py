@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.platforms import PlatformConfig
-from llm_cost_middleware.platform import PROVISIONED, at_place, find_platform, served_model
+from llm_cost_middleware.platform import REGIONAL, at_place, find_platform, served_model
 from llm_cost_middleware.request import CallRequest, ModelRef
 
 
@@ -19,16 +19,19 @@ class SentNames:
         client: The client: it may be bound to a place.
     """
 
-    __slots__ = ("_fixed", "_place", "_provider", "_section", "bare_streams", "reach")
+    __slots__ = ("_fixed", "_place", "_priced", "_provider", "_section", "bare_streams", "reach")
 
     def __init__(self, config: CostConfig, provider: str, client: Any) -> None:
         self._provider, self._section = provider, config.platforms.get(provider)
         platform = find_platform(provider)
         self._place = place = platform.place_of(client) if platform is not None else ""
         self._fixed = platform.deployment_of(client) if platform is not None else ""
+        self._priced = config.prices  # what is stated for a name holds wherever its client sends it
         self.bare_streams = platform is not None and platform.knows_no_stream_usage(client)
         """Nothing is added to a stream: the API refuses what asks for its usage."""
-        reach = (f"{provider}/{place}", f"{provider}/{PROVISIONED}") if place else (provider,)
+        reach: tuple[str, ...] = (provider,)
+        if platform is not None and place:
+            reach = tuple(f"{provider}/{there}" for there in platform.reached_from(place))
         if self._fixed and self._section is not None:
             reach = (str(self._target(self._section, self._fixed)),)
         self.reach = frozenset(reach)
@@ -61,6 +64,10 @@ class SentNames:
     def _target(self, section: PlatformConfig, name: str) -> ModelRef:
         """What a name stands for: where its client is bound to a place, it is served there."""
         name = self._fixed or name  # whatever a call says
-        if not self._place or name in section.deployments or served_model(self._provider, name).place:
-            return section.target(name)
+        target = section.target(name)
+        if self._place and served_model(*target.plain).place == REGIONAL and str(target) not in self._priced:
+            return ModelRef(self._provider, at_place(target.model, self._place))
+        placed = name.startswith("arn:") or served_model(self._provider, name).place
+        if not self._place or name in section.deployments or placed:
+            return target
         return ModelRef(self._provider, at_place(name, self._place))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm_cost_middleware.platform import Platform
+from llm_cost_middleware.platform import PROVISIONED, Platform
 from llm_cost_middleware.platforms.bedrock.cache import cache_capabilities
 from llm_cost_middleware.platforms.bedrock.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.bedrock.names import factor, geography, parse
@@ -17,6 +17,17 @@ from llm_cost_middleware.request import CallRequest
 
 def _read_request(body: Mapping[str, Any], endpoint: str) -> CallRequest:
     return anthropic.PROVIDER.read_request(body, endpoint)._replace(provider="bedrock")
+
+
+def _place_of(client: Any) -> str:
+    """The region of a client of GovCloud, which is dearer. Elsewhere ids say all that a price depends on."""
+    region = getattr(client, "aws_region", None)
+    return region.lower() if isinstance(region, str) and geography(region.lower()) == "us-gov" else ""
+
+
+def _reached_from(place: str) -> tuple[str, ...]:
+    """What a client of GovCloud can call: what is served in its region, or by profiles of the geography."""
+    return (place, geography(place), PROVISIONED)
 
 
 PLATFORM = Platform(
@@ -38,6 +49,8 @@ PLATFORM = Platform(
     parse=parse,
     factor=factor,
     geography=geography,
+    place_of=_place_of,
+    reached_from=_reached_from,
     batches=False,
     key_env=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     deploys=False,  # every id can be called; ARNs are named in the configuration

@@ -12,12 +12,10 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from llm_cost_middleware.platform import GLOBAL, PROVISIONED, Served
+from llm_cost_middleware.platform import GLOBAL, PROVISIONED, REGIONAL, Served
 
 GEOGRAPHIES = (GLOBAL, "us", "eu", "apac", "jp", "au", "in", "us-gov")
 """What may stand before an id: the geography in which an inference profile keeps its calls."""
-REGIONAL = "regional"
-"""The place of an id without a geography: the region that it was sent to, whichever that is."""
 _ID = re.compile(
     rf"(?:(?P<geography>{'|'.join(GEOGRAPHIES)})\.)?(?P<maker>anthropic\.)?"
     r"(?P<model>claude-[a-z0-9.-]*?)(?:-v\d{1,3}(?::\d{1,3}k?){0,2})?(?:@(?P<date>20\d{6}))?"
@@ -68,13 +66,17 @@ def is_before_4_5(model: str) -> bool:
 
 
 def geography(place: str) -> str:
-    """The geography of a place; empty where it is not known, as of a region that nobody names."""
+    """The geography of a place; empty where it is not known, as of a region that nobody names.
+
+    Two regions of ``eu-`` are outside the European Union: London and Zurich.
+    """
     if place in GEOGRAPHIES:
         return place
     return next((there for start, there in _OF_REGIONS if place.startswith(start)), "")
 
 
 _OF_REGIONS = (
-    ("us-gov-", "us-gov"), ("us-", "us"), ("ca-", "ca"), ("eu-", "eu"), ("ap-northeast-1", "jp"),
-    ("ap-northeast-3", "jp"), ("ap-southeast-2", "au"), ("ap-southeast-4", "au"), ("ap-south-", "in"), ("ap-", "apac"),
+    ("us-gov-", "us-gov"), ("us-", "us"), ("ca-", "ca"), ("eu-west-2", "uk"), ("eu-central-2", "ch"), ("eu-", "eu"),
+    ("ap-northeast-1", "jp"), ("ap-northeast-3", "jp"), ("ap-southeast-2", "au"), ("ap-southeast-4", "au"),
+    ("ap-south-", "in"), ("ap-", "apac"),
 )  # fmt: skip

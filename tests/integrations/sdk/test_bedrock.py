@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from decimal import Decimal
+from urllib.parse import unquote
 
 import anthropic
+import httpx2
 import pytest
 
 pytest.importorskip("boto3", reason="boto3 is of the extra aws")
@@ -234,3 +237,55 @@ def test_a_routed_name_goes_to_the_cheaper_place(make_pipeline, sim, claude, mon
     wrap_anthropic(claude, pipeline).messages.create(**{**ASKED, "model": "smart"})
     assert pipeline.records()[0].model == GLOBAL
     check(pipeline, sim)
+
+
+_SAID = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5-20250929", "content": [],
+    "stop_reason": "end_turn", "usage": {"input_tokens": 1000, "output_tokens": 1000},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("region", "model", "deployments", "times"),
+    [
+        ("us-gov-west-1", "anthropic.claude-sonnet-4-5-20250929-v1:0", {}, "1.2"),
+        ("us-gov-east-1", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", {}, "1.2"),
+        ("us-gov-west-1", "ours", {"ours": "us-gov-west-1/anthropic.claude-sonnet-4-5-20250929-v1:0"}, "1.2"),
+        ("us-gov-west-1", "ours", {"ours": "us-gov/anthropic.claude-sonnet-4-5-20250929-v1:0"}, "1.2"),
+        ("us-gov-west-1", "ours", {"ours": "anthropic.claude-sonnet-4-5-20250929-v1:0"}, "1.2"),
+        ("us-east-1", "anthropic.claude-sonnet-4-5-20250929-v1:0", {}, "1.1"),
+        ("us-east-1", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", {}, "1.2"),
+    ],
+)
+def test_the_region_of_a_client_of_govcloud_is_the_place_of_a_plain_id(
+    make_pipeline, region, model, deployments, times
+):
+    sent = []
+
+    def answer(request):
+        sent.append(unquote(request.url.path))
+        return httpx2.Response(200, json=_SAID)
+
+    pipeline = make_pipeline(platforms={"bedrock": {"deployments": deployments}})
+    transport = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.AnthropicBedrock(**{**KEYS, "aws_region": region}, http_client=transport) as client:
+        wrap_anthropic(client, pipeline).messages.create(**{**ASKED, "model": model, "max_tokens": 1000})
+    assert sent == [f"/model/{model}/invoke"]
+    assert [record.status for record in pipeline.records()] == ["exact"]
+    # 1,000 tokens in at 3 $ a million and as many out at 15 $
+    assert pipeline.ledger.balance("global").settled_nanousd == int(18_000_000 * Decimal(times))
+
+
+def test_a_price_that_is_stated_for_a_plain_id_holds_in_govcloud_too(make_pipeline):
+    plain, sent = "anthropic.claude-sonnet-4-5-20250929-v1:0", []
+
+    def answer(request):
+        sent.append(request)
+        return httpx2.Response(200, json=_SAID)
+
+    pipeline = make_pipeline(prices={f"bedrock/{plain}": {"input_mtok": "30", "output_mtok": "150"}})
+    transport = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with anthropic.AnthropicBedrock(**{**KEYS, "aws_region": "us-gov-west-1"}, http_client=transport) as client:
+        wrap_anthropic(client, pipeline).messages.create(**{**ASKED, "model": plain})
+    assert len(sent) == 1
+    assert pipeline.ledger.balance("global").settled_nanousd == 180_000_000

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from llm_cost_middleware.platform import Served
+from llm_cost_middleware.platform import Served, is_inside
 from llm_cost_middleware.platforms.bedrock.names import factor, geography, parse
 
 
@@ -75,8 +75,27 @@ def test_all_but_global_profiles_cost_a_tenth_more_from_claude_4_5_on(name, time
     [
         ("us", "us"), ("eu-central-1", "eu"), ("us-east-1", "us"), ("ap-northeast-1", "jp"), ("ap-southeast-2", "au"),
         ("ap-southeast-1", "apac"), ("us-gov-west-1", "us-gov"), ("global", "global"), ("regional", ""),
-        ("provisioned", ""), ("", ""),
+        ("provisioned", ""), ("", ""), ("eu-west-2", "uk"), ("eu-central-2", "ch"), ("eu-west-1", "eu"),
     ],
 )  # fmt: skip
 def test_a_place_lies_in_a_geography(place, there):
     assert geography(place) == there
+
+
+@pytest.mark.parametrize(
+    ("target", "regions", "inside"),
+    [
+        (("bedrock", "eu-west-2/anthropic.claude-opus-5"), ("eu",), False),
+        (("bedrock", "eu-central-2/anthropic.claude-opus-5"), ("eu",), False),
+        (("bedrock", "eu-central-1/anthropic.claude-opus-5"), ("eu",), True),
+        (("bedrock", "claude-opus-5"), ("global",), False),  # nobody knows where
+        (("bedrock", "global.anthropic.claude-opus-5"), ("global",), True),
+        (("azure", "gpt-5-mini"), ("global",), False),
+        (("azure", "global/gpt-5-mini"), ("global",), True),
+        (("vertex_ai", "claude-opus-5"), ("global",), False),
+        (("anthropic", "claude-opus-5"), ("global",), True),
+        (("anthropic", "claude-opus-5"), ("eu",), False),
+    ],
+)  # fmt: skip
+def test_a_region_lets_nothing_through_of_which_nobody_knows_where_it_is(target, regions, inside):
+    assert is_inside(*target, regions) is inside

@@ -1,0 +1,63 @@
+"""Work ahead of a first call on an event loop, in a thread of its own.
+
+Not in the loop's default executor: its workers may all wait for that very call, and a loop that is ending has shut it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+
+
+class WarmUp:
+    """Does a piece of work once for all that wait for it, on whichever loops. Nothing of it fails them."""
+
+    def __init__(self) -> None:
+        self._under_way: tuple[int, Future[None]] | None = None
+
+    async def wait(self, work: Callable[[], None]) -> None:
+        """Wait until the work is done: by a thread that began before, or by one that begins now.
+
+        Args:
+            work: What to do. Its errors are nobody's; a caller who is cancelled leaves it running.
+        """
+        try:
+            done = self._begin(work)
+        except RuntimeError:  # no more threads: the call does the work itself, where it needs it
+            return
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+
+        def tell(_: Future[None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there
+                loop.call_soon_threadsafe(wake)
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        done.add_done_callback(tell)
+        await woken
+
+    def _begin(self, work: Callable[[], None]) -> Future[None]:
+        process = os.getpid()
+        if self._under_way is not None and self._under_way[0] == process:  # a fork leaves the thread behind
+            return self._under_way[1]
+        done: Future[None] = Future()
+        context = copy_context()
+
+        def run() -> None:
+            try:
+                with suppress(Exception):
+                    context.run(work)
+            finally:
+                done.set_result(None)
+
+        threading.Thread(target=run, name="llm-cost-warm-up", daemon=True).start()
+        self._under_way = process, done
+        return done
