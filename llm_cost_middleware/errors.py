@@ -127,10 +127,10 @@ class UnsupportedRequestError(LLMCostError, ValueError):
 class PriceNotFoundError(LLMCostError, LookupError):
     """A model without a known price. ``nearest`` names the closest known models. Never read as a price of zero."""
 
-    def __init__(self, provider: str, model: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, provider: str, model: str, known: Iterable[str] = (), instead: str = "") -> None:
         self.provider, self.model = provider, model
         self.nearest = _nearest(model, known)
-        hint = f"; the nearest known are {', '.join(self.nearest)}" if self.nearest else ""
+        hint = (f"; the nearest known are {', '.join(self.nearest)}" if self.nearest else "") + instead
         super().__init__(
             f'no price for {provider}/{model}{hint}. Set one in the configuration: [prices."{provider}/{model}"]'
         )

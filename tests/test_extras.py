@@ -119,7 +119,8 @@ def _faults(found, packages):
         if one["error"]
         and (one["error"] != "MissingExtraError" or one["package"] not in packages)
         and not (
-            one["error"] == "ImportError" and "the simulator needs the package aiohttp: pip install" in one["text"]
+            one["error"] == "ModuleNotFoundError"
+            and "the simulator needs the package aiohttp: pip install" in one["text"]
         )
     }
 
@@ -189,6 +190,35 @@ def test_the_demo_names_the_extra_that_is_enough_for_it():
     found = _without(["genai_prices"], {"demo": "from llm_cost_middleware.extras import needed_for\n"
                      "with needed_for('x', extra='demo'): import genai_prices"})["demo"]  # fmt: skip
     assert found["extra"] is None, "every installation has it"
+
+
+OPEN = "from llm_cost_middleware import CostPipeline, Ledger\n"
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "url"),
+    [("redis", "redis", "redis://127.0.0.1:1/0"), ("psycopg", "postgres", "postgresql://127.0.0.1:1/x")],
+)
+def test_a_ledger_on_a_server_names_its_extra_by_every_door(package, extra, url):
+    tried = {
+        "pipeline": f"{OPEN}CostPipeline({{'ledger': '{url}'}}).ledger.balance('global')",
+        "ledger": f"{OPEN}Ledger.open('{url}')",
+        "command": "from typer.testing import CliRunner\nfrom llm_cost_middleware.cli.app import app\n"
+        f"CliRunner().invoke(app, ['budgets', '--ledger', '{url}'], catch_exceptions=False)",
+    }
+    for one in _without([package], tried).values():
+        assert (one["error"], one.get("extra")) == ("MissingExtraError", extra), one
+        assert f"pip install 'llm-cost-middleware[{extra}]'" in one["text"]
+
+
+def test_the_demo_without_its_simulator_ends_with_one_line():
+    code = WITHOUT.partition("from llm_cost_middleware.errors")[0]
+    code += "sys.argv = ['llm-cost', 'demo']\nfrom llm_cost_middleware.cli import main; main()"
+    command = [sys.executable, "-c", code, "aiohttp", "{}"]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "COLUMNS": "200"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    wanted = "llm-cost: llm-cost demo needs the package aiohttp: pip install 'llm-cost-middleware[demo]'\n"
+    assert (done.returncode, done.stderr) == (2, wanted)
 
 
 def test_nothing_is_missing_where_nothing_is_taken_away():

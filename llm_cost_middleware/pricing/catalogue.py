@@ -239,7 +239,9 @@ class Catalogue:
         except PriceNotFoundError:
             relatives = self._family(provider, ref)
             if not relatives:
-                raise PriceNotFoundError(provider, model, self.models(provider)) from None
+                raise PriceNotFoundError(
+                    provider, model, self.models(provider), _of_deployment(provider, model)
+                ) from None
             listed = self._listed(provider, relatives[0])
             priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
         table[provider, model] = priced
@@ -339,3 +341,11 @@ _UNPLACED = "where it is served is not known: priced at the dearest place ([plat
 def _text_param(params: Mapping[str, Any], name: str) -> str | None:
     value = params.get(name)
     return value if isinstance(value, str) else None
+
+
+def _of_deployment(provider: str, model: str) -> str:
+    """What to write where a name without a price may be one that only its owner knows the model of."""
+    platform = find_platform(provider)
+    if platform is None or not (platform.deploys or model.startswith("arn:")):
+        return ""
+    return f'; of a deployment, name the model: [platforms.{provider}.deployments] "{model}" = "MODEL"'

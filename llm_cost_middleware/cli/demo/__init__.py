@@ -23,6 +23,7 @@ from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
 
@@ -126,7 +127,8 @@ def _provider(conversations: list[Conversation], *, live: bool) -> Iterator[tupl
     if live:
         yield None, {}
         return
-    from llm_cost_middleware.simulator import Replay, Simulator
+    with needed_for("llm-cost demo"):
+        from llm_cost_middleware.simulator import Replay, Simulator
 
     os.environ[_KEY] = "no-key-needed"
     # ``keep``: a long demo would otherwise hold the body of every request in memory.

@@ -85,7 +85,8 @@ def test_a_fixed_deployment_is_what_is_priced_whatever_a_call_names(make_pipelin
 
 def test_a_deployment_without_a_model_is_refused_before_it_leaves(make_pipeline, client_of, sim):
     client = wrap_openai(client_of(sim), make_pipeline())
-    with pytest.raises(PriceNotFoundError):
+    named = r'\[platforms\.azure\.deployments\] "ours" = "MODEL".*\[prices\."azure/ours"\]'
+    with pytest.raises(PriceNotFoundError, match=named):
         client.chat.completions.create(**{**ASKED, "model": "ours"})
     assert sim.bill.total_nanousd == 0
 

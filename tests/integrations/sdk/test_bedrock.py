@@ -130,8 +130,10 @@ def test_a_refusal_sends_nothing(make_pipeline, sim, claude):
     ["amazon.nova-pro-v1:0", "us.anthropic.claude-nothing", "arn:aws:bedrock:us-east-1:1:provisioned-model/x", ""],
 )
 def test_a_model_without_a_price_is_refused_before_it_leaves(make_pipeline, sim, claude, model):
-    with pytest.raises((PriceNotFoundError, ValueError)):
+    with pytest.raises((PriceNotFoundError, ValueError)) as refused:
         wrap_anthropic(claude, make_pipeline()).messages.create(**{**ASKED, "model": model})
+    named = f'[platforms.bedrock.deployments] "{model}" = "MODEL"'
+    assert (named in str(refused.value)) == model.startswith("arn:")
     assert sim.request_count == 0
 
 

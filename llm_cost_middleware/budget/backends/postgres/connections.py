@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.scripted.patience import TIMEOUT_S
-from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
+from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
 from llm_cost_middleware.extras import needed_for
 
 CONNECTIONS = 8
@@ -84,6 +84,8 @@ def _readable(url: str) -> Iterator[None]:
 
 def is_passing(error: Exception) -> bool:
     """Whether an error of psycopg may be gone at the next try: of the connection, a lock, or a server that changes."""
+    if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
+        return False
     from psycopg import InterfaceError, OperationalError
     from psycopg.errors import ReadOnlySqlTransaction
 
@@ -92,6 +94,8 @@ def is_passing(error: Exception) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error tells of a lost connection: a server that ended one may have ended all, and each costs a try."""
+    if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
+        return False
     from psycopg import OperationalError
 
     # without a code it is the driver's, of the connection; else an exception of it, or a server that shuts down
@@ -100,6 +104,8 @@ def is_lost(error: BaseException) -> bool:
 
 def unavailable(url: str, error: Exception) -> Exception:
     """Return an error of psycopg or the system as ``LedgerUnavailableError``; any other unchanged."""
+    if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
+        return error
     from psycopg import Error
 
     if isinstance(error, Error | OSError):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.scripted.patience import FLEET_TRIES, TIMEOUT_S
-from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError
+from llm_cost_middleware.errors import ConfigurationError, LedgerUnavailableError, MissingExtraError
 from llm_cost_middleware.extras import needed_for
 
 _SENTINEL_PORT = 26379
@@ -128,6 +128,8 @@ def _of_sentinels(address: Address, options: dict[str, Any], *, asynchronous: bo
 
 def is_passing(error: Exception) -> bool:
     """Whether an error may be gone at the next try: of the connection, or of a server that changes its part."""
+    if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
+        return False
     from redis.exceptions import (
         AuthenticationError,
         ClusterDownError,
@@ -147,6 +149,8 @@ def is_passing(error: Exception) -> bool:
 
 def unavailable(url: str, error: Exception) -> Exception:
     """Return an error of redis-py or the system as one of ours; any other unchanged."""
+    if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
+        return error
     from redis.exceptions import RedisClusterException, RedisError
 
     if advice := _advice(error):
