@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,12 +64,14 @@ class Platform:
     """Names to look for there, best first, each with the factor of its price; none found: the provider's prices."""
     deploys: bool = True
     """Models are called by the names of deployments, so that one without a deployment cannot be called."""
+    takes_plain_clients: bool = False
+    """The client of the provider's own SDK can be set to its address."""
     place_of: Callable[[Any], str] = lambda _: ""
     """The place that a client of its SDK is bound to; empty: the names of models say it, or nobody does."""
     reached_from: Callable[[str], tuple[str, ...]] = lambda place: (place, PROVISIONED)
     """The places that a client which is bound to one can call."""
-    deployment_of: Callable[[Any], str] = lambda _: ""
-    """The deployment that all calls of a client of its SDK go to; empty: each call names its own."""
+    deployment_of: Callable[[Any, str], str] = lambda _client, _endpoint: ""
+    """The deployment that all calls of an endpoint go to, of a client of its SDK; empty: each call names its own."""
     knows_no_stream_usage: Callable[[Any], bool] = lambda _: False
     """Whether the version of the API that a client speaks refuses to be asked for the usage of a stream."""
     sent_as: Callable[[str], str] = str
@@ -99,7 +101,7 @@ def maker_of(name: str) -> str:
     return name if platform is None else platform.provider
 
 
-@cache
+@lru_cache(maxsize=1024)  # callers choose the names
 def served_model(provider: str, model: str) -> Served:
     """What a target stands for: a provider's own as it is, a platform's as its provider knows it."""
     platform = find_platform(provider)
@@ -135,8 +137,11 @@ def answered_name(provider: str, answered: str | None, requested: str | None) ->
     """The model to price an answer as: the one that it names, at the place of the target that was asked."""
     if provider not in PLATFORMS or not requested:
         return answered or requested
-    platform, asked = find_platform(provider), served_model(provider, requested)
+    platform = find_platform(provider)
+    asked = platform.parse(requested.removeprefix(f"{provider}/")) if platform is not None else None
     named = platform.parse(answered) if platform is not None and answered else None
+    if asked is None:  # a name with a price of its owner's
+        return requested
     if named is None or named.place or named.model == asked.model or asked.place == PROVISIONED:
         return answered if named is not None and named.place else requested
     return at_place(named.model, asked.place)

@@ -109,7 +109,7 @@ _shapes: dict[Hashable, dict[Hashable, Fit]] = {}
 
 
 def _shape_of(request: CallRequest) -> Hashable | None:
-    """All that a fit depends on beside the model; ``None`` where it cannot be compared.
+    """All that a fit depends on beside the target; ``None`` where it cannot be compared.
 
     The parameters are compared by their values, because a caller may change an object that it passed before.
     """
@@ -123,7 +123,7 @@ def _shape_of(request: CallRequest) -> Hashable | None:
             return None
     counts, tools = request.contents, request.tools
     return (
-        stated, request.provider, request.endpoint, request.max_tokens, bool(tools), counts.defers_tools,
+        stated, request.provider, request.model, request.endpoint, request.max_tokens, bool(tools), counts.defers_tools,
         counts.begins_answer, counts.speaks, counts.blanks_user, counts.instructs_inside, request.endpoint_at is None,
         bool(counts.odd_parts) and begun_without_thoughts(request.messages),
     )  # fmt: skip
@@ -156,7 +156,7 @@ def _fit_arm(request: CallRequest, arm: ModelRef, *, lenient: bool) -> Fit:
     translated = request.endpoint_at is not None and request.endpoint_at(target) is not None
     fields = arm_fields(arm, request, abroad=abroad, rewritten=translated)
     if known is None:  # its owner configured it so
-        return Fit(changes=fields)
+        return Fit(changes=MappingProxyType(fields))
     # an effort goes the way of one that the caller states; what hosts do not translate is looked at here
     effort = {name: value for name, value in fields.items() if name not in ("thinking", "verbosity")}
     asked = request._replace(settings={**request.settings, **effort})
@@ -172,7 +172,7 @@ def _fit_arm(request: CallRequest, arm: ModelRef, *, lenient: bool) -> Fit:
         refused += [f"is told no {name} through messages" for name in arm.parameters]
     if budget := arm.parameters.get("thinking_budget"):
         refused += thinking_faults(request, budget)
-    return Fit("; ".join(dict.fromkeys(refused)), {**fields, **found.changes}, found.left_out)
+    return Fit("; ".join(dict.fromkeys(refused)), MappingProxyType({**fields, **found.changes}), found.left_out)
 
 
 class Fitting:

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.providers import get_provider
 
 
@@ -22,11 +23,32 @@ def is_gateway(config: CostConfig, provider: str, url: object) -> bool:
         url: The address; empty for the provider's own.
     """
     own, host = config.access(provider), _host(url)
-    if not host or host.endswith(tuple(f".{domain}" for domain in get_provider(provider).domains)):
+    if not host or _is_at(host, get_provider(provider).domains):
         return False
     if own.gateway != "auto":
         return own.gateway == "foreign"
     return not _is_here(host) and host != _host(own.base_url)
+
+
+def platform_at(provider: str, url: object) -> str | None:
+    """The platform that the provider's own client speaks to at an address; ``None`` for every other address.
+
+    Args:
+        provider: The provider whose API is spoken.
+        url: The address.
+    """
+    host = _host(url)
+    for name in PLATFORMS if host else ():
+        platform = find_platform(name)
+        if platform is None or platform.provider != provider or not platform.takes_plain_clients:
+            continue
+        if _is_at(host, platform.rules.domains):
+            return name
+    return None
+
+
+def _is_at(host: str, domains: tuple[str, ...]) -> bool:
+    return host.endswith(tuple(f".{domain}" for domain in domains))
 
 
 def _host(url: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llm_cost_middleware.config.sections import read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, at_place, find_platform
+from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, at_place, find_platform, served_model
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
@@ -155,8 +155,14 @@ def _target(section: PlatformConfig, entry: Any, key: str) -> ModelRef:
 
 
 def _check_prices(section: PlatformConfig, key: str) -> None:
-    """One target has one price: it is what the ledger and every report know it by."""
+    """One target has one price: it is what the ledger and every report know it by.
+
+    Any other place than ``provisioned`` is shared with all deployments of the model there, which would cost the same.
+    """
     seen: dict[str, dict[str, Any]] = {}
     for target, stated in section.prices():
+        if served_model(section.name, target).place != PROVISIONED:
+            advice = f'add type = "{PROVISIONED}", or write [prices."{target}"] for all deployments of it'
+            raise ConfigurationError(f"states a price of {target}: {advice}", key=f"{key}.deployments")
         if seen.setdefault(target, stated) != stated:
             raise ConfigurationError(f"states two prices for {target}", key=f"{key}.deployments")

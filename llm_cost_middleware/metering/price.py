@@ -193,7 +193,8 @@ def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Cat
     if len(items) != 1 or not reading.complete or reading[_FROM:] != _PLAIN:
         return None
     usage, named, _ = items[0]
-    named = named or reading.model or model
+    answered = answered_name(provider, reading.model, model)
+    named = answered_name(provider, named, answered)
     if not named or usage.cache_write_12h:
         return None
     try:
@@ -203,7 +204,7 @@ def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Cat
         cost = ceil_picousd(rates.picousd(usage))
     except PriceNotFoundError:
         return None
-    return made(PricedCall, (cost, (), reading.model or model, "exact", (), catalogue.version))
+    return made(PricedCall, (cost, (), answered, "exact", (), catalogue.version))
 
 
 def _nameless(provider: Provider) -> NoReturn:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.host import ainvoke, invoke
@@ -23,7 +23,7 @@ from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, at
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
-from llm_cost_middleware.sdk_clients.sent_names import SentNames
+from llm_cost_middleware.sdk_clients.sent_names import ClientNames
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
 from llm_cost_middleware.timeouts import checked_timeout
@@ -57,6 +57,8 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             leaves=False,
         )  # fmt: skip
         return client
+    if platform is None:  # the provider's own client may be set to a platform's address
+        platform = platform_at(api.provider, client.base_url)
     if platform is not None:  # from here on the platform is who answers
         api = replace(api, provider=platform)
     wrapper = ClientWrapper(
@@ -100,7 +102,7 @@ class OriginalMethods(NamedTuple):
     get: Any
     retries_chosen: bool
     """Its number of retries was given to ``with_options``."""
-    names: SentNames
+    names: ClientNames
     """What the names that it sends stand for."""
 
 
@@ -120,7 +122,7 @@ class ClientWrapper(NamedTuple):
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
-        names = SentNames(self.pipeline.config, self.api.provider, twin)
+        names = ClientNames(self.api.provider, twin)
         original = OriginalMethods(twin, twin.post, twin.get, retries_chosen, names)
         copied = functools.partial(self._copied, retries_chosen)
         for name, governed_method in (("post", post), ("get", get)):
@@ -173,11 +175,12 @@ class ClientWrapper(NamedTuple):
         body = arguments.get("body")
         if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
             return None
+        names = original.names.at(self.pipeline.config, endpoint)
         return SdkCall(
-            self.api, endpoint, body, options, names=original.names, stream=bool(arguments.get("stream")),
-            routed=self.routed, providers=original.names.reach, client=original.client,
+            self.api, endpoint, body, options, names=names, stream=bool(arguments.get("stream")),
+            routed=self.routed, providers=names.reach, client=original.client,
             retries_chosen=original.retries_chosen,
-            bare=(arguments.get("stream") and original.names.bare_streams)
+            bare=(arguments.get("stream") and names.bare_streams)
             or is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 

@@ -10,6 +10,31 @@ from llm_cost_middleware.platform import REGIONAL, at_place, find_platform, serv
 from llm_cost_middleware.request import CallRequest, ModelRef
 
 
+class ClientNames:
+    """What the names that one client sends stand for, as the configuration says at the time of a call.
+
+    Args:
+        provider: The provider, or the platform.
+        client: The client.
+    """
+
+    __slots__ = ("_client", "_known", "_provider")
+
+    def __init__(self, provider: str, client: Any) -> None:
+        self._provider, self._client = provider, client
+        self._known: tuple[CostConfig | None, dict[str, SentNames]] = None, {}
+
+    def at(self, config: CostConfig, endpoint: str) -> SentNames:
+        """What they stand for at an endpoint; worked out once for each configuration."""
+        of, known = self._known
+        if of is not config:  # the first call, or it was reloaded
+            self._known = _, known = config, {}
+        found = known.get(endpoint)
+        if found is None:
+            found = known[endpoint] = SentNames(config, self._provider, self._client, endpoint)
+        return found
+
+
 class SentNames:
     """What the names that are sent to a provider or a platform stand for.
 
@@ -17,15 +42,16 @@ class SentNames:
         config: Says which model stands behind a deployment or an ARN.
         provider: The provider, or the platform.
         client: The client: it may be bound to a place.
+        endpoint: What is called.
     """
 
     __slots__ = ("_fixed", "_place", "_priced", "_provider", "_section", "bare_streams", "reach")
 
-    def __init__(self, config: CostConfig, provider: str, client: Any) -> None:
+    def __init__(self, config: CostConfig, provider: str, client: Any, endpoint: str) -> None:
         self._provider, self._section = provider, config.platforms.get(provider)
         platform = find_platform(provider)
         self._place = place = platform.place_of(client) if platform is not None else ""
-        self._fixed = platform.deployment_of(client) if platform is not None else ""
+        self._fixed = platform.deployment_of(client, endpoint) if platform is not None else ""
         self._priced = config.prices  # what is stated for a name holds wherever its client sends it
         self.bare_streams = platform is not None and platform.knows_no_stream_usage(client)
         """Nothing is added to a stream: the API refuses what asks for its usage."""

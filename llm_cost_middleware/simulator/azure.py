@@ -2,7 +2,8 @@
 
 Rules, with their sources (learn.microsoft.com, Azure OpenAI: REST reference, deployment types, content filtering):
 
-- ``POST /openai/deployments/NAME/chat/completions?api-version=…``; the key stands in ``api-key``, or a token in
+- ``POST /openai/deployments/NAME/chat/completions?api-version=…``, or ``/openai/v1/chat/completions``, which needs no
+  version and whose ``model`` is the deployment; the key stands in ``api-key``, or a token in
   ``authorization``. Without a version the gateway answers 404 ``Resource not found``, for an unknown deployment 404
   ``DeploymentNotFound``.
 - A stream of chat begins with a chunk without choices, which reports what the filter found in the prompt.
@@ -31,6 +32,7 @@ from .tokens import Tokenizer
 
 NAME = "azure"
 _WITH_STREAM_OPTIONS = "2024-09-01"
+_VERSION_1 = "/openai/v1/"
 _SAFE = {category: {"filtered": False, "severity": "safe"} for category in ("hate", "self_harm", "sexual", "violence")}
 
 
@@ -50,7 +52,7 @@ class AzureManners(Manners):
         if not key.strip():
             message = "Access denied due to invalid subscription key or wrong API endpoint."
             raise gateway_error(401, "401", message)
-        if not request.query.get("api-version"):
+        if not request.query.get("api-version") and not request.path.startswith(_VERSION_1):
             raise gateway_error(404, "404", "Resource not found")
         return key
 
@@ -58,19 +60,20 @@ class AzureManners(Manners):
 def add_azure(app: web.Application, frontend: HttpFrontend) -> None:
     """Add the routes of the platform to an application."""
     frontend.services.add(AzureManners("openai", NAME))
-    app.router.add_post("/openai/deployments/{deployment}/chat/completions", frontend.endpoint(_dialect, NAME))
+    for path in ("/openai/deployments/{deployment}/chat/completions", f"{_VERSION_1}chat/completions"):
+        app.router.add_post(path, frontend.endpoint(_dialect, NAME))
 
 
 def _dialect(request: web.Request) -> Dialect:
-    deployment, version = request.match_info["deployment"], request.query.get("api-version", "")
+    fixed, version = request.match_info.get("deployment"), request.query.get("api-version", "")
 
     def read(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokenizer, index: int) -> Reading:
-        place, _, model = deployment.rpartition("--")
+        place, _, model = str(fixed or body.get("model")).rpartition("--")
         known = catalogue().get(model)
         if known is None or known.provider != "openai":
             message = "The API deployment for this resource does not exist. If you created the deployment within the "
             raise gateway_error(404, "DeploymentNotFound", message + "last 5 minutes, please wait and try again.")
-        if "stream_options" in body and version[: len(_WITH_STREAM_OPTIONS)] < _WITH_STREAM_OPTIONS:
+        if "stream_options" in body and fixed and version[: len(_WITH_STREAM_OPTIONS)] < _WITH_STREAM_OPTIONS:
             raise gateway_error(400, "BadRequest", "Unrecognized request argument supplied: stream_options")
         reading = read_chat({**body, "model": model}, headers, rule, index)
         return replace(reading, geo="" if place in {"", "global"} else "regional")

@@ -83,6 +83,21 @@ def test_a_known_fit_is_that_of_a_request_seen_for_the_first_time(before, after)
                 assert fit(chat(**given), target, lenient=lenient) == remembered
 
 
+@pytest.mark.parametrize(("provider", "models", "target"), [
+    ("openai", ("gpt-5.1", "gpt-4o"), Arm("openai", "gpt-5.1", {"reasoning_effort": "low"})),
+    ("azure", ("eu/gpt-5-mini", "eu/gpt-4o"), ModelRef("azure", "us/gpt-5-mini")),
+    ("openai", ("gpt-5-mini", "gpt-4o"), ModelRef("azure", "us/gpt-5-mini")),
+])  # fmt: skip
+def test_requests_of_one_shape_for_two_models_do_not_share_a_fit(provider, models, target, monkeypatch):
+    monkeypatch.setattr(fitting, "_shapes", {})
+    for model in models:
+        request = chat(model=model, temperature=0.2, reasoning_effort="high")._replace(provider=provider)
+        with monkeypatch.context() as alone:
+            alone.setattr(fitting, "_shapes", {})
+            wanted = fit(request, target)
+        assert fit(request, target) == wanted
+
+
 def test_a_fit_sees_what_a_caller_writes_into_an_object_that_it_passed_before():
     shape = {"type": "text"}
     assert not fit(chat(response_format=shape), CLAUDE).refused

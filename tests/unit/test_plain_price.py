@@ -15,6 +15,8 @@ AT = 1_780_000_000.0
 MODELS = (
     ModelRef("openai", "gpt-5-mini"), ModelRef("openai", "gpt-4o-search-preview"), ModelRef("openai", "nobody-knows"),
     ModelRef("anthropic", "claude-sonnet-4-5"), ModelRef("anthropic", "claude-haiku-4-5"),
+    ModelRef("bedrock", "us-gov.anthropic.claude-3-haiku-20240307-v1:0"), ModelRef("azure", "eu/gpt-5-mini"),
+    ModelRef("vertex_ai", "eu/claude-sonnet-4@20250514"),
 )  # fmt: skip
 USAGES = (
     TokenUsage(uncached_input=120, output=50), TokenUsage(),
@@ -31,6 +33,21 @@ REPORTS = (
     {"items": (BilledItem(USAGES[0], "gpt-5-nano"),)},
 )  # fmt: skip
 CONTRACT = {"discounts": {"openai": {"rate": "15%"}}}
+
+
+@pytest.mark.parametrize(("asked", "answered"), [
+    ("us-gov.anthropic.claude-3-haiku-20240307-v1:0", "claude-3-haiku-20240307"),
+    ("provisioned/anthropic.claude-3-haiku-20240307-v1:0", "claude-3-haiku-20240307"),
+    ("eu.anthropic.claude-sonnet-4-20250514-v1:0", "claude-sonnet-4-20250514"),
+])  # fmt: skip
+def test_an_answer_of_a_platform_is_priced_at_the_place_that_was_asked(asked, answered):
+    own = {"bedrock/provisioned/anthropic.claude-3-haiku-20240307-v1:0": {"input_mtok": "0", "output_mtok": "0"}}
+    catalogue = Catalogue(own)
+    reading = UsageReport(items=(BilledItem(USAGES[0]),), model=answered, complete=True)
+    found = price_answer(reading, ModelRef("bedrock", asked), catalogue, at=AT)
+    wanted = price_usage(reading, get_provider("bedrock"), catalogue, at=AT, requested_model=asked)
+    assert found._replace(items=()) == wanted._replace(items=())
+    assert (found.cost_nanousd == 0) == ("provisioned" in asked)
 
 
 @pytest.mark.parametrize("target", MODELS, ids=str)

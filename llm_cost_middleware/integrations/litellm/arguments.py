@@ -87,6 +87,8 @@ _DECIDING = frozenset({
     "stream", "stream_options",
 })  # fmt: skip
 """Fields of a body that decide what a call can cost."""
+_SPELT_OTHERWISE = {"maxTokens": "max_tokens"}
+"""Caps as Converse spells them: LiteLLM hands them on, beside the one that it translates and over it (1.108.7)."""
 
 
 def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,8 +98,11 @@ def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapp
     ``additional_drop_params`` would take out of the request is the one that the money was set aside for.
 
     Raises:
-        UnsupportedRequestError: It names another model.
+        UnsupportedRequestError: It names another model, or a cap as only a platform spells it.
     """
+    for name, ours in _SPELT_OTHERWISE.items():
+        if arguments.get(name) is not None or defaults.get(name) is not None:
+            raise UnsupportedRequestError(name, f"write it as {ours}")
     asked = arguments.get("model_id")
     if asked is not None and asked != defaults.get("model_id"):  # LiteLLM calls it instead of the deployment's model
         raise UnsupportedRequestError("a model_id in a call", "name the model in a deployment")

@@ -40,6 +40,7 @@ from llm_cost_middleware.request import EMPTY, ModelRef
 _DEFAULTS = (
     "max_tokens",
     "max_completion_tokens",
+    "maxTokens",
     "n",
     "tools",
     "service_tier",

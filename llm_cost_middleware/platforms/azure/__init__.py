@@ -34,6 +34,7 @@ PLATFORM = Platform(
     factor=factor,
     geography=geography,
     key_env=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
+    takes_plain_clients=True,  # /openai/v1/
     deployment_of=deployment_of,
     knows_no_stream_usage=knows_no_stream_usage,
     litellm=("azure", "azure_text"),

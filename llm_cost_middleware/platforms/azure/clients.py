@@ -10,8 +10,15 @@ _STREAM_USAGE_SINCE = "2024-09-01"
 """Versions of the API before it refuse ``stream_options`` (Azure/azure-rest-api-specs 29157)."""
 
 
-def deployment_of(client: Any) -> str:
-    """Return the deployment that is fixed in the address of a client; empty where each call names its own."""
+_DEPLOYED = frozenset({"chat.completions", "embeddings"})
+"""What goes to a deployment's own path (``_deployments_endpoints`` in ``openai/lib/azure.py``). Everything else goes to
+the resource, where the request names the deployment, even if the client fixes one."""
+
+
+def deployment_of(client: Any, endpoint: str) -> str:
+    """Return the deployment that a client's address fixes for an endpoint; empty where each call names its own."""
+    if endpoint not in _DEPLOYED:
+        return ""
     found = _IN_PATH.search(str(getattr(client, "base_url", "")))
     return found[1] if found else ""
 

@@ -42,7 +42,7 @@ PLATFORM = Platform(
         read_request=_read_request,
         new_stream_reader=BedrockStreamReader,
         read_error=read_error,
-        error_rules=ERROR_RULES,
+        error_rules=(*ERROR_RULES, *anthropic.PROVIDER.error_rules),  # Mantle's are Anthropic's own
         cache_capabilities=cache_capabilities,
         count_fields=(),  # its SDK's client counts nothing here
     ),

@@ -74,6 +74,18 @@ def test_responses_and_messages(make_harness, entry, sim):
     harness.agree()
 
 
+def test_a_cap_as_converse_spells_it_is_refused_and_nothing_is_sent(make_harness, entry, sim):
+    harness = make_harness()
+    router = harness.router([
+        entry("claude", f"bedrock/{HAIKU}"), entry("capped", f"bedrock/{HAIKU}", maxTokens=3000),
+    ])  # fmt: skip
+    with pytest.raises(UnsupportedRequestError, match="max_tokens"):
+        router.completion("claude", MESSAGES, max_tokens=50, maxTokens=3000)
+    with pytest.raises(UnsupportedRequestError, match="max_tokens"):
+        router.completion("capped", MESSAGES, max_tokens=50)
+    assert sim.request_count == 0
+
+
 def test_a_group_of_two_places_is_held_at_the_dearer_and_booked_at_its_own(make_harness, entry, sim):
     harness = make_harness()
     router = harness.router([entry("claude", f"bedrock/{HAIKU}"), entry("claude", f"bedrock/{GLOBAL}")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
+from importlib import import_module
 
 import openai
 import pytest
@@ -81,6 +82,57 @@ def test_a_fixed_deployment_is_what_is_priced_whatever_a_call_names(make_pipelin
     client = wrap_openai(client_of(sim, azure_deployment="eu--gpt-5-mini"), pipeline)
     client.chat.completions.create(**{**ASKED, "model": "anything"})
     check(pipeline, sim)
+
+
+def test_a_fixed_deployment_is_not_what_responses_go_to(make_pipeline, client_of, sim):
+    """The SDK sends them to the resource, to the deployment that the call names (``openai/lib/azure.py``)."""
+    pipeline = make_pipeline(budgets=[{"scope": "provider:azure", "limit": "0.01"}])
+    client = wrap_openai(client_of(sim, azure_deployment="gpt-5-mini"), pipeline)
+    with pytest.raises(BudgetExceededError):
+        client.responses.create(model="gpt-5-pro", max_output_tokens=4000, input="Hello")
+    assert pipeline.ledger.balance("provider:azure").settled_nanousd == 0
+
+
+def test_a_client_that_is_wrapped_follows_the_deployments_of_a_reload(make_pipeline, client_of, sim):
+    pipeline = make_pipeline(platforms={"azure": {"deployments": {"eu--gpt-5-mini": "global/gpt-5-nano"}}})
+    client = wrap_openai(client_of(sim), pipeline)
+    pipeline.reload(CostConfig(platforms={"azure": {"deployments": DEPLOYMENTS}}, budgets=pipeline.config.budgets))
+    client.chat.completions.create(**ASKED)
+    check(pipeline, sim)
+
+
+def test_openais_own_client_at_an_address_of_azure_pays_what_azure_asks(make_pipeline, sim):
+    """``https://RESOURCE.openai.azure.com/openai/v1/``, without versions: the model that is sent is the deployment."""
+    pipeline, port = make_pipeline(), int(sim.openai_url.rpartition(":")[2].split("/")[0])
+    httpx = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+    class Here(httpx.HTTPTransport):
+        def handle_request(self, request):
+            request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
+            return super().handle_request(request)
+
+    with openai.OpenAI(
+        base_url="https://ours.openai.azure.com/openai/v1/", api_key="k", http_client=httpx.Client(transport=Here())
+    ) as client:
+        governed = wrap_openai(client, pipeline)
+        governed.chat.completions.create(**ASKED)
+        list(governed.chat.completions.create(**ASKED, stream=True))
+    check(pipeline, sim)
+
+
+def test_a_price_of_one_deployment_is_no_price_of_its_model(make_pipeline):
+    priced = {"ours": {"model": "gpt-5-mini", "input_mtok": "0", "output_mtok": "0"}, "other": "gpt-5-mini"}
+    with pytest.raises(ConfigurationError, match="provisioned"):
+        make_pipeline(platforms={"azure": {"deployments": priced}})
+
+
+def test_a_name_with_a_price_of_its_own_is_booked_at_it(make_pipeline, client_of, sim):
+    price = {"azure/eu--gpt-5-mini": {"input_mtok": "100", "output_mtok": "100"}}
+    pipeline = make_pipeline(platforms={"azure": {}}, prices=price)
+    wrap_openai(client_of(sim), pipeline).chat.completions.create(**ASKED)
+    usage = pipeline.records()[0].usage
+    settled = pipeline.ledger.balance("provider:azure").settled_nanousd
+    assert settled == (usage.input_tokens + usage.output_tokens) * 100_000
 
 
 def test_a_deployment_without_a_model_is_refused_before_it_leaves(make_pipeline, client_of, sim):
