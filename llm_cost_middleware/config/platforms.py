@@ -166,3 +166,8 @@ def _check_prices(section: PlatformConfig, key: str) -> None:
             raise ConfigurationError(f"states a price of {target}: {advice}", key=f"{key}.deployments")
         if seen.setdefault(target, stated) != stated:
             raise ConfigurationError(f"states two prices for {target}", key=f"{key}.deployments")
+    for wire in section.deployments:
+        if (of := str(section.target(wire))) in seen and not any(name in section.deployments[wire] for name in _PRICES):
+            raise ConfigurationError(
+                f"is served as {of}, which has a price: state its own", key=f"{key}.deployments.{wire}"
+            )
