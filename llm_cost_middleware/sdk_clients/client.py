@@ -58,7 +58,7 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
         )  # fmt: skip
         return client
     if platform is None:  # the provider's own client may be set to a platform's address
-        platform = platform_at(api.provider, client.base_url)
+        platform = platform_at(api.provider, getattr(client, "base_url", ""))
     if platform is not None:  # from here on the platform is who answers
         api = replace(api, provider=platform)
     wrapper = ClientWrapper(
