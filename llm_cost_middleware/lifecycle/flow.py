@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from math import inf
+from random import Random
 from typing import Any
 
 from llm_cost_middleware.budget.rules import Headroom
@@ -137,7 +138,8 @@ class CallFlow:
 
     def _look_up(self, request: CallRequest, providers: frozenset[str] | None) -> None:
         with suppress(Exception):  # whatever it is, the call itself meets it next, and says so
-            call = self.route_dry_run(request, providers)
+            rng = Random(0)  # noqa: S311 - neither an id nor a number is drawn that the calls themselves would have
+            call = self.stages.route.route_dry_run("", request, providers, rng=rng)
             self.stages.price.quote(call, call.target, {})
 
     def route_dry_run(self, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:

@@ -81,8 +81,8 @@ class Watched:
 
     @property
     def sent(self):
-        """Requests so far, wherever they went; what LiteLLM reads of its own, also the lists of models, is none."""
-        own = ("githubusercontent.com", "api.github.com", "docs.litellm.ai", "blog.", "/models ")
+        """Requests so far, wherever they went; what LiteLLM and Google's SDK read of their own, also lists, is none."""
+        own = ("githubusercontent.com", "api.github.com", "docs.litellm.ai", "blog.", "/models ", "//169.254.169.254/ ")
         return self.sim.request_count + sum(not any(name in line for name in own) for line in self.outward.asked)
 
 

@@ -181,7 +181,8 @@ def to_nanousd(amount: USD | NanoUSD) -> int:
 
 def check_status(status: SettlementStatus) -> RowStatus:
     """Return a status if a caller may give it. Raises ``ConfigurationError``."""
-    if status not in _CHECKED:
+    given: object = status
+    if type(given) is not str or given not in _CHECKED:
         read_choice(SettlementStatus, status, "status")
     return status
 

@@ -110,11 +110,13 @@ class RouteStage:
         target = named or decision.target
         return RoutedCall(call_id, request, decision, target, layout, started_at, sent_externally, events_enabled)
 
-    def route_dry_run(self, call_id: str, request: CallRequest, providers: frozenset[str] | None) -> RoutedCall:
-        """Choose the model without remembering the choice: for a quote."""
+    def route_dry_run(
+        self, call_id: str, request: CallRequest, providers: frozenset[str] | None, *, rng: Random | None = None
+    ) -> RoutedCall:
+        """Choose the model without remembering the choice: for a quote. ``rng``: in the place of the calls' own."""
         started_at, now = self._clock.monotonic(), self._clock.now()
         fallen = self._drift.fallen_back
-        context = RoutingContext(call_id, now, self._rng, history=self._history, fallen_back=fallen)
+        context = RoutingContext(call_id, now, rng or self._rng, history=self._history, fallen_back=fallen)
         candidates = self._candidates(providers, request.prices)
         decision = decide(self._policy, candidates, request, read_features(request), context)
         return RoutedCall(call_id, request, decision, decision.target, None, started_at)
