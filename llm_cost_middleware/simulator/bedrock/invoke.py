@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from llm_cost_middleware.simulator.anthropic import reply as messages
+from llm_cost_middleware.simulator.anthropic.elsewhere import usage_elsewhere
 from llm_cost_middleware.simulator.anthropic.request import read_messages
 from llm_cost_middleware.simulator.reading import Frame, Reading, Reply
 from llm_cost_middleware.simulator.tokens import Tokenizer
@@ -61,18 +62,6 @@ def as_served(
     return replace(reading, geo=served.geo)
 
 
-def reply(out: Reply) -> dict[str, Any]:
-    """Return the JSON body: no tier, no place in its usage."""
-    body = messages.message(out)
-    if "usage" in body:
-        body["usage"] = _usage(body["usage"])
-    return body
-
-
-def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in usage.items() if key not in {"service_tier", "inference_geo"}}
-
-
 def frames(out: Reply, size: int) -> Iterator[Frame]:
     """Yield the events of the model's own stream, each inside a ``chunk``."""
     for frame in messages.frames(out, size):
@@ -80,7 +69,7 @@ def frames(out: Reply, size: int) -> Iterator[Frame]:
         if data["type"] == "ping":
             continue  # a ping is none of the model's
         if data["type"] == "message_start" and "usage" in data["message"]:
-            data["message"]["usage"] = _usage(data["message"]["usage"])
+            data["message"]["usage"] = usage_elsewhere(data["message"]["usage"])
         if data["type"] == "message_stop" and out.usage:
             data["amazon-bedrock-invocationMetrics"] = {
                 "inputTokenCount": out.tokens.input,

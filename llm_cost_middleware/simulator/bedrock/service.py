@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from llm_cost_middleware.simulator.anthropic import elsewhere
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
 from llm_cost_middleware.simulator.app import HttpFrontend
 from llm_cost_middleware.simulator.faults import Exchange, Fault
@@ -107,7 +108,7 @@ def add_bedrock(app: web.Application, frontend: HttpFrontend, account: BedrockAc
         return make
 
     for path, stream in (("invoke", False), ("invoke-with-response-stream", True)):
-        make = runtime(invoke.read, invoke.reply, invoke.frames, path, stream=stream)
+        make = runtime(invoke.read, elsewhere.reply, invoke.frames, path, stream=stream)
         at("/model/{model:.+}/" + path, make)
     for path, stream in (("converse", False), ("converse-stream", True)):
         make = runtime(converse.read, converse_reply.reply, converse_reply.frames, path, stream=stream)

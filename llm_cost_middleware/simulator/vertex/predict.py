@@ -19,6 +19,7 @@ from typing import Any
 
 from llm_cost_middleware.simulator.anthropic import reply as messages
 from llm_cost_middleware.simulator.anthropic.checks import bad_request
+from llm_cost_middleware.simulator.anthropic.elsewhere import usage_elsewhere
 from llm_cost_middleware.simulator.anthropic.request import read_messages
 from llm_cost_middleware.simulator.reading import Frame, Reading, Reply
 from llm_cost_middleware.simulator.tokens import Tokenizer
@@ -99,18 +100,6 @@ def _check_pictures(messages_: Any) -> None:
                 raise bad_request(f"messages: {source['type']} sources are not supported")
 
 
-def reply(out: Reply) -> dict[str, Any]:
-    """Return the JSON body: no tier, no place in its usage."""
-    body = messages.message(out)
-    if "usage" in body:
-        body["usage"] = _usage(body["usage"])
-    return body
-
-
-def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in usage.items() if key not in {"service_tier", "inference_geo"}}
-
-
 def frames(out: Reply, size: int) -> Iterator[Frame]:
     """Yield the events of the model's own stream."""
     for frame in messages.frames(out, size):
@@ -120,5 +109,5 @@ def frames(out: Reply, size: int) -> Iterator[Frame]:
 def _started(data: bytes) -> bytes:
     event = json.loads(data.partition(b"data: ")[2])
     if "usage" in event["message"]:
-        event["message"]["usage"] = _usage(event["message"]["usage"])
+        event["message"]["usage"] = usage_elsewhere(event["message"]["usage"])
     return b"event: message_start\ndata: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"

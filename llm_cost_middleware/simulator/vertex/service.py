@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from llm_cost_middleware.simulator.anthropic import elsewhere
 from llm_cost_middleware.simulator.anthropic.dialect import MESSAGES
 from llm_cost_middleware.simulator.app import HttpFrontend
 from llm_cost_middleware.simulator.faults import Exchange, Fault
@@ -71,12 +72,12 @@ def _dialect(request: web.Request) -> Dialect:
         return predict.read(body, headers, rule, index, served)
 
     return Dialect(
-        "anthropic", "messages", "msg_vrtx_01", 22, read, predict.reply, predict.frames, MESSAGES.error_frame
+        "anthropic", "messages", "msg_vrtx_01", 22, read, elsewhere.reply, predict.frames, MESSAGES.error_frame
     )
 
 
 _COUNTING = Dialect(
-    "anthropic", "messages/count_tokens", "", 0, predict.read_counting, predict.reply, predict.frames,
+    "anthropic", "messages/count_tokens", "", 0, predict.read_counting, elsewhere.reply, predict.frames,
     MESSAGES.error_frame,
 )  # fmt: skip
 
