@@ -41,8 +41,10 @@ def default_cap(
         configured: The usual answer, where the configuration says.
         changes: What is written otherwise for the model.
     """
-    thinking = changes.get("thinking", request.settings.get("thinking"))
-    cap = (configured or limits.default_output) + thinking_budget(thinking)
+    settings = request.settings
+    cap = configured or limits.default_output
+    if settings or changes:
+        cap += thinking_budget(changes.get("thinking", settings.get("thinking")))
     return cap if limits.max_output is None else min(cap, limits.max_output)
 
 

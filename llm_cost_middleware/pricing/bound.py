@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from llm_cost_middleware.limits import ModelLimits
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
@@ -89,7 +90,9 @@ class InputSize(NamedTuple):
 def measure(request: CallRequest) -> InputSize:
     """Return the sizes of a request's parts."""
     counts = request.contents
-    text, blocks = counts.text_bytes, counts.text_blocks
+    text, blocks, schema, params = counts.text_bytes, counts.text_blocks, request.output_schema, request.params
+    if not (counts.odd_parts or request.tools or schema or params or request.server_tools):
+        return made(InputSize, (text, 0, blocks, 0, (), (), (), _NO_MARKS))
     media: dict[str, list[Part]] = {}
     marks: set[str] = set()
     for part in counts.odd_parts:
@@ -98,14 +101,13 @@ def measure(request: CallRequest) -> InputSize:
         if part.kind != "text":
             marks.update(part.inner_marks)
             text, blocks = _beyond_text(part, media, text, blocks)
-    schema = request.output_schema
     tools = counts.tool_bytes + _bytes(schema) if schema else counts.tool_bytes
     for tool in request.tools:
         if tool.cache_ttl:
             marks.add(tool.cache_ttl)
     if request.server_tools:
         marks.update(server_tool.cache_ttl for server_tool in request.server_tools if server_tool.cache_ttl)
-    control = request.params.get("cache_control") if request.params else None
+    control = params.get("cache_control") if params else None
     if control:
         marks.add(str(control.get("ttl") or "5m") if isinstance(control, dict) else "5m")
     images, documents, audio = [tuple(media.get(kind, ())) for kind in _MEDIA] if media else ((), (), ())
@@ -175,37 +177,45 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         input_tokens = max(window or 0, input_tokens or 0)
     elif window is not None and not request.server_tools and request.endpoint != "embeddings":
         input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
-    params = request.params
-    if "context_management" in params:
-        doubts.append("context management may compact, which is billed apart")
-    runs = request.choice_count
-    if params and _is_pro(request):
-        doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
-        input_tokens += _PRO_INSTRUCTIONS
-        runs *= _PRO_RUNS
+    params, runs, audio_out = request.params, request.choice_count, False
+    if params:
+        if "context_management" in params:
+            doubts.append("context management may compact, which is billed apart")
+        if _is_pro(request):
+            doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
+            input_tokens += _PRO_INSTRUCTIONS
+            runs *= _PRO_RUNS
+        audio_out = "audio" in (params.get("modalities") or ())
     if max_tokens is None:
         max_tokens = limits.max_output or window
     if max_tokens is None:
         doubts.append("neither a cap nor a maximum of the output is known")
         max_tokens = limits.default_output
-    audio_out = bool(params) and "audio" in (params.get("modalities") or ())
     marks, may_add = (size.marks, cache_writes) if planned is None else (size.marks | planned, False)
     writes = provider.billable_cache_writes(request, marks, may_add)
     inward, outward = rates.max_picousd(input_tokens, writes=writes, audio=bool(size.audio), audio_output=audio_out)
     fixed, output = input_tokens * inward, outward * runs
-    if "prediction_bytes" in params:
+    if params and "prediction_bytes" in params:
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output
     if request.server_tools:
-        for tool in request.server_tools:
-            uses = _DEFAULT_TOOL_USES if tool.max_uses is None else tool.max_uses
-            # the preview of a tool has a fee of its own, as have some whose call is no search
-            fee = rates.fees.get("web_search_preview_call" if "preview" in tool.kind else f"{tool.kind}_call", 0)
-            fixed += uses * (server_tool_allowance * 1_000 + max(fee, rates.levels[0].web_searches))
+        fixed += _server_tool_uses(request, rates, server_tool_allowance)
         doubts.append("server tools add input that a request cannot bound")
-    fixed += rates.fees.get(REQUEST_FEE, 0)
+    if rates.fees:
+        fixed += rates.fees.get(REQUEST_FEE, 0)
     amount = ceil_picousd(fixed + output * max_tokens)
-    return Bound(amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output)
+    return made(Bound, (amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output))
+
+
+def _server_tool_uses(request: CallRequest, rates: Rates, allowance: NanoUSD) -> int:
+    """Pico-dollars of the most uses of the provider's own tools."""
+    total = 0
+    for tool in request.server_tools:
+        uses = _DEFAULT_TOOL_USES if tool.max_uses is None else tool.max_uses
+        # the preview of a tool has a fee of its own, as have some whose call is no search
+        fee = rates.fees.get("web_search_preview_call" if "preview" in tool.kind else f"{tool.kind}_call", 0)
+        total += uses * (allowance * 1_000 + max(fee, rates.levels[0].web_searches))
+    return total
 
 
 def _is_pro(request: CallRequest) -> bool:

@@ -6,7 +6,7 @@ Pure: no clock, no files, no floats. ``catalogue`` compiles; this module only co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -62,6 +62,10 @@ class Rates:
     notes: tuple[str, ...] = ()
     contract: str = ""
     """The contract, and what it takes off the list price, such as ``openai -15%``; empty: this is the list price."""
+    _highest: dict[tuple[int, tuple[str, ...]], tuple[int, int]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    """``max_picousd`` by the number of levels that can apply and the cache writes: every quote asks for it."""
 
     @property
     def long_context_from(self) -> int | None:
@@ -141,11 +145,15 @@ class Rates:
         Raises:
             PriceNotFoundError: Audio without a known price for it.
         """
+        levels = self.levels
+        applies = len(levels)
+        while applies > 1 and levels[applies - 1][0] >= input_tokens:
+            applies -= 1  # levels ascend, and the first always applies
+        if not (audio or audio_output) and (found := self._highest.get((applies, writes))) is not None:
+            return found
         inward = outward = 0
         # A shorter context may have the higher price of a bucket, so every level that can apply is looked at.
-        for level in self.levels:
-            if level.above and level.above >= input_tokens:
-                break  # levels ascend
+        for level in levels[:applies]:
             inward = max(inward, level.uncached_input, level.cache_read)
             for ttl in writes:
                 inward = max(inward, getattr(level, _WRITES[ttl]))
@@ -154,6 +162,8 @@ class Rates:
                 inward = max(inward, self._audio(level, "audio_input"))
             if audio_output:
                 outward = max(outward, self._audio(level, "audio_output"))
+        if not (audio or audio_output):
+            self._highest[applies, writes] = inward, outward
         return inward, outward
 
     def _audio(self, level: Level, name: str) -> int:

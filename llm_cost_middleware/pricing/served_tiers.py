@@ -44,6 +44,8 @@ class ServedTiers:
         self._declared, self.learns = declared, learns
         self._dearer: dict[str, str] = {}
         self._answers: dict[str, Counter[str]] = {}
+        self.version = 0
+        """Another number says that ``held`` may answer otherwise."""
 
     def held(self, provider: str, asked: object) -> HeldTier:
         """Return the tier to hold a request at that asks for ``asked``; the caller's own choice wins."""
@@ -72,7 +74,9 @@ class ServedTiers:
         """
         if self.learns:
             self._answers.setdefault(provider, Counter())[tier] += 1
+            self.version += 1
         first = dearer and self._dearer.get(provider) != tier
         if first:
             self._dearer[provider] = tier
+            self.version += 1
         return first

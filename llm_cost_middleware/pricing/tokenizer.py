@@ -73,16 +73,17 @@ def count_tokens(request: CallRequest, encoding: str | None) -> int | None:
 
 def is_countable(request: CallRequest) -> bool:
     """Return whether a request has nothing but text, so that a vocabulary can count it."""
-    return _countable(request) is not None
+    if request.has_server_side_context or request.server_tools:
+        return False
+    return not any(
+        part.nested or part.kind in ("image", "document", "audio", "thinking") for part in request.contents.odd_parts
+    )
 
 
 def _countable(request: CallRequest) -> _Countable | None:
-    if request.has_server_side_context or request.server_tools:
+    if not is_countable(request):
         return None
     counts = request.contents
-    for part in counts.odd_parts:
-        if part.nested or part.kind in ("image", "document", "audio", "thinking"):
-            return None
     if request.endpoint == "embeddings":  # pieces, and nothing around them
         given = sum(part.media.get("tokens", 0) for message in request.messages for part in message.parts)
         return _Countable(given, counts.texts, ())

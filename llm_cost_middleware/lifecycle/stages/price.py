@@ -13,15 +13,14 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.caps import OutputCaps
+from llm_cost_middleware.lifecycle.stages.held_rates import HeldRates
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
-from llm_cost_middleware.pricing.bound import bound, measure
+from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.rates import Rates
-from llm_cost_middleware.pricing.served_tiers import ServedTiers, undeclared
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
 from llm_cost_middleware.pricing.tokenizer import ExactCount, TokenCounter, is_countable, is_loaded, warm_up
 from llm_cost_middleware.prompt_cache.plan import CachePlan
@@ -51,16 +50,14 @@ class PriceStage:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = TokenCalibration()
         self._counter, self._checks = TokenCounter(), CountChecks()
-        self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
+        self._held = HeldRates(settings, catalogue, candidates, clock)
         self.caps = OutputCaps(settings.default_max_tokens, 0.0 if settings.observe else settings.learned_caps)
 
     def take_over(self, before: PriceStage) -> None:
         """Go on with what another one has learned of tokens and tiers."""
         self._calibration, self._counter, self._checks = before._calibration, before._counter, before._checks
         self.caps.take_over(before.caps)
-        same = before._settings.service_tiers == self._settings.service_tiers
-        if same and before._settings.calibrated == self._settings.calibrated:
-            self._tiers = before._tiers
+        self._held.take_over(before._held)
 
     # --- before an attempt -----------------------------------------------------------------------------------------
 
@@ -89,8 +86,7 @@ class PriceStage:
         if settings.regions and not (settings.observe or is_inside(*target.plain, settings.regions)):
             raise NoEligibleModelError({str(target): f"is not served in {' or '.join(settings.regions)}"})
         changes, arm, target = fit_eligible(request, target).changes, target, target.plain
-        rates, doubt, sent_tier = self._rates(target, request, lane := call.lane_at(target))
-        limits = (request.prices or self._catalogue).limits(target.provider, target.model)
+        rates, doubt, sent_tier, limits = self._held.terms(target, request, lane := call.lane_at(target))
         asked = request.max_tokens if cap is None else cap
         injected = request.max_tokens is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
@@ -113,48 +109,19 @@ class PriceStage:
             planned=_planned(request, plan),
         )  # fmt: skip
         if doubt:
-            most = most._replace(guaranteed=False, notes=(*most.notes, doubt))
+            amount, size, cap_of, _, notes, fixed, output = most
+            most = made(Bound, (amount, size, cap_of, False, (*notes, doubt), fixed, output))
         ceiling = request.context.max_cost_nanousd
         refusal = None
         if ceiling is not None and most.amount_nanousd > ceiling:
             amounts = ZERO.usd, NanoUSD(ceiling).usd
             refusal = BudgetExceededError(*amounts, scope="call", requested=most.amount_nanousd.usd)
             refusal.shown_in(self._catalogue.currency)
-        return Quote(
+        return made(Quote, (
             arm, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
             least_cap(request, target, changes), unsent, lane, learned,
-        )  # fmt: skip
-
-    def _rates(self, target: ModelRef, request: CallRequest, lane: str) -> tuple[Rates, str, str | None]:
-        """The rates to hold at, why they guarantee nothing (or ""), and the service tier to send."""
-        params, now = request.params, self._clock.now()
-        asked = params.get("service_tier")
-        sent = lane or (self._settings.sent_tiers.get(target.provider) if asked is None else None)
-        doubt = ""
-        if sent is not None:
-            params = {**params, "service_tier": sent}
-        elif not params.get("batch"):
-            with self._lock:
-                held = self._tiers.held(target.provider, asked)
-            if held.tier is not None and held.tier != asked:
-                dearest = self._highest_rates(target, request, params, now) if held.assumed else None
-                params = {**params, "service_tier": held.tier}
-                rates = self._highest_rates(target, request, params, now)
-                if dearest is not None and dearest.levels != rates.levels:
-                    doubt = undeclared(target.provider, dearest.most_times(rates))
-                return rates, doubt, None
-        return self._highest_rates(target, request, params, now), doubt, sent
-
-    def _highest_rates(self, target: ModelRef, request: CallRequest, params: Mapping[str, Any], now: float) -> Rates:
-        try:
-            catalogue = request.prices or self._catalogue
-            return catalogue.upper_bound_rates(target.provider, target.model, at=now, params=params)
-        except PriceNotFoundError:
-            estimated = self._estimated_rates(target, request, now)
-            if estimated is None:
-                raise
-            return estimated
+        ))  # fmt: skip
 
     def _input(
         self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None],
@@ -181,15 +148,6 @@ class PriceStage:
                 estimate = self._calibration.tokens(target, call.request, call.decision.site)
             return estimate, False, "the input is an estimate from past calls" if estimate is not None else ""
         return None, False, ""
-
-    def _estimated_rates(self, target: ModelRef, request: CallRequest, now: float) -> Rates | None:
-        """The most expensive configured rates, its own provider's first; ``None`` where no estimate may be made."""
-        priced = [candidate for candidate in self._candidates(None) if candidate.output_picousd]
-        own = [candidate for candidate in priced if candidate.target.provider == target.provider]
-        if not priced or not (self._settings.observe or (own and self._settings.estimate_unknown_price)):
-            return None
-        upper = max(own or priced, key=lambda candidate: candidate.output_picousd).target
-        return self._catalogue.upper_bound_rates(*upper, at=now, params=request.params)
 
     def exact_count(
         self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]
@@ -319,11 +277,9 @@ class PriceStage:
             paid = self._catalogue.rates(target.provider, target.model, now, tier)
         except PriceNotFoundError:
             return
-        if not (dearer := paid.levels[0].output > quote.rates.levels[0].output) and not self._tiers.learns:
+        if not (dearer := paid.levels[0].output > quote.rates.levels[0].output) and not self._held.learns_tiers:
             return
-        with self._lock:
-            first = self._tiers.answered(target.provider, tier, dearer=dearer)
-        if first:
+        if self._held.answered(target.provider, tier, dearer=dearer):
             _log.warning(
                 "%s answered at the service tier %r, which costs more than was held: later requests are held at it. "
                 "Declare it: [providers.%s] service_tier = %r", target, tier, target.provider, tier,
