@@ -55,6 +55,8 @@ class Shipping:
         self._merging: list[tuple[str, Block]] = []
         self._settled: dict[str, int] = {}
         self._adopt_at = self._renew_at = 0.0
+        self._renew_now = False
+        """Whether the journal is to be written anew whatever it says: its lines may name somebody who is erased."""
         self._notes: deque[Notes] = deque()
         self.wake: Callable[[], None] = lambda: None
 
@@ -76,7 +78,7 @@ class Shipping:
         with self._turn:
             self._retire()
             self._ship()
-            if self._resize() or (self._desk.journal is not None and not self._renew_at):
+            if self._resize() or (self._desk.journal is not None and self._renew_now):
                 self._ship()
             if self._monotonic() >= self._adopt_at:
                 self._adopt_at = self._monotonic() + _ADOPT_S
@@ -108,7 +110,7 @@ class Shipping:
                 desk.blocks = {}
                 for block in desk.ending:
                     block.free = 0
-            self._renew_at = 0.0  # whoever erases a name leaves none in the journal
+            self._renew_now = True  # whoever erases a name leaves none in the journal
             self._ship()
 
     def forget(self) -> None:
@@ -203,7 +205,7 @@ class Shipping:
         found = self._storage.read(scopes)
         desk.note_time(found.now)
         if desk.index is not None and desk.index is not found.budget_index:
-            self._renew_at = 0.0  # as after an erasure
+            self._renew_now = True  # as after an erasure
         desk.index = found.budget_index
         left = _left(found.budget_index, found.now, found.totals)
         desk.left = {scope: room for scope, (_, room) in left.items() if room is not None}
@@ -299,10 +301,10 @@ class Shipping:
         try:
             # Names and memos of what is shipped do not stay: not for long, and not where there is nothing to do.
             over = desk.journal.has_lines and (not desk.busy or self._monotonic() >= self._renew_at)
-            if desk.journal.long or over:
+            if desk.journal.long or over or self._renew_now:
                 with desk._lock:  # noqa: SLF001
                     desk.journal.renew(desk.journal_lines())
-                self._renew_at = self._monotonic() + _RENEW_S
+                self._renew_now, self._renew_at = False, self._monotonic() + _RENEW_S
             desk.journal.sync()
         except OSError as error:
             _log.warning("the journal of leases was not written: %s", error)

@@ -249,6 +249,22 @@ def test_a_name_does_not_stay_in_a_journal(url, tmp_path, end):
         assert ledger.settle(held.id, COST).id == held.id
 
 
+def test_a_name_of_a_call_under_way_does_not_stay_in_a_journal(url, tmp_path):
+    """Nor where the journal was written anew since, and has got no line of its own."""
+    journal, clock = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a"), FakeClock()
+    with Ledger(blocks_by_hand(url, clock, journal), clock=clock) as ledger:
+        warm(ledger, clock)
+        held = ledger.reserve(HOLD, ["user:a"], id="under way")
+        assert held.id in ledger.backend.desk.open
+        clock.advance(61)
+        ledger.backend.shipping.flush()
+        assert b"user:a" in journal._path.read_bytes()
+        assert not journal.has_lines
+        assert ledger.erase("user:a").rows
+        assert b"user:a" not in journal._path.read_bytes()
+        assert ledger.settle(held.id, COST).amount_nanousd == COST
+
+
 def test_notes_do_not_wait_for_a_thread_that_has_ended(url, monkeypatch):
     monkeypatch.setattr("llm_cost_middleware.budget.leases.keeper._LINGER", 1)
     with Ledger(lease_from(Ledger.open(url).backend, None, time.monotonic, policy=LeasePolicy(0.02))) as ledger:
