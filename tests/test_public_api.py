@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import fresh_imports
 import pytest
 
 import llm_cost_middleware
@@ -38,14 +40,18 @@ def test_an_unknown_name_is_an_attribute_error():
         llm_cost_middleware.nonsense  # noqa: B018 - the access under test
 
 
-def _import_in_a_fresh_process(statement: str) -> dict:
+def _import_in_a_fresh_process(statement: str, of: str = "") -> dict:
     code = f"""
 import json, sys, time
 before = set(sys.modules)
 start = time.process_time()
 {statement}
 took = time.process_time() - start
-print(json.dumps({{"ms": took * 1e3, "loaded": sorted({{m.partition(".")[0] for m in set(sys.modules) - before}})}}))
+new = set(sys.modules) - before
+print(json.dumps({{
+    "ms": took * 1e3, "loaded": sorted({{m.partition(".")[0] for m in new}}),
+    "of": sorted(m for m in new if m.partition(".")[0] == {of!r}),
+}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -55,6 +61,21 @@ def test_importing_the_package_loads_no_host_no_sdk_and_no_driver():
     told = _import_in_a_fresh_process("import llm_cost_middleware")
     assert set(told["loaded"]).isdisjoint(HEAVY)
     print(f"import llm_cost_middleware: {told['ms']:.1f} ms CPU")
+
+
+def test_naming_the_pipeline_loads_nothing_that_making_one_needs():
+    told = _import_in_a_fresh_process("from llm_cost_middleware import CostPipeline", of="llm_cost_middleware")
+    rooms = {name.split(".")[1] for name in told["of"] if "." in name}
+    assert rooms == {"errors", "foresight", "fork", "pipeline"}
+    assert "llm_cost_middleware.pipeline.parts" not in told["of"]
+
+
+def test_naming_the_pipeline_takes_hardly_longer_than_the_standard_library(tmp_path):
+    env = fresh_imports.environment(Path(llm_cost_middleware.__file__).parents[1], str(tmp_path))
+    standard, pipeline = "import json, asyncio, sqlite3", "from llm_cost_middleware import CostPipeline"
+    for statement in (standard, pipeline):
+        fresh_imports.least(statement, env, runs=1)  # compiles
+    assert fresh_imports.least(pipeline, env, runs=3)[0] < 2 * fresh_imports.least(standard, env, runs=3)[0]
 
 
 def test_a_pipeline_on_memory_loads_no_host_no_sdk_and_no_driver():

@@ -13,6 +13,7 @@ from llm_cost_middleware.batches.lane import BatchWork, Unanswered, Wishes
 from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.batches.results import BatchAnswers, BatchProgress, Collected
 from llm_cost_middleware.batches.steps import Steps, arun, run
+from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
@@ -20,13 +21,11 @@ from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.lifecycle.clerk import Clerk
 from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.natural_values import read_patience, read_seconds
-from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
-from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.typed_fields import read_choice
 from llm_cost_middleware.usage import read_or_unknown
 
@@ -39,136 +38,92 @@ _ROUTED = "smart"
 
 
 class BatchCalls:
-    """``batch`` and what belongs to it. The pipeline sets what it works on."""
+    """Batches of a pipeline: ``CostPipeline.batch`` and what belongs to it, where the arguments are described.
 
-    _flow: CallFlow
-    _runtimes: RuntimePool
-    _clerk: Clerk
-    clock: Clock
-    catalogue: Catalogue
-    config: CostConfig
-    call: Callable[..., Any]
-    acall: Callable[..., Awaitable[Any]]
+    Args:
+        flow: Its way of a call.
+        ledger: Its ledger.
+        clerk: Holds and books the money of a batch.
+        clock: Time.
+        currency: In which refusals are shown beside US dollars.
+        config: Its configuration.
+        call: Makes an ordinary call.
+        acall: The same on an event loop.
+    """
+
+    def __init__(
+        self,
+        flow: CallFlow,
+        ledger: Ledger,
+        clerk: Clerk,
+        clock: Clock,
+        currency: DisplayCurrency | None,
+        config: CostConfig,
+        call: Callable[..., Any],
+        acall: Callable[..., Awaitable[Any]],
+    ) -> None:
+        self._flow, self._ledger, self._clerk, self._clock = flow, ledger, clerk, clock
+        self._currency, self._config, self._call, self._acall = currency, config, call, acall
 
     def batch(
-        self,
-        requests: Iterable[Mapping[str, Any]],
-        *,
-        client: Clients,
-        patience: Any = "24h",
-        timeout: Any = None,
-        unanswered: Unanswered = "resend",
-        anyway: bool = False,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> BatchAnswers:
-        """Answer many requests that can wait, in batches at half price where that pays.
-
-        Args:
-            requests: Bodies as of ``messages.create``, ``chat.completions.create`` or ``responses.create``; what a
-                request says of itself stands under ``llm_cost``. They are divided by model, endpoint, scopes and the
-                provider's limits.
-            client: A client, or a list of one of each provider.
-            patience: How long the answers may take: ``"24h"``, a ``timedelta``, seconds. Less than a day is too short
-                for a batch: ordinary calls are made. A batch that is not answered shortly before that (a tenth of it,
-                half an hour at most) is cancelled, and what it lacks is sent as ordinary calls.
-            timeout: How long to block; ``None``: until all is answered.
-            unanswered: ``resend`` what expired, failed or was cancelled, as a batch or as ordinary calls; or
-                ``return`` it as ``BatchItemError``.
-            anyway: Send what fits; without it a batch that does not fit is refused whole.
-            progress: Called with how many are answered, and how many there are.
-
-        Returns:
-            The answers in the order of the requests, as the SDK's own objects; an exception where there is none.
-
-        Raises:
-            BudgetExceededError: It does not fit: one hold a batch, at the most that it can cost. Nothing was sent.
-            BatchPendingError: It was not answered within the timeout; its ``batch_id`` collects it.
-            ConfigurationError: A request or an argument that cannot be used.
-        """
+        self, requests: Any, client: Clients, patience: Any, timeout: Any, unanswered: Unanswered,
+        progress: Callable[[int, int], object] | None, *, partial: bool,
+    ) -> BatchAnswers:  # fmt: skip
+        """Answer many requests that can wait."""
         clients = self._clients(client)
         items = [self._item(at, body, clients) for at, body in enumerate(_listed(requests))]
-        wishes = _wishes(patience, timeout, unanswered, progress, partial=anyway)
-        return run(self._work(items, wishes).steps(), self.clock, lambda place, wait: self._send(items[place], wait))
+        wishes = _wishes(patience, timeout, unanswered, progress, partial=partial)
+        return run(self.work(items, wishes).steps(), self._clock, lambda place, wait: self._send(items[place], wait))
 
     async def abatch(
-        self,
-        requests: Iterable[Mapping[str, Any]],
-        *,
-        client: Clients,
-        patience: Any = "24h",
-        timeout: Any = None,  # noqa: ASYNC109 - as in ``batch``: the batch goes on
-        unanswered: Unanswered = "resend",
-        anyway: bool = False,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> BatchAnswers:
-        """``batch`` with asynchronous clients."""
+        self, requests: Any, client: Clients, patience: Any,
+        timeout: Any,  # noqa: ASYNC109 - as in ``batch``: the batch goes on
+        unanswered: Unanswered, progress: Callable[[int, int], object] | None, *, partial: bool,
+    ) -> BatchAnswers:  # fmt: skip
+        """The same with asynchronous clients."""
         clients = self._clients(client, is_async=True)
         items = [self._item(at, body, clients) for at, body in enumerate(_listed(requests))]
-        wishes = _wishes(patience, timeout, unanswered, progress, partial=anyway)
-        return await arun(
-            self._work(items, wishes).steps(), self.clock, lambda place, wait: self._asend(items[place], wait)
-        )
+        wishes = _wishes(patience, timeout, unanswered, progress, partial=partial)
+        steps = self.work(items, wishes).steps()
+        return await arun(steps, self._clock, lambda place, wait: self._asend(items[place], wait))
 
     def batches(self) -> tuple[BatchProgress, ...]:
-        """Every batch that the ledger knows, by whatever process, the oldest first. Asks no provider."""
+        """Every batch that the ledger knows, the oldest first."""
         return tuple(one.progress for one in self._book().all())
 
-    def batch_status(self, batch_id: str, *, client: Clients) -> dict[str, str]:
-        """Where the batches of a work stand at their providers, by their keys, in words; as ``collect_batch``."""
-        return run(self._collecting().status(batch_id, self._clients(client)), self.clock)
-
-    def collect_batch(self, batch_id: str, *, client: Clients) -> Collected:
-        """Book what has ended of a batch of whatever process, and return its answers by the places of its requests.
-
-        Args:
-            batch_id: The id that ``BatchPendingError`` or ``batches`` names, or the provider's.
-            client: As of ``batch``.
-
-        Raises:
-            ConfigurationError: The ledger knows no such batch.
-        """
-        return run(self._collecting().collect(batch_id, self._clients(client)), self.clock)
-
-    async def acollect_batch(self, batch_id: str, *, client: Clients) -> Collected:
-        """``collect_batch`` with asynchronous clients."""
-        return await arun(self._collecting().collect(batch_id, self._clients(client, is_async=True)), self.clock)
-
-    def cancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
-        """Cancel a batch and collect what it has answered, which is billed. As ``collect_batch`` otherwise."""
-        return run(self._collecting().collect(batch_id, self._clients(client), cancel=True), self.clock)
-
-    async def acancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
-        """``cancel_batch`` with asynchronous clients."""
-        clients = self._clients(client, is_async=True)
-        return await arun(self._collecting().collect(batch_id, clients, cancel=True), self.clock)
-
-    def batch_work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
-        """The way of a host's requests through batches, for ``steps.run`` or ``steps.arun``."""
-        return self._work(items, wishes)
-
-    def knows_batch(self, batch_id: str) -> bool:
+    def knows(self, batch_id: str) -> bool:
         """Whether the ledger knows a batch."""
         return any(one.run == batch_id for one in self._book().all())
 
+    def status(self, batch_id: str, client: Clients) -> dict[str, str]:
+        """Where the batches of a work stand at their providers, by their keys, in words."""
+        return run(self._collecting().status(batch_id, self._clients(client)), self._clock)
+
+    def collect(self, batch_id: str, client: Clients, *, cancel: bool = False) -> Collected:
+        """Book what has ended of a batch, or has been answered until it is cancelled here."""
+        return run(self._collecting().collect(batch_id, self._clients(client), cancel=cancel), self._clock)
+
+    async def acollect(self, batch_id: str, client: Clients, *, cancel: bool = False) -> Collected:
+        """The same with asynchronous clients."""
+        clients = self._clients(client, is_async=True)
+        return await arun(self._collecting().collect(batch_id, clients, cancel=cancel), self._clock)
+
     def collecting_steps(self, batch_id: str, client: Clients) -> Steps[Collected]:
-        """``collect_batch``, as steps."""
+        """The same, as steps."""
         return self._collecting().collect(batch_id, self._clients(client, is_async=None))
 
-    def decision_of(self, request: CallRequest) -> RoutingDecision:
-        """The decision that a request would get now; nothing is remembered of it."""
-        return self._flow.route_dry_run(request, frozenset((request.provider,))).decision
+    def work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
+        """The way of requests through batches, for ``steps.run`` or ``steps.arun``."""
+        book = self._book()
+        return BatchWork(self._flow, self._clerk, self._ledger, book, self._clock, items, wishes, self._currency)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _book(self) -> BatchBook:
-        return BatchBook(self._runtimes.ledger.journal, self.clock)
+        return BatchBook(self._ledger.journal, self._clock)
 
     def _collecting(self) -> Collecting:
-        return Collecting(self._flow, self._clerk, self._runtimes.ledger, self._book(), self.clock)
-
-    def _work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
-        ledger, currency = self._runtimes.ledger, self.catalogue.currency
-        return BatchWork(self._flow, self._clerk, ledger, self._book(), self.clock, items, wishes, currency)
+        return Collecting(self._flow, self._clerk, self._ledger, self._book(), self._clock)
 
     def _clients(self, client: Clients, *, is_async: bool | None = False) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -199,7 +154,7 @@ class BatchCalls:
         endpoint = "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
         request = rules.read_request(body, endpoint)._replace(
             context=read_context(given.get(METADATA_KEY)), model_pinned=model != _ROUTED,
-            bare=is_gateway(self.config, name, getattr(client, "base_url", "")),
+            bare=is_gateway(self._config, name, getattr(client, "base_url", "")),
         )  # fmt: skip
         return BatchItem(request, client, lambda attempt: rules.write_request(body, attempt, endpoint))
 
@@ -210,7 +165,7 @@ class BatchCalls:
             return _result(item.request, create(**item.render(attempt)))
 
         request = with_patience(item.request, patience_s)
-        answer: CallOutcome = self.call(request, send, providers=frozenset((request.provider,)))
+        answer: CallOutcome = self._call(request, send, providers=frozenset((request.provider,)))
         return answer
 
     async def _asend(self, item: BatchItem, patience_s: float | None) -> CallOutcome:
@@ -220,7 +175,7 @@ class BatchCalls:
             return _result(item.request, await create(**item.render(attempt)))
 
         request = with_patience(item.request, patience_s)
-        answer: CallOutcome = await self.acall(request, send, providers=frozenset((request.provider,)))
+        answer: CallOutcome = await self._acall(request, send, providers=frozenset((request.provider,)))
         return answer
 
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.config import ConfigSource, CostConfig
-from llm_cost_middleware.config.budgets import put_budgets_in_force
-from llm_cost_middleware.config.listeners import Listeners
-from llm_cost_middleware.config.settings import read_upkeep
-from llm_cost_middleware.errors import ConfigurationError, LLMCostError
-from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-from llm_cost_middleware.lifecycle.stages import Stages
-from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.errors import ConfigurationError
 
-_log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """Seconds between two looks at the file; a look is one ``stat``."""
 
@@ -78,68 +67,3 @@ def with_money_of(old: CostConfig, new: CostConfig) -> CostConfig:
     for name in ("file", "written_at", "routes"):  # what is not given, but found out
         object.__setattr__(mixed, name, getattr(old if name == "routes" else new, name))
     return mixed
-
-
-class Reloading:
-    """The part of ``CostPipeline`` that takes up a changed configuration. The pipeline sets what it works on."""
-
-    config: CostConfig
-    clock: Clock
-    catalogue: Catalogue
-    _runtimes: RuntimePool
-    _watch: FileWatch
-    _stages: Stages
-    _listeners: Listeners
-    _make_flow: Callable[[CostConfig, Stages | None], CallFlow]
-    _go_over_to: Callable[[CallFlow], None]
-
-    def reload(self, config: ConfigSource | None = None) -> None:
-        """Take up a changed configuration: tiers, policies, attribution, alerts, prices, budgets.
-
-        Calls under way end as begun. Budgets and prices of a changed file are taken up without it (``watch``).
-
-        Args:
-            config: The new one; the file that the present one was read from, if ``None``.
-
-        Raises:
-            ConfigurationError: It cannot be used, or has another ledger; then everything stays as it was.
-            LedgerUnavailableError: Its budgets could not be set.
-        """
-        new = read_again(self.config) if config is None else CostConfig.read(config)
-        check_reloadable(self.config, new)
-        flow = self._make_flow(new, self._stages)
-        if new.metrics != self.config.metrics:
-            _log.warning("[metrics] changed: a running pipeline keeps those that it began with; make a new one")
-        # The call says that it is the newest, where no file does.
-        self._take_up_money(new, self.clock.now() if new.written_at is None else new.written_at)
-        self._listeners.take_up(new)  # after what can fail: alerts of a configuration that is not in force tell nobody
-        self._runtimes.look_after(read_upkeep(new.ledger))
-        self.config = new
-        self._go_over_to(flow)
-
-    def _take_up_money(self, config: CostConfig, written_at: float | None = None) -> None:
-        self.catalogue.reprice(config.prices)
-        put_budgets_in_force(self._runtimes.ledger, config, written_at=written_at)
-
-    def _keep_up(self) -> None:
-        """Look, at most once a second, whether the file has changed, and take it up."""
-        if self._watch.changed():
-            self._take_up_file()
-
-    async def _akeep_up(self) -> None:
-        """The same on an event loop, which a file may not hold up."""
-        if self._watch.changed():
-            await asyncio.to_thread(self._take_up_file)
-
-    def _take_up_file(self) -> None:
-        """Take up what a changed file says of money. A file that cannot be read changes nothing: it is being edited."""
-        try:
-            new = read_again(self.config)
-            if new.attribution.spelling != self.config.attribution.spelling:  # its budgets would be of other names
-                raise ConfigurationError("writes names otherwise now; reload() takes all of it up", key="attribution")
-            self._take_up_money(new)
-        except LLMCostError as error:
-            _log.error("the changed configuration was not taken up: %s", error)
-            return
-        self.config = with_money_of(self.config, new)
-        _log.warning("budgets and prices of %s were taken up", self.config.file)

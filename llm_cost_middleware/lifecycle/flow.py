@@ -22,7 +22,7 @@ from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.caps import cut_at_learned_cap
 from llm_cost_middleware.lifecycle.commands import HandOffStream, OpenedStream, Send, WriteLog
-from llm_cost_middleware.lifecycle.drivers import Flow, running_loop
+from llm_cost_middleware.lifecycle.drivers import Flow, adrive, drive, running_loop
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
@@ -48,6 +48,8 @@ class CallFlow:
         stream_deadline_s: Seconds from the start of a call to the end of its stream.
         reduces: The ledger can reduce what it holds.
     """
+
+    drive, adrive = staticmethod(drive), staticmethod(adrive)
 
     def __init__(
         self,

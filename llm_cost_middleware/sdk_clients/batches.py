@@ -15,7 +15,8 @@ from typing import Any
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.pipeline import BATCH_LIFETIME_S, CostPipeline
+from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
 from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown

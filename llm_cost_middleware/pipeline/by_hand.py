@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
-from llm_cost_middleware.lifecycle.batches import BatchQuote, quote_batch
-from llm_cost_middleware.lifecycle.clerk import Clerk
-from llm_cost_middleware.lifecycle.external import ExternalCall, aauthorize, authorize
-from llm_cost_middleware.lifecycle.flow import CallFlow
-from llm_cost_middleware.lifecycle.provider_fields import filled
-from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-from llm_cost_middleware.money import USD, NanoUSD
-from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.token_calibration import Coverage
-from llm_cost_middleware.request import EMPTY, NO_CONTEXT, CallContext, CallRequest, InputCounter, ModelRef
-from llm_cost_middleware.usage import UsageReport
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.lifecycle.batches import BatchQuote
+    from llm_cost_middleware.lifecycle.clerk import Clerk
+    from llm_cost_middleware.lifecycle.external import ExternalCall
+    from llm_cost_middleware.lifecycle.flow import CallFlow
+    from llm_cost_middleware.lifecycle.runtimes import RuntimePool
+    from llm_cost_middleware.money import USD, NanoUSD
+    from llm_cost_middleware.pricing.catalogue import Catalogue
+    from llm_cost_middleware.pricing.token_calibration import Coverage
+    from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
+    from llm_cost_middleware.usage import UsageReport
 
 _log = logging.getLogger(__name__)
 
@@ -34,22 +35,26 @@ class BookingByHand:
 
     def authorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
         """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
+        from llm_cost_middleware.pipeline import parts
+
         self._keep_up()
         self._runtimes.orphans.settle()
-        return authorize(self._flow, self._runtimes.sync, request, counter)
+        return parts.authorize(self._flow, self._runtimes.sync, request, counter)
 
     async def aauthorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
         """``authorize`` on an event loop: it may wait there, for a count or for money."""
+        from llm_cost_middleware.pipeline import parts
+
         await self._akeep_up()
         await self._runtimes.orphans.asettle()
-        return await aauthorize(self._flow, self._runtimes, request, counter)
+        return await parts.aauthorize(self._flow, self._runtimes, request, counter)
 
     def ungoverned(
         self,
         what: str,
         advice: str,
         *,
-        context: CallContext = NO_CONTEXT,
+        context: CallContext | None = None,
         target: ModelRef | None = None,
         leaves: bool = True,
     ) -> None:
@@ -58,7 +63,7 @@ class BookingByHand:
         Args:
             what: What the call is.
             advice: What to do instead.
-            context: Whose call it is.
+            context: Whose call it is; nobody's, if ``None``.
             target: The model, where it is known.
             leaves: A request is about to be sent; false: something is met that would send such ones.
 
@@ -66,12 +71,14 @@ class BookingByHand:
             UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
             ScopePausedError: One of its scopes, ``global`` among them, is paused: that stops what is not governed, too.
         """
+        from llm_cost_middleware.pipeline import parts
+
         # Refused before anything is sent: an event alone would come too late.
         choice = self._flow.settings.on_ungoverned
         if choice == "deny":
             raise UnsupportedRequestError(what, advice)
         if leaves:
-            self._clerk.check_passing(context, target)
+            self._clerk.check_passing(context or parts.NO_CONTEXT, target)
         if choice == "warn":
             _log.warning("%s is not governed: %s", what, advice)
         self._flow.stages.record.ungoverned(what, advice)
@@ -82,7 +89,9 @@ class BookingByHand:
         Raises:
             PriceNotFoundError, NoEligibleModelError: As a call would.
         """
-        return quote_batch(self._flow, requests, providers)
+        from llm_cost_middleware.pipeline import parts
+
+        return parts.quote_batch(self._flow, requests, providers)
 
     def book(
         self,
@@ -134,11 +143,13 @@ class BookingByHand:
             context: Whose batch it is.
             settings: What the request has already.
         """
+        from llm_cost_middleware.pipeline import parts
+
         rules = self._flow.settings
         if rules.observe or not rules.attribution.send:
-            return EMPTY
+            return parts.EMPTY
         found = rules.attribution.attributed(rules.attribution.end_user_of(context.scopes, settings))
-        return filled(rules.attribution.send, rules.attribution.filled(found), settings, provider)
+        return parts.filled(rules.attribution.send, rules.attribution.filled(found), settings, provider)
 
     def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
         """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""

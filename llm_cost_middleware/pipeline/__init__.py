@@ -3,72 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from random import Random, SystemRandom
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from llm_cost_middleware.batches.calls import BatchCalls
-from llm_cost_middleware.budget.backend import Backend
-from llm_cost_middleware.budget.ledger import Ledger, unique_id
-from llm_cost_middleware.call_ids import call_id_of
-from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.config import ConfigSource, CostConfig, tell_of_unused_file
-from llm_cost_middleware.config.budgets import put_budgets_in_force
-from llm_cost_middleware.config.candidates import ConfiguredModels
-from llm_cost_middleware.config.listeners import Listeners, check_listeners, listed
-from llm_cost_middleware.config.reloading import FileWatch, Reloading
-from llm_cost_middleware.config.settings import (
-    open_ledger,
-    open_or_await,
-    read_settings,
-    read_upkeep,
-    warn_of_forgetting,
-)
 from llm_cost_middleware.errors import LedgerUnavailableError
-from llm_cost_middleware.events import Event, Observer
 from llm_cost_middleware.fork import ModuleLock
-from llm_cost_middleware.lifecycle import (
-    AsyncGovernedStream,
-    CallFlow,
-    CallOutcome,
-    GovernedStream,
-    RoutedCall,
-    Stages,
-    adrive,
-    drive,
-)
-from llm_cost_middleware.lifecycle.by_hand import BookingByHand
-from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S, Clerk
-from llm_cost_middleware.lifecycle.deferred import DeferredBills
-from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-from llm_cost_middleware.lifecycle.stages.cache import CacheStage
-from llm_cost_middleware.lifecycle.stages.counts import ProviderCounts
-from llm_cost_middleware.lifecycle.stages.decisions import DecisionRecorder
-from llm_cost_middleware.lifecycle.stages.drift import DriftStage
-from llm_cost_middleware.lifecycle.stages.health import HealthStage
-from llm_cost_middleware.lifecycle.stages.lanes import LaneStage
-from llm_cost_middleware.lifecycle.stages.price import PriceStage
-from llm_cost_middleware.lifecycle.stages.record import CallRecorder
-from llm_cost_middleware.lifecycle.stages.route import RouteStage
-from llm_cost_middleware.lifecycle.waiting import WaitingCalls
-from llm_cost_middleware.observers.logging import LoggingObserver
-from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.reports import Commitment, Query, Report, commitments, make_report
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
-from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decision_log import FEEDBACK
-from llm_cost_middleware.runs import RunMoney
-from llm_cost_middleware.system_clock import SystemClock
-from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.pipeline.batching import Batching
+from llm_cost_middleware.pipeline.by_hand import BookingByHand
+from llm_cost_middleware.pipeline.reloading import Reloading
+from llm_cost_middleware.pipeline.run_money import RunMoney
 
-__all__ = ["BATCH_LIFETIME_S", "CostPipeline", "PipelineSource"]
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from random import Random
+
+    from llm_cost_middleware.budget.backend import Backend
+    from llm_cost_middleware.budget.ledger import Ledger
+    from llm_cost_middleware.clock import Clock
+    from llm_cost_middleware.config import ConfigSource, CostConfig
+    from llm_cost_middleware.events import Event, Observer
+    from llm_cost_middleware.lifecycle import (
+        AsyncGovernedStream,
+        CallFlow,
+        CallOutcome,
+        GovernedStream,
+        RoutedCall,
+        Stages,
+    )
+    from llm_cost_middleware.reports import Commitment, Report
+    from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
+    from llm_cost_middleware.routing.decision import RoutingDecision
+    from llm_cost_middleware.tracker import CostRecord, CostTracker
+
+__all__ = ["CostPipeline", "PipelineSource"]
 
 
-class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
+class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
     """Governs calls: routes them, holds them against budgets, retries them, plans their cache marks, books them.
 
     One pipeline is shared by any number of threads, tasks and hosts. It is a context manager, sync and async.
@@ -97,52 +68,65 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         new_id: Callable[[], str] | None = None,
         ledger: Ledger | Backend | None = None,
     ) -> None:
+        from llm_cost_middleware.pipeline import parts  # a tenth of a second: for who makes one, not for who names it
+
         if config is None:
-            tell_of_unused_file()
-        self.config = config = CostConfig() if config is None else CostConfig.read(config)
-        self.clock: Clock = clock if clock is not None else SystemClock()
-        self.catalogue = Catalogue(config.prices, update_prices=config.update_prices)
-        check_listeners(config)
+            parts.tell_of_unused_file()
+        self.config = config = parts.CostConfig() if config is None else parts.CostConfig.read(config)
+        self.clock: Clock = clock if clock is not None else parts.SystemClock()
+        self.catalogue = parts.Catalogue(config.prices, update_prices=config.update_prices)
+        parts.check_listeners(config)
         # Budgets before the first call: a scope without one is unlimited.
         if ledger is None:
             # The clock that was given, or none: a server then decides by its own, which all machines share.
-            opened = open_or_await(config, clock, self.clock.monotonic)
+            opened = parts.open_or_await(config, clock, self.clock.monotonic)
         else:
-            opened = open_ledger(config.ledger, clock=clock, given=ledger)
-            put_budgets_in_force(opened, config)
-        self._runtimes = RuntimePool(opened, self.clock, owned=ledger is None, plan=read_upkeep(config.ledger))
-        self._rng, self._new_id = rng or SystemRandom(), new_id or unique_id
-        told = listed(observers)
-        self._listeners = Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
-        self._record = CallRecorder(self.clock, (LoggingObserver(), *told, *self._listeners.metrics, self._listeners))
+            opened = parts.open_ledger(config.ledger, clock=clock, given=ledger)
+            parts.put_budgets_in_force(opened, config)
+        self._runtimes = parts.RuntimePool(
+            opened, self.clock, owned=ledger is None, plan=parts.read_upkeep(config.ledger)
+        )
+        self._rng, self._new_id = rng or parts.SystemRandom(), new_id or parts.unique_id
+        told = parts.listed(observers)
+        self._listeners = parts.Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
+        self._record = parts.CallRecorder(
+            self.clock, (parts.LoggingObserver(), *told, *self._listeners.metrics, self._listeners)
+        )
         self._record.foresee = self._foresee
         self._go_over_to(self._make_flow(config))
-        self._watch = FileWatch(config, self.clock)
-        warn_of_forgetting(config, opened)
+        self._watch = parts.FileWatch(config, self.clock)
+        parts.warn_of_forgetting(config, opened)
         self._listeners.start()
 
     def _make_flow(self, config: CostConfig, before: Stages | None = None) -> CallFlow:
+        from llm_cost_middleware.pipeline import parts
+
         clock, catalogue, rng = self.clock, self.catalogue, self._rng
-        settings, candidates = read_settings(config), ConfiguredModels(config, catalogue, clock).for_providers
+        settings, candidates = (
+            parts.read_settings(config),
+            parts.ConfiguredModels(config, catalogue, clock).for_providers,
+        )
         # One instance of each: statistics and breakers are of use only where all calls share them.
-        cache = CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
+        cache = parts.CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
         same = before is not None and config.routing == self.config.routing
-        drift = before.drift if same and before else DriftStage(config.routing, self._runtimes.shared_state, clock)
-        stages = Stages(
-            RouteStage(settings, config.routing, candidates, cache, drift, clock, rng),
+        drift = (
+            before.drift if same and before else parts.DriftStage(config.routing, self._runtimes.shared_state, clock)
+        )
+        stages = parts.Stages(
+            parts.RouteStage(settings, config.routing, candidates, cache, drift, clock, rng),
             cache,
-            PriceStage(settings, catalogue, candidates, clock),
-            HealthStage(settings, config.retry, clock, rng),
+            parts.PriceStage(settings, catalogue, candidates, clock),
+            parts.HealthStage(settings, config.retry, clock, rng),
             self._record,
             before.decisions
             if before is not None
-            else DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes),
-            before.counts if before is not None else ProviderCounts(clock),
-            before.waiting if before is not None else WaitingCalls(),
-            before.deferred if before is not None else DeferredBills(self._runtimes.ledger, clock),
+            else parts.DecisionRecorder(self._runtimes.journal, clock, rides=self._runtimes.takes_notes),
+            before.counts if before is not None else parts.ProviderCounts(clock),
+            before.waiting if before is not None else parts.WaitingCalls(),
+            before.deferred if before is not None else parts.DeferredBills(self._runtimes.ledger, clock),
             drift,
             self._runtimes.spool,
-            LaneStage(settings, config.routing, config.retry, catalogue, self._runtimes.journal, clock, rng),
+            parts.LaneStage(settings, config.routing, config.retry, catalogue, self._runtimes.journal, clock, rng),
         )
         if before is not None:
             stages.route.take_over(before.route)
@@ -151,11 +135,13 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
             stages.health.take_over(before.health)
             stages.lanes.take_over(before.lanes)
         deadline, reduces = config.retry.stream_deadline_s, self._runtimes.ledger.reduces
-        return CallFlow(stages, settings, clock, self._new_id, deadline, reduces=reduces)
+        return parts.CallFlow(stages, settings, clock, self._new_id, deadline, reduces=reduces)
 
     def _go_over_to(self, flow: CallFlow) -> None:
+        from llm_cost_middleware.pipeline import parts
+
         self._flow, self._stages = flow, flow.stages
-        self._clerk = Clerk(flow, self._runtimes.ledger, self.clock)
+        self._clerk = parts.Clerk(flow, self._runtimes.ledger, self.clock)
 
     @classmethod
     def default(cls) -> CostPipeline:
@@ -164,6 +150,8 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         Raises:
             ConfigurationError: There is no such file; the message names the command that writes one.
         """
+        from llm_cost_middleware.config import CostConfig
+
         # Two threads may make their first call at once: one ledger, not two.
         with _default_lock.held:
             if not _default:
@@ -213,7 +201,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
             LedgerUnavailableError: as named. Otherwise what the last attempt raised.
         """
         answer = self.call(request, send, providers=providers, prepared=prepared, accept=accept, counter=counter)
-        return answer.response if isinstance(answer, CallOutcome) else answer
+        return answer.response if isinstance(answer, tuple) else answer
 
     def call(
         self,
@@ -231,7 +219,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         if self._runtimes.orphans:
             self._runtimes.orphans.settle()
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
-        return drive(steps, self._runtimes.sync, send)
+        return self._flow.drive(steps, self._runtimes.sync, send)
 
     async def arun(
         self,
@@ -245,7 +233,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
         answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept, counter=counter)
-        return answer.response if isinstance(answer, CallOutcome) else answer
+        return answer.response if isinstance(answer, tuple) else answer
 
     async def acall(
         self,
@@ -263,7 +251,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         if not self._flow.is_ready:
             await self._flow.make_ready(request, providers)
         steps = self._flow.start(request, providers=providers, prepared=prepared, accept=accept, counter=counter)
-        return await adrive(steps, self._runtimes.of_loop(), send)
+        return await self._flow.adrive(steps, self._runtimes.of_loop(), send)
 
     def prepare(
         self, request: CallRequest, *, providers: frozenset[str] | None = None, may_block: bool = False
@@ -328,32 +316,39 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
             ConfigurationError: A value that has no meaning; the message shows the right form.
             LedgerUnavailableError: The storage does not answer.
         """
+        from llm_cost_middleware.reports import Query, make_report  # no part of a call
+
         query = Query.read(by, **asked, now=self.clock.now)
         made, shown = make_report(self.ledger, query, catalogue=self.catalogue), self.catalogue.currency
         return made if shown is None else replace(made, currency=shown, notes=(*made.notes, shown.note))
 
     def commitments(self) -> tuple[Commitment, ...]:
         """How much of what was promised in ``[prices.discounts]`` is spent. Raises ``LedgerUnavailableError``."""
+        from llm_cost_middleware.reports import commitments
+
         return commitments(self.ledger, self.catalogue.contracts, self.clock.now())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
         return self._stages.decisions.decisions()
 
-    def feedback(self, call_id: Any, score: float, *, name: str = FEEDBACK) -> None:
+    def feedback(self, call_id: Any, score: float, *, name: str | None = None) -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
 
         Args:
             call_id: The id of a call, or its response (see ``call_id_of``).
             score: Its quality.
-            name: Source of the score. ``feedback`` wins over all others; of those the worst counts.
+            name: Source of the score; ``feedback``, if ``None``. That wins over all others; of those the worst counts.
 
         Raises:
             ConfigurationError: The score is outside 0 to 1, or no such call is known.
         """
-        known = call_id if isinstance(call_id, str) else call_id_of(call_id)
+        from llm_cost_middleware.pipeline import parts
+
+        known = call_id if isinstance(call_id, str) else parts.call_id_of(call_id)
+        name = parts.FEEDBACK if name is None else name
         self._stages.decisions.feedback(known, score, name)
-        if name == FEEDBACK:
+        if name == parts.FEEDBACK:
             self._stages.drift.feedback(known, score)
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
@@ -390,7 +385,7 @@ class CostPipeline(BookingByHand, BatchCalls, Reloading, RunMoney):
         await self.aclose()
 
 
-PipelineSource = CostPipeline | ConfigSource
+PipelineSource: TypeAlias = "CostPipeline | ConfigSource"
 """What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
 
 _default: list[CostPipeline] = []
