@@ -53,6 +53,8 @@ class NanoUSD(int):
 
 
 ZERO = NanoUSD(0)
+_of_int = int.__new__
+"""Makes a ``NanoUSD`` of what is an ``int`` for certain, without the frame of its constructor."""
 
 
 def parse_usd(value: USD | NanoUSD, *, what: str = "amount", allow_negative: bool = False) -> Decimal:
@@ -97,7 +99,7 @@ def multiply_usd(amount: Decimal, factor: Decimal) -> Decimal:
 
 def ceil_picousd(pico: int) -> NanoUSD:
     """Convert integer pico-dollars to nano-dollars, rounded up: the one rounding of a response's cost."""
-    return NanoUSD(-(-pico // PICO_PER_NANO))
+    return _of_int(NanoUSD, -(-pico // PICO_PER_NANO))
 
 
 def floor_picousd(pico: int) -> NanoUSD:

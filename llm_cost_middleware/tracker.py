@@ -69,14 +69,15 @@ class CostRecord:
             object.__setattr__(self, "at", read_moment(self.at, "at", zone=UTC, relative=False))
 
     @classmethod
-    def of_checked(cls, **values: Any) -> CostRecord:
-        """Return a record of values that need no check; every field is required.
+    def of_checked(cls, *values: Any) -> CostRecord:
+        """Return a record of values that need no check: of every field, in their order.
 
         A frozen dataclass sets each field through ``object.__setattr__``: this way saves 51,000 of the 629,000
         instructions of a governed call (8 %; callgrind, CPython 3.11, memory ledger).
         """
         # Filled as a draft: a frozen dataclass pays for object.__setattr__ once per field, nineteen times per call.
-        record: Any = _Draft(**values)
+        # By place, as twenty names would be looked up twice.
+        record: Any = _Draft(*values)
         record.__class__ = cls
         return cast("CostRecord", record)
 

@@ -37,7 +37,7 @@ class LoopCalls:
 
     def __bool__(self) -> bool:
         """Whether any loop was closed under its calls."""
-        return any(loop.is_closed() for loop in tuple(self._by_loop))
+        return bool(self._by_loop) and any(loop.is_closed() for loop in tuple(self._by_loop))
 
     def take_stranded(self) -> list[Settle]:
         """Return how to settle the calls of closed loops, once."""

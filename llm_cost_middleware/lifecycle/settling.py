@@ -8,6 +8,7 @@ from functools import partial
 
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.budget.model import Receipt
+from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.clock import Clock
@@ -175,11 +176,18 @@ class Settling:
             stands: No other attempt can follow.
             failure: Why the attempt failed, where it did and may have been billed.
         """
-        reading, deferred = posting.reading, False
-        if reading is not None and reading.pending and reading.response_id is not None:
-            deferred = yield from self._deferred(call, report, reserved, reading.response_id)
-        if not deferred:
-            yield from self._post_now(call, report, reserved, posting, signals, stands=stands, failure=failure)
+        # No generator itself: each that stands between the driver and a verb is passed by every command.
+        now = self._post_now(call, report, reserved, posting, signals, stands=stands, failure=failure)
+        reading = posting.reading
+        if reading is None or not reading.pending or reading.response_id is None:
+            return now
+        return self._post_pending(call, report, reserved, reading.response_id, now)
+
+    def _post_pending(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, response_id: str, now: Steps[None]
+    ) -> Steps[None]:
+        if not (yield from self._deferred(call, report, reserved, response_id)):
+            yield from now
 
     def _post_now(
         self,
@@ -194,28 +202,19 @@ class Settling:
     ) -> Steps[None]:
         reading = posting.reading
         served = call.as_served(reserved, reading)
-        attempt = served.attempt
+        attempt, arm = served.attempt, served.arm
         memo = AttemptMemo(
-            call.id, attempt.number, served.arm, posting.priced, reading, call.decision.tier_name,
+            call.id, attempt.number, arm, posting.priced, reading, call.decision.tier_name,
             call.asked_of(attempt.target), facts_of(call, served, reading, report.content, failure),
         )  # fmt: skip
         report.content = None
-        usage, stages, held = None, self._stages, reserved
+        stages, held = self._stages, reserved
         reserved = served
         # Learned from before it is booked: what is written down of it rides in the transaction of the money.
-        if reading is not None:
-            if reading.complete and reading.items:
-                usage = reading.usage
-            if reading.finish_reason is not None:
-                shows = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
-                report.quality_signals = tuple(name for name, shown in shows if shown)
-        report.quality_signals += signals
-        report.answered = reserved.arm
-        # Only complete answers teach: a cut one says little about how long answers are.
-        if usage is not None and reading is not None:
-            stages.route.observe(call, reserved.arm, usage)
-            stages.price.observe(call, reserved, usage)
-            stages.price.caps.observe(call, reserved, reading)
+        usage = None if reading is None else self._learned(call, report, reserved, arm, reading)
+        if signals:
+            report.quality_signals += signals
+        report.answered = arm
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
             stages.cache.observe_result(call, reserved, usage)
@@ -223,8 +222,14 @@ class Settling:
                 stages.decisions.note_cache_trace(report, reserved, usage)
         if stages.decisions.rides:
             tokens = _answered_tokens(usage, reading)
-            stages.decisions.settling(call, report, reserved.arm, posting, tokens, stands=stands)
-        receipt, interruption = yield from self._book(call, report, held, served, posting, memo)
+            stages.decisions.settling(call, report, arm, posting, tokens, stands=stands)
+        notes = stages.notes(report)
+        if held.reservation_id is not None and served is held:
+            verb = Settle(held.reservation_id, posting.amount_nanousd, posting.status, memo, notes)
+            receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
+            stages.noted(report, notes)
+        else:
+            receipt, interruption = yield from self._book(call, report, held, served, posting, memo, notes)
         stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         balances: tuple[ScopeBalance, ...] = ()
         if receipt is not None and receipt.warnings and interruption is None:
@@ -232,6 +237,22 @@ class Settling:
         stages.record.settled(call, report, reserved, posting, receipt, usage, balances)
         if interruption is not None:
             raise interruption
+
+    def _learned(
+        self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, arm: ModelRef, reading: UsageReport
+    ) -> TokenUsage | None:
+        """Learn from an answer. Returns its usage, where it was answered in full."""
+        if reading.finish_reason is not None:
+            shows = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
+            report.quality_signals = tuple([name for name, shown in shows if shown])
+        # Only complete answers teach: a cut one says little about how long answers are.
+        if not reading.complete or not reading.items:
+            return None
+        usage, stages = reading.usage, self._stages
+        stages.route.observe(call, arm, usage)
+        stages.price.observe(call, reserved, usage)
+        stages.price.caps.observe(call, reserved, reading)
+        return usage
 
     def _balances(self, receipt: Receipt) -> Steps[tuple[tuple[ScopeBalance, ...], BaseException | None]]:
         """Ask for the figures of the budgets that a booking warns of: once a window and threshold.
@@ -291,21 +312,15 @@ class Settling:
         served: ReservedAttempt,
         posting: Posting,
         memo: AttemptMemo,
+        notes: Notes | None,
     ) -> Steps[tuple[Receipt | None, BaseException | None]]:
-        """Resolve the reservation of an attempt at its cost; where another model answered, book it in its place."""
+        """Book an attempt that was not held, or that another model answered in place of the one that was."""
         held, amount, status = reserved.reservation_id, posting.amount_nanousd, posting.status
-        notes = self._stages.notes(report)
-        verb: Settle | PostUnreserved
-        if held is not None and served is reserved:
-            verb = Settle(held, amount, status, memo, notes)
-        else:
-            report.reservations += 1
-            booking_id = f"{call.id}.{report.reservations}"
-            verb = PostUnreserved(booking_id, amount, served.scopes, status, memo, notes)
+        report.reservations += 1
+        booking_id = f"{call.id}.{report.reservations}"
+        verb = PostUnreserved(booking_id, amount, served.scopes, status, memo, notes)
         receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
         self._stages.noted(report, notes)
-        if isinstance(verb, Settle):
-            return receipt, interruption
         if held is not None and receipt is not None:
             # held under the scopes of all that might have answered; given back last, so that nobody takes the money
             _, again = yield from self._resolve_uninterruptibly(Void(held), reserved.scopes)

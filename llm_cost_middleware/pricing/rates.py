@@ -98,16 +98,18 @@ class Rates:
             PriceNotFoundError: It has audio tokens and the model has no known price for audio.
         """
         at = self.levels[0] if short or len(self.levels) == 1 else self.level(usage.input_tokens)
-        total = (
-            usage.uncached_input * at.uncached_input
-            + usage.output * at.output
-            + usage.cache_read * at.cache_read
-            + usage.cache_write_5m * at.cache_write_5m
-            + usage.cache_write_1h * at.cache_write_1h
-            + usage.cache_write_30m * at.cache_write_30m
-            + usage.cache_write_12h * at.cache_write_12h
-            + usage.web_searches * at.web_searches
-        )
+        total = usage.uncached_input * at.uncached_input + usage.output * at.output
+        if usage.cache_read:
+            total += usage.cache_read * at.cache_read
+        if usage.cache_write:
+            total += (
+                usage.cache_write_5m * at.cache_write_5m
+                + usage.cache_write_1h * at.cache_write_1h
+                + usage.cache_write_30m * at.cache_write_30m
+                + usage.cache_write_12h * at.cache_write_12h
+            )
+        if usage.web_searches:
+            total += usage.web_searches * at.web_searches
         # Audio apart: its prices may be unknown, which must raise only if there is audio.
         if usage.audio_input or usage.audio_output or usage.audio_cache_read:
             total += sum(getattr(usage, name) * self._audio(at, name) for name in _AUDIO if getattr(usage, name))

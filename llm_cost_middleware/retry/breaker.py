@@ -151,7 +151,14 @@ class CircuitBreaker:
     def succeeded(self, now: float, started: float | None) -> None:
         """Record an answer, if only a refusal that is not the target's fault."""
         if self._state == "closed":
-            self._record(now, failed=False)
+            if (
+                not self._failures
+                and len(self._window) == WINDOW_SIZE
+                and now - self._last_outcome_at <= WINDOW_MAX_AGE_S
+            ):
+                self._last_outcome_at = now  # one more answer among answers alone: the window stays as it is
+            else:
+                self._record(now, failed=False)
             if started is not None and not self._failures:
                 self._latency.add(now, now - started)
         elif started is not None and started < self._changed_at:

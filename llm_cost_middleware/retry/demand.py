@@ -19,7 +19,8 @@ class Rate:
 
     def add(self, now: float) -> None:
         """Count one event."""
-        self._count = self._decayed(now) + 1.0
+        passed = self._at - now  # as ``_decayed`` has it, in place: twice a call
+        self._count = self._count * exp(passed / self._memory_s) + 1.0 if passed < 0.0 else self._count + 1.0
         self._at = now
 
     def per_second(self, now: float) -> float:

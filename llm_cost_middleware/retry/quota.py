@@ -38,4 +38,5 @@ class RetryQuota:
 
     def refund(self, tokens: int) -> None:
         """Put tokens back, up to the capacity."""
-        self.tokens = min(self.tokens + tokens, CAPACITY)
+        if self.tokens < CAPACITY:
+            self.tokens = min(self.tokens + tokens, CAPACITY)

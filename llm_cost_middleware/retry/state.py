@@ -98,6 +98,6 @@ class RetryState:
             self._breakers[target] = breaker
             if len(self._breakers) > _TARGETS:
                 self._breakers.popitem(last=False)
-        else:
+        elif len(self._breakers) > 1:
             self._breakers.move_to_end(target)
         return breaker

@@ -93,7 +93,7 @@ def test_threads_adding_to_one_version_do_not_see_each_other():
 
 def test_a_record_of_checked_values_is_a_record_like_any_other():
     record = CostRecord("m", 1, 2, "0.5", provider="openai", scopes=("user:1",))
-    same = CostRecord.of_checked(**{field.name: getattr(record, field.name) for field in fields(record)})
+    same = CostRecord.of_checked(*(getattr(record, field.name) for field in fields(record)))
     assert type(same) is CostRecord
     assert same == record
     assert hash(same) == hash(record)

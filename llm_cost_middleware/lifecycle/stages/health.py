@@ -116,7 +116,7 @@ class HealthStage:
             state = self._states[request.connection] = RetryState(self._policy, self._rng)
             if len(self._states) > _CONNECTIONS:
                 self._states.popitem(last=False)
-        else:
+        elif len(self._states) > 1:
             self._states.move_to_end(request.connection)
         return state
 

@@ -116,34 +116,19 @@ class CallRecorder:
             reserved: The attempt, where money was set aside for it.
             counted: Keep it; otherwise it is a part of one that is kept.
         """
-        attempt = reserved.attempt if reserved is not None else None
-        plan = reserved.plan if reserved is not None else None
-        record = CostRecord.of_checked(
-            model=target.model,
-            input_tokens=usage.input_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-            cost_usd=posting.amount_nanousd.usd,
-            usage=usage,
-            at=at,
-            status=posting.status,
-            provider=target.provider,
-            call_id=call_id,
-            attempt=attempt.number if attempt is not None else 1,
-            tier=tier,
-            requested_model=requested_model,
-            response_id=posting.reading.response_id if posting.reading is not None else None,
-            price_version=posting.priced.price_version if posting.priced is not None else "",
-            max_tokens_injected=reserved is not None and reserved.quote.injected,
-            reserved_nanousd=reserved.quote.amount_nanousd if reserved is not None else None,
-            cache_saving_nanousd=cache_saving_nanousd,
-            expected_cache_saving_nanousd=plan.expected_saving_nanousd if plan is not None else 0,
-            scopes=scopes,
-            service_tier=(posting.reading.service_tier or "")
-            if posting.reading is not None
-            else reserved.quote.lane
-            if reserved is not None
-            else "",
-        )
+        amount, status, reading, priced = posting
+        number, injected, held, expected, lane = 1, False, None, 0, ""
+        if reserved is not None:
+            quote, plan = reserved.quote, reserved.plan
+            number, injected, held, lane = reserved.attempt.number, quote.injected, quote.amount_nanousd, quote.lane
+            expected = plan.expected_saving_nanousd if plan is not None else 0
+        answered = (reading.response_id, reading.service_tier or "") if reading is not None else (None, lane)
+        record = CostRecord.of_checked(  # in the order of its fields
+            target.model, usage.input_tokens if usage else 0, usage.output_tokens if usage else 0, amount.usd, usage,
+            at, status, target.provider, call_id, number, tier, requested_model, answered[0],
+            priced.price_version if priced is not None else "", injected, held, cache_saving_nanousd, expected, scopes,
+            answered[1],
+        )  # fmt: skip
         if not counted:
             return record
         with self._lock:

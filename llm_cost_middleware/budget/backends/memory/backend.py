@@ -232,8 +232,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         warn = False
         for cell in record.cells:
             cell.pending += pending
-            cell.settled += settled
-            if cell.settled >= cell.account.warn_threshold:
+            cell.settled = total = cell.settled + settled
+            if total >= cell.account.warn_threshold:
                 warn = True
         if record.state == "pending":
             del self._open[record.id]
