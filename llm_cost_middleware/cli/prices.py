@@ -16,7 +16,7 @@ from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.contracts import show_contracts
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, load_config, out
 from llm_cost_middleware.config import DEFAULT_FILE
-from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Level, Rates
@@ -59,6 +59,8 @@ def prices(
     if contracts:
         show_contracts(config, ledger, as_json=as_json)
         return
+    if model != "update" and (ledger is not None or network or url):
+        raise ConfigurationError("--ledger goes with --contracts or update, --network and --url with update")
     catalogue = open_catalogue(config)
     moment = SystemClock().now() if at is None else read_moment(at, "--at", now=SystemClock().now, zone=UTC)
     if model == "update":

@@ -230,7 +230,7 @@ def _from_mapping(
         if key not in _KEYS:
             raise UnknownKeyError(f"{path}.{key}", _KEYS)
         values[_KEYS[key]] = value
-    _default_accept(base, values)
+    _default_accept(base, values, path)
     for bound in ("floor", "ceiling"):
         if bound in values:
             values[bound] = tier_index(values[bound], base.tiers, f"{path}.{bound}")
@@ -244,15 +244,23 @@ def _from_mapping(
     sites = values.pop("sites", {})
     if not isinstance(sites, Mapping):
         raise ConfigurationError("must be a table of call sites", key=f"{path}.sites")
-    policy = replace(base, **values)
+    policy = _changed(base, values, path)
     alone = replace(policy, sites=MappingProxyType({}))  # sites inherit everything but the other sites
     own = {site: _from_mapping(alone, table, tiers, read_file, f"{path}.sites.{site}") for site, table in sites.items()}
     return replace(policy, sites=MappingProxyType(own)) if own else policy
 
 
-def _default_accept(base: RoutingPolicy, values: dict[str, Any]) -> None:
+def _changed(base: RoutingPolicy, values: dict[str, Any], path: str) -> RoutingPolicy:
+    try:
+        return replace(base, **values)
+    except ConfigurationError as error:
+        error.key = (error.key or "routing").removeprefix("routing").lstrip(".")  # the policy knows no other place
+        raise error.within(path) from None
+
+
+def _default_accept(base: RoutingPolicy, values: dict[str, Any], path: str) -> None:
     if "kind" in values:
-        read_choice(PolicyKind, values["kind"], "routing.policy")  # compared below: an array has no one truth
+        read_choice(PolicyKind, values["kind"], f"{path}.policy")  # compared below: an array has no one truth
     if values.get("kind") == "cascade" != base.kind:
         values.setdefault("accept", "no_failure")
 

@@ -68,6 +68,13 @@ def test_what_differs_is_told_of_the_models_in_use_alone(published, config):
     assert Catalogue().rates("openai", "gpt-5").levels[0].uncached_input == 1_250_000
 
 
+@pytest.mark.parametrize("words", [["--ledger", "l.db"], ["--network"], ["--url", "http://127.0.0.1:9/data.json"]])
+def test_an_option_that_would_do_nothing_is_refused(config, words):
+    told = CliRunner().invoke(app, ["prices", "gpt-5", *words, "--config", config])
+    assert told.exit_code
+    assert words[0] in str(told.exception)
+
+
 def test_what_cannot_be_fetched_is_no_answer(config):
     told = CliRunner().invoke(app, ["prices", "update", "--url", "http://127.0.0.1:9/data.json", "--config", config])
     assert told.exit_code == 1

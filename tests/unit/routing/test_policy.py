@@ -119,31 +119,37 @@ def test_exploration_respects_floor_and_ceiling(ask):
     assert choices == {1, 2}
 
 
-@pytest.mark.parametrize(
-    ("mapping", "key"),
-    [
-        ({"policy": "magic"}, "routing.policy"),
-        ({"text_threshold": 0}, "routing.text_threshold"),
-        ({"text_threshold": "ten"}, "routing.text_threshold"),
-        ({"item_threshold": True}, "routing.item_threshold"),
-        ({"explore": 1.5}, "routing.explore"),
-        ({"explore": True}, "routing.explore"),
-        ({"floor": "huge"}, "routing.floor"),
-        ({"floor": "large", "ceiling": "small"}, "routing.floor"),
-        ({"policy": "learned"}, "routing.policy_file"),
-        ({"policy": "rules"}, "routing.rules"),
-        ({"rules": {"tier": "large"}}, "routing.rules"),
-        ({"rules": [{"tier": "huge"}]}, "routing.rules.0.tier"),
-        ({"rules": [{"tier": "large", "when": {"turns": "many"}}]}, "routing.rules.0.when.turns"),
-        ({"rules": [{"tier": "large", "when": {"site": 7}}]}, "routing.rules.0.when.site"),
-        ({"sites": ["a"]}, "routing.sites"),
-        ({"accept": "faith"}, "routing.accept"),
-    ],
+UNUSABLE = (
+    ({"policy": "magic"}, "routing.policy"),
+    ({"text_threshold": 0}, "routing.text_threshold"),
+    ({"text_threshold": "ten"}, "routing.text_threshold"),
+    ({"item_threshold": True}, "routing.item_threshold"),
+    ({"explore": 1.5}, "routing.explore"),
+    ({"explore": True}, "routing.explore"),
+    ({"floor": "huge"}, "routing.floor"),
+    ({"floor": "large", "ceiling": "small"}, "routing.floor"),
+    ({"policy": "learned"}, "routing.policy_file"),
+    ({"policy": "rules"}, "routing.rules"),
+    ({"rules": {"tier": "large"}}, "routing.rules"),
+    ({"rules": [{"tier": "huge"}]}, "routing.rules.0.tier"),
+    ({"rules": [{"tier": "large", "when": {"turns": "many"}}]}, "routing.rules.0.when.turns"),
+    ({"rules": [{"tier": "large", "when": {"site": 7}}]}, "routing.rules.0.when.site"),
+    ({"sites": ["a"]}, "routing.sites"),
+    ({"accept": "faith"}, "routing.accept"),
+    ({"patience": "soon"}, "routing.patience"),
+    ({"regions": 3}, "routing.regions"),
 )
+
+
+@pytest.mark.parametrize(("mapping", "key"), UNUSABLE)
 def test_what_cannot_be_used_is_refused_by_name(mapping, key, tiers):
     with pytest.raises(ConfigurationError) as caught:
         RoutingPolicy.from_mapping(mapping, tiers)
     assert caught.value.key == key
+    if "sites" not in mapping:  # a call site's own is named where it stands
+        with pytest.raises(ConfigurationError) as caught:
+            RoutingPolicy.from_mapping({"sites": {"nightly": mapping}}, tiers)
+        assert caught.value.key == key.replace("routing.", "routing.sites.nightly.", 1)
 
 
 @pytest.mark.parametrize(
