@@ -219,7 +219,9 @@ class Clerk:
                 "a batch was not settled, its hold will be charged when it expires: %s", "; ".join(priced.notes)
             )
             return None
-        memo = encode_memo(call_id=reservation_id, attempt=1, target=None, priced=priced, reading=reading)
+        models = {item.model for item in priced.items}
+        target = ModelRef(provider, models.pop()) if len(models) == 1 else None  # a row names one model
+        memo = encode_memo(call_id=reservation_id, attempt=1, target=target, priced=priced, reading=reading)
         posting = Posting(priced.cost_nanousd, "exact" if priced.status == "exact" else "estimated", None, priced)
         try:
             resolve = self._ledger.reconcile if reservation_id.startswith(OBSERVED) else self._ledger.settle

@@ -122,6 +122,8 @@ async def test_a_batch_of_openai_shows_in_the_records_once_in_the_process_that_s
         assert record.cost_usd.scaleb(9) == first.sim.bill.total_nanousd == settled(second)
         assert (record.provider, record.output_tokens, record.status) == ("openai", 90, "exact")
         assert first.pipeline.records() == ()
+        (row,) = second.pipeline.report(by="model").rows
+        assert str(row.keys[0]).startswith("gpt-5-mini")
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_it_is_created(make_harness, clients):
