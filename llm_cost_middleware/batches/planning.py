@@ -97,7 +97,7 @@ def _alone(request: CallRequest) -> str:
         return "its caller chose a service tier"
     if request.params.get("background"):
         return "its caller asked for an answer in the background"
-    if request.endpoint not in _ENDPOINTS[request.provider]:
+    if request.endpoint not in _ENDPOINTS.get(request.provider, ()):
         return f"no batch takes requests of {request.endpoint}"
     return ""
 

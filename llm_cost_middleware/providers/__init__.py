@@ -23,7 +23,7 @@ from typing import Any
 
 from llm_cost_middleware.cache_marks import CacheFields, strip_cache_fields
 from llm_cost_middleware.errors import ConfigurationError
-from llm_cost_middleware.platform import PLATFORMS, find_platform
+from llm_cost_middleware.platform import PLATFORMS, find_platform, maker_of
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import Endpoint
 
@@ -93,8 +93,8 @@ def provider_of_endpoint(endpoint: Endpoint) -> Provider:
 
 @cache
 def foreign_cache_fields(name: str) -> tuple[CacheFields, ...]:
-    """The cache fields of every other provider, which this one refuses."""
-    return tuple(get_provider(other).cache_fields for other in NAMES if other != name)
+    """The cache fields of every other provider, which this one, or the platform of this name, refuses."""
+    return tuple(get_provider(other).cache_fields for other in NAMES if other != maker_of(name))
 
 
 @cache

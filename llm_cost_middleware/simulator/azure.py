@@ -2,19 +2,21 @@
 
 Rules, with their sources (learn.microsoft.com, Azure OpenAI: REST reference, deployment types, content filtering):
 
-- ``POST /openai/deployments/NAME/chat/completions?api-version=…``, or ``/openai/v1/chat/completions``, which needs no
-  version and whose ``model`` is the deployment; the key stands in ``api-key``, or a token in
-  ``authorization``. Without a version the gateway answers 404 ``Resource not found``, for an unknown deployment 404
-  ``DeploymentNotFound``.
+- ``POST /openai/deployments/NAME/chat/completions?api-version=…``, so ``embeddings``; responses go to the resource,
+  ``/openai/responses?api-version=…``, and their ``model`` is the deployment, as it is everywhere under ``/openai/v1/``,
+  which needs no version. The key stands in ``api-key``, or a token in ``authorization``. Without a version the gateway
+  answers 404 ``Resource not found``, for an unknown deployment 404 ``DeploymentNotFound``.
 - A stream of chat begins with a chunk without choices, which reports what the filter found in the prompt.
 - ``stream_options`` are unknown to versions before 2024-09-01-preview (Azure/azure-rest-api-specs 29157).
-- Deployments in a data zone or a region cost a tenth more than the global ones. Here a deployment is named after its
-  model, with its place before it where it has one: ``eu--gpt-5-mini``.
+- Deployments in a data zone or a region cost a tenth more than the global ones; of GPT-6 outside the United States a
+  fifth, in Azure Government three eighths (LiteLLM's map: ``azure/eu/…``, ``azure/apac/…``, ``azure/us-gov/…``). Here
+  a deployment is named after its model, with its place before it where it has one: ``eu--gpt-5-mini``.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +26,6 @@ from .catalogue import catalogue
 from .faults import Exchange
 from .manners import Manners
 from .openai import chat_reply
-from .openai.chat_request import read_chat
 from .openai.dialects import CHAT
 from .reading import Dialect, Frame, Reading, Reply
 from .refusals import Refusal
@@ -57,14 +58,17 @@ class AzureManners(Manners):
         return key
 
 
-def add_azure(app: web.Application, frontend: HttpFrontend) -> None:
-    """Add the routes of the platform to an application."""
+def add_azure(app: web.Application, frontend: HttpFrontend, dialects: Iterable[Dialect]) -> None:
+    """Add the routes of the platform to an application, for the provider's endpoints."""
     frontend.services.add(AzureManners("openai", NAME))
-    for path in ("/openai/deployments/{deployment}/chat/completions", f"{_VERSION_1}chat/completions"):
-        app.router.add_post(path, frontend.endpoint(_dialect, NAME))
+    for dialect in dialects:
+        deployed = "/openai/" if dialect.endpoint == "responses" else "/openai/deployments/{deployment}/"
+        handler = frontend.endpoint(partial(_deployed, dialect), NAME)
+        for root in (deployed, _VERSION_1):
+            app.router.add_post(f"{root}{dialect.endpoint}", handler)
 
 
-def _dialect(request: web.Request) -> Dialect:
+def _deployed(dialect: Dialect, request: web.Request) -> Dialect:
     fixed, version = request.match_info.get("deployment"), request.query.get("api-version", "")
 
     def read(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokenizer, index: int) -> Reading:
@@ -75,10 +79,21 @@ def _dialect(request: web.Request) -> Dialect:
             raise gateway_error(404, "DeploymentNotFound", message + "last 5 minutes, please wait and try again.")
         if "stream_options" in body and fixed and version[: len(_WITH_STREAM_OPTIONS)] < _WITH_STREAM_OPTIONS:
             raise gateway_error(400, "BadRequest", "Unrecognized request argument supplied: stream_options")
-        reading = read_chat({**body, "model": model}, headers, rule, index)
-        return replace(reading, geo="" if place in {"", "global"} else "regional")
+        reading = dialect.read({**body, "model": model}, headers, rule, index)
+        return replace(reading, geo=_geo(place, model))
 
-    return replace(CHAT, read=read, reply=_reply, frames=_frames)
+    made = replace(dialect, read=read)
+    return replace(made, reply=_reply, frames=_frames) if dialect.endpoint == CHAT.endpoint else made
+
+
+def _geo(place: str, model: str) -> str:
+    """What a place is on the bill."""
+    if place in {"", "global"}:
+        return ""
+    if "gov" in place:
+        return "government"
+    american = place.rstrip("0123456789").endswith("us")  # us, eastus2, westus
+    return "abroad" if model.startswith("gpt-6") and not american else "regional"
 
 
 def _reply(out: Reply) -> dict[str, Any]:

@@ -15,8 +15,13 @@ from .catalogue import SimModel
 LineOutcome = Literal["open", "complete", "cut", "disconnected", "failed"]
 
 _PICO_PER_NANO = 1_000
-_DEARER = (11, 10)  # 1.1 times every token price:
-_KEPT_IN = frozenset({"us", "regional"})  # inference_geo of the provider's; a region or geography of a platform's
+_TIMES = {
+    "us": (11, 10),  # inference_geo of the provider's
+    "regional": (11, 10),  # a region or geography of a platform's
+    "abroad": (6, 5),  # Azure's zones outside the United States, since GPT-6
+    "government": (11, 8),  # Azure Government
+}
+"""What every token price is multiplied by, as a ratio: 1.1 as a float would be off by a nano-dollar here and there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,7 @@ def cost_nanousd(model: SimModel, tokens: Tokens, *, tier: str = "standard", geo
         + tokens.write_1h * card.write_1h
         + tokens.output * card.output
     )
-    # A ratio of integers: 1.1 as a float would be off by a nano-dollar here and there.
-    times, over = _DEARER if geo in _KEPT_IN else (1, 1)
+    times, over = _TIMES.get(geo, (1, 1))
     return -(-pico * times // (over * _PICO_PER_NANO)) + tokens.searches * model.web_search_nanousd
 
 

@@ -95,7 +95,7 @@ def application(
     plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
     plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
 
-    add_azure(app, frontend)
+    add_azure(app, frontend, dialects)
     add_bedrock(app, frontend, bedrock)
     add_vertex(app, frontend)
     add_more(app)

@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatResult
 
 from llm_cost_middleware.call_ids import BOOKED_KEY
 from llm_cost_middleware.host import Governed, ObservedStream, account_of
-from llm_cost_middleware.integrations.langchain.render import CAP_NAME, render
+from llm_cost_middleware.integrations.langchain.render import cap_name, render
 from llm_cost_middleware.integrations.langchain.structured import (
     StreamedAnswer,
     UnparsedAnswer,
@@ -115,7 +115,11 @@ class GuardedCall:
         if self.request.has_odd_cap:  # of the model itself, perhaps: what is made for a target has none
             settings = self.request.settings
             odd = next(settings[name] for name in OUTPUT_CAP_FIELDS if settings.get(name) is not None)
-            arguments = {CAP_NAME: odd, **arguments} if not arguments.keys() & {*OUTPUT_CAP_FIELDS} else arguments
+            arguments = (
+                {cap_name(target.provider): odd, **arguments}
+                if not arguments.keys() & {*OUTPUT_CAP_FIELDS}
+                else arguments
+            )
         messages, call_kwargs = render(
             targets.source.provider, self._messages, arguments, attempt,
             timeout=targets.clients.timeout, effort=targets.source.effort,

@@ -116,7 +116,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         if (claimed := _claimed_runs.get(claim)) is not None:  # another handler of this pipeline holds it
             self._count(claimed)
             return
-        model = model_of(run_metadata, call_kwargs)
+        model = model_of(run_metadata, call_kwargs, serialized, self.pipeline.config.platforms)
         if model is None:
             what = str(call_kwargs.get("_type") or "a chat model")
             self._let_pass(what, "no price is known for its provider", run_metadata)

@@ -59,6 +59,8 @@ class SourceModel(NamedTuple):
     """Where LangChain calls each model that may take the call."""
     effort: str | None = None
     """The reasoning effort that its settings ask for."""
+    read_name: Callable[[CallRequest], CallRequest] | None = None
+    """Puts what the name in a request stands for in its place, where that is a deployment's."""
 
 
 _CAP_FIELD: Mapping[Endpoint, str] = {
@@ -73,11 +75,14 @@ def make_source(
     body: Mapping[str, Any],
     max_tokens: int | None,
     endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None,
+    read_name: Callable[[CallRequest], CallRequest] | None = None,
 ) -> SourceModel:
     """Read a model's settings once."""
     if max_tokens is not None and max_tokens < 0:  # no count: it goes as a setting, for the provider to refuse
         body, max_tokens = {**body, _CAP_FIELD[endpoint]: max_tokens}, None
-    source = SourceModel(provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens, endpoint_at=endpoint_at)
+    source = SourceModel(
+        provider, model, endpoint, body, _EMPTY_REQUEST, max_tokens, endpoint_at=endpoint_at, read_name=read_name
+    )
     return source._replace(plain=_read_arguments(source, {}))
 
 
@@ -128,7 +133,9 @@ def _read_arguments(source: SourceModel, arguments: Mapping[str, Any]) -> CallRe
     cap = next((cap for name in OUTPUT_CAP_FIELDS if type(cap := body.get(name)) is int and cap >= 0), None)
     if cap is None and all(given.get(name) is None for name in OUTPUT_CAP_FIELDS):  # else it is the call's, and odd
         cap = source.max_tokens
-    request = request._replace(max_tokens=cap)
+    request = request._replace(max_tokens=cap, provider=source.provider)  # a platform is asked in its maker's form
+    if source.read_name is not None:
+        request = source.read_name(request)
     return request._replace(output_schema=schema_text(schema)) if schema else request
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from langchain_core.embeddings import Embeddings
 
-from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.host import Governed, ainvoke, client_connection, invoke, retries_of
@@ -17,17 +17,21 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.sdk_clients.bodies import fields_of
+from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_attempt
 from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 E = TypeVar("E", bound=Embeddings)
-_CLASS = ("langchain_openai.embeddings.base", "OpenAIEmbeddings")
-_PROVIDER = "openai"
+_MAKER = "openai"
+_CLASSES = {
+    ("langchain_openai.embeddings.base", "OpenAIEmbeddings"): _MAKER,
+    ("langchain_openai.embeddings.azure", "AzureOpenAIEmbeddings"): "azure",
+}
 
 
 def guard_embeddings(model: E, pipeline: CostPipeline) -> E:
-    """A copy of an ``OpenAIEmbeddings`` whose requests are held, retried and booked; any other is returned as it is.
+    """A copy of an ``OpenAIEmbeddings`` or Azure's whose requests are held, retried and booked; another as it is.
 
     LangChain gives embeddings no config: what a call says of itself stands in ``cost_context(...)`` around it.
 
@@ -35,11 +39,12 @@ def guard_embeddings(model: E, pipeline: CostPipeline) -> E:
         UnsupportedRequestError: It is of another class, and ``on_ungoverned`` is ``deny``.
     """
     nearest = next((kind for kind in type(model).__mro__ if kind.__module__.startswith("langchain_openai.")), None)
-    if nearest is None or (nearest.__module__, nearest.__name__) != _CLASS:
-        pipeline.ungoverned(type(model).__name__, "guard an OpenAIEmbeddings", leaves=False)
+    service = None if nearest is None else _CLASSES.get((nearest.__module__, nearest.__name__))
+    if service is None:
+        pipeline.ungoverned(type(model).__name__, "guard an OpenAIEmbeddings or AzureOpenAIEmbeddings", leaves=False)
         return model
     governed = {
-        name: kind(_plain(held), pipeline)
+        name: kind(_plain(held), pipeline, service)
         for name, kind in (("client", _Resource), ("async_client", _AsyncResource))
         if (held := getattr(model, name)) is not None
     }
@@ -53,21 +58,26 @@ def _plain(held: Any) -> Any:
 class EmbeddingCall:
     """One request for embeddings, as a ``HostCall``."""
 
-    providers = frozenset({_PROVIDER})
-
-    def __init__(self, body: dict[str, Any], client: Any, pipeline: CostPipeline) -> None:
+    def __init__(self, body: dict[str, Any], client: Any, pipeline: CostPipeline, service: str) -> None:
         self._options = {name: body.pop(name) for name in _OPTIONS if name in body}
-        self._body, self._client, self._rules = body, client, get_provider(_PROVIDER)
-        self.request = self._rules.read_request(body, "embeddings")._replace(
+        self._body, self._client, self._rules = body, client, get_provider(_MAKER)
+        address = getattr(client, "base_url", "")
+        service = platform_at(service, address) or service
+        self._names = SentNames(pipeline.config, service, client, "embeddings")
+        self.providers = self._names.reach
+        request = self._rules.read_request(body, "embeddings")
+        self._called = request.model
+        self.request = self._names.read(request, "")._replace(
             context=read_context(None),
             connection=client_connection(client),
             retry_terms=retries_of(client),
-            bare=is_gateway(pipeline.config, _PROVIDER, getattr(client, "base_url", "")),
+            bare=is_gateway(pipeline.config, service, address),
         )
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """Arguments of the resource's ``create``."""
         sent = {**self._options, **self._rules.write_request(self._body, attempt, "embeddings")}
+        sent["model"] = self._names.written(attempt.target, self._called)
         own = self._options.get("timeout", getattr(self._client, "timeout", None))
         limit_s = attempt.limit_s(chosen="timeout" in self._options)
         return sent if limit_s is None else {**sent, "timeout": capped_timeout(own, limit_s)}
@@ -91,14 +101,14 @@ _OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout")
 class _Resource:
     """Stands in for ``client.embeddings``, whose ``create`` is all that LangChain calls."""
 
-    def __init__(self, plain: Any, pipeline: CostPipeline) -> None:
-        self.plain, self._pipeline = plain, pipeline
+    def __init__(self, plain: Any, pipeline: CostPipeline, service: str) -> None:
+        self.plain, self._pipeline, self._service = plain, pipeline, service
 
     def _send(self, sent: Mapping[str, Any]) -> Any:
-        return single_attempt(self.plain, _PROVIDER).create(**sent)
+        return single_attempt(self.plain, _MAKER).create(**sent)
 
     def _call(self, body: Mapping[str, Any]) -> EmbeddingCall:
-        return EmbeddingCall(dict(body), client_of(self.plain), self._pipeline)
+        return EmbeddingCall(dict(body), client_of(self.plain), self._pipeline, self._service)
 
     def create(self, **body: Any) -> Any:
         try:

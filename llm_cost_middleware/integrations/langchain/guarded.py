@@ -61,9 +61,10 @@ def guard(
     """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
 
     Args:
-        model: A ``ChatAnthropic``, ``ChatOpenAI`` or ``ChatBedrockConverse`` of Claude, or a subclass of one, or what
-            ``init_chat_model`` makes of ``configurable_fields``; or an ``OpenAIEmbeddings``, which is never routed. It
-            is not changed. A guarded model is guarded anew: its pipeline is replaced.
+        model: A ``ChatAnthropic``, ``ChatOpenAI``, ``AzureChatOpenAI`` or, of Claude, a ``ChatBedrockConverse`` or
+            ``ChatAnthropicVertex``, or a subclass of one, or what ``init_chat_model`` makes of
+            ``configurable_fields``; or ``OpenAIEmbeddings`` or Azure's, which are never routed. It is not changed. A
+            guarded model is guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: Govern the model, but never route it to another; so it is where the configuration has neither
             ``[[tiers]]`` nor ``[routing]``. One call is pinned by ``model=`` among its arguments.
@@ -81,7 +82,7 @@ def guard(
 
     Raises:
         ConfigurationError: It is no chat model, or there is no configuration.
-        UnsupportedRequestError: Azure, Vertex or another transport, and ``on_ungoverned`` is ``deny``;
+        UnsupportedRequestError: A class of another maker or transport, and ``on_ungoverned`` is ``deny``;
             otherwise such a model is metered, as by ``CostCallbackHandler``.
     """
     if is_configurable(model):

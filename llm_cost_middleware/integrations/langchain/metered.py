@@ -32,7 +32,7 @@ def metered_only(model: Model, pipeline: CostPipeline) -> Model:
 def _advice(name: str) -> str:
     """How to have it governed after all."""
     if name.startswith("Azure"):
-        return "a ChatOpenAI with base_url='https://RESOURCE.openai.azure.com/openai/v1/' can be guarded"
+        return "guard an AzureChatOpenAI"
     if name.startswith("ChatLiteLLM"):
         return "give ChatLiteLLMRouter a CostAwareRouter, or guard a ChatAnthropic or ChatOpenAI"
     if name == "ChatBedrock":

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from llm_cost_middleware.integrations.langchain.efforts import effort_arguments, take_effort
 from llm_cost_middleware.integrations.langchain.marks import place_marks, strip_marks
 from llm_cost_middleware.integrations.langchain.thinking import drop_foreign_reasoning
+from llm_cost_middleware.platform import maker_of
 from llm_cost_middleware.providers import NAMES, foreign_cache_fields, get_provider
 from llm_cost_middleware.request import Attempt, ModelRef
 from llm_cost_middleware.timeouts import capped_timeout
@@ -25,7 +26,11 @@ _PORTABLE = frozenset({
 _LOCAL = frozenset({"user", "metadata", "safety_identifier", "verbosity"}).union(
     *(get_provider(name).cache_fields.request for name in NAMES)
 )
-CAP_NAME = "max_tokens"  # both of LangChain's classes rename it to what their endpoint wants
+
+
+def cap_name(provider: str) -> str:
+    """The argument for an output cap; LangChain's classes rename it to what their endpoint wants, but for Azure's."""
+    return "max_completion_tokens" if provider == "azure" else "max_tokens"
 
 
 def is_portable(arguments: Mapping[str, Any]) -> bool:
@@ -83,7 +88,7 @@ def render(
     if attempt.max_tokens is not None:
         for name in OUTPUT_CAP_FIELDS:
             call_kwargs.pop(name, None)
-        call_kwargs[CAP_NAME] = attempt.max_tokens
+        call_kwargs[cap_name(there)] = attempt.max_tokens
     limit_s = attempt.limit_s(chosen="timeout" in arguments)
     shortened = capped_timeout(arguments.get("timeout", timeout), limit_s)
     if limit_s is not None:
@@ -95,7 +100,7 @@ def _messages_for(messages: Sequence[BaseMessage], source: str, target: ModelRef
     """The messages in the words of the target's provider, without what only another model can take back."""
     if target.provider != source:
         messages = [_translate_message(message, target.provider) for message in messages]
-    if target.provider == "openai":
+    if maker_of(target.provider) == "openai":
         return messages
     return drop_foreign_reasoning(messages if source == "anthropic" else _system_first(messages), target.model)
 

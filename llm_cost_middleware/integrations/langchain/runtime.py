@@ -74,13 +74,15 @@ class TargetCache:
 
     _lock = ForkSafeLock()
 
-    def __init__(self, config: CostConfig) -> None:
-        self._config = config
+    def __init__(self, pipeline: CostPipeline) -> None:
+        self._pipeline, self._config = pipeline, pipeline.config
         self._by_id: dict[int, tuple[weakref.ref[Any], TargetModels]] = {}
         self._by_settings: OrderedDict[Any, TargetModels] = OrderedDict()
 
     def get(self, model: Any) -> TargetModels:
         """The targets of this very instance: a copy with other settings has others."""
+        if (config := self._pipeline.config) is not self._config:  # it was reloaded: other deployments, perhaps
+            self._follow(config)
         entry = self._by_id.get(id(model))
         if entry is not None and entry[0]() is model:
             return entry[1]
@@ -94,6 +96,10 @@ class TargetCache:
             # an id may be used again once the model is gone, so the entry goes with it
             self._by_id[id(model)] = (weakref.ref(model, partial(_forget, self._by_id, id(model))), targets)
         return targets
+
+    def _follow(self, config: CostConfig) -> None:
+        with self._lock:
+            self._by_id, self._by_settings, self._config = {}, OrderedDict(), config
 
     def forget(self, model: Any) -> None:
         """The settings of ``model`` have changed."""
@@ -116,7 +122,7 @@ class GuardRuntime:
         self.pipeline, self.escalates, self._pinned = pipeline, escalates, pinned
         self.accept: Callable[[CallResult], bool] | None = None
         """Checks every answer; one that it rejects is asked again of a model a tier up."""
-        self.target_cache = TargetCache(pipeline.config)
+        self.target_cache = TargetCache(pipeline)
         self.targets = self.target_cache.get
         """The target models of a guarded model, several times a call: bound once."""
 

@@ -102,9 +102,13 @@ class HeldClients:
 
     def _is_langchains(self, held: Any) -> bool:
         """Whether LangChain made it, over its own connections: those of the user are the user's to keep loop-safe."""
-        transport = getattr(client_of(held), "_client", None)
+        client = client_of(held)
+        transport = getattr(client, "_client", None)
         if transport is None:
             return False
+        if type(client).__name__ in _AZURES:  # LangChain leaves their connections to the SDK
+            made = client in (self._model.root_client, self._model.root_async_client)
+            return made and type(transport).__name__.endswith("HttpxClientWrapper")
         proxied = getattr(self._model, "openai_proxy", None) and transport is self._model.http_async_client
         return bool(proxied) or type(transport).__module__.startswith("langchain_")
 
@@ -114,6 +118,7 @@ class HeldClients:
             import openai
 
             template, proxy = self._model.root_async_client, self._model.openai_proxy
+            proxy = None if type(template).__name__ in _AZURES else proxy  # LangChain gives it to the others alone
             options = {"base_url": template.base_url, "timeout": template.timeout}
             return openai.DefaultAsyncHttpxClient(**options, **({"proxy": proxy} if proxy else {}))
         import anthropic
@@ -126,6 +131,7 @@ class HeldClients:
         return anthropic.DefaultAsyncHttpxClient(base_url=base_url, **options)
 
 
+_AZURES = frozenset({"AzureOpenAI", "AsyncAzureOpenAI"})
 _FIELDS = {
     "anthropic": ("_client", "_async_client"),
     "openai": ("client", "root_client", "async_client", "root_async_client"),
@@ -188,6 +194,15 @@ def _openai_kind(base: Any) -> Any:
                 made.message.response_metadata[RAW_USAGE_KEY] = event
         return made
 
+    def keep_answer(self: Any, response: Any, *rest: Any, **named: Any) -> Any:
+        try:
+            return base._create_chat_result(self, response, *rest, **named)  # noqa: SLF001 - the seam
+        except Exception as error:
+            # one that LangChain gives nobody, as of Azure's content filter, was billed
+            if getattr(error, "completion", None) is None:
+                error.completion = response  # type: ignore[attr-defined]  # where the SDK leaves its own
+            raise
+
     kind = type(base)(
         base.__name__,
         (base,),
@@ -195,6 +210,7 @@ def _openai_kind(base: Any) -> Any:
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "_convert_chunk_to_generation_chunk": keep_chunk,
+            "_create_chat_result": keep_answer,
         },
     )
     return _shadow_clients(kind, "openai")

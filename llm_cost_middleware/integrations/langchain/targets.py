@@ -9,13 +9,15 @@ from typing import Any
 
 from llm_cost_middleware.capabilities.efforts import stated_effort
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import connection_id
+from llm_cost_middleware.integrations.langchain.called import CLIENT_FIELDS, ModelNames, held_client
 from llm_cost_middleware.integrations.langchain.convert import SourceModel, make_source
 from llm_cost_middleware.integrations.langchain.efforts import without_implied_thinking
 from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
+from llm_cost_middleware.platform import PLATFORMS, maker_of
 from llm_cost_middleware.request import EMPTY, Endpoint, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -23,6 +25,7 @@ PACKAGES: Mapping[str, str] = {"anthropic": "langchain_anthropic", "openai": "la
 _CLASSES = {
     ("langchain_anthropic.chat_models", "ChatAnthropic"): ("anthropic", "anthropic-chat"),
     ("langchain_openai.chat_models.base", "ChatOpenAI"): ("openai", "openai-chat"),
+    ("langchain_openai.chat_models.azure", "AzureChatOpenAI"): ("azure", "azure-openai-chat"),
 }
 _KEY_FIELD = {"anthropic": "anthropic_api_key", "openai": "openai_api_key"}
 _URL_FIELD = {"anthropic": "anthropic_api_url", "openai": "openai_api_base"}
@@ -55,13 +58,26 @@ _BODY = {
 
 
 def provider_of(model: Any) -> str | None:
-    """The provider whose own API a chat model speaks; ``None`` for any other class, Azure, Bedrock and Vertex too."""
+    """The provider whose own API a chat model speaks, or Azure; ``None`` for any other class, Bedrock and Vertex too.
+
+    ``ChatOpenAI`` at an address of Azure's is Azure's.
+    """
     for kind in type(model).__mro__:
         known = _CLASSES.get((kind.__module__, kind.__name__))
         if known is not None:
             provider, transport = known
-            return provider if getattr(model, "_llm_type", transport) == transport else None
+            if getattr(model, "_llm_type", transport) != transport:
+                return None
+            return (
+                provider if provider in PLATFORMS else platform_at(provider, _address_of(model, provider)) or provider
+            )
     return None
+
+
+def _address_of(model: Any, maker: str) -> Any:
+    """Where a model sends, as far as it says so."""
+    client = held_client(model)
+    return getattr(client, "base_url", None) or getattr(model, _URL_FIELD[maker], None)
 
 
 def plain_class(model: Any) -> Any:
@@ -84,27 +100,31 @@ class TargetModels:
         provider = provider_of(model)
         if provider is None:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
-        self._model, self._config = model, config
+        self._model, self._config, self.maker = model, config, maker_of(provider)
         self._built: dict[tuple[ModelRef, str], Any] = {}
-        self.source: SourceModel = _read_source(model, provider, self._endpoint_at)
-        reachable = {provider}
+        self._names = ModelNames(model, config, provider)
+        self.source: SourceModel = _read_source(model, provider, self._names, self._endpoint_at)
         stops = provider == "anthropic" and bool(model.stop_sequences)  # OpenAI's reasoning models take none
-        gateway = getattr(model, _URL_FIELD[provider], None)
-        self._bare = is_gateway(config, provider, gateway)
+        self._names.home = ModelRef(provider, self.source.plain.model)
+        gateway = getattr(model, "azure_endpoint", None) or getattr(model, _URL_FIELD[self.maker], None)
+        self._bare = is_gateway(config, provider, gateway) or self._names.bare_streams
         self.source = self.source._replace(bare=self._bare)
-        elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[provider]) and not config.providers[provider].base_url
-        # an address of the user's own is a gateway: what it serves is known to nobody else
-        self.pinned_to_provider = stops or elsewhere or any(_is_set(model, name) for name in _PROVIDER_ONLY)
+        elsewhere = bool(gateway) and _is_set(model, _URL_FIELD[self.maker]) and not config.access(provider).base_url
+        # an address of the user's own is a gateway: what it serves is known to nobody else; who calls a platform stays
+        self.pinned_to_provider = (
+            stops or elsewhere or provider in PLATFORMS or any(_is_set(model, name) for name in _PROVIDER_ONLY)
+        )
         """Its settings mean nothing elsewhere."""
+        self.own_provider = self._names.reach(self.source.endpoint)
+        reachable = {*self.own_provider}
         if not self.pinned_to_provider:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
-        self.clients = HeldClients(model, provider)
+        self.clients = HeldClients(model, self.maker)
         """Those of the user's model, as it holds them at each use."""
         self.params: Mapping[str, Any] | None = None
         """What the model says of itself to LangChain's callbacks, once asked; ``ls_params``: to traces."""
         self.ls_params: Mapping[str, Any] | None = None
         self.providers = frozenset(reachable)
-        self.own_provider = frozenset({provider})
 
     def _reaches(self, provider: str) -> bool:
         return bool(self._key(provider)) and find_spec(PACKAGES[provider]) is not None
@@ -122,8 +142,8 @@ class TargetModels:
                 if built is None:
                     same = target.provider == self.source.provider
                     made = (self._same if same else self._other)(target, changes)
-                    clients = self.clients if same else None
-                    built = make_single_attempt(made, target.provider, clients)
+                    clients = self.clients if same and not self._names.moves(target) else None
+                    built = make_single_attempt(made, maker_of(target.provider), clients)
                     if len(self._built) >= _BUILT:
                         self._built.clear()
                     self._built[key] = built
@@ -143,13 +163,13 @@ class TargetModels:
 
     def _endpoint_at(self, target: ModelRef) -> Endpoint | None:
         """Where LangChain calls a model: its class decides between the two of OpenAI, by name and tools."""
-        if target.provider != "openai":
+        if maker_of(target.provider) != "openai":
             return self.source.endpoint if self.source.provider == target.provider else "messages"
-        if self.source.provider != "openai":
+        if self.maker != "openai":
             return "responses" if _prefers_responses(target.model) else "chat.completions"
         if self.source.endpoint == "responses":
             return "responses"
-        twin = self._model.model_copy(update={"model_name": target.model})
+        twin = self._model.model_copy(update=self._names.settings(target))
         return "responses" if twin._use_responses_api({}) else "chat.completions"  # noqa: SLF001 - its own rule
 
     def _same(self, target: ModelRef, changes: Mapping[str, Any]) -> Any:
@@ -165,8 +185,11 @@ class TargetModels:
             settings.pop("http_client", None)
             settings.pop("http_async_client", None)
         if self._bare:  # LangChain asks gateways for no usage, unless its user does
-            settings["stream_usage"] = model.stream_usage
-        return _construct(plain_class(model), target, _changed(settings, changes, target.provider))
+            settings["stream_usage"] = model.stream_usage and not self._names.bare_streams
+        if self._names.moves(target):  # the clients that it holds call another deployment
+            settings = {name: value for name, value in settings.items() if name not in CLIENT_FIELDS}
+        settings = _changed(settings, changes, target.provider)
+        return _construct(plain_class(model), {**settings, **self._names.settings(target)})
 
     def _other(self, target: ModelRef, changes: Mapping[str, Any]) -> Any:
         """The other provider's class, with the settings that mean the same there."""
@@ -180,7 +203,7 @@ class TargetModels:
         settings[_KEY_FIELD[there]] = self._key(there)
         if url := self._config.providers[there].base_url:
             settings[_URL_FIELD[there]] = url
-        return _construct(_class_of(there), target, settings)
+        return _construct(_class_of(there), {**settings, **self._names.settings(target)})
 
 
 _BUILT = 64
@@ -188,25 +211,27 @@ _BUILT = 64
 
 
 def _read_source(
-    model: Any, provider: str, endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
+    model: Any, provider: str, names: ModelNames, endpoint_at: Callable[[ModelRef], Endpoint | None] | None = None
 ) -> SourceModel:
-    name = str(getattr(model, "model_name", None) or model.model)
+    maker, name = maker_of(provider), names.called
     body: dict[str, Any] = {"model": name, **(model.model_kwargs or {}), **(getattr(model, "extra_body", None) or {})}
-    body |= {key: value for key in _BODY[provider] if (value := getattr(model, key, None)) is not None}
+    body |= {key: value for key in _BODY[maker] if (value := getattr(model, key, None)) is not None}
     effort = getattr(model, "reasoning_effort", None)
     if provider == "anthropic" and effort:
         body["output_config"] = {**(body.get("output_config") or {}), "effort": effort}
     endpoint: Endpoint = "messages"
-    if provider == "openai":
+    if maker == "openai":
         endpoint = "responses" if model._use_responses_api(body) else "chat.completions"  # noqa: SLF001 - its own rule
     cap = getattr(model, "max_tokens", None)
     if provider == "anthropic" and cap == (model.profile or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK):
         cap = None  # filled in from the model's profile: ChatAnthropic leaves no other trace of who set it
     cap = next((body[c] for c in OUTPUT_CAP_FIELDS if body.get(c)), cap)
-    source = make_source(provider, name, endpoint, body, cap if type(cap) is int else None, endpoint_at)
-    key: Any = getattr(model, _KEY_FIELD[provider], None)
+    source = make_source(
+        provider, name, endpoint, body, cap if type(cap) is int else None, endpoint_at, read_name=names.read
+    )  # fmt: skip
+    key: Any = getattr(model, _KEY_FIELD[maker], None)
     secret = key.get_secret_value() if hasattr(key, "get_secret_value") else key
-    connection = connection_id(getattr(model, _URL_FIELD[provider], ""), secret)
+    connection = connection_id(getattr(model, "azure_endpoint", None) or getattr(model, _URL_FIELD[maker], ""), secret)
     return source._replace(connection=connection, effort=stated_effort(body))
 
 
@@ -228,7 +253,7 @@ def _changed(settings: dict[str, Any], changes: Mapping[str, Any], provider: str
     for holder in ("model_kwargs", "extra_body"):
         if settings.get(holder):
             settings[holder] = {name: value for name, value in settings[holder].items() if name not in changes}
-    fields = {*_BODY[provider]}
+    fields = {*_BODY[maker_of(provider)]}
     for name, value in changes.items():
         settings.pop(name, None)
         if value is not None and name in fields:
@@ -252,6 +277,5 @@ def _class_of(provider: str) -> Any:
     return ChatOpenAI
 
 
-def _construct(kind: Any, target: ModelRef, settings: Mapping[str, Any]) -> Any:
-    name = "model" if target.provider == "anthropic" else "model_name"
-    return kind(**{"stream_usage": True, **settings, name: target.model, "max_retries": 0})
+def _construct(kind: Any, settings: Mapping[str, Any]) -> Any:
+    return kind(**{"stream_usage": True, **settings, "max_retries": 0})

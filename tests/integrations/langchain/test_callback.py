@@ -13,6 +13,7 @@ from langchain_core.callbacks import CallbackManager
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tracers.context import _configure_hooks
 
+from llm_cost_middleware.config.platforms import default_platforms
 from llm_cost_middleware.errors import BudgetExceededError, NoModelFoundError, UnsupportedRequestError
 from llm_cost_middleware.events import Reserved, Ungoverned
 from llm_cost_middleware.integrations.langchain import CostCallbackHandler, cost_tracking, guard, instrument
@@ -275,7 +276,7 @@ def test_a_decision_model_in_a_chain_is_found_and_not_guarded(make_harness, deci
     ],
 )
 def test_a_model_is_known_by_its_makers_name_wherever_it_is_hosted(named, provider, model):
-    found = model_of({"ls_model_name": named}, {})
+    found = model_of({"ls_model_name": named}, {}, None, default_platforms())
     assert (found and (found.provider, found.name)) == (provider and (provider, model))
 
 

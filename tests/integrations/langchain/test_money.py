@@ -12,6 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from llm_cost_middleware import cost_context
@@ -142,18 +143,22 @@ def test_an_answer_that_does_not_parse_is_booked_at_what_it_cost(make_harness, g
     harness.check(exact=False)
 
 
-def test_other_transports_are_metered_or_refused_as_configured(make_harness, sim):
-    from langchain_openai import AzureChatOpenAI
+class Elsewhere(ChatOpenAI):
+    """A class that was derived from OpenAI's for another transport."""
 
-    azure = AzureChatOpenAI(
-        api_key="k", azure_endpoint=sim.url, api_version="2025-01-01", azure_deployment="d", model=MINI
-    )  # fmt: skip
-    with pytest.raises(UnsupportedRequestError, match="a ChatOpenAI with base_url"):
-        guard(azure, make_harness(on_ungoverned="deny").pipeline)
+    @property
+    def _llm_type(self):
+        return "elsewhere"
+
+
+def test_other_transports_are_metered_or_refused_as_configured(make_harness, sim):
+    elsewhere = Elsewhere(api_key="k", base_url=sim.openai_url, model=MINI)
+    with pytest.raises(UnsupportedRequestError, match="guard a ChatAnthropic or ChatOpenAI"):
+        guard(elsewhere, make_harness(on_ungoverned="deny").pipeline)
     harness = make_harness(on_ungoverned="allow", limit="0.000001")
-    metered = guard(azure, harness.pipeline)
-    assert type(metered) is AzureChatOpenAI
-    assert "AzureChatOpenAI" in harness.observer.of(Ungoverned)[0].what
+    metered = guard(elsewhere, harness.pipeline)
+    assert type(metered) is Elsewhere
+    assert "Elsewhere" in harness.observer.of(Ungoverned)[0].what
     with pytest.raises(BudgetExceededError):
         metered.invoke("hi")
     assert sim.request_count == 0
@@ -172,19 +177,21 @@ class ToTheSimulator(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-def test_an_answer_from_azure_is_booked_at_the_list_price(make_harness, sim):
+def test_the_model_that_langchain_was_told_is_what_is_behind_a_deployment(make_harness, sim):
     from langchain_openai import AzureChatOpenAI
 
-    harness = make_harness()
+    harness = make_harness(platforms={"azure": {"place": "global"}})
     with httpx.Client(transport=ToTheSimulator(sim.openai_url)) as client:
         azure = AzureChatOpenAI(
             api_key="k", azure_endpoint="http://azure", api_version="2025-01-01", azure_deployment="d", model=MINI,
             http_client=client, stream_usage=True,
         )  # fmt: skip
-        metered = guard(azure, harness.pipeline)
-        assert metered.invoke("hi").content
-        assert list(metered.stream("hi"))
-    assert [(record.provider, record.model) for record in harness.pipeline.records()] == [("openai", MINI)] * 2
+        governed = guard(azure, harness.pipeline)
+        assert governed.invoke("hi").content
+        assert list(governed.stream("hi"))
+    assert [(record.provider, record.model) for record in harness.pipeline.records()] == [
+        ("azure", f"global/{MINI}")
+    ] * 2
     harness.check()
 
 
