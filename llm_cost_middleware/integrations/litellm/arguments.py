@@ -36,6 +36,19 @@ SINGLE_RESPONSE: Mapping[str, Any] = {"retry_policy": {"DefaultRetries": 0}}
 the deployment's ``num_retries`` says; up to 1.105 the asynchronous one, from 1.110 on the synchronous one."""
 NOT_OF_SYNC_RESPONSES = ("disable_fallbacks", "max_fallbacks")
 """Those of them that the synchronous ``responses`` would hand on to the provider, who refuses them."""
+
+
+class _NoRetries(int):
+    """Zero that is true: LiteLLM's function for OpenAI's embeddings reads ``max_retries or 2`` (1.102 to 1.110)."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+
+SINGLE_EMBEDDING: Mapping[str, Any] = {"max_retries": _NoRetries()}
+"""What an embedding needs beside them: below the router, LiteLLM's client would repeat it."""
 UNSHADOWED: Mapping[str, Any] = {"is_silent_experiment": True}
 """Metadata of a chat that LiteLLM does not send to a ``silent_model`` too: it takes the call for such a copy."""
 LOGGING = "litellm_logging_obj"

@@ -16,7 +16,8 @@ from llm_cost_middleware.request import Endpoint
 
 _SDK = (openai.OpenAI, openai.AsyncOpenAI)
 _SDK_PROVIDER = "openai"
-"""The provider whose chats LiteLLM sends by an SDK; all else it sends by its own clients."""
+"""The provider whose chats and embeddings LiteLLM sends by an SDK; all else it sends by its own clients."""
+_BY_SDK = ("chat.completions", "embeddings")
 _HANDLERS = (HTTPHandler, AsyncHTTPHandler)
 
 
@@ -41,7 +42,7 @@ def with_sending_client(
     given = {**arguments, "client": client.with_options(max_retries=0) if is_sdk else client}
     if group is None or group.alternatives:
         return given
-    chat, by_sdk = endpoint == "chat.completions", group.target.provider == _SDK_PROVIDER
+    chat, by_sdk = endpoint in _BY_SDK, group.target.provider == _SDK_PROVIDER
     other_sdk = not is_sdk and any(kind.__module__.partition(".")[0] in NAMES for kind in type(client).__mro__)
     if other_sdk or (is_sdk and not (chat and by_sdk)):  # LiteLLM does without it, but for some ways that fail
         return {name: value for name, value in arguments.items() if name != "client"}

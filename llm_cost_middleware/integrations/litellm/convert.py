@@ -19,6 +19,7 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     NOT_OF_SYNC_RESPONSES,
     RESENDING,
     SINGLE_ATTEMPT,
+    SINGLE_EMBEDDING,
     SINGLE_RESPONSE,
     TIMEOUTS,
     UNSHADOWED,
@@ -47,7 +48,7 @@ from llm_cost_middleware.integrations.litellm.streams import (
     carries_usage,
     closing,
 )
-from llm_cost_middleware.integrations.litellm.usage import read_answer
+from llm_cost_middleware.integrations.litellm.usage import is_cached, read_answer
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platform import find_platform
@@ -107,9 +108,11 @@ class RouterCall:
         self.arguments = {name: _plain(name, value) for name, value in arguments.items() if name not in RESENDING}
         """Plain keyword arguments, ``model`` and messages included, ``llm_cost`` taken out."""
         # the field that a deployment caps must be the one that is written: OpenAI refuses a chat with two
-        self._caps = {
-            name: defaults[name] for name in OUTPUT_CAP_FIELDS if name in defaults and arguments.get(name) is None
-        }
+        self._caps = (
+            {name: defaults[name] for name in OUTPUT_CAP_FIELDS if name in defaults and arguments.get(name) is None}
+            if endpoint != "embeddings"
+            else {}
+        )
         self._served = groups
         self.changes: Mapping[str, Any] = EMPTY
         """What a call that was routed ahead changes at its target; otherwise the attempt says so."""
@@ -178,13 +181,16 @@ class RouterCall:
             timeout = capped_timeout(seconds_of(sent.get("timeout")), limit_s)
             # only its chats take the phases of an httpx.Timeout
             sent["timeout"] = timeout if self._endpoint == "chat.completions" else getattr(timeout, "read", timeout)
-        # LiteLLM keeps its own notes in it; only the chat API's is not also the provider's
-        bucket = METADATA[0] if self._endpoint == "chat.completions" else METADATA[1]
+        # LiteLLM keeps its own notes in it, which elsewhere is also the provider's
+        bucket = METADATA[0] if self._endpoint in _WITHOUT_METADATA else METADATA[1]
         sent[bucket] = {**(sent.get(bucket) or {}), GOVERNED: signed(attempt.call_id)}
         self._departure = expect(attempt.call_id, self._pipeline)
+        self._departure.keeps_answer = self._endpoint == "embeddings"
         if self.shadowed:
             sent[bucket] |= UNSHADOWED
         sent |= SINGLE_ATTEMPT
+        if self._endpoint == "embeddings":
+            sent |= SINGLE_EMBEDDING
         if self._endpoint == "responses":
             sent |= SINGLE_RESPONSE
             if not self._asynchronous:
@@ -213,12 +219,16 @@ class RouterCall:
         if self.is_made_up(answer):
             return MADE_UP
         target = self._served_by(attempt)
+        if self._departure.answer is not None and is_cached(answer):  # in part: the rest was asked for
+            answer = self._departure.answer
         reading = self._priced(target, read_answer(answer, target.provider, self._endpoint))
         odd = self._capture.odd_count if self._capture is not None else None
         return reading if odd is None else without_items(reading, odd)
 
     def is_made_up(self, answer: Any) -> bool:
         """Whether LiteLLM answered by itself. ``answer``: or its stream; ``None`` where an error came instead."""
+        if self._endpoint == "embeddings":  # or its cache has them all
+            return self._departure.never_left and self._departure.answer is None
         if self._endpoint != "chat.completions":
             return is_made_up(answer)
         if self._capture is not None:
@@ -297,6 +307,7 @@ class RouterCall:
         raise UnsupportedRequestError(str(target), "this router has no deployment of it: add one to its model_list")
 
 
+_WITHOUT_METADATA = ("chat.completions", "embeddings")
 _RARE_EFFORTS = ("xhigh", "max")
 
 

@@ -30,7 +30,7 @@ class Departure:
         pipeline: The one that holds its money.
     """
 
-    __slots__ = ("__weakref__", "deployment", "left", "pipeline", "target")
+    __slots__ = ("__weakref__", "answer", "deployment", "keeps_answer", "left", "pipeline", "target")
 
     def __init__(self, pipeline: CostPipeline | None = None) -> None:
         self.pipeline = pipeline
@@ -40,6 +40,10 @@ class Departure:
         """The model that it was sent to; ``None`` before."""
         self.deployment: Any = None
         """The id of the deployment that it was sent to, where LiteLLM's router sends it."""
+        self.keeps_answer = False
+        """Whether ``answer`` is wanted."""
+        self.answer: Any = None
+        """The provider's own, as an object or as JSON: LiteLLM adds to it what its cache knows of other pieces."""
 
     @property
     def never_left(self) -> bool:
@@ -83,6 +87,13 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             platforms = departure.pipeline.config.platforms if departure.pipeline is not None else {}
             section = platforms.get(target.provider)
             departure.target = target if section is None else section.target(target.model)
+
+    def log_post_api_call(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """LiteLLM's notice of what came back."""
+        del response_obj, start_time, end_time
+        departure = _departures.get(governed_call_id(kwargs.get("litellm_params") or {}) or "")
+        if departure is not None and departure.keeps_answer:
+            departure.answer = kwargs.get("original_response")
 
 
 _watch = _Watch()

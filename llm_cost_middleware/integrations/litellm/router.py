@@ -50,19 +50,19 @@ def _described(method: _Method) -> _Method:
 class CostAwareRouter(StandIn):
     """Holds a ``litellm.Router`` and stands in for it.
 
-    ``completion``, ``acompletion``, ``responses``, ``aresponses``, ``anthropic_messages``, their streams and the batch
-    methods are governed. The routed name goes to the cheapest model of the configured tiers that is good enough and has
-    a deployment here; any other name is a group of the ``model_list``, called as it is. Retries and fallbacks are those
-    that the request, else the router sets in LiteLLM's own words (``num_retries``, ``retry_policy``, ``fallbacks`` and
-    so on), else those of ``[retry]``: made here, each attempt with a reservation at the price of its own group.
-    Balancing and cooldowns between the deployments of a group are LiteLLM's. Prices of a deployment's own are honoured;
-    an answer from LiteLLM's cache costs nothing.
+    ``completion``, ``acompletion``, ``responses``, ``aresponses``, ``anthropic_messages``, their streams, the batch
+    methods, ``embedding`` and ``aembedding`` are governed. The routed name goes to the cheapest model of the configured
+    tiers that is good enough and has a deployment here (an embedding is never routed); any other name is a group of the
+    ``model_list``, called as it is. Retries and fallbacks are those that the request, else the router sets in LiteLLM's
+    own words (``num_retries``, ``retry_policy``, ``fallbacks`` and so on), else those of ``[retry]``: made here, each
+    attempt with a reservation at the price of its own group. Balancing and cooldowns between the deployments of a group
+    are LiteLLM's. Prices of a deployment's own are honoured; an answer from LiteLLM's cache costs nothing.
 
     A budget that refuses ends the call: it is no reason to fall back. If no fallback answers, the error of the first
     group is raised, with a note for each of the others.
 
     A call is described further with ``metadata={"llm_cost": {"user": "42"}}`` or inside ``cost_context(...)``;
-    neither reaches the provider. Embeddings, images, audio, text completions, other platforms and the rest of
+    neither reaches the provider. Images, audio, text completions, other platforms and the rest of
     LiteLLM's surface are not governed: they are booked where LiteLLM knows a price, and reported, refused or let
     through as ``on_ungoverned`` sets.
 
@@ -139,6 +139,18 @@ class CostAwareRouter(StandIn):
         return await self._arun("anthropic_messages", "messages", _given(custom_llm_provider, client, kwargs))
 
     aanthropic_messages = anthropic_messages
+
+    @_described
+    def embedding(self, model: str, input: Any, is_async: bool | None = None, **kwargs: Any) -> Any:  # noqa: A002 - as LiteLLM has it
+        """As ``litellm.Router.embedding``; raises as ``completion`` does."""
+        del is_async  # which says nothing there
+        return self._run("embedding", "embeddings", {"model": model, "input": input, **kwargs})
+
+    @_described
+    async def aembedding(self, model: str, input: Any, is_async: bool | None = None, **kwargs: Any) -> Any:  # noqa: A002 - as above
+        """As ``litellm.Router.aembedding``; raises as ``completion`` does."""
+        del is_async
+        return await self._arun("aembedding", "embeddings", {"model": model, "input": input, **kwargs})
 
     @_described
     async def abatch_completion(self, models: list[str], messages: list[Any], **kwargs: Any) -> list[Any]:
@@ -241,8 +253,9 @@ class CostAwareRouter(StandIn):
     ) -> RouterCall | None:
         """The call; ``None`` where it cannot be told that all it reaches is governed."""
         model = arguments["model"]
-        group = None if model == self.routed else self._groups.find(model, arguments)
-        if model != self.routed and group is None:
+        routed = model == self.routed and endpoint != "embeddings"  # whose model is never exchanged
+        group = None if routed else self._groups.find(model, arguments)
+        if not routed and group is None:
             return None
         arguments = with_sending_client(arguments, self.pipeline, endpoint, group, asynchronous=asynchronous)
         defaults = entry_points.default_parameters(self._held)

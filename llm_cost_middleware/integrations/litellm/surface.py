@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_EMBED = "embeddings cost little and have no output to bound; watch them in the provider's usage"
 _IMAGES = "image prices are not governed; give the project a spend limit at the provider"
 _AUDIO = "audio prices are not governed; give the project a spend limit at the provider"
 _VIDEO = "video prices are not governed; give the project a spend limit at the provider"
@@ -20,9 +19,6 @@ _SEARCH = "searches are not governed"
 _DOCUMENTS = "document reading is not governed"
 
 _SPENDING: Mapping[str, str] = {
-    _EMBED: """
-    embedding aembedding
-    """,
     _IMAGES: """
     image_generation aimage_generation aimage_edit
     """,

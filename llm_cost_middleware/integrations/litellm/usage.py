@@ -34,10 +34,11 @@ def is_cached(answer: Any) -> bool:
 
 
 def read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
-    """The usage of a whole answer, of any of the three endpoints. Unreadable usage is noted, and never zero."""
+    """The usage of a whole answer, of any endpoint. Unreadable usage is noted, and never zero."""
     if is_cached(answer):
         return FREE
-    return without_zero_output(read_or_unknown(_read_answer, fields_of(answer), provider, endpoint), "LiteLLM")
+    reading = read_or_unknown(_read_answer, fields_of(answer), provider, endpoint)
+    return reading if endpoint == "embeddings" else without_zero_output(reading, "LiteLLM")
 
 
 def settle_retrieved(pipeline: CostPipeline, answer: Any) -> None:
@@ -54,6 +55,8 @@ def _read_answer(answer: Any, provider: str, endpoint: Endpoint) -> UsageReport:
     if endpoint == "responses" and isinstance(own := get("id"), str):
         # LiteLLM wraps the provider's id, by which any client may retrieve an answer in the background
         answer = {**as_mapping(answer), "id": provider_id(own)}
+    if endpoint == "embeddings":
+        return get_provider(provider).read_usage(answer)
     if endpoint == "messages":  # the endpoint's own form, whichever provider answered
         return provider_of_endpoint(endpoint).read_usage(answer)
     if maker_of(provider) == _CLAUDE and usage is not None:

@@ -75,11 +75,11 @@ if (_repeat := getattr(AsyncHTTPHandler, _REPEAT, None)) is not None:
     setattr(AsyncHTTPHandler, _REPEAT, _without_repeat(_repeat))
 
 # --- 2. A synchronous call loses what stood behind its error ---------------------------------------------------------
-# ``Router.completion`` runs its retries on an event loop of its own, from inside an ``except RuntimeError``: Python
-# then writes that RuntimeError over ``__context__``, and the provider's own error is gone.
+# ``Router.completion`` and ``embedding`` run their retries on an event loop of their own, from inside an
+# ``except RuntimeError``: Python then writes that error over ``__context__``, and the provider's own is gone.
 # https://github.com/BerriAI/litellm/pull/50178. Ended by 1.110, which runs no loop there.
 
-_SYNC_ATTEMPT = "_completion"
+_SYNC_ATTEMPTS = ("_completion", "_embedding")
 
 
 def _keep_cause(attempt: Any) -> Any:
@@ -96,8 +96,9 @@ def _keep_cause(attempt: Any) -> Any:
     return kept
 
 
-if not FACADE and (_attempt := getattr(litellm.Router, _SYNC_ATTEMPT, None)) is not None:
-    setattr(litellm.Router, _SYNC_ATTEMPT, _keep_cause(_attempt))
+for _name in () if FACADE else _SYNC_ATTEMPTS:
+    if (_attempt := getattr(litellm.Router, _name, None)) is not None:
+        setattr(litellm.Router, _name, _keep_cause(_attempt))
 
 # --- 3. Routers are never freed --------------------------------------------------------------------------------------
 # A router puts its bound methods into four global lists when it is made, and only ``discard()`` takes them out.

@@ -156,8 +156,8 @@ def test_other_platforms_and_other_methods_are_refused_where_configured(make_har
     router = harness.router([harness.deployment("mini", MINI), azure])
     with pytest.raises(UnsupportedRequestError, match="'az'"):
         router.completion("az", ASK)
-    with pytest.raises(UnsupportedRequestError, match=r"Router\.embedding"):
-        router.embedding(model="mini", input="x")
+    with pytest.raises(UnsupportedRequestError, match=r"Router\.text_completion"):
+        router.text_completion(model="mini", prompt="x")
     with pytest.raises(UnsupportedRequestError, match=r"Router\.aimage_generation"):
         asyncio.run(router.aimage_generation(model="mini", prompt="x"))
     assert harness.sim.request_count == 0
@@ -165,7 +165,7 @@ def test_other_platforms_and_other_methods_are_refused_where_configured(make_har
 
 def test_what_is_not_governed_is_recorded_at_the_price_that_litellm_names(make_harness):
     harness = make_harness(on_ungoverned="allow")
-    router = harness.router([harness.deployment("emb", "openai/text-embedding-3-small")])
+    router = harness.router([harness.deployment("emb", "cohere/embed-english-v3.0")])
     said = {"llm_cost": {"user": "9"}}
     answer = router.embedding(model="emb", input=["some words"], mock_response=[0.1], metadata=said)
     (record,) = harness.pipeline.records()
