@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from llm_cost_middleware.platform import names_of_target
+
 _SNAPSHOT = re.compile(r"(.+?)[-@](?:20\d\d-\d\d-\d\d|20\d{6}|latest|default)(?:-v\d{1,3}(?::\d{1,3})?)?\Z")
 _MONTH_AND_DAY = re.compile(r"(gpt-.+?)-(?:0[1-9]|1[0-2])[0-3]\d\Z")
 _LONGEST = 256
@@ -27,14 +29,16 @@ def names_of(provider: str, model: str) -> tuple[str, ...]:
     """Return the names that a call of a model goes by, that by which it is called first.
 
     Args:
-        provider: ``anthropic`` or ``openai``; a name may have it before it, as gateways want it.
+        provider: ``anthropic`` or ``openai``, or a platform; a name may have it before it, as gateways want it.
         model: As the call names it.
     """
     if len(model) > _LONGEST:
         return (model,)
     bare = model.removeprefix(f"{provider}/") or model
     family = undated(bare) or _FAMILIES.get(bare)
-    return tuple(dict.fromkeys(name for name in (model, bare, family, *_ALIASES.get(family or bare, ())) if name))
+    anywhere = [name for plain in names_of_target(provider, bare)[1:] for name in (plain, undated(plain))]
+    names = (model, bare, family, *_ALIASES.get(family or bare, ()), *anywhere)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def undated(model: str) -> str | None:

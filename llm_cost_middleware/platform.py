@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_cost_middleware.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llm_cost_middleware.provider import Provider
@@ -56,6 +59,10 @@ class Platform:
     """What the place costs beside the provider's list prices; of a place that is not known the most."""
     geography: Callable[[str], str]
     """The geography of a place (``eu``, ``us`` …), which may be the place itself; empty where it is not known."""
+    geographies: tuple[str, ...]
+    """All that ``geography`` returns but the empty one."""
+    has_place: Callable[[str], bool]
+    """Whether a word is a place here, or has the form of a region's name."""
     key_env: tuple[str, ...]
     """Variables of which one shows that the platform can be reached."""
     price_source: str = ""
@@ -80,8 +87,9 @@ class Platform:
     """Its SDK's client makes batches there."""
     packages: tuple[str, ...] = ()
     """Packages whose exceptions are the platform's alone."""
-    litellm_place: Callable[[Mapping[str, Any]], str] = lambda _: ""
-    """The place that a deployment's parameters in LiteLLM name beside its model; empty: none."""
+    litellm_place: Callable[[Mapping[str, Any], str], str] = lambda _params, named: named
+    """Where LiteLLM sends the calls of a deployment, of its parameters and the place that its model names, as a target
+    writes it; empty: nobody says; a word that is no place: they contradict one another, or name none."""
     litellm: tuple[str, ...] = ()
     """What LiteLLM calls it, as ``custom_llm_provider``."""
 
@@ -126,6 +134,40 @@ def is_inside(provider: str, model: str, regions: tuple[str, ...]) -> bool:
     """
     place = GLOBAL if find_platform(provider) is None else served_model(provider, model).place
     return place in regions or geography_of(provider, model) in regions
+
+
+def read_regions(names: Iterable[str]) -> tuple[str, ...]:
+    """``[routing] regions``: geographies and regions of platforms, in any case.
+
+    Raises:
+        ConfigurationError: There is no such place anywhere; it names the nearest that there is.
+    """
+    read = tuple(name.lower() for name in names)
+    platforms = [platform for name in PLATFORMS if read and (platform := find_platform(name)) is not None]
+    known = sorted({place for platform in platforms for place in platform.geographies})
+    for name in read:
+        if name == PROVISIONED or not any(name in known or platform.has_place(name) for platform in platforms):
+            near = get_close_matches(name.strip(), known, n=1) or [one for one in known if name.startswith(one)][-1:]
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(
+                f"{name!r} is no region of a platform (such as eu-west-1, swedencentral, europe-west1), and none of "
+                f"{', '.join(known)}{hint}", key="routing.regions",
+            )  # fmt: skip
+    return read
+
+
+def names_of_target(provider: str, model: str) -> tuple[str, ...]:
+    """The names by which a target may be meant: its own, and the one that is sent where that names no place.
+
+    ``eu-west-1/anthropic.claude-opus-5`` is what ``anthropic.claude-opus-5`` is in one region: a price or a limit that
+    was stated for all of them holds there.
+    """
+    place, slash, bare = model.rpartition("/")
+    platform = find_platform(provider) if slash else None
+    if platform is None or place in (PROVISIONED, platform.geography(place)):
+        return (model,)
+    plain = platform.parse(bare)
+    return (model, bare) if plain is not None and plain.place == REGIONAL else (model,)
 
 
 def at_place(name: str, place: str) -> str:

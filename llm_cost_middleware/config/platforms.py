@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llm_cost_middleware.config.sections import read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, at_place, find_platform, served_model
+from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, REGIONAL, at_place, find_platform, served_model
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
@@ -71,11 +71,25 @@ class PlatformConfig:
             return found
         return self.placed(ModelRef(self.name, wire))
 
+    def sent_from(self, place: str, name: str) -> ModelRef:
+        """What a name stands for that a client sends which is bound to a place; empty: to none."""
+        target, platform = self.target(name), find_platform(self.name)
+        if not place or platform is None or platform.parse(target.model) is None:
+            return target
+        said, meant = (served_model(self.name, one).place for one in (name, target.model))
+        if said == REGIONAL and meant != PROVISIONED:  # it is served where its client sends it, whatever is configured
+            return ModelRef(self.name, at_place(target.model.rpartition("/")[2], place))
+        if meant in ("", REGIONAL):
+            return ModelRef(self.name, at_place(target.model, place))
+        if name in self.deployments or said:
+            return target
+        return ModelRef(self.name, at_place(name, place))
+
     def placed(self, target: ModelRef) -> ModelRef:
         """A target with the configured place, where it names none."""
         platform = find_platform(self.name)
         served = platform.parse(target.model) if platform is not None and self.place else None
-        if served is None or served.place:
+        if served is None or served.place not in ("", REGIONAL):
             return target
         return ModelRef(self.name, at_place(target.model, self.place))
 

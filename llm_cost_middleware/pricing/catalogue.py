@@ -18,7 +18,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.money import DisplayCurrency
-from llm_cost_middleware.platform import PROVISIONED, Platform, find_platform
+from llm_cost_middleware.platform import PROVISIONED, REGIONAL, Platform, find_platform, names_of_target
 from llm_cost_middleware.pricing.compose import (
     NEWEST,
     PricedModel,
@@ -255,7 +255,11 @@ class Catalogue:
     def _hosted(self, platform: Platform, ref: str) -> PricedModel:
         """The layers of a platform's model. Raises ``PriceNotFoundError``."""
         served = platform.parse(ref)
-        own = tuple(one for one in self._own.blocks if one.provider == platform.name and names_model(one.model, ref))
+        stated = [one for one in self._own.blocks if one.provider == platform.name]
+        own = tuple(one for one in stated if names_model(one.model, ref))
+        names = names_of_target(platform.name, ref)
+        if not own:
+            own = tuple(one for one in stated if names_model(one.model, names[-1]))
         if served is None and not any("input_mtok" in block.card for block in own):
             raise PriceNotFoundError(platform.name, ref)
         listing, factor, blocks = None, Decimal(1), own
@@ -271,8 +275,12 @@ class Catalogue:
         if listing is None and not any("input_mtok" in block.card for block in blocks):
             raise PriceNotFoundError(platform.name, ref)
         paid = any("input_mtok" in block.card for block in own)
-        contracts = () if own else tuple(one for one in self._own.contracts if one.covers(platform.name, ref))
-        unplaced = served is not None and not served.place and not paid
+        contracts = (
+            ()
+            if own
+            else tuple(one for one in self._own.contracts if any(one.covers(platform.name, name) for name in names))
+        )
+        unplaced = served is not None and served.place in ("", REGIONAL) and not paid
         return PricedModel(
             provider=platform.name,
             id=ref,

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
 from llm_cost_middleware.natural_values import Duration, read_number, read_patience, read_whole
+from llm_cost_middleware.platform import read_regions
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import AcceptBy
 from llm_cost_middleware.routing.drift import DRIFT_LIMIT
@@ -207,7 +208,7 @@ class RoutingPolicy:
 
 def _read_regions(value: object) -> tuple[str, ...]:
     if isinstance(value, list | tuple) and all(isinstance(one, str) and one for one in value):
-        return tuple(one.lower() for one in value)
+        return read_regions(value)
     raise ConfigurationError(f"must be a list such as ['eu'], not {value!r}", key="routing.regions")
 
 

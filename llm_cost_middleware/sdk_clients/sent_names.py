@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.platforms import PlatformConfig
-from llm_cost_middleware.platform import REGIONAL, at_place, find_platform, served_model
+from llm_cost_middleware.platform import find_platform
 from llm_cost_middleware.request import CallRequest, ModelRef
 
 
@@ -18,17 +18,18 @@ class ClientNames:
         client: The client.
     """
 
-    __slots__ = ("_client", "_known", "_provider")
+    __slots__ = ("_client", "_known", "_platform", "_provider")
 
     def __init__(self, provider: str, client: Any) -> None:
-        self._provider, self._client = provider, client
-        self._known: tuple[CostConfig | None, dict[str, SentNames]] = None, {}
+        self._provider, self._client, self._platform = provider, client, find_platform(provider)
+        self._known: tuple[CostConfig | None, str, dict[str, SentNames]] = None, "", {}
 
     def at(self, config: CostConfig, endpoint: str) -> SentNames:
-        """What they stand for at an endpoint; worked out once for each configuration."""
-        of, known = self._known
-        if of is not config:  # the first call, or it was reloaded
-            self._known = _, known = config, {}
+        """What they stand for at an endpoint; worked out once for each configuration and place of the client."""
+        place = self._platform.place_of(self._client) if self._platform is not None else ""
+        of, there, known = self._known
+        if of is not config or there != place:  # the first call; or it was reloaded, or the client's region was set
+            self._known = _, _, known = config, place, {}
         found = known.get(endpoint)
         if found is None:
             found = known[endpoint] = SentNames(config, self._provider, self._client, endpoint)
@@ -45,14 +46,13 @@ class SentNames:
         endpoint: What is called.
     """
 
-    __slots__ = ("_fixed", "_place", "_priced", "_provider", "_section", "bare_streams", "reach")
+    __slots__ = ("_fixed", "_place", "_provider", "_section", "bare_streams", "reach")
 
     def __init__(self, config: CostConfig, provider: str, client: Any, endpoint: str) -> None:
         self._provider, self._section = provider, config.platforms.get(provider)
         platform = find_platform(provider)
         self._place = place = platform.place_of(client) if platform is not None else ""
         self._fixed = platform.deployment_of(client, endpoint) if platform is not None else ""
-        self._priced = config.prices  # what is stated for a name holds wherever its client sends it
         self.bare_streams = platform is not None and platform.knows_no_stream_usage(client)
         """Nothing is added to a stream: the API refuses what asks for its usage."""
         reach: tuple[str, ...] = (provider,)
@@ -88,12 +88,4 @@ class SentNames:
         return self._section.wire(target.plain) or target.model
 
     def _target(self, section: PlatformConfig, name: str) -> ModelRef:
-        """What a name stands for: where its client is bound to a place, it is served there."""
-        name = self._fixed or name  # whatever a call says
-        target = section.target(name)
-        if self._place and served_model(*target.plain).place == REGIONAL and str(target) not in self._priced:
-            return ModelRef(self._provider, at_place(target.model, self._place))
-        placed = name.startswith("arn:") or served_model(self._provider, name).place
-        if not self._place or name in section.deployments or placed:
-            return target
-        return ModelRef(self._provider, at_place(name, self._place))
+        return section.sent_from(self._place, self._fixed or name)  # a fixed one is called whatever a call says

@@ -280,6 +280,23 @@ def test_a_model_is_found_by_every_form_of_its_id(sim, runtime, model, served):
     assert [line.geo for line in sim.bill.lines] == ([] if served is None else [served])
 
 
+def test_govcloud_costs_a_fifth_more_has_profiles_of_its_own_and_no_global_ones(sim, runtime):
+    runtime.converse(modelId=LIST_PRICED, messages=said("hi"))
+    client = client_of(sim, region_name="us-gov-west-1")
+    for model in ("us-gov.anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic.claude-opus-5"):
+        client.converse(modelId=model, messages=said("hi"))
+    for model in (LIST_PRICED, HAIKU):
+        with pytest.raises(ClientError, match="ValidationException"):
+            client.converse(modelId=model, messages=said("hi"))
+    client.close()
+    with pytest.raises(ClientError, match="ValidationException"):
+        runtime.converse(modelId="us-gov.anthropic.claude-opus-5", messages=said("hi"))
+    assert [line.geo for line in sim.bill.lines] == ["", "govcloud", "govcloud"]
+    listed, there, _ = sim.bill.lines
+    assert there.tokens == listed.tokens
+    assert there.cost_nanousd * 5 == listed.cost_nanousd * 6
+
+
 def test_tiers_and_fields_that_claude_is_not_served_with_are_refused(runtime):
     for more in (
         {"serviceTier": {"type": "flex"}},

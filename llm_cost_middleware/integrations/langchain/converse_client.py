@@ -16,7 +16,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platforms.bedrock.content import read_content
 from llm_cost_middleware.platforms.bedrock.converse import read_converse, write_converse
-from llm_cost_middleware.platforms.bedrock.names import parse
+from llm_cost_middleware.platforms.bedrock.names import parse, reached_from, region_of
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import (
     NO_CONTEXT,
@@ -93,13 +93,14 @@ class ConverseClient:
 class ConverseCall:
     """One request of Converse, as a ``HostCall``."""
 
-    providers = frozenset({_PLATFORM})
-
     def __init__(self, client: ConverseClient, body: dict[str, Any], context: CallContext, *, stream: bool) -> None:
         terms = client.terms
         self._client, self._body, self._stream = client, body, stream
         self._config = terms.pipeline.config
         self._rules = get_provider(_PLATFORM)
+        self._place = place_of(client.plain)
+        reached = (f"{_PLATFORM}/{there}" for there in reached_from(self._place))
+        self.providers = frozenset(reached if self._place else (_PLATFORM,))
         self._target = self._named(str(body.get("modelId") or ""), terms.base_model)
         self._raw: Any = None
         routed = any(target.provider == _PLATFORM for tier in self._config.tiers for target in tier.models)
@@ -111,9 +112,9 @@ class ConverseCall:
     def _named(self, wire: str, base_model: str | None) -> ModelRef:
         """What an id or an ARN stands for: as configured, as it says, or as AWS said when the model was made."""
         section = self._config.platforms[_PLATFORM]
-        target = section.target(wire)
+        target = section.sent_from(self._place, wire)
         if base_model and parse(target.model) is None:
-            return section.target(base_model)
+            return section.sent_from(self._place, base_model)
         return target
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
@@ -144,6 +145,12 @@ class ConverseCall:
         if isinstance(answer, CallOutcome):
             return answer.response
         return {**self._raw, "stream": answer}
+
+
+def place_of(client: Any) -> str:
+    """The region of a boto3 client; empty where it is not known."""
+    meta = getattr(client, "meta", None)
+    return region_of(getattr(meta, "endpoint_url", ""), getattr(meta, "region_name", None))
 
 
 def connection_of(client: Any) -> str:

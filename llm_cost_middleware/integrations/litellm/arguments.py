@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.timeouts import checked_timeout
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -132,6 +133,28 @@ def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapp
         if len(kept) < len(list(dropped)):
             changed["additional_drop_params"] = kept
     return {**arguments, **changed} if changed else arguments
+
+
+_PLACING = ("aws_region_name", "region_name", "aws_bedrock_runtime_endpoint", "aws_bedrock_client", "vertex_location",
+            "vertex_ai_location", "litellm_credential_name")  # fmt: skip
+_ADDRESSES = ("api_base", "base_url", "custom_llm_provider")
+
+
+def check_placing(arguments: Mapping[str, Any], providers: Iterable[str]) -> None:
+    """Look for arguments that would send a call elsewhere than its deployment says, which it is held for.
+
+    Args:
+        arguments: Of the call, and those that the router adds to every call.
+        providers: The providers and platforms that the call can reach; only at a platform they decide something.
+
+    Raises:
+        UnsupportedRequestError: There is one.
+    """
+    if PLATFORMS.isdisjoint(providers):
+        return
+    for name in (*_PLACING, *_ADDRESSES):
+        if arguments.get(name) is not None:
+            raise UnsupportedRequestError(f"{name} in a call of a platform", "write it into a deployment")
 
 
 def each_metadata(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

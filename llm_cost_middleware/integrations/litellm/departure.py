@@ -14,13 +14,12 @@ from weakref import WeakValueDictionary
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
 
+from llm_cost_middleware.integrations.litellm.deployments import WAYS, Platforms, target_at
 from llm_cost_middleware.integrations.litellm.signed_ids import governed_call_id
 from llm_cost_middleware.nesting import leaving_call
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.platform import at_place, platform_in_litellm
+from llm_cost_middleware.platform import platform_in_litellm
 from llm_cost_middleware.request import ModelRef
-
-_ROUTES = ("responses/", "chat_completions/")  # LiteLLM's way to a model, no part of its name
 
 
 class Departure:
@@ -62,11 +61,14 @@ def expect(call_id: str, pipeline: CostPipeline | None = None) -> Departure:
     return departure
 
 
-def _at_its_place(target: ModelRef, kwargs: Mapping[str, Any]) -> ModelRef:
-    """The target at the place that its deployment names, where its platform has them beside the model."""
-    platform = platform_in_litellm(target.provider)
-    place = platform.litellm_place(kwargs.get("litellm_params") or {}) if platform is not None else ""
-    return target._replace(model=at_place(target.model, place)) if place else target
+def _target(provider: str, name: str, kwargs: Mapping[str, Any], platforms: Platforms) -> ModelRef:
+    """What is called, where it is sent."""
+    platform = platform_in_litellm(provider)
+    if platform is None:
+        return ModelRef(provider, name)
+    params = kwargs.get("litellm_params") or {}
+    url = (kwargs.get("additional_args") or {}).get("api_base") or params.get("api_base")  # as it is sent
+    return target_at(platform, name, {**params, "api_base": url}, platforms) or ModelRef(platform.name, name)
 
 
 class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
@@ -81,12 +83,10 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             info = (kwargs.get("litellm_params") or {}).get("model_info")
             departure.deployment = info.get("id") if isinstance(info, Mapping) else None
             name, provider = str(model), kwargs.get("custom_llm_provider")
-            for route in _ROUTES:
-                name = name.removeprefix(route)
-            target = _at_its_place(ModelRef(str(provider), name.removeprefix(f"{provider}/")), kwargs)
+            for way in WAYS:
+                name = name.removeprefix(way)
             platforms = departure.pipeline.config.platforms if departure.pipeline is not None else {}
-            section = platforms.get(target.provider)
-            departure.target = target if section is None else section.target(target.model)
+            departure.target = _target(str(provider), name.removeprefix(f"{provider}/"), kwargs, platforms)
 
     def log_post_api_call(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """LiteLLM's notice of what came back."""

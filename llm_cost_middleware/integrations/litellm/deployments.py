@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import litellm
+from litellm.litellm_core_utils.credential_accessor import CredentialAccessor
 
 from llm_cost_middleware.config.platforms import PlatformConfig
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
-from llm_cost_middleware.platform import at_place, platform_in_litellm
+from llm_cost_middleware.platform import Platform, at_place, platform_in_litellm
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import EMPTY, ModelRef
 
@@ -25,7 +26,8 @@ _PRICES: Mapping[str, str] = {
 }
 """LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
 _MTOK = 10**6
-_WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/")
+WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/")
+"""They choose LiteLLM's way to a model, and are no part of its name."""
 Platforms = Mapping[str, PlatformConfig]
 Prices = tuple[tuple[str, str], ...]
 """A deployment's own prices by their name in the catalogue; none where it has the model's."""
@@ -57,6 +59,8 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         params: As of an entry, or of a request that is about to leave.
         platforms: ``[platforms]``: what stands behind the names of deployments.
     """
+    if name := params.get("litellm_credential_name"):  # LiteLLM adds what they say and the call does not
+        params = {**CredentialAccessor.get_credential_values(name), **params}
     try:
         model, provider, _, _ = litellm.get_llm_provider(
             model=litellm.model_alias_map.get(params["model"], params["model"]),
@@ -65,8 +69,7 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         )
     except Exception:  # noqa: BLE001 - whatever LiteLLM raises for a name it does not know: nothing we can govern
         return None
-    # they choose LiteLLM's way to the model, and are no part of its name
-    for way in _WAYS:
+    for way in WAYS:
         model = model.removeprefix(way)
     if provider in NAMES:
         return ModelRef(provider, model)
@@ -75,16 +78,29 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         return None
     if called := params.get("model_id"):  # what LiteLLM calls in the model's place
         model = str(called)
+    return target_at(platform, model, params, platforms)
+
+
+def target_at(
+    platform: Platform, model: str, params: Mapping[str, Any], platforms: Platforms = EMPTY
+) -> ModelRef | None:
+    """The target that a name at a platform stands for, where its parameters send it.
+
+    ``None`` for a name that only its owner can read, of a deployment or an ARN, which has no price here.
+    """
     section = platforms.get(platform.name)
     if section is not None and model in section.deployments:
-        return section.target(model)
-    # a name that only its owner can read, of a deployment or an ARN, has no price here
+        model = section.target(model).model
     served = platform.parse(model)
     if served is None:
         return None
-    place = "" if served.place else platform.litellm_place(params)
-    named = at_place(model, place)
-    target = ModelRef(platform.name, named if platform.parse(named) is not None else model)
+    place = platform.litellm_place(params, served.place)
+    if place and place != served.place:
+        bare = model.removeprefix(f"{served.place}/")
+        named = at_place(bare, place)
+        # of a word that is no place nobody knows where it is, whatever is configured
+        return ModelRef(platform.name, named if platform.parse(named) is not None else bare)
+    target = ModelRef(platform.name, model)
     return target if section is None else section.placed(target)
 
 

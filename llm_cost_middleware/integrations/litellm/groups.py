@@ -6,7 +6,7 @@ so the deployments of one group must agree in what decides the price, or one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -104,6 +104,7 @@ class _Lists(NamedTuple):
     known: dict[Any, _Known]
     prices: str
     """The version of the prices by which the dearest of a group was found."""
+    platforms: Platforms = EMPTY
 
 
 _NO_ENTRIES = _Watch((), (), count())
@@ -119,12 +120,13 @@ class Groups:
     Args:
         router: A ``litellm.Router``.
         catalogue: Prices. It stays as it is: a deployment's own prices are laid over it for its calls alone.
-        platforms: ``[platforms]``: what stands behind the names of deployments.
+        platforms: Says ``[platforms]``, which stays what it is until it is reloaded: what stands behind the names of
+            deployments.
     """
 
     _reading = ForkSafeLock()
 
-    def __init__(self, router: Any, catalogue: Catalogue, platforms: Platforms = EMPTY) -> None:
+    def __init__(self, router: Any, catalogue: Catalogue, platforms: Callable[[], Platforms] = lambda: EMPTY) -> None:
         self.router, self._catalogue, self._platforms = router, catalogue, platforms
         self._lists = _NOTHING_READ
         self._price_lists: dict[Any, Catalogue] = {}
@@ -153,7 +155,7 @@ class Groups:
         if known is not None:
             lists = self._read(lists)
         entries, lasting = reached(self.router, model, request)
-        group = self._group(str(model), [deployment_of(entry, self._platforms) for entry in entries])
+        group = self._group(str(model), [deployment_of(entry, lists.platforms) for entry in entries])
         if lasting:
             if len(lists.known) >= _KEPT:
                 lists.known.clear()
@@ -167,7 +169,7 @@ class Groups:
         _, known = lists.by_id.get(info.get("id") if isinstance(info, Mapping) else None, (None, None))
         # its prices are those of the list: among the arguments they may be a client's
         prices = () if known is None else tuple(own_prices(known))
-        name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))}, self._platforms)
+        name, target = str(sent.get("model")), target_of({**sent, "model": str(sent.get("model"))}, lists.platforms)
         return self._group(name, [Deployment(name, target, prices, {} if known is None else known["litellm_params"])])
 
     def refresh(self) -> ServedModels:
@@ -183,6 +185,7 @@ class Groups:
             and lists.aliases == aliases(self.router)
             and lists.renamed == litellm.model_alias_map
             and lists.prices == self._catalogue.version
+            and lists.platforms is self._platforms()
         )
         return lists if same else self._read(lists)
 
@@ -190,10 +193,11 @@ class Groups:
         with self._reading:
             if self._lists is not seen:  # another thread has read them meanwhile
                 return self._lists
-            prices = self._catalogue.version  # before they are asked for: a change meanwhile is found by the next call
+            # before they are asked for: a change meanwhile is found by the next call
+            prices, platforms = self._catalogue.version, self._platforms()
             live = list(all_deployments(self.router))
             copies = [_copied(entry) for entry in live]
-            served = self._served([deployment_of(entry, self._platforms) for entry in copies])
+            served = self._served([deployment_of(entry, platforms) for entry in copies])
             names = set(served.groups.values())
             pairs = [pair for pair in zip(live, copies, strict=True) if pair[1]["model_name"] in names]
             self._lists = _Lists(
@@ -205,6 +209,7 @@ class Groups:
                 _Watch([entry for entry, _ in pairs], [copy for _, copy in pairs], count()),
                 {},
                 prices,
+                platforms,
             )
             return self._lists
 

@@ -187,7 +187,7 @@ class ProxyBudgetCallback(LastLook):
                 "a request to a proxy without a model_list", "write one: llm-cost litellm-config"
             )
         if self._groups is None or self._groups.router is not llm_router:
-            self._groups = Groups(llm_router, self.pipeline.catalogue, self.pipeline.config.platforms)
+            self._groups = Groups(llm_router, self.pipeline.catalogue, lambda: self.pipeline.config.platforms)
         return self._groups
 
     def decided(self, arguments: Mapping[str, Any]) -> str | None:

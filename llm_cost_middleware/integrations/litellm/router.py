@@ -15,7 +15,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.litellm import entry_points
-from llm_cost_middleware.integrations.litellm.arguments import RESENDING, check_timeouts
+from llm_cost_middleware.integrations.litellm.arguments import RESENDING, check_placing, check_timeouts
 from llm_cost_middleware.integrations.litellm.batches import ask_all, ask_each, ask_fastest
 from llm_cost_middleware.integrations.litellm.chat import Chat
 from llm_cost_middleware.integrations.litellm.clients import with_sending_client
@@ -261,11 +261,14 @@ class CostAwareRouter(StandIn):
         defaults = entry_points.default_parameters(self._held)
         check_timeouts("the router", entry_points.own_timeouts(self._held))
         own_timeout = entry_points.has_own_timeout(self._held) or (group is not None and group.own_timeout)
+        served = self._groups.refresh() if group is None else self._groups.served
+        reached = (group.target, *group.alternatives) if group is not None else served.groups
+        check_placing({**defaults, **arguments}, (target.provider for target in reached))
         call = RouterCall(
             endpoint,
             arguments,
             group=group,
-            groups=self._groups.refresh() if group is None else self._groups.served,
+            groups=served,
             defaults={**defaults, **(group.defaults if group is not None else {})},
             own_timeout=own_timeout,
             asynchronous=asynchronous,

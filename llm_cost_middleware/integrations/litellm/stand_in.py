@@ -41,7 +41,7 @@ class StandIn:
         vars(self).update(
             pipeline=pipeline,
             _held=held,
-            _groups=Groups(held, pipeline.catalogue, pipeline.config.platforms),
+            _groups=Groups(held, pipeline.catalogue, lambda: pipeline.config.platforms),
             _forget=_nothing if given else forget_when_dropped(held),
         )
 
@@ -83,7 +83,7 @@ class StandIn:
         vars(twin).update(
             vars(self),
             _held=held,
-            _groups=Groups(held, self.pipeline.catalogue, self.pipeline.config.platforms),
+            _groups=Groups(held, self.pipeline.catalogue, lambda: self.pipeline.config.platforms),
             _copied=self._held,
         )
         vars(twin).update(_forget=_nothing)

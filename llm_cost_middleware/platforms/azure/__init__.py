@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llm_cost_middleware.platform import Platform
-from llm_cost_middleware.platforms.azure.clients import deployment_of, knows_no_stream_usage
+from llm_cost_middleware.platforms.azure.clients import (
+    deployment_of,
+    knows_no_stream_usage,
+    litellm_place,
+    place_of,
+    reached_from,
+)
 from llm_cost_middleware.platforms.azure.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.azure.names import parse
-from llm_cost_middleware.platforms.azure.places import factor, geography
+from llm_cost_middleware.platforms.azure.places import GEOGRAPHIES, factor, geography, has_place
 from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.providers import openai
 
@@ -33,8 +39,13 @@ PLATFORM = Platform(
     parse=parse,
     factor=factor,
     geography=geography,
+    geographies=GEOGRAPHIES,
+    has_place=has_place,
     key_env=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
     takes_plain_clients=True,  # /openai/v1/
+    place_of=place_of,
+    reached_from=reached_from,
+    litellm_place=litellm_place,
     deployment_of=deployment_of,
     knows_no_stream_usage=knows_no_stream_usage,
     litellm=("azure", "azure_text"),

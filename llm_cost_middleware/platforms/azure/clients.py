@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from llm_cost_middleware.platform import PROVISIONED
+from llm_cost_middleware.platforms.azure.places import PLACES, geography
+
+_HOST = re.compile(r"//(?:[^/@]*@)?([^/:?#]+)")
 _IN_PATH = re.compile(r"/deployments/([^/?]+)")
 _STREAM_USAGE_SINCE = "2024-09-01"
 """Versions of the API before it refuse ``stream_options`` (Azure/azure-rest-api-specs 29157)."""
@@ -21,6 +26,26 @@ def deployment_of(client: Any, endpoint: str) -> str:
         return ""
     found = _IN_PATH.search(str(getattr(client, "base_url", "")))
     return found[1] if found else ""
+
+
+def place_of(client: Any) -> str:
+    """Return the geography of a client of Azure Government, by its address; empty of any other."""
+    return "us-gov" if _is_government(getattr(client, "base_url", "")) else ""
+
+
+def litellm_place(params: Mapping[str, Any], named: str) -> str:
+    """Return the same for a deployment in LiteLLM, where its configuration names no place."""
+    return named or ("us-gov" if _is_government(params.get("api_base") or params.get("base_url")) else "")
+
+
+def reached_from(place: str) -> tuple[str, ...]:
+    """Return the places that a client of Azure Government can call."""
+    return (*(there for there in PLACES if geography(there) == place), PROVISIONED)
+
+
+def _is_government(url: object) -> bool:
+    found = _HOST.search(str(url or ""))
+    return found is not None and found[1].lower().endswith(".azure.us")
 
 
 def knows_no_stream_usage(client: Any) -> bool:

@@ -39,7 +39,13 @@ _REGIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Azure's regions by the geography that they are in; ``eu`` are members of the European Union."""
 _GEOGRAPHY = {region: geography for geography, regions in _REGIONS.items() for region in regions}
+PLACES = (*_REGIONS, *_GEOGRAPHY)
+"""All but the types of deployments."""
 _LIST, _ZONE, _ZONE_ABROAD, _GOVERNMENT = Decimal(1), Decimal("1.1"), Decimal("1.2"), Decimal("1.375")
+
+_IN_GOVERNMENT = ("gpt-4o", "gpt-4.1", "gpt-5.1", "o3-mini", "text-embedding-3-")
+"""What Azure Government serves (learn.microsoft.com, "Azure OpenAI in Azure Government"; LiteLLM's ``azure/us-gov/…``):
+of these it is the dearest place, so that one of them whose place is not known may cost that."""
 
 
 def as_place(text: str) -> str | None:
@@ -47,6 +53,11 @@ def as_place(text: str) -> str | None:
     word = text.lower()
     place = _TYPES.get(word, word)
     return place if place in {GLOBAL, PROVISIONED} or place in _REGIONS or place in _GEOGRAPHY else None
+
+
+def has_place(word: str) -> bool:
+    """Whether a word is a geography or a region."""
+    return as_place(word) is not None
 
 
 def geography(place: str) -> str:
@@ -59,6 +70,9 @@ def factor(served: Served) -> Decimal:
     if served.place == GLOBAL:
         return _LIST
     zone = geography(served.place)
-    if zone == "us-gov":
+    if zone == "us-gov" or (not served.place and served.model.startswith(_IN_GOVERNMENT)):
         return _GOVERNMENT
     return _ZONE_ABROAD if served.model.startswith("gpt-6") and zone != "us" else _ZONE
+
+
+GEOGRAPHIES = (GLOBAL, *_REGIONS)

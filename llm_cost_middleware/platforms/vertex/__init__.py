@@ -7,18 +7,22 @@ status 200 are charged. Gemini and the other makers' models are none of ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm_cost_middleware.platform import Platform, served_model
+from llm_cost_middleware.platform import PROVISIONED, Platform, served_model
 from llm_cost_middleware.platforms.vertex.errors import ERROR_RULES, read_error
-from llm_cost_middleware.platforms.vertex.names import factor, geography, parse, wire_name
+from llm_cost_middleware.platforms.vertex.names import GEOGRAPHIES, factor, geography, has_place, parse, wire_name
 from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.providers.anthropic import PROVIDER
 from llm_cost_middleware.request import Attempt, Endpoint
 
 NAME = "vertex_ai"
+_IN_PATH = re.compile(r"/locations/([^/:?]+)")
+_NOWHERE = "nowhere"
+"""No place: of an address that names two."""
 
 
 def _cache_capabilities(model: str) -> CacheCapabilities:
@@ -38,15 +42,23 @@ def _write_request(body: Mapping[str, Any], attempt: Attempt, endpoint: Endpoint
 
 
 def _place_of(client: Any) -> str:
-    """The region of a client, which stands in the address of all that it sends."""
+    """The region of a client as it is now: it stands in the path of all that it sends, whatever its host says."""
     region = getattr(client, "region", None)
     return region.lower() if isinstance(region, str) else ""
 
 
-def _litellm_place(params: Mapping[str, Any]) -> str:
-    """The location of a deployment. One that stands elsewhere (variables, LiteLLM's own default) is not known here."""
-    place = params.get("vertex_location") or params.get("vertex_ai_location")
-    return place.lower() if isinstance(place, str) else ""
+def _litellm_place(params: Mapping[str, Any], named: str) -> str:
+    """The location in the path of a deployment's address, which LiteLLM takes as it is; else the one it is given.
+
+    Of one that stands elsewhere (variables, LiteLLM's own default) nothing is known here.
+    """
+    if named == PROVISIONED:
+        return named
+    written = {*_IN_PATH.findall(str(params.get("api_base") or "").lower())}
+    if written:
+        return written.pop() if len(written) == 1 else _NOWHERE
+    given = params.get("vertex_location") or params.get("vertex_ai_location")
+    return given.lower() if given and isinstance(given, str) else named
 
 
 PLATFORM = Platform(
@@ -65,6 +77,8 @@ PLATFORM = Platform(
     parse=parse,
     factor=factor,
     geography=geography,
+    geographies=GEOGRAPHIES,
+    has_place=has_place,
     key_env=("GOOGLE_APPLICATION_CREDENTIALS", "ANTHROPIC_VERTEX_PROJECT_ID", "VERTEXAI_PROJECT"),
     deploys=False,
     batches=False,

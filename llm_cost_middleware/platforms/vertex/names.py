@@ -15,6 +15,8 @@ _MODEL = re.compile(r"(?P<model>claude-[a-z0-9-]+?)(?:-v2)?(?:@(?P<version>defau
 """``claude-haiku-4-5@20251001``, ``claude-opus-5@default``; ``-v2`` is the second edition of Sonnet 3.5, which its
 provider tells apart by the date alone. The provider's own ``claude-haiku-4-5-20251001`` is what answers say."""
 _DATED = re.compile(r"(?P<model>claude-[a-z0-9-]+?)-(?P<date>20\d{6})")
+_EDITIONS = {"claude-3-5-sonnet-20241022": "claude-3-5-sonnet-v2@20241022"}
+"""Which its provider tells apart by the date alone."""
 _PLACE = re.compile(r"global|provisioned|us|eu|[a-z]+-[a-z]+\d+")
 _REGIONAL = Decimal("1.1")
 _ONE_PRICE = re.compile(r"claude-(?:[23v]|instant|(?:opus|sonnet)-4(?:-[01])?(?:-20\d{6})?$|4-(?:opus|sonnet))")
@@ -47,7 +49,7 @@ def wire_name(name: str) -> str:
     """
     bare = name.rpartition("/")[2]
     found = _DATED.fullmatch(bare)
-    return bare if found is None else f"{found['model']}@{found['date']}"
+    return bare if found is None else _EDITIONS.get(bare) or f"{found['model']}@{found['date']}"
 
 
 def factor(served: Served) -> Decimal:
@@ -63,3 +65,11 @@ def geography(place: str) -> str:
         return place
     found = next((geo for prefix, geo in _GEOGRAPHIES if place.startswith(prefix)), "")
     return _OUTSIDE_EU.get(place, found)
+
+
+def has_place(word: str) -> bool:
+    """Whether a word is a geography that serves, or has the form of a location's name."""
+    return _PLACE.fullmatch(word) is not None
+
+
+GEOGRAPHIES = tuple(dict.fromkeys((GLOBAL, *(there for _, there in _GEOGRAPHIES), *_OUTSIDE_EU.values())))

@@ -7,6 +7,8 @@ Rules, with their sources:
 - Claude 4.5 is called by profile only ("Invocation of model ID … with on-demand throughput isn't supported").
 - A global profile costs the provider's list price; a geography or a region 10 % more, from Claude 4.5 on (Anthropic,
   "Claude in Amazon Bedrock", "Global vs regional endpoints"); there is no earlier model here.
+- GovCloud is another partition: it has regions and profiles of its own (``us-gov.``), no global ones (User Guide, as
+  above), and costs a fifth more (LiteLLM's map: ``bedrock/us-gov-west-1/…`` and ``us-gov.…`` beside ``anthropic.…``).
 """
 
 import re
@@ -24,8 +26,10 @@ _GEOGRAPHIES: Mapping[str, tuple[str, ...]] = {
     "apac": ("ap-",),
     "jp": ("ap-northeast-1", "ap-northeast-3"),
     "au": ("ap-southeast-2", "ap-southeast-4", "ap-southeast-6"),
+    "us-gov": ("us-gov-",),
 }
 _ID = re.compile(r"(?:(?P<geo>[a-z-]+)\.)?anthropic\.(?P<model>claude-[a-z0-9-]+?)(?P<version>-v\d+(?::\d+)?)?")
+_GOVERNMENT = "us-gov-"
 _PROFILE_ONLY = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5")
 
 
@@ -34,7 +38,7 @@ class Served(NamedTuple):
 
     model: SimModel
     geo: str
-    """``regional`` where it is dearer than the list; empty otherwise."""
+    """``regional`` or ``govcloud`` where it is dearer than the list; empty otherwise."""
 
 
 def find(model_id: str, region: str, arns: Mapping[str, str]) -> Served:
@@ -58,12 +62,16 @@ def find(model_id: str, region: str, arns: Mapping[str, str]) -> Served:
     model = catalogue().get(found["model"]) if found else None
     if found is None or model is None:
         raise invalid("The provided model identifier is invalid.")
-    geo = found["geo"]
+    geo, government = found["geo"], region.startswith(_GOVERNMENT)
     if geo is not None and (geo not in _GEOGRAPHIES or (region and not region.startswith(_GEOGRAPHIES[geo]))):
+        raise invalid("The provided model identifier is invalid.")
+    if geo == "global" and government:
         raise invalid("The provided model identifier is invalid.")
     if geo is None and model.id.startswith(_PROFILE_ONLY):
         raise invalid(
             f"Invocation of model ID {model_id} with on-demand throughput isn't supported. Retry your request with the "
             "ID or ARN of an inference profile that contains this model."
         )
+    if government or geo == "us-gov":
+        return Served(model, "govcloud")
     return Served(model, "" if geo == "global" else "regional")

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("boto3", reason="boto3 is of the extra aws")
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.simulator import Fault, auto, fill
 from llm_cost_middleware.simulator.bedrock import signing
@@ -74,7 +74,8 @@ def test_ledger_and_bill_agree_whole_streamed_raw_and_with_tools(make_pipeline, 
     assert called.content[0].type == "tool_use"
     with governed.beta.messages.stream(**asked, tools=[TOOL]) as stream:
         assert stream.get_final_message().content[0].input
-    assert [record.model for record in pipeline.records()] == [model] * 6
+    placed = model if "." in model.partition("anthropic")[0] else f"us-east-1/{model}"  # a plain id is its client's
+    assert [record.model for record in pipeline.records()] == [placed] * 6
     assert {record.provider for record in pipeline.records()} == {"bedrock"}
     check(pipeline, sim)
 
@@ -106,6 +107,7 @@ def test_a_bearer_token_and_mantle_are_governed_at_the_price_of_their_place(make
         with governed.messages.stream(**asked) as stream:
             stream.until_done()
     assert [line.geo for line in sim.bill.lines] == ["regional"] * 2
+    assert {record.model for record in pipeline.records()} == {"us-east-1/anthropic.claude-sonnet-5"}
     check(pipeline, sim)
 
 
@@ -291,3 +293,60 @@ def test_a_price_that_is_stated_for_a_plain_id_holds_in_govcloud_too(make_pipeli
         wrap_anthropic(client, pipeline).messages.create(**{**ASKED, "model": plain})
     assert len(sent) == 1
     assert pipeline.ledger.balance("global").settled_nanousd == 180_000_000
+
+
+@pytest.mark.parametrize(
+    ("region", "model", "geo", "regions"),
+    [
+        ("us-gov-west-1", "anthropic.claude-sonnet-5", "govcloud", ["us-gov"]),
+        ("us-gov-west-1", "us-gov.anthropic.claude-sonnet-5", "govcloud", ["us-gov"]),
+        ("eu-west-1", "anthropic.claude-sonnet-5", "regional", ["eu"]),
+        ("eu-west-1", "anthropic.claude-sonnet-5", "regional", ["us"]),
+        ("eu-west-2", "anthropic.claude-sonnet-5", "regional", ["eu"]),
+        ("eu-west-1", GLOBAL, "", ["eu"]),
+    ],
+)
+def test_a_plain_id_is_judged_billed_and_booked_where_its_client_sends_it(
+    make_pipeline, sim, region, model, geo, regions
+):
+    sim.responder = auto
+    inside = {"us-gov-west-1": "us-gov", "eu-west-1": "eu"}.get(region) == regions[0] and model != GLOBAL
+    pipeline = make_pipeline(routing={"regions": regions})
+    with anthropic.AnthropicBedrock(base_url=sim.bedrock_url, **{**KEYS, "aws_region": region}) as client:
+        governed = wrap_anthropic(client, pipeline)
+        if not inside:
+            with pytest.raises(NoEligibleModelError, match=f"not served in {regions[0]}"):
+                governed.messages.create(**{**ASKED, "model": model})
+        else:
+            governed.messages.create(**{**ASKED, "model": model})
+    assert [line.geo for line in sim.bill.lines] == [geo] * inside
+    check(pipeline, sim)
+
+
+def test_a_region_that_is_set_after_wrapping_is_held_booked_and_judged(make_pipeline, sim, claude):
+    pipeline = make_pipeline(routing={"regions": ["us", "us-gov"]})
+    governed, plain = wrap_anthropic(claude, pipeline), {**ASKED, "model": "anthropic.claude-sonnet-5"}
+    governed.messages.create(**plain)
+    governed.aws_region = "us-gov-east-1"
+    governed.messages.create(**plain)
+    governed.aws_region = "eu-west-1"
+    with pytest.raises(NoEligibleModelError):
+        governed.messages.create(**plain)
+    places = [record.model.partition("/")[0] for record in pipeline.records()]
+    assert places == ["us-east-1", "us-gov-east-1"]
+    check(pipeline, sim)
+
+
+def test_a_budget_of_a_plain_id_holds_in_every_region(make_pipeline, sim, claude):
+    pipeline = make_pipeline(budgets=[{"scope": "model:anthropic.claude-sonnet-5", "limit": "0.000001"}])
+    with pytest.raises(BudgetExceededError):
+        wrap_anthropic(claude, pipeline).messages.create(**{**ASKED, "model": "anthropic.claude-sonnet-5"})
+    assert sim.request_count == 0
+
+
+def test_a_routed_target_of_another_region_cannot_be_reached(make_pipeline, sim, claude):
+    target = "bedrock/eu-west-1/anthropic.claude-sonnet-5"
+    pipeline = make_pipeline(tiers=[{"name": "only", "models": [target]}], routing={"regions": ["eu"]})
+    with pytest.raises(NoEligibleModelError, match="cannot be reached"):
+        wrap_anthropic(claude, pipeline).messages.create(**{**ASKED, "model": "smart"})
+    assert sim.request_count == 0

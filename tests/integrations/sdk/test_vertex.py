@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
+from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.simulator import Answer, Fault, auto, fill
 
@@ -273,4 +273,18 @@ def test_a_token_that_cannot_be_fetched_costs_nothing(make_pipeline, sim):
     with pytest.raises(exceptions.RefreshError):
         wrap_anthropic(client, pipeline).messages.create(**ASKED)
     assert (sim.request_count, pipeline.ledger.balance("global").settled_nanousd) == (0, 0)
+    check(pipeline, sim)
+
+
+def test_a_region_that_is_set_after_wrapping_is_held_booked_and_judged(make_pipeline, sim):
+    pipeline = make_pipeline(routing={"regions": ["eu", "global"]})
+    governed = wrap_anthropic(client_of(sim, "global"), pipeline)
+    for region in ("global", "eu", "europe-west1", "global"):
+        governed.region = region
+        governed.messages.create(**ASKED)
+    governed.region = "us-east5"
+    with pytest.raises(NoEligibleModelError, match="not served in eu or global"):
+        governed.messages.create(**ASKED)
+    places = [record.model.partition("/")[0] for record in pipeline.records()]
+    assert places == ["global", "eu", "europe-west1", "global"]
     check(pipeline, sim)

@@ -63,6 +63,17 @@ def differs(source: str, name: str) -> bool:
     return any(source == of and any(fnmatchcase(name, glob) for glob in globs) for of, globs, *_ in DIFFERENCES)
 
 
+def in_a_region(name: str) -> str:
+    """A plain id as one that is called in the United States; without a region it has the price of the dearest."""
+    return f"us-east-1/{name}" if name.startswith("anthropic.") else name
+
+
+def test_a_plain_id_costs_most_where_nobody_says_its_region():
+    most = PRICES.rates("bedrock", "anthropic.claude-opus-5")
+    assert most.notes
+    assert most.levels == PRICES.rates("bedrock", "us-gov-west-1/anthropic.claude-opus-5").levels
+
+
 @pytest.fixture(scope="module")
 def litellms():
     """LiteLLM's rows of Claude at Bedrock, by name."""
@@ -82,7 +93,7 @@ def test_litellms_map_has_the_same_prices(litellms):
     for name, row in litellms.items():
         bare = name.removeprefix("bedrock/").removeprefix("bedrock_mantle/")
         try:
-            level = PRICES.rates("bedrock", bare).levels[0]
+            level = PRICES.rates("bedrock", in_a_region(bare)).levels[0]
         except PriceNotFoundError:
             glob = next((glob for glob in WITHOUT_PRICE if fnmatchcase(name, glob)), None)
             assert glob, f"{name} has no price here, for no stated reason"
@@ -110,7 +121,7 @@ def test_genai_prices_has_the_same_prices():
             found = PRICES._source._providers["aws"].find_model(name)
             if found is None or found.id != listed.id:
                 continue
-            level = PRICES.rates("bedrock", name).levels[0]
+            level = PRICES.rates("bedrock", in_a_region(name)).levels[0]
             newest = found.prices[-1].prices if isinstance(found.prices, list) else found.prices
             for key, bucket in GENAIS.items():
                 theirs = getattr(newest, key, None)

@@ -53,6 +53,9 @@ def test_a_request_carries_vertexs_name_for_the_model():
     assert wire_name("claude-haiku-4-5@20251001") == "claude-haiku-4-5@20251001"
     assert wire_name("global/claude-opus-5-5@default") == "claude-opus-5-5@default"
     assert wire_name("claude-opus-5-5") == "claude-opus-5-5"
+    assert wire_name("eu/claude-3-5-sonnet-20241022") == "claude-3-5-sonnet-v2@20241022"  # the second edition
+    assert wire_name("claude-3-5-sonnet-v2@20241022") == "claude-3-5-sonnet-v2@20241022"
+    assert wire_name("claude-3-5-sonnet-20240620") == "claude-3-5-sonnet@20240620"
 
 
 def test_places_have_a_geography_and_london_and_zurich_are_not_in_the_eu():
