@@ -21,6 +21,11 @@ _TOOLS = {("chat.completions", False): 9, ("chat.completions", True): 88, ("resp
 _RESPONSES_REASONING = 7
 SCHEMA_PERCENT = 85
 """Tokens of an output schema as it is shown, of a hundred of its JSON: 91 at most, 70 in the middle."""
+_SHOWN = frozenset({
+    "type", "properties", "required", "description", "items", "enum", "anyOf", "oneOf", "default",
+    "additionalProperties", "title", "$schema", "strict", "name", "parameters", "input_schema",
+})  # fmt: skip
+"""Keys of a schema that are shown in the TypeScript form, or, as bills show, not at all."""
 _HEAD, _TAIL = "namespace functions {\n\n", "} // namespace functions"
 
 
@@ -59,6 +64,7 @@ def _function(data: Mapping[str, Any]) -> str:
     about = f"// {data['description']}\n" if data.get("description") else ""
     schema = data.get("parameters") or data.get("input_schema") or {}
     taken = f"_: {{\n{_properties(schema)}}}" if schema.get("properties") else ""
+    about += _rest(data) + _rest(schema)
     return f"{about}type {data['name']} = ({taken}) => any;\n\n"
 
 
@@ -69,8 +75,26 @@ def _properties(schema: Mapping[str, Any]) -> str:
         if about.get("description"):
             lines.append(f"// {about['description']}\n")
         default = f" // default: {about['default']}" if "default" in about else ""
+        lines.append(_rest(about))
         lines.append(f"{name}{'' if name in needed else '?'}: {_kind(about)},{default}\n")
     return "".join(lines)
+
+
+def _rest(schema: Mapping[str, Any]) -> str:
+    """What no published form has a place for (``pattern``, ``$defs``, limits): counted as it was written."""
+    rest = {key: value for key, value in schema.items() if key not in _SHOWN}
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, Mapping) and extra:
+        rest["additionalProperties"] = extra
+    return f"// {json.dumps(rest, ensure_ascii=False)}\n" if rest else ""
+
+
+def _inner(schema: Any) -> str:
+    """A schema inside another, with what is said of it: it is no property, whose line would say so."""
+    if not isinstance(schema, Mapping):
+        return "any"
+    about = f"// {schema['description']}\n" if schema.get("description") else ""
+    return f"{about}{_rest(schema)}{_kind(schema)}"
 
 
 def _kind(schema: Any) -> str:
@@ -80,12 +104,12 @@ def _kind(schema: Any) -> str:
         return " | ".join(json.dumps(value) for value in schema["enum"])
     for several in ("anyOf", "oneOf"):
         if several in schema:
-            return " | ".join(_kind(value) for value in schema[several])
+            return " | ".join(_inner(value) for value in schema[several])
     kind = schema.get("type")
     if isinstance(kind, list):
         return " | ".join(_kind({**schema, "type": one}) for one in kind)
     if kind == "array":
-        return f"{_kind(schema.get('items'))}[]"
+        return f"{_inner(schema.get('items'))}[]"
     if kind == "object":
         return f"{{\n{_properties(schema)}}}" if schema.get("properties") else "object"
     return "number" if kind == "integer" else str(kind or "any")

@@ -97,3 +97,20 @@ def test_tools_of_which_nobody_knows_how_they_are_shown_keep_the_count_that_allo
     plain = {"type": "function", "name": "f", "parameters": {"type": "object"}}
     asked = read_request({"model": "gpt-5-mini", "input": "hi", "tools": [plain]}, "responses")
     assert TokenCounter().close(asked, "o200k_base", count_tokens(asked, "o200k_base")) is not None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"a": {"type": "string", "pattern": "WORD"}}},
+        {"properties": {"a": {"type": "string", "examples": ["WORD"]}}},
+        {"properties": {"a": {"type": "array", "items": {"type": "string", "description": "WORD"}}}},
+        {"properties": {"a": {"anyOf": [{"type": "string", "description": "WORD"}, {"type": "null"}]}}},
+        {"properties": {"a": {"type": "object", "additionalProperties": {"description": "WORD"}}}},
+        {"properties": {"a": {"enum": ["WORD"]}}},
+        {"properties": {}, "$defs": {"q": {"description": "WORD"}}},
+    ],
+)
+def test_what_the_form_has_no_place_for_is_counted_as_it_was_written(parameters):
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    assert "WORD" in shown_tools(request(tools=[tool]))
