@@ -77,7 +77,7 @@ class Fits:
     def __init__(self, request: CallRequest, *, lenient: bool = False) -> None:
         self._request, self._lenient = request, lenient
         self._home = request.provider, request.model
-        shape = _shape_of(request)
+        shape = shape_of(request)
         if shape is None:
             self._known: dict[Hashable, Fit] = {}
             return
@@ -108,7 +108,7 @@ _LONGEST_SHAPE = 2_048  # bytes of settings; longer ones carry a prompt's own da
 _shapes: dict[Hashable, dict[Hashable, Fit]] = {}
 
 
-def _shape_of(request: CallRequest) -> Hashable | None:
+def shape_of(request: CallRequest) -> Hashable | None:
     """All that a fit depends on beside the target; ``None`` where it cannot be compared.
 
     The parameters are compared by their values, because a caller may change an object that it passed before.

@@ -11,7 +11,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.platform import find_platform, is_inside, served_model
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.routing.router import Candidate
+from llm_cost_middleware.routing.eligibility import Candidate, CandidateSet
 
 _DAY_S = 86_400
 _HOSTS = 256
@@ -29,9 +29,9 @@ class ConfiguredModels:
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
-        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[tuple[int, str], tuple[Candidate, ...]]] = {}
+        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[tuple[int, str], CandidateSet]] = {}
 
-    def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> tuple[Candidate, ...]:
+    def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> CandidateSet:
         """Return the candidates of a host.
 
         Args:
@@ -46,7 +46,7 @@ class ConfiguredModels:
         if known is None or known[0] != day:
             tiers = enumerate(self._config.tiers)
             catalogue = prices or self._catalogue
-            made = tuple(
+            made = CandidateSet(
                 self._make(target, index, providers, catalogue, now) for index, tier in tiers for target in tier.models
             )
             if len(self._of_day) >= _HOSTS:

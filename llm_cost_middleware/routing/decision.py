@@ -55,7 +55,8 @@ class RoutingDecision(NamedTuple):
     requested: str
     """Model that the caller named."""
     features: Features
-    candidates: tuple[EvaluatedCandidate, ...] = ()
+    candidates: Sequence[EvaluatedCandidate] = ()
+    """Every configured model in its order: as a tuple, or compared as one."""
     ngrams: tuple[int, ...] = ()
     """Hashed n-grams of the last user text, repeated as often as they occur; only where learning is on."""
     text_stats: tuple[float, ...] = ()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from llm_cost_middleware.capabilities.arms import arm_for, output_factor
-from llm_cost_middleware.capabilities.fitting import Fits
-from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
+from llm_cost_middleware.capabilities.fitting import Fits, shape_of
+from llm_cost_middleware.money import PICO_PER_NANO
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -18,6 +18,8 @@ from llm_cost_middleware.routing.policy import RoutingPolicy
 Parameters = Literal["strict", "lenient", "ignored"]
 DEFAULT_OUTPUT = 512
 """Output tokens expected at a site without history. The same for every model, so that their prices rank them."""
+_SHAPES = 512
+_NO_CAP = 2**62
 
 
 # A dataclass: it is read ten times in every decision, and a slot costs a tenth of a named tuple's field.
@@ -38,57 +40,123 @@ class Candidate:
     """Reason why it cannot be used at all (no key, no price); ``None`` where it can."""
 
 
-def evaluate_candidates(
-    candidates: Sequence[Candidate],
-    policy: RoutingPolicy,
-    request: CallRequest,
-    features: Features,
-    n_tiers: int,
-    affinity: Mapping[ModelRef, int],
-    outputs: Outputs,
-    parameters: Parameters = "strict",
-) -> list[EvaluatedCandidate]:
-    """Return every candidate with the expected cost of this call there, and the reason against it.
+class CandidateSet(tuple[Candidate, ...]):  # noqa: SLOT001 - a tuple of any length has no room for slots
+    """The candidates of a host, with what was found out of them for the shapes of requests seen so far.
 
-    An arm is evaluated without what the caller states himself: the two arms of a model may then be one.
+    Built with the candidates, once per configuration and date, and forgotten with them. Safe to share between threads.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
+        del candidates  # taken by ``tuple.__new__``
+        self.n_tiers = 1 + max((candidate.tier for candidate in self), default=0)
+        windows = [candidate.context_window for candidate in self if candidate.context_window is not None]
+        self._least_window = min(windows, default=inf)
+        self._found: dict[Hashable, Eligibility] = {}
+
+    def eligibility(
+        self, policy: RoutingPolicy, request: CallRequest, features: Features, parameters: Parameters = "strict"
+    ) -> Eligibility:
+        """Which of them may take a request, and why the others may not.
+
+        Args:
+            policy: Its floor and ceiling.
+            request: The call.
+            features: Its features.
+            parameters: How parameters decide: ``lenient`` leaves soft demands out, ``ignored`` does not look at them.
+        """
+        # A request that is too long for one of them is a case of its own: the reason names its length.
+        fits_all = features.input_tokens + (request.max_tokens or 0) <= self._least_window
+        shape = shape_of(request) if fits_all else None
+        if shape is None:
+            return _find_eligibility(self, policy, request, features, parameters)
+        asked = request.endpoint_at
+        endpoints = None if asked is None else tuple([asked(candidate.target.plain) for candidate in self])
+        key = (
+            shape, id(policy), parameters, features.needs, request.has_server_side_context, not request.server_tools,
+            endpoints,
+        )  # fmt: skip
+        found = self._found.get(key)
+        if found is None:
+            found = _find_eligibility(self, policy, request, features, parameters)
+            if len(self._found) >= _SHAPES:
+                self._found.clear()  # shapes that never repeat would otherwise grow it for ever
+            self._found[key] = found  # it holds the policy, whose id is thus no other's
+        return found
+
+
+class Eligibility:
+    """Which candidates may take the requests of one shape. Never changed.
 
     Args:
-        candidates: The models.
-        policy: Its floor and ceiling.
-        request: The call.
-        features: Its features.
-        n_tiers: How many tiers there are.
-        affinity: What a warm cache is worth, by model.
-        outputs: Expected lengths of answers, by arm.
-        parameters: How parameters decide: ``lenient`` leaves soft demands out, ``ignored`` does not look at them.
+        policy: The policy that it was asked for.
+        candidates: The candidates.
+        targets: Each one's model or arm, without what the caller states himself.
+        reasons: Why each may not take the call; empty where it may.
+        cap: The output cap that the caller set.
     """
-    evaluated: list[EvaluatedCandidate] = []
-    elsewhere, input_tokens = outputs.get(None), features.input_tokens
-    cap, answers = request.max_tokens, request.choice_count
-    reasons = _rejections(candidates, policy, request, features, n_tiers, parameters)
-    for candidate, reason in zip(candidates, reasons):  # noqa: B905 - of one length, and checking it costs 700 instructions
-        target, most, rejected = candidate.target, candidate.max_output, reason
-        if target.parameters:
-            target = arm_for(target, request)
-            if target is not candidate.target and not reason:
-                rejected = _same_as(target, evaluated)
-        known = outputs.get(target)
-        if known is None and target.parameters:
-            output = _assumed_output(target, outputs)
-        else:
-            known = known or elsewhere
-            output = DEFAULT_OUTPUT if known is None else round(known.value)
-        if cap is not None and cap < output:
-            output = cap
-        if most is not None and most < output:
-            output = most
-        pico = input_tokens * candidate.input_picousd + output * answers * candidate.output_picousd
-        cold = NanoUSD(-(-pico // PICO_PER_NANO))  # rounded up
-        entry = EvaluatedCandidate(target, candidate.tier, cold, rejected)
-        if affinity and (saving := min(cold, affinity.get(target.plain, 0))):
-            entry = entry._replace(expected_nanousd=NanoUSD(cold - saving), cache_saving_nanousd=NanoUSD(saving))
-        evaluated.append(entry)
-    return evaluated
+
+    __slots__ = ("arms", "candidates", "most", "of_tier", "policy", "reasons", "takers", "targets")
+
+    def __init__(
+        self,
+        policy: RoutingPolicy,
+        candidates: Sequence[Candidate],
+        targets: tuple[ModelRef, ...],
+        reasons: tuple[str, ...],
+        cap: int | None,
+    ) -> None:
+        self.policy, self.candidates, self.targets, self.reasons = policy, candidates, targets, reasons
+        self.arms = any(target.parameters for target in targets)
+        """Some target is an arm, of which other lengths of answers are expected."""
+        caps = ([most for most in (cap, each.max_output) if most is not None] for each in candidates)
+        self.most = tuple(min(each, default=_NO_CAP) for each in caps)
+        """Output tokens that each can give at most."""
+        self.takers = tuple(place for place, reason in enumerate(reasons) if not reason)
+        """The places of those that may take it."""
+        self.of_tier: dict[int, tuple[int, ...]] = {}
+        """The same by tier."""
+        for place in self.takers:
+            tier = candidates[place].tier
+            self.of_tier[tier] = (*self.of_tier.get(tier, ()), place)
+
+    def lengths(self, outputs: Outputs) -> Sequence[int]:
+        """Output tokens expected of each target.
+
+        Args:
+            outputs: Means of the call's site, by arm.
+        """
+        if not (outputs or self.arms):
+            return (DEFAULT_OUTPUT,) * len(self.targets)
+        mean, known = outputs.get(None), outputs.get
+        elsewhere = DEFAULT_OUTPUT if mean is None else round(mean.value)
+        if self.arms:
+            return [_output_of(target, outputs, elsewhere) for target in self.targets]
+        return [elsewhere if (seen := known(target)) is None else round(seen.value) for target in self.targets]
+
+    def cost(self, place: int, input_tokens: int, answers: int, length: int) -> int:
+        """The expected cost of a call at one of them in nano-dollars, rounded up, without a warm cache."""
+        candidate, most = self.candidates[place], self.most[place]
+        output = min(most, length) * answers
+        return -(-(input_tokens * candidate.input_picousd + output * candidate.output_picousd) // PICO_PER_NANO)
+
+
+def _find_eligibility(
+    candidates: CandidateSet, policy: RoutingPolicy, request: CallRequest, features: Features,
+    parameters: Parameters,
+) -> Eligibility:  # fmt: skip
+    """An arm is evaluated without what the caller states himself: the two arms of a model may then be one."""
+    reasons = _rejections(candidates, policy, request, features, candidates.n_tiers, parameters)
+    targets: list[ModelRef] = []
+    for place, candidate in enumerate(candidates):
+        target = arm_for(candidate.target, request)
+        if (
+            target is not candidate.target
+            and not reasons[place]
+            and any(other == target and not reason for other, reason in zip(targets, reasons, strict=False))
+        ):
+            reasons[place] = f"differs from {target} by what the caller states himself"
+        targets.append(target)
+    return Eligibility(policy, candidates, tuple(targets), tuple(reasons), request.max_tokens)
 
 
 def _rejections(
@@ -131,6 +199,14 @@ def _rejections(
     return reasons
 
 
+def _output_of(target: ModelRef, outputs: Outputs, elsewhere: int) -> int:
+    """Output tokens of a model or an arm: from those seen of it at this site, else assumed."""
+    known = outputs.get(target)
+    if known is not None:
+        return round(known.value)
+    return _assumed_output(target, outputs) if target.parameters else elsewhere
+
+
 def _assumed_output(arm: ModelRef, outputs: Outputs) -> int:
     """Output tokens of an arm that was not asked at this site: from those of its model, else of all models there."""
     for other, known in outputs.items():
@@ -138,9 +214,3 @@ def _assumed_output(arm: ModelRef, outputs: Outputs) -> int:
             return round(known.value * output_factor(arm) / output_factor(other))
     elsewhere = outputs.get(None)
     return round((DEFAULT_OUTPUT if elsewhere is None else elsewhere.value) * output_factor(arm))
-
-
-def _same_as(arm: ModelRef, evaluated: Sequence[EvaluatedCandidate]) -> str:
-    """Why an arm is none of its own for a call whose caller states the parameters that it differs by."""
-    other = next((each for each in evaluated if each.target == arm and not each.rejected), None)
-    return "" if other is None else f"differs from {arm} by what the caller states himself"

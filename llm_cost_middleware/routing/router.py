@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import filterfalse
-from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
 from llm_cost_middleware.capabilities.fitting import fit, fit_eligible
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.cascade import PRIOR_ACCEPTED, PRIOR_UNFAILED, is_worthwhile
 from llm_cost_middleware.routing.complexity import read_text
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision
-from llm_cost_middleware.routing.eligibility import Candidate, Parameters, evaluate_candidates
+from llm_cost_middleware.routing.eligibility import Candidate, CandidateSet, Parameters
+from llm_cost_middleware.routing.evaluated import Evaluated
 from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.history import NO_OUTPUTS, Mean, Outputs, SiteHistory
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -27,8 +27,6 @@ from llm_cost_middleware.routing.sites import call_site, read_site
 
 NO_FALLBACKS: Mapping[str, str] = {}
 NO_AFFINITY: Mapping[ModelRef, int] = {}
-_tier, _rejected = attrgetter("tier"), attrgetter("rejected")
-_cost = attrgetter("expected_nanousd")  # of candidates just evaluated, where it is never ``None``
 
 
 class RoutingContext(NamedTuple):
@@ -75,53 +73,65 @@ def decide(
     site = call_site(request)
     own = policy.for_site(site)
     groups = read_site(request).groups if own.learns else ()
-    given = PolicyInput(
-        features, request, site, context.budget_left, context.now, groups, context.fallen_back or NO_FALLBACKS
+    _, now, rng, available, budget_left, affinity, history, sticky, fallen_back = context
+    given = made(PolicyInput, (features, request, site, budget_left, now, groups, fallen_back or NO_FALLBACKS))
+    if own.kind == "off" or request.model_pinned or request.context.forced_model:
+        return _named(own, candidates, given, context)
+    look = made(
+        _Look, (candidates if type(candidates) is CandidateSet else CandidateSet(candidates), own, request, features)
     )
-    named = _named(own, candidates, given, context)
-    if named is not None:
-        return named
-    history, sticky = context.history, context.sticky
-    n_tiers = 1 + max(map(_tier, candidates), default=0)
-    look = _Look(candidates, own, request, features, n_tiers)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    evaluated, lenient = look.evaluate(context.affinity, outputs), False
-    eligible = list(filterfalse(_rejected, evaluated))
-    if not eligible and (home := look.home()) is not None:
-        reasons = ", ".join(dict.fromkeys(c.rejected for c in evaluated))
-        choice = TierChoice(
-            -1, None, f"stays with the model that it names: no other takes it ({reasons})", policy="home"
-        )
-        return _decision(own, choice, home, tuple(evaluated), given, context)
-    if not eligible and own.on_unsupported == "leave_out":
-        evaluated, lenient = look.evaluate(context.affinity, outputs, "lenient"), True
-        eligible = list(filterfalse(_rejected, evaluated))
-    if not eligible:
-        raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
+    evaluated, lenient = look.evaluate(affinity, outputs), False
+    if not evaluated.takers:
+        found = _without_takers(evaluated, look, given, context)
+        if isinstance(found, RoutingDecision):
+            return found
+        evaluated, lenient = found, True
     # a random model inside a conversation would throw its warm cache away
-    choice = select_tier(own, given, n_tiers, context.rng if sticky is None else None)
+    choice = select_tier(own, given, look.candidates.n_tiers, rng if sticky is None else None)
     wanted = choice.tier
     if choice.policy == "cascade":
-        choice = _cascade_or_direct(own, choice, eligible, site, history)
-    chosen = _cheapest(eligible, choice.tier, context.available)
+        choice = _cascade_or_direct(own, choice, evaluated.eligible(), site, history)
+    chosen = (available is None and evaluated.cheapest(choice.tier)) or _cheapest(
+        evaluated.eligible(), choice.tier, available
+    )
     reason = choice.reason
-    choice = _with_chance(choice, chosen.tier, eligible, context.available)
+    if choice.chances:
+        choice = _with_chance(choice, chosen.tier, evaluated.eligible(), available)
     if chosen.tier != choice.tier:
         reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
     if sticky is not None and sticky != chosen.target:
-        chosen, explanation = _beside(sticky, wanted, chosen, eligible, look, site, history)
+        chosen, explanation = _beside(sticky, wanted, chosen, evaluated.eligible(), look, site, history)
         reason += explanation
     if left_out := fit_eligible(request, chosen.target, lenient=lenient).left_out:
         reason += f"; without {', '.join(left_out)}, which {chosen.target} does not take"
     if chosen.tier != choice.tier or reason is not choice.reason:
         choice = choice._replace(tier=chosen.tier, reason=reason)
-    return _decision(own, choice, chosen.target, tuple(evaluated), given, context, left_out)
+    return _decision(own, choice, chosen.target, evaluated, given, context, left_out)
+
+
+def _without_takers(
+    evaluated: Evaluated, look: _Look, given: PolicyInput, context: RoutingContext
+) -> RoutingDecision | Evaluated:
+    """What becomes of a call that no candidate takes as it is: its own model, or those that take it without hints."""
+    if (home := look.home()) is not None:
+        reasons = ", ".join(dict.fromkeys(c.rejected for c in evaluated))
+        choice = TierChoice(
+            -1, None, f"stays with the model that it names: no other takes it ({reasons})", policy="home"
+        )
+        return _decision(look.policy, choice, home, evaluated, given, context)
+    if look.policy.on_unsupported == "leave_out":
+        outputs = context.history.outputs(given.site) if context.history is not None else NO_OUTPUTS
+        evaluated = look.evaluate(context.affinity, outputs, "lenient")
+    if not evaluated.takers:
+        raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
+    return evaluated
 
 
 def _named(
     policy: RoutingPolicy, candidates: Sequence[Candidate], given: PolicyInput, context: RoutingContext
-) -> RoutingDecision | None:
-    """The decision for a call whose model is forced or pinned; ``None`` where it is to be routed, unless that is off.
+) -> RoutingDecision:
+    """The decision for a call whose model is forced or pinned, or that names none while routing is off.
 
     Neither model is checked against the candidates: the caller may know one that the configuration does not. A forced
     model is one that the parameters were not written for, so they must fit it.
@@ -137,9 +147,7 @@ def _named(
         pinned = ModelRef(request.provider, request.model)
         choice = TierChoice(-1, None, "the caller chose the model of this call", policy="pinned")
         return _decision(policy, choice, pinned, (), given, context)
-    if policy.kind == "off":
-        raise NoEligibleModelError({request.model: 'routing.policy is "off": name a model'})
-    return None
+    raise NoEligibleModelError({request.model: 'routing.policy is "off": name a model'})
 
 
 def _beside(
@@ -170,17 +178,18 @@ def _beside(
 class _Look(NamedTuple):
     """One call, looked at for every candidate."""
 
-    candidates: Sequence[Candidate]
+    candidates: CandidateSet
     policy: RoutingPolicy
     request: CallRequest
     features: Features
-    n_tiers: int
 
     def evaluate(
         self, affinity: Mapping[ModelRef, int], outputs: Outputs, parameters: Parameters = "strict"
-    ) -> list[EvaluatedCandidate]:
+    ) -> Evaluated:
         """Every candidate with its expected cost, and the reason against it."""
-        return evaluate_candidates(*self, affinity, outputs, parameters)
+        candidates, policy, request, features = self
+        found = candidates.eligibility(policy, request, features, parameters)
+        return Evaluated(found, (features.input_tokens, request.choice_count, found.lengths(outputs)), affinity)
 
     def home(self) -> ModelRef | None:
         """The model that the caller named, where nothing but parameters keeps the call from every candidate.
@@ -192,8 +201,7 @@ class _Look(NamedTuple):
         named = provider_of(request.model) == request.provider
         if not named and (platform is None or platform.parse(request.model) is None):
             return None
-        others = self.evaluate(NO_AFFINITY, NO_OUTPUTS, "ignored")
-        alone = any(not candidate.rejected for candidate in others)
+        alone = self.evaluate(NO_AFFINITY, NO_OUTPUTS, "ignored").takers
         return ModelRef(request.provider, request.model) if alone else None
 
 
@@ -250,7 +258,7 @@ def _cheapest(eligible: Sequence[EvaluatedCandidate], tier: int, available: Nano
         eligible = [c for c in eligible if (c.expected_nanousd or 0) <= available] or eligible
     # min() keeps the configured order between equals
     if of_tier := [c for c in eligible if c.tier == tier]:
-        return min(of_tier, key=_cost)
+        return min(of_tier, key=lambda c: c.expected_nanousd or 0)
     return min(eligible, key=lambda c: (c.tier < tier, abs(c.tier - tier), c.expected_nanousd or 0))
 
 
@@ -258,8 +266,6 @@ def _with_chance(
     choice: TierChoice, tier: int, eligible: Sequence[EvaluatedCandidate], available: NanoUSD | None
 ) -> TierChoice:
     """Note how likely the tier was that answers: one without a model for this call adds its chance to another's."""
-    if not choice.chances:
-        return choice
     leads = (_cheapest(eligible, drawn, available).tier for drawn in range(len(choice.chances)))
     chance = sum(part for part, lead in zip(choice.chances, leads, strict=True) if lead == tier)
     return choice._replace(propensity=min(chance, 1.0))
@@ -321,7 +327,7 @@ def _decision(
     policy: RoutingPolicy,
     choice: TierChoice,
     target: ModelRef,
-    evaluated: tuple[EvaluatedCandidate, ...],
+    evaluated: Sequence[EvaluatedCandidate],
     given: PolicyInput,
     context: RoutingContext,
     left_out: tuple[str, ...] = (),
@@ -329,26 +335,13 @@ def _decision(
     reading = choice.reading  # each text is hashed once
     if reading is None and policy.learns:
         reading = read_text(last_user_text(given.request))
-    return RoutingDecision(
-        call_id=context.call_id,
-        at=given.now,
-        target=target,
-        tier=choice.tier,
-        tier_name=policy.tier_name(choice.tier) if choice.tier >= 0 else choice.policy,
-        policy=choice.policy,
-        policy_version=policy.version,
-        reason=choice.reason,
-        score=choice.score,
-        propensity=choice.propensity,
-        site=given.site,
-        requested=given.request.model,
-        features=given.features,
-        candidates=evaluated,
-        ngrams=tuple(sorted(reading.ngrams.elements())) if reading else (),
-        text_stats=reading.stats if reading else (),
-        left_out=left_out,
-        groups=given.groups if reading else (),
-    )
+    tier, score, reason, propensity, kind, _, _ = choice
+    return made(RoutingDecision, (
+        context.call_id, given.now, target, tier, policy.tier_name(tier) if tier >= 0 else kind, kind, policy.version,
+        reason, score, propensity, given.site, given.request.model, given.features, evaluated,
+        tuple(sorted(reading.ngrams.elements())) if reading else (), reading.stats if reading else (), left_out,
+        "", (), given.groups if reading else (),
+    ))  # fmt: skip
 
 
 __all__ = ["Candidate", "RoutingContext", "RoutingDecision", "decide", "downgrade", "fallbacks"]

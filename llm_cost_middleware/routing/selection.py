@@ -6,6 +6,7 @@ from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.routing.complexity import TextReading, read_text
 from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -95,22 +96,24 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
 
 def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
-    batch = "1 item" if items == 1 else f"{items:,} items"
     score = max(length / policy.text_threshold, items / policy.item_threshold)
     if length >= policy.text_threshold:
         reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
     elif items >= policy.item_threshold:
-        reason = f"{batch} ≥ {policy.item_threshold:,}"
+        reason = f"{_batch(items)} ≥ {policy.item_threshold:,}"
     else:
-        limits = _grouped(policy.text_threshold), _grouped(policy.item_threshold)
-        reason = f"{length:,} characters < {limits[0]} and {batch} < {limits[1]}"
-        return TierChoice(low, score, reason)
+        reason = f"{length:,}{_below(policy.text_threshold, policy.item_threshold, items)}"
+        return made(TierChoice, (low, score, reason, 1.0, "threshold", None, ()))
     return TierChoice(low + 1, score, reason)
 
 
-@lru_cache(maxsize=256)  # a threshold is formatted in nearly every call: 1,000 instructions of 606,500
-def _grouped(number: int) -> str:
-    return f"{number:,}"
+@lru_cache(maxsize=256)  # a number is grouped in a thousand instructions, and there are three in nearly every call
+def _below(text_threshold: int, item_threshold: int, items: int) -> str:
+    return f" characters < {text_threshold:,} and {_batch(items)} < {item_threshold:,}"
+
+
+def _batch(items: int) -> str:
+    return "1 item" if items == 1 else f"{items:,} items"
 
 
 def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng: Random) -> TierChoice:
