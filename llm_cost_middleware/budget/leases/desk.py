@@ -11,7 +11,14 @@ from typing import NamedTuple, TypeVar
 
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.leases.block import Block, LocalHold
-from llm_cost_middleware.budget.leases.journal import LeaseJournal, entry_line, text_of
+from llm_cost_middleware.budget.leases.journal import (
+    LeaseJournal,
+    entry_line,
+    hold_line,
+    line_of,
+    scopes_text,
+    settle_line,
+)
 from llm_cost_middleware.budget.model import GLOBAL, Receipt, Reduction, Reservation, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
     BudgetIndex,
@@ -40,6 +47,8 @@ class _Route(NamedTuple):
 
     plan: PostingPlan
     scopes: tuple[str, ...]
+    written: str
+    """All of the combination, as a line of the journal has them."""
 
 
 class Desk:
@@ -106,7 +115,7 @@ class Desk:
             if self.index is None:
                 self.hurry()
                 return None
-            if self.closed or is_lease(id_) or slice_budget(id_) is not None:
+            if self.closed or (not fresh and (is_lease(id_) or slice_budget(id_) is not None)):
                 return None
             now, moment = self.now_ms(), self._monotonic()
             route = self._route(scopes, now)
@@ -119,8 +128,7 @@ class Desk:
                 self.hurry()
                 return None
             record = ReservationRecord(id_, scopes, amount, now, now + ttl)
-            entry = ParcelEntry("reserve", id_, scopes, amount, now, now + ttl, "reserved", memo)
-            if not self.write(*entry_line("R", entry)):
+            if not self.write(hold_line(id_, route.written, amount, now, now + ttl, memo)):
                 return None
             for block in blocks:
                 block.free -= amount
@@ -156,9 +164,9 @@ class Desk:
             now = self.now_ms()
             spent = transition.settled
             if verb == "void":
-                self.write("V", id_)
+                self.write(line_of("V", id_))
             else:
-                self.write("S", id_, int(amount), status, text_of(memo))
+                self.write(settle_line(id_, amount, status, memo))
                 facts = record.scopes, spent, record.created, record.created, status, memo or hold.memo
                 self.due[id_] = ParcelEntry("book", id_, *facts), hold.blocks
             for block in hold.blocks:
@@ -200,7 +208,7 @@ class Desk:
             made = reduction(hold.record, id_, amount)
             released = int(made.released_nanousd)
             if released:
-                self.write("H", id_, int(made.amount_nanousd))
+                self.write(line_of("H", id_, int(made.amount_nanousd)))
                 apply_reduction(hold.record, made)
                 for block in hold.blocks:
                     block.open -= released
@@ -274,16 +282,16 @@ class Desk:
             with self._lock:
                 self._crossed |= crossed
 
-    def journal_lines(self) -> Iterator[tuple[object, ...]]:
+    def journal_lines(self) -> Iterator[bytes]:
         """What a new journal must say, under the lock."""
         for block in self.all_blocks():
-            yield "L", block.id
+            yield line_of("L", block.id)
         for id_, hold in self.open.items():
             record = hold.record
-            facts = id_, list(record.scopes), int(record.amount), record.created, record.expires, "reserved"
-            yield "R", *facts, text_of(hold.memo)
+            scopes = scopes_text(record.scopes)
+            yield hold_line(id_, scopes, record.amount, record.created, record.expires, hold.memo)
         for entry, _ in self.due.values():
-            yield entry_line("B" if entry.kind == "book" else "R", entry)
+            yield entry_line(entry)
 
     def forget(self) -> None:
         """After a fork: all of this is the parent's."""
@@ -337,7 +345,7 @@ class Desk:
                 self._routes.clear()
             # ``global`` always: so that what a lost disk takes along was held somewhere.
             paying = tuple(scope for scope in scopes if scope == GLOBAL or self.index.for_scope(scope))
-            route = self._routes[scopes] = _Route(plan, paying)
+            route = self._routes[scopes] = _Route(plan, paying, scopes_text(scopes))
         return route
 
     def _blocks_for(self, amount: int, scopes: tuple[str, ...], now: int, moment: float) -> list[Block]:
@@ -372,11 +380,11 @@ class Desk:
         if len(where) > _REMEMBERED:
             where.popitem(last=False)
 
-    def write(self, *line: object) -> bool:
+    def write(self, line: bytes) -> bool:
         """Write a line to the journal; return whether it is there. Without it a hold expires and is charged."""
         if self.journal is not None:
             try:
-                self.journal.add(*line)
+                self.journal.add(line)
             except OSError:
                 return False
         return True

@@ -11,7 +11,7 @@ from itertools import count
 from llm_cost_middleware.budget.backend import Backend, Journal, JournalEntry
 from llm_cost_middleware.budget.leases.block import Block
 from llm_cost_middleware.budget.leases.desk import Desk
-from llm_cost_middleware.budget.leases.journal import read_journal
+from llm_cost_middleware.budget.leases.journal import line_of, read_journal
 from llm_cost_middleware.budget.model import GLOBAL
 from llm_cost_middleware.budget.notes import Notes, SharedChange
 from llm_cost_middleware.budget.rules import AccountTotals, BudgetIndex
@@ -254,7 +254,7 @@ class Shipping:
         desk, policy = self._desk, self._policy
         id_ = f"{LEASE}{self._token}-{next(self._numbers):x}"
         with desk._lock:  # noqa: SLF001
-            if not desk.write("L", id_):
+            if not desk.write(line_of("L", id_)):
                 return
         asked = self._monotonic()
         try:

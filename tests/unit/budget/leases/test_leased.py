@@ -15,10 +15,10 @@ from llm_cost_middleware import AsyncLedger, CostConfig, CostPipeline, Ledger
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.backends.sqlite import SQLiteBackend
 from llm_cost_middleware.budget.leases.backend import SERVERLESS, LeasedBackend, lease_from, leased_over
-from llm_cost_middleware.budget.leases.journal import LeaseJournal, read_journal
+from llm_cost_middleware.budget.leases.journal import LeaseJournal, entry_line, line_of, read_journal, settle_line
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.notes import Notes
-from llm_cost_middleware.budget.rules.leases import LeasePolicy
+from llm_cost_middleware.budget.rules.leases import LeasePolicy, ParcelEntry
 from llm_cost_middleware.budget.spool_place import SpoolPlace
 from llm_cost_middleware.errors import ScopePausedError
 from llm_cost_middleware.money import NanoUSD
@@ -183,7 +183,7 @@ def test_what_a_fork_has_settled_outlives_its_kill(url, tmp_path):
 def test_a_fork_that_lives_on_does_not_keep_the_journal_of_its_parent(url, tmp_path):
     place = SpoolPlace(tmp_path / "spool", "t", same_disk=True)
     journal = LeaseJournal(place, "a")
-    journal.add("L", "lease:a")
+    journal.add(line_of("L", "lease:a"))
     done, end = os.pipe()
     ready, forgotten = os.pipe()
     child = os.fork()
@@ -282,18 +282,34 @@ def test_notes_do_not_wait_for_a_thread_that_has_ended(url, monkeypatch):
 
 def test_a_journal_that_cannot_be_written_anew_stays(tmp_path, monkeypatch):
     journal = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a")
-    journal.add("L", "lease:a")
+    journal.add(line_of("L", "lease:a"))
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda file, text, write=os.write: write(file, text[:10]))
         with pytest.raises(OSError, match="No space"):
-            journal.renew([("L", "lease:b")])
+            journal.renew([line_of("L", "lease:b")])
         with pytest.raises(OSError, match="No space"):
-            journal.add("L", "lease:b")
-    journal.add("L", "lease:c")
+            journal.add(line_of("L", "lease:b"))
+    journal.add(line_of("L", "lease:c"))
     found = read_journal(journal._file)
     journal.close(empty=False)
     assert found.blocks == ("lease:a", "lease:c")
     assert [path.name for path in tmp_path.rglob("*t~a")] == ["t~a"]
+
+
+@pytest.mark.parametrize("memo", [b"", b'{"a":"b"}', b'\xff\x00\n"\\', "\u2028é😀".encode()])
+def test_a_journal_gives_back_what_was_written(tmp_path, memo):
+    journal = LeaseJournal(SpoolPlace(tmp_path / "spool", "t", same_disk=True), "a")
+    odd = 'a"b\\c\nd é\u2028\ud83d'
+    scopes = "global", f"user:{odd}"
+    hold = ParcelEntry("reserve", f"{odd}-1", scopes, 7, 1_000, 2_000, "reserved", memo)
+    open_ = hold._replace(id=f"{odd}-2")
+    booked = hold._replace(kind="book", id=f"{odd}-3", amount=5, expires=1_000, status="estimated")
+    for entry in (hold, open_, booked):
+        journal.add(entry_line(entry))
+    journal.add(settle_line(hold.id, NanoUSD(3), "exact", memo))
+    settled = hold._replace(kind="book", amount=3, expires=1_000, status="exact")
+    assert read_journal(journal._file).entries == (booked, settled, open_)
+    journal.renew([])
 
 
 def test_what_a_pipeline_notes_goes_with_the_parcels(url):
