@@ -36,7 +36,7 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
-local row = redis.call('INCRBY', KEYS[2], calls) - calls
+local row, alike = redis.call('INCRBY', KEYS[2], calls) - calls, {}
 if calls > 0 then
     redis.call('HSETNX', KEYS[6], math.floor(now / 3600000), row + 1)
 end
@@ -46,9 +46,16 @@ for call = 1, calls do
     local memo = ARGV[at + 7]
     row = row + 1
     if kind == 'book' then
-        redis.call('HSET', key, 'id', id, 'scopes', scopes, 'amount', '0', 'created', created, 'expires', created,
-            'state', 'settled', 'charged', amount, 'verb', 'book', 'actual', amount, 'status', ARGV[at + 6], 'late', '0',
-            'resolved', now, 'warnings', '', 'row', row, 'told', memo == '' and '' or row)
+        local told, like = memo == '' and '' or row, scopes .. ' ' .. ARGV[at + 6]
+        if alike[like] and redis.pcall('COPY', alike[like], key) == 1 then  -- half the work of fifteen new fields
+            redis.call('HSET', key, 'id', id, 'created', created, 'expires', created, 'charged', amount, 'actual', amount,
+                'row', row, 'told', told)
+        else  -- the first of these scopes, or a server before 6.2
+            redis.call('HSET', key, 'id', id, 'created', created, 'expires', created, 'charged', amount, 'actual', amount,
+                'row', row, 'told', told, 'scopes', scopes, 'amount', '0', 'state', 'settled', 'verb', 'book',
+                'status', ARGV[at + 6], 'late', '0', 'resolved', now, 'warnings', '')
+            alike[like] = key
+        end
     else
         redis.call('HSET', key, 'id', id, 'scopes', scopes, 'amount', amount, 'created', created, 'expires', expires,
             'state', 'pending', 'row', row, 'told', memo == '' and '' or row)
