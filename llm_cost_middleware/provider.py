@@ -67,6 +67,8 @@ class ErrorRule(NamedTuple):
     """A lower-case text that the message contains."""
     retryable: bool | None = None
     """``None``: by the kind."""
+    billed: Billed | None = None
+    """``None``: not, as every answer that is an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ def classify_response(
 def classify(facts: FailureFacts) -> Failure:
     """Classify facts."""
     name, named = _decisive_rule(facts.exception_names)
-    rule = None if named is not None else _provider_rule(facts)
+    answered = _provider_rule(facts) if named is None or facts.status is not None else None
+    rule = None if named is not None else answered
     if named is not None:
         kind, why = named.kind, name
     elif rule is not None:
@@ -100,7 +101,9 @@ def classify(facts: FailureFacts) -> Failure:
         named.retryable if named is not None else None,
         kind in RETRYABLE,
     )
-    billed = named.billed if named is not None and named.billed is not None else _billed(facts, kind)
+    # a host's class says what it is, and nothing of the bill
+    stated = next((row.billed for row in (named, answered) if row is not None and row.billed is not None), None)
+    billed = _billed(facts, kind) if stated is None else stated
     return Failure(kind, retryable, facts.retry_after, billed, _reason(facts, kind, why))
 
 

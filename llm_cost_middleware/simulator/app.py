@@ -93,7 +93,8 @@ class HttpFrontend:
         manners = self.services.of(exchange)
         fault = self.fault_for(exchange)
         try:
-            if fault is not None and fault.kind == "status":
+            charged = fault is not None and fault.kind == "status" and manners.charges(fault)
+            if fault is not None and fault.kind == "status" and not charged:
                 raise manners.refusal(fault)
             # Unbilled: the connection is lost before the provider did any work, so nothing is answered or cached.
             if fault is not None and fault.kind in {"hang", "reset"} and not fault.billed:
@@ -107,6 +108,9 @@ class HttpFrontend:
         except Refusal as refusal:
             return self.refuse(refusal, exchange)
         exchange.request_id = served.out.answer_id
+        if charged and fault is not None:  # it was worked on
+            served.close("failed")
+            return self.refuse(manners.refusal(fault), exchange)
         if fault is not None and fault.kind in {"hang", "reset"}:
             self.engine.started(served)
             served.close("disconnected")

@@ -6,6 +6,10 @@ Rules, with their sources (learn.microsoft.com, Azure OpenAI: REST reference, de
   ``/openai/responses?api-version=…``, and their ``model`` is the deployment, as it is everywhere under ``/openai/v1/``,
   which needs no version. The key stands in ``api-key``, or a token in ``authorization``. Without a version the gateway
   answers 404 ``Resource not found``, for an unknown deployment 404 ``DeploymentNotFound``.
+- Errors of the gateway are its own (``_ERRORS``, ``filtered``). A 429 says when to come again in ``retry-after`` and
+  ``retry-after-ms``; a request that is larger than its deployment's allowance of a minute is told to wait a day.
+- What the service has worked on is billed even if it answers with an error, as a prompt that the content filter stops
+  or an answer that takes too long ("Plan to manage costs", HTTP error response code and billing status).
 - A stream of chat begins with a chunk without choices, which reports what the filter found in the prompt.
 - ``stream_options`` are unknown to versions before 2024-09-01-preview (Azure/azure-rest-api-specs 29157).
 - Deployments in a data zone or a region cost a tenth more than the global ones; of GPT-6 outside the United States a
@@ -23,12 +27,12 @@ from aiohttp import web
 
 from .app import HttpFrontend
 from .catalogue import catalogue
-from .faults import Exchange
+from .faults import Exchange, Fault
 from .manners import Manners
 from .openai import chat_reply
 from .openai.dialects import CHAT
-from .reading import Dialect, Frame, Reading, Reply
-from .refusals import Refusal
+from .reading import Dialect, Frame, Ids, Reading, Reply
+from .refusals import Refusal, default_refusal, openai_error
 from .tokens import Tokenizer
 
 NAME = "azure"
@@ -37,9 +41,50 @@ _VERSION_1 = "/openai/v1/"
 _SAFE = {category: {"filtered": False, "severity": "safe"} for category in ("hate", "self_harm", "sexual", "violence")}
 
 
-def gateway_error(status: int, code: str, message: str) -> Refusal:
-    """Return an error of the gateway."""
+_BUSY = (
+    "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded token "
+    "rate limit of your current OpenAI S0 pricing tier. Please retry after {} seconds. Please go here: "
+    "https://aka.ms/oai/quotaincrease if you would like to further increase the default rate limit."
+)
+_ERRORS: Mapping[str, tuple[int, str, str]] = {
+    "401": (401, "401", "Access denied due to invalid subscription key or wrong API endpoint."),
+    "403": (403, "403", "Out of call volume quota. Quota will be replenished in 2.12:00:00."),
+    "404": (404, "404", "Resource not found"),
+    "DeploymentNotFound": (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
+    "408": (408, "Timeout", "The operation was timeout."),
+    "429": (429, "429", _BUSY.format(1)),
+    "too large": (429, "429", _BUSY.format(86_400)),
+    "500": (500, "InternalServerError", "Backend returned unexpected response. Please contact Microsoft for help."),
+    "503": (503, "ServiceUnavailable", "The service is temporarily unable to process your request."),
+}  # fmt: skip
+"""The gateway's errors as users have quoted them: ``SciSharp/BotSharp`` 386 (401), ``Ironclad/rivet`` 344 (408),
+``jasonacox/TinyLLM`` 17 and ``microsoft/sample-app-aoai-chatGPT`` 406 (429)."""
+_NAMES = {"Timeout": "408", "overloaded": "503", "out_of_money": "403", "request_too_large": "too large"}
+_LIMITED = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "0"}
+
+
+def gateway_error(name: str) -> Refusal:
+    """Return an error of the gateway, by its status or its code."""
+    status, code, message = _ERRORS[name]
     return Refusal(status, {"error": {"code": code, "message": message}})
+
+
+def filtered() -> Refusal:
+    """Return the error for a prompt that the content filter stops (learn.microsoft.com, content filtering)."""
+    error = {
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. "
+        "Please modify your prompt and retry. To learn more about our content filtering policies please read our "
+        "documentation: https://go.microsoft.com/fwlink/?linkid=2198766",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {
+            "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": {**_SAFE, "violence": {"filtered": True, "severity": "medium"}},
+        },
+    }
+    return Refusal(400, {"error": error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +96,47 @@ class AzureManners(Manners):
         del raw
         key = exchange.headers.get("api-key") or exchange.headers.get("authorization", "").removeprefix("Bearer ")
         if not key.strip():
-            message = "Access denied due to invalid subscription key or wrong API endpoint."
-            raise gateway_error(401, "401", message)
+            raise gateway_error("401")
         if not request.query.get("api-version") and not request.path.startswith(_VERSION_1):
-            raise gateway_error(404, "404", "Resource not found")
+            raise gateway_error("404")
         return key
+
+    def refusal(self, fault: Fault) -> Refusal:
+        """Return a scripted error: by its code, or by its status; where the gateway has no words, in the provider's."""
+        name = _NAMES.get(fault.preset, fault.preset) or str(fault.code)
+        if name == "content_filter":
+            refusal = filtered()
+        elif name in _ERRORS:
+            refusal = gateway_error(name)
+            if fault.message is not None:
+                refusal.body["error"]["message"] = fault.message
+        else:
+            refusal = default_refusal("openai", fault.code)
+        if fault.body is not None:
+            refusal.body = fault.body
+        told: dict[str, str] = {}
+        if refusal.status == 429 and not fault.headers.keys() & {"retry-after", "retry-after-ms"}:  # noqa: PLR2004 - of HTTP
+            wait = 86_400 if name == "too large" else 1
+            told = {"retry-after": str(wait), "retry-after-ms": str(1_000 * wait), **_LIMITED}
+        refusal.headers = {**refusal.headers, **told, **fault.headers}
+        return refusal
+
+    def charges(self, fault: Fault) -> bool:
+        """Return whether it was worked on: the filter's refusals and timeouts are billed (see the sources)."""
+        return self.refusal(fault).status == 408 or fault.preset == "content_filter"  # noqa: PLR2004 - of HTTP
+
+    def headers(self, ids: Ids, took_s: float) -> Mapping[str, str]:
+        """Return the headers of the gateway, and what is left of the deployment's allowance."""
+        del took_s
+        return {
+            "apim-request-id": ids.new("", 32),
+            "x-request-id": ids.new("", 32),
+            "x-ms-region": "Sweden Central",
+            "x-ratelimit-limit-requests": "500",
+            "x-ratelimit-limit-tokens": "500000",
+            "x-ratelimit-remaining-requests": "499",
+            "x-ratelimit-remaining-tokens": "499000",
+        }
 
 
 def add_azure(app: web.Application, frontend: HttpFrontend, dialects: Iterable[Dialect]) -> None:
@@ -75,10 +156,10 @@ def _deployed(dialect: Dialect, request: web.Request) -> Dialect:
         place, _, model = str(fixed or body.get("model")).rpartition("--")
         known = catalogue().get(model)
         if known is None or known.provider != "openai":
-            message = "The API deployment for this resource does not exist. If you created the deployment within the "
-            raise gateway_error(404, "DeploymentNotFound", message + "last 5 minutes, please wait and try again.")
+            raise gateway_error("DeploymentNotFound")
         if "stream_options" in body and fixed and version[: len(_WITH_STREAM_OPTIONS)] < _WITH_STREAM_OPTIONS:
-            raise gateway_error(400, "BadRequest", "Unrecognized request argument supplied: stream_options")
+            error = "Unrecognized request argument supplied: stream_options"
+            raise openai_error(400, error, kind="invalid_request_error")
         reading = dialect.read({**body, "model": model}, headers, rule, index)
         return replace(reading, geo=_geo(place, model))
 

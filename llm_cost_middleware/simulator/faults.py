@@ -96,6 +96,11 @@ class Fault:
         return cls("status", 0, name, message=message, clean=listed)
 
     @classmethod
+    def azure(cls, name: str) -> "Fault":
+        """Answer with an error of Azure's gateway by its code: ``content_filter``, ``Timeout``."""
+        return cls("status", 0, name)
+
+    @classmethod
     def insufficient_quota(cls) -> "Fault":
         """429: the account is out of money (OpenAI's code, or Anthropic's enforced spend limit)."""
         return cls("status", 429, "out_of_money")

@@ -38,6 +38,11 @@ class Manners:
         """Return the reply of a scripted ``status`` fault."""
         return fault.refusal(self.provider)
 
+    def charges(self, fault: Fault) -> bool:
+        """Return whether what a scripted ``status`` fault answers with is on the bill all the same."""
+        del fault
+        return False
+
     def worded(self, refusal: Refusal) -> Refusal:
         """Return a refusal of the provider's in the words of this service."""
         return refusal

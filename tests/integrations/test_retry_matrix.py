@@ -84,6 +84,19 @@ TABLE = {
 }  # fmt: skip
 
 
+AZURE = {
+    **TABLE,
+    "402": Row(Fault.status(402), (), "void", "nobody pays the bill while we wait"),
+    "408": TABLE["408"]._replace(booked="unconfirmed", why="what it has worked on is billed"),
+    "429 retry-after": Row(Fault.status(429, retry_after_ms=2_000), ASKED, "void", "not sooner than is asked for"),
+    "429": Row(Fault.status(429, retry_after_ms=2_000), ASKED, "void", "its gateway always says when"),
+    "content filter": Row(Fault.azure("content_filter"), (), "unconfirmed", "what the filter has read is billed"),
+    "no deployment": Row(Fault.azure("DeploymentNotFound"), (), "void", "there is no such deployment"),
+}
+"""What a fault of Azure's comes to (learn.microsoft.com, "Plan to manage costs": errors that are billed)."""
+TABLES = {"anthropic": TABLE, "openai": TABLE, "azure": AZURE}
+
+
 class HostHarness:
     """A pipeline over a loopback provider, and one call through a host."""
 
@@ -91,9 +104,11 @@ class HostHarness:
         self.sim, self.clock, self.events = sim, clock or FakeClock(), []
         self.urls = {"anthropic": url, "openai": f"{url}/v1"}
         providers = {name: {"base_url": base, "timeout_s": timeout_s} for name, base in self.urls.items()}
+        self.azure = {"azure_endpoint": url, "api_key": "k", "api_version": "2024-10-21"}
         config = CostConfig(
-            providers=providers, budgets=[{"scope": "global", "limit": "100"}], retry={"fallback": False}
-        )
+            providers=providers, budgets=[{"scope": "global", "limit": "100"}], retry={"fallback": False},
+            platforms={"azure": {"place": "global", "timeout_s": timeout_s}},
+        )  # fmt: skip
         self.pipeline = CostPipeline(config, clock=self.clock, rng=Longest(), observers=[self])
 
     def on_event(self, event):
@@ -131,9 +146,9 @@ async def ask_wrapped(harness, caller, stream, *, provider):
     from llm_cost_middleware.integrations.openai import wrap_openai
 
     sdk, wrap = (anthropic, wrap_anthropic) if provider == "anthropic" else (openai, wrap_openai)
-    kind = getattr(
-        sdk, {"sync": "", "async": "Async"}[caller] + {"anthropic": "Anthropic", "openai": "OpenAI"}[provider]
-    )
+    names = {"anthropic": "Anthropic", "openai": "OpenAI", "azure": "AzureOpenAI"}
+    kind = getattr(sdk, {"sync": "", "async": "Async"}[caller] + names[provider])
+    given = harness.azure if provider == "azure" else {"base_url": harness.urls[provider], "api_key": "k"}
     cap = "max_tokens" if provider == "anthropic" else "max_completion_tokens"
     body = {"model": CLAUDE if provider == "anthropic" else GPT, "messages": ASK, cap: MAX_TOKENS, "stream": stream}
 
@@ -142,14 +157,14 @@ async def ask_wrapped(harness, caller, stream, *, provider):
         return (client.messages if provider == "anthropic" else client.chat.completions).create(**body)
 
     def go():
-        with kind(base_url=harness.urls[provider], api_key="k") as client:
+        with kind(**given) as client:
             answer = create(client)
             if stream:
                 list(answer)
 
     if caller == "sync":
         return await asyncio.to_thread(go)
-    async with kind(base_url=harness.urls[provider], api_key="k") as client:
+    async with kind(**given) as client:
         answer = await create(client)
         if stream:
             async for _ in answer:
@@ -160,12 +175,15 @@ async def ask_wrapped(harness, caller, stream, *, provider):
 async def ask_langchain(harness, caller, stream, *, provider):
     """Through a guarded chat model."""
     from langchain_anthropic import ChatAnthropic
-    from langchain_openai import ChatOpenAI
+    from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
     from llm_cost_middleware.integrations.langchain import guard
 
     kind, model = (ChatAnthropic, CLAUDE) if provider == "anthropic" else (ChatOpenAI, GPT)
-    plain = kind(model=model, api_key="k", base_url=harness.urls[provider], max_tokens=MAX_TOKENS)
+    if provider == "azure":
+        plain = AzureChatOpenAI(azure_deployment=GPT, **harness.azure, max_tokens=MAX_TOKENS)
+    else:
+        plain = kind(model=model, api_key="k", base_url=harness.urls[provider], max_tokens=MAX_TOKENS)
     guarded = guard(plain, harness.pipeline, pinned=True)
     if caller == "sync":
         return await asyncio.to_thread(lambda: list(guarded.stream("Count.")) if stream else guarded.invoke("Count."))
@@ -178,7 +196,10 @@ async def ask_router(harness, caller, stream, *, provider):
     """Through a ``CostAwareRouter``; LiteLLM's synchronous calls need a thread that has no loop."""
     from llm_cost_middleware.integrations.litellm import CostAwareRouter
 
-    router = CostAwareRouter(pipeline=harness.pipeline)
+    own = harness.azure | {"model": f"azure/{GPT}"}
+    own["api_base"] = own.pop("azure_endpoint")
+    models = [{"model_name": GPT, "litellm_params": own}] if provider == "azure" else None
+    router = CostAwareRouter(models, pipeline=harness.pipeline)
     call = {"model": CLAUDE if provider == "anthropic" else GPT, "messages": ASK, "max_tokens": MAX_TOKENS}
     if caller == "sync":
 
@@ -193,6 +214,7 @@ async def ask_router(harness, caller, stream, *, provider):
 
 DOORS = {"sdk": ask_wrapped, "langchain": ask_langchain, "litellm": ask_router}
 HOSTS = tuple(itertools.product(DOORS, ("anthropic", "openai")))
+PLATFORMS = ("azure",)
 CALLERS = ("sync", "async")
 COURSES = ("persists", "passes")
 THEIRS = (
@@ -206,9 +228,27 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 def cases():
     """Everything with everything: (fault, door, provider, caller, shape, course)."""
     for name, row in TABLE.items():
-        courses = COURSES if row.sleeps and row.fault is not None else ("persists",)
-        for (door, provider), caller, shape, course in itertools.product(HOSTS, CALLERS, row.shapes, courses):
+        for (door, provider), caller, shape, course in itertools.product(HOSTS, CALLERS, row.shapes, courses_of(row)):
             yield name, door, provider, caller, shape, course
+
+
+def courses_of(row):
+    return COURSES if row.sleeps and row.fault is not None else ("persists",)
+
+
+def platform_cases():
+    """``cases`` of the platforms, whose faults may come to something else."""
+    for provider in PLATFORMS:
+        for name, row in TABLES[provider].items():
+            for case in itertools.product(DOORS, (provider,), CALLERS, row.shapes, courses_of(row)):
+                yield name, *case
+
+
+def platform_sample(everything):
+    """Every fault of each platform once: doors, callers, shapes and courses take turns."""
+    for place, (_, group) in enumerate(itertools.groupby(everything, key=lambda case: (case[2], case[0]))):
+        choices = list(group)
+        yield choices[place * 7 % len(choices)]
 
 
 def sample(everything):
@@ -222,7 +262,10 @@ def sample(everything):
 def pytest_generate_tests(metafunc):
     if "fault" not in metafunc.fixturenames:
         return
-    chosen = cases() if metafunc.config.getoption("--soak") else sample(cases())
+    if metafunc.config.getoption("--soak"):
+        chosen = itertools.chain(cases(), platform_cases())
+    else:
+        chosen = itertools.chain(sample(cases()), platform_sample(platform_cases()))
     parameters = [
         pytest.param(*case, id="-".join(case), marks=THEIRS if case[1] == "litellm" else ()) for case in chosen
     ]
@@ -255,7 +298,7 @@ def keys(monkeypatch):
 async def test_a_fault_costs_the_same_requests_sleeps_and_rows_through_every_host(
     fault, door, provider, caller, shape, course, sim, closed_port
 ):
-    row = TABLE[fault]
+    row = TABLES[provider][fault]
     sim.responder = fill
     url = sim.url if row.fault is not None else f"http://127.0.0.1:{closed_port}"
     harness = HostHarness(sim, url, timeout_s=TIMEOUT_S[course] if fault == "read timeout" else 30)
@@ -269,7 +312,8 @@ async def test_a_fault_costs_the_same_requests_sleeps_and_rows_through_every_hos
     else:
         await call
         expected, sleeps = [row.booked, "exact"], row.sleeps[:1]
-    assert [request.provider for request in sim.requests] == [provider] * (len(expected) if row.fault else 0)
+    asked = [request.served_by or request.provider for request in sim.requests]
+    assert asked == [provider] * (len(expected) if row.fault else 0)
     assert harness.clock.slept == list(sleeps)
     assert [event.delay_s for event in harness.events if isinstance(event, Retried)] == list(sleeps)
     assert harness.rows == expected

@@ -166,6 +166,19 @@ def test_a_full_deployment_is_asked_again(make_pipeline, client_of, sim):
     check(pipeline, sim)
 
 
+@pytest.mark.parametrize("fault", ["content_filter", "Timeout"])
+def test_an_error_that_azure_bills_is_booked_at_its_hold(make_pipeline, client_of, sim, fault):
+    """learn.microsoft.com, "Plan to manage costs": an error behind which the service has worked is charged."""
+    pipeline = make_pipeline()
+    sim.script(Fault.azure(fault), times=9)
+    with pytest.raises(openai.APIStatusError):
+        wrap_openai(client_of(sim, max_retries=0), pipeline).chat.completions.create(**ASKED)
+    balance = pipeline.ledger.balance("provider:azure")
+    assert balance.pending == 0
+    assert balance.settled_nanousd >= sim.bill.total_nanousd > 0
+    assert [record.status for record in pipeline.records()] == ["unconfirmed"]
+
+
 def test_many_at_once_never_pass_the_budget(make_pipeline, client_of, sim):
     pipeline = make_pipeline(budgets=[{"scope": "provider:azure", "limit": "0.003"}])
     client = wrap_openai(client_of(sim), pipeline)
