@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -83,8 +83,8 @@ class PriceStage:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
         request, settings = call.request, self._settings
-        if settings.regions and not (settings.observe or is_inside(*target.plain, settings.regions)):
-            raise NoEligibleModelError({str(target): f"is not served in {' or '.join(settings.regions)}"})
+        if settings.regions and not settings.observe:
+            _check_regions((target, *request.alternatives), settings.regions)  # the host may send it to any of them
         changes, arm, target = fit_eligible(request, target).changes, target, target.plain
         rates, doubt, sent_tier, limits = self._held.terms(target, request, lane := call.lane_at(target))
         asked = request.max_tokens if cap is None else cap
@@ -337,6 +337,13 @@ class PriceStage:
         """How often the estimates of past calls covered what was billed."""
         with self._lock:
             return self._calibration.coverage
+
+
+def _check_regions(targets: Iterable[ModelRef], regions: tuple[str, ...]) -> None:
+    """Raise ``NoEligibleModelError`` where one of the targets of a call is served outside the regions."""
+    outside = [target for target in targets if not is_inside(*target.plain, regions)]
+    if outside:
+        raise NoEligibleModelError({str(target): f"is not served in {' or '.join(regions)}" for target in outside})
 
 
 def _planned(request: CallRequest, plan: CachePlan | None) -> frozenset[str] | None:

@@ -35,6 +35,7 @@ MODELS = {
     "anthropic": "claude-haiku-4-5-20251001",
     "openai": "gpt-5-mini",
     "bedrock": "eu.anthropic.claude-haiku-4-5-20251001-v1:0",
+    "vertex_ai": "claude-haiku-4-5@20251001",
 }
 STEPS = ("routed", "reserved", "leaving", "arrived", "streaming", "settling", "settled", "journalling")
 
@@ -56,6 +57,11 @@ def create(provider, simulator, pipeline, **options):
             base_url=simulator, aws_region="eu-west-1", aws_access_key=signing.ACCESS_KEY,
             aws_secret_key=signing.SECRET_KEY, **options,
         )  # fmt: skip
+        return wrap_anthropic(client, pipeline).messages.create
+    if provider == "vertex_ai":
+        client = anthropic.AnthropicVertex(
+            base_url=f"{simulator}/v1", region="europe-west1", project_id="acme", access_token="ya29.t", **options
+        )
         return wrap_anthropic(client, pipeline).messages.create
     client = openai.OpenAI(base_url=f"{simulator}/v1", api_key="k", **options)
     return wrap_openai(client, pipeline).chat.completions.create
@@ -86,7 +92,7 @@ def race(out, url, simulator, provider, budget, threads, calls, at):
 
 
 def until_killed(out, url, simulator, seed, calls, step="", count=0):
-    """Calls, plain and streamed, at both providers and at a platform; at a step of one the process kills itself."""
+    """Calls, plain and streamed, at both providers and at platforms; at a step of one the process kills itself."""
     chance, left = random.Random(seed), [count]
 
     def reached(place):
@@ -106,6 +112,7 @@ def until_killed(out, url, simulator, seed, calls, step="", count=0):
     doors = {
         "openai": create("openai", simulator, pipeline, http_client=httpx.Client(event_hooks=hooks)),
         "anthropic": create("anthropic", simulator, pipeline),
+        "vertex_ai": create("vertex_ai", simulator, pipeline),
     }
     if botocore is not None:
         doors["bedrock"] = create("bedrock", simulator, pipeline)

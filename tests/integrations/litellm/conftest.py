@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import pathlib
+from functools import partial
 
 import pytest
+from platform_entries import azure_entry, bedrock_entry, google_account, vertex_entry
 from proxy_process import Providers, Proxy
 
 from llm_cost_middleware.config import CostConfig
@@ -83,6 +85,33 @@ def harness(make_harness):
 @pytest.fixture
 def router(harness):
     return harness.router()
+
+
+@pytest.fixture(scope="session")
+def account():
+    """A Google account."""
+    pytest.importorskip("google.auth", reason="google-auth is of the extra google")
+    with google_account() as made:
+        yield made
+
+
+@pytest.fixture
+def bedrock(sim):
+    """Make an entry of Bedrock: its group, its model, more parameters."""
+    pytest.importorskip("boto3", reason="boto3 is of the extra aws")
+    return partial(bedrock_entry, sim.url)
+
+
+@pytest.fixture
+def vertex(sim, account):
+    """Make an entry of Vertex: its group, its place, its model, more parameters."""
+    return partial(vertex_entry, sim.url, account)
+
+
+@pytest.fixture
+def azure(sim):
+    """Make an entry of Azure: its group, its deployment, more parameters."""
+    return partial(azure_entry, sim.url)
 
 
 _LISTENERS = ("callbacks", "success_callback", "_async_success_callback", "failure_callback",
