@@ -9,6 +9,7 @@ from typing import Any
 from llm_cost_middleware.alerts.channels import open_channel
 from llm_cost_middleware.alerts.service import AlertService
 from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.ledger.leased import leased_balances
 from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
@@ -109,7 +110,7 @@ class Balances:
             if self._closed:
                 return ()
             if now - at >= _FRESH_S:
-                known = self._ledger.balances()
+                known = leased_balances(self._ledger)
                 self._read = now, known
             return known
 

@@ -179,7 +179,8 @@ class CostMetrics:
 _GAUGES = {
     "limit": "Limit of a budget.",
     "spent": "Spent of a budget in its window.",
-    "held": "Held for calls under way.",
+    "held": "Held for calls under way, and in blocks of processes.",
+    "leased": "Of what is held, in blocks of processes for calls to come.",
     "remaining": "Left of a budget; negative after an overrun.",
 }
 
@@ -188,7 +189,7 @@ def _figure(name: str, one: ScopeBalance) -> int | None:
     balance = one.balance
     return {
         "limit": balance.limit_nanousd, "spent": balance.settled_nanousd, "held": balance.pending_nanousd,
-        "remaining": balance.available_nanousd,
+        "remaining": balance.available_nanousd, "leased": one.leased_nanousd,
     }[name]  # fmt: skip
 
 

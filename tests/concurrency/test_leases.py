@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -16,8 +17,8 @@ from lease_worker import leased
 from redis_servers import RedisServer, server_binaries
 
 import llm_cost_middleware
-from llm_cost_middleware.budget.ledger import Ledger
-from llm_cost_middleware.budget.ledger.leased import leased_amounts
+from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
+from llm_cost_middleware.budget.ledger.leased import aleased_amounts, leased_amounts, leased_balances
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.cli.doctor import _ledger
 from llm_cost_middleware.config import CostConfig
@@ -123,6 +124,14 @@ def test_what_is_leased_is_told_apart_from_what_calls_hold(storage, url, capsys)
         assert amounts["global", "day"] == block.held > 0
         assert plain.balance("global").pending_nanousd == block.held + 5000
         assert leased_amounts(ledger) == {}, "its own is not others'"
+        (one,) = [one for one in leased_balances(plain) if one.scope == "global"]
+        assert (one.leased_nanousd, one.balance.pending_nanousd) == (block.held, block.held + 5000)
+
+        async def from_a_loop():
+            async with AsyncLedger.open(url) as aledger, AsyncLedger.over(ledger) as own:
+                return await aleased_amounts(aledger), await aleased_amounts(own)
+
+        assert asyncio.run(from_a_loop()) == (amounts, {})
         app(["budgets", "--ledger", url, "--json"], standalone_mode=False)
         (told,) = json.loads(capsys.readouterr().out)
         assert told["leased"] == f"{NanoUSD(block.held).usd:f}"

@@ -24,8 +24,8 @@ from llm_cost_middleware.budget.leases.journal import LeaseJournal
 from llm_cost_middleware.budget.leases.keeper import Keeper
 from llm_cost_middleware.budget.leases.shipping import Shipping
 from llm_cost_middleware.budget.model import Budget, Receipt, Reduction, Reservation, Row, RowStatus, Verb
-from llm_cost_middleware.budget.notes import Notes, SupportsSpool
-from llm_cost_middleware.budget.rules.leases import HeldBlock, LeasePolicy, SupportsLeases
+from llm_cost_middleware.budget.notes import Notes
+from llm_cost_middleware.budget.rules.leases import HeldBlock, LeasePolicy
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.fork import after_fork_in_child
 
@@ -277,6 +277,10 @@ class AsyncLeasedBackend:
         """See ``SupportsReduction``, which the storage must be."""
         return await asyncio.to_thread(self.leased._reduce, amounts)  # noqa: SLF001 - of this module
 
+    async def held_blocks(self) -> list[HeldBlock]:
+        """See ``SupportsLeases``: those of other processes."""
+        return await asyncio.to_thread(self.leased.held_blocks)
+
     async def close(self) -> None:
         """See ``Backend``. The blocks are those of the process, and stay; so does a storage that all loops share."""
         if not isinstance(self.storage, AsyncAdapter):
@@ -350,17 +354,32 @@ def lease_from(
     """Return a storage with leases, where they are of use; otherwise the storage.
 
     They are not in memory, which one process has to itself; where the system freezes a process between calls
-    (``SERVERLESS``), which could not give a sign of life; and where no journal can be written.
+    (``SERVERLESS``), which could not give a sign of life; on a storage without the abilities; and where no journal can
+    be written. A warning says so: whoever asked for them counts on them.
     """
+    why = _why_off(storage, environment)
+    if why is None:
+        try:
+            journal = LeaseJournal(storage.spool_place, os.urandom(6).hex())  # type: ignore[attr-defined]  # looked at above
+        except OSError as error:
+            why = f"no journal can be written: {error}"
+    if why is not None:
+        _log.warning('ledger.lease = "auto", but leases are off: %s', why)
+        return storage
+    leased = leased_over(storage, clock, monotonic, policy, journal)
+    if journal.has_others:
+        leased.keeper.ensure()  # what a killed process left is shipped now, whether or not a call comes
+    return leased
+
+
+def _why_off(storage: Backend, environment: Mapping[str, str]) -> str | None:
+    """Why a process can have no blocks of a storage; ``None``: it can."""
+    if not storage.blocks:
+        return "a ledger in memory is this process' own, there is nobody to share it with"
+    lacking = [name for name in ("ship", "held_blocks", "spool_place") if not hasattr(storage, name)]
+    if lacking:
+        return f"this storage has no {', '.join(lacking)} (SupportsLeases, SupportsSpool)"
     found = next((name for name in SERVERLESS if name in environment), None)
-    if not storage.blocks or not isinstance(storage, SupportsLeases) or not isinstance(storage, SupportsSpool):
-        return storage
-    if found is not None or sys.platform == "win32":
-        _log.info("leases are off: %s", found or sys.platform)
-        return storage
-    try:
-        journal = LeaseJournal(storage.spool_place, os.urandom(6).hex())
-    except OSError as error:
-        _log.warning("leases are off, no journal can be written: %s", error)
-        return storage
-    return leased_over(storage, clock, monotonic, policy, journal)
+    if found is not None:
+        return f"{found} is set: the system freezes this process between calls"
+    return "Windows has no locks of files that end with their process" if sys.platform == "win32" else None

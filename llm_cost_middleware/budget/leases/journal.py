@@ -99,6 +99,11 @@ class LeaseJournal:
         if self._file >= 0:
             os.close(self._file)
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there are journals of other processes, gone or not."""
+        return any(path != self._path for path in self._folder.glob(f"{self._prefix}*"))
+
     def left_by_others(self) -> Iterator[tuple[Path, int]]:
         """Yield the journals of processes that are gone, locked for this one: close the file when it is shipped."""
         for path in sorted(self._folder.glob(f"{self._prefix}*")):

@@ -83,6 +83,8 @@ class ScopeBalance(NamedTuple):
     budget: Budget | None
     balance: Balance
     resets_at: datetime | None
+    leased_nanousd: NanoUSD | None = None
+    """What of the held is in blocks of (other) processes, for calls to come; ``None``: it was not asked for."""
 
 
 def scope_balances(

@@ -142,6 +142,15 @@ def test_what_is_left_of_each_budget_comes_from_the_ledger(tmp_path):
             point.attributes["llm_cost.scope"]: point.value for point in _points(reader)["llm_cost.budget.remaining"]
         }
         assert left == {"team:b": 0.25, "team:a": 9.25}  # those of which most is used
+        assert {point.value for point in _points(reader)["llm_cost.budget.leased"]} == {0}
+        # As a block of another process is made.
+        pipeline.ledger.backend.reserve("lease:x-1", 10**9, ("team:a",), 60_000, b"", fresh=True)
+        clock.advance(11)
+        leased = {
+            point.attributes["llm_cost.scope"]: point.value for point in _points(reader)["llm_cost.budget.leased"]
+        }
+        assert leased == {"team:b": 0, "team:a": 1}
+        pipeline.ledger.backend.resolve("void", "lease:x-1", 0, status="void")
         clock.advance(11)
         pipeline.ledger.book("0.25", ["team:b"])
         points = _points(reader)

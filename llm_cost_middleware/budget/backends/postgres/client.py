@@ -22,7 +22,6 @@ from llm_cost_middleware.budget.backends.postgres.notes import PostgresJournal, 
 from llm_cost_middleware.budget.backends.postgres.storage import Query, read_row, rows_query
 from llm_cost_middleware.budget.backends.postgres.upkeep import PostgresUpkeep
 from llm_cost_middleware.budget.model import Row
-from llm_cost_middleware.budget.rules.leases import LEASE, HeldBlock
 from llm_cost_middleware.budget.scripted.commands import CommandFlow
 from llm_cost_middleware.budget.scripted.patience import Patience
 from llm_cost_middleware.budget.spool_place import of_server
@@ -33,10 +32,6 @@ T = TypeVar("T")
 
 _AT_ONE_MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BLOCK = 2_000
-_BLOCKS = (
-    "SELECT id, scopes, amount, created FROM llm_cost.reservation"
-    " WHERE tenant = %s AND state = 'pending' AND starts_with(id, %s) ORDER BY id"
-)
 
 
 def _blocking(
@@ -123,13 +118,7 @@ class PostgresBackend(PostgresUpkeep):
     amend = _blocking(NotedProtocol.amend)
     register = _blocking(NotedProtocol.register)
 
-    def held_blocks(self) -> list[HeldBlock]:
-        """See ``SupportsLeases``."""
-
-        def flow() -> CommandFlow[list[HeldBlock]]:
-            return [HeldBlock(*found) for found in (yield Query(_BLOCKS, (self.protocol.number, LEASE)))]
-
-        return self.drive(flow)
+    held_blocks = _blocking(NotedProtocol.held_blocks)
 
     def stream(self, *queries: Query) -> Iterator[tuple[Any, ...]]:
         """Stream the rows of queries, one after the other, as they are at one moment.
@@ -205,6 +194,7 @@ class AsyncPostgresBackend:
     remove_budget = _asynchronous(NotedProtocol.remove_budget)
     amend = _asynchronous(NotedProtocol.amend)
     register = _asynchronous(NotedProtocol.register)
+    held_blocks = _asynchronous(NotedProtocol.held_blocks)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from llm_cost_middleware.budget.backends.postgres.leases import LONGEST_KIND, SHIP_TYPES, shipped_columns
 from llm_cost_middleware.budget.model import Row, rolling_seconds
 from llm_cost_middleware.budget.rules import QUARTER, SLOTS, BudgetChange, EntryDelta
-from llm_cost_middleware.budget.rules.leases import ParcelEntry
+from llm_cost_middleware.budget.rules.leases import LEASE, HeldBlock, ParcelEntry
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
@@ -52,6 +52,12 @@ _ROWS = "SELECT seq, kind, id, at, amount, scopes, status, created, memo FROM ll
 
 COUNTS = tuple(f"count_{number}" for number in range(1, MOST_COUNTS + 1))
 """Columns of the counts of a memo that has a tally."""
+
+
+_BLOCKS = (
+    "SELECT id, scopes, amount, created FROM llm_cost.reservation"
+    " WHERE tenant = %s AND state = 'pending' AND starts_with(id, %s) ORDER BY id"
+)
 
 
 class Query(NamedTuple):
@@ -138,6 +144,10 @@ class PostgresProtocol(SlicedProtocol):
         """See ``ScriptedProtocol``."""
         ((now,),) = yield Query("SELECT llm_cost.moment(NULL)")
         return int(now)
+
+    def held_blocks(self) -> CommandFlow[list[HeldBlock]]:
+        """See ``SupportsLeases``."""
+        return [HeldBlock(*found) for found in (yield Query(_BLOCKS, (self.number, LEASE)))]
 
     def ask_record(self, id_: str) -> CommandFlow[Any]:
         """See ``ScriptedProtocol``."""

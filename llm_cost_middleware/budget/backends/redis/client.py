@@ -31,7 +31,6 @@ from llm_cost_middleware.budget.backends.redis.storage import RedisCommand, Redi
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import MemoAggregator
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums
-from llm_cost_middleware.budget.rules.leases import LEASE, HeldBlock
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.commands import CommandFlow, Script
 from llm_cost_middleware.budget.scripted.patience import Patience
@@ -180,19 +179,7 @@ class RedisBackend:
     amend = _blocking(RedisProtocol.amend)
     register = _blocking(RedisProtocol.register)
 
-    def held_blocks(self) -> list[HeldBlock]:
-        """See ``SupportsLeases``. Looks at every hold that is open."""
-        key, found, cursor = self.protocol.key, list[HeldBlock](), 0
-        while True:
-            look = "ZSCAN", key("open"), cursor, "MATCH", f"{LEASE}*", "COUNT", 1000
-            cursor, names = self.execute(RedisCommand(look))
-            for name in {name.decode() for name, _ in names}:
-                ask = "HMGET", key(f"r:{name}"), "state", "scopes", "amount", "created"
-                state, scope, amount, created = self.execute(RedisCommand(ask))
-                if state == b"pending":
-                    found.append(HeldBlock(name, scope.decode(), int(amount), int(created)))
-            if int(cursor) == 0:
-                return sorted(set(found))
+    held_blocks = _blocking(RedisProtocol.held_blocks)
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
         """See ``Backend``."""
@@ -318,6 +305,7 @@ class AsyncRedisBackend:
     remove_budget = _asynchronous(RedisProtocol.remove_budget)
     amend = _asynchronous(RedisProtocol.amend)
     register = _asynchronous(RedisProtocol.register)
+    held_blocks = _asynchronous(RedisProtocol.held_blocks)
 
     async def rows(self, since: int | None, scope: str | None) -> AsyncIterator[Row]:
         """See ``Backend``."""

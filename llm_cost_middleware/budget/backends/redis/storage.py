@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.budget.backends.redis.slices import sliced_script
 from llm_cost_middleware.budget.rules import BudgetChange, EntryDelta
-from llm_cost_middleware.budget.rules.leases import ParcelEntry
+from llm_cost_middleware.budget.rules.leases import LEASE, HeldBlock, ParcelEntry
 from llm_cost_middleware.budget.scripted import encoding
 from llm_cost_middleware.budget.scripted.budget_protocol import Counted
 from llm_cost_middleware.budget.scripted.commands import BLOCK, CommandFlow, Script
@@ -92,6 +92,20 @@ class RedisProtocol(SlicedProtocol):
             keys += [self.key(f"r:{hold.id}"), *(self.key(f"a:{name}") for name, _ in hold.postings)]
             args += *hold[:5], len(hold.postings), *(cell for _, cell in hold.postings)
         return Script("ship", keys, args)
+
+    def held_blocks(self) -> CommandFlow[list[HeldBlock]]:
+        """See ``SupportsLeases``. Looks at every hold that is open."""
+        found, cursor = set[HeldBlock](), 0
+        while True:
+            look = "ZSCAN", self.key("open"), cursor, "MATCH", f"{LEASE}*", "COUNT", 1000
+            cursor, names = yield RedisCommand(look)
+            for name in {name.decode() for name, _ in names}:
+                ask = "HMGET", self.key(f"r:{name}"), "state", "scopes", "amount", "created"
+                state, scope, amount, created = yield RedisCommand(ask)
+                if state == b"pending":
+                    found.add(HeldBlock(name, scope.decode(), int(amount), int(created)))
+            if int(cursor) == 0:
+                return sorted(found)
 
     def ask_time(self) -> CommandFlow[int]:
         """See ``ScriptedProtocol``."""

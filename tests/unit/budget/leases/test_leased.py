@@ -324,15 +324,61 @@ def test_what_a_pipeline_notes_goes_with_the_parcels(url):
         assert len(list(pipeline.ledger.journal.read("decision"))) == 60
 
 
-def test_where_they_are_of_no_use_the_storage_is_itself(url, tmp_path):
+def test_where_they_are_of_no_use_the_storage_is_itself_and_a_warning_says_so(url, tmp_path, caplog):
     storage = SQLiteBackend.open(url, FakeClock(), "default", full=False)
+
+    def said():
+        (record,) = [one for one in caplog.records if one.name.startswith("llm_cost_middleware")]
+        caplog.clear()
+        assert record.levelname == "WARNING"
+        return record.getMessage()
+
     for name in SERVERLESS:
         assert lease_from(storage, None, time.monotonic, {name: "x"}) is storage
-    leased = lease_from(storage, None, time.monotonic, {})
-    assert isinstance(leased, LeasedBackend)
-    leased.close()
+        assert name in said()
     with Ledger.open("memory://", lease="auto") as ledger:
         assert not isinstance(ledger.backend, LeasedBackend)
+    assert "memory" in said()
+
+    async def calls():
+        async with AsyncLedger.open("memory://", lease="auto") as ledger:
+            await ledger.reserve(HOLD)
+
+    asyncio.run(calls())
+    assert "memory" in said()
+
+    class Older:
+        """A storage of somebody's own, which ships and does not know the rest."""
+
+        blocks = True
+        ship = spool_place = None
+
+    older = Older()
+    assert lease_from(older, None, time.monotonic, {}) is older
+    assert "no held_blocks" in said()
+    leased = lease_from(storage, None, time.monotonic, {})
+    assert isinstance(leased, LeasedBackend)
+    assert not caplog.records
+    leased.close()
+
+
+def test_what_a_killed_process_left_is_shipped_by_one_that_makes_no_call(url):
+    clock = FakeClock()
+    with Ledger.open(url) as storage:
+        journal = LeaseJournal(storage.backend.spool_place, "killed")
+    killed = blocks_by_hand(url, clock, journal)
+    with Ledger(killed, clock=clock) as ledger:
+        warm(ledger, clock)
+        spend(ledger, 5, "late")
+        assert len(killed.desk.due) == 5
+        killed.desk.closed, killed.desk.journal = True, None
+        journal.close(empty=False)  # as the system does
+    until = time.monotonic() + 60
+    with Ledger.open(url, lease="auto") as ledger, Ledger.open(url) as other:
+        while not any(row.id == "late4" for row in other.rows()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert not ledger.backend.desk.admitted
 
 
 def test_a_journal_that_cannot_be_written_admits_nothing(url):
