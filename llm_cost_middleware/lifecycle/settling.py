@@ -217,7 +217,7 @@ class Settling:
         report.answered = arm
         if reserved.plan is not None:
             # Also without usage: a planned cache write that nobody can confirm must not count as warm.
-            stages.cache.observe_result(call, reserved, usage)
+            stages.cache.observe_result(call, reserved, reading)
             if usage is not None:
                 stages.decisions.note_cache_trace(report, reserved, usage)
         if stages.decisions.rides:
@@ -333,7 +333,7 @@ class Settling:
         if reserved.reservation_id is not None:
             _, interruption = yield from self._resolve_uninterruptibly(Void(reserved.reservation_id), reserved.scopes)
             self._stages.waiting.released(self._clock.monotonic() - reserved.started_at)
-        self._stages.cache.observe_result(call, reserved, None)
+        self._stages.cache.observe_result(call, reserved, None, billed=False)
         if call.events_enabled:
             self._stages.record.voided(reserved, failure)
         if interruption is not None:

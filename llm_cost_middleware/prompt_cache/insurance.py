@@ -73,6 +73,10 @@ class WriteInsurance:
         self.input_cost += input_cost
         self.calls += 1
 
+    def lose(self, risk: int) -> None:
+        """Book what was risked on an attempt that may have been billed, and of which nothing more is known."""
+        self.saved -= risk
+
     def lend(self, amount: int, until: float) -> Loan:
         """Lend the covered part of a write until it expires."""
         loan = Loan(int(until / _SLOT_S), amount)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
 
 PromptStage = Literal["first", "first_with_tools", "chat", "agent"]
@@ -173,7 +174,7 @@ class _Reader:
         self._salt(_MESSAGE_PARAMS)
         self.run.append(request.output_schema)
         turns = messages[systems:]
-        ends = _turn_ends([role for role, _ in turns])
+        ends = _turn_ends(turns)
         first_end = ends[0] if ends else -1
         for at in range(first_end + 1):
             self._message("messages", at, turns[at], cut=_BLOCKS_CUT if turns[at].role != "assistant" else 0)
@@ -230,32 +231,32 @@ class _Reader:
         Returns:
             The boundary at which the turn before the last ended.
         """
-        # Kept flat: the loop runs once per block of the whole conversation, on every call.
-        add, number = self.run.append, self.number
-        cut_ends, before_last, found = set(ends[1:][-_TURNS_CUT:]), ends[-2:-1], None
+        # Kept flat: the inner loop runs once per block of the whole conversation, on every call.
+        add, number, found = self.run.append, self.number, None
+        cut_ends, before_last = ends[1:][-_TURNS_CUT:], ends[-2] if len(ends) > 1 else -1
         answer = _plain_answer(self.request, turns, ends)
-        for at in range(begin, len(turns)):
-            role, parts = turns[at]
-            add(role)
-            first = number + 1
-            for kind, text, mark, detail, inner, marked in parts:
-                number += 1
-                add(text)
-                if inner or kind in _ATTACHED:
-                    self._attach(kind, detail, inner)
-                if mark or marked:
-                    self.number = number
-                    self._cut(BlockRef("messages", at, number - first), mark, marked, markable=role != "assistant")
-            if at in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
-                self.number = number
-                self._cut(BlockRef("messages", at, number - first), None)
-            if at == answer:
-                self.number = number
-                self._cut(BlockRef("messages", at, number - first), None)
+        for stop in sorted({*cut_ends, answer, len(turns) - 1}):
+            if stop < begin:  # no plain answer
+                continue
+            before = number
+            for role, parts in turns[begin : stop + 1]:
+                add(role)
+                for kind, text, mark, detail, inner, marked in parts:
+                    number += 1
+                    add(text)
+                    if inner or kind in _ATTACHED:
+                        self._attach(kind, detail, inner)
+                    if mark or marked:
+                        ref, self.number = _place(turns, begin, number - before), number
+                        self._cut(ref, mark, marked, markable=role != "assistant")
+            self.number, begin = number, stop + 1
+            if stop == answer:
+                self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
                 self.answer = len(self.boundaries) - 1
-            if at in before_last and self.boundaries[-1].ref.message == at:
+            elif stop in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
+                self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
+            if stop == before_last and self.boundaries[-1].ref.message == stop:
                 found = len(self.boundaries) - 1
-        self.number = number
         return found
 
     def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
@@ -289,8 +290,9 @@ class _Reader:
             if mark:
                 self.callers.append(CallersMark(self.number, mark))
             mark = mark or inner[-1]  # a mark inside a block makes it readable all but as one on the block does
-        size, prefix = self.size, self.digest.digest()[:16]
-        self.boundaries.append(Boundary(ref, self.number, size, int(size * self.density), prefix, mark, markable))
+        size = self.size
+        tokens, prefix = int(size * self.density), self.digest.digest()[:16]
+        self.boundaries.append(made(Boundary, (ref, self.number, size, tokens, prefix, mark, markable)))
 
 
 class _ListedTool(NamedTuple):
@@ -328,10 +330,22 @@ def _bears_mark(part: Part) -> bool:
     return bool(part.cache_ttl or part.inner_marks)
 
 
-def _turn_ends(roles: Sequence[str]) -> list[int]:
+def _place(turns: tuple[Message, ...], at: int, block: int) -> BlockRef:
+    """Return the address of a block by its number among those from a message on; the first one is 1."""
+    while block > len(turns[at].parts):
+        block -= len(turns[at].parts)
+        at += 1
+    return BlockRef("messages", at, block - 1)
+
+
+def _turn_ends(turns: Sequence[Message]) -> list[int]:
     """Return the messages at which requests ended: the caller's that an answer follows, and the caller's last."""
-    asks = [role != "assistant" for role in roles]
-    return [at for at, ask in enumerate(asks) if ask and not (at + 1 < len(asks) and asks[at + 1])]
+    answers = [at for at, message in enumerate(turns) if message[0] == "assistant"]
+    ends = [at - 1 for at in answers if at and turns[at - 1][0] != "assistant"]
+    last = len(turns) - 1
+    if last >= 0 and (not answers or answers[-1] != last):
+        ends.append(last)
+    return ends
 
 
 def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:

@@ -25,6 +25,14 @@ _ADVANCED_EVERY_S = 5.0
 Odds = tuple[float, ...]
 """Probability of coming back in each span, for a prefix that has not come back before it."""
 NO_ODDS: Odds = (0.0,) * _SPANS
+_ONE_CAME: Mapping[int | None, Odds] = {
+    None: NO_ODDS, **{span: tuple(float(each == span) for each in range(_SPANS)) for span in range(_SPANS)},
+}  # fmt: skip
+"""One that came back in a span, ``None``: after the last one."""
+_ONE_TRIED: Mapping[int | None, Odds] = {
+    None: (1.0,) * _SPANS, **{span: tuple(float(each <= span) for each in range(_SPANS)) for span in range(_SPANS)},
+}  # fmt: skip
+"""The same, and the spans that had passed before."""
 
 
 def odds_of(reuse: ReuseProbability) -> Odds:
@@ -58,9 +66,9 @@ class Returns:
     __slots__ = ("came", "passed")
 
     def __init__(self, came: Sequence[float] = NO_ODDS, passed: Sequence[float] = NO_ODDS) -> None:
-        self.came = list(came)
+        self.came = [*came]
         """How many came back in each span."""
-        self.passed = list(passed)
+        self.passed = [*passed]
         """How many had not come back at its end."""
 
     def came_back(self, span: int) -> None:
@@ -90,11 +98,29 @@ class Returns:
             (came6 + weight * odds6) / (came6 + passed6 + weight),
         )
 
+    def blend_after(self, delay: float, prior: Odds, weight: float) -> Odds:
+        """Return the odds, as ``blend`` does, with one more that came back after so many seconds."""
+        came1, came2, came3, came4, came5, came6 = self.came
+        passed1, passed2, passed3, passed4, passed5, passed6 = self.passed
+        odds1, odds2, odds3, odds4, odds5, odds6 = prior
+        span = span_of(delay)
+        one1, one2, one3, one4, one5, one6 = _ONE_CAME[span]
+        all1, all2, all3, all4, all5, all6 = _ONE_TRIED[span]
+        return (
+            (came1 + one1 + weight * odds1) / (came1 + passed1 + all1 + weight),
+            (came2 + one2 + weight * odds2) / (came2 + passed2 + all2 + weight),
+            (came3 + one3 + weight * odds3) / (came3 + passed3 + all3 + weight),
+            (came4 + one4 + weight * odds4) / (came4 + passed4 + all4 + weight),
+            (came5 + one5 + weight * odds5) / (came5 + passed5 + all5 + weight),
+            (came6 + one6 + weight * odds6) / (came6 + passed6 + all6 + weight),
+        )
+
     def settle_gap(self, delay: float) -> None:
         """Count one that came back after so many seconds, and so had not come back before."""
         span = span_of(delay)
-        for missed in range(_SPANS if span is None else span):
-            self.has_passed(missed)
+        if span is None or span:
+            for missed in range(_SPANS if span is None else span):
+                self.has_passed(missed)
         if span is not None:
             self.came_back(span)
 

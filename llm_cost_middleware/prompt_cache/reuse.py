@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.returns import NO_ODDS, Group, Odds, Returns, odds_of
 
@@ -67,7 +68,12 @@ class Estimate(NamedTuple):
     def blend(self, returns: Returns, weight: float) -> Estimate:
         """Return the estimate of a closer group, or of the prefix itself."""
         proven = None if self.proven is None else returns.blend(self.proven, DOUBT)
-        return Estimate(returns.blend(self.odds, weight), proven)
+        return made(Estimate, (returns.blend(self.odds, weight), proven))
+
+    def blend_after(self, returns: Returns, delay: float, weight: float) -> Estimate:
+        """Return the same, of a prefix that has come back once more, after so many seconds."""
+        proven = None if self.proven is None else returns.blend_after(delay, self.proven, DOUBT)
+        return made(Estimate, (returns.blend_after(delay, self.odds, weight), proven))
 
 
 class PeerGroups:
@@ -109,17 +115,18 @@ class PeerGroups:
 
     def estimate(self, layout: PromptLayout, at: int, seen: int, *, proven: bool = True) -> Estimate:
         """Return what a boundary's peers say, the boundary itself not asked. ``proven``: also what is proven."""
+        times = min(seen, ENOUGH_SEEN)
         if at == len(layout.boundaries) - 1:
             # A whole request that comes again is no step of a conversation: it is sent over and over.
-            prior = _INNER_ODDS[min(seen, ENOUGH_SEEN)] if seen else _STAGE_ODDS[layout.stage]
+            prior = _INNER_ODDS[times] if seen else _STAGE_ODDS[layout.stage]
         else:
-            prior = (_HEAD_ODDS if at < layout.head else _INNER_ODDS)[min(seen, ENOUGH_SEEN)]
+            prior = (_HEAD_ODDS if at < layout.head else _INNER_ODDS)[times]
         weight = PRIOR_TRIALS
         # From the widest group to the closest: each corrects the one before it by its own evidence. The widest one
         # mixes what the prior tells apart, so it counts for what is proven alone.
-        *closer, widest = self.peers(layout, at, seen)
-        found = Estimate(prior, widest.blend(NO_ODDS, DOUBT) if proven else None)
-        for group in reversed(closer):
+        groups = self.peers(layout, at, seen)
+        found = made(Estimate, (prior, groups[-1].blend(NO_ODDS, DOUBT) if proven else None))
+        for group in groups[-2::-1]:
             found, weight = found.blend(group, weight), PEER_TRIALS
         return found
 

@@ -33,6 +33,7 @@ _RATED_OVER_S = 300.0
 _MAX_SHARDS = 1_024
 _DENSITY_GAIN = 0.2
 _NO_HOPE = Estimate(NO_ODDS, NO_ODDS)
+_NO_RETURNS = Returns()
 _READ_ALL = 0.9
 """Share of the tokens up to an end from which it counts as read."""
 
@@ -102,25 +103,24 @@ class PrefixStatistics:
 
         ``proven``: what evidence alone supports, too, for the first of them.
         """
-        record = self.records.get(layout.boundaries[at].fingerprint)
+        record, is_end = self.records.get(layout.boundaries[at].fingerprint), at == len(layout.boundaries) - 1
         seen = 0 if record is None else record.seen
         outstanding = record is not None and now < record.ready
         if not seen and self._is_hopeless(layout):
             return _NO_HOPE, _NO_HOPE
         found = self.peers.estimate(layout, at, seen - outstanding, proven=proven)
-        if at == len(layout.boundaries) - 1:
-            rhythm = self._rhythm(layout, now)
-            if rhythm is not None:
-                found = found.blend(rhythm, OWN_TRIALS)
+        if is_end:
+            before = self._previous(layout)
+            if before is not None and before.was_end:  # this conversation has a rhythm
+                found = found.blend_after(before.rhythm or _NO_RETURNS, now - before.last, OWN_TRIALS)
         if record is None or not seen or outstanding:
             return found, found if at >= layout.head else self._again(layout, at, seen - outstanding)
-        own = Returns(record.returns.came, record.returns.passed)
-        own.settle_gap(now - record.last)  # this arrival settles the open trial
-        found = found.blend(own, PEER_TRIALS if at == len(layout.boundaries) - 1 else OWN_TRIALS)
+        own, delay = record.returns, now - record.last  # this arrival settles the open trial
+        found = found.blend_after(own, delay, PEER_TRIALS if is_end else OWN_TRIALS)
         if seen >= ENOUGH_SEEN or at >= layout.head:
             return found, found
         # A prefix keeps the rhythm that it has shown: what its own gaps were counts for the returns after the next too.
-        return found, self._again(layout, at, seen - outstanding).blend(own, OWN_TRIALS)
+        return found, self._again(layout, at, seen - outstanding).blend_after(own, delay, OWN_TRIALS)
 
     def _is_hopeless(self, layout: PromptLayout) -> bool:
         """Return whether a request begins as others did that were new each time, and is new as well."""
@@ -205,7 +205,14 @@ class PrefixStatistics:
         self.insurance.hold(plan.write_risk_picousd)
 
     def observe(
-        self, layout: PromptLayout, target: ModelRef, plan: CachePlan, usage: TokenUsage | None, *, now: float
+        self,
+        layout: PromptLayout,
+        target: ModelRef,
+        plan: CachePlan,
+        usage: TokenUsage | None,
+        *,
+        now: float,
+        billed: bool = True,
     ) -> None:
         """Record the outcome of an attempt.
 
@@ -213,8 +220,9 @@ class PrefixStatistics:
             layout: PromptLayout of the request.
             target: The model that answered.
             plan: The plan it was sent with.
-            usage: Its usage; ``None`` if the attempt failed or its usage is unknown.
+            usage: Its usage; ``None``, or no input, if it is unknown, or the attempt failed.
             now: Seconds, on the clock that ``plan`` and ``begin`` were given.
+            billed: Without usage: whether it may have been billed, so that what it risked counts as lost.
         """
         self.insurance.release(plan.write_risk_picousd)
         for at in self.tracked(layout):
@@ -222,9 +230,11 @@ class PrefixStatistics:
             if record is not None:
                 record.ready = min(record.ready, now)
                 record.pending_until = 0.0
-        if usage is None:
+        if usage is None or not usage.input_tokens:
+            if billed:
+                self.insurance.lose(plan.write_risk_picousd)
             return
-        if layout.size and usage.input_tokens:
+        if layout.size:
             seen = usage.input_tokens / layout.size
             known = self.densities.get(target, seen)
             self.densities[target] = known + _DENSITY_GAIN * (seen - known)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.plan import HORIZON_OF, CachePrices, ReuseProbability
 
 _DISTINCT = 0.02
@@ -88,9 +89,10 @@ def _gain_at_return(reuse_again: ReuseProbability, prices: CachePrices, ttl: str
 def _long_run(reuse_again: ReuseProbability, prices: CachePrices) -> tuple[float, int]:
     """Return the cost of a token a call in the long run, and what is paid for it where its entry is missing."""
     cost, paid = float(prices.uncached), prices.uncached
+    read = prices.read
     for ttl, price in prices.write.items():
         again = min(reuse_again[HORIZON_OF[ttl]], _MOST_REUSE)
-        kept = again * prices.read + (1.0 - again) * price
+        kept = again * read + (1.0 - again) * price
         if kept < cost:
             cost, paid = kept, price
     return cost, paid
@@ -110,13 +112,13 @@ class _Written(NamedTuple):
         width = max(each.tokens - self.tokens, 0)
         end = self.tokens + width
         if written:
-            return self._replace(tokens=end)
+            return made(_Written, (self.value, self.cost, self.risk, end))
         cost = width * (prices.write[ttl] - prices.uncached)
         if each.pending:  # the other call's write makes ours useless
-            return _Written(self.value - cost, self.cost + cost, self.risk + cost, end)
+            return made(_Written, (self.value - cost, self.cost + cost, self.risk + cost, end))
         gained = width * write_value(each.reuse, each.reuse_again, prices, ttl)
         risk = cost * (1.0 - each.proven[HORIZON_OF[ttl]])
-        return _Written(self.value + gained, self.cost + cost, self.risk + risk, end)
+        return made(_Written, (self.value + gained, self.cost + cost, self.risk + risk, end))
 
 
 class _Reach(NamedTuple):
@@ -150,16 +152,18 @@ def choose(
         write_allowance_picousd: Most that the writes may risk.
         trust_picousd: Most that the writes may cost, whatever evidence covers of it.
     """
-    hit = max((at for at, each in enumerate(candidates) if each.warm), default=-1)
-    reach = _best_reach(candidates, prices, ttls, hit, write_allowance_picousd, trust_picousd)
-    chosen = _places(candidates, ttls, reach, hit, slots, lookback)
+    hit = next((at for at in range(len(candidates) - 1, -1, -1) if candidates[at].warm), -1)
+    callers = [at for at, each in enumerate(candidates) if each.mark]
+    deepest_mark = callers[-1] if callers else -1
+    reach = _best_reach(candidates, prices, ttls, hit, deepest_mark, write_allowance_picousd, trust_picousd)
+    chosen = _places(candidates, ttls, reach, hit, set(callers), slots, lookback)
     if not chosen:
         return Choice()
-    deepest = max(*chosen, *(at for at, each in enumerate(candidates) if each.mark), -1)
+    deepest = max(*chosen, deepest_mark)
     read = candidates[hit].tokens if 0 <= hit <= deepest else 0
     gain = read * (prices.uncached - prices.read)
-    marks = tuple((candidates[at].at, chosen[at]) for at in sorted(chosen))
-    return Choice(marks, read, reach.cost, reach.risk, gain + int(reach.value))
+    marks = tuple([(candidates[at].at, chosen[at]) for at in sorted(chosen)])
+    return made(Choice, (marks, read, reach.cost, reach.risk, gain + int(reach.value)))
 
 
 def _best_reach(
@@ -167,15 +171,18 @@ def _best_reach(
     prices: CachePrices,
     ttls: tuple[str, ...],
     hit: int,
+    callers: int,
     allowance: int,
     trust: int,
 ) -> _Reach:
-    """Return how deep to write, and for how long, at most at the risk that is allowed."""
+    """Return how deep to write, and for how long, at most at the risk that is allowed.
+
+    ``callers``: the deepest mark of the caller's, which writes what is before it.
+    """
     short, long = ttls[0], ttls[-1]
-    callers = max((at for at, each in enumerate(candidates) if each.mark), default=-1)
-    best = _Reach(hit, hit, 0.0, 0, 0)
+    best = made(_Reach, (hit, hit, 0.0, 0, 0))
     # Along each path, segments are written for the long lifetime up to a boundary, and for the short one behind it.
-    so_far = _Written(0.0, 0, 0.0, candidates[hit].tokens if hit >= 0 else 0)
+    so_far = made(_Written, (0.0, 0, 0.0, candidates[hit].tokens if hit >= 0 else 0))
     for turn in range(hit, len(candidates)):
         kept = 0.0
         if turn > hit:
@@ -186,12 +193,12 @@ def _best_reach(
             if short != long:
                 kept = _kept_longer(candidates[: hit + 1], each, prices, long)
             if so_far.value + kept > best.value and _is_covered(so_far, allowance, trust):
-                best = _Reach(turn, turn, so_far.value + kept, so_far.cost, int(so_far.risk))
+                best = made(_Reach, (turn, turn, so_far.value + kept, so_far.cost, int(so_far.risk)))
         tail = so_far
         for end in range(turn + 1, len(candidates) if short != long else 0):
             tail = tail.with_segment(candidates[end], prices, short, written=end <= callers)
             if _may(candidates[end], short) and tail.value + kept > best.value and _is_covered(tail, allowance, trust):
-                best = _Reach(turn, end, tail.value + kept, tail.cost, int(tail.risk))
+                best = made(_Reach, (turn, end, tail.value + kept, tail.cost, int(tail.risk)))
     return best
 
 
@@ -210,11 +217,11 @@ def _kept_longer(read: Sequence[CacheCandidate], each: CacheCandidate, prices: C
     if not read or read[-1].warm == long:
         return 0.0
     own, kept, value, before = HORIZON_OF.get(read[-1].warm or "", 0), each.reuse[HORIZON_OF[long]], 0.0, 0
-    for segment in read:
-        more = kept - segment.reuse[own]
+    for _, _, tokens, reuse, reuse_again, *_ in read:
+        more = kept - reuse[own]
         if more > 0.0:
-            value += more * (segment.tokens - before) * (_long_run(segment.reuse_again, prices)[1] - prices.read)
-        before = segment.tokens
+            value += more * (tokens - before) * (_long_run(reuse_again, prices)[1] - prices.read)
+        before = tokens
     return value
 
 
@@ -223,22 +230,24 @@ def _places(
     ttls: tuple[str, ...],
     reach: _Reach,
     hit: int,
+    callers: set[int],
     slots: int,
     lookback: int | None,
 ) -> dict[int, str]:
     """Return the candidates to mark, with lifetimes: the reach, what must be found, and marks that cost nothing."""
     short, long = ttls[0], ttls[-1]
     # An entry that lives an hour gets no mark of five minutes, which would shorten it once it has to be written again.
-    longest = max((at for at, each in enumerate(candidates[: hit + 1]) if each.warm == long), default=-1)
-    longest = max(longest, reach.long if reach.long > hit else -1)
-    callers = {at for at, each in enumerate(candidates) if each.mark}
+    longest = max(reach.long, hit)
+    while 0 <= longest <= hit and candidates[longest].warm != long:
+        longest -= 1
     wanted: list[int] = [reach.end] if reach.end >= 0 else []
     floor = max(reach.end, *callers, -1)
     if hit < reach.long < reach.end:
         wanted.append(reach.long)
     # A mark finds an older entry only within its lookback: farther back, a mark of its own must reach it.
-    for needed in (hit, max((at for at, each in enumerate(candidates[: max(floor, 0)]) if each.presumed), default=-1)):
-        if 0 <= needed < floor and not _within_reach(candidates, {*callers, *wanted}, needed, lookback):
+    presumed = next((at for at in range(floor - 1, -1, -1) if candidates[at].presumed), -1)
+    for needed in (hit, presumed):
+        if 0 <= needed < floor and not _within_reach(candidates, [*callers, *wanted], needed, lookback):
             wanted.append(needed)
     horizon = HORIZON_OF[long if longest >= 0 else short]
     chosen: dict[int, str] = {}
@@ -261,9 +270,11 @@ def _add(chosen: dict[int, str], candidates: Sequence[CacheCandidate], at: int, 
     return True
 
 
-def _within_reach(candidates: Sequence[CacheCandidate], chosen: set[int], entry: int, lookback: int | None) -> bool:
-    number = candidates[entry].number
-    return any(entry <= at and candidates[at].number - number < (lookback or 1) for at in chosen)
+def _within_reach(
+    candidates: Sequence[CacheCandidate], chosen: Sequence[int], entry: int, lookback: int | None
+) -> bool:
+    reached = candidates[entry].number + (lookback or 1)
+    return any(entry <= at and candidates[at].number < reached for at in chosen)
 
 
 def _worth_most(candidates: Sequence[CacheCandidate], chosen: set[int], floor: int, horizon: int) -> int | None:

@@ -109,6 +109,25 @@ def test_prompts_that_all_came_back_once_and_stop_cost_a_fifth_more_at_most(repl
     assert planned.cost_nanousd <= 1.2 * uncached.cost_nanousd
 
 
+def test_conversations_that_begin_together_beside_other_traffic_are_written_from_the_first_call(replay):
+    """Fifty systems that nobody has seen before, at one moment: nothing has had the time to come back."""
+    import kinds
+    import traffic
+
+    prices = replay.prices_of("anthropic", traffic.MODEL)
+
+    def cost(calls, rule=None):
+        return replay.play(calls, rule or replay.Planned(prices, traffic.MODEL)).cost_nanousd
+
+    rng = random.Random(1)
+    busy = kinds.agents(rng, tools="code", talks=6, steps=(12, 20), result=(300, 2_000), gap=(1.0, 5.0), between=20.0)
+    talks = kinds.dialogue(rng, talks=50, turns=(4, 4), gap=20.0, between=0.001)
+    talks = [call._replace(at=call.at + 60.0) for call in talks]
+    both = sorted([*busy, *talks], key=lambda call: call.at)
+    marked = replay.Blind(lambda body: {**body, "cache_control": {"type": "ephemeral"}})
+    assert cost(both) - cost(busy) <= 1.06 * cost(talks, marked)
+
+
 @pytest.mark.soak
 @pytest.mark.data
 def test_the_full_replay_gives_the_figures_that_are_checked_in(replay, short):

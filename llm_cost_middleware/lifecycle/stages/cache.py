@@ -20,7 +20,7 @@ from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import MARKED_BY_HOST, CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
-from llm_cost_middleware.usage import TokenUsage
+from llm_cost_middleware.usage import UsageReport
 
 _log = logging.getLogger(__name__)
 CACHE_WORTHY = 1_024
@@ -105,12 +105,21 @@ class CacheStage:
         with self._lock:
             return plan(call.layout, ability, prices, self._statistics, self._policy, now=now, target=target)
 
-    def observe_result(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage | None) -> None:
-        """Learn from the usage of an attempt; from ``None`` that its marks came to nothing."""
+    def observe_result(
+        self, call: RoutedCall, reserved: ReservedAttempt, reading: UsageReport | None, *, billed: bool = True
+    ) -> None:
+        """Learn from what an answer reports; from ``None``, or no items, that its marks came to nothing.
+
+        A stream tells in its first event what was read and written, however it ends.
+
+        ``billed``: whether it may have been paid for all the same.
+        """
         if call.layout is not None and reserved.plan is not None:
+            usage = reading.usage if reading is not None else None
+            billed = billed and (reading is None or not reading.unbilled)
             with self._lock:
                 target, now = reserved.attempt.target, self._clock.now()
-                self._statistics.observe(call.layout, target, reserved.plan, usage, now=now)
+                self._statistics.observe(call.layout, target, reserved.plan, usage, now=now, billed=billed)
                 if self._shared is not None and len(self._unsaved) < _MOST_UNSAVED:
                     self._unsaved.update(dict.fromkeys(changed_keys(self._statistics, call.layout)))
 

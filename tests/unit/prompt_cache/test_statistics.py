@@ -4,8 +4,10 @@ import pytest
 
 from llm_cost_middleware.prompt_cache.layout import read_layout
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices
+from llm_cost_middleware.prompt_cache.planner import plan as plan_of
 from llm_cost_middleware.prompt_cache.returns import within
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CacheBreakpoint, ModelRef
 from llm_cost_middleware.usage import TokenUsage
 
@@ -105,9 +107,31 @@ def test_a_failed_attempt_gives_back_what_it_risked(conversation, prices, sonnet
     statistics.begin(layout, plan, now=0.0)
     assert statistics.insurance.allowance(0, 1.0) == before - plan.write_risk_picousd
     assert statistics.is_pending(layout.boundaries[0].fingerprint, 1.0)
-    statistics.observe(layout, sonnet, plan, None, now=1.0)
+    statistics.observe(layout, sonnet, plan, None, now=1.0, billed=False)
     assert statistics.insurance.allowance(0, 1.0) == before
     assert not statistics.is_pending(layout.boundaries[0].fingerprint, 1.0)
+
+
+def test_an_attempt_that_may_have_been_billed_loses_what_it_risked(conversation, prices, sonnet):
+    statistics, layout = PrefixStatistics(), read_layout(conversation(1))
+    before = statistics.insurance.allowance(0, 1.0)
+    plan = marked(layout, 0, prices)
+    statistics.begin(layout, plan, now=0.0)
+    statistics.observe(layout, sonnet, plan, None, now=1.0)
+    assert statistics.insurance.allowance(0, 1.0) == before - plan.write_risk_picousd
+    assert not statistics.is_pending(layout.boundaries[0].fingerprint, 1.0)
+
+
+def test_where_no_usage_is_ever_known_the_writes_stay_within_the_first_allowance(conversation, prices, sonnet):
+    ability = get_provider("anthropic").cache_capabilities(sonnet.model)
+    statistics, written, cost = PrefixStatistics(), 0, 0
+    for number in range(40):  # what no usage tells adds nothing to the allowance either
+        layout, now = read_layout(conversation(1, salt=str(number), system=f"{number}" + "S" * 8_000)), 20.0 * number
+        made = plan_of(layout, ability, prices, statistics, now=now, target=sonnet)
+        statistics.begin(layout, made, now=now)
+        statistics.observe(layout, sonnet, made, None, now=now + 2.0)
+        written, cost = written + made.write_risk_picousd, layout.tokens * prices.uncached
+    assert 0 < written <= 1.4 * cost
 
 
 def test_the_allowance_is_what_was_earned_and_a_share_of_all_input(conversation, prices, sonnet):
