@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.contents import RequestContents
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -97,6 +98,7 @@ class CallContext(NamedTuple):
 
 
 NO_CONTEXT = CallContext()
+_NO_MODELS: frozenset[ModelRef] = frozenset()
 
 
 class RetryAdvice(NamedTuple):
@@ -209,6 +211,19 @@ class CallRequest(_CallFields):
     def is_bare(self, target: ModelRef) -> bool:
         """Whether a gateway gets it at ``target``, so that nothing is added."""
         return self.bare or target in self.gateways
+
+
+def as_written(
+    provider: str, model: str, messages: tuple[Message, ...], tools: tuple[Tool, ...], endpoint: Endpoint,
+    max_tokens: int | None, choice_count: int, output_schema: str, server_tools: tuple[ServerTool, ...],
+    params: Mapping[str, Any], settings: Mapping[str, Any], *, stream: bool, stored: bool,
+) -> CallRequest:  # fmt: skip
+    """A request as it stands in a body: what only hosts and applications know of a call is not said yet."""
+    return made(CallRequest, (
+        provider, model, messages, tools, endpoint, max_tokens, choice_count, stream, output_schema, server_tools,
+        stored, params or EMPTY, NO_CONTEXT, False, "", None, None, settings or EMPTY, False, _NO_MODELS, None, (), 0,
+        False, False,
+    ))  # fmt: skip
 
 
 class ModelRef(NamedTuple):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from marshal import dumps
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from llm_cost_middleware.errors import UnreadableUsageError
 
@@ -25,6 +25,8 @@ _encode_any = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), defaul
 _encode_plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _DEFINITIONS, _LONGEST_DEFINITION = 512, 16_384
 _definitions: dict[bytes, str] = {}
+_LISTS, _LONGEST_LIST = 64, 131_072
+_T = TypeVar("_T")
 
 
 def definition_text(definition: Any) -> str:
@@ -48,6 +50,44 @@ def definition_text(definition: Any) -> str:
             _definitions.clear()  # definitions that never repeat would otherwise grow it for ever
         _definitions[key] = text
     return text
+
+
+class ByValue(Generic[_T]):
+    """Makes something of the tools of a request once for all requests that carry the same, by their values.
+
+    Safe to share between threads, and bounded. What is not plain data, or too long, is worked out each time.
+
+    Args:
+        make: Makes it. The result is shared, so nothing of the caller's may be in it but texts and numbers.
+    """
+
+    def __init__(self, make: Callable[[Any], _T]) -> None:
+        self._make = make
+        self._known: dict[bytes, _T] = {}
+
+    def __call__(self, data: Any) -> _T:
+        """What is made of ``data``, which may have been changed since it was last seen."""
+        try:
+            key = dumps(data, 2)  # as in ``definition_text``
+        except ValueError:
+            return self._make(data)
+        found = self._known.get(key)
+        if found is None:
+            found = self._make(data)
+            if len(key) <= _LONGEST_LIST and _is_json(data):
+                if len(self._known) >= _LISTS:
+                    self._known.clear()
+                self._known[key] = found
+        return found
+
+
+def _is_json(data: Any) -> bool:
+    """Whether it has a JSON text: bytes and a bytearray look alike to ``marshal``, and are no JSON."""
+    try:
+        _encode_plain(data)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def field_reader(thing: Any) -> Callable[[str], Any]:

@@ -166,3 +166,26 @@ def test_the_short_way_of_a_chosen_model_changes_what_the_long_one_does(model, g
         for lenient in (False, True):
             short, long = fit_eligible(request, target, lenient=lenient), fit(request, target, lenient=lenient)
             assert (short.changes, short.left_out) == (long.changes, long.left_out)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_tools_are_read_once_and_follow_every_change(provider, monkeypatch):
+    read = get_provider(provider).read_request
+    tool = {"name": "a", "input_schema": {"type": "object"}}
+    body = {"model": "m", "messages": [], "tools": [tool]}
+    first = read(body)
+    assert read({**body, "tools": [{**tool}]}).tools is first.tools
+    for key, value in (("name", "b"), ("cache_control", {"type": "ephemeral"}), ("defer_loading", True)):
+        before = read(body).tools
+        tool[key] = value
+        assert read(body).tools != before
+        assert read(body).tools == read({**body, "tools": iter([tool])}).tools, "those that nobody remembers"
+    assert (first.tools[0].name, first.tools[0].cache_ttl, first.tools[0].deferred) == ("a", None, False)
+    monkeypatch.setattr(wire, "_LISTS", 4)
+    monkeypatch.setattr(wire, "_LONGEST_LIST", 500)
+    kept = wire.ByValue(list)
+    for number in range(20):
+        kept([str(number)])
+        assert len(kept._known) <= 4
+    assert kept(["x" * 600]) == ["x" * 600]
+    assert not any(len(key) > 500 for key in kept._known)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import definition_text, fingerprint, picture_size
+from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool, as_written
+from llm_cost_middleware.wire import ByValue, definition_text, fingerprint, picture_size
 
 _PARAMS = (
     "service_tier",
@@ -20,6 +21,7 @@ _PARAMS = (
     "output_config",
     "container",
 )
+_IS_PARAM = frozenset(_PARAMS)
 _SERVER_TOOLS = ("web_search", "web_fetch", "code_execution", "tool_search_tool", "advisor", "mcp_toolset")
 _PROMPT = frozenset({"messages", "system", "tools", "model", "stream"})
 """What a host writes itself; the rest are settings."""
@@ -46,12 +48,12 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         known = _ROLES.get(message.get("role"), "user")
         content = message.get("content")
         if type(content) is str:
-            messages.append(Message(known, (Part("text", content),)))
+            messages.append(made(Message, (known, (made(Part, ("text", content, None, EMPTY, (), ())),))))
         else:
             messages.append(Message(known, view.parts(content)))
     definitions = get("tools")
-    tools, server_tools, held = _tools(definitions) if definitions else ((), (), 0)
-    params = {name: body[name] for name in _PARAMS if name in body}
+    tools, server_tools, held = _read_tools(definitions) if definitions else ((), (), 0)
+    params = {} if _IS_PARAM.isdisjoint(body) else {name: body[name] for name in _PARAMS if name in body}
     if held:
         params["provider_tools"] = held
     if view.cites:
@@ -60,20 +62,13 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
     if servers:
         server_tools += tuple(ServerTool("mcp") for _ in servers)
     limit = get("max_tokens")
-    return CallRequest(
-        provider="anthropic",
-        model=str(get("model") or ""),
-        messages=tuple(messages),
-        tools=tools,
-        endpoint="messages",
-        max_tokens=limit if type(limit) is int and limit >= 0 else None,
+    return as_written(
+        "anthropic", str(get("model") or ""), tuple(messages), tools, "messages",
+        limit if type(limit) is int and limit >= 0 else None, 1, _schema(body), server_tools, params,
+        {} if _PROMPT.issuperset(body) else {name: body[name] for name in body if name not in _PROMPT},
         stream=bool(get("stream")),
-        output_schema=_schema(body),
-        server_tools=server_tools,
-        has_server_side_context=view.stored or type(get("container")) is str or _continues(get("thread")),
-        params=params or EMPTY,
-        settings={name: value for name, value in body.items() if name not in _PROMPT} or EMPTY,
-    )
+        stored=view.stored or type(get("container")) is str or _continues(get("thread")),
+    )  # fmt: skip
 
 
 def _continues(thread: Any) -> bool:
@@ -101,7 +96,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     server_tools: list[ServerTool] = []
     held = 0
     for place, tool in enumerate(definitions):
-        if not isinstance(tool, Mapping):
+        if type(tool) is not dict and not isinstance(tool, Mapping):
             continue
         kind = tool.get("type")
         if type(kind) is str and kind.startswith(_SERVER_TOOLS):
@@ -115,6 +110,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     return tuple(tools), tuple(server_tools), held
 
 
+_read_tools = ByValue(_tools)
 _OWN = frozenset({None, "custom"})
 
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.providers.openai.embeddings import read_embedding
-from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool
-from llm_cost_middleware.wire import definition_text, fingerprint
+from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool, as_written
+from llm_cost_middleware.wire import ByValue, definition_text, fingerprint
 
 _PARAMS = (
     "service_tier",
@@ -23,6 +24,7 @@ _PARAMS = (
     "background",
     "truncation",
 )
+_IS_PARAM = frozenset(_PARAMS)
 _STORED = ("previous_response_id", "conversation", "prompt")
 _CLIENT_SIDE = frozenset({"apply_patch", "local_shell", "computer_use_preview", "computer"})
 _ROLES: Mapping[Any, Role] = {
@@ -33,6 +35,7 @@ _ROLES: Mapping[Any, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+_SPEAKERS = {name: role for name, role in _ROLES.items() if role != "tool"}
 _PROMPT = frozenset({"messages", "input", "instructions", "tools", "model", "stream", "stream_options"})
 """What a host writes itself; the rest are settings."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -54,8 +57,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
     named: Endpoint = "responses" if responses else "chat.completions"
     messages = view.items(body) if responses else view.chat(get("messages") or ())
     definitions = get("tools") or get("functions")
-    tools, server_tools, held = _tools(definitions) if definitions else ((), (), 0)
-    params = {name: body[name] for name in _PARAMS if name in body}
+    tools, server_tools, held = _read_tools(definitions) if definitions else ((), (), 0)
+    params = {} if _IS_PARAM.isdisjoint(body) else {name: body[name] for name in _PARAMS if name in body}
     if held:
         params["provider_tools"] = held
     prediction = get("prediction")
@@ -66,21 +69,15 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         server_tools += (ServerTool("web_search", 1),)
     limit = get("max_output_tokens") if responses else get("max_completion_tokens", get("max_tokens"))
     choices = get("n")
-    return CallRequest(
-        provider="openai",
-        model=model,
-        messages=messages,
-        tools=tools,
-        endpoint=named,
-        max_tokens=limit if type(limit) is int and limit >= 0 else None,
-        choice_count=choices if type(choices) is int and choices > 1 else 1,
+    return as_written(
+        "openai", model, messages, tools, named,
+        limit if type(limit) is int and limit >= 0 else None,
+        choices if type(choices) is int and choices > 1 else 1,
+        _schema(body, responses=responses), server_tools, params,
+        {} if _PROMPT.issuperset(body) else {name: body[name] for name in body if name not in _PROMPT},
         stream=bool(get("stream")),
-        output_schema=_schema(body, responses=responses),
-        server_tools=server_tools,
-        has_server_side_context=view.stored or (responses and any(get(name) is not None for name in _STORED)),
-        params=params or EMPTY,
-        settings={name: value for name, value in body.items() if name not in _PROMPT} or EMPTY,
-    )
+        stored=view.stored or (responses and any(get(name) is not None for name in _STORED)),
+    )  # fmt: skip
 
 
 def _schema(body: Mapping[str, Any], *, responses: bool) -> str:
@@ -98,7 +95,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     server_tools: list[ServerTool] = []
     held = 0
     for place, tool in enumerate(definitions):
-        if not isinstance(tool, Mapping):
+        if type(tool) is not dict and not isinstance(tool, Mapping):
             continue
         kind = tool.get("type")
         if kind in _CLIENT_SIDE:
@@ -114,6 +111,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
     return tuple(tools), tuple(server_tools), held
 
 
+_read_tools = ByValue(_tools)
 _ROLE_AND_TEXT = 2
 """Fields of a message that is nothing but a role and a text."""
 _OWN = frozenset({None, "function", "custom", "namespace"})
@@ -147,13 +145,14 @@ class _PromptView:
 
     def chat(self, messages: Sequence[Any]) -> tuple[Message, ...]:
         out: list[Message] = []
+        add, speaker = out.append, _SPEAKERS.get
         for message in messages:
             if type(message) is dict and len(message) == _ROLE_AND_TEXT:
-                role, text = _ROLES.get(message.get("role")), message.get("content")
-                if type(text) is str and role is not None and role != "tool":  # of a long conversation nearly all
-                    out.append(Message(role, (Part("text", text),)))
+                text, role = message.get("content"), speaker(message.get("role"))
+                if type(text) is str and role is not None:  # of a long conversation nearly all
+                    add(made(Message, (role, (made(Part, ("text", text, None, EMPTY, (), ())),))))
                     continue
-            out.append(self._chat_message(message))
+            add(self._chat_message(message))
         return tuple(out)
 
     def _chat_message(self, message: Any) -> Message:
