@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
 import random
@@ -190,6 +191,35 @@ def test_rows_are_changed_by_nobody_else(ledger, clock):
     do(ledger, "INSERT INTO llm_cost.erasure (tenant, alias, last) VALUES (%s, 'user:x', 1)", number)
     with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
         do(ledger, "UPDATE llm_cost.entry SET amount = 1 WHERE tenant = %s", number)
+
+
+def test_it_is_archived_month_by_month(ledger, clock, tmp_path):
+    """Each file holds the attempts of its month, none twice; what is asked of the ledger stays as it was."""
+    live(ledger, clock, 3, 150, 120)
+    clock.advance(31 * DAY)  # what is left open expires
+    ledger.sweep()
+    spans = [(None, None)]
+    before, rows = reports(ledger, spans), list(ledger.rows())
+    first = dt.datetime.fromtimestamp(rows[0].at, dt.UTC)
+    months = [(first.year + (first.month + at) // 12, (first.month + at) % 12 + 1) for at in range(4)]
+    ends = [dt.datetime(year, month, 1, tzinfo=dt.UTC).timestamp() for year, month in months]
+    files = []
+    for (year, month), end in zip(months, ends, strict=True):
+        path = ledger.archive(end, MemoSummary(), tmp_path / f"before-{year}-{month:02}.jsonl").path
+        files.append({row.seq: row for row in archive_file.read(path)})
+        assert reports(ledger, spans) == before
+    begin = 0.0
+    for found, end in zip(files, ends, strict=True):
+        resolved = [row.at / 1000 for row in found.values() if row.kind not in {"reserve", "reduce"}]
+        assert resolved
+        assert max(resolved) < end
+        late = [row.id for row in found.values() if row.kind == "settle" and row.at / 1000 < begin]
+        assert not late, "it was in the file of the month before"
+        begin = end
+    assert sum(map(len, files)) == len({seq for found in files for seq in found}) > 100
+    left = {row.seq for row in ledger.rows() if row.kind != "carried"}
+    assert left | {seq for found in files for seq in found} >= {row.seq for row in rows}
+    audit(ledger.backend.read(None), list(ledger.rows()))
 
 
 def test_one_process_at_a_time_and_a_file_has_a_name(ledger, clock, tmp_path):

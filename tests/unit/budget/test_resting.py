@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
+import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -21,10 +24,13 @@ DAY = 86_400
 START = 1_780_000_000
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/l.db"
+        return
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres_url")
         return
     found = server_binaries()
     if not found:
@@ -70,6 +76,9 @@ def test_a_run_that_is_over_leaves_and_every_sum_stays(ledger, clock):
     listed = ledger.balances()
     assert rest(ledger) == 40 + 6, "threads rest as well, but for the one that was just used"
     assert rest(ledger) == 0
+    listed_now = {account.scope for account in ledger.backend.read(None).totals}
+    assert {"global", "user:ann", "run:100", "thread:2"} <= listed_now
+    assert not listed_now & {f"run:{number}" for number in range(40)}
     assert {scope: spent(ledger, scope) for scope in before} == before
     named = {one.scope for one in listed if not one.scope.startswith("thread:")}
     assert named <= {one.scope for one in ledger.balances()}
@@ -189,6 +198,45 @@ def test_a_ledger_that_rests_answers_as_one_that_never_does(url, tmp_path, seed)
                 one.settled_nanousd for one in map(other.balance, asked)
             ]
         assert rested > 10
+
+
+def test_calls_go_on_while_runs_are_laid_to_rest(ledger, clock):
+    ledger.set_budget(Budget("run:*", "1"))
+    ledger.set_budget(Budget("thread:*", "1", "day"))
+    stop, failures, paid = threading.Event(), [], [0] * 6
+
+    def work(first):
+        try:
+            for number in itertools.cycle((first, first + 2, first + 4)):
+                if stop.is_set():
+                    return
+                run(ledger, number, 60)
+                paid[number] += 60
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        until = time.monotonic() + 60
+        for _ in range(8):
+            before = sum(paid)
+            while sum(paid) < before + 20 * 60 and time.monotonic() < until and not failures:
+                time.sleep(0.002)
+            clock.advance(8 * DAY)
+            rest(ledger)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert [spent(ledger, f"run:{number}") for number in range(6)] == paid
+    clock.advance(60 * DAY)
+    assert rest(ledger)
+    assert [spent(ledger, f"run:{number}") for number in range(6)] == paid
+    assert spent(ledger, "global") == sum(paid)
 
 
 def test_another_process_books_where_the_account_is_now(tmp_path, clock):

@@ -39,9 +39,11 @@ _DUE = (
     "SELECT id FROM llm_cost.reservation WHERE tenant = %s AND state = 'pending' AND expires <= %s"
     " ORDER BY expires LIMIT %s"
 )
+RESTING = -1
+"""The stripe of a cell that holds what a run spent that is over; those of connections are not negative."""
 _BOOKED = (
-    "SELECT name FROM llm_cost.account a WHERE tenant = %s"
-    " AND EXISTS (SELECT 1 FROM llm_cost.cell WHERE account = a.id)"
+    "SELECT name FROM llm_cost.account a WHERE tenant = %s"  # noqa: S608 - fixed texts
+    f" AND EXISTS (SELECT 1 FROM llm_cost.cell WHERE account = a.id AND stripe <> {RESTING})"
 )
 _NEW_TENANT = "INSERT INTO llm_cost.tenant (name) VALUES (%s) ON CONFLICT DO NOTHING"
 _FIRST = (  # ``OFFSET``: else the planner would look for it from the oldest row on

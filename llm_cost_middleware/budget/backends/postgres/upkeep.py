@@ -12,6 +12,7 @@ from llm_cost_middleware.budget.backends.postgres.archive import PostgresArchive
 from llm_cost_middleware.budget.backends.postgres.erasure import PostgresEraser
 from llm_cost_middleware.budget.backends.postgres.noted import NotedProtocol
 from llm_cost_middleware.budget.backends.postgres.old_lines import OldLines
+from llm_cost_middleware.budget.backends.postgres.resting import PostgresResting
 from llm_cost_middleware.budget.backends.postgres.turn import Turn
 from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules import MemoAggregator, Sums
@@ -60,6 +61,14 @@ class PostgresUpkeep:
         index, now, _ = self.read(())
         with Turn.held(self) as turn:
             return PostgresArchive(turn, now, Sums.made(summary, index, now)).run(min(before, now), path, keep=keep)
+
+    def rest(self, idle: int) -> int:
+        """See ``SupportsResting``."""
+        with Turn.held(self) as turn:
+            resting = PostgresResting(turn)
+            resting.begin()
+            index, now, _ = self.read(())
+            return resting.run(index, now, idle)
 
     def prune_journal(self, before: int | None, keep: int | None, *, most: int | None = None) -> int:
         """See ``SupportsPruning``."""
