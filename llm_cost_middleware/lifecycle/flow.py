@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from llm_cost_middleware.budget.rules import Headroom
@@ -31,10 +32,13 @@ from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.lifecycle.warm_up import WarmUp
 from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
 from llm_cost_middleware.routing.signals import demanded_tools, failure_signals
 
 _log = logging.getLogger(__name__)
+_ANY = MappingProxyType({"model": "smart", "messages": ({"role": "user", "content": "Hello"},)})
+"""A body that routing chooses a model for."""
 
 
 class CallFlow:
@@ -128,6 +132,25 @@ class CallFlow:
         if enforced and refused is not None:
             raise rule.error(refused)
         return with_scopes(context, rule.filled(found))
+
+    def load_ahead(self) -> None:
+        """Load what a first call looks up, as the pipeline is made: prices, limits and abilities of its models.
+
+        Where an event loop runs in this thread, another one does it, and a call that comes sooner waits for that.
+        """
+
+        def load() -> None:
+            for name in NAMES:
+                rules = get_provider(name)
+                self._look_up(rules.read_request(_ANY, rules.endpoints[0]), frozenset(NAMES))
+                self.stages.health.classify(TimeoutError(), ModelRef(name, ""))  # the errors of every platform
+            self.is_ready = True
+
+        if running_loop(blocks=False) is None:
+            load()
+        else:
+            with suppress(RuntimeError):  # no more threads: the first call loads it
+                self._warm_up.begin(load)
 
     async def make_ready(self, request: CallRequest, providers: frozenset[str] | None) -> None:
         """Load in a thread, ahead of a first call on an event loop, what routing and quoting it look up.

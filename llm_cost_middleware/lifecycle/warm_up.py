@@ -27,7 +27,7 @@ class WarmUp:
             work: What to do. Its errors are nobody's; a caller who is cancelled leaves it running.
         """
         try:
-            done = self._begin(work)
+            done = self.begin(work)
         except RuntimeError:  # no more threads: the call does the work itself, where it needs it
             return
         loop = asyncio.get_running_loop()
@@ -44,7 +44,12 @@ class WarmUp:
         done.add_done_callback(tell)
         await woken
 
-    def _begin(self, work: Callable[[], None]) -> Future[None]:
+    def begin(self, work: Callable[[], None]) -> Future[None]:
+        """Begin the work in a thread, unless one is at it or has done it.
+
+        Raises:
+            RuntimeError: There are no more threads.
+        """
         process = os.getpid()
         if self._under_way is not None and self._under_way[0] == process:  # a fork leaves the thread behind
             return self._under_way[1]

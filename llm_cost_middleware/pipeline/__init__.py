@@ -97,6 +97,8 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         self._watch = parts.FileWatch(config, self.clock)
         parts.warn_of_forgetting(config, opened)
         self._listeners.start()
+        if not config.update_prices:  # those are asked for at the first call: a network is nothing to wait for here
+            self._flow.load_ahead()
 
     def _make_flow(self, config: CostConfig, before: Stages | None = None) -> CallFlow:
         from llm_cost_middleware.pipeline import parts

@@ -1,56 +1,143 @@
-"""The longest gap of an event loop, in milliseconds, while a pipeline's first calls run; and what making one costs.
+"""The longest gap of an event loop while a pipeline's first calls run, and what making the pipeline costs.
 
-``python tests/benchmarks/first_call.py``; milliseconds of this machine, so of use beside another run on it alone.
+``python tests/benchmarks/first_call.py [TREE …]``: the pipeline is made before the loop runs, and then on it. Gaps are
+milliseconds of the clock, and of CPU that the loop's own thread took in one: on a busy machine only these say what held
+the loop up. Compiled modules are there before, as after an installation.
 """
 
 import asyncio
+import os
+import subprocess
 import sys
+import tempfile
 import time
 
-from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.providers import get_provider
-from llm_cost_middleware.request import CallResult
-from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
-
 BODY = {"model": "smart", "messages": [{"role": "user", "content": "x" * 500}]}
-USAGE = UsageReport(
-    items=(BilledItem(TokenUsage(uncached_input=120, output=50)),), model="gpt-5-mini-2025-08-07", complete=True
-)
+PROVIDERS = frozenset({"anthropic", "openai"})
+MADE = ("before the loop runs", "on the loop")
+
+
+def usage():
+    from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
+
+    items = (BilledItem(TokenUsage(uncached_input=120, output=50)),)
+    return UsageReport(items=items, model="gpt-5-mini-2025-08-07", complete=True)
 
 
 async def send(_):
+    from llm_cost_middleware.request import CallResult
+
     await asyncio.sleep(0)
-    return CallResult(object(), USAGE)
+    return CallResult(object(), usage())
 
 
-async def main():
-    began = time.perf_counter()
-    pipeline = CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": "9000"}]))
-    sys.stdout.write(f"making a pipeline      {1e3 * (time.perf_counter() - began):8.1f} ms\n")
-    gaps, done = [], asyncio.Event()
+class Stream:
+    """Ten chunks."""
 
-    async def tick():
-        last = time.perf_counter()
-        while not done.is_set():
+    async def __aiter__(self):
+        for chunk in range(10):
             await asyncio.sleep(0)
-            now = time.perf_counter()
-            gaps.append(now - last)
-            last = now
+            yield chunk
 
-    ticking = asyncio.create_task(tick())
-    for name in ("first", "second"):
+    def reading(self):
+        return usage()
+
+    def close(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+
+async def open_stream(_):
+    return Stream()
+
+
+class Refuses:
+    """Fails the first of two attempts."""
+
+    def __init__(self):
+        self.fails = True
+
+    async def __call__(self, attempt):
+        self.fails = not self.fails
+        if not self.fails:
+            raise TimeoutError
+        return await send(attempt)
+
+
+class Gaps:
+    """Ticks on the running loop, and notes how long each tick had to wait."""
+
+    def __init__(self):
+        self.found, self.done = [], False
+
+    async def tick(self):
+        took, cpu = time.perf_counter(), time.thread_time()
+        while not self.done:
+            await asyncio.sleep(0)
+            now, used = time.perf_counter(), time.thread_time()
+            self.found.append((now - took, used - cpu))
+            took, cpu = now, used
+
+    async def of(self, work):
         await asyncio.sleep(0.05)
-        gaps.clear()
+        self.found.clear()
         began = time.perf_counter()
-        request = get_provider("openai").read_request(BODY, "chat.completions")
-        await pipeline.arun(request, send, providers=frozenset({"anthropic", "openai"}))
+        try:
+            answer = await work
+            if hasattr(answer, "__aiter__"):
+                async for _ in answer:
+                    pass
+        except RuntimeError:  # refused
+            pass
         took = time.perf_counter() - began
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        sys.stdout.write(f"{name:6} call            {1e3 * took:8.1f} ms, longest gap {1e3 * max(gaps):6.1f} ms\n")
-    done.set()
+        return took, max(gap for gap, _ in self.found), max(cpu for _, cpu in self.found)
+
+
+def make():
+    from llm_cost_middleware import CostConfig, CostPipeline
+
+    began = time.perf_counter()
+    pipelines = [CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": limit}])) for limit in ("9000", "1e-7")]
+    sys.stdout.write(f"  making it {1e3 * (time.perf_counter() - began):8.1f} ms\n")
+    return pipelines
+
+
+async def measure(pipelines):
+    from llm_cost_middleware.providers import get_provider
+
+    rich, poor = pipelines or make()
+    gaps, fails = Gaps(), Refuses()
+    ticking = asyncio.create_task(gaps.tick())
+    request = get_provider("openai").read_request(BODY, "chat.completions")
+    asked = {"call": (rich, send), "stream": (rich, open_stream), "retry": (rich, fails), "refusal": (poor, send)}
+    for name, (pipeline, sent) in asked.items():
+        for which in ("first", "second"):
+            took, gap, cpu = await gaps.of(pipeline.arun(request, sent, providers=PROVIDERS))
+            sys.stdout.write(
+                f"  {which:6} {name:8}{1e3 * took:8.1f} ms, gap {1e3 * gap:6.1f} ms, {1e3 * cpu:5.1f} CPU\n"
+            )
+    gaps.done = True
     await ticking
 
 
+def main(trees):
+    for tree in trees:
+        with tempfile.TemporaryDirectory() as compiled:
+            kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+            env = kept | {"PYTHONPATH": tree, "PYTHONPYCACHEPREFIX": compiled, "FIRST_CALL": "1"}
+            for run, made in enumerate((MADE[0], *MADE)):
+                command = [sys.executable, __file__, made]
+                done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+                if run:  # the first compiles
+                    sys.stdout.write(f"{tree}, made {made}\n{done.stdout}")
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    if os.environ.get("FIRST_CALL"):
+        asyncio.run(measure(make() if sys.argv[1] == MADE[0] else None))
+    else:
+        main(sys.argv[1:] or [os.curdir])

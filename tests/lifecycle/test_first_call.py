@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.warm_up import WarmUp
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallResult
@@ -17,29 +18,56 @@ from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 PROGRAM = """
 import asyncio, sys, threading
 sys.path.insert(0, "tests/benchmarks")
-from first_call import BODY, send
-from llm_cost_middleware import CostConfig, CostPipeline
+from first_call import BODY, PROVIDERS, Refuses, open_stream, send
+from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.providers import get_provider
 
-heard = {}
+made_on_loop = sys.argv[1] == "on the loop"
+heard, elsewhere, listening = [], [], []
 
-class Hears:
-    def find_spec(self, name, path=None, target=None):
-        heard.setdefault(name, threading.current_thread() is threading.main_thread())
+def hear(event, given):
+    if listening and event in {"import", "open", "compile"}:
+        (heard if threading.current_thread() is threading.main_thread() else elsewhere).append(f"{event} {given[0]}")
 
-pipeline = CostPipeline(CostConfig())
-request = get_provider("openai").read_request(BODY, "chat.completions")
-sys.meta_path.insert(0, Hears())
-asyncio.run(pipeline.arun(request, send, providers=frozenset({"anthropic", "openai"})))
-assert "genai_prices" in heard, "the prices were loaded before: this shows nothing"
-print(*sorted(name for name, in_loop in heard.items() if in_loop and name.partition(".")[0] in PACKAGES))
-""".replace("PACKAGES", repr({"genai_prices", "pydantic", "llm_cost_middleware"}))
+def make():
+    return [CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": limit}])) for limit in ("90", "1e-7")]
+
+async def main(pipelines):
+    rich, poor = pipelines or make()
+    request = get_provider("openai").read_request(BODY, "chat.completions")
+    await send(None)  # imports what it is made of
+    sys.addaudithook(hear)
+    listening.append(True)
+    await rich.arun(request, send, providers=PROVIDERS)
+    async for _ in await rich.arun(request, open_stream, providers=PROVIDERS):
+        pass
+    await rich.arun(request, Refuses(), providers=PROVIDERS)
+    try:
+        await poor.arun(request, send, providers=PROVIDERS)
+    except BudgetExceededError:
+        listening.clear()
+    assert not listening, "it was not refused"
+
+asyncio.run(main(None if made_on_loop else make()))
+assert "genai_prices" in sys.modules
+loaded_beside = any("genai_prices" in one for one in elsewhere)
+assert loaded_beside is made_on_loop, "they were loaded before: this shows nothing; or were not, when it was made"
+print(*heard, sep="\\n")
+"""
 
 
-def test_no_table_is_loaded_on_the_event_loop():
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("made", ["before the loop", "on the loop"])
+def test_the_first_call_stream_retry_and_refusal_load_nothing_on_the_event_loop(made):
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, made], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == []
+    assert ran.stdout.split("\n") == ["", ""]
+
+
+def test_published_prices_are_not_asked_for_when_a_pipeline_is_made(monkeypatch):
+    asked = []
+    monkeypatch.setattr("llm_cost_middleware.pricing.genai._published", asked.append)
+    with CostPipeline(CostConfig(update_prices=True)):
+        assert asked == []
 
 
 @pytest.fixture
@@ -84,22 +112,24 @@ def test_it_is_made_on_a_loop_whose_executor_is_shut(ask):
 
 
 def test_many_at_once_share_one_thread_and_one_that_is_cancelled_stops_none(ask, monkeypatch):
-    pipeline, began, start = CostPipeline(CostConfig()), [], threading.Thread.start
+    began, start, go = [], threading.Thread.start, threading.Event()
 
     def note(thread):
         began.append(thread.name)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", note)
+    monkeypatch.setattr(CallFlow, "_look_up", lambda *_: go.wait(20))  # tables that take long to load
 
     async def main():
-        calls = [asyncio.ensure_future(ask(pipeline)) for _ in range(50)]
-        await asyncio.sleep(0)
-        calls[0].cancel()
-        return await asyncio.gather(*calls, return_exceptions=True)
+        with CostPipeline(CostConfig()) as pipeline:
+            calls = [asyncio.ensure_future(ask(pipeline)) for _ in range(50)]
+            await asyncio.sleep(0)
+            calls[0].cancel()
+            go.set()
+            return await asyncio.gather(*calls, return_exceptions=True)
 
     cancelled, *answers = asyncio.run(main())
-    pipeline.close()
     assert isinstance(cancelled, asyncio.CancelledError)
     assert answers == ["said"] * 49
     assert began.count("llm-cost-warm-up") == 1
@@ -130,5 +160,8 @@ def test_no_thread_to_be_had_is_no_reason_to_fail_it(ask, monkeypatch):
     def refuse(_):
         raise RuntimeError("can't start new thread")
 
+    async def main():  # made on the loop
+        return await ask()
+
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert asyncio.run(ask()) == "said"
+    assert asyncio.run(main()) == "said"
