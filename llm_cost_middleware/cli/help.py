@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.cli import tables
+from llm_cost_middleware.cli import methods, tables
 from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.errors import ConfigurationError
 
@@ -18,9 +18,10 @@ _TOPICS = files("llm_cost_middleware.cli").joinpath("topics")
 def topics() -> dict[str, str]:
     """Return the text of every topic, by name."""
     found = (file for file in _TOPICS.iterdir() if file.name.endswith(".md"))
-    return {
+    texts = {
         file.name.removesuffix(".md"): file.read_text(encoding="utf-8") for file in sorted(found, key=lambda f: f.name)
     }
+    return {**texts, "methods": texts["methods"] + methods.tables()}
 
 
 def show_topic(topic: Annotated[str | None, typer.Argument(help="A topic; all of them without one.")] = None) -> None:

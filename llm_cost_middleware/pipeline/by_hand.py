@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
+from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, UnsupportedRequestError
+from llm_cost_middleware.platform import is_inside
 
 if TYPE_CHECKING:
     from llm_cost_middleware.lifecycle.batches import BatchQuote
@@ -69,6 +70,7 @@ class BookingByHand:
 
         Raises:
             UnsupportedRequestError: ``on_ungoverned`` is ``deny``.
+            NoEligibleModelError: It leaves the regions of ``[routing] regions``, as far as is known.
             ScopePausedError: One of its scopes, ``global`` among them, is paused: that stops what is not governed, too.
         """
         from llm_cost_middleware.pipeline import parts
@@ -78,10 +80,27 @@ class BookingByHand:
         if choice == "deny":
             raise UnsupportedRequestError(what, advice)
         if leaves:
+            self.keep_inside(what, target)
             self._clerk.check_passing(context or parts.NO_CONTEXT, target)
         if choice == "warn":
             _log.warning("%s is not governed: %s", what, advice)
         self._flow.stages.record.ungoverned(what, advice)
+
+    def keep_inside(self, what: str, target: ModelRef | None) -> None:
+        """Refuse a request that leaves the regions of ``[routing] regions``, whether it costs anything or not.
+
+        Args:
+            what: What it is.
+            target: Where it goes; ``None``: that is not known, as of an empty provider.
+
+        Raises:
+            NoEligibleModelError: It is not known to stay there.
+        """
+        regions = self._flow.settings.regions
+        if not regions or self._flow.settings.observe:
+            return
+        if target is None or not target.provider or not is_inside(*target.plain, regions):
+            raise NoEligibleModelError({what: f"is not known to be served in {' or '.join(regions)}"})
 
     def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.

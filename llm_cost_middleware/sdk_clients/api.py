@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from posixpath import normpath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from urllib.parse import unquote
 
 from llm_cost_middleware.refusals import HostErrors
 from llm_cost_middleware.request import Endpoint
@@ -15,8 +17,21 @@ from llm_cost_middleware.request import Endpoint
 if TYPE_CHECKING:
     from llm_cost_middleware.sdk_clients.batches import Batches
 
+ENDS = "it ends or halts something"
+"""Why such a path is free: the same words in the tables of both SDKs."""
 Body = dict[str, Any]
 _UNKNOWN = "its cost is not known here; watch it in the provider's usage, or give the project a spend limit"
+FREE_VERBS = frozenset({"get", "head", "delete", "options"})
+"""They show or end something. Nothing is made by them, so nothing is billed."""
+
+
+class Treatment(NamedTuple):
+    """What becomes of a request to one path."""
+
+    kind: Literal["governed", "reported", "free"]
+    """``reported``: warned of, refused or let through, as ``on_ungoverned`` says."""
+    why: str
+    """What is done, why it is free, or what to do instead."""
 
 
 class BatchRequests(NamedTuple):
@@ -88,16 +103,39 @@ class Api:
         """Whether the answer to a path may report the usage of an earlier call."""
         return verb in self.later and matches(self.later[verb], self.canonical(path))
 
+    helpers: tuple[str, ...] = ()
+    """Methods, by their dotted path, that only call others, or send nothing: without a path of their own."""
+
+    def ends(self, path: str) -> bool:
+        """Whether a path ends or halts something: nothing of anybody's is sent with it."""
+        return _any(self.free.get(ENDS, ()), path)
+
     def canonical(self, path: str) -> str:
-        """A path as the resources write it, from any spelling: absolute, with a query, or without its first slash."""
-        bare = path.partition("?")[0]
+        """A path as the resources write it, from any spelling: absolute, with a query, with dots, or quoted."""
+        bare = path.partition("?")[0].partition("#")[0]  # neither is part of what is asked for
         if "://" in bare:
             bare = "/" + bare.partition("://")[2].partition("/")[2]
-        bare = bare if bare.startswith("/") else f"/{bare}"
+        if "%" in bare or "//" in bare or "/." in bare:  # which the HTTP client, or the server, takes out
+            bare = normpath(f"/{unquote(bare)}")
+        bare = "/" + bare.lstrip("/")
         # one SDK has the version in its paths, the other in its base URL, and a gateway may add a beginning of its own
         _, version, rest = bare.partition("/v1/")
         root = "/v1/" if next(iter(self.endpoints)).startswith("/v1/") else "/"
         return root + rest if version else bare
+
+    def treatment(self, verb: str, path: str) -> Treatment:
+        """What becomes of a request by its verb, in small letters, and its path: the one rule for all of them."""
+        bare = self.canonical(path)
+        if verb == "post" and bare in self.endpoints:
+            return Treatment("governed", "held before it is sent, retried and booked")
+        if verb == "post" and bare == self.batches.path:
+            return Treatment("governed", "the sum of its requests is held at the price of batches")
+        if verb in FREE_VERBS:
+            return Treatment("free", "it shows or ends something")
+        advice = self.advice_for(bare)
+        if advice is not None:
+            return Treatment("reported", advice)
+        return Treatment("free", next(why for why, patterns in self.free.items() if _any(patterns, bare)))
 
     def advice_for(self, path: str) -> str | None:
         """What to do instead of a ``POST`` that is not governed; ``None`` where it costs nothing.
@@ -107,8 +145,11 @@ class Api:
         for pattern, advice in self.ungoverned.items():
             if matches(pattern, path):
                 return advice
-        known = any(matches(pattern, path) for patterns in self.free.values() for pattern in patterns)
-        return None if known else _UNKNOWN
+        return None if any(_any(patterns, path) for patterns in self.free.values()) else _UNKNOWN
+
+
+def _any(patterns: Iterable[str], path: str) -> bool:
+    return any(matches(pattern, path) for pattern in patterns)
 
 
 @lru_cache(maxsize=1024)

@@ -17,12 +17,17 @@ from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platform import find_platform
-from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.sdk_clients.api import Api, BatchRequests
+from llm_cost_middleware.sdk_clients.api import FREE_VERBS, Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, attributes_of, strip_attributes
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
+from llm_cost_middleware.sdk_clients.requests_by_hand import (
+    as_post,
+    passing,
+    was_looked_at,
+    with_readable_body,
+)
 from llm_cost_middleware.sdk_clients.sent_names import ClientNames
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
@@ -56,6 +61,7 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
             sdk_class.__name__, f"its platform has prices of its own; wrap {_choice(api)}",
             leaves=False,
         )  # fmt: skip
+        pipeline.keep_inside(sdk_class.__name__, None)
         return client
     if platform is None:  # the provider's own client may be set to a platform's address
         platform = platform_at(api.provider, getattr(client, "base_url", ""))
@@ -91,7 +97,7 @@ def ungoverned(client: C) -> C:
 
 
 _MARK = "_llm_cost_governed"
-_SHADOWED = ("post", "get", "copy", "with_options", BUILDS_OBJECTS)
+_SHADOWED = ("post", "get", "request", "copy", "with_options", BUILDS_OBJECTS)
 
 
 class OriginalMethods(NamedTuple):
@@ -100,6 +106,7 @@ class OriginalMethods(NamedTuple):
     client: Any
     post: Any
     get: Any
+    request: Any
     retries_chosen: bool
     """Its number of retries was given to ``with_options``."""
     names: ClientNames
@@ -122,10 +129,13 @@ class ClientWrapper(NamedTuple):
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
+        request = self._arequest if post == self._apost else self._request
         names = ClientNames(self.api.provider, twin)
-        original = OriginalMethods(twin, twin.post, twin.get, retries_chosen, names)
+        original = OriginalMethods(
+            twin, passing(twin.post, twin), passing(twin.get, twin), twin.request, retries_chosen, names
+        )
         copied = functools.partial(self._copied, retries_chosen)
-        for name, governed_method in (("post", post), ("get", get)):
+        for name, governed_method in (("post", post), ("get", get), ("request", request)):
             governed = self._at_door(functools.partial(governed_method, original))
             setattr(twin, name, like(getattr(twin, name), governed))
         for name in ("copy", "with_options"):
@@ -173,7 +183,7 @@ class ClientWrapper(NamedTuple):
         if endpoint is None:
             return None
         body = arguments.get("body")
-        if not isinstance(body, Mapping):  # bytes or a file: the provider refuses it, for nothing
+        if not isinstance(body, Mapping):
             return None
         names = original.names.at(self.pipeline.config, endpoint)
         return SdkCall(
@@ -184,15 +194,29 @@ class ClientWrapper(NamedTuple):
             or is_gateway(self.pipeline.config, self.api.provider, original.client.base_url),
         )  # fmt: skip
 
-    def _pass(self, path: str, arguments: Mapping[str, Any]) -> None:
-        """Report or refuse what is posted past the middleware; the rest costs nothing."""
-        if path in self.api.endpoints or (bare := self.api.canonical(path)) in self.api.endpoints:
+    def _readable(self, path: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the body as a mapping, where what is posted is governed and can be read."""
+        if isinstance(arguments.get("body"), Mapping):
+            return arguments
+        governed = self.api.canonical(path) in (*self.api.endpoints, self.api.batches.path)
+        return with_readable_body(arguments) if governed else arguments
+
+    def _pass(self, original: OriginalMethods, path: str, arguments: Mapping[str, Any], verb: str = "post") -> None:
+        """Report or refuse what is sent past the middleware; the rest costs nothing."""
+        treatment = self.api.treatment(verb, path)
+        if verb in FREE_VERBS:
             return
-        if (advice := self.api.advice_for(bare)) is not None:
-            body, context = arguments.get("body"), read_context(attributes_of(arguments))
-            model = body.get("model") if isinstance(body, Mapping) else None
-            target = ModelRef(self.api.provider, model if isinstance(model, str) else "")
-            self.pipeline.ungoverned(f"POST {bare}", advice, context=context, target=target)
+        bare, body, advice = self.api.canonical(path), arguments.get("body"), treatment.why
+        model = body.get("model") if isinstance(body, Mapping) else None
+        names = original.names.at(self.pipeline.config, bare.strip("/").replace("/", "."))
+        target, what = names.target(model if isinstance(model, str) else ""), f"{verb.upper()} {bare}"
+        if treatment.kind == "free":
+            if not self.api.ends(bare):
+                self.pipeline.keep_inside(what, target)
+            return
+        if treatment.kind == "governed":
+            advice = "its body cannot be read: give it as a mapping"
+        self.pipeline.ungoverned(what, advice, context=read_context(attributes_of(arguments)), target=target)
 
     def _makes_batch(self, path: str) -> bool:
         if path in self.api.endpoints or self.api.canonical(path) != self.api.batches.path:
@@ -200,12 +224,34 @@ class ClientWrapper(NamedTuple):
         platform = find_platform(self.api.provider)
         return platform is None or platform.batches  # the SDK itself refuses where there are none
 
+    def _request(self, original: OriginalMethods, cast_to: Any, options: Any, **more: Any) -> Any:
+        """A ``request`` with its options: one of our own, or by hand."""
+        if was_looked_at(original.client):
+            return original.request(cast_to, options, **more)
+        verb, path = str(options.method).strip().lower(), str(options.url)
+        arguments = as_post(cast_to, options, more)
+        if verb == "post":
+            return self._post(original, path, **arguments)
+        self._pass(original, path, arguments, verb)
+        return self._noted(verb, path, original.request(cast_to, options, **more), arguments)
+
+    async def _arequest(self, original: OriginalMethods, cast_to: Any, options: Any, **more: Any) -> Any:
+        if was_looked_at(original.client):
+            return await original.request(cast_to, options, **more)
+        verb, path = str(options.method).strip().lower(), str(options.url)
+        arguments = as_post(cast_to, options, more)
+        if verb == "post":
+            return await self._apost(original, path, **arguments)
+        await asyncio.to_thread(self._pass, original, path, arguments, verb)
+        return await self._anoted(verb, path, await original.request(cast_to, options, **more), arguments)
+
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        arguments = self._readable(path, arguments)
         if self._makes_batch(path):
             return self._create_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            self._pass(path, arguments)
+            self._pass(original, path, arguments)
             return self._noted("post", path, original.post(path, **strip_attributes(arguments)), arguments)
         if join_leaving(self.pipeline):
             return original.post(path, **_once(strip_attributes(arguments)))
@@ -217,11 +263,12 @@ class ClientWrapper(NamedTuple):
         return invoke(self.pipeline, call, send)
 
     async def _apost(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
+        arguments = self._readable(path, arguments)
         if self._makes_batch(path):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            await asyncio.to_thread(self._pass, path, arguments)
+            await asyncio.to_thread(self._pass, original, path, arguments)
             answer = await original.post(path, **strip_attributes(arguments))
             return await self._anoted("post", path, answer, arguments)
         if join_leaving(self.pipeline):

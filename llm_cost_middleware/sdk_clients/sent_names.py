@@ -6,8 +6,11 @@ from typing import Any
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.platforms import PlatformConfig
+from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.platform import find_platform
 from llm_cost_middleware.request import CallRequest, ModelRef
+
+_KEPT = 64
 
 
 class ClientNames:
@@ -32,6 +35,8 @@ class ClientNames:
             self._known = _, _, known = config, place, {}
         found = known.get(endpoint)
         if found is None:
+            if len(known) >= _KEPT:  # callers choose paths
+                known.clear()
             found = known[endpoint] = SentNames(config, self._provider, self._client, endpoint)
         return found
 
@@ -73,6 +78,15 @@ class SentNames:
             return request._replace(provider=self._provider)
         target = self._target(self._section, request.model)
         return request._replace(provider=target.provider, model=target.model)
+
+    def target(self, name: str) -> ModelRef:
+        """What a name stands for, of a call that is not governed; the name itself, where nothing is known of it."""
+        if self._section is None:
+            return ModelRef(self._provider, name)
+        try:
+            return self._target(self._section, name)
+        except LLMCostError:
+            return ModelRef(self._provider, name)
 
     def written(self, target: ModelRef, called: str) -> str:
         """The name to send for a target.

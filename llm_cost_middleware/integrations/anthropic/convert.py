@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llm_cost_middleware.integrations.anthropic.batches import MessageBatches
 from llm_cost_middleware.integrations.anthropic.errors import ERRORS
-from llm_cost_middleware.integrations.anthropic.paths import FREE, UNGOVERNED
+from llm_cost_middleware.integrations.anthropic.paths import FREE, HELPERS, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 
 API = Api(
@@ -19,6 +19,7 @@ API = Api(
     },
     ungoverned=UNGOVERNED,
     free=FREE,
+    helpers=HELPERS,
     errors=ERRORS,
     injected_chunks=lambda _: None,
     batches=MessageBatches(),

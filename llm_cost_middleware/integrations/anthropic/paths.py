@@ -5,6 +5,8 @@ A test walks every resource of the installed SDK and fails on a path that stands
 
 from __future__ import annotations
 
+from llm_cost_middleware.sdk_clients.api import ENDS
+
 _HOSTED = "sessions run model calls of their own; give the workspace a spend limit"
 
 UNGOVERNED = {
@@ -18,7 +20,7 @@ UNGOVERNED = {
 }
 
 FREE = {
-    "it ends or halts something": ("**/archive", "**/cancel", "**/pause"),
+    ENDS: ("**/archive", "**/cancel", "**/pause"),
     "counting tokens is free": ("/v1/messages/count_tokens",),
     "it stores something": ("/v1/files", "/v1/memory_stores", "/v1/memory_stores/**"),
     "it defines something that is billed when it is used": (
@@ -30,3 +32,10 @@ FREE = {
         "/v1/user_profiles/**", "/v1/vaults", "/v1/vaults/**",
     ),
 }  # fmt: skip
+
+HELPERS = (
+    "beta.environments.work.poller", "beta.environments.work.worker", "beta.messages.stream", "beta.messages.thread",
+    "beta.messages.tool_runner", "beta.sessions.events.tool_runner", "beta.webhooks.parse_unverified",
+    "beta.webhooks.unwrap", "messages.stream",
+)  # fmt: skip
+"""Methods without a path of their own: they call the others, or send nothing."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_cost_middleware.integrations.openai.batches import FileBatches
 from llm_cost_middleware.integrations.openai.errors import ERRORS
-from llm_cost_middleware.integrations.openai.paths import FREE, SOCKETS, UNGOVERNED
+from llm_cost_middleware.integrations.openai.paths import FREE, HELPERS, SOCKETS, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
 from llm_cost_middleware.wire import field_reader
@@ -38,6 +38,7 @@ API = Api(
     },
     ungoverned=UNGOVERNED,
     free=FREE,
+    helpers=HELPERS,
     errors=ERRORS,
     injected_chunks=injected_chunks,
     batches=FileBatches(),

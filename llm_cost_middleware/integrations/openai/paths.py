@@ -5,6 +5,8 @@ A test walks every resource of the installed SDK and fails on a path that stands
 
 from __future__ import annotations
 
+from llm_cost_middleware.sdk_clients.api import ENDS
+
 _SESSION = "sessions bill as they run; give the project a spend limit"
 _HOSTED = "hosted agents run model calls of their own; give the project a spend limit"
 
@@ -46,7 +48,7 @@ UNGOVERNED = {
 }
 
 FREE = {
-    "it ends or halts something": ("**/cancel", "**/hangup", "**/reject", "**/pause"),
+    ENDS: ("**/cancel", "**/hangup", "**/reject", "**/pause"),
     "it hands a call on to somebody else": ("/realtime/calls/*/refer", "/live/sessions/*/refer"),
     "counting tokens is free": ("/responses/input_tokens",),
     "moderation is free": ("/moderations",),
@@ -79,3 +81,19 @@ SOCKETS = {
     "realtime.translations": _SESSION,
     "responses": _SOCKET,
 }
+
+HELPERS = (
+    "beta.agents.environments.files.prepare", "beta.agents.environments.files.prepare_directory",
+    "beta.agents.environments.files.upload", "beta.agents.sessions.artifacts.for_result",
+    "beta.agents.sessions.stream", "beta.chat.completions.parse", "beta.chat.completions.stream",
+    "beta.threads.create_and_run_poll", "beta.threads.create_and_run_stream", "beta.threads.runs.create_and_poll",
+    "beta.threads.runs.create_and_stream", "beta.threads.runs.poll", "beta.threads.runs.stream",
+    "beta.threads.runs.submit_tool_outputs_and_poll", "beta.threads.runs.submit_tool_outputs_stream",
+    "chat.completions.parse", "chat.completions.stream", "files.wait_for_processing", "responses.parse",
+    "responses.stream", "uploads.upload_file_chunked", "vector_stores.file_batches.create_and_poll",
+    "vector_stores.file_batches.poll", "vector_stores.file_batches.upload_and_poll",
+    "vector_stores.files.create_and_poll", "vector_stores.files.poll", "vector_stores.files.upload",
+    "vector_stores.files.upload_and_poll", "videos.create_and_poll", "videos.poll", "webhooks.unwrap",
+    "webhooks.verify_signature",
+)  # fmt: skip
+"""Methods without a path of their own: they call the others, or send nothing."""

@@ -15,7 +15,10 @@ _STREAM_USAGE_SINCE = "2024-09-01"
 """Versions of the API before it refuse ``stream_options`` (Azure/azure-rest-api-specs 29157)."""
 
 
-_DEPLOYED = frozenset({"chat.completions", "embeddings"})
+_DEPLOYED = frozenset({
+    "chat.completions", "completions", "embeddings", "audio.transcriptions", "audio.translations", "audio.speech",
+    "images.generations", "images.edits",
+})  # fmt: skip
 """What goes to a deployment's own path (``_deployments_endpoints`` in ``openai/lib/azure.py``). Everything else goes to
 the resource, where the request names the deployment, even if the client fixes one."""
 

@@ -7,10 +7,10 @@ import concurrent.futures
 
 import openai
 import pytest
+from openai_counts import counting_simulator
 
 from llm_cost_middleware.errors import BudgetExceededError
-from llm_cost_middleware.pricing.tokenizer import _vocabulary
-from llm_cost_middleware.simulator import Fault, Simulator
+from llm_cost_middleware.simulator import Fault
 
 pytestmark = pytest.mark.litellm
 PLATFORMS = {
@@ -27,9 +27,7 @@ TEXTS = ["Hello there, how are you?", "fine"]
 
 @pytest.fixture
 def sim():
-    encoding = _vocabulary("cl100k_base")
-    assert encoding is not None, "LiteLLM's wheel brings it"
-    with Simulator(openai_vocabulary=encoding.encode_ordinary) as simulator:
+    with counting_simulator() as simulator:
         yield simulator
 
 

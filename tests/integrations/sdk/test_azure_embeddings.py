@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import openai
 import pytest
+from openai_counts import counting_simulator
 
 from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.integrations.openai import wrap_openai
@@ -15,6 +16,12 @@ PLATFORMS = {"azure": {"deployments": {
     LARGE: {"model": "text-embedding-3-large", "region": "swedencentral"}, SMALL: f"global/{SMALL}",
 }}}  # fmt: skip
 TEXTS = ["hello there", "you"]
+
+
+@pytest.fixture
+def sim():
+    with counting_simulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import concurrent.futures
 
 import openai
 import pytest
+from openai_counts import counting_simulator
 
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.pricing.tokenizer import _vocabulary
-from llm_cost_middleware.simulator import Fault, Simulator
+from llm_cost_middleware.simulator import Fault
 
 MODELS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 INPUTS = {
@@ -29,9 +29,7 @@ INPUTS = {
 
 @pytest.fixture
 def sim():
-    encoding = _vocabulary("cl100k_base")
-    assert encoding is not None, "LiteLLM's wheel brings it"
-    with Simulator(openai_vocabulary=encoding.encode_ordinary) as simulator:
+    with counting_simulator() as simulator:
         yield simulator
 
 

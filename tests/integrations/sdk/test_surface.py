@@ -68,6 +68,11 @@ def test_no_path_is_both_governed_and_something_else(api, least):
         (OPENAI, "/chat/completions/v1", "/chat/completions/v1"),
         (ANTHROPIC, "https://host/v1/messages?beta=true", "/v1/messages"),
         (ANTHROPIC, "v1/sessions", "/v1/sessions"),
+        (OPENAI, "/uploads/../chat/completions", "/chat/completions"),
+        (OPENAI, "/uploads/%2e%2e/responses", "/responses"),
+        (OPENAI, "//chat//completions", "/chat/completions"),
+        (OPENAI, "/chat/completions#/cancel", "/chat/completions"),
+        (ANTHROPIC, "/v1/memory_stores/x/../../messages", "/v1/messages"),
     ],
 )
 def test_a_path_is_known_in_any_spelling(api, given, path):
