@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, UnsupportedRequestError
-from llm_cost_middleware.platform import is_inside
 
 if TYPE_CHECKING:
     from llm_cost_middleware.lifecycle.batches import BatchQuote
@@ -96,6 +95,8 @@ class BookingByHand:
         Raises:
             NoEligibleModelError: It is not known to stay there.
         """
+        from llm_cost_middleware.platform import is_inside
+
         regions = self._flow.settings.regions
         if not regions or self._flow.settings.observe:
             return
