@@ -49,7 +49,9 @@ LANGUAGE_TESTS = (
     "tests/cli/test_commands.py", "tests/dashboard/test_server.py", "tests/test_public_api.py",
 )  # fmt: skip
 """What a newer Python can break, of each kind a sample."""
-OF_DISTRIBUTION = {"chromium": ("chromium", "fonts-dejavu-core"), "pgbouncer": ("pgbouncer",)}
+OF_DISTRIBUTION = {
+    "chromium": ("chromium", "fonts-dejavu-core"), "pgbouncer": ("pgbouncer",), "redis-server": ("redis-server",),
+}  # fmt: skip
 """Commands that the tests start, and the packages of Debian that bring them."""
 VERSIONS = """
 import importlib.metadata, platform, sys

@@ -13,7 +13,7 @@ import pytest
 from plain_call import BOTH, COST, answer, request
 from redis.crc import key_slot
 from redis_fleets import ClusterOfThree, TLSFront, Watched, ask, cut_off, freeze, make_certificates, thaw, until
-from redis_servers import RedisServer, server_binaries
+from redis_servers import RedisServer, server_binaries, tls_binary
 
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.budget.backends.redis import connections
@@ -354,3 +354,57 @@ def test_tls_is_checked_and_a_wrong_certificate_is_an_error_of_ours(binary, tmp_
             assert "very-secret" not in str(caught.value)
             with pytest.raises(LedgerUnavailableError, match=r"(?i)certificate"):
                 asyncio.run(go(f"rediss://:very-secret@{place}{bad}"))
+
+
+def _serves(url, tenant):
+    with Ledger.open(url, tenant=tenant) as ledger:
+        ledger.settle(ledger.reserve(BOUND).id, NanoUSD(600))
+        asyncio.run(_from_a_loop(url, tenant))
+        return ledger.balance("global").settled_nanousd
+
+
+def _refused(url, wrong):
+    place = url.partition("?")[0].replace("://", "://:very-secret@")
+    for bad in (f"?ssl_ca_certs={wrong[2]}", ""):
+        with pytest.raises(LedgerUnavailableError, match=r"(?i)certificate") as caught:
+            Ledger.open(f"{place}{bad}")
+        assert "very-secret" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+    with pytest.raises(LedgerUnavailableError):
+        Ledger.open(f"redis+{place.partition('+')[2]}")
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    (tmp_path / "right").mkdir(), (tmp_path / "wrong").mkdir()
+    return make_certificates(tmp_path / "right"), make_certificates(tmp_path / "wrong")
+
+
+def test_a_cluster_that_speaks_tls_and_nothing_else(tmp_path, certificates, impatient):
+    right, wrong = certificates
+    with ClusterOfThree(tls_binary(), tmp_path, right) as cluster:
+        tenants = [tenant_on(node) for node in range(3)]
+        assert [_serves(cluster.url, tenant) for tenant in tenants] == [10**8 + 600] * 3
+        _refused(cluster.url, wrong)
+        with Ledger.open(cluster.url, tenant=tenants[0]) as ledger:
+            slot = slot_of(tenants[0])
+            assert cluster.master_of(slot) is cluster.nodes[0]
+            until(lambda: ask(cluster.nodes[3], "DBSIZE") == ask(cluster.nodes[0], "DBSIZE"))
+            cluster.nodes[0].kill()
+            until(lambda: cluster.master_of(slot) is cluster.nodes[3])
+            ledger.settle(ledger.reserve(BOUND).id, NanoUSD(1))
+            assert ledger.balance("global").settled_nanousd == 10**8 + 601
+
+
+def test_sentinels_and_servers_that_speak_tls_and_nothing_else(tmp_path, certificates, impatient):
+    right, wrong = certificates
+    with Watched(tls_binary(), tmp_path, certificates=right) as watched, Ledger.open(watched.url) as ledger:
+        assert _serves(watched.url, "default") == 10**8 + 600
+        _refused(watched.url, wrong)
+        first = watched.master()
+        until(lambda: ask(watched.servers[1], "DBSIZE") == ask(first, "DBSIZE"))
+        first.kill()
+        until(lambda: watched.master() is not first)
+        until(lambda: ask(watched.master(), "ROLE")[0] == b"master")
+        ledger.settle(ledger.reserve(BOUND).id, NanoUSD(1))
+        assert ledger.balance("global").settled_nanousd == 10**8 + 601

@@ -36,14 +36,18 @@ def send(server, number):
 
 def ask(server, *words):
     """Run a command on one server."""
-    with redis.Redis(port=server.port, socket_timeout=5) as client:
+    tls = {"ssl": True, "ssl_ca_certs": str(server.tls)} if server.tls is not None else {}
+    with redis.Redis("127.0.0.1", server.port, socket_timeout=5, **tls) as client:
         return client.execute_command(*words)
 
 
 class ClusterOfThree:
-    """Three masters with a third of the slots each, and a replica of the first; a context manager."""
+    """Three masters with a third of the slots each, and a replica of the first; a context manager.
 
-    def __init__(self, binary, folder):
+    With certificates (``make_certificates``) they speak TLS, to each other as well.
+    """
+
+    def __init__(self, binary, folder, certificates=None):
         self.folder = Path(folder)
         options = (
             ("cluster-enabled", "yes"),
@@ -56,7 +60,12 @@ class ClusterOfThree:
             bus = ("cluster-port", str(free_port()))
             self.nodes.append(RedisServer(binary, self.folder / str(number), *options, bus))
             self.nodes[-1].bus = bus[1]
+            if certificates is not None:
+                self.nodes[-1].speak_tls(*certificates)
+                self.nodes[-1]._command += ["--tls-cluster", "yes"]
         self.url = f"redis+cluster://127.0.0.1:{self.nodes[1].port}"
+        if certificates is not None:
+            self.url = f"rediss+cluster://127.0.0.1:{self.nodes[1].port}?ssl_ca_certs={certificates[2]}"
 
     def __enter__(self):
         try:
@@ -122,9 +131,9 @@ class ClusterOfThree:
 
 
 class Watched:
-    """A master, replicas, and a Sentinel that promotes one of them; a context manager."""
+    """A master, replicas, and a Sentinel that promotes one of them; a context manager. Certificates: as above."""
 
-    def __init__(self, binary, folder, replicas=1):
+    def __init__(self, binary, folder, replicas=1, certificates=None):
         folder = Path(folder)
         for name in ("s", *map(str, range(replicas + 1))):
             (folder / name).mkdir()
@@ -136,13 +145,22 @@ class Watched:
         ]
         self.sentinel = RedisServer(binary, folder / "s")
         config = folder / "s" / "sentinel.conf"
+        port = f"port {self.sentinel.port}\n"
+        if certificates is not None:
+            for server in (self.sentinel, *self.servers):
+                server.speak_tls(*certificates)
+            files = zip(("cert", "key", "ca-cert"), certificates, strict=True)
+            port = f"port 0\ntls-port {self.sentinel.port}\ntls-replication yes\ntls-auth-clients no\n"
+            port += "".join(f"tls-{name}-file {file}\n" for name, file in files)
         config.write_text(
-            f"port {self.sentinel.port}\ndir {folder / 's'}\n"
+            f"{port}dir {folder / 's'}\n"
             f"sentinel monitor books 127.0.0.1 {self.servers[0].port} 1\n"
             "sentinel down-after-milliseconds books 400\nsentinel failover-timeout books 3000\n"
         )
         self.sentinel._command = [binary, str(config), "--sentinel"]
         self.url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}/books/0"
+        if certificates is not None:
+            self.url = f"rediss{self.url.removeprefix('redis')}?ssl_ca_certs={certificates[2]}"
 
     def __enter__(self):
         try:

@@ -19,6 +19,7 @@ from llm_cost_middleware.budget.backends.redis.connections import (
     connect,
     is_passing,
     script_unknown,
+    sentinels_of,
     unavailable,
     wait_for,
     written,
@@ -228,7 +229,8 @@ class RedisBackend:
 
     def close(self) -> None:
         """See ``Backend``."""
-        self._client.close()
+        for client in (self._client, *sentinels_of(self._client)):
+            client.close()
 
 
 class AsyncRedisBackend:
@@ -323,4 +325,5 @@ class AsyncRedisBackend:
 
     async def close(self) -> None:
         """See ``Backend``."""
-        await self._client.aclose()
+        for client in (self._client, *sentinels_of(self._client)):
+            await client.aclose()

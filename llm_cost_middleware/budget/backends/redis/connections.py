@@ -21,6 +21,10 @@ _FORMS = {
 }
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _NO_CLUSTER = "it is no cluster: write redis:// (or rediss://) in the place of redis+cluster://"
+_NO_MASTER = (
+    "no sentinel names a master: none of them can be reached, none knows that service, or (with TLS) none has a"
+    " certificate that is trusted here"
+)
 _A_CLUSTER = "it is a node of a cluster: write redis+cluster:// in the place of redis://"
 
 
@@ -126,6 +130,12 @@ def _of_sentinels(address: Address, options: dict[str, Any], *, asynchronous: bo
     return found.master_for(address.service, **told, **tls)
 
 
+def sentinels_of(client: Any) -> tuple[Any, ...]:
+    """Return the clients by which a client asks for its master; closing it leaves them open."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return () if manager is None else tuple(manager.sentinels)
+
+
 def is_passing(error: Exception) -> bool:
     """Whether an error may be gone at the next try: of the connection, or of a server that changes its part."""
     if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
@@ -152,9 +162,12 @@ def unavailable(url: str, error: Exception) -> Exception:
     if isinstance(error, MissingExtraError):  # there is no driver to ask for its errors
         return error
     from redis.exceptions import RedisClusterException, RedisError
+    from redis.sentinel import MasterNotFoundError
 
     if advice := _advice(error):
         return ConfigurationError(f"{url}: {advice}", key="ledger.url")
+    if isinstance(error, MasterNotFoundError):  # its text is a page of redis-py's insides, without the reason
+        return LedgerUnavailableError(url, _NO_MASTER)
     if isinstance(error, RedisError | RedisClusterException | OSError):
         return LedgerUnavailableError(url, str(error) or type(error).__name__)
     return error
