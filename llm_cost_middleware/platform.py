@@ -77,6 +77,9 @@ class Platform:
     """The place that a client of its SDK is bound to; empty: the names of models say it, or nobody does."""
     reached_from: Callable[[str], tuple[str, ...]] = lambda place: (place, PROVISIONED)
     """The places that a client which is bound to one can call."""
+    deployed_at: Callable[[str, str, str, str, str], str] | None = None
+    """The place of a deployment by its type, its region, its place and that of those which say nothing, as stated under
+    a key; ``None``: types are places."""
     deployment_of: Callable[[Any, str], str] = lambda _client, _endpoint: ""
     """The deployment that all calls of an endpoint go to, of a client of its SDK; empty: each call names its own."""
     knows_no_stream_usage: Callable[[Any], bool] = lambda _: False

@@ -157,11 +157,17 @@ def _target(section: PlatformConfig, entry: Any, key: str) -> ModelRef:
     served = platform.parse(model) if platform is not None else None
     if served is None:
         raise ConfigurationError(f"{model!r} is no model that {section.name} serves", key=f"{key}.model")
-    places = [
-        _place(section.name, stated[name], f"{key}.{name}") for name in ("type", "region", "place") if name in stated
-    ]
-    # the first is the type: of a provisioned deployment the price, wherever it stands
-    place = PROVISIONED if PROVISIONED in places else places[-1] if places else served.place or section.place
+    found = {
+        name: _place(section.name, stated[name], f"{key}.{name}")
+        for name in ("type", "region", "place")
+        if name in stated and not (name == "type" and platform is not None and platform.deployed_at is not None)
+    }
+    if platform is not None and platform.deployed_at is not None:
+        at = found.get("place", served.place)
+        place = platform.deployed_at(str(stated.get("type", "")), found.get("region", ""), at, section.place, key)
+    else:  # the first is the type: of a provisioned deployment the price, wherever it stands
+        places = [*found.values()]
+        place = PROVISIONED if PROVISIONED in places else places[-1] if places else served.place or section.place
     bare = model.removeprefix(f"{served.place}/") if served.place else model
     known = platform.parse(bare) if platform is not None else None
     carried = known is not None and known.place == place  # some names say where they are served

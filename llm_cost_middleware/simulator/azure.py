@@ -161,16 +161,16 @@ def _deployed(dialect: Dialect, request: web.Request) -> Dialect:
             error = "Unrecognized request argument supplied: stream_options"
             raise openai_error(400, error, kind="invalid_request_error")
         reading = dialect.read({**body, "model": model}, headers, rule, index)
-        return replace(reading, geo=_geo(place, model))
+        return replace(reading, geo=factor_at(place, model))
 
     made = replace(dialect, read=read)
     return replace(made, reply=_reply, frames=_frames) if dialect.endpoint == CHAT.endpoint else made
 
 
-def _geo(place: str, model: str) -> str:
-    """What a place is on the bill."""
+def factor_at(place: str, model: str) -> str:
+    """What a place is on the bill, as ``BillLine.geo``; of embeddings the price list knows no cheaper global one."""
     if place in {"", "global"}:
-        return ""
+        return "regional" if model.startswith("text-embedding-") else ""
     if "gov" in place:
         return "government"
     american = place.rstrip("0123456789").endswith("us")  # us, eastus2, westus

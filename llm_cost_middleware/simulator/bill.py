@@ -15,7 +15,7 @@ from .catalogue import SimModel
 LineOutcome = Literal["open", "complete", "cut", "disconnected", "failed"]
 
 _PICO_PER_NANO = 1_000
-_TIMES = {
+TIMES = {
     "us": (11, 10),  # inference_geo of the provider's
     "regional": (11, 10),  # a region or geography of a platform's
     "abroad": (6, 5),  # Azure's zones outside the United States, since GPT-6
@@ -118,7 +118,7 @@ def cost_nanousd(model: SimModel, tokens: Tokens, *, tier: str = "standard", geo
         + tokens.write_1h * card.write_1h
         + tokens.output * card.output
     )
-    times, over = _TIMES.get(geo, (1, 1))
+    times, over = TIMES.get(geo, (1, 1))
     return -(-pico * times // (over * _PICO_PER_NANO)) + tokens.searches * model.web_search_nanousd
 
 

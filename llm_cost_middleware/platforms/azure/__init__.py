@@ -12,6 +12,7 @@ from llm_cost_middleware.platforms.azure.clients import (
     place_of,
     reached_from,
 )
+from llm_cost_middleware.platforms.azure.deployed import deployed_at
 from llm_cost_middleware.platforms.azure.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.azure.names import parse
 from llm_cost_middleware.platforms.azure.places import GEOGRAPHIES, factor, geography, has_place
@@ -46,6 +47,7 @@ PLATFORM = Platform(
     place_of=place_of,
     reached_from=reached_from,
     litellm_place=litellm_place,
+    deployed_at=deployed_at,
     deployment_of=deployment_of,
     knows_no_stream_usage=knows_no_stream_usage,
     litellm=("azure", "azure_text"),

@@ -68,7 +68,8 @@ def geography(place: str) -> str:
 def factor(served: Served) -> Decimal:
     """Return what a model costs at a place beside OpenAI's list price; at one that is not known, the most."""
     if served.place == GLOBAL:
-        return _LIST
+        # of embeddings LiteLLM has a tenth more at every place, and genai-prices not: the dearer side is taken
+        return _ZONE if served.model.startswith("text-embedding-") else _LIST
     zone = geography(served.place)
     if zone == "us-gov" or (not served.place and served.model.startswith(_IN_GOVERNMENT)):
         return _GOVERNMENT
