@@ -187,16 +187,19 @@ class _CallFields(NamedTuple):
     """Its API takes none without an output cap, and nobody has written one: ours is sent, in every mode."""
 
 
+class _Contents:
+    """Counts when asked, and stands back: the next look finds the counts among the request's own attributes."""
+
+    def __get__(self, request: CallRequest, owner: type) -> RequestContents:
+        found = request.__dict__["contents"] = RequestContents(request.messages, request.tools)
+        return found
+
+
 class CallRequest(_CallFields):
     """One model call as the caller wants it."""
 
-    @property
-    def contents(self) -> RequestContents:
-        """What its messages and tools are made of, in numbers: counted in one walk, and once."""
-        found: RequestContents | None = self.__dict__.get("contents")
-        if found is None:
-            found = self.__dict__["contents"] = RequestContents(self.messages, self.tools)
-        return found
+    contents = _Contents()
+    """What its messages and tools are made of, in numbers: counted in one walk, and once."""
 
     @property
     def has_odd_cap(self) -> bool:

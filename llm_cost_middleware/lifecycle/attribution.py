@@ -125,6 +125,11 @@ class AttributionConfig:
         return scopes
 
     @property
+    def asks_nothing(self) -> bool:
+        """Whether calls keep their scopes as they are."""
+        return not (self.require or self.names or self.end_user_from)
+
+    @property
     def kinds(self) -> frozenset[str]:
         """The kinds that the rule is about."""
         return frozenset((*self.require, *self.names))

@@ -107,6 +107,8 @@ class CallFlow:
         Raises:
             AttributionError: It names nobody, or somebody who is not on the list, and may not.
         """
+        if self.settings.attribution.asks_nothing:
+            return request
         scopes = self.settings.attribution.end_user_of(request.context.scopes, request.settings)
         context = self.attribute(with_scopes(request.context, scopes), send=True)
         return request if context is request.context else request._replace(context=context)

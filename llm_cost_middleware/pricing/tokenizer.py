@@ -75,9 +75,8 @@ def is_countable(request: CallRequest) -> bool:
     """Return whether a request has nothing but text, so that a vocabulary can count it."""
     if request.has_server_side_context or request.server_tools:
         return False
-    return not any(
-        part.nested or part.kind in ("image", "document", "audio", "thinking") for part in request.contents.odd_parts
-    )
+    odd = request.contents.odd_parts
+    return not odd or not any(part.nested or part.kind in ("image", "document", "audio", "thinking") for part in odd)
 
 
 def _countable(request: CallRequest) -> _Countable | None:

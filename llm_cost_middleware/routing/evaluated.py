@@ -43,7 +43,11 @@ class Evaluated(Sequence[EvaluatedCandidate]):
             return None
         if len(places) == 1:
             return self.entry(places[0])
-        return min([self.entry(place) for place in places], key=_cost)
+        if self._affinity is not None:
+            return min([self.entry(place) for place in places], key=_cost)
+        cost, (tokens, answers, lengths) = self.eligibility.cost, self._sizes
+        costs = [cost(place, tokens, answers, lengths[place]) for place in places]
+        return self.entry(places[costs.index(min(costs))])
 
     def entry(self, place: int) -> EvaluatedCandidate:
         """One of them."""

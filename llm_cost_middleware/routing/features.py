@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallRequest, Part
 
 GROUP_PREFIXES = ("alike:", "task:")
@@ -52,7 +53,7 @@ def read_features(request: CallRequest) -> Features:
             needs.add("tools")
         if schema:
             needs.add("schema")
-    return Features(
+    return made(Features, (
         counts.handed,
         request.context.item_count,
         counts.characters + counts.tool_characters + len(schema),
@@ -62,7 +63,7 @@ def read_features(request: CallRequest) -> Features:
         len(tools) + len(request.server_tools),
         media,
         tuple(sorted(needs)) if needs else (),
-    )
+    ))  # fmt: skip
 
 
 def last_user_text(request: CallRequest) -> str:

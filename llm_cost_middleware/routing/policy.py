@@ -175,6 +175,8 @@ class RoutingPolicy:
 
     def for_site(self, site: str) -> RoutingPolicy:
         """Return the policy of a call site."""
+        if not self.sites:
+            return self
         own = self.sites.get(site)
         if own is not None:  # a name before any glob, wherever it stands in the table
             return own

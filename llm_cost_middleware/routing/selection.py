@@ -40,7 +40,10 @@ def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Ra
         rng: Source of exploration; ``None`` turns exploration off.
     """
     low, high = _bounds(policy, n_tiers)
-    choice = _by_kind(policy, given, low, n_tiers - 1)
+    if policy.kind == "threshold":
+        choice = _by_threshold(policy, given.features, low)
+    else:
+        choice = _by_kind(policy, given, low, n_tiers - 1)
     if not low <= choice.tier <= high:
         choice = within_bounds(policy, choice, n_tiers)
     if not (policy.explore and rng and high > low):

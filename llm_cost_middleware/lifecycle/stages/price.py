@@ -87,17 +87,17 @@ class PriceStage:
             _check_regions((target, *request.alternatives), settings.regions)  # the host may send it to any of them
         changes, arm, target = fit_eligible(request, target).changes, target, target.plain
         rates, doubt, sent_tier, limits = self._held.terms(target, request, lane := call.lane_at(target))
-        asked = request.max_tokens if cap is None else cap
-        injected = request.max_tokens is None or cap is not None
+        own = request.max_tokens
+        asked = own if cap is None else cap
+        injected = own is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
         max_tokens, learned = self.caps.default(call, arm, limits, changes) if asked is None else (asked, False)
         # a gateway is sent no cap of ours; Claude's API takes no request without one
-        bare = request.is_bare(target) and request.endpoint != "messages"
-        unsent = asked is None and (bare or request.has_odd_cap)
+        unsent = asked is None and ((request.is_bare(target) and request.endpoint != "messages") or request.has_odd_cap)
         if unsent:
             max_tokens, learned = limits.max_output or max_tokens, False
-        if injected and limits.max_output is not None:
-            max_tokens = min(max_tokens, limits.max_output)
+        if injected and (most_output := limits.max_output) is not None and most_output < max_tokens:
+            max_tokens = most_output
         if injected and (request.settings or changes):
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
@@ -162,7 +162,7 @@ class PriceStage:
             return ExactCount(encoding, partial(self._counter.finish, begun), begun.size <= _AT_ONCE)
         if not is_countable(call.request):
             return ExactCount(encoding, lambda: None, cheap=True)
-        return ExactCount(encoding, partial(self._load_and_count, call.request, encoding), cheap=False)
+        return made(ExactCount, (encoding, partial(self._load_and_count, call.request, encoding), False))
 
     def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:
         """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""

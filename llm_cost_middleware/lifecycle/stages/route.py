@@ -13,6 +13,7 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
 from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.cascade import other_tier, review_answer
 from llm_cost_middleware.routing.features import read_features
@@ -23,6 +24,7 @@ from llm_cost_middleware.usage import TokenUsage
 
 _TURNS = 16_384  # calls remembered, as numbers, to recognise the next turn of their conversation
 _PREPARED = 4_096
+_NOWHERE: frozenset[ModelRef] = frozenset()
 Candidates = Callable[..., tuple[Candidate, ...]]
 """The configured models as a host sees them that reaches these providers."""
 
@@ -93,9 +95,11 @@ class RouteStage:
         available, share = (None, None) if headroom is None else headroom
         with self._lock:
             # Chosen under the lock: history and conversation must not change between ranking and remembering.
-            last = next((found for key in earlier if (found := self._last_target.get(key)) is not None), None)
+            last = next(filter(None, map(self._last_target.get, earlier)), None) if earlier else None
             fallen = self._drift.fallen_back
-            context = RoutingContext(call_id, now, self._rng, available, share, affinity, self._history, last, fallen)
+            context = made(
+                RoutingContext, (call_id, now, self._rng, available, share, affinity, self._history, last, fallen)
+            )
             try:
                 decision = decide(self._policy, candidates, request, features, context)
             except NoEligibleModelError:
@@ -108,7 +112,10 @@ class RouteStage:
             if len(self._last_target) > _TURNS:
                 self._last_target.popitem(last=False)
         target = named or decision.target
-        return RoutedCall(call_id, request, decision, target, layout, started_at, sent_externally, events_enabled)
+        return made(RoutedCall, (
+            call_id, request, decision, target, layout, started_at, sent_externally, events_enabled, True, False, None,
+            _NOWHERE,
+        ))  # fmt: skip
 
     def route_dry_run(
         self, call_id: str, request: CallRequest, providers: frozenset[str] | None, *, rng: Random | None = None
