@@ -33,7 +33,7 @@ class LeasePolicy(NamedTuple):
     ttl_s: float = 60.0
     """Seconds after which the block of a process that gives no sign of life is charged."""
     horizon_s: float = 4.0
-    """A block is what a process spends in so many seconds."""
+    """A block is what a process spends in so many seconds; in more, where it cannot look as often (``Usage.gap``)."""
     least_calls: int = 8
     """A block smaller than so many holds is not worth its steps: the budget is too small to split."""
     share: int = 4
@@ -48,14 +48,20 @@ class LeasePolicy(NamedTuple):
     """A call that goes on for longer gets a hold of its own at the storage."""
 
 
+_LONGEST_GAPS = 4.0
+"""Times ``horizon_s`` that a block is at most, however long nothing could be looked at."""
+
+
 class Usage:
     """What one process takes out of a scope: sums that fade with time. Nano-dollars; times are monotonic seconds."""
 
-    __slots__ = ("at", "calls", "largest", "last_taken", "own", "spent", "total")
+    __slots__ = ("_calls", "_spent", "at", "calls", "gap", "largest", "last_taken", "own", "spent", "total")
 
     def __init__(self, now: float) -> None:
         self.at = self.last_taken = now
-        self.calls = self.spent = 0.0
+        self.calls = self.spent = self._calls = self._spent = 0.0
+        self.gap = 0.0
+        """Seconds between the last two looks at the storage: a block must outlast the next."""
         self.own = self.total = -1.0
         """What this process and what all spent since the storage was looked at first; below zero before."""
         self.largest = 0
@@ -75,10 +81,13 @@ class Usage:
     def fade(self, now: float, horizon_s: float, total: int) -> None:
         """Let time pass; ``total`` is what all processes spent since the last time."""
         self.own, self.total = max(self.own, 0.0), max(self.total, 0.0) + total
-        kept = exp(-max(now - self.at, 0.0) / horizon_s)
+        self.gap = max(now - self.at, 0.0)
+        kept = exp(-self.gap / horizon_s)
         self.at = now
-        self.calls *= kept
-        self.spent *= kept
+        # What came since the last look came evenly: sums are what ``horizon_s`` brings, however rare looks are.
+        fresh = (1 - kept) * horizon_s / self.gap if self.gap else 1.0
+        self.calls = self._calls = self._calls * kept + (self.calls - self._calls) * fresh
+        self.spent = self._spent = self._spent * kept + (self.spent - self._spent) * fresh
         self.own *= kept
         self.total *= kept
         self.largest = max(int(self.largest * (0.9 + 0.1 * kept)), 1 if self.largest else 0)
@@ -100,7 +109,9 @@ def block_size(usage: Usage, open_holds: int, left: int | None, policy: LeasePol
     """
     if usage.calls < policy.least_calls / 2:
         return 0
-    wanted = int(usage.spent) + open_holds // 2 + policy.least_calls * usage.largest
+    # It is filled up when half of it is left, at a look.
+    lasting = min(max(1.0, 2 * usage.gap / policy.horizon_s), _LONGEST_GAPS)
+    wanted = int(usage.spent * lasting) + open_holds // 2 + policy.least_calls * usage.largest
     if left is None:
         return wanted
     most = int(left / (policy.share * (policy.processes or usage.processes)))

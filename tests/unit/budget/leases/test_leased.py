@@ -70,6 +70,25 @@ def test_a_call_from_a_block_asks_the_storage_nothing(url):
             assert other.balance("global").settled_nanousd == 70 * COST
 
 
+@pytest.mark.parametrize("gap", [0.05, 1.0, 2.7, 6.0])
+def test_a_block_outlasts_the_next_look_however_rare_looks_are(url, gap):
+    """As in a process whose calls leave its thread little time."""
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        calls, directly = max(int(20 * gap), 1), []
+        for place in range(max(int(20 / gap), 10)):
+            before = ledger.backend.desk.admitted
+            for number in range(calls):
+                spend(ledger, 1, f"{place}-{number}-")
+                clock.advance(gap / calls)
+            directly.append(calls - ledger.backend.desk.admitted + before)
+            ledger.backend.shipping.tick()
+        assert not any(directly[len(directly) // 2 :]), directly
+        # Nor is it much more than is needed until the next look.
+        block = ledger.backend.desk.blocks["global"]
+        assert block.free <= 2 * (4 + 2 * gap) * calls / gap * COST + 16 * HOLD
+
+
 def test_a_pause_takes_effect_with_the_next_parcel(url):
     clock = FakeClock()
     with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger, Ledger.open(url, clock=clock) as boss:
