@@ -12,7 +12,12 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import LLMCostError
-from llm_cost_middleware.integrations.litellm.arguments import LOGGING, METADATA, each_metadata
+from llm_cost_middleware.integrations.litellm.arguments import (
+    LOGGING,
+    METADATA,
+    SINGLE_EMBEDDING,
+    each_metadata,
+)
 from llm_cost_middleware.integrations.litellm.booking import PassingCalls, UngovernedCall
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
 from llm_cost_middleware.integrations.litellm.deployments import target_of
@@ -30,7 +35,7 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import EMPTY, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
-_ADVICE = "use chat completions, responses or messages"
+_ADVICE = "use chat completions, responses, messages or embeddings"
 _caller: ContextVar[Mapping[str, Any]] = ContextVar("llm_cost_caller", default=EMPTY)
 """Whose request a task serves, as attributes of ``cost_context``."""
 _under_way: ContextVar[PendingRequest | None] = ContextVar("llm_cost_under_way", default=None)
@@ -80,6 +85,8 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             capped = pending.capped(kwargs)
             pending.mark_sent(kind)
             _under_way.set(pending)
+            if GOVERNED_KINDS.get(kind) == "embeddings":  # whoever copied the request on its way
+                return {**capped, **SINGLE_EMBEDDING}
             return None if capped is kwargs else capped
         if kind in FREE_KINDS:
             return None
@@ -116,7 +123,7 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             )
         pending = await self.admit(call, routed=False)
         written = call.write(pending.held.attempt)
-        changed = (*METADATA, *OUTPUT_CAP_FIELDS, *call.changes)
+        changed = (*METADATA, *OUTPUT_CAP_FIELDS, *call.changes, *SINGLE_EMBEDDING)
         sent = {name: value for name, value in kwargs.items() if name not in call.changes}
         sent |= {name: written[name] for name in changed if name in written}
         self._pending.mark_late(pending, kwargs.get(LOGGING))

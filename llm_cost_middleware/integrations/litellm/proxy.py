@@ -117,7 +117,9 @@ class ProxyBudgetCallback(LastLook):
         groups, model = self.groups_now(), str(data.get("model") or "")
         served = groups.refresh()
         entries = named_deployments(groups.router, model)
-        routed = any(str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries)
+        routed = endpoint != "embeddings" and any(
+            str(entry["litellm_params"].get("model")).startswith(_MARKER) for entry in entries
+        )
         try:
             group = None if routed else groups.find(model, data)
         except BadRequestError:  # the router does not know the name; the proxy may

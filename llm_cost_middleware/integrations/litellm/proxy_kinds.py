@@ -14,6 +14,8 @@ GOVERNED_KINDS: Mapping[str, Endpoint] = {
     "aresponses": "responses",
     "anthropic_messages": "messages",
     "aanthropic_messages": "messages",
+    "embedding": "embeddings",
+    "aembedding": "embeddings",
 }
 """Those whose money is set aside, and the API whose shape they have."""
 _LISTS = """

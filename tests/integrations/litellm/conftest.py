@@ -139,12 +139,35 @@ def as_written_once(written):
         entry["litellm_params"].get("complexity_router_config", {}).pop("max_tokens_from_tier_model", None)
 
 
+EMBEDDING_DEPLOYMENTS = """
+[platforms.azure.deployments]
+"eu--text-embedding-3-large" = { model = "text-embedding-3-large", region = "swedencentral" }
+"""
+
+
+def embedding_deployments(sim):
+    """One of OpenAI's, one of Azure's."""
+    azure = {"api_base": sim.openai_url.removesuffix("/v1"), "api_version": "2024-10-21"}
+    return [
+        {"model_name": name, "litellm_params": {"model": model, "api_key": "k", **where}}
+        for name, model, where in (
+            ("embed", "openai/text-embedding-3-small", {"api_base": sim.openai_url}),
+            ("embed-eu", "azure/eu--text-embedding-3-large", azure),
+        )
+    ]
+
+
 @pytest.fixture(scope="session")
 def proxy(tmp_path_factory, request):
     """One proxy for all tests of this folder, of two workers or, in the long form, four: it takes a while to start."""
     pytest.importorskip("fastapi", reason="needs the proxy extra, which has no LiteLLM >= 1.110 here")
     with Providers(responder=fill) as sim:
-        running = Proxy(tmp_path_factory.mktemp("proxy"), sim, adjust=as_written_once)
+
+        def adjust(written):
+            as_written_once(written)
+            written["model_list"] += embedding_deployments(sim)
+
+        running = Proxy(tmp_path_factory.mktemp("proxy"), sim, cost=EMBEDDING_DEPLOYMENTS, adjust=adjust)
         try:
             running.start(workers=4 if request.config.getoption("--soak") else 2)
             yield running

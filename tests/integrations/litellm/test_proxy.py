@@ -165,12 +165,6 @@ def test_the_usage_chunk_reaches_only_callers_who_asked(proxy):
         assert any(chunk.usage is not None for chunk in asked)
 
 
-def test_embeddings_pass_with_a_warning(proxy):
-    with proxy.gpt() as client, pytest.raises(openai.APIStatusError):
-        client.embeddings.create(model="text-embedding-3-small", input="x")
-    assert "aembedding" in proxy.log or "embedding" in proxy.log
-
-
 RACE = {"model": "gpt-5-mini", "max_completion_tokens": 400, "service_tier": "default"}
 
 
