@@ -25,6 +25,7 @@ from llm_cost_middleware.integrations.litellm.groups import Groups
 from llm_cost_middleware.integrations.litellm.identity import identify, is_key, written_identity
 from llm_cost_middleware.integrations.litellm.pending import PendingRequest, PendingRequests
 from llm_cost_middleware.integrations.litellm.proxy_kinds import (
+    CARRYING_KINDS,
     DIRECT_KINDS,
     FREE_KINDS,
     GOVERNED_KINDS,
@@ -88,9 +89,10 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
             if GOVERNED_KINDS.get(kind) == "embeddings":  # whoever copied the request on its way
                 return {**capped, **SINGLE_EMBEDDING}
             return None if capped is kwargs else capped
-        if kind in FREE_KINDS:
-            return None
         try:
+            self._keep_inside(kind)
+            if kind in FREE_KINDS:
+                return None
             return await self._look_late(kind, kwargs)
         except LLMCostError as error:
             # of a status that LiteLLM sends to no other deployment
@@ -141,12 +143,17 @@ class LastLook(CustomLogger):  # type: ignore[misc]  # LiteLLM is not typed
 
     async def let_wait(self, kind: str, data: dict[str, Any]) -> None:
         """A request that is not governed: refused, let pass now, or looked at again before it leaves."""
+        self._keep_inside(kind)
         if kind in FREE_KINDS or kind in WRAPPED_KINDS:
             return
         if kind in DIRECT_KINDS:
             await self._let_pass(kind, data, getattr(data.get(LOGGING), "litellm_call_id", None))
         else:
             self.refuse(f"the proxy's {kind}", _ADVICE)
+
+    def _keep_inside(self, kind: str) -> None:
+        if kind in CARRYING_KINDS:
+            self.pipeline.keep_inside(f"the proxy's {kind}", None)
 
     async def _let_pass(self, kind: str, arguments: Mapping[str, Any], request_id: Any) -> None:
         name = str(arguments.get("model") or "")

@@ -37,6 +37,21 @@ _LISTS = """
 """
 FREE_KINDS = frozenset(_LISTS.split())
 """Those that cost nothing: what is stored, listed, counted and cancelled."""
+CARRYING_KINDS = frozenset(
+    [
+        "moderation",
+        "amoderation",
+        "acount_tokens",
+        "acreate_file",
+        "acreate_assistants",
+        "acreate_thread",
+        "a_add_message",
+        "acreate_skill",
+        "aupload_container_file",
+        "acreate_eval",
+    ]
+)
+"""Those of them that send what its owner may want to keep in a region."""
 WRAPPED_KINDS = frozenset({"agenerate_content", "agenerate_content_stream", "acreate_interaction"})
 """Those that LiteLLM makes another of, for the providers that are governed: that one is looked at in its turn."""
 DIRECT_KINDS = frozenset({"pass_through_endpoint"})

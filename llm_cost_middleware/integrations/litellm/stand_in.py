@@ -13,7 +13,7 @@ import litellm
 from llm_cost_middleware.integrations.litellm.booking import UngovernedCall, let_pass
 from llm_cost_middleware.integrations.litellm.entry_points import retire
 from llm_cost_middleware.integrations.litellm.groups import Groups
-from llm_cost_middleware.integrations.litellm.surface import HARMLESS, NEW, RETRIEVING, UNGOVERNED
+from llm_cost_middleware.integrations.litellm.surface import CARRYING, HARMLESS, NEW, RETRIEVING, UNGOVERNED
 from llm_cost_middleware.integrations.litellm.usage import settle_retrieved
 from llm_cost_middleware.integrations.litellm.workarounds import forget_when_dropped
 from llm_cost_middleware.pipeline import CostPipeline
@@ -53,6 +53,8 @@ class StandIn:
         if "_held" not in vars(self):  # being copied or unpickled: there is nothing to ask yet
             raise AttributeError(name)
         found = getattr(vars(self)["_held"], name)
+        if name in CARRYING:
+            return wraps(found)(partial(self._carry, found, f"Router.{name}"))
         private = name.startswith("_") and name not in UNGOVERNED
         if name in RETRIEVING:
             return wraps(found)(partial(self._aretrieve, found))
@@ -106,6 +108,10 @@ class StandIn:
             return self._awaited(passing, answer)
         passing.book_answer(answer)
         return answer
+
+    def _carry(self, method: Any, what: str, /, *args: Any, **kwargs: Any) -> Any:
+        self.pipeline.keep_inside(what, None)  # where LiteLLM sends it is not known before
+        return method(*args, **kwargs)
 
     async def _aretrieve(self, method: Any, *args: Any, **kwargs: Any) -> Any:
         answer = await method(*args, **kwargs)
