@@ -22,6 +22,7 @@ from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, at
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
+from llm_cost_middleware.sdk_clients.middleware import one_send, sending_once
 from llm_cost_middleware.sdk_clients.requests_by_hand import (
     as_post,
     passing,
@@ -124,6 +125,7 @@ class ClientWrapper(NamedTuple):
 
     def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
+        plain, client = client, sending_once(client)
         twin: Any = copy.copy(client)
         for name in [name for name in vars(twin) if _is_cached(twin, name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
@@ -147,7 +149,7 @@ class ClientWrapper(NamedTuple):
         # makes the resources of the copy, so it comes after ``post`` was shadowed
         accept_extra_argument(twin, self.api.methods)
         watch_sockets(twin, self.api.sockets, self.pipeline, self.api.provider, self._at_door)
-        mark_wrapped(twin, WrappedClient(self.pipeline, client, retries_chosen))
+        mark_wrapped(twin, WrappedClient(self.pipeline, plain, retries_chosen))
         made: C = twin
         return made
 
@@ -257,7 +259,8 @@ class ClientWrapper(NamedTuple):
             return original.post(path, **_once(strip_attributes(arguments)))
 
         def send(rendered: dict[str, Any]) -> Reply:
-            response = original.post(path, **arguments | rendered)
+            with one_send():
+                response = original.post(path, **arguments | rendered)
             return Reply(response, call.open(response))
 
         return invoke(self.pipeline, call, send)
@@ -275,7 +278,8 @@ class ClientWrapper(NamedTuple):
             return await original.post(path, **_once(strip_attributes(arguments)))
 
         async def send(rendered: dict[str, Any]) -> Reply:
-            response = await original.post(path, **arguments | rendered)
+            with one_send():
+                response = await original.post(path, **arguments | rendered)
             stream = call.open(response)
             return Reply(response, await stream if inspect.isawaitable(stream) else stream)
 

@@ -117,6 +117,7 @@ _COSTS_NOTHING = """
     vector_store_retrieve vector_store_update video_content video_get_character video_list video_status
 """
 HARMLESS = frozenset(_COSTS_NOTHING.split())
+"""Methods that cost nothing: a router's settings, names and picks; and the free requests to a provider."""
 CARRYING = frozenset(
     [
         "acreate_file",
@@ -131,4 +132,3 @@ CARRYING = frozenset(
 """Those of them that send what its owner may want to keep in a region."""
 RETRIEVING = frozenset({"aget_responses", "acancel_responses"})
 """Those of them whose answer may bring the bill of an earlier call."""
-"""Methods that cost nothing: a router's settings, names and picks; and the free requests to a provider."""
