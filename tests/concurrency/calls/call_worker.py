@@ -34,15 +34,17 @@ except ModuleNotFoundError:
 MODELS = {
     "anthropic": "claude-haiku-4-5-20251001",
     "openai": "gpt-5-mini",
+    "azure": "eu--gpt-5-mini",
     "bedrock": "eu.anthropic.claude-haiku-4-5-20251001-v1:0",
     "vertex_ai": "claude-haiku-4-5@20251001",
 }
+DEPLOYMENTS = {MODELS["azure"]: {"model": "gpt-5-mini", "region": "swedencentral"}}
 STEPS = ("routed", "reserved", "leaving", "arrived", "streaming", "settling", "settled", "journalling")
 
 
 def asked(provider, **more):
     """A request of 40 output tokens."""
-    cap = "max_completion_tokens" if provider == "openai" else "max_tokens"
+    cap = "max_completion_tokens" if provider in {"openai", "azure"} else "max_tokens"
     messages = [{"role": "user", "content": "hello there"}]
     return {"model": MODELS[provider], "messages": messages, cap: 40, **more}
 
@@ -63,6 +65,9 @@ def create(provider, simulator, pipeline, **options):
             base_url=f"{simulator}/v1", region="europe-west1", project_id="acme", access_token="ya29.t", **options
         )
         return wrap_anthropic(client, pipeline).messages.create
+    if provider == "azure":
+        client = openai.AzureOpenAI(azure_endpoint=simulator, api_key="k", api_version="2024-10-21", **options)
+        return wrap_openai(client, pipeline).chat.completions.create
     client = openai.OpenAI(base_url=f"{simulator}/v1", api_key="k", **options)
     return wrap_openai(client, pipeline).chat.completions.create
 
@@ -112,6 +117,7 @@ def until_killed(out, url, simulator, seed, calls, step="", count=0):
     doors = {
         "openai": create("openai", simulator, pipeline, http_client=httpx.Client(event_hooks=hooks)),
         "anthropic": create("anthropic", simulator, pipeline),
+        "azure": create("azure", simulator, pipeline, http_client=httpx.Client(event_hooks=hooks)),
         "vertex_ai": create("vertex_ai", simulator, pipeline),
     }
     if botocore is not None:
@@ -139,7 +145,10 @@ def _announced(owner, name, tell):
 
 
 def _config(url, **more):
-    return CostConfig(ledger={"url": url, "durability": "normal"}, output={"on_insufficient": ["raise"]}, **more)
+    return CostConfig(
+        ledger={"url": url, "durability": "normal"}, output={"on_insufficient": ["raise"]},
+        platforms={"azure": {"deployments": DEPLOYMENTS}}, **more,
+    )  # fmt: skip
 
 
 JOBS = {"race": race, "until_killed": until_killed}
