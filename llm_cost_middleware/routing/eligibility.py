@@ -9,7 +9,6 @@ from typing import Literal
 
 from llm_cost_middleware.capabilities.arms import arm_for, output_factor
 from llm_cost_middleware.capabilities.fitting import Fits, shape_of
-from llm_cost_middleware.money import PICO_PER_NANO
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
@@ -95,7 +94,7 @@ class Eligibility:
         cap: The output cap that the caller set.
     """
 
-    __slots__ = ("arms", "candidates", "most", "of_tier", "policy", "reasons", "takers", "targets")
+    __slots__ = ("arms", "candidates", "of_tier", "policy", "prices", "reasons", "takers", "targets")
 
     def __init__(
         self,
@@ -109,8 +108,11 @@ class Eligibility:
         self.arms = any(target.parameters for target in targets)
         """Some target is an arm, of which other lengths of answers are expected."""
         caps = ([most for most in (cap, each.max_output) if most is not None] for each in candidates)
-        self.most = tuple(min(each, default=_NO_CAP) for each in caps)
-        """Output tokens that each can give at most."""
+        self.prices = tuple(
+            (candidate.input_picousd, candidate.output_picousd, min(each, default=_NO_CAP))
+            for candidate, each in zip(candidates, caps, strict=True)
+        )
+        """Of each: pico-dollars per input and per output token, and the output tokens that it can give at most."""
         self.takers = tuple(place for place, reason in enumerate(reasons) if not reason)
         """The places of those that may take it."""
         self.of_tier: dict[int, tuple[int, ...]] = {}
@@ -132,13 +134,6 @@ class Eligibility:
         if self.arms:
             return [_output_of(target, outputs, elsewhere) for target in self.targets]
         return [elsewhere if (seen := known(target)) is None else round(seen.value) for target in self.targets]
-
-    def cost(self, place: int, input_tokens: int, answers: int, length: int) -> int:
-        """The expected cost of a call at one of them in nano-dollars, rounded up, without a warm cache."""
-        candidate, most = self.candidates[place], self.most[place]
-        output = length if length < most else most  # noqa: FURB136 - a call of min() costs as much as all the rest
-        pico = input_tokens * candidate.input_picousd + output * answers * candidate.output_picousd
-        return -(-pico // PICO_PER_NANO)
 
 
 def _find_eligibility(

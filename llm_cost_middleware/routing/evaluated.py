@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
@@ -45,16 +45,27 @@ class Evaluated(Sequence[EvaluatedCandidate]):
             return self.entry(places[0])
         if self._affinity is not None:
             return min([self.entry(place) for place in places], key=_cost)
-        cost, (tokens, answers, lengths) = self.eligibility.cost, self._sizes
-        costs = [cost(place, tokens, answers, lengths[place]) for place in places]
-        return self.entry(places[costs.index(min(costs))])
+        best, least = places[0], self._cold(places[0])
+        for place in places[1:]:
+            cost = self._cold(place)
+            if cost < least:
+                best, least = place, cost
+        of = self.eligibility
+        return made(EvaluatedCandidate, (of.targets[best], tier, NanoUSD(least), "", _NOTHING))
+
+    def _cold(self, place: int) -> int:
+        """The expected cost at one of them in nano-dollars, rounded up, without a warm cache."""
+        of, (tokens, answers, lengths) = self.eligibility, self._sizes
+        inward, outward, most = of.prices[place]
+        length = lengths[place]
+        length = min(length, most)
+        return -(-(tokens * inward + length * answers * outward) // PICO_PER_NANO)
 
     def entry(self, place: int) -> EvaluatedCandidate:
         """One of them."""
         if self._entries is not None:
             return self._entries[place]
-        of, (tokens, answers, lengths) = self.eligibility, self._sizes
-        cold = NanoUSD(of.cost(place, tokens, answers, lengths[place]))
+        of, cold = self.eligibility, NanoUSD(self._cold(place))
         target, saving = of.targets[place], _NOTHING
         if self._affinity is not None:
             saving = NanoUSD(min(cold, self._affinity.get(target.plain, 0)))

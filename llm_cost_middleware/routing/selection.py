@@ -99,13 +99,14 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
 
 def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
-    score = max(length / policy.text_threshold, items / policy.item_threshold)
-    if length >= policy.text_threshold:
-        reason = f"{length:,} characters ≥ {policy.text_threshold:,}"
-    elif items >= policy.item_threshold:
-        reason = f"{_batch(items)} ≥ {policy.item_threshold:,}"
+    long, many = policy.text_threshold, policy.item_threshold
+    score = max(length / long, items / many)
+    if length >= long:
+        reason = f"{length:,} characters ≥ {long:,}"
+    elif items >= many:
+        reason = f"{_batch(items)} ≥ {many:,}"
     else:
-        reason = f"{length:,}{_below(policy.text_threshold, policy.item_threshold, items)}"
+        reason = f"{length:,}{_below(long, many, items)}"
         return made(TierChoice, (low, score, reason, 1.0, "threshold", None, ()))
     return TierChoice(low + 1, score, reason)
 

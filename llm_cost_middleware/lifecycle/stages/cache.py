@@ -13,6 +13,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.rates import Level
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.sharing import absorb, changed_keys, keys_of, merge
@@ -27,6 +28,7 @@ CACHE_WORTHY = 1_024
 """Characters below which no model caches a prefix."""
 _MARKED = frozenset({"explicit", "both"})
 _MOST_UNSAVED = 4_096
+_LEVELS = 1_024
 _AWAY_S = 60.0
 """Seconds for which a storage that failed is not asked again."""
 _PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
@@ -49,6 +51,7 @@ class CacheStage:
         self, settings: Settings, policy: CachePolicy, catalogue: Catalogue, shared: SharedState | None, clock: Clock
     ) -> None:
         self._settings, self._policy, self._catalogue, self._clock = settings, policy, catalogue, clock
+        self._levels: dict[ModelRef, tuple[Level, CachePrices]] = {}
         self._statistics, self._shared = PrefixStatistics(), shared
         self._unsaved: dict[str, None] = {}
         self._away_until = 0.0
@@ -183,11 +186,18 @@ class CacheStage:
         return self._prices(target, self._clock.now(), catalogue)
 
     def _prices(self, target: ModelRef, now: float, catalogue: Any) -> CachePrices:
-        ability = get_provider(target.provider).cache_capabilities(target.model)
         level = (catalogue or self._catalogue).rates(target.provider, target.model, at=now).levels[0]
+        known = self._levels.get(target)
+        if known is not None and known[0] is level:
+            return known[1]
+        ability = get_provider(target.provider).cache_capabilities(target.model)
         paid = ability.ttls if ability.writes_are_paid else ()
-        return CachePrices(
+        made = CachePrices(
             read=level.cache_read,
             write={ttl: getattr(level, f"cache_write_{ttl}") for ttl in paid if ttl in _PRICED_WRITES},
             uncached=level.uncached_input,
         )
+        if len(self._levels) >= _LEVELS:
+            self._levels.clear()  # callers may name any model
+        self._levels[target] = level, made
+        return made
