@@ -3,8 +3,8 @@
 Providers hash a prompt in the order tools, system, messages. A ``Boundary`` is a position in that order where a cached
 prefix may usefully end: the last tool, every system block, the blocks of the first turn, and the last block of each of
 the caller's latest turns (where earlier requests of the same conversation ended), and the latest answer where it is
-plain text of the Messages API: examples are sent as turns before every question, and end in one. Other answers are
-never cut: hosts rebuild assistant blocks and lose marks on them.
+plain text: examples are sent as turns before every question, and end in one. Other answers are never cut: hosts rebuild
+assistant blocks and lose marks on them.
 
 Fingerprints are digests of everything up to a boundary, the parameters that invalidate a cache included. No text is
 kept.
@@ -39,6 +39,8 @@ _ATTACHMENT_BYTES = 4_800
 _UNMARKABLE = frozenset({"thinking", "other"})
 _UNMARKED_TOOLS = ("tool_search_tool", "mcp")
 """Server tools that are left without our marks: they stand for tools that may all be deferred."""
+_ANSWERS_MARKED = frozenset({"messages", "chat.completions"})
+"""Endpoints at which a mark on the text of an answer stays: LiteLLM hands it on from a chat to Claude."""
 _BLOCKS_CUT = 8
 """Blocks of a message after each of which it is cut, beside its end."""
 _TURNS_CUT = 4
@@ -350,7 +352,7 @@ def _turn_ends(turns: Sequence[Message]) -> list[int]:
 
 def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:
     """Return the latest answer, where a mark on it reaches the provider; -1 if there is none."""
-    if request.endpoint != "messages" or not ends[1:]:
+    if request.endpoint not in _ANSWERS_MARKED or not ends[1:]:
         return -1
     at = next((at for at in range(ends[-1] - 1, ends[-2], -1) if turns[at].role == "assistant"), -1)
     parts = turns[at].parts if at >= 0 else ()

@@ -26,7 +26,7 @@ from llm_cost_middleware.prompt_cache.returns import within
 from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheCapabilities
-from llm_cost_middleware.request import BlockRef, CacheBreakpoint, ModelRef
+from llm_cost_middleware.request import CacheBreakpoint, ModelRef
 
 __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
 
@@ -223,13 +223,13 @@ def _candidates(
     found: list[CacheCandidate] = []
     reuse = proven = _NEVER
     for at in sorted(watched, reverse=True):
-        ref, number, end, _, prefix, mark, markable = boundaries[at]
+        _, number, end, _, prefix, mark, markable = boundaries[at]
         if mark and mark not in case.ability.ttls:
             mark = None
         if automatic and at == last:
             mark = automatic
         tokens = int(end * case.density)
-        if not mark and (not markable or tokens < shortest or not (claude or _takes_breakpoint(layout, ref))):
+        if not mark and (not markable or tokens < shortest or not (claude or _takes_breakpoint(layout, at))):
             continue
         allowed = _lifetimes_at(number, callers, ttls) if callers else ttls
         if not mark and not allowed:
@@ -287,8 +287,11 @@ def _ends_tools(layout: PromptLayout, at: int) -> bool:
     )
 
 
-def _takes_breakpoint(layout: PromptLayout, ref: BlockRef) -> bool:
-    """Return whether OpenAI accepts a breakpoint: not on tools, nor on instructions (the first system message)."""
+def _takes_breakpoint(layout: PromptLayout, at: int) -> bool:
+    """Return whether OpenAI accepts a breakpoint: not on tools, answers, or instructions (its first message)."""
+    ref = layout.boundaries[at].ref
+    if at == layout.answer:
+        return False
     return ref.section == "messages" or (
         ref.section == "system" and (layout.endpoint != "responses" or ref.message > 0)
     )

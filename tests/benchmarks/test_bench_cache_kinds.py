@@ -47,6 +47,14 @@ def bounds(compare):
 
 
 @pytest.fixture(scope="module")
+def learning(compare):
+    """What learning costs."""
+    import learning
+
+    return learning
+
+
+@pytest.fixture(scope="module")
 def kinds(compare):
     """Kinds that need no recorded data, shortened."""
     return {name: calls[:90] for name, calls in compare.all_kinds(None).items()}
@@ -79,9 +87,9 @@ def test_an_agent_is_within_three_per_cent_of_the_optimum_through_every_host(com
         assert compare.through(calls, hosts.always(send), sim, clock).to_optimum <= 1.03
 
 
-@pytest.mark.parametrize("host", ["wrapped client", "guard", "instrument", "create_agent"])
+@pytest.mark.parametrize("host", ["wrapped client", "guard", "instrument", "create_agent", "router"])
 def test_examples_in_front_of_every_question_are_read_to_their_last_answer(compare, kinds, host):
-    """Through every host that speaks the Messages API a mark on the text of an answer arrives."""
+    """Through every host a mark on the text of an answer arrives."""
     pytest.importorskip("langchain_anthropic", reason="needs the demo extra: langchain-anthropic")
     hosts, calls = compare.hosts, kinds["examples as turns"][:30]
     with (
@@ -152,3 +160,17 @@ def test_the_first_call_decides_between_five_minutes_and_an_hour_before_anything
     )
     assert quick["5m"] < quick["1h"]
     assert slow["1h"] < slow["5m"]
+
+
+def test_tenants_in_turn_cost_what_the_best_rule_costs_whoever_is_insured(compare, learning):
+    """Six whole prefixes are what may be written before one returns; from there on the planner is the best rule."""
+    calls = compare.all_kinds(None)["twenty tenants in turn"]
+    prices = compare.replay.prices_of("anthropic", compare.replay.MODEL)
+    written, share = learning.insured(calls, prices, 1_024)
+    assert written == 6
+    assert learning.excess(calls, prices)[0] <= 1.002 * share
+
+
+def test_no_first_mark_is_within_a_hundredth_of_the_best_rule_on_quick_and_on_slow_dialogues(kinds, learning):
+    quick, slow = (learning.after_first(kinds[name], 3) for name in ("dialogue, 4 min", "dialogue, 7 min"))
+    assert min(max(quick[deed], slow[deed]) for deed in quick) > 1.01

@@ -25,10 +25,10 @@ def test_a_prompt_is_cut_after_tools_system_first_turn_and_turns_and_of_all_answ
 
 
 def test_an_answer_that_hosts_rebuild_is_not_cut(conversation):
-    """Only the Messages API keeps a mark on the text of an answer, and none where it holds more than text."""
+    """Messages and chats keep a mark on the text of an answer, and none where it holds more than text."""
     asked = conversation(2)
     assert read_layout(asked).answer is not None
-    assert read_layout(asked._replace(endpoint="chat.completions")).answer is None
+    assert read_layout(asked._replace(endpoint="responses")).answer is None
     *before, answer, last = asked.messages
     for part in (Part("tool_use", "{}"), Part("thinking", "Hm.")):
         mixed = Message("assistant", (*answer.parts, part))
