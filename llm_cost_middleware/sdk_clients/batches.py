@@ -17,6 +17,7 @@ from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.platform import PROVISIONED, served_model
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
 from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
@@ -82,7 +83,7 @@ class Batches:
         self._pipeline.fail_batch(self._provider, reservation_id, error)
 
     def _request(self, body: Mapping[str, Any], endpoint: Endpoint) -> CallRequest:
-        request = self._rules.read_request(body, endpoint)
+        request = self._named(self._rules.read_request(body, endpoint))
         request = request._replace(params={**request.params, "batch": True}, model_pinned=True, stream=False)
         if request.max_tokens is None:  # nothing can be written into a file that is uploaded already
             # the provider would answer up to the model's own limit
@@ -91,6 +92,16 @@ class Batches:
                 raise UnsupportedRequestError("a batched request without an output cap", "set one in every request")
             request = request._replace(max_tokens=most)
         return request
+
+    def _named(self, request: CallRequest) -> CallRequest:
+        """A request under what its deployment stands for. Its place is left open: results name no deployment."""
+        section = self._pipeline.config.platforms.get(self._provider)
+        if section is None:
+            return request
+        target = section.target(request.model)
+        served = served_model(*target.plain)
+        known = str(target) not in self._pipeline.config.prices and served.place != PROVISIONED
+        return request._replace(provider=self._provider, model=served.model if known else target.model)
 
     # --- fetched ---------------------------------------------------------------------------------------------------
 

@@ -149,8 +149,17 @@ def add_azure(app: web.Application, frontend: HttpFrontend, dialects: Iterable[D
             app.router.add_post(f"{root}{dialect.endpoint}", handler)
 
 
+def batched(dialects: Iterable[Dialect]) -> dict[str, Dialect]:
+    """Return what a line of a batch may call, by its ``url``; its ``model`` is the deployment."""
+    return {f"{root}/{dialect.endpoint}": _named(dialect) for dialect in dialects for root in ("", "/v1")}
+
+
 def _deployed(dialect: Dialect, request: web.Request) -> Dialect:
-    fixed, version = request.match_info.get("deployment"), request.query.get("api-version", "")
+    return _named(dialect, request.match_info.get("deployment"), request.query.get("api-version", ""))
+
+
+def _named(dialect: Dialect, fixed: str | None = None, version: str = "") -> Dialect:
+    """Return an endpoint whose requests name a deployment, or go to a fixed one."""
 
     def read(body: Mapping[str, Any], headers: Mapping[str, str], rule: Tokenizer, index: int) -> Reading:
         place, _, model = str(fixed or body.get("model")).rpartition("--")

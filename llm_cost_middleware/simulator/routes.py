@@ -8,11 +8,12 @@ from aiohttp import web
 from .anthropic.batches import MessageBatches
 from .anthropic.dialect import COUNT_TOKENS, MESSAGES
 from .app import HttpFrontend, called
+from .azure import NAME as AZURE
 from .azure import add_azure
+from .azure import batched as batched_at_azure
 from .bedrock.service import BedrockAccount, add_bedrock
 from .catalogue import ProviderName
 from .faults import Exchange
-from .manners import authenticate
 from .openai.batches import OpenAIBatches
 from .openai.dialects import CHAT
 from .openai.embeddings import EMBEDDINGS
@@ -37,8 +38,8 @@ def application(
     batches = OpenAIBatches(engine, {f"/v1/{dialect.endpoint}": dialect for dialect in dialects})
     app = web.Application(client_max_size=MAX_BODY)
 
-    def plain(method: str, path: str, provider: ProviderName, work: Work) -> None:
-        app.router.add_route(method, path, _plain(frontend, provider, work))
+    def plain(method: str, path: str, provider: ProviderName, work: Work, served_by: str = "") -> None:
+        app.router.add_route(method, path, _plain(frontend, provider, work, served_by))
 
     for dialect in (MESSAGES, *dialects):
         app.router.add_post(f"/v1/{dialect.endpoint}", frontend.endpoint(dialect))
@@ -83,17 +84,29 @@ def application(
         lambda request, *_: message_batches.results(request.match_info["id"]),
     )
 
-    plain("POST", "/v1/batches", "openai", lambda _, exchange, body, key: batches.create(body, exchange.headers, key))
-    plain("GET", "/v1/batches", "openai", lambda request, *_: batches.listed(*_page(request)))
-    plain("POST", "/v1/batches/{id}/cancel", "openai", lambda request, *_: batches.cancel(request.match_info["id"]))
-    plain("GET", "/v1/batches/{id}", "openai", lambda request, *_: batches.get(request.match_info["id"]))
-    plain("GET", "/v1/files/{id}", "openai", lambda request, *_: batches.file(request.match_info["id"]))
-    plain("GET", "/v1/files/{id}/content", "openai", lambda request, *_: batches.content(request.match_info["id"]))
-    app.router.add_post("/v1/files", _upload(frontend, batches))
+    def files_and_batches(root: str, batches: OpenAIBatches, served_by: str = "") -> None:
+        def add(method: str, path: str, work: Work) -> None:
+            plain(method, root + path, "openai", work, served_by)
 
-    app.router.add_get("/v1/responses/{id}", _fetch(frontend, responses))
-    plain("DELETE", "/v1/responses/{id}", "openai", lambda request, *_: responses.delete(request.match_info["id"]))
-    plain("POST", "/v1/responses/{id}/cancel", "openai", lambda request, *_: responses.cancel(request.match_info["id"]))
+        add("POST", "batches", lambda _, exchange, body, key: batches.create(body, exchange.headers, key))
+        add("GET", "batches", lambda request, *_: batches.listed(*_page(request)))
+        add("POST", "batches/{id}/cancel", lambda request, *_: batches.cancel(request.match_info["id"]))
+        add("GET", "batches/{id}", lambda request, *_: batches.get(request.match_info["id"]))
+        add("GET", "files/{id}", lambda request, *_: batches.file(request.match_info["id"]))
+        add("GET", "files/{id}/content", lambda request, *_: batches.content(request.match_info["id"]))
+        app.router.add_post(f"{root}files", _upload(frontend, batches, served_by))
+
+    files_and_batches("/v1/", batches)
+    at_azure = OpenAIBatches(engine, batched_at_azure(dialects))
+    for root in ("/openai/", "/openai/v1/"):
+        files_and_batches(root, at_azure, AZURE)
+
+    for root, served_by in (("/v1/", ""), ("/openai/", AZURE), ("/openai/v1/", AZURE)):
+        one = f"{root}responses/{{id}}"
+        app.router.add_get(one, _fetch(frontend, responses, served_by))
+        plain("DELETE", one, "openai", lambda request, *_: responses.delete(request.match_info["id"]), served_by)
+        cancel = f"{one}/cancel"
+        plain("POST", cancel, "openai", lambda request, *_: responses.cancel(request.match_info["id"]), served_by)
 
     add_azure(app, frontend, dialects)
     add_bedrock(app, frontend, bedrock)
@@ -103,17 +116,18 @@ def application(
     return app
 
 
-def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work) -> Handler:
+def _plain(frontend: HttpFrontend, provider: ProviderName, work: Work, served_by: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, body = await frontend.receive(request, provider)
+        exchange, body = await frontend.receive(request, provider, served_by=served_by)
+        manners = frontend.services.of(exchange)
         fault = frontend.fault_for(exchange)
         try:
             if fault is not None and fault.kind == "status":
-                raise fault.refusal(provider)
+                raise manners.refusal(fault)
             lost = fault is not None and fault.kind in {"hang", "reset"}
             if fault is not None and lost and not fault.billed:
                 return await frontend.drop(request, exchange, fault)
-            result = work(request, exchange, body, authenticate(provider, exchange.headers))
+            result = work(request, exchange, body, manners.authenticate(request, exchange, b""))
             if fault is not None and lost:  # it was done, and nobody hears of it
                 return await frontend.drop(request, exchange, fault)
         except Refusal as refusal:
@@ -129,13 +143,13 @@ def _page(request: web.Request) -> tuple[str | None, str | None]:
     return request.query.get("after_id") or request.query.get("after"), request.query.get("limit")
 
 
-def _fetch(frontend: HttpFrontend, responses: Responses) -> Handler:
+def _fetch(frontend: HttpFrontend, responses: Responses, served_by: str) -> Handler:
     """Return a stored response, as JSON or (``?stream=true``) as the events that built it up; free."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, _ = await frontend.receive(request, "openai")
+        exchange, _ = await frontend.receive(request, "openai", served_by=served_by)
         try:
-            authenticate("openai", exchange.headers)
+            frontend.services.of(exchange).authenticate(request, exchange, b"")
             body = responses.get(request.match_info["id"])
         except Refusal as refusal:
             return frontend.refuse(refusal, exchange)
@@ -147,11 +161,11 @@ def _fetch(frontend: HttpFrontend, responses: Responses) -> Handler:
     return handle
 
 
-def _upload(frontend: HttpFrontend, batches: OpenAIBatches) -> Handler:
+def _upload(frontend: HttpFrontend, batches: OpenAIBatches, served_by: str) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        exchange, _ = await frontend.receive(request, "openai", parse=False)
+        exchange, _ = await frontend.receive(request, "openai", parse=False, served_by=served_by)
         try:
-            authenticate("openai", exchange.headers)
+            frontend.services.of(exchange).authenticate(request, exchange, b"")
         except Refusal as refusal:
             return frontend.refuse(refusal, exchange)
         form = await request.post()

@@ -130,3 +130,14 @@ def test_what_a_platform_refuses_is_given_back(there, group, fault):
     assert not there.sim.pending_faults
     assert failed.value.status_code in {429, 503}
     assert there.since() == before
+
+
+@pytest.mark.parametrize("fault", ["content_filter", "Timeout"])
+def test_an_error_that_azure_bills_is_booked_at_its_hold(there, fault):
+    before, rows = there.since(), len(there.resolutions())
+    there.sim.script(Fault.azure(fault))
+    with pytest.raises(openai.APIStatusError):
+        chat(there, "azure")
+    after = there.since()
+    assert after[0] - before[0] >= after[1] - before[1] > 0
+    assert [row.status for row in there.resolutions()[rows:]] == ["unconfirmed"]
