@@ -19,14 +19,16 @@ __all__ = ["wrap_anthropic"]
 
 
 def wrap_anthropic(client: Client, pipeline: PipelineSource | None = None, *, routed: str = "smart") -> Client:
-    """A copy of a client of Anthropic's or Bedrock's whose calls are routed, held, retried and booked.
+    """A copy of a client of Anthropic's, Bedrock's or Vertex's whose calls are routed, held, retried and booked.
 
     Governed: ``messages.create``, ``.stream``, ``.parse``, the same under ``beta.messages`` (tool runners included),
-    and all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by
-    ``with_options``; ``messages.batches.create`` reserves the sum of its requests' bounds at batch price. Not governed
-    (see ``on_ungoverned``): what else is billed (``completions``, ``beta.sessions``, ``beta.deployments`` and so on, by
-    the table in ``paths``), posts to a path that no table knows, and clients of Vertex and Foundry. What costs
-    nothing passes through untouched.
+    and all of them through ``with_raw_response`` and ``with_streaming_response``, on copies made by ``with_options``,
+    and by hand (``post``, ``request``); ``messages.batches.create`` reserves the sum of its requests' bounds at batch
+    price. Not governed (see ``on_ungoverned``): what else is billed (``completions``, ``beta.sessions``,
+    ``beta.deployments`` and so on, by the table in ``paths``, which ``llm-cost help methods`` shows), what goes to a
+    path that no table knows, and clients of Foundry, AWS and Google Cloud. What costs nothing passes through untouched.
+    Under ``[routing] regions`` nothing is posted elsewhere, whatever it costs. A middleware inside the client may send
+    a governed request once.
 
     The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default means
     ``[retry]``). Refusals are ``anthropic.AnthropicError`` too, see ``errors``. A call says more about itself with

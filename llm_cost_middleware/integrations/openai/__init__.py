@@ -22,13 +22,14 @@ def wrap_openai(client: Client, pipeline: PipelineSource | None = None, *, route
     """A copy of an ``OpenAI``, ``AzureOpenAI`` or async client whose calls are routed, held, retried and booked.
 
     Governed: ``chat.completions.create``, ``.stream``, ``.parse``, ``responses.create``, ``.stream``, ``.parse``, and
-    all of them through ``with_raw_response`` and ``with_streaming_response`` and on copies made by ``with_options``;
-    ``batches.create`` reserves the sum of its requests' bounds at batch price; ``embeddings.create`` is held, retried
-    and booked at the model it names. Not governed (see ``on_ungoverned``): what else is billed (``images``,
-    ``decisions``, ``live``, ``beta.agents``, ``responses.compact`` and so on, by the table in ``paths``), posts to a
-    path that no table knows, clients of Bedrock, and websockets: what ``realtime.connect`` and
-    ``responses.connect`` say of usage is booked, ``live`` says nothing that has a price. What costs nothing passes
-    through untouched; ``request`` by hand is not seen.
+    all of them through ``with_raw_response`` and ``with_streaming_response``, on copies made by ``with_options``, and
+    by hand (``post``, ``request``); ``batches.create`` reserves the sum of its requests' bounds at batch price;
+    ``embeddings.create`` is held, retried and booked at the model it names. Not governed (see ``on_ungoverned``): what
+    else is billed (``images``, ``decisions``, ``live``, ``beta.agents``, ``responses.compact`` and so on, by the table
+    in ``paths``, which ``llm-cost help methods`` shows), what goes to a path that no table knows, clients of Bedrock,
+    and websockets: what ``realtime.connect`` and ``responses.connect`` say of usage is booked, ``live`` says nothing
+    that has a price. What costs nothing passes through untouched. Under ``[routing] regions`` nothing is posted
+    elsewhere, whatever it costs.
 
     The client's own timeout is what is sent, and its ``max_retries`` the number of governed retries (its default
     means ``[retry]``). Refusals are ``openai.OpenAIError`` too, see ``errors``. Usage is asked for in every chat

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai_counts import counting_simulator
 
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
 from llm_cost_middleware.simulator import Fault
 
 pytestmark = pytest.mark.litellm
@@ -183,3 +183,12 @@ def test_the_routed_name_embeds_nothing(harness, entry):
     with pytest.raises(Exception, match="smart"):
         ask(harness.router([entry(MODELS[0])]), False, model="smart")
     assert harness.sim.request_count == 0
+
+
+@pytest.mark.parametrize("elsewhere", [{"azure": True}, {"custom_llm_provider": "cohere"}], ids=["azure", "another"])
+def test_a_call_cannot_send_it_to_another_provider(harness, entry, elsewhere):
+    with pytest.raises(UnsupportedRequestError, match="provider"):
+        ask(harness.router([entry(MODELS[0])]), False, **elsewhere)
+    assert harness.sim.request_count == 0
+    ask(harness.router([entry(MODELS[0])]), False, custom_llm_provider="openai")
+    harness.agree()

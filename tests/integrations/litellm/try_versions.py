@@ -45,6 +45,7 @@ SHORT = (
     "tests/integrations/litellm/test_every_route.py",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[claude-sonnet-4-6-completion]",
     "tests/integrations/litellm/test_router.py::test_answers_and_streams_are_booked_at_their_price[gpt-5-mini-aresponses]",
+    "tests/integrations/litellm/test_embeddings.py::test_as_many_are_sent_as_are_held",
     "tests/cli/test_demo.py::test_the_packaged_excerpt_ends_in_a_receipt_that_is_the_bill",
 )
 
