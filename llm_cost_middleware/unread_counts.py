@@ -19,6 +19,7 @@ BUILDS_OBJECTS = "_process_response_data"
 """The method of both SDKs' clients that does; private, and as old as they are."""
 _HOLDERS = ("response", "message")
 """Where an event of a stream keeps the answer as far as it is."""
+_MAY_COUNT = frozenset({"usage", *_HOLDERS})
 _WHOLE = frozenset({"message", "chat.completion", "chat.completion.chunk", "response"})
 """Kinds of bodies that count everything they bill."""
 Build = Callable[..., Any]
@@ -57,9 +58,9 @@ def _shadow(client: Any, wrap: Callable[..., Any]) -> None:
         setattr(client, BUILDS_OBJECTS, partial(wrap, build))
 
 
-def _noted(build: Build, *, data: Any, **more: Any) -> Any:
-    made = build(data=data, **more)
-    if type(data) is dict:
+def _noted(build: Build, **arguments: Any) -> Any:
+    made, data = build(**arguments), arguments.get("data")
+    if type(data) is dict and not _MAY_COUNT.isdisjoint(data):
         holder, place = _holder(data)
         if (usage := holder.get("usage")) is not None and (odd := odd_count(usage)):
             inner = made if place is None else getattr(made, place, None)

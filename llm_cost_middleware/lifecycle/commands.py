@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,15 +30,7 @@ class OpenedStream(NamedTuple):
 
     def chunks(self) -> Iterator[Any]:
         """All chunks."""
-        yield from self.first
-        yield from self.rest
-
-    async def achunks(self) -> AsyncGenerator[Any, None]:
-        """All chunks."""
-        for chunk in self.first:
-            yield chunk
-        async for chunk in self.rest:
-            yield chunk
+        return chain(self.first, self.rest)
 
 
 class Send(NamedTuple):

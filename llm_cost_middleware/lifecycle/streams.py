@@ -31,7 +31,7 @@ _LINKS = 8  # an exception chain is followed this far
 class StreamSettlement:
     """The end of a stream that is being consumed: when it is due, how to settle it, and whether that was done."""
 
-    __slots__ = ("_clock", "_command", "_due", "_ending", "_orphaned", "_renew_at", "_resume")
+    __slots__ = ("_command", "_ending", "_orphaned", "_renew_at", "_resume", "due", "hold", "now")
 
     def __init__(
         self,
@@ -40,11 +40,13 @@ class StreamSettlement:
         orphaned: deque[Callable[[], None]],
         resume: Callable[[StreamEnd], object],
     ) -> None:
-        self._command, self._clock, self._orphaned, self._resume = command, clock, orphaned, resume
+        self._command, self._orphaned, self._resume = command, orphaned, resume
+        # What is looked at before each chunk, in place: ``due_command`` is for when one of them says so.
+        self.now, self.hold = clock.monotonic, command.hold
         self._ending = Lock()
         held = command.reservation_id is not None
-        self._renew_at = clock.monotonic() + command.hold_ttl_s / 2 if held else inf
-        self._due = min(self._renew_at, command.deadline)
+        self._renew_at = self.now() + command.hold_ttl_s / 2 if held else inf
+        self.due = min(self._renew_at, command.deadline)
 
     @property
     def call_id(self) -> str:
@@ -73,25 +75,25 @@ class StreamSettlement:
         Raises:
             TimeoutError: The call's deadline has passed, and the answer is not complete.
         """
-        now, command = self._clock.monotonic(), self._command
+        now, command = self.now(), self._command
         if command.hold is not None and command.hold.wanted:
             return command.hold.by_stream(self.opened.stream.reading())
-        if now < self._due:
+        if now < self.due:
             return None
         if now >= command.deadline:
             if not self.opened.stream.reading().complete:
                 raise TimeoutError(STREAM_DEADLINE_MESSAGE)
-            self._due = inf  # the usage is complete, so the call is paid for: do not time it out
+            self.due = inf  # the usage is complete, so the call is paid for: do not time it out
         if now < self._renew_at or command.reservation_id is None:
             return None
         # Half of the time is left for a renewal that fails and is tried again.
         self._renew_at = now + command.hold_ttl_s / 2
-        self._due = min(self._renew_at, command.deadline)
+        self.due = min(self._renew_at, command.deadline)
         return Extend(command.reservation_id, command.hold_ttl_s)
 
     def seconds_left(self) -> float:
         """Seconds to the deadline."""
-        return self._command.deadline - self._clock.monotonic()
+        return self._command.deadline - self.now()
 
     def enqueue_orphan(self) -> None:
         """Called by the finaliser, which may run under any lock: leave the rest to the pipeline."""
@@ -133,14 +135,18 @@ class GovernedStream(Iterator[Any]):
 
     def __next__(self) -> Any:
         try:
-            if (due := self._settlement.due_command()) is not None:
+            end = self._settlement
+            looks = end.now() >= end.due or (end.hold is not None and end.hold.wanted)
+            if looks and (due := end.due_command()) is not None:
                 with suppress(LedgerError):
                     due.apply(self._ledger)
             return next(self._iterator)
         except StopIteration:
+            self._iterator = iter(())
             self._end(None)
             raise
         except BaseException as error:
+            self._iterator = iter(())  # whatever the host's would do next: it has ended
             if isinstance(error, TimeoutError):  # perhaps the deadline's: then the connection is still open
                 with suppress(Exception):
                     self._settlement.opened.stream.close()
@@ -167,6 +173,16 @@ class GovernedStream(Iterator[Any]):
         self.close()
 
 
+class _Ended:
+    """An asynchronous iterator that has come to its end."""
+
+    async def __anext__(self) -> Any:
+        raise StopAsyncIteration
+
+
+_ended = _Ended()
+
+
 class AsyncGovernedStream(AsyncIterator[Any]):
     """The chunks of an asynchronous stream."""
 
@@ -179,7 +195,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._settlement, self._resume, self._run = settlement, resume, run
         self._finalizer = weakref.finalize(self, settlement.enqueue_orphan)
         self._finalizer.atexit = False
-        self._iterator = settlement.opened.achunks()
+        self._first, self._rest = iter(settlement.opened.first), settlement.opened.rest
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelled_before: int | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -196,12 +212,16 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         try:
-            if (due := self._settlement.due_command()) is not None:
+            end = self._settlement
+            looks = end.now() >= end.due or (end.hold is not None and end.hold.wanted)
+            if looks and (due := end.due_command()) is not None:
                 with suppress(LedgerError):
                     await self._run(due)
+            for chunk in self._first:
+                return chunk
             self._waiting = asyncio.current_task()
             try:
-                return await anext(self._iterator)
+                return await self._rest.__anext__()
             except asyncio.CancelledError as error:
                 if (
                     self._is_own_cancellation()
@@ -211,9 +231,11 @@ class AsyncGovernedStream(AsyncIterator[Any]):
             finally:
                 self._waiting = None
         except StopAsyncIteration:
+            self._rest = _ended
             await self._end(None)
             raise
         except BaseException as error:
+            self._rest = _ended  # whatever the host's would do next
             if isinstance(error, TimeoutError):
                 with suppress(Exception):
                     await self._settlement.opened.stream.aclose()
@@ -234,9 +256,8 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def aclose(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
+        self._first, self._rest = iter(()), _ended
         try:
-            with suppress(RuntimeError):  # the iterator is being awaited elsewhere: the connection goes first
-                await self._iterator.aclose()
             await self._settlement.opened.stream.aclose()
         finally:
             await self._end(GeneratorExit())

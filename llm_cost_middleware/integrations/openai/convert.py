@@ -10,7 +10,7 @@ from llm_cost_middleware.integrations.openai.errors import ERRORS
 from llm_cost_middleware.integrations.openai.paths import FREE, HELPERS, SOCKETS, UNGOVERNED
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
-from llm_cost_middleware.wire import field_reader
+from llm_cost_middleware.wire import EMPTY_MAPPING, field_reader
 
 
 def injected_chunks(body: Body) -> Callable[[Any], bool] | None:
@@ -21,6 +21,8 @@ def injected_chunks(body: Body) -> Callable[[Any], bool] | None:
 
 
 def _carries_usage_only(chunk: Any) -> bool:
+    if getattr(chunk, "__dict__", EMPTY_MAPPING).get("choices"):  # every other: a look inside costs least
+        return False
     get = field_reader(chunk)
     return not get("choices") and get("usage") is not None
 

@@ -9,6 +9,7 @@ from llm_cost_middleware.providers.anthropic.answers import bill, describe, serv
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import SSEDecoder, as_mapping, field_reader, str_or_none
 
+_TEXT = (str, bytes, bytearray)  # named: a union is built at every check
 _DULL = (
     '{"type":"content_block_delta"',
     '{"type": "content_block_delta"',
@@ -37,15 +38,14 @@ class AnthropicStreamReader:
 
     def feed(self, event: Any) -> None:
         """Take note of one event. Never raises; ``reading`` reports what makes no sense."""
-        if type(event) is dict:
+        kind = getattr(event, "type", None)  # objects first: an SDK's stream is of them alone
+        if kind is None and type(event) is dict:
             kind = event.get("type")
-        elif isinstance(event, str | bytes | bytearray):
+        elif kind is None and isinstance(event, _TEXT):
             self._sse = self._sse or SSEDecoder(_DULL)
             for parsed in self._sse.feed(event):
                 self.feed(parsed)
             return
-        else:
-            kind = getattr(event, "type", None)
         if type(kind) is str and kind in _TELLING:
             self._note(kind, event)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from llm_cost_middleware.providers.openai.answers import bill, describe, read_answer
 from llm_cost_middleware.usage import UsageReport
-from llm_cost_middleware.wire import SSEDecoder, as_mapping, field_reader, str_or_none
+from llm_cost_middleware.wire import EMPTY_MAPPING, SSEDecoder, as_mapping, field_reader, str_or_none
 
+_TEXT, _LISTS = (str, bytes, bytearray), (list, tuple)  # named: a union is built at every check
 _DULL = tuple(
     f'{{"type":{space}"response.{kind}'
     for space in ("", " ")
@@ -39,10 +40,17 @@ class OpenAIStreamReader:
 
     def feed(self, event: Any) -> None:
         """Take note of one event. Never raises; ``reading`` reports what makes no sense."""
+        fields = getattr(event, "__dict__", EMPTY_MAPPING)
+        choices = fields.get("choices")
+        if (
+            type(choices) is list and choices and self._model is not None and fields.get("usage", 0) is None
+            and getattr(choices[0], "finish_reason", 0) is None
+        ):  # fmt: skip
+            return  # a chunk of a chat in the middle of its answer, as an SDK's object: almost every one
         if type(event) is dict:
             kind = event.get("type")
             choices, usage = event.get("choices"), event.get("usage")
-        elif isinstance(event, str | bytes | bytearray):
+        elif isinstance(event, _TEXT):
             self._sse = self._sse or SSEDecoder(_DULL)
             for parsed in self._sse.feed(event):
                 self.feed(parsed)
@@ -63,7 +71,7 @@ class OpenAIStreamReader:
         if usage is not None:
             self._usage = as_mapping(usage)
             self._tier = str_or_none(field_reader(event)("service_tier")) or self._tier
-        if choices and isinstance(choices, list | tuple):
+        if choices and isinstance(choices, _LISTS):
             choice = choices[0]
             reason = choice.get("finish_reason") if type(choice) is dict else getattr(choice, "finish_reason", None)
             if reason is not None:
@@ -124,8 +132,8 @@ def _peek(event: Any) -> tuple[Any, Any, Any]:
     fields = getattr(event, "__dict__", None)
     if fields is None:
         return getattr(event, "type", None), getattr(event, "choices", None), getattr(event, "usage", None)
-    usage = fields.get("usage")
-    if usage is None:
+    usage = fields.get("usage", fields)
+    if usage is fields:  # an object that does not know the field keeps it apart
         usage = (getattr(event, "model_extra", None) or fields).get("usage")
     return fields.get("type"), fields.get("choices"), usage
 
