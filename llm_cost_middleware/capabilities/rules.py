@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from llm_cost_middleware.capabilities.fitting import Fitting
 
 _USUAL_TIERS = frozenset({None, "auto", "default", "standard", "standard_only"})
+
+
+def _is_usual(tier: Any) -> bool:
+    return (tier is None or isinstance(tier, str)) and tier in _USUAL_TIERS  # a list, say, is the provider's to refuse
+
+
 _THINKING_BUDGET = 4_096
 """Tokens of thinking for a caller who left their number to the model."""
 _FREE_TEMPERATURE = 1
@@ -26,7 +32,7 @@ _IDLE: Mapping[str, Callable[[Any], bool]] = {
     "audio": lambda value: value == ["text"],
     "speed": lambda value: value == "standard",
     "geo": lambda value: not value,
-    "service_tier": lambda value: value in _USUAL_TIERS,
+    "service_tier": _is_usual,
 }
 """Values that ask for nothing."""
 
@@ -213,7 +219,7 @@ def _schema(at: Fitting, _name: str, value: Any) -> bool:
 
 def _service_tier(at: Fitting, name: str, value: Any) -> bool:
     tier = "priority" if value == "fast" else value
-    if value in _USUAL_TIERS:
+    if _is_usual(value):
         if at.abroad:
             at.changes[name] = None
         return True

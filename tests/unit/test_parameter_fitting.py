@@ -70,6 +70,13 @@ def test_what_would_change_the_meaning_makes_a_model_ineligible(asked, target, w
     assert why in fit(chat(**asked), target).refused
 
 
+@pytest.mark.parametrize("value", [["flex"], {"tier": ["flex"]}, 3])
+def test_a_service_tier_of_another_type_is_no_usual_one(value):
+    for request in (chat(service_tier=value), claude(service_tier=value)):
+        for target in (MINI, HAIKU):
+            assert "service_tier" in fit(request, target).refused
+
+
 def test_claudes_thinking_is_written_in_the_style_of_the_model():
     enabled, adaptive = {"type": "enabled", "budget_tokens": 2_000}, {"type": "adaptive"}
     new = ModelRef("anthropic", "claude-haiku-5-5")
