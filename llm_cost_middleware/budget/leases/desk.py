@@ -86,7 +86,7 @@ class Desk:
         self._direct: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._routes: dict[tuple[str, ...], _Route] = {}
         self._crossed: Crossed = {}
-        self.closed = False
+        self.closed = self.missing = False
         self.admitted = 0
         """Calls that were admitted in memory."""
 
@@ -125,6 +125,7 @@ class Desk:
             if route.plan.paused is None and not route.plan.slices:
                 blocks = self._blocks_for(amount, route.scopes, now, moment)
             if len(blocks) < len(route.scopes):
+                self.missing = True
                 self.hurry()
                 return None
             record = ReservationRecord(id_, scopes, amount, now, now + ttl)

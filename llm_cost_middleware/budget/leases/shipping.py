@@ -77,9 +77,8 @@ class Shipping:
         """Ship what is due, see what is left, and let the blocks follow. Raises ``LedgerUnavailableError``."""
         with self._turn:
             self._retire()
-            self._ship()
-            if self._resize() or (self._desk.journal is not None and self._renew_now):
-                self._ship()
+            self._resize()  # first, and between parcels: a call that finds no block does not wait until all is shipped
+            self._ship(follow=True)
             if self._monotonic() >= self._adopt_at:
                 self._adopt_at = self._monotonic() + _ADOPT_S
                 self._adopt()
@@ -132,9 +131,10 @@ class Shipping:
                     block.free = 0
                     desk.ending.append(desk.blocks.pop(scope))
 
-    def _ship(self) -> None:
+    def _ship(self, *, follow: bool = False) -> None:
         while self._ship_one():
-            pass
+            if follow and self._desk.missing:
+                self._resize()
         self._tidy()
         self._write_notes()
 
@@ -197,10 +197,11 @@ class Shipping:
         if told.lost:
             _log.warning("a block of the budget had ended before this process gave a sign of life: %s", told.lost)
 
-    def _resize(self) -> bool:
-        """Let the blocks follow; return whether something is to be handed back."""
+    def _resize(self) -> None:
+        """Let the blocks follow."""
         desk, moment = self._desk, self._monotonic()
         with desk._lock:  # noqa: SLF001
+            desk.missing = False
             scopes = tuple(dict.fromkeys((GLOBAL, *desk.usage, *desk.blocks)))
         found = self._storage.read(scopes)
         desk.note_time(found.now)
@@ -209,7 +210,6 @@ class Shipping:
         desk.index = found.budget_index
         left = _left(found.budget_index, found.now, found.totals)
         desk.left = {scope: room for scope, (_, room) in left.items() if room is not None}
-        back = False
         for scope in scopes:
             usage = desk.usage.get(scope)
             if usage is None:
@@ -221,17 +221,16 @@ class Shipping:
                 usage.fade(moment, self._policy.horizon_s, grown)
                 block = desk.blocks.get(scope)
                 open_, free = (block.open, max(block.free, 0)) if block is not None else (0, 0)
-            back |= self._follow(scope, usage, open_, free, left)
+            self._follow(scope, usage, open_, free, left)
         with desk._lock:  # noqa: SLF001
             for scope in [
                 scope for scope, usage in desk.usage.items() if usage.calls < _FADED and scope not in desk.blocks
             ]:
                 del desk.usage[scope]
                 self._settled.pop(scope, None)
-        return back
 
-    def _follow(self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]]) -> bool:
-        """Let the block of a scope be as large as it should be; return whether something is to be handed back."""
+    def _follow(self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]]) -> None:
+        """Let the block of a scope be as large as it should be."""
         desk = self._desk
         room = left.get(scope, (0, None))[1]
         size = 0
@@ -244,10 +243,8 @@ class Shipping:
                     block.free = min(block.free, size)
                     if not size:  # too small to split: what its calls do not need goes back as they end
                         desk.ending.append(desk.blocks.pop(scope))
-            return True
-        if free < size // 2:
+        elif free < size // 2:
             self._take(scope, size - free)
-        return False
 
     def _take(self, scope: str, size: int) -> None:
         """Take a block, or let the one of this window hold more."""
