@@ -180,6 +180,8 @@ def factor_at(place: str, model: str) -> str:
     """What a place is on the bill, as ``BillLine.geo``; of embeddings the price list knows no cheaper global one."""
     if place in {"", "global"}:
         return "regional" if model.startswith("text-embedding-") else ""
+    if place == "provisioned":
+        return place
     if "gov" in place:
         return "government"
     american = place.rstrip("0123456789").endswith("us")  # us, eastus2, westus

@@ -20,6 +20,7 @@ TIMES = {
     "regional": (11, 10),  # a region or geography of a platform's
     "abroad": (6, 5),  # Azure's zones outside the United States, since GPT-6
     "government": (11, 8),  # Azure Government
+    "provisioned": (0, 1),  # paid by the hour
     "govcloud": (6, 5),  # AWS's regions for the government of the United States
 }
 """What every token price is multiplied by, as a ratio: 1.1 as a float would be off by a nano-dollar here and there."""

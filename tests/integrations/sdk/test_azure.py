@@ -159,6 +159,24 @@ def test_a_region_is_a_hard_rule_for_calls_that_name_their_model(make_pipeline, 
         client.chat.completions.create(**{**ASKED, "model": "gpt-5-mini"})
 
 
+def test_provisioned_capacity_costs_what_its_line_states(make_pipeline, client_of, sim):
+    """Nothing, where the hour is paid; the call is held, sent and recorded all the same."""
+    name = "provisioned--gpt-5-mini"
+    line = {"model": "gpt-5-mini", "type": "ProvisionedManaged", "region": "swedencentral"}
+    for price, cost in (("0", 0), ("1", 1_000)):
+        stated = {**line, "input_mtok": price, "output_mtok": price}
+        pipeline = make_pipeline(platforms={"azure": {"deployments": {name: stated}}})
+        answer = wrap_openai(client_of(sim), pipeline).chat.completions.create(**{**ASKED, "model": name})
+        (record,) = pipeline.records()
+        assert (record.model, record.status) == ("provisioned/gpt-5-mini", "exact")
+        balance = pipeline.ledger.balance("provider:azure")
+        assert (balance.pending, balance.settled_nanousd) == (0, answer.usage.total_tokens * cost)
+    assert sim.bill.total_nanousd == 0
+    pipeline = make_pipeline(platforms={"azure": {"deployments": {name: line}}})
+    with pytest.raises(PriceNotFoundError):
+        wrap_openai(client_of(sim), pipeline).chat.completions.create(**{**ASKED, "model": name})
+
+
 def test_a_full_deployment_is_asked_again(make_pipeline, client_of, sim):
     pipeline = make_pipeline()
     sim.script(Fault.status(429, headers={"retry-after-ms": "5"}))

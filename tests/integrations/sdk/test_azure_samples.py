@@ -58,6 +58,11 @@ CHATS = {
         ),
         (20 * 250 + 1843 * 2_000),
     ),
+    "Working with models, an upgrade behind a deployment: the answer names the model": (
+        "o1-eu",
+        completion("gpt-5-2025-08-07", {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}),
+        ((20 * 1_250 + 10 * 10_000) * 11 // 10),
+    ),
     "Content filtering, finish_reason content_filter": (
         "mini",
         completion("gpt-5-mini-2025-08-07", {"prompt_tokens": 40, "completion_tokens": 30, "total_tokens": 70},
