@@ -49,6 +49,9 @@ LANGUAGE_TESTS = (
     "tests/cli/test_commands.py", "tests/dashboard/test_server.py", "tests/test_public_api.py",
 )  # fmt: skip
 """What a newer Python can break, of each kind a sample."""
+SLIM_TESTS = ("tests/test_light.py", "tests/test_public_api.py")
+"""What must work where LiteLLM and LangChain are not installed."""
+SLIM_TOOLS = ("aiohttp", "hypothesis", "pytest", "pytest-asyncio", "pytest-benchmark")
 OF_DISTRIBUTION = {
     "chromium": ("chromium", "fonts-dejavu-core"), "pgbouncer": ("pgbouncer",), "redis-server": ("redis-server",),
 }  # fmt: skip
@@ -293,6 +296,26 @@ def newest(run: Run, log: Path, interpreter: str, name: str, tests: tuple[str, .
     return versions(python)
 
 
+def slim(run: Run, log: Path) -> str:
+    """The small installation that ``llm-cost help install`` shows, by its own commands, without LiteLLM."""
+    tree, uv = copy(run, "slim"), run.scratch / "uv/bin/uv"
+    topic = (tree / "llm_cost_middleware/cli/topics/install.md").read_text(encoding="utf-8")
+    alone, hosts = (line.partition("#")[0].split()[2:] for line in re.findall(r"^pip install .*", topic, re.MULTILINE))
+    if alone != ["--no-deps", "llm-cost-middleware"]:
+        raise StepFailedError(f"llm-cost help install shows another way: pip install {' '.join(alone)}")
+    run.call([uv, "venv", "-q", "--python", sys.executable, tree / ".venv"], tree, log)
+    python = tree / ".venv/bin/python"
+    for words in (("--no-deps", "-e", "."), hosts, SLIM_TOOLS):
+        run.call([uv, "pip", "install", "-q", "--python", python, *words], tree, log)
+    absent = (
+        "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['litellm', 'langchain_core', 'tiktoken'])))"
+    )
+    run.call([python, "-c", absent], tree, log)
+    # not every extra is to be there, as elsewhere where CI is set
+    run.call([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SLIM_TESTS], tree, log, CI="")
+    return versions(python)
+
+
 def litellm(run: Run, log: Path, version: str) -> str:
     """LiteLLM's own tests, short form, with one version; they make their environment themselves and print it."""
     tree = copy(run, f"litellm-{version}")
@@ -333,6 +356,7 @@ def everything(run: Run, wanted: list[str]) -> bool:
         "linters": lambda log: linters(run, tree, log),  # this and the next two in the environment of the suite
         "wheel": lambda log: wheel(run, tree, log),
         "without recorded data": lambda log: without_data(run, tree, log),
+        "slim": lambda log: slim(run, log),
         "newest of everything": lambda log: newest(run, log, sys.executable, "newest", HOST_TESTS),
     }
     for one in LITELLM:

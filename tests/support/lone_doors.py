@@ -1,8 +1,8 @@
 """Each door by itself: what it imports, and what it says where a host is not installed. Run as a program.
 
 Argument: JSON with ``openai_url`` and ``anthropic_url`` of a simulator, ``doors`` by name and ``gone``, the packages
-that are not to be found. Every door is tried in a fork of a process that has imported its first host and nothing else;
-one line of JSON each.
+that are not to be found. Every door is tried in a fork of a process that has made a pipeline and imported the door's
+first host, and nothing else; one line of JSON each.
 """
 
 from __future__ import annotations
@@ -351,6 +351,7 @@ def tell(**found):
 def main(settings):
     warnings.simplefilter("ignore")
     hide(set(settings["gone"]))
+    pipeline().close()  # what every door loads is loaded once, and is no host
     groups = {}
     for name in settings["doors"]:
         groups.setdefault(DOORS[name].hosts[:1], []).append(name)
