@@ -113,8 +113,8 @@ class Api:
     def canonical(self, path: str) -> str:
         """A path as the resources write it, from any spelling: absolute, with a query, with dots, or quoted."""
         bare = path.partition("?")[0].partition("#")[0]  # neither is part of what is asked for
-        if "://" in bare:
-            bare = "/" + bare.partition("://")[2].partition("/")[2]
+        if "://" in bare or bare.startswith("//"):  # of either form the first part is a host
+            bare = "/" + bare.partition("//")[2].partition("/")[2]
         if "%" in bare or "//" in bare or "/." in bare:  # which the HTTP client, or the server, takes out
             bare = normpath(f"/{unquote(bare)}")
         bare = "/" + bare.lstrip("/")
