@@ -34,6 +34,7 @@ from llm_cost_middleware.integrations.langchain.targets import plain_class, prov
 from llm_cost_middleware.integrations.langchain.vertex import VertexGuard, guard_vertex, speaks_vertex
 from llm_cost_middleware.nesting import wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.sdk_clients.client import is_governed
 from llm_cost_middleware.sdk_clients.single_attempt import client_of
 
@@ -324,6 +325,12 @@ class GuardMixin(_Model):
     def with_retry(self, *, retry_if_exception_type: RetryOn = (Exception,), **kwargs: Any) -> Runnable[Any, Any]:
         """As LangChain does, but a refusal is not retried."""
         return super().with_retry(retry_if_exception_type=except_refusals(retry_if_exception_type), **kwargs)
+
+    def get_num_tokens_from_messages(self, messages: Any, *args: Any, **kwargs: Any) -> int:
+        """As the user's class does; one that asks the provider sends nothing outside ``[routing] regions``."""
+        if (provider := provider_of(self)) == "anthropic":
+            self._llm_cost.pipeline.keep_inside("get_num_tokens_from_messages", ModelRef(provider, ""))
+        return super().get_num_tokens_from_messages(messages, *args, **kwargs)
 
     def _should_stream(self, **kwargs: Any) -> bool:
         return ready_answer(kwargs) is None and super()._should_stream(**kwargs)
