@@ -1,4 +1,4 @@
-"""``[routing] regions`` in a guarded model: a count of tokens that the provider makes leaves them no more than a call."""
+"""``[routing] regions`` in a guarded model: a count of tokens by the provider leaves them no more than a call."""
 
 from __future__ import annotations
 
