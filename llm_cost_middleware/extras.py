@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
 
 from llm_cost_middleware.errors import MissingExtraError
 
@@ -47,6 +48,18 @@ def requirement_of(package: str, extra: str | None = None) -> str:
     except PackageNotFoundError:  # it runs from its source
         listed = ()
     return next((line for line in listed if re.split(r"[^\w-]", line, maxsplit=1)[0] == name and ";" not in line), name)
+
+
+def require(feature: str, packages: Iterable[str]) -> None:
+    """Look whether packages are installed, without importing them.
+
+    Raises:
+        MissingExtraError: One of them, which an extra of ``EXTRA_OF`` brings, is not.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            extra = EXTRA_OF[package]
+            raise MissingExtraError(feature, extra, package, requirement_of(package, extra))
 
 
 @contextmanager

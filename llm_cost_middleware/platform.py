@@ -88,6 +88,8 @@ class Platform:
     """A name of a model, without its place, as requests carry it."""
     batches: bool = True
     """Its SDK's client makes batches there."""
+    needs: tuple[str, ...] = ()
+    """Packages without which its SDK's clients cannot send."""
     packages: tuple[str, ...] = ()
     """Packages whose exceptions are the platform's alone."""
     litellm_place: Callable[[Mapping[str, Any], str], str] = lambda _params, named: named

@@ -73,6 +73,10 @@ DOORS = {
         for name in _names(module)
     },
     "CostPipeline()": PIPELINE + "pipeline.tracker",
+    "a client of Bedrock": PIPELINE + "from importlib.util import find_spec\nif find_spec('anthropic'):\n"
+    "    from anthropic import AnthropicBedrock\n"
+    "    from llm_cost_middleware.integrations.anthropic import wrap_anthropic\n"
+    "    wrap_anthropic(AnthropicBedrock(aws_region='us-east-1', api_key='k'), pipeline)",
     "price_response()": "from llm_cost_middleware import price_response\nprice_response('openai', "
     "{'object': 'chat.completion', 'model': 'gpt-5-mini', 'usage': {'prompt_tokens': 1, 'completion_tokens': 1}})",
     "CostMiddleware()": PIPELINE + f"{LANGCHAIN} CostMiddleware; CostMiddleware(pipeline)",

@@ -21,6 +21,7 @@ from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.doors import try_doors
 from llm_cost_middleware.cli.init import todays_tiers
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, load_config, open_ledger
+from llm_cost_middleware.cli.platform_checks import check_platforms
 from llm_cost_middleware.cli.prices import OLD_DAYS
 from llm_cost_middleware.cli.siblings import siblings
 from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
@@ -143,6 +144,7 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:
                     found.append((_BAD, f"tier {tier.name}", str(error)))
+        found += check_platforms(config, catalogue)
         found += [
             (_LOOK if sibling.cheaper else _GOOD, f"model {sibling.target}", sibling.told)
             for sibling in siblings(config.tiers, todays_tiers(), catalogue)

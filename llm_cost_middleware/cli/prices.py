@@ -18,10 +18,12 @@ from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOpti
 from llm_cost_middleware.config import DEFAULT_FILE
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.periods import read_moment
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import Level, Rates
 from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES, get_provider, provider_of
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.system_clock import SystemClock
 
 _PER_MTOK = Decimal(10**6)
@@ -72,7 +74,8 @@ def prices(
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
     else:
-        found = [(name, m) for name in NAMES for m in catalogue.models(name) if not model or model.lower() in m]
+        listed = [(name, m) for name in NAMES for m in catalogue.models(name)]
+        found = [one for one in (*listed, *_of_platforms(config)) if not model or model.lower() in one[1]]
         if not found:
             known = [m for name in NAMES for m in catalogue.models(name)]
             provider = provider_of(str(model)) or "PROVIDER"  # a section that can be copied, not one that says "any"
@@ -107,10 +110,24 @@ def open_catalogue(config: Path | None) -> Catalogue:
     Raises:
         ConfigurationError: Unreadable configuration.
     """
-    if config is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).is_file():
+    if not _is_there(config):
         return Catalogue()
     found = load_config(config)
     return Catalogue(found.prices, update_prices=found.update_prices)
+
+
+def _is_there(config: Path | None) -> bool:
+    return config is not None or bool(os.environ.get("LLM_COST_CONFIG")) or Path(DEFAULT_FILE).is_file()
+
+
+def _of_platforms(config: Path | None) -> list[ModelRef]:
+    """The targets at platforms that a configuration names: of its tiers, and behind its deployments."""
+    if not _is_there(config):
+        return []
+    found = load_config(config)
+    behind = (section.target(wire) for section in found.platforms.values() for wire in section.deployments)
+    tiers = (target.plain for tier in found.tiers for target in tier.models if target.provider in PLATFORMS)
+    return sorted({*behind, *tiers})
 
 
 def _named(catalogue: Catalogue, model: str) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
+from llm_cost_middleware.extras import require
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
@@ -49,6 +50,7 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
 
     Raises:
         ConfigurationError: It is no client of this SDK.
+        MissingExtraError: It cannot send, as what its platform needs is not installed.
         UnsupportedRequestError: It talks to another platform, and ``on_ungoverned`` is ``deny``.
     """
     sdk_class = next((kind for kind in type(client).__mro__ if kind.__module__.partition(".")[0] == api.provider), None)
@@ -68,6 +70,8 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
         platform = platform_at(api.provider, getattr(client, "base_url", ""))
     if platform is not None:  # from here on the platform is who answers
         api = replace(api, provider=platform)
+        known = find_platform(platform)
+        require(sdk_class.__name__, known.needs if known is not None else ())
     wrapper = ClientWrapper(
         pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider)
     )

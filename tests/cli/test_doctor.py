@@ -1,10 +1,12 @@
 """``llm-cost doctor`` tries what it reports."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -208,3 +210,50 @@ def test_every_extra_of_a_user_has_a_row_that_names_it(monkeypatch):
 
 def absent(name):
     raise PackageNotFoundError(name)
+
+
+PLATFORMS = """
+[routing]
+regions = ["eu"]
+[platforms.azure.deployments]
+bad = "gpt-nix"
+ours = "gpt-5-mini"
+far = "us/gpt-5-mini"
+[platforms.bedrock.deployments]
+"arn:aws:bedrock:eu-west-1:1:application-inference-profile/abc" = "eu.anthropic.claude-sonnet-4-6"
+"""
+
+
+def test_a_deployment_of_a_model_that_nobody_knows_the_price_or_the_place_of_is_named(tmp_path, monkeypatch):
+    for variable in ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    rows = configured(write(tmp_path, PLATFORMS), monkeypatch, AWS_PROFILE="mine")
+    told = {what: (state, text) for state, what, text in rows}
+    state, text = told["deployment bad"]
+    assert state == "no"
+    assert "no price for azure/gpt-nix" in text
+    assert [text for _, what, text in rows if what == "azure deployments"] == [
+        (
+            "nothing says where ours is served: held and booked at the dearest place, as an estimate: "
+            '[platforms.azure] place = "…"'
+        ),
+        "far is served outside [routing] regions = ['eu']: calls are refused",
+    ]
+    assert told["azure"][0] == "look"
+    assert told["bedrock"] == ("ok", "key in AWS_PROFILE")
+    assert told["bedrock deployments"] == ("ok", "1, each with a place and a price")
+    assert "vertex_ai" not in told
+    assert not any("deployment" in what for _, what, _ in configured(write(tmp_path, ""), monkeypatch))
+
+
+def test_prices_lists_what_stands_behind_deployments(tmp_path, monkeypatch, capsys):
+    from llm_cost_middleware.cli import main
+
+    monkeypatch.chdir(write(tmp_path, PLATFORMS))
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    monkeypatch.setattr(sys, "argv", ["llm-cost", "prices", "mini", "--json"])
+    with suppress(SystemExit):
+        main()
+    prices = {row["model"]: row["input"] for row in json.loads(capsys.readouterr().out)["models"]}
+    assert {"azure/gpt-5-mini", "azure/us/gpt-5-mini", "openai/gpt-5-mini"} <= prices.keys()
+    assert float(prices["azure/us/gpt-5-mini"]) == pytest.approx(1.1 * float(prices["openai/gpt-5-mini"]))

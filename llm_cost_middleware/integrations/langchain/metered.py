@@ -35,6 +35,8 @@ def _advice(name: str) -> str:
         return "guard an AzureChatOpenAI"
     if name.startswith("ChatLiteLLM"):
         return "give ChatLiteLLMRouter a CostAwareRouter, or guard a ChatAnthropic or ChatOpenAI"
-    if name == "ChatBedrock":
-        return "guard a ChatBedrockConverse of a Claude model"
+    if name.startswith("ChatBedrock"):
+        return "at Bedrock Claude alone is governed: guard a ChatBedrockConverse of a Claude model"
+    if name.startswith(("ChatVertex", "ChatAnthropicVertex", "VertexModelGarden")):
+        return "at Vertex Claude alone is governed: guard a ChatAnthropicVertex of a Claude model"
     return "guard a ChatAnthropic or ChatOpenAI"

@@ -73,6 +73,7 @@ PLATFORM = Platform(
     batches=False,
     key_env=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     deploys=False,  # every id can be called; ARNs are named in the configuration
+    needs=("botocore",),  # it signs, and reads streams
     packages=("botocore", "boto3", "langchain_aws"),
     litellm_place=_litellm_place,
     litellm=("bedrock", "bedrock_converse", "bedrock_mantle"),

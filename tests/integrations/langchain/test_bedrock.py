@@ -231,7 +231,7 @@ def test_models_in_a_chain_are_found_and_other_makers_are_metered_only(make_harn
     chain = instrument(bedrock() | (lambda message: message.text), harness.pipeline)
     assert "bridges" in chain.invoke(PROMPT)
     harness.check()
-    with pytest.raises(UnsupportedRequestError):
+    with pytest.raises(UnsupportedRequestError, match="Claude alone is governed: guard a ChatBedrockConverse"):
         guard(bedrock("us.amazon.nova-pro-v1:0"), harness.pipeline)
     legacy = ChatBedrock(
         model=HAIKU, endpoint_url=harness.sim.bedrock_url, region="us-east-1",
