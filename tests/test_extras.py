@@ -73,10 +73,6 @@ DOORS = {
         for name in _names(module)
     },
     "CostPipeline()": PIPELINE + "pipeline.tracker",
-    "a client of Bedrock": PIPELINE + "from importlib.util import find_spec\nif find_spec('anthropic'):\n"
-    "    from anthropic import AnthropicBedrock\n"
-    "    from llm_cost_middleware.integrations.anthropic import wrap_anthropic\n"
-    "    wrap_anthropic(AnthropicBedrock(aws_region='us-east-1', api_key='k'), pipeline)",
     "price_response()": "from llm_cost_middleware import price_response\nprice_response('openai', "
     "{'object': 'chat.completion', 'model': 'gpt-5-mini', 'usage': {'prompt_tokens': 1, 'completion_tokens': 1}})",
     "CostMiddleware()": PIPELINE + f"{LANGCHAIN} CostMiddleware; CostMiddleware(pipeline)",
@@ -285,3 +281,14 @@ def test_the_extra_that_is_named_exists_and_brings_the_package():
             continue  # its extra is not installed here, so nobody can say which distribution it is in
         distributions = {name.lower().replace("_", "-") for name in brought_by[package]}
         assert brings(lines, set()) & distributions, (package, extra)
+
+
+def test_a_client_of_bedrock_that_cannot_sign_says_so_when_it_is_wrapped():
+    wrap = (
+        PIPELINE + "from anthropic import AnthropicBedrock\n"
+        "from llm_cost_middleware.integrations.anthropic import wrap_anthropic\n"
+        "wrap_anthropic(AnthropicBedrock(aws_region='us-east-1', aws_access_key='k', aws_secret_key='s'), pipeline)"
+    )
+    (found,) = _without(["botocore", "boto3"], {"wrap": wrap}).values()
+    assert (found["error"], found["extra"], found["package"]) == ("MissingExtraError", "aws", "botocore")
+    assert found["text"].endswith("AnthropicBedrock needs the package botocore: pip install 'llm-cost-middleware[aws]'")

@@ -31,11 +31,11 @@ from llm_cost_middleware.integrations.langchain.endings import (
 )
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.notices import read_tell_model, with_notice
+from llm_cost_middleware.integrations.langchain.of_platforms import is_of_platform
 from llm_cost_middleware.integrations.langchain.plain_clients import PlainClientsOfTools
 from llm_cost_middleware.integrations.langchain.run_scopes import runs
 from llm_cost_middleware.integrations.langchain.runaway import OnRunaway, read_on_runaway, sign_of_runaway
 from llm_cost_middleware.integrations.langchain.targets import provider_of
-from llm_cost_middleware.integrations.langchain.vertex import is_of_platform
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from llm_cost_middleware.integrations.langchain.configurable import is_configura
 from llm_cost_middleware.integrations.langchain.errors import except_refusals
 from llm_cost_middleware.integrations.langchain.guarded import guard, is_guarded
 from llm_cost_middleware.integrations.langchain.names import DECISIONS
+from llm_cost_middleware.integrations.langchain.of_platforms import is_of_platform
 from llm_cost_middleware.integrations.langchain.targets import provider_of
-from llm_cost_middleware.integrations.langchain.vertex import is_of_platform
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 
 Chain = TypeVar("Chain", bound=Runnable[Any, Any])

@@ -19,6 +19,7 @@ from langchain_core.runnables.config import ensure_config
 
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.integrations.langchain.batch_lane import Batch, ready_answer
+from llm_cost_middleware.integrations.langchain.bedrock_messages import MessagesGuard, guard_messages, speaks_messages
 from llm_cost_middleware.integrations.langchain.configurable import (
     ConfigurableGuard,
     guard_configurable,
@@ -62,10 +63,10 @@ def guard(
     """A copy of ``model`` whose every call is routed, held against the budgets, retried, cached and booked.
 
     Args:
-        model: A ``ChatAnthropic``, ``ChatOpenAI``, ``AzureChatOpenAI`` or, of Claude, a ``ChatBedrockConverse`` or
-            ``ChatAnthropicVertex``, or a subclass of one, or what ``init_chat_model`` makes of
-            ``configurable_fields``; or ``OpenAIEmbeddings`` or Azure's, which are never routed. It is not changed. A
-            guarded model is guarded anew: its pipeline is replaced.
+        model: A ``ChatAnthropic``, ``ChatOpenAI``, ``AzureChatOpenAI`` or, of Claude, a ``ChatBedrockConverse``,
+            ``ChatAnthropicBedrock``, ``ChatAnthropicMantle`` or ``ChatAnthropicVertex``, or a subclass of one, or what
+            ``init_chat_model`` makes of ``configurable_fields``; or ``OpenAIEmbeddings`` or Azure's, which are never
+            routed. It is not changed. A guarded model is guarded anew: its pipeline is replaced.
         pipeline: A pipeline, a configuration for a new one, or ``None`` for the default.
         pinned: Govern the model, but never route it to another; so it is where the configuration has neither
             ``[[tiers]]`` nor ``[routing]``. One call is pinned by ``model=`` among its arguments.
@@ -99,6 +100,8 @@ def guard(
         return guard_converse(model, pipeline, pinned=pinned)
     if speaks_vertex(model):
         return guard_vertex(model, pipeline, pinned=pinned)
+    if speaks_messages(model, pipeline):
+        return guard_messages(model, pipeline, pinned=pinned)
     if provider_of(model) is None:
         return metered_only(model, pipeline)
     for name in _CLIENTS:
@@ -121,7 +124,7 @@ def _attach(model: Model, runtime: GuardRuntime, **update: Any) -> Model:
 
 def is_guarded(model: object) -> bool:
     """Whether ``model`` came out of ``guard``."""
-    return isinstance(model, GuardMixin | ConverseGuard | VertexGuard | ConfigurableGuard)
+    return isinstance(model, GuardMixin | ConverseGuard | VertexGuard | MessagesGuard | ConfigurableGuard)
 
 
 def _namespace(plain: Any) -> dict[str, Any]:

@@ -6,14 +6,13 @@ retried, booked from the events of the stream itself. Its own retries are off.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 
 from llm_cost_middleware.call_ids import BOOKED_KEY, call_id_of
 from llm_cost_middleware.context import METADATA_KEY
-from llm_cost_middleware.integrations.langchain.converse import speaks_converse
 from llm_cost_middleware.integrations.langchain.entries import GuardEntries
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY
@@ -44,7 +43,7 @@ class _NoBatches:
         return False
 
 
-_API = Api(
+API = Api(
     provider="anthropic",
     clients=frozenset(),
     endpoints={"/v1/messages": "messages"},
@@ -55,19 +54,19 @@ _API = Api(
     injected_chunks=lambda _: None,
     batches=_NoBatches(),  # type: ignore[arg-type]  # nothing else of it is asked where a platform makes none
     sockets={},
-    platforms={"AnthropicVertex": "vertex_ai", "AsyncAnthropicVertex": "vertex_ai"},
-)
+    platforms={
+        "AnthropicVertex": "vertex_ai", "AsyncAnthropicVertex": "vertex_ai",
+        "AnthropicBedrock": "bedrock", "AsyncAnthropicBedrock": "bedrock",
+        "AnthropicBedrockMantle": "bedrock", "AsyncAnthropicBedrockMantle": "bedrock",
+    },
+)  # fmt: skip
+"""What LangChain's classes call of the SDK's clients of platforms."""
 
 
 def speaks_vertex(model: Any) -> bool:
     """Whether a chat model is a ``ChatAnthropicVertex`` of a Claude model, so that it can be guarded."""
     known = any((kind.__module__, kind.__name__) == _CLASS for kind in type(model).__mro__)
     return known and parse(str(model.model_name)) is not None
-
-
-def is_of_platform(model: Any, pipeline: CostPipeline | None) -> bool:
-    """Whether a chat model is one of a platform's that can be guarded, other than those of a provider's own classes."""
-    return speaks_vertex(model) or speaks_converse(model, pipeline)
 
 
 def guard_vertex(model: Model, pipeline: CostPipeline, *, pinned: bool) -> Model:
@@ -83,7 +82,7 @@ def guard_vertex(model: Model, pipeline: CostPipeline, *, pinned: bool) -> Model
     update: dict[str, Any] = {"max_retries": 1}
     for name in _CLIENTS:
         client = ungoverned(getattr(held, name)).with_options(max_retries=retries)
-        update[name] = govern(client, pipeline, _API, routed=routed)
+        update[name] = govern(client, pipeline, API, routed=routed)
     body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
             "_llm_cost_plain": staticmethod(lambda: plain)}  # fmt: skip
     guarded = model.model_copy(update=update)
@@ -106,7 +105,7 @@ class VertexGuard(GuardEntries):
 
     def _format_output(self, data: Any, **kwargs: Any) -> ChatResult:
         result: ChatResult = super()._format_output(data, **kwargs)  # type: ignore[misc]  # the user's class has it
-        _stamp(result.generations[0].message, data)
+        stamp(result.generations[0].message, data)
         return result
 
     def _generate(
@@ -147,12 +146,21 @@ class VertexGuard(GuardEntries):
                 await seen.stream.close()
 
     def _told(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call with what it says of itself, as the governed client takes it."""
-        metadata = getattr(kwargs.pop(ROUTE_KEY, None), "metadata", None) or {}
-        own = metadata.get(METADATA_KEY) or (self.metadata or {}).get(METADATA_KEY) or {}
-        of_graph = {"thread": metadata.get("thread_id"), "agent": metadata.get("lc_agent_name")}
-        said = {**{kind: str(name) for kind, name in of_graph.items() if name is not None}, **own}
-        return {**kwargs, "extra": {METADATA_KEY: said}} if said else kwargs
+        return with_said(kwargs, self.metadata)
+
+
+def with_said(kwargs: dict[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of a call with what it says of itself, as the governed client takes it.
+
+    Args:
+        kwargs: The arguments; the note is taken out.
+        own: The model's own metadata.
+    """
+    metadata = getattr(kwargs.pop(ROUTE_KEY, None), "metadata", None) or {}
+    attributes = metadata.get(METADATA_KEY) or (own or {}).get(METADATA_KEY) or {}
+    of_graph = {"thread": metadata.get("thread_id"), "agent": metadata.get("lc_agent_name")}
+    said = {**{kind: str(name) for kind, name in of_graph.items() if name is not None}, **attributes}
+    return {**kwargs, "extra": {METADATA_KEY: said}} if said else kwargs
 
 
 class _Seen:
@@ -177,7 +185,7 @@ class _Seen:
         """Write on the first chunk whose it is."""
         if not self._stamped and self.stream is not None:
             self._stamped = True
-            _stamp(message, self.stream)
+            stamp(message, self.stream)
 
 
 class _SeenBeta:
@@ -202,5 +210,6 @@ class _SeenMessages:
         return self._seen.stream
 
 
-def _stamp(message: Any, answer: Any) -> None:
+def stamp(message: Any, answer: Any) -> None:
+    """Write into a message whose call it is of."""
     message.response_metadata = {**message.response_metadata, BOOKED_KEY: {"call_id": call_id_of(answer)}}
