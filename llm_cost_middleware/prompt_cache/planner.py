@@ -235,7 +235,8 @@ def _candidates(
         if not mark and not allowed:
             continue
         behind = hit is None or at > hit  # what is warm is not written, and needs no proof
-        first, again = known.estimate(layout, at, now, proven=behind)
+        # OpenAI writes newcomers by itself: a minute without a return is no reason to stop it.
+        first, again = known.estimate(layout, at, now, proven=behind, newcomers=claude)
         own = within(first.odds)
         own_again = own if again is first else within(again.odds)
         own_proven = within(first.proven) if first.proven is not None else proven

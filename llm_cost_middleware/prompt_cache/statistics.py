@@ -98,15 +98,18 @@ class PrefixStatistics:
 
     # Queries of the planner.
 
-    def estimate(self, layout: PromptLayout, at: int, now: float, *, proven: bool = True) -> tuple[Estimate, Estimate]:
+    def estimate(
+        self, layout: PromptLayout, at: int, now: float, *, proven: bool = True, newcomers: bool = True
+    ) -> tuple[Estimate, Estimate]:
         """Return the odds that the prefix up to boundary ``at`` comes back, and that it then comes back once more.
 
-        ``proven``: what evidence alone supports, too, for the first of them.
+        ``proven``: what evidence alone supports, too, for the first of them. ``newcomers``: none for what begins as
+        others did that were new each time.
         """
         record, is_end = self.records.get(layout.boundaries[at].fingerprint), at == len(layout.boundaries) - 1
         seen = 0 if record is None else record.seen
         outstanding = record is not None and now < record.ready
-        if not seen and self._is_hopeless(layout):
+        if newcomers and not seen and self._is_hopeless(layout):
             return _NO_HOPE, _NO_HOPE
         found = self.peers.estimate(layout, at, seen - outstanding, proven=proven)
         if is_end:

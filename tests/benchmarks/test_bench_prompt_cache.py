@@ -71,6 +71,14 @@ def test_planned_breakpoints_beat_what_gpt_5_6_does_by_itself(replay, short):
     assert replay.totals(outcomes)["planned"] < replay.totals(outcomes)["as it comes"]
 
 
+def test_conversations_with_long_pauses_at_gpt_5_6_are_left_to_the_provider(replay):
+    """Twelve that begin one after the other, before the first of them goes on after twelve minutes."""
+    import traffic
+
+    found = replay.compare_openai(traffic.slow(720.0))
+    assert found["planned"].cost_nanousd <= 1.001 * found["as it comes"].cost_nanousd
+
+
 def test_a_fan_out_that_waits_for_its_first_call_is_written_once(replay):
     found = replay.warm_first(4)
     assert found["planned"].cost_nanousd < 0.25 * found[replay.BASE].cost_nanousd

@@ -39,6 +39,7 @@ from llm_cost_middleware.simulator.catalogue import catalogue  # noqa: E402
 RESULTS = Path(__file__).parent.parent / "results" / "cache_kinds.txt"
 HOUR = {"type": "ephemeral", "ttl": "1h"}
 AGENTS = ("airline, in turn", "code agent, one at a time", "desk agent, short", "desk dialogue")
+HOSTED = (*AGENTS, "examples as turns")
 FLEETS = ("airline, overlapping", "code agent, own system", "dialogue, 20 s", "dialogue, 7 min", "one question in 15 s")
 INSURED = ("nothing comes back", "nothing comes back, with tools", "time first in system", "tools shuffled each call",
            "each prompt once", "one question in 70 min", "dialogue, 70 min")  # fmt: skip
@@ -231,10 +232,10 @@ def conclude(kinds: Mapping[str, Any], found: Mapping[str, Bill], report: Callab
             report(f"{title}: {summary(part)}")
 
 
-def every_host(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None], names: Sequence[str]) -> None:
-    """Agents through every host, answers overlapping as they come."""
+def every_host(kinds: Mapping[str, Sequence[Call]], report: Callable[[str], None]) -> None:
+    """Agents, and examples as turns, through every host, answers overlapping as they come."""
     report(f"\nAgents through every host, answers overlapping\n{HEAD}")
-    for name in (name for name in names if name in kinds):
+    for name in kinds:
         for host in hosts.HOSTS:
             with (
                 overlap.provider() as (sim, clock, gate),
@@ -312,7 +313,7 @@ def main() -> None:
     if "kinds" in parts:
         every_kind(kinds, report)
     if "hosts" in parts:
-        every_host(kinds, report, AGENTS if not asked.short else SHORT[:1])
+        every_host(first(kinds, HOSTED if not asked.short else SHORT[:1], most), report)
     if "layouts" in parts:
         every_layout(first(kinds, FLEETS if not asked.short else SHORT[1:2], most), report)
     if "cells" in parts:
