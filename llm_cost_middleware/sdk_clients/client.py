@@ -23,7 +23,7 @@ from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, at
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
-from llm_cost_middleware.sdk_clients.middleware import one_send, sending_once
+from llm_cost_middleware.sdk_clients.middleware import one_attempt, sending_once
 from llm_cost_middleware.sdk_clients.requests_by_hand import (
     as_post,
     passing,
@@ -112,6 +112,8 @@ class OriginalMethods(NamedTuple):
     post: Any
     get: Any
     request: Any
+    attempt: Any
+    """``post`` as an attempt of a governed call."""
     retries_chosen: bool
     """Its number of retries was given to ``with_options``."""
     names: ClientNames
@@ -137,8 +139,9 @@ class ClientWrapper(NamedTuple):
         get = self._aget if post == self._apost else self._get
         request = self._arequest if post == self._apost else self._request
         names = ClientNames(self.api.provider, twin)
+        sent = passing(twin.post, twin)
         original = OriginalMethods(
-            twin, passing(twin.post, twin), passing(twin.get, twin), twin.request, retries_chosen, names
+            twin, sent, passing(twin.get, twin), twin.request, one_attempt(sent, twin), retries_chosen, names
         )
         copied = functools.partial(self._copied, retries_chosen)
         for name, governed_method in (("post", post), ("get", get), ("request", request)):
@@ -263,8 +266,7 @@ class ClientWrapper(NamedTuple):
             return original.post(path, **_once(strip_attributes(arguments)))
 
         def send(rendered: dict[str, Any]) -> Reply:
-            with one_send():
-                response = original.post(path, **arguments | rendered)
+            response = original.attempt(path, **arguments | rendered)
             return Reply(response, call.open(response))
 
         return invoke(self.pipeline, call, send)
@@ -282,8 +284,7 @@ class ClientWrapper(NamedTuple):
             return await original.post(path, **_once(strip_attributes(arguments)))
 
         async def send(rendered: dict[str, Any]) -> Reply:
-            with one_send():
-                response = await original.post(path, **arguments | rendered)
+            response = await original.attempt(path, **arguments | rendered)
             stream = call.open(response)
             return Reply(response, await stream if inspect.isawaitable(stream) else stream)
 

@@ -7,8 +7,6 @@ one of ours, which lets the first pass. Repeating is for ``[retry]`` to do, or f
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,14 +16,29 @@ from llm_cost_middleware.usage import LOST_LOCALLY, attach_usage
 _sent: ContextVar[list[None] | None] = ContextVar("llm_cost_sent", default=None)
 
 
-@contextmanager
-def one_send() -> Iterator[None]:
-    """One attempt, whose request may leave once."""
-    token = _sent.set([])
-    try:
-        yield
-    finally:
-        _sent.reset(token)
+def one_attempt(post: Any, client: Any) -> Any:
+    """``post`` of a client as one attempt, whose request may leave once; itself, where there is no middleware."""
+    if not getattr(client, "middleware", ()):
+        return post
+    if inspect.iscoroutinefunction(post):
+
+        async def apost(*args: Any, **kwargs: Any) -> Any:
+            token = _sent.set([])
+            try:
+                return await post(*args, **kwargs)
+            finally:
+                _sent.reset(token)
+
+        return apost
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        token = _sent.set([])
+        try:
+            return post(*args, **kwargs)
+        finally:
+            _sent.reset(token)
+
+    return call
 
 
 def sending_once(client: Any) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,29 +21,25 @@ _ABSENT = frozenset({"NotGiven", "Omit"})
 _sending: ContextVar[int] = ContextVar("llm_cost_sending", default=0)
 
 
-@contextmanager
-def sending(client: Any) -> Iterator[None]:
-    """Let the next ``request`` of a client pass: the method that makes it has been looked at."""
-    token = _sending.set(id(client))
-    try:
-        yield
-    finally:
-        _sending.reset(token)
-
-
 def passing(method: Any, client: Any) -> Any:
-    """A method of a client whose own ``request`` passes."""
+    """A method of a client whose own ``request`` passes: the method has been looked at."""
     if inspect.iscoroutinefunction(method):
 
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            with sending(client):
+            token = _sending.set(id(client))
+            try:
                 return await method(*args, **kwargs)
+            finally:
+                _sending.reset(token)
 
         return acall
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with sending(client):
+        token = _sending.set(id(client))
+        try:
             return method(*args, **kwargs)
+        finally:
+            _sending.reset(token)
 
     return call
 
