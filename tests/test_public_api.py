@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import fresh_imports
 import pytest
@@ -68,6 +69,16 @@ def test_naming_the_pipeline_loads_nothing_that_making_one_needs():
     rooms = {name.split(".")[1] for name in told["of"] if "." in name}
     assert rooms == {"errors", "foresight", "fork", "pipeline"}
     assert "llm_cost_middleware.pipeline.parts" not in told["of"]
+
+
+def test_what_hosts_take_as_a_pipeline_can_be_asked_for():
+    from llm_cost_middleware import pipeline
+    from llm_cost_middleware.integrations.openai import wrap_openai
+
+    assert set(get_args(pipeline.PipelineSource)) >= {llm_cost_middleware.CostPipeline, llm_cost_middleware.CostConfig}
+    assert llm_cost_middleware.CostPipeline in get_args(get_type_hints(wrap_openai)["pipeline"])
+    with pytest.raises(AttributeError, match="nonsense"):
+        pipeline.nonsense  # noqa: B018 - the access under test
 
 
 def test_naming_the_pipeline_takes_hardly_longer_than_the_standard_library(tmp_path):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.fork import ModuleLock
@@ -83,15 +83,13 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         else:
             opened = parts.open_ledger(config.ledger, clock=clock, given=ledger)
             parts.put_budgets_in_force(opened, config)
-        self._runtimes = parts.RuntimePool(
-            opened, self.clock, owned=ledger is None, plan=parts.read_upkeep(config.ledger)
-        )
+        plan = parts.read_upkeep(config.ledger)
+        self._runtimes = parts.RuntimePool(opened, self.clock, owned=ledger is None, plan=plan)
         self._rng, self._new_id = rng or parts.SystemRandom(), new_id or parts.unique_id
         told = parts.listed(observers)
         self._listeners = parts.Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
-        self._record = parts.CallRecorder(
-            self.clock, (parts.LoggingObserver(), *told, *self._listeners.metrics, self._listeners)
-        )
+        observing = parts.LoggingObserver(), *told, *self._listeners.metrics, self._listeners
+        self._record = parts.CallRecorder(self.clock, observing)
         self._record.foresee = self._foresee
         self._go_over_to(self._make_flow(config))
         self._watch = parts.FileWatch(config, self.clock)
@@ -104,20 +102,16 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         from llm_cost_middleware.pipeline import parts
 
         clock, catalogue, rng = self.clock, self.catalogue, self._rng
-        settings, candidates = (
-            parts.read_settings(config),
-            parts.ConfiguredModels(config, catalogue, clock).for_providers,
-        )
+        settings, models = parts.read_settings(config), parts.ConfiguredModels(config, catalogue, clock)
+        shared = self._runtimes.shared_state
         # One instance of each: statistics and breakers are of use only where all calls share them.
-        cache = parts.CacheStage(settings, config.cache, catalogue, self._runtimes.shared_state, clock)
+        cache = parts.CacheStage(settings, config.cache, catalogue, shared, clock)
         same = before is not None and config.routing == self.config.routing
-        drift = (
-            before.drift if same and before else parts.DriftStage(config.routing, self._runtimes.shared_state, clock)
-        )
+        drift = before.drift if same and before else parts.DriftStage(config.routing, shared, clock)
         stages = parts.Stages(
-            parts.RouteStage(settings, config.routing, candidates, cache, drift, clock, rng),
+            parts.RouteStage(settings, config.routing, models.for_providers, cache, drift, clock, rng),
             cache,
-            parts.PriceStage(settings, catalogue, candidates, clock),
+            parts.PriceStage(settings, catalogue, models.for_providers, clock),
             parts.HealthStage(settings, config.retry, clock, rng),
             self._record,
             before.decisions
@@ -387,8 +381,18 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         await self.aclose()
 
 
-PipelineSource: TypeAlias = "CostPipeline | ConfigSource"
-"""What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
+if TYPE_CHECKING:
+    PipelineSource = CostPipeline | ConfigSource
+    """What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PipelineSource":  # a value too, for who asks a host for its type hints
+        from llm_cost_middleware.config import ConfigSource
+
+        return CostPipeline | ConfigSource
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _default: list[CostPipeline] = []
 _default_lock = ModuleLock()

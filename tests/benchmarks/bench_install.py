@@ -2,15 +2,20 @@
 
 Makes an environment for each extra with uv, from the tree and from an older commit, and prints megabytes, packages and
 seconds of CPU to import. Nothing is compiled ahead; imports are the best of three with compiled files.
+
+``--resolved`` installs nothing: uv names the packages of each extra, and their files are weighed in the environment
+that this runs in, which must have all of them (the last column counts those of another version).
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +62,28 @@ def measured(folder: Path, tree: Path, name: str) -> str:
     return f"{size:>8.0f} {count:>9} {best:>8}"
 
 
+def resolved(tree: Path, name: str) -> str:
+    """Megabytes and packages of an extra, without an installation; and how many lie here in another version."""
+    command = ["uv", "pip", "compile", "-q", "--no-annotate", "--no-header", "--python", sys.executable]
+    extra = ["--extra", name] if name != "plain" else []
+    told = subprocess.run(
+        [*command, *extra, str(tree / "pyproject.toml")], check=True, capture_output=True, text=True
+    ).stdout
+    wanted = [re.split(r"==| ;", line)[:2] for line in told.splitlines() if "==" in line]
+    size, other = 0, 0
+    for package, version in wanted:
+        there = distribution(package)
+        other += there.version != version.strip()
+        files = (Path(there.locate_file(file)) for file in there.files or () if file.suffix != ".pyc")
+        size += sum(file.lstat().st_size for file in files if file.exists())
+    return f"{size / 1e6:>8.0f} {len(wanted) + 1:>9} {other:>8}"  # one more: the package itself
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", default="215ffdb", help="The commit to compare with.")
+    parser.add_argument("--resolved", action="store_true", help="Weigh what is installed here.")
     parser.add_argument("extras", nargs="*")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,14 +97,19 @@ def main() -> None:
             project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
             known[tree] = ["plain", *(name for name in project["optional-dependencies"] if name not in LEFT_OUT)]
         known[ROOT].insert(1, "slim")
-        head = f"{'MB':>8} {'packages':>9} {'import s':>8}"
+        if given.resolved:
+            known[ROOT].remove("slim")
+        last = "other" if given.resolved else "import s"
+        head = f"{'MB':>8} {'packages':>9} {last:>8}"
         print(f"Python {sys.version.split()[0]}; MB without compiled files; before: {given.before}\n")
         print(f"{'':10} {'before':>27} {'after':>27}\n{'':10} {head} {head}")
         for name in given.extras or known[ROOT]:
             columns = [
-                measured(folder, tree, name) if name in known[tree] else f"{'-':>8} {'-':>9} {'-':>8}"
+                f"{'-':>8} {'-':>9} {'-':>8}" if name not in known[tree]
+                else resolved(tree, name) if given.resolved
+                else measured(folder, tree, name)
                 for tree in (before, ROOT)
-            ]
+            ]  # fmt: skip
             print(f"{name:10} {' '.join(columns)}", flush=True)
 
 
