@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 _MARK = "getpgid"  # a function of libc that nothing else calls: callgrind writes a file each time it is entered
+CHUNKS = 100
 TITLES = ("OpenAI, chunk", "AsyncOpenAI, chunk", "Anthropic, chunk", "AsyncAnthropic, chunk")
 
 
@@ -20,6 +21,7 @@ def count_all():
     """Read every stream between marks: bare and governed, short and long."""
     import hosts
 
+    hosts.CHUNKS = CHUNKS
     with asyncio.Runner() as runner:
         rows = {title: ways for title, *ways in hosts.sdks(runner)}
         for title in TITLES:
@@ -51,7 +53,7 @@ def measure():
     for title in TITLES:
         few, many, few_governed, many_governed = (totals.pop(0) for _ in range(4))
         bare = many - few
-        yield title, bare // 400, (many_governed - few_governed - bare) // 400
+        yield title, bare // CHUNKS, (many_governed - few_governed - bare) // CHUNKS
 
 
 if __name__ == "__main__":
