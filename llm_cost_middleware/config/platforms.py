@@ -79,6 +79,9 @@ class PlatformConfig:
         said, meant = (served_model(self.name, one).place for one in (name, target.model))
         if said == REGIONAL and meant != PROVISIONED:  # it is served where its client sends it, whatever is configured
             return ModelRef(self.name, at_place(target.model.rpartition("/")[2], place))
+        if platform.geography(place) == _GOVERNMENT != platform.geography(meant) and meant not in ("", PROVISIONED):
+            # a cloud of its own, which reaches nothing outside it: what is configured is of another client
+            return ModelRef(self.name, at_place(target.model.removeprefix(f"{meant}/"), place))
         if meant in ("", REGIONAL):
             return ModelRef(self.name, at_place(target.model, place))
         if name in self.deployments or said:
@@ -142,6 +145,7 @@ def _place(name: str, text: object, key: str) -> str:
     return served.place
 
 
+_GOVERNMENT = "us-gov"
 _ANY_MODEL = {"openai": "gpt-5", "anthropic": "claude-sonnet-4-5"}
 
 

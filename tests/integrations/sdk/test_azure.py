@@ -14,6 +14,8 @@ from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import CallRequest, ModelRef
+from llm_cost_middleware.sdk_clients.sent_names import ClientNames
 from llm_cost_middleware.simulator import Fault
 
 ASKED = {"model": "eu--gpt-5-mini", "max_completion_tokens": 200, "messages": [{"role": "user", "content": "Hello"}]}
@@ -226,3 +228,24 @@ def test_places_cost_what_their_price_lists_say():
 def test_a_place_that_azure_does_not_have_is_named():
     with pytest.raises(ConfigurationError, match="mars"):
         CostConfig(platforms={"azure": {"place": "mars"}})
+
+
+@pytest.mark.parametrize(
+    ("deployments", "place", "booked"),
+    [
+        ({"ours": "gpt-5.1"}, "global", "us-gov/gpt-5.1"),  # which there is none of in Azure Government
+        ({"ours": "gpt-5.1"}, "", "us-gov/gpt-5.1"),
+        ({"ours": "eu/gpt-5.1"}, "", "us-gov/gpt-5.1"),
+        ({"ours": "usgovvirginia/gpt-5.1"}, "global", "usgovvirginia/gpt-5.1"),
+        ({"ours": "provisioned/gpt-5.1"}, "", "provisioned/gpt-5.1"),
+    ],
+)
+def test_a_client_of_azure_government_is_priced_there_whatever_is_configured(deployments, place, booked):
+    config = CostConfig(platforms={"azure": {"deployments": deployments, "place": place}})
+    with openai.AzureOpenAI(
+        azure_endpoint="https://a.openai.azure.us", api_key="k", api_version="2024-10-21"
+    ) as client:
+        names = ClientNames("azure", client).at(config, "chat.completions")
+    read = names.read(CallRequest(provider="openai", model="ours", endpoint="chat.completions", messages=[]), "")
+    assert (read.provider, read.model) == ("azure", booked)
+    assert names.written(ModelRef("azure", booked), "ours") == "ours"

@@ -23,9 +23,9 @@ SAMPLES = [
     ("openai", "text-embedding-ada-002", "text-embedding-ada-002-v2", 9, 1),
     ("openai", "text-embedding-3-small", "text-embedding-3-small", 8, 1),
     ("openai", "text-embedding-3-large", "text-embedding-3-large", 1_000_003, 1),
-    ("azure", "global/text-embedding-ada-002", "ada", 7, 1),
+    ("azure", "global/text-embedding-ada-002", "ada", 7, "1.1"),  # as LiteLLM has it: the dearer list
     ("azure", "eu/text-embedding-ada-002", "ada", 7, "1.1"),
-    ("azure", "global/text-embedding-3-small", "text-embedding-3-small", 4, 1),
+    ("azure", "global/text-embedding-3-small", "text-embedding-3-small", 4, "1.1"),
     ("azure", "swedencentral/text-embedding-3-large", "text-embedding-3-large", 12_345, "1.1"),
 ]
 
