@@ -13,6 +13,20 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 
+_PATIENCE_S = 5.0
+_threads: set[threading.Thread] = set()
+
+
+def _let_end() -> None:
+    """Wait for those at work before a fork: in the child, what they were importing would stay locked for ever."""
+    for thread in tuple(_threads):
+        if thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_PATIENCE_S)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_end)
+
 
 class WarmUp:
     """Does a piece of work once for all that wait for it, on whichever loops. Nothing of it fails them."""
@@ -61,8 +75,15 @@ class WarmUp:
                 with suppress(Exception):
                     context.run(work)
             finally:
+                _threads.discard(thread)
                 done.set_result(None)
 
-        threading.Thread(target=run, name="llm-cost-warm-up", daemon=True).start()
+        thread = threading.Thread(target=run, name="llm-cost-warm-up", daemon=True)
+        _threads.add(thread)  # first: it may have ended by the next line
+        try:
+            thread.start()
+        except RuntimeError:
+            _threads.discard(thread)
+            raise
         self._under_way = process, done
         return done

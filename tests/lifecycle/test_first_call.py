@@ -1,6 +1,7 @@
 """The first call on an event loop leaves the loading of tables to a thread."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -61,6 +62,35 @@ def test_the_first_call_stream_retry_and_refusal_load_nothing_on_the_event_loop(
     ran = subprocess.run([sys.executable, "-c", PROGRAM, made], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n") == ["", ""]
+
+
+FORKS = """
+import asyncio, os, signal, sys, time
+sys.path.insert(0, "tests/benchmarks")
+from first_call import BODY, PROVIDERS, usage
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallResult
+
+async def main():
+    pipeline, answer = CostPipeline(CostConfig()), CallResult("said", usage())
+    while "genai_prices" not in sys.modules:
+        time.sleep(0)  # and not on the loop: it is to fork while the other thread is importing
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        request = get_provider("openai").read_request(BODY, "chat.completions")
+        os._exit(pipeline.run(request, lambda _: answer, providers=PROVIDERS) != "said")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_fork_while_tables_are_loaded_locks_nothing_in_the_child():
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_published_prices_are_not_asked_for_when_a_pipeline_is_made(monkeypatch):
