@@ -143,9 +143,10 @@ class CallFlow:
 
         def load() -> None:
             for name in NAMES:
-                rules = get_provider(name)
-                self._look_up(rules.read_request(_ANY, rules.endpoints[0]), frozenset(NAMES))
-                self.stages.health.classify(TimeoutError(), ModelRef(name, ""))  # the errors of every platform
+                with suppress(Exception):  # a provider of one's own that cannot be loaded: its first call says so
+                    rules = get_provider(name)
+                    self._look_up(rules.read_request(_ANY, rules.endpoints[0]), frozenset(NAMES))
+                    self.stages.health.classify(TimeoutError(), ModelRef(name, ""))  # the errors of every platform
             self.is_ready = True
 
         if running_loop(blocks=False) is None:
