@@ -95,6 +95,8 @@ class Platform:
     litellm_place: Callable[[Mapping[str, Any], str], str] = lambda _params, named: named
     """Where LiteLLM sends the calls of a deployment, of its parameters and the place that its model names, as a target
     writes it; empty: nobody says; a word that is no place: they contradict one another, or name none."""
+    litellm_deployment: Callable[[Mapping[str, Any], str], str] = lambda _params, named: named
+    """What LiteLLM calls of a deployment, of its parameters and the model that they name: an address may hold it."""
     litellm: tuple[str, ...] = ()
     """What LiteLLM calls it, as ``custom_llm_provider``."""
 

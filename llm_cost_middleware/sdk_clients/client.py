@@ -58,26 +58,41 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
         raise ConfigurationError(
             f"expected a client of the {api.provider} SDK, not {type(client).__qualname__}", key="client"
         )
-    platform = api.platforms.get(sdk_class.__name__)
-    if sdk_class.__name__ not in api.clients and platform is None:
+    if sdk_class.__name__ not in api.clients and sdk_class.__name__ not in api.platforms:
         pipeline.ungoverned(
             sdk_class.__name__, f"its platform has prices of its own; wrap {_choice(api)}",
             leaves=False,
         )  # fmt: skip
         pipeline.keep_inside(sdk_class.__name__, None)
         return client
-    if platform is None:  # the provider's own client may be set to a platform's address
-        platform = platform_at(api.provider, getattr(client, "base_url", ""))
-    if platform is not None:  # from here on the platform is who answers
-        api = replace(api, provider=platform)
-        known = find_platform(platform)
-        require(sdk_class.__name__, known.needs if known is not None else ())
-    wrapper = ClientWrapper(
-        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider)
-    )
     # wrapped twice, a call would be booked twice
     inner = wrapped_client(client, pipeline)
-    return wrapper.wrap(client) if inner is None else wrapper.wrap(inner.client, retries_chosen=inner.retries_chosen)
+    if inner is None:
+        return _wrapped(client, pipeline, api, routed, sdk_class.__name__)
+    return _wrapped(inner.client, pipeline, api, routed, sdk_class.__name__, retries_chosen=inner.retries_chosen)
+
+
+def _wrapped(
+    client: C, pipeline: CostPipeline, sdk: Api, routed: str, kind: str, *, retries_chosen: bool = False
+) -> C:  # fmt: skip
+    """A governed copy of a client of the class ``kind``, for whoever answers where it is set to."""
+    platform = sdk.platforms.get(kind)
+    moves = platform is None  # the provider's own client may be set to a platform's address
+    if moves:
+        platform = platform_at(sdk.provider, getattr(client, "base_url", ""))
+    if platform is None:
+        api = sdk
+    else:  # from here on the platform is who answers
+        api = replace(sdk, provider=platform)
+        known = find_platform(platform)
+        require(kind, known.needs if known is not None else ())
+    anew = functools.partial(_wrapped, pipeline=pipeline, sdk=sdk, routed=routed, kind=kind)
+    wrapper = ClientWrapper(
+        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider), anew,
+        sdk.provider if moves else "",
+    )  # fmt: skip
+    governed: C = wrapper.wrap(client, retries_chosen=retries_chosen)
+    return governed
 
 
 def _choice(api: Api) -> str:
@@ -128,6 +143,10 @@ class ClientWrapper(NamedTuple):
     routed: str
     batches: Batches
     background: BackgroundAnswers
+    anew: Any
+    """Wraps a copy of the client, which may be set to another address."""
+    maker: str
+    """The provider, where its client decides by an address who answers; empty where its class says it."""
 
     def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
@@ -138,7 +157,7 @@ class ClientWrapper(NamedTuple):
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
         request = self._arequest if post == self._apost else self._request
-        names = ClientNames(self.api.provider, twin)
+        names = ClientNames(self.api.provider, twin, self.maker)
         sent = passing(twin.post, twin)
         original = OriginalMethods(
             twin, sent, passing(twin.get, twin), twin.request, one_attempt(sent, twin), retries_chosen, names
@@ -183,7 +202,7 @@ class ClientWrapper(NamedTuple):
 
     def _copied(self, retries_chosen: bool, make: Any, *args: Any, **options: Any) -> Any:
         chosen = isinstance(options.get("max_retries"), int | float)  # neither absent nor NOT_GIVEN
-        return self.wrap(make(*args, **options), retries_chosen=chosen or retries_chosen)
+        return self.anew(make(*args, **options), retries_chosen=chosen or retries_chosen)
 
     def _call(self, original: OriginalMethods, path: str, arguments: Mapping[str, Any]) -> SdkCall | None:
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
@@ -325,6 +344,7 @@ class ClientWrapper(NamedTuple):
         self, original: OriginalMethods, arguments: dict[str, Any], content: bytes
     ) -> tuple[BatchRequests, dict[str, Any]]:
         """The requests of a batch with its attributes, and the arguments without them."""
+        original.names.at(self.pipeline.config, "batches")  # whoever answers must be who did when it was wrapped
         options = dict(arguments.get("options") or {})
         checked_timeout(options.get("timeout", original.client.timeout))
         extra = dict(options.pop("extra_json", None) or {})

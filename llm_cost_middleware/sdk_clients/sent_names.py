@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.gateways import platform_at
 from llm_cost_middleware.config.platforms import PlatformConfig
-from llm_cost_middleware.errors import LLMCostError
+from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.platform import find_platform
 from llm_cost_middleware.request import CallRequest, ModelRef
 
@@ -19,16 +20,25 @@ class ClientNames:
     Args:
         provider: The provider, or the platform.
         client: The client.
+        maker: The provider, where the client's address decides who answers; else empty.
     """
 
-    __slots__ = ("_client", "_known", "_platform", "_provider")
+    __slots__ = ("_address", "_client", "_known", "_maker", "_platform", "_provider")
 
-    def __init__(self, provider: str, client: Any) -> None:
+    def __init__(self, provider: str, client: Any, maker: str = "") -> None:
         self._provider, self._client, self._platform = provider, client, find_platform(provider)
+        self._maker = maker
+        self._address = client.base_url if maker else None
         self._known: tuple[CostConfig | None, str, dict[str, SentNames]] = None, "", {}
 
     def at(self, config: CostConfig, endpoint: str) -> SentNames:
-        """What they stand for at an endpoint; worked out once for each configuration and place of the client."""
+        """What they stand for at an endpoint; worked out once for each configuration and place of the client.
+
+        Raises:
+            UnsupportedRequestError: The client was set to an address where somebody else answers.
+        """
+        if self._maker and self._client.base_url is not self._address:
+            self._look_at(self._client.base_url)
         place = self._platform.place_of(self._client) if self._platform is not None else ""
         of, there, known = self._known
         if of is not config or there != place:  # the first call; or it was reloaded, or the client's region was set
@@ -39,6 +49,14 @@ class ClientNames:
                 known.clear()
             found = known[endpoint] = SentNames(config, self._provider, self._client, endpoint)
         return found
+
+    def _look_at(self, address: Any) -> None:
+        there = platform_at(self._maker, address) or self._maker
+        if there != self._provider:
+            raise UnsupportedRequestError(
+                there, f"the client was wrapped for {self._provider} and set to another address since: wrap it anew"
+            )
+        self._address = address
 
 
 class SentNames:

@@ -78,6 +78,7 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         return None
     if called := params.get("model_id"):  # what LiteLLM calls in the model's place
         model = str(called)
+    model = platform.litellm_deployment(params, model)
     return target_at(platform, model, params, platforms)
 
 

@@ -8,6 +8,7 @@ from llm_cost_middleware.platform import Platform
 from llm_cost_middleware.platforms.azure.clients import (
     deployment_of,
     knows_no_stream_usage,
+    litellm_deployment,
     litellm_place,
     place_of,
     reached_from,
@@ -46,6 +47,7 @@ PLATFORM = Platform(
     takes_plain_clients=True,  # /openai/v1/
     place_of=place_of,
     reached_from=reached_from,
+    litellm_deployment=litellm_deployment,
     litellm_place=litellm_place,
     deployed_at=deployed_at,
     deployment_of=deployment_of,

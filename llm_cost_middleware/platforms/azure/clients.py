@@ -41,6 +41,12 @@ def litellm_place(params: Mapping[str, Any], named: str) -> str:
     return named or ("us-gov" if _is_government(params.get("api_base") or params.get("base_url")) else "")
 
 
+def litellm_deployment(params: Mapping[str, Any], named: str) -> str:
+    """Return the deployment that the address of one in LiteLLM fixes; else the one that its model names."""
+    found = _IN_PATH.search(str(params.get("api_base") or params.get("base_url") or ""))
+    return found[1] if found else named
+
+
 def reached_from(place: str) -> tuple[str, ...]:
     """Return the places that a client of Azure Government can call."""
     return (*(there for there in PLACES if geography(there) == place), PROVISIONED)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.simulator import Fault
 
 pytestmark = pytest.mark.litellm
@@ -73,3 +74,18 @@ def test_a_full_deployment_is_asked_again_by_us(make_harness, entry, sim):
     router.completion("small", MESSAGES, max_tokens=100)
     assert sim.request_count == 2
     harness.agree()
+
+
+def test_a_deployment_in_an_address_is_the_one_that_is_called(make_harness, entry, sim):
+    """LiteLLM sends to the address as it is, whatever the model says."""
+    named = entry("small", "azure/eu--gpt-5-mini")
+    named["litellm_params"]["api_base"] += "/openai/deployments/gpt-5-mini"
+    harness = make_harness(platforms=PLATFORMS)
+    harness.router([named]).completion("small", MESSAGES, max_tokens=100)
+    assert [record.model for record in harness.pipeline.records()] == ["global/gpt-5-mini"]
+    harness.agree()
+    inside = make_harness(platforms=PLATFORMS, routing={"regions": ["eu"]})
+    sent = sim.request_count
+    with pytest.raises(NoEligibleModelError):
+        inside.router([named]).completion("small", MESSAGES, max_tokens=100)
+    assert sim.request_count == sent

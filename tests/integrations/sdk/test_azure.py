@@ -11,7 +11,13 @@ import openai
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
-from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, NoEligibleModelError, PriceNotFoundError
+from llm_cost_middleware.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    NoEligibleModelError,
+    PriceNotFoundError,
+    UnsupportedRequestError,
+)
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import CallRequest, ModelRef
@@ -50,6 +56,19 @@ def client_of():
     yield make
     for client in made:
         client.close()
+
+
+def led_to(sim):
+    """An HTTP client whose requests reach the simulator, whatever address they are for."""
+    port = int(sim.openai_url.rpartition(":")[2].split("/")[0])
+    httpx = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+    class Here(httpx.HTTPTransport):
+        def handle_request(self, request):
+            request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
+            return super().handle_request(request)
+
+    return httpx.Client(transport=Here())
 
 
 def check(pipeline, sim):
@@ -105,21 +124,46 @@ def test_a_client_that_is_wrapped_follows_the_deployments_of_a_reload(make_pipel
 
 def test_openais_own_client_at_an_address_of_azure_pays_what_azure_asks(make_pipeline, sim):
     """``https://RESOURCE.openai.azure.com/openai/v1/``, without versions: the model that is sent is the deployment."""
-    pipeline, port = make_pipeline(), int(sim.openai_url.rpartition(":")[2].split("/")[0])
-    httpx = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
-
-    class Here(httpx.HTTPTransport):
-        def handle_request(self, request):
-            request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
-            return super().handle_request(request)
-
+    pipeline = make_pipeline()
     with openai.OpenAI(
-        base_url="https://ours.openai.azure.com/openai/v1/", api_key="k", http_client=httpx.Client(transport=Here())
+        base_url="https://ours.openai.azure.com/openai/v1/", api_key="k", http_client=led_to(sim)
     ) as client:
         governed = wrap_openai(client, pipeline)
         governed.chat.completions.create(**ASKED)
         list(governed.chat.completions.create(**ASKED, stream=True))
     check(pipeline, sim)
+
+
+HOMES = {"azure": "https://ours.openai.azure.com/openai/v1/", "openai": "https://api.openai.com/v1"}
+
+
+@pytest.mark.parametrize("way", ["copy", "with_options"])
+@pytest.mark.parametrize(("before", "after"), [("azure", "openai"), ("openai", "azure")])
+def test_a_copy_at_another_house_is_governed_there(make_pipeline, sim, before, after, way):
+    pipeline = make_pipeline(budgets=[{"scope": f"provider:{after}", "limit": "50"}])
+    with openai.OpenAI(base_url=HOMES[before], api_key="k", http_client=led_to(sim)) as client:
+        governed = getattr(wrap_openai(client, pipeline), way)(base_url=HOMES[after])
+        governed.chat.completions.create(**ASKED | {"model": "gpt-5-mini"})
+    assert [record.provider for record in pipeline.records()] == [after]
+    assert pipeline.ledger.balance(f"provider:{after}").settled_nanousd == sim.bill.total_nanousd > 0
+
+
+@pytest.mark.parametrize(("before", "after"), [("azure", "openai"), ("openai", "azure")])
+def test_a_client_that_is_set_to_another_house_sends_nothing(make_pipeline, sim, before, after):
+    pipeline = make_pipeline()
+    with openai.OpenAI(base_url=HOMES[before], api_key="k", http_client=led_to(sim)) as client:
+        governed = wrap_openai(client, pipeline)
+        governed.base_url = HOMES[after]
+        calls = [
+            lambda: governed.chat.completions.create(**ASKED | {"model": "gpt-5-mini"}),
+            lambda: governed.moderations.create(input="a"),
+        ]
+        for call in calls:
+            with pytest.raises(UnsupportedRequestError, match="wrap it anew"):
+                call()
+        governed.base_url = HOMES[before].replace("ours", "others")
+        governed.chat.completions.create(**ASKED | {"model": "gpt-5-mini"})
+    assert len(pipeline.records()) == 1
 
 
 def test_a_price_of_one_deployment_is_no_price_of_its_model(make_pipeline):
