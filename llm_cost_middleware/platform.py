@@ -82,6 +82,8 @@ class Platform:
     a key; ``None``: types are places."""
     deployment_of: Callable[[Any, str], str] = lambda _client, _endpoint: ""
     """The deployment that all calls of an endpoint go to, of a client of its SDK; empty: each call names its own."""
+    deployment_in: Callable[[str], str] = lambda _path: ""
+    """The deployment that a path names; empty: none."""
     knows_no_stream_usage: Callable[[Any], bool] = lambda _: False
     """Whether the version of the API that a client speaks refuses to be asked for the usage of a stream."""
     sent_as: Callable[[str], str] = str

@@ -18,11 +18,13 @@ from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platform import find_platform
+from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.sdk_clients.api import FREE_VERBS, Api, BatchRequests
 from llm_cost_middleware.sdk_clients.attributes import accept_extra_argument, attributes_of, strip_attributes
 from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
+from llm_cost_middleware.sdk_clients.copies import bind_resources, is_cached, is_elsewhere
 from llm_cost_middleware.sdk_clients.middleware import one_attempt, sending_once
 from llm_cost_middleware.sdk_clients.requests_by_hand import (
     as_post,
@@ -69,7 +71,8 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
     inner = wrapped_client(client, pipeline)
     if inner is None:
         return _wrapped(client, pipeline, api, routed, sdk_class.__name__)
-    return _wrapped(inner.client, pipeline, api, routed, sdk_class.__name__, retries_chosen=inner.retries_chosen)
+    again: C = _wrapped(inner.client, pipeline, api, routed, sdk_class.__name__, retries_chosen=inner.retries_chosen)
+    return again
 
 
 def _wrapped(
@@ -109,9 +112,9 @@ def ungoverned(client: C) -> C:
     if not is_governed(client):
         return client
     twin: Any = copy.copy(client)
-    for name in (*_SHADOWED, *(name for name in vars(twin) if _is_cached(twin, name))):
+    for name in (*_SHADOWED, *(name for name in vars(twin) if is_cached(twin, name))):
         vars(twin).pop(name, None)
-    _bind_resources(twin, client)
+    bind_resources(twin, client)
     plain: C = twin
     return plain
 
@@ -152,7 +155,7 @@ class ClientWrapper(NamedTuple):
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
         plain, client = client, sending_once(client)
         twin: Any = copy.copy(client)
-        for name in [name for name in vars(twin) if _is_cached(twin, name)]:
+        for name in [name for name in vars(twin) if is_cached(twin, name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
         post = self._apost if inspect.iscoroutinefunction(twin.post) else self._post
         get = self._aget if post == self._apost else self._get
@@ -169,7 +172,7 @@ class ClientWrapper(NamedTuple):
         for name in ("copy", "with_options"):
             make = getattr(twin, name)
             setattr(twin, name, like(make, functools.partial(copied, make)))
-        _bind_resources(twin, client)
+        bind_resources(twin, client)
         setattr(twin.post, _MARK, True)
         note_odd_counts(twin)
         # makes the resources of the copy, so it comes after ``post`` was shadowed
@@ -208,7 +211,7 @@ class ClientWrapper(NamedTuple):
         """The call that a ``post`` is; ``None`` where it is not one of those that are governed."""
         options = arguments.get("options") or {}
         endpoint = self.api.endpoints.get(path) or self.api.endpoints.get(self.api.canonical(path))
-        if endpoint is None:
+        if endpoint is None or is_elsewhere(original.client, path):
             return None
         body = arguments.get("body")
         if not isinstance(body, Mapping):
@@ -237,17 +240,22 @@ class ClientWrapper(NamedTuple):
         bare, body, advice = self.api.canonical(path), arguments.get("body"), treatment.why
         model = body.get("model") if isinstance(body, Mapping) else None
         names = original.names.at(self.pipeline.config, bare.strip("/").replace("/", "."))
-        target, what = names.target(model if isinstance(model, str) else ""), f"{verb.upper()} {bare}"
+        target: ModelRef | None
+        target, what = names.target(model if isinstance(model, str) else "", path), f"{verb.upper()} {bare}"
+        if is_elsewhere(original.client, path):
+            target, advice = None, "it is sent to another host than the client's: set a client to it, and wrap that"
         if treatment.kind == "free":
             if not self.api.ends(bare):
                 self.pipeline.keep_inside(what, target)
             return
-        if treatment.kind == "governed":
+        if treatment.kind == "governed" and target is not None:
             advice = "its body cannot be read: give it as a mapping"
         self.pipeline.ungoverned(what, advice, context=read_context(attributes_of(arguments)), target=target)
 
-    def _makes_batch(self, path: str) -> bool:
+    def _makes_batch(self, original: OriginalMethods, path: str) -> bool:
         if path in self.api.endpoints or self.api.canonical(path) != self.api.batches.path:
+            return False
+        if is_elsewhere(original.client, path):
             return False
         platform = find_platform(self.api.provider)
         return platform is None or platform.batches  # the SDK itself refuses where there are none
@@ -275,7 +283,7 @@ class ClientWrapper(NamedTuple):
 
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         arguments = self._readable(path, arguments)
-        if self._makes_batch(path):
+        if self._makes_batch(original, path):
             return self._create_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
@@ -292,7 +300,7 @@ class ClientWrapper(NamedTuple):
 
     async def _apost(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
         arguments = self._readable(path, arguments)
-        if self._makes_batch(path):
+        if self._makes_batch(original, path):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
@@ -383,16 +391,3 @@ class ClientWrapper(NamedTuple):
 def _once(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a ``post`` that does not repeat itself."""
     return {**arguments, "options": {**(arguments.get("options") or {}), "max_retries": 0}}
-
-
-def _bind_resources(twin: Any, client: Any) -> None:
-    """Make anew what a client of a platform holds as attributes, bound to the client that ``twin`` is a copy of."""
-    for name, held in list(vars(twin).items()):
-        if getattr(held, "__dict__", {}).get("_client") is client:
-            setattr(twin, name, type(held)(twin))
-
-
-def _is_cached(client: Any, name: str) -> bool:
-    """Whether it was made of the client when it was first asked for; a setting (``region``) only has such a default."""
-    known = inspect.getattr_static(type(client), name, None)
-    return isinstance(known, functools.cached_property) and not isinstance(vars(client)[name], str | None)

@@ -97,8 +97,15 @@ class SentNames:
         target = self._target(self._section, request.model)
         return request._replace(provider=target.provider, model=target.model)
 
-    def target(self, name: str) -> ModelRef:
-        """What a name stands for, of a call that is not governed; the name itself, where nothing is known of it."""
+    def target(self, name: str, path: str = "") -> ModelRef:
+        """What a name stands for, of a call that is not governed; the name itself, where nothing is known of it.
+
+        Args:
+            name: The model of the request.
+            path: Where it is sent, which may name a deployment.
+        """
+        platform = find_platform(self._provider)
+        name = (platform.deployment_in(path) if platform is not None else "") or name
         if self._section is None:
             return ModelRef(self._provider, name)
         try:

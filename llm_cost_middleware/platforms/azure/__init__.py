@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from llm_cost_middleware.platform import Platform
 from llm_cost_middleware.platforms.azure.clients import (
+    deployment_in,
     deployment_of,
     knows_no_stream_usage,
     litellm_deployment,
@@ -50,6 +51,7 @@ PLATFORM = Platform(
     litellm_deployment=litellm_deployment,
     litellm_place=litellm_place,
     deployed_at=deployed_at,
+    deployment_in=deployment_in,
     deployment_of=deployment_of,
     knows_no_stream_usage=knows_no_stream_usage,
     litellm=("azure", "azure_text"),

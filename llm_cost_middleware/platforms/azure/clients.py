@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from llm_cost_middleware.platform import PROVISIONED
 from llm_cost_middleware.platforms.azure.places import PLACES, geography
@@ -27,8 +28,13 @@ def deployment_of(client: Any, endpoint: str) -> str:
     """Return the deployment that a client's address fixes for an endpoint; empty where each call names its own."""
     if endpoint not in _DEPLOYED:
         return ""
-    found = _IN_PATH.search(str(getattr(client, "base_url", "")))
-    return found[1] if found else ""
+    return deployment_in(str(getattr(client, "base_url", "")))
+
+
+def deployment_in(path: str) -> str:
+    """Return the deployment that a path or an address names; empty where it names none."""
+    found = _IN_PATH.search(path)
+    return unquote(found[1]) if found else ""
 
 
 def place_of(client: Any) -> str:
@@ -43,8 +49,7 @@ def litellm_place(params: Mapping[str, Any], named: str) -> str:
 
 def litellm_deployment(params: Mapping[str, Any], named: str) -> str:
     """Return the deployment that the address of one in LiteLLM fixes; else the one that its model names."""
-    found = _IN_PATH.search(str(params.get("api_base") or params.get("base_url") or ""))
-    return found[1] if found else named
+    return deployment_in(str(params.get("api_base") or params.get("base_url") or "")) or named
 
 
 def reached_from(place: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import openai
 import pytest
 from anthropic._models import FinalRequestOptions as ClaudeOptions
 from openai._models import FinalRequestOptions
+from openai.types.chat import ChatCompletion
 
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, UnsupportedRequestError
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
@@ -199,3 +200,30 @@ def test_a_deployment_inside_is_served_and_one_outside_is_not(sim):
             client.moderations.create(input="x")
         assert sim.request_count == before
         plain.close()
+        for path in ("/deployments/gpt-5-mini/chat/completions", f"{root}/openai/deployments/gpt-5-mini/embeddings"):
+            with pytest.raises(NoEligibleModelError):  # the path decides, whatever the body names
+                client.post(path, cast_to=object, body={**CHAT, "model": "eu--gpt-5-mini"})
+        assert sim.request_count == before
+
+
+ELSEWHERE = ("https://api.openai.com/v1{}", "//api.openai.com/v1{}", "http://127.0.0.1:9/v1{}")
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/moderations", "/batches", "/videos"])
+@pytest.mark.parametrize("address", ELSEWHERE)
+def test_an_address_of_another_host_is_no_request_of_this_client(make_harness, clients, address, path):
+    """Who answers there, at which price and where, is not known."""
+    for settings in ({"routing": {"regions": ["global"]}}, {"on_ungoverned": "deny"}):
+        harness = make_harness(**settings)
+        client, before = harness.wrap(clients)["openai"], harness.sim.request_count
+        if path == "/moderations" and "on_ungoverned" in settings:
+            continue  # costs nothing
+        with pytest.raises((NoEligibleModelError, UnsupportedRequestError)):
+            client.post(address.format(path), cast_to=object, body=CHAT)
+        assert harness.sim.request_count == before
+
+
+def test_the_address_of_its_own_host_is(harness, clients):
+    client = harness.wrap(clients)["openai"]
+    client.post(f"{harness.sim.openai_url}/chat/completions", cast_to=ChatCompletion, body=CHAT)
+    harness.agree()
