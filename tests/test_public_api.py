@@ -1,5 +1,6 @@
 """The public surface is a list, and importing it is cheap."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -79,6 +80,46 @@ def test_what_hosts_take_as_a_pipeline_can_be_asked_for():
     assert llm_cost_middleware.CostPipeline in get_args(get_type_hints(wrap_openai)["pipeline"])
     with pytest.raises(AttributeError, match="nonsense"):
         pipeline.nonsense  # noqa: B018 - the access under test
+
+
+def _hints_that_cannot_be_read() -> list[str]:
+    unread = []
+    for name, found in inspect.getmembers(llm_cost_middleware.CostPipeline):
+        verb = found.fget if isinstance(found, property) else found
+        if callable(verb) and hasattr(verb, "__annotations__") and (not name.startswith("_") or name == "__init__"):
+            try:
+                assert get_type_hints(verb).keys() == verb.__annotations__.keys()
+                inspect.signature(verb, eval_str=True)
+            except NameError as error:
+                unread.append(f"{name}: {error}")
+    return unread
+
+
+def test_type_hints_of_the_pipeline_and_of_all_its_verbs_can_be_read():
+    assert not _hints_that_cannot_be_read()
+    assert get_type_hints(llm_cost_middleware.CostPipeline)["config"] is llm_cost_middleware.CostConfig
+    with llm_cost_middleware.CostPipeline({}) as pipeline:
+        assert not _hints_that_cannot_be_read()
+        assert get_type_hints(pipeline.records)["return"] == tuple[llm_cost_middleware.CostRecord, ...]
+
+
+def test_type_hints_can_be_read_before_there_is_a_pipeline():
+    told = _import_in_a_fresh_process(
+        "import inspect; from llm_cost_middleware import CostPipeline as P; s = inspect.signature(P, eval_str=True); "
+        "assert len(s.parameters) == 6 and 'ledger' in s.parameters; assert not isinstance("
+        "s.parameters['config'].annotation, str)",
+        of="llm_cost_middleware",
+    )
+    assert "llm_cost_middleware.pipeline.parts" not in told["of"]
+
+
+def test_each_type_that_the_pipeline_names_is_where_it_is_said_to_be():
+    from llm_cost_middleware.pipeline import named
+
+    assert all(getattr(named, name) is not None for name in named.__all__)
+    assert set(named.__all__) == named._HOME.keys()
+    with pytest.raises(AttributeError, match="nonsense"):
+        named.nonsense  # noqa: B018 - the access under test
 
 
 def test_naming_the_pipeline_takes_hardly_longer_than_the_standard_library(tmp_path):

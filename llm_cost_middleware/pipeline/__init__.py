@@ -10,31 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.fork import ModuleLock
+from llm_cost_middleware.pipeline import named
 from llm_cost_middleware.pipeline.batching import Batching
 from llm_cost_middleware.pipeline.by_hand import BookingByHand
 from llm_cost_middleware.pipeline.reloading import Reloading
 from llm_cost_middleware.pipeline.run_money import RunMoney
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from llm_cost_middleware.budget.backend import Backend
-    from llm_cost_middleware.budget.ledger import Ledger
-    from llm_cost_middleware.clock import Clock
-    from llm_cost_middleware.config import ConfigSource, CostConfig
-    from llm_cost_middleware.events import Event, Observer
-    from llm_cost_middleware.lifecycle import (
-        AsyncGovernedStream,
-        CallFlow,
-        CallOutcome,
-        GovernedStream,
-        RoutedCall,
-        Stages,
-    )
-    from llm_cost_middleware.reports import Commitment, Report
-    from llm_cost_middleware.request import Attempt, CallRequest, CallResult, CallStream, InputCounter
-    from llm_cost_middleware.routing.decision import RoutingDecision
-    from llm_cost_middleware.tracker import CostRecord, CostTracker
 
 __all__ = ["CostPipeline", "PipelineSource"]
 
@@ -48,7 +28,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         config: The configuration, a mapping of its shape, or the path of a TOML file; the defaults, if ``None``:
             ``./llm-cost.toml`` is read by ``CostConfig.find()`` and ``default()``.
         clock: Time; the machine's own, if ``None``.
-        rng: Randomness for jitter and exploration.
+        rng: named.Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer: objects with ``on_event``, or plain functions.
         new_id: Makes call ids; ones that no other process draws, if ``None``. An id must never repeat.
         ledger: A ledger or a backend to use instead of the configured URL. Its opener closes it, not the pipeline.
@@ -60,20 +40,22 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     def __init__(
         self,
-        config: ConfigSource | None = None,
+        config: named.ConfigSource | None = None,
         *,
-        clock: Clock | None = None,
-        rng: Random | None = None,
-        observers: Sequence[Observer | Callable[[Event], object]] | Observer | Callable[[Event], object] = (),
+        clock: named.Clock | None = None,
+        rng: named.Random | None = None,
+        observers: Sequence[named.Observer | Callable[[named.Event], object]]
+        | named.Observer
+        | Callable[[named.Event], object] = (),
         new_id: Callable[[], str] | None = None,
-        ledger: Ledger | Backend | None = None,
+        ledger: named.Ledger | named.Backend | None = None,
     ) -> None:
         from llm_cost_middleware.pipeline import parts  # a tenth of a second: for who makes one, not for who names it
 
         if config is None:
             parts.tell_of_unused_file()
         self.config = config = parts.CostConfig() if config is None else parts.CostConfig.read(config)
-        self.clock: Clock = clock if clock is not None else parts.SystemClock()
+        self.clock: named.Clock = clock if clock is not None else parts.SystemClock()
         self.catalogue = parts.Catalogue(config.prices, update_prices=config.update_prices)
         parts.check_listeners(config)
         # Budgets before the first call: a scope without one is unlimited.
@@ -98,7 +80,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         if not config.update_prices:  # those are asked for at the first call: a network is nothing to wait for here
             self._flow.load_ahead()
 
-    def _make_flow(self, config: CostConfig, before: Stages | None = None) -> CallFlow:
+    def _make_flow(self, config: named.CostConfig, before: named.Stages | None = None) -> named.CallFlow:
         from llm_cost_middleware.pipeline import parts
 
         clock, catalogue, rng = self.clock, self.catalogue, self._rng
@@ -133,7 +115,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         deadline, reduces = config.retry.stream_deadline_s, self._runtimes.ledger.reduces
         return parts.CallFlow(stages, settings, clock, self._new_id, deadline, reduces=reduces)
 
-    def _go_over_to(self, flow: CallFlow) -> None:
+    def _go_over_to(self, flow: named.CallFlow) -> None:
         from llm_cost_middleware.pipeline import parts
 
         self._flow, self._stages = flow, flow.stages
@@ -155,7 +137,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
             return _default[0]
 
     @classmethod
-    def resolve(cls, pipeline: PipelineSource | None) -> CostPipeline:
+    def resolve(cls, pipeline: named.PipelineSource | None) -> CostPipeline:
         """What a host's ``pipeline`` argument means: a pipeline, the configuration of a new one, or the default.
 
         Raises:
@@ -169,13 +151,13 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     def run(
         self,
-        request: CallRequest,
-        send: Callable[[Attempt], CallResult | CallStream],
+        request: named.CallRequest,
+        send: Callable[[named.Attempt], named.CallResult | named.CallStream],
         *,
         providers: frozenset[str] | None = None,
-        prepared: RoutedCall | None = None,
-        accept: Callable[[CallResult], bool] | None = None,
-        counter: InputCounter | None = None,
+        prepared: named.RoutedCall | None = None,
+        accept: Callable[[named.CallResult], bool] | None = None,
+        counter: named.InputCounter | None = None,
     ) -> Any:
         """Govern one call.
 
@@ -201,14 +183,14 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     def call(
         self,
-        request: CallRequest,
-        send: Callable[[Attempt], CallResult | CallStream],
+        request: named.CallRequest,
+        send: Callable[[named.Attempt], named.CallResult | named.CallStream],
         *,
         providers: frozenset[str] | None = None,
-        prepared: RoutedCall | None = None,
-        accept: Callable[[CallResult], bool] | None = None,
-        counter: InputCounter | None = None,
-    ) -> CallOutcome | GovernedStream:
+        prepared: named.RoutedCall | None = None,
+        accept: Callable[[named.CallResult], bool] | None = None,
+        counter: named.InputCounter | None = None,
+    ) -> named.CallOutcome | named.GovernedStream:
         """As ``run``, but a plain answer comes with its decision and what was booked for it."""
         self._keep_up()
         # Here, because a finaliser may not: it can run under any lock.
@@ -219,13 +201,13 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     async def arun(
         self,
-        request: CallRequest,
-        send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
+        request: named.CallRequest,
+        send: Callable[[named.Attempt], Awaitable[named.CallResult | named.CallStream]],
         *,
         providers: frozenset[str] | None = None,
-        prepared: RoutedCall | None = None,
-        accept: Callable[[CallResult], bool] | None = None,
-        counter: InputCounter | None = None,
+        prepared: named.RoutedCall | None = None,
+        accept: Callable[[named.CallResult], bool] | None = None,
+        counter: named.InputCounter | None = None,
     ) -> Any:
         """Govern one call on an event loop; returns an ``AsyncGovernedStream`` for a stream. As ``run`` otherwise."""
         answer = await self.acall(request, send, providers=providers, prepared=prepared, accept=accept, counter=counter)
@@ -233,14 +215,14 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     async def acall(
         self,
-        request: CallRequest,
-        send: Callable[[Attempt], Awaitable[CallResult | CallStream]],
+        request: named.CallRequest,
+        send: Callable[[named.Attempt], Awaitable[named.CallResult | named.CallStream]],
         *,
         providers: frozenset[str] | None = None,
-        prepared: RoutedCall | None = None,
-        accept: Callable[[CallResult], bool] | None = None,
-        counter: InputCounter | None = None,
-    ) -> CallOutcome | AsyncGovernedStream:
+        prepared: named.RoutedCall | None = None,
+        accept: Callable[[named.CallResult], bool] | None = None,
+        counter: named.InputCounter | None = None,
+    ) -> named.CallOutcome | named.AsyncGovernedStream:
         """As ``arun``, but a plain answer comes with its decision and what was booked for it."""
         await self._akeep_up()
         await self._runtimes.orphans.asettle()
@@ -250,8 +232,8 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         return await self._flow.adrive(steps, self._runtimes.of_loop(), send)
 
     def prepare(
-        self, request: CallRequest, *, providers: frozenset[str] | None = None, may_block: bool = False
-    ) -> RoutedCall | None:
+        self, request: named.CallRequest, *, providers: frozenset[str] | None = None, may_block: bool = False
+    ) -> named.RoutedCall | None:
         """Route a call ahead of running it, for hosts that name the model first, in a trace or a cache key.
 
         Args:
@@ -278,29 +260,29 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
                     raise
         return route.keep_for_one_run(self._flow.route(request, providers, headroom))
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: named.Event) -> None:
         """Tell the observers of something that a host saw."""
         self._stages.record.emit(event)
 
     # --- what was done ---------------------------------------------------------------------------------------------
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> named.Ledger:
         """The ledger. Streams that were dropped unfinished are settled first."""
         self._runtimes.orphans.settle()
         return self._runtimes.ledger
 
     @property
-    def tracker(self) -> CostTracker:
+    def tracker(self) -> named.CostTracker:
         """What was spent through this pipeline since it was opened, as an immutable value."""
         self._runtimes.orphans.settle()
         return self._stages.record.tracker
 
-    def records(self) -> tuple[CostRecord, ...]:
+    def records(self) -> tuple[named.CostRecord, ...]:
         """The latest records, oldest first, ten thousand at least. The ledger keeps every row."""
         return self.tracker.records
 
-    def report(self, by: str | Iterable[str] = "model", **asked: Any) -> Report:
+    def report(self, by: str | Iterable[str] = "model", **asked: Any) -> named.Report:
         """Who spent what, from the ledger: every process and every call of its storage.
 
         Args:
@@ -318,13 +300,13 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         made, shown = make_report(self.ledger, query, catalogue=self.catalogue), self.catalogue.currency
         return made if shown is None else replace(made, currency=shown, notes=(*made.notes, shown.note))
 
-    def commitments(self) -> tuple[Commitment, ...]:
+    def commitments(self) -> tuple[named.Commitment, ...]:
         """How much of what was promised in ``[prices.discounts]`` is spent. Raises ``LedgerUnavailableError``."""
         from llm_cost_middleware.reports import commitments
 
         return commitments(self.ledger, self.catalogue.contracts, self.clock.now())
 
-    def decisions(self) -> tuple[RoutingDecision, ...]:
+    def decisions(self) -> tuple[named.RoutingDecision, ...]:
         """The latest routing decisions, oldest first."""
         return self._stages.decisions.decisions()
 
@@ -382,7 +364,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
 
 if TYPE_CHECKING:
-    PipelineSource = CostPipeline | ConfigSource
+    PipelineSource = CostPipeline | named.ConfigSource
     """What hosts take as ``pipeline``: one, or the configuration of a new one as an object, a mapping or a path."""
 
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from llm_cost_middleware.batches.calls import BatchCalls, Clients
-    from llm_cost_middleware.batches.lane import BatchWork, Unanswered, Wishes
-    from llm_cost_middleware.batches.planning import BatchItem
-    from llm_cost_middleware.batches.results import BatchAnswers, BatchProgress, Collected
-    from llm_cost_middleware.batches.steps import Steps
-    from llm_cost_middleware.clock import Clock
-    from llm_cost_middleware.config import CostConfig
-    from llm_cost_middleware.lifecycle.clerk import Clerk
-    from llm_cost_middleware.lifecycle.flow import CallFlow
-    from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-    from llm_cost_middleware.pricing.catalogue import Catalogue
-    from llm_cost_middleware.request import CallRequest
-    from llm_cost_middleware.routing.decision import RoutingDecision
+from llm_cost_middleware.pipeline import named
 
 
 class Batching:
     """``batch`` and what belongs to it. The pipeline sets what it works on."""
 
-    _flow: CallFlow
-    _runtimes: RuntimePool
-    _clerk: Clerk
-    clock: Clock
-    catalogue: Catalogue
-    config: CostConfig
+    _flow: named.CallFlow
+    _runtimes: named.RuntimePool
+    _clerk: named.Clerk
+    clock: named.Clock
+    catalogue: named.Catalogue
+    config: named.CostConfig
     call: Callable[..., Any]
     acall: Callable[..., Awaitable[Any]]
 
@@ -37,13 +24,13 @@ class Batching:
         self,
         requests: Iterable[Mapping[str, Any]],
         *,
-        client: Clients,
+        client: named.Clients,
         patience: Any = "24h",
         timeout: Any = None,
-        unanswered: Unanswered = "resend",
+        unanswered: named.Unanswered = "resend",
         anyway: bool = False,
         progress: Callable[[int, int], object] | None = None,
-    ) -> BatchAnswers:
+    ) -> named.BatchAnswers:
         """Answer many requests that can wait, in batches at half price where that pays.
 
         Args:
@@ -74,26 +61,26 @@ class Batching:
         self,
         requests: Iterable[Mapping[str, Any]],
         *,
-        client: Clients,
+        client: named.Clients,
         patience: Any = "24h",
         timeout: Any = None,  # noqa: ASYNC109 - as in ``batch``: the batch goes on
-        unanswered: Unanswered = "resend",
+        unanswered: named.Unanswered = "resend",
         anyway: bool = False,
         progress: Callable[[int, int], object] | None = None,
-    ) -> BatchAnswers:
+    ) -> named.BatchAnswers:
         """``batch`` with asynchronous clients."""
         calls = self._batch_calls()
         return await calls.abatch(requests, client, patience, timeout, unanswered, progress, partial=anyway)
 
-    def batches(self) -> tuple[BatchProgress, ...]:
+    def batches(self) -> tuple[named.BatchProgress, ...]:
         """Every batch that the ledger knows, by whatever process, the oldest first. Asks no provider."""
         return self._batch_calls().batches()
 
-    def batch_status(self, batch_id: str, *, client: Clients) -> dict[str, str]:
+    def batch_status(self, batch_id: str, *, client: named.Clients) -> dict[str, str]:
         """Where the batches of a work stand at their providers, by their keys, in words; as ``collect_batch``."""
         return self._batch_calls().status(batch_id, client)
 
-    def collect_batch(self, batch_id: str, *, client: Clients) -> Collected:
+    def collect_batch(self, batch_id: str, *, client: named.Clients) -> named.Collected:
         """Book what has ended of a batch of whatever process, and return its answers by the places of its requests.
 
         Args:
@@ -105,19 +92,19 @@ class Batching:
         """
         return self._batch_calls().collect(batch_id, client)
 
-    async def acollect_batch(self, batch_id: str, *, client: Clients) -> Collected:
+    async def acollect_batch(self, batch_id: str, *, client: named.Clients) -> named.Collected:
         """``collect_batch`` with asynchronous clients."""
         return await self._batch_calls().acollect(batch_id, client)
 
-    def cancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
+    def cancel_batch(self, batch_id: str, *, client: named.Clients) -> named.Collected:
         """Cancel a batch and collect what it has answered, which is billed. As ``collect_batch`` otherwise."""
         return self._batch_calls().collect(batch_id, client, cancel=True)
 
-    async def acancel_batch(self, batch_id: str, *, client: Clients) -> Collected:
+    async def acancel_batch(self, batch_id: str, *, client: named.Clients) -> named.Collected:
         """``cancel_batch`` with asynchronous clients."""
         return await self._batch_calls().acollect(batch_id, client, cancel=True)
 
-    def batch_work(self, items: Sequence[BatchItem], wishes: Wishes) -> BatchWork:
+    def batch_work(self, items: Sequence[named.BatchItem], wishes: named.Wishes) -> named.BatchWork:
         """The way of a host's requests through batches, for ``steps.run`` or ``steps.arun``."""
         return self._batch_calls().work(items, wishes)
 
@@ -125,15 +112,15 @@ class Batching:
         """Whether the ledger knows a batch."""
         return self._batch_calls().knows(batch_id)
 
-    def collecting_steps(self, batch_id: str, client: Clients) -> Steps[Collected]:
+    def collecting_steps(self, batch_id: str, client: named.Clients) -> named.Steps[named.Collected]:
         """``collect_batch``, as steps."""
         return self._batch_calls().collecting_steps(batch_id, client)
 
-    def decision_of(self, request: CallRequest) -> RoutingDecision:
+    def decision_of(self, request: named.CallRequest) -> named.RoutingDecision:
         """The decision that a request would get now; nothing is remembered of it."""
         return self._flow.route_dry_run(request, frozenset((request.provider,))).decision
 
-    def _batch_calls(self) -> BatchCalls:
+    def _batch_calls(self) -> named.BatchCalls:
         from llm_cost_middleware.batches.calls import BatchCalls  # of no use to who makes no batch
 
         parts = self._flow, self._runtimes.ledger, self._clerk, self.clock, self.catalogue.currency, self.config

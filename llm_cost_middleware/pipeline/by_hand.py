@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, UnsupportedRequestError
-
-if TYPE_CHECKING:
-    from llm_cost_middleware.lifecycle.batches import BatchQuote
-    from llm_cost_middleware.lifecycle.clerk import Clerk
-    from llm_cost_middleware.lifecycle.external import ExternalCall
-    from llm_cost_middleware.lifecycle.flow import CallFlow
-    from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-    from llm_cost_middleware.money import USD, NanoUSD
-    from llm_cost_middleware.pricing.catalogue import Catalogue
-    from llm_cost_middleware.pricing.token_calibration import Coverage
-    from llm_cost_middleware.request import CallContext, CallRequest, InputCounter, ModelRef
-    from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.pipeline import named
 
 _log = logging.getLogger(__name__)
 
@@ -26,14 +15,14 @@ _log = logging.getLogger(__name__)
 class BookingByHand:
     """Holds, quotes and bookings outside the flow of a call. The pipeline sets what it works on."""
 
-    _flow: CallFlow
-    _runtimes: RuntimePool
-    _clerk: Clerk
-    catalogue: Catalogue
+    _flow: named.CallFlow
+    _runtimes: named.RuntimePool
+    _clerk: named.Clerk
+    catalogue: named.Catalogue
     _keep_up: Callable[[], None]
     _akeep_up: Callable[[], Coroutine[Any, Any, None]]
 
-    def authorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
+    def authorize(self, request: named.CallRequest, *, counter: named.InputCounter | None = None) -> named.ExternalCall:
         """Set money aside for a call that the caller sends; end it through what is returned. Raises as ``run``."""
         from llm_cost_middleware.pipeline import parts
 
@@ -41,7 +30,9 @@ class BookingByHand:
         self._runtimes.orphans.settle()
         return parts.authorize(self._flow, self._runtimes.sync, request, counter)
 
-    async def aauthorize(self, request: CallRequest, *, counter: InputCounter | None = None) -> ExternalCall:
+    async def aauthorize(
+        self, request: named.CallRequest, *, counter: named.InputCounter | None = None
+    ) -> named.ExternalCall:
         """``authorize`` on an event loop: it may wait there, for a count or for money."""
         from llm_cost_middleware.pipeline import parts
 
@@ -54,8 +45,8 @@ class BookingByHand:
         what: str,
         advice: str,
         *,
-        context: CallContext | None = None,
-        target: ModelRef | None = None,
+        context: named.CallContext | None = None,
+        target: named.ModelRef | None = None,
         leaves: bool = True,
     ) -> None:
         """Report or refuse a call that goes past the middleware, by ``on_ungoverned``. Asks the ledger: may block.
@@ -85,7 +76,7 @@ class BookingByHand:
             _log.warning("%s is not governed: %s", what, advice)
         self._flow.stages.record.ungoverned(what, advice)
 
-    def keep_inside(self, what: str, target: ModelRef | None) -> None:
+    def keep_inside(self, what: str, target: named.ModelRef | None) -> None:
         """Refuse a request that leaves the regions of ``[routing] regions``, whether it costs anything or not.
 
         Args:
@@ -103,7 +94,9 @@ class BookingByHand:
         if target is None or not target.provider or not is_inside(*target.plain, regions):
             raise NoEligibleModelError({what: f"is not known to be served in {' or '.join(regions)}"})
 
-    def quote(self, requests: Iterable[CallRequest], *, providers: frozenset[str] | None = None) -> BatchQuote:
+    def quote(
+        self, requests: Iterable[named.CallRequest], *, providers: frozenset[str] | None = None
+    ) -> named.BatchQuote:
         """What requests would cost, each at the model it would be routed to. Nothing is sent or reserved.
 
         Raises:
@@ -115,9 +108,9 @@ class BookingByHand:
 
     def book(
         self,
-        usage: UsageReport | NanoUSD | USD | None,
-        target: ModelRef,
-        context: CallContext,
+        usage: named.UsageReport | named.NanoUSD | named.USD | None,
+        target: named.ModelRef,
+        context: named.CallContext,
         *,
         id: str,  # noqa: A002 - the word of the domain
         estimated: bool = False,
@@ -139,7 +132,7 @@ class BookingByHand:
         """
         self._clerk.book(usage, target, context, booking_id=id, estimated=estimated, noted=noted)
 
-    def reserve_batch(self, provider: str, requests: Iterable[CallRequest], context: CallContext) -> str:
+    def reserve_batch(self, provider: str, requests: Iterable[named.CallRequest], context: named.CallContext) -> str:
         """Set aside what a batch at ``provider`` can cost at most.
 
         Returns:
@@ -155,7 +148,7 @@ class BookingByHand:
             refusal.shown_in(self.catalogue.currency)
             raise
 
-    def sent_fields(self, provider: str, context: CallContext, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    def sent_fields(self, provider: str, context: named.CallContext, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields that a request of a batch is sent with beside its own: whose it is, for the provider's dashboard.
 
         Args:
@@ -171,7 +164,7 @@ class BookingByHand:
         found = rules.attribution.attributed(rules.attribution.end_user_of(context.scopes, settings))
         return parts.filled(rules.attribution.send, rules.attribution.filled(found), settings, provider)
 
-    def settle_batch(self, provider: str, reservation_id: str, usage: UsageReport) -> None:
+    def settle_batch(self, provider: str, reservation_id: str, usage: named.UsageReport) -> None:
         """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
         self._clerk.settle_batch(provider, reservation_id, usage)
 
@@ -179,11 +172,11 @@ class BookingByHand:
         """Give the money of a batch back where ``error`` shows that it was not created."""
         self._clerk.fail_batch(provider, reservation_id, error)
 
-    def settle_retrieved(self, provider: str, usage: UsageReport) -> None:
+    def settle_retrieved(self, provider: str, usage: named.UsageReport) -> None:
         """Book an answer in the background that was retrieved, if it is awaited. The second time, nothing."""
         self._clerk.settle_retrieved(provider, usage)
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> named.Coverage:
         """With ``output.estimate = "calibrated"``: how often the estimates of this process covered what was billed."""
         return self._flow.stages.price.coverage

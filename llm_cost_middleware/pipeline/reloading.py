@@ -5,19 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
-
-if TYPE_CHECKING:
-    from llm_cost_middleware.clock import Clock
-    from llm_cost_middleware.config import ConfigSource, CostConfig
-    from llm_cost_middleware.config.listeners import Listeners
-    from llm_cost_middleware.config.reloading import FileWatch
-    from llm_cost_middleware.lifecycle.flow import CallFlow
-    from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-    from llm_cost_middleware.lifecycle.stages import Stages
-    from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pipeline import named
 
 _log = logging.getLogger(__name__)
 
@@ -25,17 +15,17 @@ _log = logging.getLogger(__name__)
 class Reloading:
     """The part of ``CostPipeline`` that takes up a changed configuration. The pipeline sets what it works on."""
 
-    config: CostConfig
-    clock: Clock
-    catalogue: Catalogue
-    _runtimes: RuntimePool
-    _watch: FileWatch
-    _stages: Stages
-    _listeners: Listeners
-    _make_flow: Callable[[CostConfig, Stages | None], CallFlow]
-    _go_over_to: Callable[[CallFlow], None]
+    config: named.CostConfig
+    clock: named.Clock
+    catalogue: named.Catalogue
+    _runtimes: named.RuntimePool
+    _watch: named.FileWatch
+    _stages: named.Stages
+    _listeners: named.Listeners
+    _make_flow: Callable[[named.CostConfig, named.Stages | None], named.CallFlow]
+    _go_over_to: Callable[[named.CallFlow], None]
 
-    def reload(self, config: ConfigSource | None = None) -> None:
+    def reload(self, config: named.ConfigSource | None = None) -> None:
         """Take up a changed configuration: tiers, policies, attribution, alerts, prices, budgets.
 
         Calls under way end as begun. Budgets and prices of a changed file are taken up without it (``watch``).
@@ -61,7 +51,7 @@ class Reloading:
         self.config = new
         self._go_over_to(flow)
 
-    def _take_up_money(self, config: CostConfig, written_at: float | None = None) -> None:
+    def _take_up_money(self, config: named.CostConfig, written_at: float | None = None) -> None:
         from llm_cost_middleware.pipeline import parts
 
         self.catalogue.reprice(config.prices)

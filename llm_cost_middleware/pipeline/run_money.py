@@ -5,18 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
-
-if TYPE_CHECKING:
-    from llm_cost_middleware.budget.rules import Headroom
-    from llm_cost_middleware.foresight import Forecast, Foresight
-    from llm_cost_middleware.lifecycle.flow import CallFlow
-    from llm_cost_middleware.lifecycle.runtimes import RuntimePool
-    from llm_cost_middleware.lifecycle.stages import Stages
-    from llm_cost_middleware.money import USD
-    from llm_cost_middleware.runs import RunPath, Seconds, Slice
+from llm_cost_middleware.pipeline import named
 
 _FORESEEN_DAYS, _FRESH_S = 1.0, 60.0
 _OF_RUNS = ("run:", "slice:")
@@ -25,11 +17,11 @@ _OF_RUNS = ("run:", "slice:")
 class RunMoney:
     """What a pipeline does with the money of a run as a whole. The pipeline sets what it works on."""
 
-    _read: tuple[float, dict[str, RunPath]] | None = None
+    _read: tuple[float, dict[str, named.RunPath]] | None = None
     """When runs were read for refusals, and what was found."""
-    _flow: CallFlow
-    _runtimes: RuntimePool
-    _stages: Stages
+    _flow: named.CallFlow
+    _runtimes: named.RuntimePool
+    _stages: named.Stages
 
     @property
     def ledger_blocks(self) -> bool:
@@ -69,7 +61,7 @@ class RunMoney:
             facts["run_left"] = f"{max(left.available_nanousd, parts.ZERO).usd:f}"
         return facts
 
-    def left_of_run(self, scopes: tuple[str, ...]) -> Headroom | None:
+    def left_of_run(self, scopes: tuple[str, ...]) -> named.Headroom | None:
         """What the run among some scopes has left, or the slice that it runs in; ``None`` where neither has a limit."""
         own = tuple(scope for scope in scopes if scope.startswith(_OF_RUNS))
         if not own:
@@ -79,7 +71,7 @@ class RunMoney:
         except LedgerError:  # a figure more or less: neither a call nor an answer is lost for want of it
             return None
 
-    def forecast(self, run: str | None = None, *, days: float = 7) -> Forecast | None:
+    def forecast(self, run: str | None = None, *, days: float = 7) -> named.Forecast | None:
         """What a run is expected to spend until its end, from earlier runs of the same agent.
 
         Runs are compared at the same number of steps: what those that came as far spent afterwards is what there is to
@@ -101,17 +93,17 @@ class RunMoney:
         scope = scope if scope.startswith("run:") else parts.make_scope("run", scope)
         return parts.forecast_run(scope, self._paths(days))
 
-    def _paths(self, days: float) -> dict[str, RunPath]:
+    def _paths(self, days: float) -> dict[str, named.RunPath]:
         from llm_cost_middleware.pipeline import parts
 
         since = self._runtimes.sync.clock.now() - days * 86_400
         return parts.run_paths(self._runtimes.ledger.rows(since=since))
 
-    def _foresee(self, run: str) -> Foresight:
+    def _foresee(self, run: str) -> named.Foresight:
         """The forecast of a run as a refusal carries it. A burst of them reads the ledger once."""
         from llm_cost_middleware.pipeline import parts
 
-        def ask() -> Forecast | None:
+        def ask() -> named.Forecast | None:
             monotonic = self._runtimes.sync.clock.monotonic()
             try:
                 if self._read is None or monotonic - self._read[0] > _FRESH_S:
@@ -122,7 +114,7 @@ class RunMoney:
 
         return parts.Foresight(ask, waiting=lambda: self.ledger_blocks and _on_event_loop())
 
-    def slice(self, limit: USD, *, name: str = "slice", ttl: Seconds | None = None) -> Slice:
+    def slice(self, limit: named.USD, *, name: str = "slice", ttl: named.Seconds | None = None) -> named.Slice:
         """A part of the money that is left, for what a block calls: ``with pipeline.slice("0.50", name="search"):``.
 
         Everything governed that the block starts spends from it, in this process or, by ``context.export()``, in
