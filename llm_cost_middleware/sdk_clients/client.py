@@ -25,7 +25,7 @@ from llm_cost_middleware.sdk_clients.background import BackgroundAnswers
 from llm_cost_middleware.sdk_clients.batches import Batches
 from llm_cost_middleware.sdk_clients.call import Reply, SdkCall
 from llm_cost_middleware.sdk_clients.copies import bind_resources, is_cached, is_elsewhere
-from llm_cost_middleware.sdk_clients.middleware import one_attempt, sending_once
+from llm_cost_middleware.sdk_clients.middleware import sending_once
 from llm_cost_middleware.sdk_clients.requests_by_hand import (
     as_post,
     passing,
@@ -130,8 +130,6 @@ class OriginalMethods(NamedTuple):
     post: Any
     get: Any
     request: Any
-    attempt: Any
-    """``post`` as an attempt of a governed call."""
     retries_chosen: bool
     """Its number of retries was given to ``with_options``."""
     names: ClientNames
@@ -153,7 +151,7 @@ class ClientWrapper(NamedTuple):
 
     def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
-        plain, client = client, sending_once(client)
+        plain, client = client, sending_once(client, self.api)
         twin: Any = copy.copy(client)
         for name in [name for name in vars(twin) if is_cached(twin, name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods
@@ -161,9 +159,8 @@ class ClientWrapper(NamedTuple):
         get = self._aget if post == self._apost else self._get
         request = self._arequest if post == self._apost else self._request
         names = ClientNames(self.api.provider, twin, self.maker)
-        sent = passing(twin.post, twin)
         original = OriginalMethods(
-            twin, sent, passing(twin.get, twin), twin.request, one_attempt(sent, twin), retries_chosen, names
+            twin, passing(twin.post, twin), passing(twin.get, twin), twin.request, retries_chosen, names
         )
         copied = functools.partial(self._copied, retries_chosen)
         for name, governed_method in (("post", post), ("get", get), ("request", request)):
@@ -293,7 +290,7 @@ class ClientWrapper(NamedTuple):
             return original.post(path, **_once(strip_attributes(arguments)))
 
         def send(rendered: dict[str, Any]) -> Reply:
-            response = original.attempt(path, **arguments | rendered)
+            response = original.post(path, **arguments | rendered)
             return Reply(response, call.open(response))
 
         return invoke(self.pipeline, call, send)
@@ -311,7 +308,7 @@ class ClientWrapper(NamedTuple):
             return await original.post(path, **_once(strip_attributes(arguments)))
 
         async def send(rendered: dict[str, Any]) -> Reply:
-            response = await original.attempt(path, **arguments | rendered)
+            response = await original.post(path, **arguments | rendered)
             stream = call.open(response)
             return Reply(response, await stream if inspect.isawaitable(stream) else stream)
 
