@@ -21,6 +21,7 @@ ENDS = "it ends or halts something"
 """Why such a path is free: the same words in the tables of both SDKs."""
 Body = dict[str, Any]
 _UNKNOWN = "its cost is not known here; watch it in the provider's usage, or give the project a spend limit"
+_SCHEME = re.compile(r"\A\s*[A-Za-z][A-Za-z0-9+.-]*:")
 FREE_VERBS = frozenset({"get", "head", "delete", "options"})
 """They show or end something. Nothing is made by them, so nothing is billed."""
 
@@ -115,7 +116,9 @@ class Api:
         bare = path.partition("?")[0].partition("#")[0]  # neither is part of what is asked for
         if "://" in bare or bare.startswith("//"):  # of either form the first part is a host
             bare = "/" + bare.partition("//")[2].partition("/")[2]
-        if "%" in bare or "//" in bare or "/." in bare:  # which the HTTP client, or the server, takes out
+        elif ":" in bare:  # a scheme without a host is passed over
+            bare = _SCHEME.sub("", bare)
+        if "%" in bare or "//" in bare or "/." in bare or bare[:1] == ".":  # which the client, or the server, takes out
             bare = normpath(f"/{unquote(bare)}")
         bare = "/" + bare.lstrip("/")
         # one SDK has the version in its paths, the other in its base URL, and a gateway may add a beginning of its own

@@ -76,9 +76,13 @@ def govern(client: C, pipeline: CostPipeline, api: Api, *, routed: str) -> C:
 
 
 def _wrapped(
-    client: C, pipeline: CostPipeline, sdk: Api, routed: str, kind: str, *, retries_chosen: bool = False
+    client: C, pipeline: CostPipeline, sdk: Api, routed: str, kind: str, *,
+    retries_chosen: bool = False, made: dict[str, Batches] | None = None,
 ) -> C:  # fmt: skip
-    """A governed copy of a client of the class ``kind``, for whoever answers where it is set to."""
+    """A governed copy of a client of the class ``kind``, for whoever answers where it is set to.
+
+    ``made``: the batches of those that it is a copy of, by provider.
+    """
     platform = sdk.platforms.get(kind)
     moves = platform is None  # the provider's own client may be set to a platform's address
     if moves:
@@ -89,9 +93,12 @@ def _wrapped(
         api = replace(sdk, provider=platform)
         known = find_platform(platform)
         require(kind, known.needs if known is not None else ())
-    anew = functools.partial(_wrapped, pipeline=pipeline, sdk=sdk, routed=routed, kind=kind)
+    made = {} if made is None else made
+    if (batches := made.get(api.provider)) is None:
+        batches = made.setdefault(api.provider, Batches(pipeline, api.provider))
+    anew = functools.partial(_wrapped, pipeline=pipeline, sdk=sdk, routed=routed, kind=kind, made=made)
     wrapper = ClientWrapper(
-        pipeline, api, routed, Batches(pipeline, api.provider), BackgroundAnswers(pipeline, api.provider), anew,
+        pipeline, api, routed, batches, BackgroundAnswers(pipeline, api.provider), anew,
         sdk.provider if moves else "",
     )  # fmt: skip
     governed: C = wrapper.wrap(client, retries_chosen=retries_chosen)

@@ -22,10 +22,16 @@ def is_cached(client: Any, name: str) -> bool:
 
 
 def is_elsewhere(client: Any, path: str) -> bool:
-    """Whether a path is an address, and of another host than the client's: whose models are there is not known."""
-    if "//" not in path or path[:1] == "/" != path[1:2]:
+    """Whether a path is an address, and of another host than the client's: whose models are there is not known.
+
+    An address has a scheme and a host: without either the HTTP client (``httpx.URL.is_relative_url``) sends the path
+    to its own.
+    """
+    if "//" not in path or path[:1] == "/":
         return False
     there, own = urlsplit(path.strip()), urlsplit(str(client.base_url))
+    if not there.scheme or not there.hostname:
+        return False
     return (there.hostname, there.port or _PORTS.get(there.scheme or own.scheme)) != (
         own.hostname, own.port or _PORTS.get(own.scheme),
     )  # fmt: skip

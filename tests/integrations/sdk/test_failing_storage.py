@@ -123,6 +123,18 @@ async def test_a_journal_that_fails_takes_no_batch_away(error, sim, clients, asy
     assert batch.id
 
 
+async def test_copies_of_a_client_know_its_batches_without_a_journal(sim, clients, async_clients):
+    pipeline = pipeline_over(Storage(append=ERRORS["os"]))
+    client = wrap_anthropic(clients["anthropic"], pipeline)
+    batch = client.with_options(timeout=9).messages.batches.create(requests=REQUESTS)
+    list(client.copy().with_options(timeout=8).messages.batches.results(batch.id))
+    aclient = wrap_anthropic(async_clients["anthropic"], pipeline)
+    batch = await aclient.messages.batches.create(requests=REQUESTS)
+    assert [one async for one in await aclient.with_options(timeout=9).messages.batches.results(batch.id)]
+    balance = pipeline.ledger.balance("global")
+    assert (balance.pending_nanousd, balance.settled_nanousd) == (0, sim.bill.total_nanousd)
+
+
 @every_error
 @pytest.mark.parametrize("verb", ["append", "resolve"])
 async def test_a_retrieved_answer_in_the_background_is_its_callers(error, verb, clients, async_clients):

@@ -10,6 +10,7 @@ import anthropic
 import openai
 import pytest
 from anthropic._models import FinalRequestOptions as ClaudeOptions
+from anthropic.types import Message
 from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion
 
@@ -206,7 +207,7 @@ def test_a_deployment_inside_is_served_and_one_outside_is_not(sim):
         assert sim.request_count == before
 
 
-ELSEWHERE = ("https://api.openai.com/v1{}", "//api.openai.com/v1{}", "http://127.0.0.1:9/v1{}")
+ELSEWHERE = ("https://api.openai.com/v1{}", "http://127.0.0.1:9/v1{}")
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/moderations", "/batches", "/videos"])
@@ -226,4 +227,14 @@ def test_an_address_of_another_host_is_no_request_of_this_client(make_harness, c
 def test_the_address_of_its_own_host_is(harness, clients):
     client = harness.wrap(clients)["openai"]
     client.post(f"{harness.sim.openai_url}/chat/completions", cast_to=ChatCompletion, body=CHAT)
+    harness.agree()
+
+
+@pytest.mark.parametrize("form", ["//x/{}", "//x//{}", "http:///{}", "https:/{}", "https:{}", "HTTP:{}", "./{}"])
+def test_what_the_http_client_takes_for_a_path_of_its_own_host_is_one(harness, clients, form):
+    """``httpx.URL.is_relative_url``: an address has a scheme and a host."""
+    wrapped = harness.wrap(clients)
+    wrapped["openai"].post(form.format("chat/completions"), cast_to=ChatCompletion, body=CHAT)
+    wrapped["anthropic"].post(form.format("v1/messages"), cast_to=Message, body=CLAUDE)
+    assert harness.sim.request_count == 2
     harness.agree()
