@@ -13,6 +13,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.errors import ConfigurationError
@@ -25,6 +26,18 @@ _PACKAGES = {
     "bedrock": "llm_cost_middleware.platforms.bedrock",
     "vertex_ai": "llm_cost_middleware.platforms.vertex",
 }
+CLIENTS: Mapping[str, Mapping[str, str]] = MappingProxyType({
+    "anthropic": {
+        "Anthropic": "anthropic", "AsyncAnthropic": "anthropic",
+        "AnthropicBedrock": "bedrock", "AsyncAnthropicBedrock": "bedrock",
+        "AnthropicBedrockMantle": "bedrock", "AsyncAnthropicBedrockMantle": "bedrock",
+        "AnthropicVertex": "vertex_ai", "AsyncAnthropicVertex": "vertex_ai",
+    },
+    "openai": {
+        "OpenAI": "openai", "AsyncOpenAI": "openai", "AzureOpenAI": "azure", "AsyncAzureOpenAI": "azure",
+    },
+})  # fmt: skip
+"""By SDK: its client classes, each with the provider or the platform that it talks to."""
 PLATFORMS = _PACKAGES.keys()
 """The names of the platforms, a live view."""
 GLOBAL, PROVISIONED = "global", "provisioned"
@@ -90,6 +103,8 @@ class Platform:
     """A name of a model, without its place, as requests carry it."""
     batches: bool = True
     """Its SDK's client makes batches there."""
+    is_batch_type: Callable[[str], bool] = lambda _: False
+    """Whether a deployment of a type is one that answers batches, and nothing else."""
     needs: tuple[str, ...] = ()
     """Packages without which its SDK's clients cannot send."""
     packages: tuple[str, ...] = ()
@@ -110,6 +125,16 @@ def find_platform(name: str) -> Platform | None:
         return None
     platform: Platform = import_module(_PACKAGES[name]).PLATFORM
     return platform
+
+
+def own_clients(provider: str) -> frozenset[str]:
+    """The client classes of a provider's SDK that talk to the provider itself."""
+    return frozenset(name for name, service in CLIENTS[provider].items() if service == provider)
+
+
+def platform_clients(provider: str) -> Mapping[str, str]:
+    """Its client classes that talk to a platform, each with the platform's name."""
+    return {name: service for name, service in CLIENTS[provider].items() if service != provider}
 
 
 def maker_of(name: str) -> str:

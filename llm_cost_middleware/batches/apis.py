@@ -130,11 +130,18 @@ class MessageBatches:
 
 
 class FileBatches:
-    """``client.files`` and ``client.batches``."""
+    """``client.files`` and ``client.batches``.
+
+    Args:
+        urls: What its lines call, by endpoint.
+    """
+
+    def __init__(self, urls: Mapping[str, str]) -> None:
+        self._urls = urls
 
     def encoded(self, custom_id: str, body: Mapping[str, Any], endpoint: str) -> bytes:
         """See ``BatchApi``."""
-        return _json({"custom_id": custom_id, "method": "POST", "url": _URL[endpoint], "body": body}) + b"\n"
+        return _json({"custom_id": custom_id, "method": "POST", "url": self._urls[endpoint], "body": body}) + b"\n"
 
     def create(self, client: Any, key: str, endpoint: str, requests: Sequence[tuple[str, Any]]) -> Steps[str]:
         """See ``BatchApi``."""
@@ -143,7 +150,7 @@ class FileBatches:
         file = yield Ask(lambda: client.files.create(file=(f"{key}.jsonl", content), purpose="batch"))
         made = yield Ask(
             lambda: once.batches.create(
-                input_file_id=file.id, endpoint=_URL[endpoint], completion_window="24h", metadata={METADATA: key}
+                input_file_id=file.id, endpoint=self._urls[endpoint], completion_window="24h", metadata={METADATA: key}
             )
         )
         return str(made.id)
@@ -175,9 +182,14 @@ class FileBatches:
         return next((str(one.id) for one in listed if (one.metadata or {}).get(METADATA) == key), None)
 
 
-APIS: Mapping[str, BatchApi] = MappingProxyType({"anthropic": MessageBatches(), "openai": FileBatches()})
-"""By provider."""
-_URL = {"chat.completions": "/v1/chat/completions", "responses": "/v1/responses"}
+_URLS = {"chat.completions": "/v1/chat/completions", "responses": "/v1/responses"}
+APIS: Mapping[str, BatchApi] = MappingProxyType({
+    "anthropic": MessageBatches(),
+    "openai": FileBatches(_URLS),
+    # learn.microsoft.com, "Getting started with batch deployments": chats without a version, responses with one
+    "azure": FileBatches({**_URLS, "chat.completions": "/chat/completions"}),
+})  # fmt: skip
+"""By provider, and by platform where one makes batches."""
 _KINDS = {"chat.completions": ("types.chat", "ChatCompletion"), "responses": ("types.responses", "Response")}
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _NO_TURN = {"batch_expired": "expired", "batch_cancelled": "canceled"}

@@ -16,13 +16,15 @@ from llm_cost_middleware.batches.steps import Steps, arun, run
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.config.gateways import is_gateway, service_of
+from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.lifecycle.clerk import Clerk
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.money import DisplayCurrency
 from llm_cost_middleware.natural_values import read_patience, read_seconds
+from llm_cost_middleware.platform import find_platform, maker_of
 from llm_cost_middleware.providers import NAMES, get_provider, provider_of
 from llm_cost_middleware.providers.content import read_content
 from llm_cost_middleware.request import Attempt, CallRequest, CallResult
@@ -130,9 +132,8 @@ class BatchCalls:
         for one in client if isinstance(client, list | tuple) else (client,):
             # a wrapped client would hold and book the same batch once more
             plain = getattr(getattr(one, "__dict__", {}).get("_llm_cost_wrapped"), "client", one)
-            names = [kind.__module__.partition(".")[0] for kind in type(plain).__mro__]
-            name = next((name for name in names if name in NAMES), None)
-            if name is None:
+            name = service_of(plain)
+            if not name:
                 wanted = " or ".join(NAMES)
                 raise ConfigurationError(f"expected a client of {wanted}, not {type(one).__qualname__}", key="client")
             if is_async is not None:
@@ -147,16 +148,36 @@ class BatchCalls:
             raise ConfigurationError(f"{form}, not a {type(given).__name__}", key=key)
         body: dict[str, Any] = as_json({name: value for name, value in given.items() if name != METADATA_KEY}, key)
         model = body["model"]
-        name = provider_of(model) or (next(iter(clients)) if len(clients) == 1 else None)
-        if name is None or name not in clients:
+        name = self._service(model, clients)
+        if name is None:
             raise ConfigurationError(f"no client was given for {model!r}", key=key)
         rules, client = get_provider(name), clients[name]
         endpoint = "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
-        request = rules.read_request(body, endpoint)._replace(
+        names = SentNames(self._config, name, client, endpoint)
+        request = names.read(rules.read_request(body, endpoint), _ROUTED)._replace(
             context=read_context(given.get(METADATA_KEY)), model_pinned=model != _ROUTED,
             bare=is_gateway(self._config, name, getattr(client, "base_url", "")),
         )  # fmt: skip
-        return BatchItem(request, client, lambda attempt: rules.write_request(body, attempt, endpoint))
+
+        def render(attempt: Attempt) -> Mapping[str, Any]:
+            return {**rules.write_request(body, attempt, endpoint), "model": names.written(attempt.target, model)}
+
+        return BatchItem(request, client, render, reach=names.reach, alone=names.why_no_batch(model))
+
+    def _service(self, model: str, clients: Mapping[str, Any]) -> str | None:
+        """The provider or the platform, of those that there are clients of, whose model it is; ``None``: nobody's."""
+        named = [name for name in clients if name in self._config.platforms and self._knows(name, model)]
+        maker = provider_of(model)
+        if not named and maker in clients:
+            return maker
+        found = named or [name for name in clients if maker in (None, maker_of(name))]
+        return found[0] if len(found) == 1 else None
+
+    def _knows(self, name: str, model: str) -> bool:
+        """Whether a platform has a deployment of a name, or the name is one that its own service alone has."""
+        platform = find_platform(name)
+        served = platform.parse(model) if platform is not None else None
+        return model in self._config.platforms[name].deployments or (served is not None and bool(served.place))
 
     def _send(self, item: BatchItem, patience_s: float | None) -> CallOutcome:
         create = attrgetter(item.request.endpoint)(item.client.with_options(max_retries=0)).create
@@ -165,7 +186,7 @@ class BatchCalls:
             return _result(item.request, create(**item.render(attempt)))
 
         request = with_patience(item.request, patience_s)
-        answer: CallOutcome = self._call(request, send, providers=frozenset((request.provider,)))
+        answer: CallOutcome = self._call(request, send, providers=item.reach)
         return answer
 
     async def _asend(self, item: BatchItem, patience_s: float | None) -> CallOutcome:
@@ -175,7 +196,7 @@ class BatchCalls:
             return _result(item.request, await create(**item.render(attempt)))
 
         request = with_patience(item.request, patience_s)
-        answer: CallOutcome = await self._acall(request, send, providers=frozenset((request.provider,)))
+        answer: CallOutcome = await self._acall(request, send, providers=item.reach)
         return answer
 
 

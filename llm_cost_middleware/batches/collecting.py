@@ -89,7 +89,7 @@ class Collecting:
     def _settle(self, known: KnownBatch, lines: Mapping[int, ItemLine]) -> None:
         read = get_provider(known.provider).read_usage
         reading = read_or_unknown(read, [line.raw for line in lines.values()]) if lines else _NOTHING
-        cost = self.clerk.settle_batch(known.provider, known.hold, reading)
+        cost = self.clerk.settle_batch(known.provider, known.hold, reading, known.model)
         if cost is not None and known.open:
             self.book.settled(known, cost, sum(line.response is not None for line in lines.values()))
 

@@ -14,6 +14,7 @@ from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.provider_fields import filled
 from llm_cost_middleware.lifecycle.state import Quote, RoutedCall
+from llm_cost_middleware.platform import maker_of
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest
 from llm_cost_middleware.routing.batch_lane import why_no_batch
 
@@ -36,6 +37,10 @@ class BatchItem(NamedTuple):
     """The body to send, JSON-shaped, on a copy."""
     deliver: Callable[[Any], Any] = lambda response: response
     """Makes the host's own object of the SDK's response."""
+    reach: frozenset[str] = frozenset()
+    """What the client can call, as ``HostCall.providers``; empty: all that its provider has."""
+    alone: str = ""
+    """Why it is not for batches; empty: it may be."""
 
 
 class Planned(NamedTuple):
@@ -74,12 +79,12 @@ def divide(
     groups: dict[Any, list[tuple[int, RoutedCall]]] = {}
     for place in places:
         request = items[place].request
-        reason = _alone(request)
+        reason = items[place].alone or _alone(request)
         if reason:
             division.apart[place] = reason
             continue
         try:
-            call = flow.route(flow.attributed(_batched(request)), frozenset((request.provider,)))
+            call = flow.route(flow.attributed(_batched(request)), items[place].reach or frozenset((request.provider,)))
         except LLMCostError as error:
             division.errors[place] = error
             continue
@@ -97,7 +102,7 @@ def _alone(request: CallRequest) -> str:
         return "its caller chose a service tier"
     if request.params.get("background"):
         return "its caller asked for an answer in the background"
-    if request.endpoint not in _ENDPOINTS.get(request.provider, ()):
+    if request.endpoint not in _ENDPOINTS.get(maker_of(request.provider), ()):
         return f"no batch takes requests of {request.endpoint}"
     return ""
 
@@ -145,7 +150,7 @@ def _quote(
         division.apart.update((each.place, reason) for each in planned)
         return
     first = planned[0].call.request
-    api, limits = APIS[first.provider], LIMITS[first.provider]
+    api, limits = APIS[first.provider], LIMITS[maker_of(first.provider)]
     sizes = [len(api.encoded("", each.body, first.endpoint)) + _NAME_BYTES for each in planned]
     division.batches.extend([planned[at] for at in part] for part in split(sizes, limits))
 

@@ -27,7 +27,12 @@ BatchArgument = Annotated[str, typer.Argument(help="The id of a batch: ours, or 
 ToOption = Annotated[
     Path | None, typer.Option(help="Write the answers to this new file, a JSON line each; readable by you alone.")
 ]
-_CLIENTS = {"anthropic": ("Anthropic", "ANTHROPIC_API_KEY"), "openai": ("OpenAI", "OPENAI_API_KEY")}
+_CLIENTS = {
+    "anthropic": ("anthropic", "Anthropic", "ANTHROPIC_API_KEY", "base_url"),
+    "openai": ("openai", "OpenAI", "OPENAI_API_KEY", "base_url"),
+    # the SDK itself reads AZURE_OPENAI_ENDPOINT and OPENAI_API_VERSION
+    "azure": ("openai", "AzureOpenAI", "AZURE_OPENAI_API_KEY", "azure_endpoint"),
+}
 
 
 @batches.command("list")
@@ -108,7 +113,9 @@ def _pipeline(path: Path | None, url: str | None) -> Iterator[CostPipeline]:
     given = CostConfig() if alone else load_config(path)
     with open_ledger(path, url) as opened:
         # without the budgets of the file: whoever looks after a batch changes none
-        config = CostConfig(providers=given.providers, prices=given.prices, mode=given.mode)
+        config = CostConfig(
+            providers=given.providers, platforms=given.platforms, prices=given.prices, mode=given.mode
+        )  # fmt: skip
         with CostPipeline(config, ledger=opened) as pipeline:
             yield pipeline
 
@@ -116,8 +123,8 @@ def _pipeline(path: Path | None, url: str | None) -> Iterator[CostPipeline]:
 def _clients(config: CostConfig, providers: set[str], *, demanded: bool) -> list[Any]:
     clients = []
     for name in sorted(providers):
-        kind, variable = _CLIENTS[name]
-        options = config.providers[name]
+        sdk, kind, variable, address = _CLIENTS[name]
+        options = config.access(name)
         variable = options.api_key_env or variable
         key = os.environ.get(variable)
         if not key:
@@ -125,8 +132,11 @@ def _clients(config: CostConfig, providers: set[str], *, demanded: bool) -> list
                 raise ConfigurationError(f"is not set, and only {name} has the answers", key=variable)
             continue
         with needed_for(f"batches of {name}"):
-            make = getattr(import_module(name), kind)
-        clients.append(make(api_key=key, **({"base_url": options.base_url} if options.base_url else {})))
+            make = getattr(import_module(sdk), kind)
+        try:
+            clients.append(make(api_key=key, **({address: options.base_url} if options.base_url else {})))
+        except ValueError as error:  # of Azure: where it is, or which version of its API is spoken
+            raise ConfigurationError(str(error), key=f"platforms.{name}") from None
     return clients
 
 

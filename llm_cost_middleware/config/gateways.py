@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.platform import PLATFORMS, find_platform
+from llm_cost_middleware.platform import CLIENTS, PLATFORMS, find_platform
 from llm_cost_middleware.providers import get_provider
 
 
@@ -44,6 +45,20 @@ def platform_at(provider: str, url: object) -> str | None:
             continue
         if _is_at(host, platform.rules.domains):
             return name
+    return None
+
+
+def service_of(client: Any) -> str | None:
+    """The provider or the platform that a client of an SDK talks to, by its class and its address.
+
+    Empty: a platform that is not known here; ``None``: it is no client of an SDK.
+    """
+    for kind in type(client).__mro__:
+        maker = kind.__module__.partition(".")[0]  # SDKs are called as their providers
+        if maker in CLIENTS:
+            service = CLIENTS[maker].get(kind.__name__, "")
+            at = platform_at(maker, getattr(client, "base_url", "")) if service == maker else None
+            return at or service
     return None
 
 

@@ -108,6 +108,12 @@ class PlatformConfig:
         bare = target.model.removeprefix(f"{served.place}/") if served.place else target.model
         return bare if platform is None else platform.sent_as(bare)
 
+    def makes_batches(self, wire: str) -> bool:
+        """Whether the deployment of a name is said to answer batches."""
+        entry, platform = self.deployments.get(wire), find_platform(self.name)
+        kind = entry.get("type", "") if isinstance(entry, Mapping) else ""
+        return platform is not None and platform.batches and platform.is_batch_type(str(kind))
+
     def prices(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The prices that deployments state, by target."""
         for wire, entry in self.deployments.items():

@@ -208,12 +208,16 @@ class Clerk:
         common = set(found[0]).intersection(*found)
         return tuple(one for one in found[0] if one in common), tuple(dict.fromkeys(chain(*found)))
 
-    def settle_batch(self, provider: str, reservation_id: str, reading: UsageReport) -> NanoUSD | None:
+    def settle_batch(
+        self, provider: str, reservation_id: str, reading: UsageReport, model: str | None = None
+    ) -> NanoUSD | None:
         """Book the cost of a batch, and return it; the second time, nothing is booked.
+
+        ``model``: the one that all its requests asked for. Results of a platform name no deployment.
 
         What cannot be booked is logged, and ``None``: its reservation expires and is charged.
         """
-        priced = self._stages.price.price(reading, provider)
+        priced = self._stages.price.price(reading, provider, model)
         if priced.cost_nanousd is None:
             _log.warning(
                 "a batch was not settled, its hold will be charged when it expires: %s", "; ".join(priced.notes)

@@ -242,8 +242,7 @@ class _Batch:
         self._quote = self.call.pipeline.quote(requests, providers=self.call.providers)
         self.file: ProgressFile | None = None
         if journal is not None:
-            (provider,) = self.call.providers
-            self.file = ProgressFile(journal, self.items, system_prompt, provider)
+            self.file = ProgressFile(journal, self.items, system_prompt, self.call.service)
         if not anyway:
             self._check_batch_fits()
         for index, answer in sorted(self.file.done.items()) if self.file is not None else ():

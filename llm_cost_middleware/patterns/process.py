@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.batches.calls import check_kind_of_client, with_patience
 from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.config import CostConfig
-from llm_cost_middleware.config.gateways import is_gateway
+from llm_cost_middleware.config.gateways import is_gateway, service_of
+from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
@@ -27,7 +29,7 @@ from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.providers.content import read_content
-from llm_cost_middleware.request import Attempt, CallRequest, CallResult
+from llm_cost_middleware.request import Attempt, CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.signals import PARSE_FAILED, SIGNAL_SCORES
 from llm_cost_middleware.timeouts import capped_timeout
@@ -36,6 +38,8 @@ from llm_cost_middleware.unread_counts import note_odd_counts
 from llm_cost_middleware.usage import read_or_unknown
 
 _PIPELINES = 16
+_UNNAMED = ""
+"""What a prompt has in the place of a model: it is routed."""
 Check = Callable[[CallResult], bool]
 
 
@@ -140,7 +144,11 @@ class PatternCall:
         if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
             raise ConfigurationError(f"must be a positive whole number, not {max_tokens!r}", key="max_tokens")
         self._max_tokens = max_tokens
-        self._rules = _provider_of(client)
+        service = service_of(client)
+        if not service:
+            wanted = " or ".join(NAMES)
+            raise ConfigurationError(f"expected a client of {wanted}, not {type(client).__qualname__}", key="client")
+        self._rules, self.service = get_provider(service), service
         check_kind_of_client(client, is_async=is_async)
         if not isinstance(system_prompt, str):
             raise ConfigurationError(f"must be a text, not a {type(system_prompt).__name__}", key="system_prompt")
@@ -156,11 +164,13 @@ class PatternCall:
         self._system, self._item_count = system_prompt, item_count
         self._connection = client_connection(client)
         self._bare = is_gateway(self.pipeline.config, self._rules.name, client.base_url)
-        self.providers = frozenset((self._rules.name,))
+        self._names = SentNames(self.pipeline.config, service, plain, self._rules.endpoints[0])
+        self.providers = self._names.reach
 
     def request(self, text: str) -> CallRequest:
         """Return the provider-neutral request of one call."""
         request = self._rules.read_request(self._rules.write_prompt(self._system, text), self._rules.endpoints[0])
+        request = self._names.read(request, _UNNAMED)
         context = current_context()._replace(item_count=self._item_count)
         return request._replace(
             context=context,
@@ -198,16 +208,26 @@ class PatternCall:
 
     def batch_item(self, text: str) -> BatchItem:
         """One text as a request of a batch."""
-        rules, body = self._rules, self._rules.write_prompt(self._system, text)
-        endpoint = rules.endpoints[0]
-        return BatchItem(self.request(text), self.plain, lambda attempt: rules.write_request(body, attempt, endpoint))
+        rules, names, body = self._rules, self._names, self._rules.write_prompt(self._system, text)
+        reach, alone = self.providers, names.why_no_batch(_UNNAMED)
+        return BatchItem(
+            self.request(text), self.plain, partial(_written, rules, names, body), reach=reach, alone=alone
+        )
 
     def _prompt(self, text: str, wait_s: float | None = None) -> _Prompt:
         body, request = self._rules.write_prompt(self._system, text), self.request(text)
         if wait_s is not None:
             request = with_patience(request, wait_s)
-        counter = ClientCounter(self._client, self._rules, body) if self._rules.count_fields else None
-        return _Prompt(self._rules, body, request, self.providers, self._client.timeout, counter)
+        counter = None
+        if self._rules.count_fields:
+            counter = ClientCounter(
+                self._client, self._rules, body, sent=lambda one: self._names.written(one, _UNNAMED)
+            )
+        render = partial(_written, self._rules, self._names, body)
+        return _Prompt(self._rules, render, request, self.providers, self._client.timeout, counter)
+
+    def _sent(self, target: ModelRef) -> str:
+        return self._names.written(target, _UNNAMED)
 
     def _send_once(self, rendered: dict[str, Any]) -> Any:
         return self._create(**rendered)
@@ -228,7 +248,7 @@ class _Prompt(NamedTuple):
     """One call of ``process``, as a ``HostCall``."""
 
     rules: Provider
-    body: Mapping[str, Any]
+    write: Callable[[Attempt], dict[str, Any]]
     request: CallRequest
     providers: frozenset[str]
     timeout: Any
@@ -237,7 +257,7 @@ class _Prompt(NamedTuple):
 
     def render(self, attempt: Attempt) -> dict[str, Any]:
         """The arguments of the SDK's ``create``."""
-        body = self.rules.write_request(self.body, attempt, self.rules.endpoints[0])
+        body = self.write(attempt)
         timeout = capped_timeout(self.timeout, limit_s := attempt.limit_s(chosen=False))
         return body if limit_s is None else {**body, "timeout": timeout}
 
@@ -255,14 +275,10 @@ class _Prompt(NamedTuple):
         return answer
 
 
-def _provider_of(client: Any) -> Provider:
-    for kind in type(client).__mro__:
-        name = kind.__module__.partition(".")[0]  # SDKs are called as their providers
-        if name in NAMES:
-            return get_provider(name)
-    raise ConfigurationError(
-        f"expected a client of {' or '.join(NAMES)}, not {type(client).__qualname__}", key="client"
-    )
+def _written(rules: Provider, names: SentNames, body: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+    """The body of an attempt, under the name that its client sends."""
+    made = rules.write_request(body, attempt, rules.endpoints[0])
+    return {**made, "model": names.written(attempt.target, _UNNAMED)}
 
 
 _pipelines: list[CostPipeline] = []

@@ -164,9 +164,18 @@ class BookingByHand:
         found = rules.attribution.attributed(rules.attribution.end_user_of(context.scopes, settings))
         return parts.filled(rules.attribution.send, rules.attribution.filled(found), settings, provider)
 
-    def settle_batch(self, provider: str, reservation_id: str, usage: named.UsageReport) -> None:
-        """Book the cost of a batch, and keep a record for each of its models. The second time, nothing."""
-        self._clerk.settle_batch(provider, reservation_id, usage)
+    def settle_batch(
+        self, provider: str, reservation_id: str, usage: named.UsageReport, model: str | None = None
+    ) -> None:  # fmt: skip
+        """Book the cost of a batch, and keep a record for each of its models. The second time, nothing.
+
+        Args:
+            provider: The provider or the platform.
+            reservation_id: As ``reserve_batch`` returned it.
+            usage: What its results report.
+            model: The one that all its requests asked for; of a platform it says where they were served.
+        """
+        self._clerk.settle_batch(provider, reservation_id, usage, model)
 
     def fail_batch(self, provider: str, reservation_id: str, error: BaseException) -> None:
         """Give the money of a batch back where ``error`` shows that it was not created."""

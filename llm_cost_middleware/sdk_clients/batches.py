@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from llm_cost_middleware.config.sent_names import ClientNames
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S
 from llm_cost_middleware.pipeline import CostPipeline
-from llm_cost_middleware.platform import PROVISIONED, served_model
+from llm_cost_middleware.platform import PLATFORMS, served_model
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, Endpoint
 from llm_cost_middleware.usage import NOT_SENT, UsageReport, attach_usage, read_or_unknown
@@ -34,31 +35,41 @@ class Batches:
 
     def __init__(self, pipeline: CostPipeline, provider: str) -> None:
         self._pipeline, self._provider = pipeline, provider
-        self._rules = get_provider(provider)
+        self._rules, self._is_platform = get_provider(provider), provider in PLATFORMS
         self._known: dict[str, str] = {}
 
     # --- created ---------------------------------------------------------------------------------------------------
 
-    def reserve(self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any) -> str:
+    def reserve(
+        self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any, names: ClientNames
+    ) -> str:  # fmt: skip
         """Set aside what a batch can cost at most.
 
         Args:
             bodies: Its requests, each with its endpoint.
             attributes: Those of the batch under ``llm_cost``.
+            names: What the names that its client sends stand for.
 
         Returns:
-            The id of the reservation.
+            The id of the reservation; of a platform, and one model, with that behind a space: what is remembered.
 
         Raises:
             BudgetExceededError: It does not fit. PriceNotFoundError: A model has no price.
             UnsupportedRequestError: A request has no output cap, and its model none that is known.
         """
-        requests = [self._request(body, endpoint) for body, endpoint in bodies]
-        return self._pipeline.reserve_batch(self._provider, requests, read_context(attributes))
+        of = names.at(self._pipeline.config, _KIND)
+        requests = self._named([of.read(self._rules.read_request(body, endpoint), "") for body, endpoint in bodies])
+        held = self._pipeline.reserve_batch(
+            self._provider, [self._bounded(request) for request in requests], read_context(attributes)
+        )
+        models = {request.model for request in requests}
+        return f"{held} {models.pop()}" if self._is_platform and len(models) == 1 else held
 
-    async def areserve(self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any) -> str:
+    async def areserve(
+        self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any, names: ClientNames
+    ) -> str:  # fmt: skip
         """As ``reserve``, in a thread. Cancelled, it gives back what the thread sets aside all the same."""
-        task = asyncio.ensure_future(asyncio.to_thread(self.reserve, bodies, attributes))
+        task = asyncio.ensure_future(asyncio.to_thread(self.reserve, bodies, attributes, names))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -80,10 +91,9 @@ class Batches:
 
     def failed(self, reservation_id: str, error: BaseException) -> None:
         """Give the money back where a batch was surely not created; else its reservation expires."""
-        self._pipeline.fail_batch(self._provider, reservation_id, error)
+        self._pipeline.fail_batch(self._provider, reservation_id.partition(" ")[0], error)
 
-    def _request(self, body: Mapping[str, Any], endpoint: Endpoint) -> CallRequest:
-        request = self._named(self._rules.read_request(body, endpoint))
+    def _bounded(self, request: CallRequest) -> CallRequest:
         request = request._replace(params={**request.params, "batch": True}, model_pinned=True, stream=False)
         if request.max_tokens is None:  # nothing can be written into a file that is uploaded already
             # the provider would answer up to the model's own limit
@@ -93,15 +103,11 @@ class Batches:
             request = request._replace(max_tokens=most)
         return request
 
-    def _named(self, request: CallRequest) -> CallRequest:
-        """A request under what its deployment stands for. Its place is left open: results name no deployment."""
-        section = self._pipeline.config.platforms.get(self._provider)
-        if section is None:
-            return request
-        target = section.target(request.model)
-        served = served_model(*target.plain)
-        known = str(target) not in self._pipeline.config.prices and served.place != PROVISIONED
-        return request._replace(provider=self._provider, model=served.model if known else target.model)
+    def _named(self, requests: list[CallRequest]) -> list[CallRequest]:
+        """Requests of several deployments, with their places left open: results name the model alone."""
+        if not self._is_platform or len({request.model for request in requests}) == 1:
+            return requests
+        return [request._replace(model=served_model(self._provider, request.model).model) for request in requests]
 
     # --- fetched ---------------------------------------------------------------------------------------------------
 
@@ -113,13 +119,17 @@ class Batches:
         if batch.output_file_id:
             self._remember(batch.output_file_id, known)
         elif batch.status in _OVER:
-            self._pipeline.settle_batch(self._provider, known, UsageReport(unbilled=True, complete=True, batch=True))
+            self._settle(known, UsageReport(unbilled=True, complete=True, batch=True))
 
     def on_results_read(self, key: str, reading: UsageReport) -> None:
         """Settle a batch whose results were read to their end. ``key``: the batch, or the file of its results."""
         known = self._find(key)
         if known is not None:
-            self._pipeline.settle_batch(self._provider, known, reading)
+            self._settle(known, reading)
+
+    def _settle(self, known: str, reading: UsageReport) -> None:
+        reservation_id, _, model = known.partition(" ")
+        self._pipeline.settle_batch(self._provider, reservation_id, reading, model or None)
 
     def read(self, lines: Any) -> UsageReport:
         """Result lines, or their text, as one reading."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.host import (
     ClientCounter,
@@ -22,7 +23,6 @@ from llm_cost_middleware.sdk_clients.api import Api
 from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.response_bodies import BodyReader, body_of, rewrap_body
 from llm_cost_middleware.sdk_clients.rewrapping import rewrap_response, rewrap_stream
-from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.unread_counts import carry_note
 from llm_cost_middleware.usage import UsageReport, read_or_unknown

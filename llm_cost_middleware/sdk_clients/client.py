@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.config.gateways import is_gateway, platform_at
+from llm_cost_middleware.config.sent_names import ClientNames
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.extras import require
@@ -32,7 +33,6 @@ from llm_cost_middleware.sdk_clients.requests_by_hand import (
     was_looked_at,
     with_readable_body,
 )
-from llm_cost_middleware.sdk_clients.sent_names import ClientNames
 from llm_cost_middleware.sdk_clients.signatures import like
 from llm_cost_middleware.sdk_clients.sockets import watch_sockets
 from llm_cost_middleware.timeouts import checked_timeout
@@ -328,7 +328,7 @@ class ClientWrapper(NamedTuple):
         if (file_id := self.api.batches.input_file(body)) is not None:  # reading it costs nothing
             content = original.client.files.content(file_id).content
         batch, arguments = self._batch_of(original, arguments, content)
-        reservation_id = self.batches.reserve(batch.requests, batch.attributes)
+        reservation_id = self.batches.reserve(batch.requests, batch.attributes, original.names)
         try:
             created = original.post(path, **arguments)
         except BaseException as error:  # a cancelled post may have created it as well: the failure decides
@@ -343,7 +343,7 @@ class ClientWrapper(NamedTuple):
             content = (await original.client.files.content(file_id)).content
         batch, arguments = self._batch_of(original, arguments, content)
         # the ledger's file or socket would hold up the event loop
-        reservation_id = await self.batches.areserve(batch.requests, batch.attributes)
+        reservation_id = await self.batches.areserve(batch.requests, batch.attributes, original.names)
         try:
             created = await original.post(path, **arguments)
         except BaseException as error:

@@ -12,6 +12,9 @@ Rules, with their sources (learn.microsoft.com, Azure OpenAI: REST reference, de
   or an answer that takes too long ("Plan to manage costs", HTTP error response code and billing status).
 - A stream of chat begins with a chunk without choices, which reports what the filter found in the prompt.
 - ``stream_options`` are unknown to versions before 2024-09-01-preview (Azure/azure-rest-api-specs 29157).
+- A request may ask for the tiers ``auto``, ``default`` and ``priority`` ("Enable priority processing", at the request
+  level). ``flex`` and ``scale`` are on none of its price lists: whether it refuses or ignores them is said nowhere, and
+  a refusal is the stricter reading.
 - Deployments in a data zone or a region cost a tenth more than the global ones; of GPT-6 outside the United States a
   fifth, in Azure Government three eighths (LiteLLM's map: ``azure/eu/…``, ``azure/apac/…``, ``azure/us-gov/…``). Here
   a deployment is named after its model, with its place before it where it has one: ``eu--gpt-5-mini``.
@@ -38,6 +41,7 @@ from .tokens import Tokenizer
 NAME = "azure"
 _WITH_STREAM_OPTIONS = "2024-09-01"
 _VERSION_1 = "/openai/v1/"
+_UNSOLD = frozenset({"flex", "scale"})
 _SAFE = {category: {"filtered": False, "severity": "safe"} for category in ("hate", "self_harm", "sexual", "violence")}
 
 
@@ -169,6 +173,11 @@ def _named(dialect: Dialect, fixed: str | None = None, version: str = "") -> Dia
         if "stream_options" in body and fixed and version[: len(_WITH_STREAM_OPTIONS)] < _WITH_STREAM_OPTIONS:
             error = "Unrecognized request argument supplied: stream_options"
             raise openai_error(400, error, kind="invalid_request_error")
+        if body.get("service_tier") in _UNSOLD:
+            error = f"Invalid value: '{body['service_tier']}'. Supported values are: 'auto', 'default', and 'priority'."
+            raise openai_error(
+                400, error, kind="invalid_request_error", code="invalid_value", param="service_tier"
+            )  # fmt: skip
         reading = dialect.read({**body, "model": model}, headers, rule, index)
         return replace(reading, geo=factor_at(place, model))
 

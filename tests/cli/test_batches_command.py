@@ -95,3 +95,24 @@ def test_what_is_not_there_is_said(made, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "OPENAI_API_KEY" in str(run("collect", made).exception)
     assert run("show", made).exit_code == 0
+
+
+def test_a_batch_at_azure_is_collected_at_its_place(sim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "key")
+    root = sim.openai_url.removesuffix("/v1")
+    text = '[ledger]\nurl = "sqlite:///ledger.db"\n[platforms.azure]\nbase_url = "' + root + '"\n'
+    text += '[platforms.azure.deployments.eu--gpt-5-mini]\nmodel = "gpt-5-mini"\ntype = "DataZoneBatch"\n'
+    (tmp_path / "llm-cost.toml").write_text(text + 'region = "swedencentral"\n')
+    client = openai.AzureOpenAI(azure_endpoint=root, api_key="key", api_version="2025-04-01-preview")
+    bodies = [{**body, "model": "eu--gpt-5-mini"} for body in chat_bodies(12)]
+    with CostPipeline("llm-cost.toml") as pipeline, client, pytest.raises(BatchPendingError) as caught:
+        pipeline.batch(bodies, client=client, timeout=0)
+    sim.clock.advance(2 * HOUR_S)
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    assert "version" in str(run("collect", caught.value.batch_id).exception)
+    monkeypatch.setenv("OPENAI_API_VERSION", "2025-04-01-preview")
+    assert "12 answered" in run("collect", caught.value.batch_id).output
+    with CostPipeline("llm-cost.toml") as pipeline:
+        balance = pipeline.ledger.balance("provider:azure")
+    assert (balance.pending_nanousd, balance.settled_nanousd) == (0, sim.bill.total_nanousd)

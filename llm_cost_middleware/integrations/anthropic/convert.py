@@ -5,11 +5,12 @@ from __future__ import annotations
 from llm_cost_middleware.integrations.anthropic.batches import MessageBatches
 from llm_cost_middleware.integrations.anthropic.errors import ERRORS
 from llm_cost_middleware.integrations.anthropic.paths import FREE, HELPERS, UNGOVERNED
+from llm_cost_middleware.platform import own_clients, platform_clients
 from llm_cost_middleware.sdk_clients import Api
 
 API = Api(
     provider="anthropic",
-    clients=frozenset({"Anthropic", "AsyncAnthropic"}),
+    clients=own_clients("anthropic"),
     endpoints={"/v1/messages": "messages"},
     methods={
         "messages": ("create", "stream", "parse"),
@@ -24,12 +25,5 @@ API = Api(
     injected_chunks=lambda _: None,
     batches=MessageBatches(),
     sockets={},
-    platforms={
-        "AnthropicBedrock": "bedrock",
-        "AsyncAnthropicBedrock": "bedrock",
-        "AnthropicBedrockMantle": "bedrock",
-        "AsyncAnthropicBedrockMantle": "bedrock",
-        "AnthropicVertex": "vertex_ai",
-        "AsyncAnthropicVertex": "vertex_ai",
-    },
+    platforms=platform_clients("anthropic"),
 )

@@ -24,6 +24,7 @@ from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY
 from llm_cost_middleware.natural_values import read_seconds
 from llm_cost_middleware.patterns.progress import progress_bar
+from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.request import Attempt
 from llm_cost_middleware.routing.batch_lane import WINDOW_S
 
@@ -213,7 +214,8 @@ class PatientBatch(NamedTuple):
             result: ChatResult = read.response
             return result
 
-        return BatchItem(request, client, render, deliver)
+        alone = f"a model of {request.provider} makes no batch" if request.provider in PLATFORMS else ""
+        return BatchItem(request, client, render, deliver, alone=alone)
 
     def _called(self, invoke: Invoke, place: int) -> _Called:
         return _Called(invoke(self.inputs[place], self.configs[place], **self.arguments))

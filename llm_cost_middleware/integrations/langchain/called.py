@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_cost_middleware.config import CostConfig
+from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.sdk_clients.single_attempt import client_of
 
 CLIENT_FIELDS = ("client", "async_client", "root_client", "root_async_client")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from langchain_core.embeddings import Embeddings
 
 from llm_cost_middleware.config.gateways import is_gateway, platform_at
+from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.host import Governed, ainvoke, client_connection, invoke, retries_of
@@ -17,7 +18,6 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallResult
 from llm_cost_middleware.sdk_clients.bodies import fields_of
-from llm_cost_middleware.sdk_clients.sent_names import SentNames
 from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_attempt
 from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.usage import UsageReport, read_or_unknown

@@ -8,6 +8,7 @@ from typing import Any
 from llm_cost_middleware.integrations.openai.batches import FileBatches
 from llm_cost_middleware.integrations.openai.errors import ERRORS
 from llm_cost_middleware.integrations.openai.paths import FREE, HELPERS, SOCKETS, UNGOVERNED
+from llm_cost_middleware.platform import own_clients, platform_clients
 from llm_cost_middleware.sdk_clients import Api
 from llm_cost_middleware.sdk_clients.api import Body
 from llm_cost_middleware.wire import EMPTY_MAPPING, field_reader
@@ -29,7 +30,7 @@ def _carries_usage_only(chunk: Any) -> bool:
 
 API = Api(
     provider="openai",
-    clients=frozenset({"OpenAI", "AsyncOpenAI"}),
+    clients=own_clients("openai"),
     endpoints={"/chat/completions": "chat.completions", "/responses": "responses", "/embeddings": "embeddings"},
     methods={
         "chat.completions": ("create", "stream", "parse"),
@@ -45,6 +46,6 @@ API = Api(
     injected_chunks=injected_chunks,
     batches=FileBatches(),
     sockets=SOCKETS,
-    platforms={"AzureOpenAI": "azure", "AsyncAzureOpenAI": "azure"},
+    platforms=platform_clients("openai"),
     later={"get": "/responses/*", "post": "/responses/*/cancel"},
 )

@@ -14,7 +14,7 @@ from llm_cost_middleware.platforms.azure.clients import (
     place_of,
     reached_from,
 )
-from llm_cost_middleware.platforms.azure.deployed import deployed_at
+from llm_cost_middleware.platforms.azure.deployed import deployed_at, is_batch_type
 from llm_cost_middleware.platforms.azure.errors import ERROR_RULES, read_error
 from llm_cost_middleware.platforms.azure.names import parse
 from llm_cost_middleware.platforms.azure.places import GEOGRAPHIES, factor, geography, has_place
@@ -51,6 +51,7 @@ PLATFORM = Platform(
     litellm_deployment=litellm_deployment,
     litellm_place=litellm_place,
     deployed_at=deployed_at,
+    is_batch_type=is_batch_type,
     deployment_in=deployment_in,
     deployment_of=deployment_of,
     knows_no_stream_usage=knows_no_stream_usage,

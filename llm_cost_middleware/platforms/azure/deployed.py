@@ -71,8 +71,17 @@ def deployed_at(kind: str, region: str, place: str, usual: str, key: str) -> str
     return zone if zone in _ZONES else stated or usual
 
 
+def is_batch_type(kind: str) -> bool:
+    """Whether deployments of a type answer batches, and nothing else."""
+    return _word(kind).endswith("batch")
+
+
+def _word(kind: str) -> str:
+    return "".join(filter(str.isalnum, kind)).lower()  # documents write Global-Standard and Global Standard, too
+
+
 def _served(kind: str, key: str) -> str | None:
-    word = "".join(filter(str.isalnum, kind)).lower()  # documents write Global-Standard and Global Standard, too
+    word = _word(kind)
     if not word:
         return None
     if word not in _WORDS:

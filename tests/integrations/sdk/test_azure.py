@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.config.sent_names import ClientNames
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -21,7 +22,6 @@ from llm_cost_middleware.errors import (
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import CallRequest, ModelRef
-from llm_cost_middleware.sdk_clients.sent_names import ClientNames
 from llm_cost_middleware.simulator import Fault
 
 ASKED = {"model": "eu--gpt-5-mini", "max_completion_tokens": 200, "messages": [{"role": "user", "content": "Hello"}]}

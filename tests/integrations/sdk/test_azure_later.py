@@ -12,7 +12,12 @@ from llm_cost_middleware.errors import BudgetExceededError, PriceNotFoundError
 from llm_cost_middleware.integrations.openai import wrap_openai
 
 ASK = {"model": "eu--gpt-5-mini", "max_completion_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
-DEPLOYMENTS = {"eu--gpt-5-mini": {"model": "gpt-5-mini", "type": "DataZoneBatch", "region": "swedencentral"}}
+OURS = {"model": "gpt-5-mini", "type": "ProvisionedManaged"}
+DEPLOYMENTS = {
+    "eu--gpt-5-mini": {"model": "gpt-5-mini", "type": "DataZoneBatch", "region": "swedencentral"},
+    "provisioned--gpt-5-mini": {**OURS, "input_mtok": "0", "output_mtok": "0"},
+    "gpt-5-nano": {"model": "gpt-5-nano", "type": "GlobalBatch"},
+}
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def begin(client, **more):
 
 
 def test_a_batch_is_held_and_settled_by_what_its_deployment_stands_for(make, sim):
-    """At the dearest place, as an estimate: its results name the model alone, and no deployment."""
+    """Its results name the model alone: the deployment is what is remembered of the batch, by any process."""
     client, pipeline = make()
     batch = begin(client)
     held = pipeline.ledger.balance("provider:azure").pending_nanousd
@@ -50,8 +55,40 @@ def test_a_batch_is_held_and_settled_by_what_its_deployment_stands_for(make, sim
     assert client.files.content(done.output_file_id).text
     balance = pipeline.ledger.balance("provider:azure")
     assert balance.pending == 0
-    assert held >= balance.settled_nanousd >= sim.bill.total_nanousd > 0
+    assert held >= balance.settled_nanousd == sim.bill.total_nanousd > 0
+    assert [record.model for record in pipeline.records()] == ["eu/gpt-5-mini-2025-08-07"]
     assert {line.tier for line in sim.bill.lines} == {"batch"}
+
+
+@pytest.mark.parametrize("price", ["0", "0.01"])
+def test_a_batch_of_a_provisioned_deployment_is_booked_at_its_own_price_by_any_process(sim, tmp_path, price):
+    """Held at 0 and booked at the dearest list price, it passed the limit."""
+    own = {"provisioned--gpt-5-mini": {**OURS, "input_mtok": price, "output_mtok": price}}
+    root, opened = sim.openai_url.removesuffix("/v1"), []
+
+    def door():
+        pipeline = CostPipeline(CostConfig(
+            budgets=[{"scope": "provider:azure", "limit": "0.000005"}], platforms={"azure": {"deployments": own}},
+            ledger={"url": f"sqlite:///{tmp_path}/ledger.db"},
+        ))  # fmt: skip
+        plain = openai.AzureOpenAI(azure_endpoint=root, api_key="k", api_version="2025-04-01-preview")
+        opened.extend([plain, pipeline])
+        return wrap_openai(plain, pipeline), pipeline
+
+    client, pipeline = door()
+    batch = begin(client, model="provisioned--gpt-5-mini")
+    held = pipeline.ledger.balance("provider:azure").pending_nanousd
+    sim.clock.advance(90_000)
+    client, pipeline = door()
+    done = client.batches.retrieve(batch.id)
+    assert client.files.content(done.output_file_id).text
+    balance = pipeline.ledger.balance("provider:azure")
+    assert balance.pending == 0
+    assert held >= balance.settled_nanousd
+    assert (balance.settled_nanousd > 0) == (price != "0")
+    assert [record.model for record in pipeline.records()] == ["provisioned/gpt-5-mini"]
+    for one in opened:
+        one.close()
 
 
 def test_a_batch_that_does_not_fit_or_has_no_price_is_not_made(make):

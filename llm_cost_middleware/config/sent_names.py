@@ -126,5 +126,11 @@ class SentNames:
             return called
         return self._section.wire(target.plain) or target.model
 
+    def why_no_batch(self, name: str) -> str:
+        """Why what a name stands for does not answer batches; empty: it does, as far as it is known."""
+        if self._section is None or self._section.makes_batches(self._fixed or name):
+            return ""
+        return f"{name} is no deployment that is said to answer batches of {self._provider}"
+
     def _target(self, section: PlatformConfig, name: str) -> ModelRef:
         return section.sent_from(self._place, self._fixed or name)  # a fixed one is called whatever a call says
