@@ -115,4 +115,6 @@ def test_a_batch_at_azure_is_collected_at_its_place(sim, tmp_path, monkeypatch):
     assert "12 answered" in run("collect", caught.value.batch_id).output
     with CostPipeline("llm-cost.toml") as pipeline:
         balance = pipeline.ledger.balance("provider:azure")
-    assert (balance.pending_nanousd, balance.settled_nanousd) == (0, sim.bill.total_nanousd)
+    assert balance.pending_nanousd == 0
+    rounded = sim.bill.total_nanousd - balance.settled_nanousd  # a line of the bill up to a whole nano-dollar
+    assert 0 <= rounded < 12
