@@ -158,7 +158,7 @@ class ClientWrapper(NamedTuple):
 
     def wrap(self, client: C, *, retries_chosen: bool = False) -> C:
         """The copy. What it shadows are public methods; resources bind them when they are first used."""
-        plain, client = client, sending_once(client, self.api)
+        plain, client = client, sending_once(client, self.api, self.pipeline)
         twin: Any = copy.copy(client)
         for name in [name for name in vars(twin) if is_cached(twin, name)]:
             del vars(twin)[name]  # a resource of the original, bound to its ungoverned methods

@@ -3,24 +3,32 @@
 Each time would be billed, and one reservation covers one of them. So a governed client has one middleware, ours, which
 runs the caller's. What it gives the last of them to send with lets one governed request leave for each time that it is
 run itself: that belongs to the request, whichever threads or tasks send it, and whatever else is sent on the way.
-Repeating is for ``[retry]`` to do, or for a middleware around the whole call.
+Repeating is for ``[retry]`` to do, or for a middleware around the whole call. What it changes so that more may be
+billed than is held is let through, or refused, as ``on_ungoverned`` says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Self
 
-from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.sdk_clients.api import Api
-from llm_cost_middleware.usage import LOST_LOCALLY, attach_usage
+from llm_cost_middleware.usage import FAILED_LOCALLY, LOST_LOCALLY, attach_usage
+
+_COSTS_NOTHING = frozenset({"metadata", "stop_sequences", "temperature", "top_k", "top_p"})
+"""Fields of a body that may change: none makes an answer dearer than what is held for it."""
+_TEXT = frozenset({"messages", "system"})
+"""Fields that may get shorter, as where a middleware takes secrets out."""
 
 
-def sending_once(client: Any, api: Api) -> Any:
+def sending_once(client: Any, api: Api, pipeline: CostPipeline) -> Any:
     """The client; or, of one that has middleware, a copy whose middleware cannot send a governed request twice."""
     found = getattr(client, "middleware", ())
     if not isinstance(found, tuple) or not found or (len(found) == 1 and isinstance(found[0], _Once)):
@@ -29,14 +37,14 @@ def sending_once(client: Any, api: Api) -> Any:
     for one in found:  # ours is among them where some were added to those of a governed client
         theirs.extend(one.theirs if isinstance(one, _Once) else (one,))
     kind = _AsyncOnce if inspect.iscoroutinefunction(client.post) else _SyncOnce
-    return type(client).copy(client, middleware=[kind(tuple(theirs), api)])
+    return type(client).copy(client, middleware=[kind(tuple(theirs), api, pipeline)])
 
 
 class _Once:
     """Runs the caller's middleware, the outermost first."""
 
-    def __init__(self, theirs: tuple[Any, ...], api: Api) -> None:
-        self.theirs, self._api = theirs, api
+    def __init__(self, theirs: tuple[Any, ...], api: Api, pipeline: CostPipeline) -> None:
+        self.theirs, self._api, self._pipeline = theirs, api, pipeline
         self._handlers = [_handler(one, self.handle) for one in reversed(theirs)]
 
     handle = "handle"
@@ -46,23 +54,42 @@ class _Once:
             send = _link(handler, send)
         return send
 
-    def _is_governed(self, request: Any) -> bool:
-        return self._api.treatment(str(request.method).strip().lower(), str(request.url)).kind == "governed"
+    def _kind(self, request: Any) -> str:
+        return self._api.treatment(str(request.method).strip().lower(), str(request.url)).kind
+
+    def _passes(self, one: Any, kind: str) -> bool:
+        """Whether a request needs no permission: free, or reported as the one of this ``kind`` that came in was."""
+        found = self._kind(one)
+        return found == "free" or found == kind == "reported"
+
+    def _judge(self, held: Any, one: Any, permission: _Permission) -> None:
+        """Report or refuse what is not what money is held for."""
+        if not permission.given or (what := _change(held, one)) is None:
+            return
+        advice = "no money is held for that: do it before the client is called"
+        try:
+            self._pipeline.ungoverned(f"{what} that a middleware changes", advice)
+        except LLMCostError as error:
+            permission.refuse(error)
+            raise
 
 
 class _SyncOnce(_Once):
     def __call__(self, request: Any, call_next: Callable[[Any], Any]) -> Any:
-        permission = _Permission(self._is_governed(request))
+        kind = self._kind(request)
+        permission = _Permission(given=kind == "governed")
 
         def send(one: Any) -> Any:
-            if not self._is_governed(one):
+            if self._passes(one, kind):
                 return call_next(one)
+            if one is not request:
+                self._judge(request, one, permission)
             with permission:
                 return permission.answered(call_next(one))
 
         try:
             return self._chain(send)(request)
-        except UnsupportedRequestError as error:
+        except LLMCostError as error:
             if error not in permission.refused:
                 raise
             return permission.delivered(permission.first.result(), error)
@@ -74,17 +101,20 @@ class _AsyncOnce(_Once):
     handle = "handle_async"
 
     async def __call__(self, request: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-        permission = _Permission(self._is_governed(request))
+        kind = self._kind(request)
+        permission = _Permission(given=kind == "governed")
 
         async def send(one: Any) -> Any:
-            if not self._is_governed(one):
+            if self._passes(one, kind):
                 return await call_next(one)
+            if one is not request:
+                await asyncio.to_thread(self._judge, request, one, permission)
             with permission:
                 return permission.answered(await call_next(one))
 
         try:
             return await self._chain(send)(request)
-        except UnsupportedRequestError as error:
+        except LLMCostError as error:
             if error not in permission.refused:
                 raise
             return permission.delivered(await asyncio.wrap_future(permission.first), error)
@@ -95,9 +125,10 @@ class _AsyncOnce(_Once):
 class _Permission:
     """To send one governed request, and what became of it."""
 
-    def __init__(self, given: bool) -> None:
+    def __init__(self, *, given: bool) -> None:
+        self.given = given
         self._left = [None] if given else []
-        self.refused: list[UnsupportedRequestError] = []
+        self.refused: list[LLMCostError] = []
         self.first: Future[Any] = Future()
         """The outcome of the one that left; ``None`` where it was broken off."""
         self.first.set_running_or_notify_cancel()  # nobody who waits for it can cancel it
@@ -116,6 +147,13 @@ class _Permission:
             raise error from None
         return self
 
+    def refuse(self, error: LLMCostError) -> None:
+        """Note an error instead of a request: nothing left, or what left before stands."""
+        if self._left:
+            attach_usage(error, FAILED_LOCALLY)
+        else:
+            self.refused.append(error)
+
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception):
             self.first.set_exception(error)
@@ -126,7 +164,7 @@ class _Permission:
         self.first.set_result(answer)
         return answer
 
-    def delivered(self, answer: Any, error: UnsupportedRequestError) -> Any:
+    def delivered(self, answer: Any, error: LLMCostError) -> Any:
         """The answer to the one that left, which is paid for: its caller gets it, although another was refused."""
         if answer is not None and not _is_used_up(answer):
             return answer
@@ -148,6 +186,26 @@ def _handler(middleware: Any, name: str) -> Callable[..., Any]:
 
 def _link(handler: Callable[..., Any], send: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda request: handler(request, send)
+
+
+def _change(held: Any, one: Any) -> str | None:
+    """What of a request is not what money is held for; ``None`` where it costs no more."""
+    if str(one.method) != str(held.method) or str(one.url).partition("?")[0] != str(held.url).partition("?")[0]:
+        return "an address"
+    before, now = held.json, one.json
+    if one.options.extra_json or one.options.content is not None:
+        return "a body"
+    if now is before:
+        return None
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return "a body"
+    for name in (before.keys() | now.keys()) - _COSTS_NOTHING:
+        old, new = before.get(name), now.get(name)
+        if new == old or (name == "max_tokens" and isinstance(new, int) and isinstance(old, int) and new <= old):
+            continue
+        if name not in _TEXT or old is None or len(json.dumps(new, default=str)) > len(json.dumps(old, default=str)):
+            return f"{name!r} of a body"
+    return None
 
 
 def _is_used_up(answer: Any) -> bool:

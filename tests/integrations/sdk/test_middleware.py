@@ -294,3 +294,57 @@ def test_objects_of_the_class_of_the_sdk_run_in_their_order(harness):
     asyncio.run(ask())
     assert seen[3:] == ["function", "object"]
     harness.agree()
+
+
+CHANGES = {
+    "model": {"model": "claude-opus-4-5"},
+    "cap": {"max_tokens": 4_000},
+    "system": {"system": "long " * 300},
+    "tools": {"tools": [{"name": "look", "input_schema": {"type": "object"}}]},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_middleware_makes_dearer_is_refused_or_reported(make_harness, change, caplog):
+    """As ``on_ungoverned`` says: nothing is held for it."""
+
+    def dearer(request, call_next):
+        return call_next(request.copy(body={**request.json, **CHANGES[change]}))
+
+    strict = make_harness(on_ungoverned="deny")
+    with pytest.raises(LLMCostError, match="middleware"):
+        made(strict, dearer, "own").messages.create(**CLAUDE)
+    assert (strict.sim.request_count, strict.settled) == (0, 0)
+    loose = make_harness()
+    made(loose, dearer, "own").messages.create(**CLAUDE)
+    assert loose.settled == loose.sim.bill.total_nanousd > 0
+    assert "that a middleware changes is not governed: no money is held for that" in caplog.text
+
+
+def test_what_a_middleware_makes_cheaper_or_other_is_served(make_harness):
+    harness = make_harness(on_ungoverned="deny")
+
+    def masking(request, call_next):
+        body = {**request.json, "max_tokens": 20, "messages": [{"role": "user", "content": "H"}]}
+        return call_next(request.copy(body={**body, "metadata": {"user_id": "u"}}, headers={"x-trace": "1"}))
+
+    made(harness, masking, "own").messages.create(**CLAUDE)
+    harness.agree()
+
+
+@pytest.mark.parametrize(
+    "url", ["HTTP:v1/messages", "/v1/./messages", "//x/v1/messages", "/v1/messages?beta=true", "/p/x"]
+)
+def test_a_middleware_that_writes_the_path_anew_sends_once_too(harness, url):
+    def again(request, call_next):
+        call_next(request.copy(url=url))
+        return call_next(request.copy(url=url))
+
+    client = made(harness, again, "own")
+    if url == "/p/x":
+        with pytest.raises(anthropic.NotFoundError):
+            client.messages.create(**CLAUDE)
+    else:
+        client.messages.create(**CLAUDE)
+    assert harness.sim.request_count == 1
+    harness.agree()
