@@ -27,11 +27,20 @@ EXTRA_OF = {
 """The extra that brings a package, by the name it is imported by; ``None`` where a plain installation has it."""
 
 
+_DISTRIBUTION = {
+    "botocore": "boto3", "fastapi": "litellm", "langgraph": "langchain", "opentelemetry": "opentelemetry-api",
+    "opentelemetry.exporter": "opentelemetry-exporter-prometheus",
+    "prometheus_client": "opentelemetry-exporter-prometheus",
+    "scipy": "scikit-learn", "sklearn": "scikit-learn",
+}  # fmt: skip
+"""What an extra lists that brings a package, where it is called otherwise."""
+
+
 def requirement_of(package: str, extra: str | None = None) -> str:
     """What ``pip install`` is to be given for a package that is missing.
 
-    A package of the plain installation is named by itself: whoever left it out, left the others out as well, and
-    installing this package again would bring them all.
+    Where something of the plain installation is missing, the package is named by itself: whoever left that out would
+    get all of it by an extra of this package.
 
     Args:
         package: The name that it is imported by, or that of its distribution.
@@ -40,14 +49,24 @@ def requirement_of(package: str, extra: str | None = None) -> str:
     Returns:
         An extra of this package, or the package with the versions that this one works with.
     """
-    if extra:
+    if extra and not is_slim():
         return f"llm-cost-middleware[{extra}]"
-    name = package.replace("_", "-")
+    name = _DISTRIBUTION.get(package, package).replace("_", "-").replace(".", "-")
     try:
         listed = requires("llm-cost-middleware") or ()
     except PackageNotFoundError:  # it runs from its source
         listed = ()
-    return next((line for line in listed if re.split(r"[^\w-]", line, maxsplit=1)[0] == name and ";" not in line), name)
+    for line in listed:
+        wanted, _, marker = (part.strip() for part in line.partition(";"))
+        brought_by = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
+        if re.split(r"[^\w-]", wanted, maxsplit=1)[0] == name and (brought_by[1] if brought_by else None) == extra:
+            return wanted
+    return name
+
+
+def is_slim() -> bool:
+    """Whether this package was installed without some of what a plain installation brings."""
+    return any(extra is None and find_spec(package) is None for package, extra in EXTRA_OF.items())
 
 
 def require(feature: str, packages: Iterable[str]) -> None:

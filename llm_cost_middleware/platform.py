@@ -170,6 +170,14 @@ def is_inside(provider: str, model: str, regions: tuple[str, ...]) -> bool:
     return place in regions or geography_of(provider, model) in regions
 
 
+def why_outside(provider: str, model: str, regions: tuple[str, ...]) -> str:
+    """Why a target that is not inside regions is refused: it is elsewhere, or nothing says where it is."""
+    where = " or ".join(regions)
+    if find_platform(provider) is None or served_model(provider, model).place not in ("", REGIONAL):
+        return f"is not served in {where}"
+    return f"is not known to be served in {where}: say it by [platforms.{provider}] place, or of its deployment"
+
+
 def read_regions(names: Iterable[str]) -> tuple[str, ...]:
     """``[routing] regions``: geographies and regions of platforms, in any case.
 

@@ -11,12 +11,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 import llm_cost_middleware
-from llm_cost_middleware.extras import EXTRA_OF
+from llm_cost_middleware import extras
+from llm_cost_middleware.extras import _DISTRIBUTION, EXTRA_OF, requirement_of
 
 PACKAGE = Path(llm_cost_middleware.__file__).parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
@@ -137,8 +139,28 @@ def test_every_entry_point_opens_or_names_the_missing_package(packages):
     for one in found.values():
         if one["error"] == "MissingExtraError":
             assert one["extra"] == EXTRA_OF[one["package"]]
-            wanted = f"llm-cost-middleware[{one['extra']}]" if one["extra"] else one["package"].replace("_", "-")
+            slim = any(EXTRA_OF[package] is None for package in packages)
+            wanted = f"llm-cost-middleware[{one['extra']}]"
+            if slim or not one["extra"]:  # an extra of this package would bring all that was left out
+                assert "pip install 'llm-cost" not in one["text"]
+                wanted = _DISTRIBUTION.get(one["package"], one["package"]).replace("_", "-").replace(".", "-")
             assert f"pip install '{wanted}" in one["text"]
+
+
+@pytest.mark.skipif(not PROJECT.is_file(), reason="pyproject.toml stands in the source tree, which is not here")
+def test_without_a_host_each_package_is_named_by_itself(monkeypatch):
+    listed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = [f"{line}; extra == '{extra}'" for extra, lines in listed.items() for line in lines]
+    monkeypatch.setattr(extras, "requires", lambda _: lines)
+    for there in (True, False):
+        spec = ModuleSpec("litellm", None) if there else None
+        monkeypatch.setattr(extras, "find_spec", lambda name, spec=spec: spec if name == "litellm" else True)
+        for package, extra in EXTRA_OF.items():
+            named = requirement_of(package, extra)
+            if extra and there:
+                assert named == f"llm-cost-middleware[{extra}]"
+            elif extra:
+                assert named in listed[extra], "as the extra has it, its versions included"
 
 
 @pytest.mark.litellm

@@ -7,8 +7,9 @@ import os
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.platforms import PlatformConfig
 from llm_cost_middleware.errors import PriceNotFoundError
-from llm_cost_middleware.platform import REGIONAL, find_platform, is_inside, served_model
+from llm_cost_middleware.platform import PROVISIONED, REGIONAL, find_platform, is_inside, served_model
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.request import ModelRef
 
 _Row = tuple[str, str, str]
 _GOOD, _LOOK, _BAD = "ok", "look", "no"
@@ -43,7 +44,7 @@ def _deployments(name: str, section: PlatformConfig, regions: tuple[str, ...], c
         try:
             catalogue.rates(target.provider, target.model)
         except PriceNotFoundError as error:
-            rows.append((_BAD, f"deployment {wire}", f"{error}: every call of it is refused"))
+            rows.append((_BAD, f"deployment {wire}", f"{_unpriced(target, error)}: every call of it is refused"))
             continue
         if served_model(*target.plain).place in ("", REGIONAL):
             nowhere.append(wire)
@@ -58,6 +59,14 @@ def _deployments(name: str, section: PlatformConfig, regions: tuple[str, ...], c
     if section.deployments and not rows:
         rows.append((_GOOD, f"{name} deployments", f"{len(section.deployments)}, each with a place and a price"))
     return rows
+
+
+def _unpriced(target: ModelRef, error: PriceNotFoundError) -> str:
+    """What a deployment lacks: unlike the error of a call, a row knows that it is one, and which."""
+    if served_model(*target.plain).place == PROVISIONED:
+        return f'no price for {target}: add input_mtok and output_mtok to it, "0" where the hour is paid'
+    meant = f"did you mean {error.nearest[0]!r}? " if error.nearest else ""
+    return f'no price for {target}; {meant}correct its model, or state a price: [prices."{target}"]'
 
 
 def _listed(names: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import PriceNotFoundError
-from llm_cost_middleware.platform import find_platform, is_inside, served_model
+from llm_cost_middleware.platform import find_platform, is_inside, served_model, why_outside
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.eligibility import Candidate, CandidateSet
@@ -71,7 +71,7 @@ class ConfiguredModels:
         """Why a target may not be used, or has no name to be called by, where it is served."""
         regions, section = self._config.routing.regions, self._config.platforms.get(target.provider)
         if regions and not is_inside(target.provider, target.model, regions):
-            return f"is not served in {' or '.join(regions)}"
+            return why_outside(target.provider, target.model, regions)
         if section is not None and section.wire(target) is None:
             return f"no deployment of it in [platforms.{target.provider}.deployments]"
         return None

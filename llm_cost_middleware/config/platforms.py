@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llm_cost_middleware.config.sections import read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, REGIONAL, at_place, find_platform, served_model
+from llm_cost_middleware.pricing.overlay import read_price
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 
@@ -162,6 +163,8 @@ def _target(section: PlatformConfig, entry: Any, key: str) -> ModelRef:
     for name in stated:
         if name not in _KEYS:
             raise UnknownKeyError(f"{key}.{name}", _KEYS)
+        if name in _PRICES:  # here, where it is known under which key it stands
+            read_price(stated[name], f"{key}.{name}")
     model = stated["model"].removeprefix(f"{section.name}/")
     platform = find_platform(section.name)
     served = platform.parse(model) if platform is not None else None

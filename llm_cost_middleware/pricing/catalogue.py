@@ -18,7 +18,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.money import DisplayCurrency
-from llm_cost_middleware.platform import PROVISIONED, REGIONAL, Platform, find_platform, names_of_target
+from llm_cost_middleware.platform import PROVISIONED, REGIONAL, Platform, find_platform, names_of_target, served_model
 from llm_cost_middleware.pricing.compose import (
     NEWEST,
     PricedModel,
@@ -353,7 +353,12 @@ def _text_param(params: Mapping[str, Any], name: str) -> str | None:
 
 def _of_deployment(provider: str, model: str) -> str:
     """What to write where a name without a price may be one that only its owner knows the model of."""
-    platform = find_platform(provider)
-    if platform is None or not (platform.deploys or model.startswith("arn:")):
+    platform, table = find_platform(provider), f"[platforms.{provider}.deployments]"
+    if platform is None:
         return ""
-    return f'; of a deployment, name the model: [platforms.{provider}.deployments] "{model}" = "MODEL"'
+    if served_model(provider, model).place == PROVISIONED:
+        return f'; of a deployment, add input_mtok and output_mtok to it in {table}, "0" where the hour is paid'
+    if not (platform.deploys or model.startswith("arn:")):
+        return ""
+    corrected = ", or correct it where one states it as its model" if platform.deploys else ""
+    return f'; of a deployment, name the model: {table} "{model}" = "MODEL"{corrected}'

@@ -22,7 +22,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, UnknownKeyError
+from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import DisplayCurrency, parse_usd
 from llm_cost_middleware.natural_values import read_flag
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
@@ -132,8 +132,8 @@ def _card(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str, Price]]:
     ):
         raise ConfigurationError("a tier needs above = (input tokens)", key=f"{where}.tiers")
     for key in sorted(KEYS & (set(entry) | {key for step in steps for key in step})):
-        base = _usd(entry[key], f"{where}.{key}") if key in entry else None
-        higher = tuple((int(step["above"]), _usd(step[key], f"{where}.{key}")) for step in steps if key in step)
+        base = read_price(entry[key], f"{where}.{key}") if key in entry else None
+        higher = tuple((int(step["above"]), read_price(step[key], f"{where}.{key}")) for step in steps if key in step)
         if higher:
             # A base below zero means "inherit": prices cannot be negative, and the layer below has the base.
             yield key, TieredPrice(Decimal(-1) if base is None else base, tuple(sorted(higher)))
@@ -157,11 +157,9 @@ _MOST_USD = Decimal(10**9)
 """A price above it was meant in another unit; the dearest model costs some hundred dollars a million tokens."""
 
 
-def _usd(value: Any, where: str) -> Decimal:
-    try:
-        price = parse_usd(value, what=where)
-    except InvalidAmountError as error:
-        raise ConfigurationError(f"{value!r}: {error.args[0]}", key=where) from None
+def read_price(value: Any, where: str) -> Decimal:
+    """A price of a million tokens, US dollars, as stated under a key. Raises ``ConfigurationError``."""
+    price = parse_usd(value, what=where)
     if price > _MOST_USD:
         raise ConfigurationError(f"{value!r}: no price is above a thousand million US dollars", key=where)
     return price

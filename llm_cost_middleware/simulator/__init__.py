@@ -26,7 +26,7 @@ As a pytest fixture: ``llm_cost_middleware.testing.fixtures``.
 try:
     import aiohttp as _aiohttp  # noqa: F401 - looked for first: it shares no code with the package, its errors included
 except ModuleNotFoundError as error:
-    _needed = "the simulator needs the package aiohttp: pip install 'llm-cost-middleware[demo]'"
+    _needed = "the simulator needs the package aiohttp: pip install aiohttp"
     raise ModuleNotFoundError(_needed, name=error.name) from error
 
 from .answers import Answer, Responder, SimRequest, ToolCall, ToolSpec, Turn

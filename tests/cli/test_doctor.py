@@ -217,6 +217,8 @@ PLATFORMS = """
 regions = ["eu"]
 [platforms.azure.deployments]
 bad = "gpt-nix"
+typo = "gpt-5-minii"
+paid = { model = "gpt-5", type = "provisioned" }
 ours = "gpt-5-mini"
 far = "us/gpt-5-mini"
 [platforms.bedrock.deployments]
@@ -232,6 +234,11 @@ def test_a_deployment_of_a_model_that_nobody_knows_the_price_or_the_place_of_is_
     state, text = told["deployment bad"]
     assert state == "no"
     assert "no price for azure/gpt-nix" in text
+    assert "did you mean 'gpt-5-mini'? correct its model" in told["deployment typo"][1]
+    assert told["deployment paid"][1] == (
+        'no price for azure/provisioned/gpt-5: add input_mtok and output_mtok to it, "0" where the hour is paid: '
+        "every call of it is refused"
+    )
     assert [text for _, what, text in rows if what == "azure deployments"] == [
         (
             "nothing says where ours is served: held and booked at the dearest place, as an estimate: "

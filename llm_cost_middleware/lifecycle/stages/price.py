@@ -18,7 +18,7 @@ from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt,
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.named_tuples import made
-from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model
+from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model, why_outside
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
@@ -343,7 +343,7 @@ def _check_regions(targets: Iterable[ModelRef], regions: tuple[str, ...]) -> Non
     """Raise ``NoEligibleModelError`` where one of the targets of a call is served outside the regions."""
     outside = [target for target in targets if not is_inside(*target.plain, regions)]
     if outside:
-        raise NoEligibleModelError({str(target): f"is not served in {' or '.join(regions)}" for target in outside})
+        raise NoEligibleModelError({str(target): why_outside(*target.plain, regions) for target in outside})
 
 
 def _planned(request: CallRequest, plan: CachePlan | None) -> frozenset[str] | None:
