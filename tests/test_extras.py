@@ -314,3 +314,14 @@ def test_a_client_of_bedrock_that_cannot_sign_says_so_when_it_is_wrapped():
     (found,) = _without(["botocore", "boto3"], {"wrap": wrap}).values()
     assert (found["error"], found["extra"], found["package"]) == ("MissingExtraError", "aws", "botocore")
     assert found["text"].endswith("AnthropicBedrock needs the package botocore: pip install 'llm-cost-middleware[aws]'")
+
+
+def test_a_dataframe_without_a_host_names_pandas_by_itself():
+    code = (
+        "from llm_cost_middleware.reports import exports\nexports.dataframe(type('R', (), {'columns': (), 'rows': (), "
+    )
+    code += "'total': type('T', (), {'measures': dict})()})())"
+    gone = ["pandas", "polars", "litellm"]
+    (found,) = _without(gone, {"frame": code}).values()
+    assert found["error"] == "MissingExtraError", found
+    assert "pip install 'pandas" in found["text"]

@@ -70,7 +70,7 @@ def prices(
 
         show_changes(config, ledger, catalogue, moment, network=url or network, as_json=as_json)
         return
-    exact = _named(catalogue, model) if model else None
+    exact = _named(catalogue, _behind(model, config)) if model else None
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
     else:
@@ -78,6 +78,9 @@ def prices(
         found = [one for one in (*listed, *_of_platforms(config)) if not model or model.lower() in one[1]]
         if not found:
             known = [m for name in NAMES for m in catalogue.models(name)]
+            platform, _, name = str(model).partition("/")
+            if platform in PLATFORMS:
+                raise PriceNotFoundError(platform, name, known)
             provider = provider_of(str(model)) or "PROVIDER"  # a section that can be copied, not one that says "any"
             raise PriceNotFoundError(provider, str(model), known)
         rows = [row for name, m in found for row in _rows(catalogue, name, m, moment, "standard", {})]
@@ -128,6 +131,14 @@ def _of_platforms(config: Path | None) -> list[ModelRef]:
     behind = (section.target(wire) for section in found.platforms.values() for wire in section.deployments)
     tiers = (target.plain for tier in found.tiers for target in tier.models if target.provider in PLATFORMS)
     return sorted({*behind, *tiers})
+
+
+def _behind(model: str, config: Path | None) -> str:
+    """What a call of a name costs as: of a platform, the model of the deployment that is configured by it."""
+    platform, _, wire = model.partition("/")
+    if platform not in PLATFORMS or not _is_there(config):
+        return model
+    return str(load_config(config).platforms[platform].target(wire))
 
 
 def _named(catalogue: Catalogue, model: str) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import MissingExtraError
-from llm_cost_middleware.extras import needed_for
+from llm_cost_middleware.extras import needed_for, requirement_of
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +88,7 @@ def dataframe(report: Report) -> Any:
         except ImportError:
             continue
         return module.DataFrame(rows, columns=columns) if name == "pandas" else _polars(module, rows, columns)
-    raise MissingExtraError("a dataframe", "learn", "pandas")
+    raise MissingExtraError("a dataframe", "learn", "pandas", requirement_of("pandas", "learn"))
 
 
 def _polars(polars: Any, rows: list[list[Any]], columns: list[str]) -> Any:

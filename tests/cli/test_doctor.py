@@ -261,6 +261,15 @@ def test_prices_lists_what_stands_behind_deployments(tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["llm-cost", "prices", "mini", "--json"])
     with suppress(SystemExit):
         main()
-    prices = {row["model"]: row["input"] for row in json.loads(capsys.readouterr().out)["models"]}
+    listed = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["llm-cost", "prices", "azure/far", "--json"])
+    with suppress(SystemExit):
+        main()
+    assert {row["model"] for row in json.loads(capsys.readouterr().out)["models"]} == {"azure/us/gpt-5-mini"}
+    monkeypatch.setattr(sys, "argv", ["llm-cost", "prices", "azure/nope"])
+    with suppress(SystemExit):
+        main()
+    assert '[prices."azure/nope"]' in capsys.readouterr().err
+    prices = {row["model"]: row["input"] for row in json.loads(listed)["models"]}
     assert {"azure/gpt-5-mini", "azure/us/gpt-5-mini", "openai/gpt-5-mini"} <= prices.keys()
     assert float(prices["azure/us/gpt-5-mini"]) == pytest.approx(1.1 * float(prices["openai/gpt-5-mini"]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any, Self
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
 
-from llm_cost_middleware.errors import MissingExtraError
+from llm_cost_middleware.extras import require
 from llm_cost_middleware.integrations.litellm.mocks import provider_id
 from llm_cost_middleware.integrations.litellm.usage import (
     FREE,
@@ -151,5 +150,4 @@ def require_fastapi() -> None:
     Raises:
         MissingExtraError: It is not installed.
     """
-    if find_spec("fastapi") is None:
-        raise MissingExtraError("a stream of anthropic_messages through LiteLLM", "proxy")
+    require("a stream of anthropic_messages through LiteLLM", ("fastapi",))
