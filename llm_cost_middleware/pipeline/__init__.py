@@ -28,7 +28,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         config: The configuration, a mapping of its shape, or the path of a TOML file; the defaults, if ``None``:
             ``./llm-cost.toml`` is read by ``CostConfig.find()`` and ``default()``.
         clock: Time; the machine's own, if ``None``.
-        rng: named.Randomness for jitter and exploration.
+        rng: Randomness for jitter and exploration.
         observers: Told of every event, beside the logging observer: objects with ``on_event``, or plain functions.
         new_id: Makes call ids; ones that no other process draws, if ``None``. An id must never repeat.
         ledger: A ledger or a backend to use instead of the configured URL. Its opener closes it, not the pipeline.
