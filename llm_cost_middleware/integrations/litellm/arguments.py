@@ -112,11 +112,16 @@ def laid_open(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapp
     ``additional_drop_params`` would take out of the request is the one that the money was set aside for.
 
     Raises:
-        UnsupportedRequestError: It names another model, or a cap as only a platform spells it.
+        UnsupportedRequestError: It names another model or deployments of its own, or a cap as only a platform spells
+            it.
     """
     for name, ours in _SPELT_OTHERWISE.items():
         if arguments.get(name) is not None or defaults.get(name) is not None:
             raise UnsupportedRequestError(name, f"write it as {ours}")
+    if (
+        arguments.get("model_list") is not None or defaults.get("model_list") is not None
+    ):  # it calls all of these at once
+        raise UnsupportedRequestError("a model_list in a call", "give it to the router")
     asked = arguments.get("model_id")
     if asked is not None and asked != defaults.get("model_id"):  # LiteLLM calls it instead of the deployment's model
         raise UnsupportedRequestError("a model_id in a call", "name the model in a deployment")
