@@ -204,6 +204,8 @@ class _Reader:
         )
 
     def _tools(self) -> None:
+        if not self.request.tools and not self.request.server_tools:
+            return
         listed = listed_tools(self.request)
         last = max((at for at, each in enumerate(listed) if each.markable), default=-1)
         for at, (place, text, mark, markable) in enumerate(listed):
@@ -273,26 +275,29 @@ class _Reader:
     def _salt(self, names: tuple[str, ...]) -> None:
         """Add the parameters whose change invalidates everything from here on."""
         params = self.request.params
-        values = [params.get(name) for name in names] if params else []
+        if not params:
+            return
+        values = [params.get(name) for name in names]
         # None of them is the same as no parameters at all: others do not tell prefixes apart.
         if any(value is not None for value in values):
             self.run.append(repr(values))
 
-    def _flush(self) -> None:
+    def _flush(self) -> int:
+        """Hash what was collected; return the bytes of the prompt up to here."""
         # NUL between the pieces, so that ("ab", "c") and ("a", "bc") have different digests.
         data = "\x00".join(self.run).encode("utf-8", "surrogatepass")
         self.digest.update(data)
-        self.size += len(data)
+        self.size = size = self.size + len(data)
         self.run[:] = ("",)
+        return size
 
     def _cut(self, ref: BlockRef, mark: str | None, inner: tuple[str, ...] = (), *, markable: bool = True) -> None:
-        self._flush()
+        size = self._flush()
         if mark or inner:
             self.callers.extend(CallersMark(self.number, each) for each in inner)
             if mark:
                 self.callers.append(CallersMark(self.number, mark))
             mark = mark or inner[-1]  # a mark inside a block makes it readable all but as one on the block does
-        size = self.size
         tokens, prefix = int(size * self.density), self.digest.digest()[:16]
         self.boundaries.append(made(Boundary, (ref, self.number, size, tokens, prefix, mark, markable)))
 
@@ -342,10 +347,15 @@ def _place(turns: tuple[Message, ...], at: int, block: int) -> BlockRef:
 
 def _turn_ends(turns: Sequence[Message]) -> list[int]:
     """Return the messages at which requests ended: the caller's that an answer follows, and the caller's last."""
-    answers = [at for at, message in enumerate(turns) if message[0] == "assistant"]
-    ends = [at - 1 for at in answers if at and turns[at - 1][0] != "assistant"]
-    last = len(turns) - 1
-    if last >= 0 and (not answers or answers[-1] != last):
+    ends, last, asked = [], -1, False
+    for message in turns:
+        if message[0] != "assistant":
+            asked = True
+        elif asked:
+            ends.append(last)
+            asked = False
+        last += 1
+    if asked:
         ends.append(last)
     return ends
 
@@ -354,10 +364,15 @@ def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[i
     """Return the latest answer, where a mark on it reaches the provider; -1 if there is none."""
     if request.endpoint not in _ANSWERS_MARKED or not ends[1:]:
         return -1
-    at = next((at for at in range(ends[-1] - 1, ends[-2], -1) if turns[at].role == "assistant"), -1)
-    parts = turns[at].parts if at >= 0 else ()
-    if not parts or any(part.kind != "text" or _bears_mark(part) for part in parts):
+    at, before = ends[-1] - 1, ends[-2]
+    while at > before and turns[at].role != "assistant":
+        at -= 1
+    parts = turns[at].parts if at > before else ()
+    if not parts:
         return -1
+    for part in parts:
+        if part.kind != "text" or _bears_mark(part):
+            return -1
     return at if _is_markable(parts[-1]) else -1
 
 
@@ -369,8 +384,8 @@ def _is_markable(part: Part) -> bool:
 def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> PromptStage:
     if len(ends) <= 1:
         return "first_with_tools" if tools else "first"
-    latest = turns[ends[-1]]
-    return "agent" if latest.role == "tool" or any(part.kind == "tool_result" for part in latest.parts) else "chat"
+    role, parts = turns[ends[-1]]
+    return "agent" if role == "tool" or "tool_result" in [part[0] for part in parts] else "chat"
 
 
 def tracked_boundaries(layout: PromptLayout) -> list[int]:

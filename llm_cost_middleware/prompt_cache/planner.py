@@ -87,7 +87,7 @@ def plan(
     density = known.density(target) or layout.tokens_per_byte
     if layout.size * density < ability.min_tokens * _LENIENT:
         return NO_PLAN
-    case = _PlanInput(layout, ability, prices, known, policy, now, target, density)
+    case = made(_PlanInput, (layout, ability, prices, known, policy, now, target, density))
     return _automatic(case) if ability.style == "automatic" else _marked(case)
 
 
@@ -128,6 +128,11 @@ def _marked(case: _PlanInput) -> CachePlan:
     left_on = breakpoints and _writes_its_own_end(case, choice)
     if left_on:
         choice = _beside_its_own(case, choice)
+    warm_s = 0.0
+    for each in reversed(candidates):
+        if each.warm:
+            warm_s = LIFETIME_S.get(each.warm, 0.0)
+            break
     # The deepest pending prefix is the one to wait for: its entry covers every shorter prefix.
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
@@ -139,7 +144,7 @@ def _marked(case: _PlanInput) -> CachePlan:
         expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_cost_picousd),
         reason=_reason(choice),
         warm=choice.read,
-        warm_s=next((LIFETIME_S.get(each.warm, 0.0) for each in reversed(candidates) if each.warm), 0.0),
+        warm_s=warm_s,
         wait_for=layout.boundaries[waits.at].fingerprint if waits else None,
         at=case.now,
         prices=prices,

@@ -65,13 +65,8 @@ class Estimate(NamedTuple):
     """The odds that evidence alone supports, without any prior: a lower bound for what is risked. ``None``: not asked
     for."""
 
-    def blend(self, returns: Returns, weight: float) -> Estimate:
-        """Return the estimate of a closer group, or of the prefix itself."""
-        proven = None if self.proven is None else returns.blend(self.proven, DOUBT)
-        return made(Estimate, (returns.blend(self.odds, weight), proven))
-
     def blend_after(self, returns: Returns, delay: float, weight: float) -> Estimate:
-        """Return the same, of a prefix that has come back once more, after so many seconds."""
+        """Return the estimate of the prefix itself, which has come back once more, after so many seconds."""
         proven = None if self.proven is None else returns.blend_after(delay, self.proven, DOUBT)
         return made(Estimate, (returns.blend_after(delay, self.odds, weight), proven))
 
@@ -86,7 +81,7 @@ class PeerGroups:
         """Return the groups that a boundary counts in, the closest first."""
         if at == len(layout.boundaries) - 1:
             return self.peers_of_end(layout.traffic_key, layout.stage, layout.turns)
-        return tuple([self.group(key) for key in inner_keys(layout, at, seen)])
+        return self._all_of(inner_keys(layout, at, seen))
 
     def counted_in(self, layout: PromptLayout, at: int, seen: int) -> tuple[Group, ...]:
         """Return the groups in which the trial of a boundary is counted: its peers, and newcomers of its shape."""
@@ -111,7 +106,7 @@ class PeerGroups:
 
     def peers_of_end(self, traffic: bytes, stage: str, turns: int) -> tuple[Group, ...]:
         """Return the groups of ends at a stage of some traffic, the closest first."""
-        return tuple([self.group(key) for key in end_keys(traffic, stage, turns)])
+        return self._all_of(end_keys(traffic, stage, turns))
 
     def estimate(self, layout: PromptLayout, at: int, seen: int, *, proven: bool = True) -> Estimate:
         """Return what a boundary's peers say, the boundary itself not asked. ``proven``: also what is proven."""
@@ -124,11 +119,14 @@ class PeerGroups:
         weight = PRIOR_TRIALS
         # From the widest group to the closest: each corrects the one before it by its own evidence. The widest one
         # mixes what the prior tells apart, so it counts for what is proven alone.
-        groups = self.peers(layout, at, seen)
-        found = made(Estimate, (prior, groups[-1].blend(NO_ODDS, DOUBT) if proven else None))
-        for group in groups[-2::-1]:
-            found, weight = found.blend(group, weight), PEER_TRIALS
-        return found
+        *closer, widest = self.peers(layout, at, seen)
+        closer.reverse()
+        shown = widest.blend(NO_ODDS, DOUBT) if proven else None
+        for group in closer:
+            prior, weight = group.blend(prior, weight), PEER_TRIALS
+            if shown is not None:
+                shown = group.blend(shown, DOUBT)
+        return made(Estimate, (prior, shown))
 
     def ends_seen(self, layout: PromptLayout) -> float:
         """Return how many ends like this request's were seen to come back, or not to within five minutes."""
@@ -138,6 +136,11 @@ class PeerGroups:
     def find(self, key: str) -> Group | None:
         """Return a group if it is there."""
         return self._groups.get(key)
+
+    def _all_of(self, keys: tuple[str, ...]) -> tuple[Group, ...]:
+        """Return the groups of these names; those that are not there are made, the first one first."""
+        found = [group for group in map(self._groups.get, keys) if group is not None]
+        return tuple(found if len(found) == len(keys) else [self.group(key) for key in keys])
 
     def group(self, key: str) -> Group:
         """Return a group; it is made where it is not there."""

@@ -29,6 +29,8 @@ _PROVEN = 0.9
 _MOST_REUSE = 0.99
 """No prefix comes back for ever."""
 _NEVER: ReuseProbability = (0.0, 0.0, 0.0)
+_HORIZON = {**HORIZON_OF}
+"""``HORIZON_OF`` itself, without its read-only view: it is read some twenty times for each plan."""
 
 
 class CacheCandidate(NamedTuple):
@@ -76,14 +78,16 @@ class Choice(NamedTuple):
 
 def write_value(reuse: ReuseProbability, reuse_again: ReuseProbability, prices: CachePrices, ttl: str) -> float:
     """Return the value of writing one token for ``ttl``, in pico-dollars; negative if it does not pay."""
-    horizon = HORIZON_OF[ttl]
+    horizon = _HORIZON[ttl]
     gain = _gain_at_return(reuse_again, prices, ttl)
     return prices.uncached - prices.write[ttl] + reuse[horizon] * gain
 
 
 def _gain_at_return(reuse_again: ReuseProbability, prices: CachePrices, ttl: str) -> float:
     """Return what a live entry with a lifetime saves at a return, and after it, over one that has to be written."""
-    return (_long_run(reuse_again, prices)[0] - prices.read) / (1.0 - min(reuse_again[HORIZON_OF[ttl]], _MOST_REUSE))
+    again = reuse_again[_HORIZON[ttl]]
+    again = again if again < _MOST_REUSE else _MOST_REUSE  # noqa: FURB136 - some twenty times for each plan
+    return (_long_run(reuse_again, prices)[0] - prices.read) / (1.0 - again)
 
 
 def _long_run(reuse_again: ReuseProbability, prices: CachePrices) -> tuple[float, int]:
@@ -91,7 +95,8 @@ def _long_run(reuse_again: ReuseProbability, prices: CachePrices) -> tuple[float
     cost, paid = float(prices.uncached), prices.uncached
     read = prices.read
     for ttl, price in prices.write.items():
-        again = min(reuse_again[HORIZON_OF[ttl]], _MOST_REUSE)
+        again = reuse_again[_HORIZON[ttl]]
+        again = again if again < _MOST_REUSE else _MOST_REUSE  # noqa: FURB136 - some twenty times for each plan
         kept = again * read + (1.0 - again) * price
         if kept < cost:
             cost, paid = kept, price
@@ -109,15 +114,15 @@ class _Written(NamedTuple):
 
     def with_segment(self, each: CacheCandidate, prices: CachePrices, ttl: str, *, written: bool) -> _Written:
         """Return the sums with one segment more, that ends here. ``written``: the caller's own mark writes it."""
-        width = max(each.tokens - self.tokens, 0)
-        end = self.tokens + width
+        end = max(each.tokens, self.tokens)
+        width = end - self.tokens
         if written:
             return made(_Written, (self.value, self.cost, self.risk, end))
         cost = width * (prices.write[ttl] - prices.uncached)
         if each.pending:  # the other call's write makes ours useless
             return made(_Written, (self.value - cost, self.cost + cost, self.risk + cost, end))
         gained = width * write_value(each.reuse, each.reuse_again, prices, ttl)
-        risk = cost * (1.0 - each.proven[HORIZON_OF[ttl]])
+        risk = cost * (1.0 - each.proven[_HORIZON[ttl]])
         return made(_Written, (self.value + gained, self.cost + cost, self.risk + risk, end))
 
 
@@ -152,7 +157,9 @@ def choose(
         write_allowance_picousd: Most that the writes may risk.
         trust_picousd: Most that the writes may cost, whatever evidence covers of it.
     """
-    hit = next((at for at in range(len(candidates) - 1, -1, -1) if candidates[at].warm), -1)
+    hit = len(candidates) - 1
+    while hit >= 0 and not candidates[hit].warm:
+        hit -= 1
     callers = [at for at, each in enumerate(candidates) if each.mark]
     deepest_mark = callers[-1] if callers else -1
     reach = _best_reach(candidates, prices, ttls, hit, deepest_mark, write_allowance_picousd, trust_picousd)
@@ -204,7 +211,8 @@ def _best_reach(
 
 def _is_covered(written: _Written, allowance: int, trust: int) -> bool:
     """Return whether the allowance covers what is risked, or evidence all but a tenth of what is written."""
-    return written.cost <= trust and written.risk <= max(allowance, (1.0 - _PROVEN) * written.cost)
+    _, cost, risk, _ = written
+    return cost <= trust and (risk <= allowance or risk <= (1.0 - _PROVEN) * cost)
 
 
 def _may(each: CacheCandidate, ttl: str) -> bool:
@@ -216,7 +224,7 @@ def _kept_longer(read: Sequence[CacheCandidate], each: CacheCandidate, prices: C
     """Return the value of keeping for the long lifetime what is read, where its own entry would expire sooner."""
     if not read or read[-1].warm == long:
         return 0.0
-    own, kept, value, before = HORIZON_OF.get(read[-1].warm or "", 0), each.reuse[HORIZON_OF[long]], 0.0, 0
+    own, kept, value, before = _HORIZON.get(read[-1].warm or "", 0), each.reuse[_HORIZON[long]], 0.0, 0
     for _, _, tokens, reuse, reuse_again, *_ in read:
         more = kept - reuse[own]
         if more > 0.0:
@@ -245,11 +253,13 @@ def _places(
     if hit < reach.long < reach.end:
         wanted.append(reach.long)
     # A mark finds an older entry only within its lookback: farther back, a mark of its own must reach it.
-    presumed = next((at for at in range(floor - 1, -1, -1) if candidates[at].presumed), -1)
-    for needed in (hit, presumed):
+    presumed = floor - 1
+    while presumed >= 0 and not candidates[presumed].presumed:
+        presumed -= 1
+    for needed in (hit,) if presumed == hit else (hit, presumed):
         if 0 <= needed < floor and not _within_reach(candidates, [*callers, *wanted], needed, lookback):
             wanted.append(needed)
-    horizon = HORIZON_OF[long if longest >= 0 else short]
+    horizon = _HORIZON[long if longest >= 0 else short]
     chosen: dict[int, str] = {}
     for at in wanted:
         _add(chosen, candidates, at, long if at <= longest else short, slots)
@@ -274,7 +284,10 @@ def _within_reach(
     candidates: Sequence[CacheCandidate], chosen: Sequence[int], entry: int, lookback: int | None
 ) -> bool:
     reached = candidates[entry].number + (lookback or 1)
-    return any(entry <= at and candidates[at].number < reached for at in chosen)
+    for at in chosen:  # noqa: SIM110 - for each plan: without the frame of a generator
+        if entry <= at and candidates[at].number < reached:
+            return True
+    return False
 
 
 def _worth_most(candidates: Sequence[CacheCandidate], chosen: set[int], floor: int, horizon: int) -> int | None:
