@@ -46,16 +46,19 @@ def speaks_messages(model: Any, pipeline: CostPipeline | None) -> bool:
 def guard_messages(model: Model, pipeline: CostPipeline, *, pinned: bool) -> Model:
     """A copy of such a model whose every call is routed, held, retried, cached and booked."""
     plain: Any = getattr(type(model), "_llm_cost_plain", lambda: type(model))()
-    held: Any = model
     targets = (target for tier in pipeline.config.tiers for target in tier.models)
     routes = pipeline.config.routes and not pinned and any(target.provider == "bedrock" for target in targets)
-    routed = str(held.model) if routes else ""
+
+    def hold(made: Any) -> None:  # LangChain makes the clients when they are first asked for, and keeps them there
+        for name in _CLIENTS:
+            client = ungoverned(getattr(made, name))
+            vars(made)[name] = govern(client, pipeline, API, routed=str(made.model) if routes else "")
+
     body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
-            "_llm_cost_plain": staticmethod(lambda: plain),
+            "_llm_cost_plain": staticmethod(lambda: plain), "_llm_cost_hold": staticmethod(hold),
             **{name: property(lambda _: None) for name in _NATIVE if hasattr(plain, name)}}  # fmt: skip
     guarded = model.model_copy()
-    for name in _CLIENTS:  # LangChain makes them when they are first asked for, and keeps them there
-        vars(guarded)[name] = govern(ungoverned(getattr(held, name)), pipeline, API, routed=routed)
+    hold(guarded)
     object.__setattr__(guarded, "__class__", type(plain)(plain.__name__, (MessagesGuard, plain), body))
     return guarded
 

@@ -75,6 +75,13 @@ class ConverseClient:
         """As the client's, governed; its money is held until ``stream`` ends or is closed."""
         return self._govern(body, stream=True)
 
+    def count_tokens(self, **body: Any) -> Any:
+        """As the client's: it costs nothing, and sends nothing outside ``[routing] regions``."""
+        pipeline, name = self.terms.pipeline, str(body.get("modelId") or "")
+        target = pipeline.config.platforms[_PLATFORM].sent_from(place_of(self.plain), name)
+        pipeline.keep_inside("bedrock-runtime.count_tokens", target)
+        return self.plain.count_tokens(**body)
+
     def _govern(self, body: dict[str, Any], *, stream: bool) -> Any:
         call = ConverseCall(self, body, self._context, stream=stream)
         self.request = call.request

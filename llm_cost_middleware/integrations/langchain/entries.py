@@ -24,6 +24,14 @@ else:
 class GuardEntries(_Model):
     """What a call says of itself travels on as an argument, past traces and the handlers' books."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._llm_cost_hold(self)  # LangChain makes it anew of its fields, for configurable ones
+
+    @staticmethod
+    def _llm_cost_hold(model: Any) -> None:
+        """Govern the clients that a model was made with; of those that hold none, nothing."""
+
     def generate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:

@@ -30,6 +30,8 @@ Model = TypeVar("Model", bound=BaseChatModel)
 
 _CLASS = ("langchain_google_vertexai.model_garden", "ChatAnthropicVertex")
 _CLIENTS = ("client", "async_client")
+_ONCE = 1
+"""LangChain's own number of tries of a guarded model."""
 
 
 class _NoBatches:
@@ -78,14 +80,19 @@ def guard_vertex(model: Model, pipeline: CostPipeline, *, pinned: bool) -> Model
     # LangChain keeps the client from retrying and retries around it: that is the client's to do now, under holds
     chosen = "max_retries" in model.model_fields_set
     retries = max(held.max_retries - 1, 0) if chosen else DEFAULT_MAX_RETRIES
-    routed = held.model_name if not pinned and _is_routed(pipeline, str(held.location).lower()) else ""
-    update: dict[str, Any] = {"max_retries": 1}
-    for name in _CLIENTS:
-        client = ungoverned(getattr(held, name)).with_options(max_retries=retries)
-        update[name] = govern(client, pipeline, API, routed=routed)
+
+    def hold(made: Any) -> None:
+        routed = made.model_name if not pinned and _is_routed(pipeline, str(made.location).lower()) else ""
+        again = retries if made.max_retries == _ONCE else max(made.max_retries - 1, 0)
+        for name in _CLIENTS:
+            client = ungoverned(getattr(made, name)).with_options(max_retries=again)
+            setattr(made, name, govern(client, pipeline, API, routed=routed))
+        made.max_retries = _ONCE
+
     body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
-            "_llm_cost_plain": staticmethod(lambda: plain)}  # fmt: skip
-    guarded = model.model_copy(update=update)
+            "_llm_cost_plain": staticmethod(lambda: plain), "_llm_cost_hold": staticmethod(hold)}  # fmt: skip
+    guarded = model.model_copy(update={"max_retries": _ONCE})
+    hold(guarded)
     object.__setattr__(guarded, "__class__", type(plain)(plain.__name__, (VertexGuard, plain), body))
     return guarded
 

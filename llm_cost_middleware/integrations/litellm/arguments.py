@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -150,27 +150,22 @@ def check_placing(arguments: Mapping[str, Any], providers: Iterable[str]) -> Non
 
     Args:
         arguments: Of the call, and those that the router adds to every call.
-        providers: The providers and platforms that the call can reach; only at a platform they decide something.
+        providers: The providers and platforms that money is held for.
 
     Raises:
         UnsupportedRequestError: There is one.
     """
-    if PLATFORMS.isdisjoint(providers):
+    reached = frozenset(providers)
+    if arguments.get("deployment_id") is not None:  # of Azure: LiteLLM calls it instead of the deployment's model
+        raise UnsupportedRequestError("a deployment_id in a call", "name it in a deployment")
+    asked = "azure" if arguments.get("azure") is True else arguments.get("custom_llm_provider")
+    if asked is not None and asked not in reached:
+        raise UnsupportedRequestError(f"the provider {asked!r} in a call", "name it in a deployment")
+    if PLATFORMS.isdisjoint(reached):
         return
     for name in (*_PLACING, *_ADDRESSES):
         if arguments.get(name) is not None:
             raise UnsupportedRequestError(f"{name} in a call of a platform", "write it into a deployment")
-
-
-def check_provider(arguments: Mapping[str, Any], governed: Collection[str]) -> None:
-    """Look at the words by which a call sends an embedding elsewhere than its deployment says.
-
-    Raises:
-        UnsupportedRequestError: It names another provider than one of those that money is held for.
-    """
-    asked = "azure" if arguments.get("azure") is True else arguments.get("custom_llm_provider")
-    if asked is not None and asked not in governed:
-        raise UnsupportedRequestError(f"the provider {asked!r} in a call", "name it in a deployment")
 
 
 def each_metadata(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

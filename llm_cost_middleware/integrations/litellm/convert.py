@@ -23,7 +23,6 @@ from llm_cost_middleware.integrations.litellm.arguments import (
     SINGLE_RESPONSE,
     TIMEOUTS,
     UNSHADOWED,
-    check_provider,
     check_timeouts,
     find_metadata,
     is_own,
@@ -140,8 +139,6 @@ class RouterCall:
             self.providers = frozenset(name for name in groups.reach if not _asked_by_forced_tool(name))
         """What the router can reach: every model it serves, or the provider of the group that was called."""
         if group is not None:
-            if endpoint == "embeddings":
-                check_provider(arguments, {group.target.provider, *(one.provider for one in group.alternatives)})
             self.request = self.request._replace(
                 provider=group.target.provider, model=group.target.model, alternatives=group.alternatives
             )

@@ -26,7 +26,7 @@ _PRICES: Mapping[str, str] = {
 }
 """LiteLLM's names of a deployment's own prices, in USD a token, and the catalogue's, in USD a million tokens."""
 _MTOK = 10**6
-WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/")
+WAYS = ("responses/", "chat_completions/", "converse/", "invoke/", "messages/", "o_series/", "gpt5_series/")
 """They choose LiteLLM's way to a model, and are no part of its name."""
 Platforms = Mapping[str, PlatformConfig]
 Prices = tuple[tuple[str, str], ...]
@@ -61,6 +61,10 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
     """
     if name := params.get("litellm_credential_name"):  # LiteLLM adds what they say and the call does not
         params = {**CredentialAccessor.get_credential_values(name), **params}
+    if (called := params.get("deployment_id")) is not None:  # LiteLLM calls it instead of the model, at Azure
+        params = {**params, "model": str(called), "azure": True}
+    if params.get("azure") is True:
+        params = {**params, "custom_llm_provider": "azure"}
     try:
         model, provider, _, _ = litellm.get_llm_provider(
             model=litellm.model_alias_map.get(params["model"], params["model"]),

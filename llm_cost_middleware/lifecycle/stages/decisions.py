@@ -186,9 +186,10 @@ class DecisionRecorder:
             self._repeats.answered(key, call.id, self._clock.monotonic())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
-        """The decisions, oldest first."""
+        """The decisions, oldest first, with their candidates written out."""
         with self._lock:
-            return tuple(logged.decision for logged in self._log.read())
+            found = [logged.decision for logged in self._log.read()]
+        return tuple(one._replace(candidates=tuple(one.candidates)) for one in found)
 
     def usual_outputs(self) -> SiteHistory:
         """The lengths of answers by call site, as logged by all processes in the last week; read once."""

@@ -13,6 +13,7 @@ pytest.importorskip("langchain_aws", reason="langchain-aws is of the extra aws")
 from langchain_aws import ChatAnthropicBedrock
 from langchain_aws.chat_models.anthropic import ChatAnthropicMantle
 from langchain_core.messages import SystemMessage
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -160,6 +161,24 @@ def test_a_handler_and_an_instrumented_chain_book_once(make_harness, sim, claude
     chain.invoke(PROMPT, {"callbacks": [handler]})
     list(guard(claude(), harness.pipeline).stream(PROMPT, {"callbacks": [handler]}))
     agree(harness, sim, 2)
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 60}, {"model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"}])
+def test_a_model_that_langchain_makes_anew_is_governed_as_well(make_harness, sim, claude, fields):
+    """For configurable fields it makes one of the same class, of the same fields."""
+    harness = make_harness()
+    ((name, value),) = fields.items()
+    governed = guard(claude(), harness.pipeline).configurable_fields(**{name: ConfigurableField(id="chosen")})
+    chosen = {"configurable": {"chosen": value}}
+    governed.invoke(PROMPT, chosen)
+    list(governed.stream(PROMPT, chosen))
+    asyncio.run(governed.ainvoke(PROMPT, chosen))
+    agree(harness, sim, 3)
+    poor = make_harness(budgets=[{"scope": "global", "limit": "0.0000001"}], output={"on_insufficient": ["raise"]})
+    again = guard(claude(), poor.pipeline).configurable_fields(**{name: ConfigurableField(id="chosen")})
+    with pytest.raises(BudgetExceededError):
+        again.invoke(PROMPT, chosen)
+    assert len(sim.bill.lines) == 3
 
 
 def test_a_race_sends_exactly_what_fits(make_harness, sim, claude):

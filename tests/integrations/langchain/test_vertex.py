@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("langchain_google_vertexai", reason="langchain-google-vertexai is of the extra google")
 from langchain_core.messages import SystemMessage
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langchain_google_vertexai.model_garden import ChatAnthropicVertex
 
@@ -142,6 +143,19 @@ def test_a_handler_and_an_instrumented_chain_book_once(make_harness, sim, vertex
     handler = CostCallbackHandler(harness.pipeline)
     chain.invoke(PROMPT, {"callbacks": [handler]})
     list(guard(vertex(), harness.pipeline).stream(PROMPT, {"callbacks": [handler]}))
+    agree(harness, sim, 2)
+
+
+def test_a_model_that_langchain_makes_anew_is_governed_as_well(make_harness, sim, vertex):
+    """For configurable fields; its retries stay the client's, under holds."""
+    harness = make_harness(retry={"base_s": 0.001, "throttle_base_s": 0.001})
+    governed = guard(vertex(max_retries=3), harness.pipeline).configurable_fields(
+        max_output_tokens=ConfigurableField(id="d")
+    )
+    sim.script(Fault.status(500), times=2)
+    governed.invoke(PROMPT, {"configurable": {"d": 60}})
+    assert sim.request_count == 3
+    list(governed.stream(PROMPT, {"configurable": {"d": 60}}))
     agree(harness, sim, 2)
 
 

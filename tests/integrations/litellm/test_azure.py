@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.errors import NoEligibleModelError, UnsupportedRequestError
 from llm_cost_middleware.simulator import Fault
 
 pytestmark = pytest.mark.litellm
@@ -89,3 +89,36 @@ def test_a_deployment_in_an_address_is_the_one_that_is_called(make_harness, entr
     with pytest.raises(NoEligibleModelError):
         inside.router([named]).completion("small", MESSAGES, max_tokens=100)
     assert sim.request_count == sent
+
+
+ELSEWHERE = [
+    {"deployment_id": "eu--gpt-5-mini"},
+    {"custom_llm_provider": "openai"},
+    {"model_list": [{"model_name": "x"}]},
+]
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE, ids=[next(iter(one)) for one in ELSEWHERE])
+def test_a_call_reaches_no_other_deployment_than_its_groups(make_harness, entry, sim, elsewhere):
+    router = make_harness(platforms=PLATFORMS).router([entry("small", "azure/gpt-5-mini")])
+    with pytest.raises(UnsupportedRequestError):
+        router.completion("small", MESSAGES, max_tokens=100, **elsewhere)
+    assert sim.request_count == 0
+
+
+@pytest.mark.parametrize("elsewhere", [{"azure": True}, {"custom_llm_provider": "azure"}, {"deployment_id": "x"}])
+def test_a_call_of_openais_group_does_not_go_to_azure(make_harness, sim, elsewhere):
+    own = {"model": "openai/gpt-5-mini", "api_base": sim.openai_url, "api_key": "k"}
+    router = make_harness(platforms=PLATFORMS).router([{"model_name": "small", "litellm_params": own}])
+    with pytest.raises(UnsupportedRequestError):
+        router.completion("small", MESSAGES, max_tokens=100, **elsewhere)
+    assert sim.request_count == 0
+
+
+def test_a_deployment_id_of_a_deployment_is_what_is_called(make_harness, entry, sim):
+    named = entry("small", "azure/gpt-5-mini")
+    named["litellm_params"]["deployment_id"] = "eu--gpt-5-mini"
+    harness = make_harness(platforms=PLATFORMS)
+    harness.router([named]).completion("small", MESSAGES, max_tokens=100)
+    assert [record.model for record in harness.pipeline.records()] == ["swedencentral/gpt-5-mini"]
+    harness.agree()
