@@ -310,13 +310,13 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         """The latest routing decisions, oldest first."""
         return self._stages.decisions.decisions()
 
-    def feedback(self, call_id: Any, score: float, *, name: str | None = None) -> None:
+    def feedback(self, call_id: Any, score: float, *, name: str = "feedback") -> None:
         """Say how good an answer was, from 0 to 1, so that routing can learn from it.
 
         Args:
             call_id: The id of a call, or its response (see ``call_id_of``).
             score: Its quality.
-            name: Source of the score; ``feedback``, if ``None``. That wins over all others; of those the worst counts.
+            name: Source of the score. ``feedback`` wins over all others; of those the worst counts.
 
         Raises:
             ConfigurationError: The score is outside 0 to 1, or no such call is known.
@@ -324,7 +324,6 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         from llm_cost_middleware.pipeline import parts
 
         known = call_id if isinstance(call_id, str) else parts.call_id_of(call_id)
-        name = parts.FEEDBACK if name is None else name
         self._stages.decisions.feedback(known, score, name)
         if name == parts.FEEDBACK:
             self._stages.drift.feedback(known, score)

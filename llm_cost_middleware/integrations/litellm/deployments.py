@@ -10,6 +10,7 @@ import litellm
 from litellm.litellm_core_utils.credential_accessor import CredentialAccessor
 
 from llm_cost_middleware.config.platforms import PlatformConfig
+from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
 from llm_cost_middleware.platform import Platform, at_place, platform_in_litellm
 from llm_cost_middleware.providers import NAMES
@@ -59,6 +60,34 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         params: As of an entry, or of a request that is about to leave.
         platforms: ``[platforms]``: what stands behind the names of deployments.
     """
+    called = _called(params)
+    if called is None:
+        return None
+    provider, model = called
+    if isinstance(provider, str):
+        return ModelRef(provider, model)
+    return target_at(provider, model, params, platforms)
+
+
+def check_named(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> None:
+    """Look at a deployment of a platform whose models are called by names that only their owner can read.
+
+    Raises:
+        UnsupportedRequestError: Nobody says which model stands behind its name.
+    """
+    called = _called(params)
+    if called is None or isinstance(called[0], str) or not called[0].deploys:
+        return
+    if target_at(*called, params, platforms) is None:
+        platform, name = called
+        raise UnsupportedRequestError(
+            f"{platform.name}/{name}",
+            f'nothing says which model it is: [platforms.{platform.name}.deployments] "{name}" = "MODEL"',
+        )
+
+
+def _called(params: Mapping[str, Any]) -> tuple[str | Platform, str] | None:
+    """The provider or the platform that is called, and by which name; ``None`` for those that are not governed."""
     if name := params.get("litellm_credential_name"):  # LiteLLM adds what they say and the call does not
         params = {**CredentialAccessor.get_credential_values(name), **params}
     if (called := params.get("deployment_id")) is not None:  # LiteLLM calls it instead of the model, at Azure
@@ -76,14 +105,13 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
     for way in WAYS:
         model = model.removeprefix(way)
     if provider in NAMES:
-        return ModelRef(provider, model)
+        return provider, model
     platform = platform_in_litellm(provider)
     if platform is None:
         return None
     if called := params.get("model_id"):  # what LiteLLM calls in the model's place
         model = str(called)
-    model = platform.litellm_deployment(params, model)
-    return target_at(platform, model, params, platforms)
+    return platform, platform.litellm_deployment(params, model)
 
 
 def target_at(

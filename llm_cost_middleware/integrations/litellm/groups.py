@@ -19,6 +19,7 @@ from llm_cost_middleware.integrations.litellm.deployments import (
     Deployment,
     Platforms,
     Prices,
+    check_named,
     deployment_of,
     own_prices,
     target_of,
@@ -246,7 +247,10 @@ class Groups:
             return None
 
     def _group(self, name: str, entries: Sequence[Deployment]) -> Group | None:
-        if not entries or any(entry.target is None for entry in entries):
+        if unknown := [entry for entry in entries if entry.target is None]:
+            for entry in unknown:
+                check_named(entry.params, self._platforms())
+        if unknown or not entries:
             return None
         target, _ = self._dearest(name, entries)
         by_model = {entry.target: [rival for rival in entries if rival.target == entry.target] for entry in entries}

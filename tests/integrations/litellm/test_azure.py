@@ -122,3 +122,21 @@ def test_a_deployment_id_of_a_deployment_is_what_is_called(make_harness, entry, 
     harness.router([named]).completion("small", MESSAGES, max_tokens=100)
     assert [record.model for record in harness.pipeline.records()] == ["swedencentral/gpt-5-mini"]
     harness.agree()
+
+
+@pytest.mark.parametrize("more", [{}, {"model_info": {"base_model": "azure/gpt-5-mini"}}])
+def test_a_deployment_whose_model_nobody_says_is_refused_with_advice(make_harness, entry, sim, more):
+    router = make_harness(platforms=PLATFORMS).router(
+        [entry("small", "azure/ours") | more, entry("known", "azure/gpt-5-mini")]
+    )
+    for call in (
+        lambda: router.completion("small", MESSAGES, max_tokens=100),
+        lambda: asyncio.run(router.acompletion("small", MESSAGES, max_tokens=100)),
+        lambda: router.embedding("small", ["a"]),
+        lambda: router.responses(model="small", input="a"),
+    ):
+        with pytest.raises(UnsupportedRequestError, match=r'deployments\] "ours" = "MODEL"'):
+            call()
+    assert sim.request_count == 0
+    router.completion("known", MESSAGES, max_tokens=100)
+    assert sim.request_count == 1

@@ -152,7 +152,7 @@ def test_an_open_circuit_breaker_leads_to_the_fallback(make_harness, sim):
 
 
 def test_a_platform_that_is_not_governed_falls_back_to_a_call_that_is(harness, sim):
-    params = {"model": "azure/ours", "api_key": "k", "api_version": "2024-10-21", "api_base": "http://127.0.0.1:9"}
+    params = {"model": "mistral/ours", "api_key": "k", "api_base": "http://127.0.0.1:9"}
     away = {"model_name": "away", "litellm_params": params}
     router = harness.router([away, *deployments(harness)], fallbacks=[{"away": ["mini"]}], num_retries=0)
     ask(router, "away")

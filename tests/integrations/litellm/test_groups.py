@@ -149,13 +149,13 @@ def test_balancing_and_cooldowns_remain_litellms(harness):
 
 def test_other_platforms_and_other_methods_are_refused_where_configured(make_harness):
     harness = make_harness(on_ungoverned="deny")
-    azure = {
-        "model_name": "az",
-        "litellm_params": {"model": "azure/x", "api_base": "http://127.0.0.1:1", "api_key": "k"},
+    away = {
+        "model_name": "away",
+        "litellm_params": {"model": "mistral/x", "api_base": "http://127.0.0.1:1", "api_key": "k"},
     }
-    router = harness.router([harness.deployment("mini", MINI), azure])
-    with pytest.raises(UnsupportedRequestError, match="'az'"):
-        router.completion("az", ASK)
+    router = harness.router([harness.deployment("mini", MINI), away])
+    with pytest.raises(UnsupportedRequestError, match="'away'"):
+        router.completion("away", ASK)
     with pytest.raises(UnsupportedRequestError, match=r"Router\.text_completion"):
         router.text_completion(model="mini", prompt="x")
     with pytest.raises(UnsupportedRequestError, match=r"Router\.aimage_generation"):
