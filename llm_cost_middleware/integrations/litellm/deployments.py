@@ -75,11 +75,10 @@ def check_named(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> None
     Raises:
         UnsupportedRequestError: Nobody says which model stands behind its name.
     """
-    called = _called(params)
-    if called is None or isinstance(called[0], str) or not called[0].deploys:
+    platform, name = _called(params) or ("", "")
+    if isinstance(platform, str) or not platform.deploys:
         return
-    if target_at(*called, params, platforms) is None:
-        platform, name = called
+    if target_at(platform, name, params, platforms) is None:
         raise UnsupportedRequestError(
             f"{platform.name}/{name}",
             f'nothing says which model it is: [platforms.{platform.name}.deployments] "{name}" = "MODEL"',
