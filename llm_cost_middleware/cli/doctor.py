@@ -28,6 +28,7 @@ from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.extras import requirement_of
 from llm_cost_middleware.money import ZERO
+from llm_cost_middleware.platform import is_inside, why_outside
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.retirements import SOON_DAYS, find_retirement
 from llm_cost_middleware.providers import NAMES
@@ -83,15 +84,19 @@ def _configuration(path: Path | None, url: str | None) -> list[tuple[str, str, s
     except ConfigurationError as error:
         if path is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).exists():
             none, defaults = f"{error} Below stands what the defaults give.", CostConfig()
-            return [(_LOOK, "configuration", none), *_ledger(path, url, defaults), *_money(defaults), *_keys(defaults)]
+            kept = _ledger(path, url, defaults)
+            return [(_LOOK, "configuration", none), *kept, *_money(defaults, kept), *_keys(defaults)]
         # One that is there and cannot be read is not replaced by the defaults: no call would be made with those.
         return [(_BAD, "configuration", f"{error}. Ledger, budgets, prices and keys were not looked at")]
     return [
         (_GOOD, "configuration", f"mode {config.mode}, ledger {redacted(config.ledger.url)}"),
-        *_ledger(path, url, config),
-        *_money(config),
+        *(kept := _ledger(path, url, config)),
+        *_money(config, kept),
         *_keys(config),
     ]
+
+
+_BUDGETS = "budgets"
 
 
 def _ledger(path: Path | None, given: str | None, config: CostConfig) -> list[tuple[str, str, str]]:
@@ -111,7 +116,9 @@ def _ledger(path: Path | None, given: str | None, config: CostConfig) -> list[tu
         return [(_BAD, "ledger", f"{shown}: is not there, and its folder cannot be written")]
     try:
         with open_ledger(path, given) as opened:
-            return [(_GOOD, "ledger", f"{shown}: opens"), *_leases(opened)]
+            kept = len(opened.budgets())
+            own = [] if config.budgets or not kept else [(_GOOD, _BUDGETS, f"{kept:,} in the ledger: llm-cost budgets")]
+            return [(_GOOD, "ledger", f"{shown}: opens"), *own, *_leases(opened)]
     except (LLMCostError, OSError) as error:
         return [(_BAD, "ledger", str(error))]
 
@@ -125,10 +132,11 @@ def _leases(opened: Ledger) -> list[tuple[str, str, str]]:
     return [(_GOOD, "leases", told)]
 
 
-def _money(config: CostConfig) -> list[tuple[str, str, str]]:
+def _money(config: CostConfig, kept: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """What is refused and priced. ``kept``: the rows of the ledger, which may have budgets of its own."""
     found = []
-    if not config.budgets:
-        found.append((_LOOK, "budgets", "none: everything is booked, nothing is ever refused"))
+    if not config.budgets and all(what != _BUDGETS for _, what, _ in kept):
+        found.append((_LOOK, _BUDGETS, "none: everything is booked, nothing is ever refused"))
     kinds = {budget.scope.partition(":")[0] for budget in config.budgets} - {"global", "model", "provider"}
     for kind in sorted(kinds - {*config.attribution.require}):
         told = f'a call that names no {kind} passes them: [attribution] require = ["{kind}"], names = {{{kind} = […]}}'
@@ -140,6 +148,9 @@ def _money(config: CostConfig) -> list[tuple[str, str, str]]:
         for tier in config.tiers:
             for target in dict.fromkeys(arm.plain for arm in tier.models):
                 found += _ending(target, now)
+                if config.routing.regions and not is_inside(*target.plain, config.routing.regions):
+                    why = why_outside(*target.plain, config.routing.regions)
+                    found.append((_BAD, f"tier {tier.name}", f"{target} {why}: it is never called"))
                 try:
                     catalogue.rates(target.provider, target.model)
                 except PriceNotFoundError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import llm_cost_middleware
-from llm_cost_middleware import Ledger
+from llm_cost_middleware import Budget, Ledger
 from llm_cost_middleware.cli.doctor import _PACKAGES, _configuration, _packages
 from llm_cost_middleware.cli.doors import DOORS
 
@@ -273,3 +273,18 @@ def test_prices_lists_what_stands_behind_deployments(tmp_path, monkeypatch, caps
     prices = {row["model"]: row["input"] for row in json.loads(listed)["models"]}
     assert {"azure/gpt-5-mini", "azure/us/gpt-5-mini", "openai/gpt-5-mini"} <= prices.keys()
     assert float(prices["azure/us/gpt-5-mini"]) == pytest.approx(1.1 * float(prices["openai/gpt-5-mini"]))
+
+
+def test_budgets_of_the_ledger_and_models_outside_the_regions_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("llm-cost.toml").write_text(
+        '[ledger]\nurl = "sqlite:///l.db"\n[routing]\nregions = ["eu"]\n'
+        '[[tiers]]\nname = "small"\nmodels = ["openai/gpt-5-mini"]\n'
+    )
+    with Ledger.open("sqlite:///l.db") as ledger:
+        before = [told for _, what, told in _configuration(None, None) if what == "budgets"]
+        ledger.set_budget(Budget("global", 1))
+    rows = [*_configuration(None, None)]
+    assert before == ["none: everything is booked, nothing is ever refused"]
+    assert [told for _, what, told in rows if what == "budgets"] == ["1 in the ledger: llm-cost budgets"]
+    assert "openai/gpt-5-mini is not served in eu: it is never called" in [told for _, _, told in rows]
