@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,7 +31,8 @@ def passing(method: Any, client: Any) -> Any:
             try:
                 return await method(*args, **kwargs)
             finally:
-                _sending.reset(token)
+                with suppress(ValueError):  # closed from another context, which never knew of it
+                    _sending.reset(token)
 
         return acall
 

@@ -46,7 +46,8 @@ class Endless:
 
 
 @pytest.fixture
-def pipeline():
+def pipeline(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
     with CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": "9"}])) as made:
         yield made
 

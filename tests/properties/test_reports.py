@@ -129,7 +129,7 @@ def books(request, tmp_path_factory):
         url = request.getfixturevalue("postgres_server").url
 
     def opened(clock):
-        tenant = f"t{next(_tenants)}"
+        tenant = f"books{next(_tenants)}"
         if request.param != "sqlite":
             return Ledger.open(url, clock=clock, tenant=tenant)
         return Ledger.open(
