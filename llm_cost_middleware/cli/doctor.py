@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -132,7 +133,7 @@ def _leases(opened: Ledger) -> list[tuple[str, str, str]]:
     return [(_GOOD, "leases", told)]
 
 
-def _money(config: CostConfig, kept: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _money(config: CostConfig, kept: Sequence[tuple[str, str, str]] = ()) -> list[tuple[str, str, str]]:
     """What is refused and priced. ``kept``: the rows of the ledger, which may have budgets of its own."""
     found = []
     if not config.budgets and all(what != _BUDGETS for _, what, _ in kept):
