@@ -9,6 +9,7 @@ from typing import Any
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.rules import DAY
 from llm_cost_middleware.budget.rules.bookings import BookingSums
+from llm_cost_middleware.platform import answered_name
 from llm_cost_middleware.reports.folding import BUCKETS, SAYS_NOTHING, bookings_of, told_of
 from llm_cost_middleware.usage import TokenUsage
 
@@ -63,7 +64,8 @@ def charges_of(ledger: Ledger, since: float | None = None, until: float | None =
         charge.amount_nanousd += booking.amount
         counts = iter(booking.counts)
         for model, _, usage in told.items:
-            tokens = charge.tokens.setdefault(model or told.model, [0] * len(BUCKETS))
+            served = answered_name(told.provider, model, told.model) or ""
+            tokens = charge.tokens.setdefault(served, [0] * len(BUCKETS))
             for name, count in usage.items():
                 tokens[BUCKETS[name]] += next(counts) if booking.counts else count
     return sorted(found.values(), key=lambda one: (one.day, one.provider, one.model, one.scopes, one.status, one.tier))

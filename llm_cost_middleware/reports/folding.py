@@ -17,6 +17,7 @@ from llm_cost_middleware.budget.rules import DAY, QUARTER
 from llm_cost_middleware.budget.rules.bookings import Booking, BookingSums, bookings
 from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.metering.savings import savings_of
+from llm_cost_middleware.platform import answered_name
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.reports.query import DIMENSIONS, Query
 from llm_cost_middleware.reports.report import OTHER, Report, ReportRow, Sums
@@ -136,7 +137,8 @@ class _Fold:
         counts = iter(booking.counts)
         for model, _, usage in told.items:
             # Tokens are added up by all that decides their price, and from there to the lines: once a day, not a call.
-            key = (places, booking.at // DAY, told.provider, model or told.model, told.asked, told.terms)
+            served = answered_name(told.provider, model, told.model) or ""
+            key = (places, booking.at // DAY, told.provider, served, told.asked, told.terms)
             tokens = self._tokens.get(key)
             if tokens is None:
                 tokens = self._tokens[key] = [0] * len(BUCKETS)

@@ -58,6 +58,15 @@ def client_of():
         client.close()
 
 
+@pytest.mark.parametrize("deployment", list(DEPLOYMENTS))
+def test_a_report_compares_with_the_list_of_the_place_that_answered(make_pipeline, client_of, sim, deployment):
+    pipeline = make_pipeline()
+    wrap_openai(client_of(sim), pipeline).chat.completions.create(**ASKED | {"model": deployment})
+    check(pipeline, sim)
+    (row,) = pipeline.report(by="provider").rows
+    assert row.sums.list_picousd == row.sums.cost_nanousd * 1_000
+
+
 def led_to(sim):
     """An HTTP client whose requests reach the simulator, whatever address they are for."""
     port = int(sim.openai_url.rpartition(":")[2].split("/")[0])
