@@ -135,7 +135,8 @@ def test_what_is_leased_is_told_apart_from_what_calls_hold(storage, url, capsys)
         app(["budgets", "--ledger", url, "--json"], standalone_mode=False)
         (told,) = json.loads(capsys.readouterr().out)
         assert told["leased"] == f"{NanoUSD(block.held).usd:f}"
-        ((_, _, opens), (_, _, blocks)) = _ledger(None, url, CostConfig())  # what ``llm-cost doctor`` says of it
+        rows = {what: told for _, what, told in _ledger(None, url, CostConfig())}
+        opens, blocks = rows["ledger"], rows["leases"]  # what ``llm-cost doctor`` says of it
         assert "opens" in opens
         assert "in blocks of processes" in blocks
         ledger.backend.keeper._closed = False

@@ -160,7 +160,7 @@ def check_placing(arguments: Mapping[str, Any], providers: Iterable[str]) -> Non
         raise UnsupportedRequestError("a deployment_id in a call", "name it in a deployment")
     asked = "azure" if arguments.get("azure") is True else arguments.get("custom_llm_provider")
     if asked is not None and asked not in reached:
-        raise UnsupportedRequestError(f"the provider {asked!r} in a call", "name it in a deployment")
+        raise UnsupportedRequestError(f"custom_llm_provider or azure in a call, {asked!r}", "name it in a deployment")
     if PLATFORMS.isdisjoint(reached):
         return
     for name in (*_PLACING, *_ADDRESSES):

@@ -60,6 +60,7 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         params: As of an entry, or of a request that is about to leave.
         platforms: ``[platforms]``: what stands behind the names of deployments.
     """
+    params = _whole(params)
     called = _called(params)
     if called is None:
         return None
@@ -75,6 +76,7 @@ def check_named(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> None
     Raises:
         UnsupportedRequestError: Nobody says which model stands behind its name.
     """
+    params = _whole(params)
     platform, name = _called(params) or ("", "")
     if isinstance(platform, str) or not platform.deploys:
         return
@@ -85,10 +87,14 @@ def check_named(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> None
         )
 
 
+def _whole(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters with those of a shared credential, which LiteLLM adds where they say nothing."""
+    name = params.get("litellm_credential_name")
+    return {**CredentialAccessor.get_credential_values(name), **params} if name else params
+
+
 def _called(params: Mapping[str, Any]) -> tuple[str | Platform, str] | None:
     """The provider or the platform that is called, and by which name; ``None`` for those that are not governed."""
-    if name := params.get("litellm_credential_name"):  # LiteLLM adds what they say and the call does not
-        params = {**CredentialAccessor.get_credential_values(name), **params}
     if (called := params.get("deployment_id")) is not None:  # LiteLLM calls it instead of the model, at Azure
         params = {**params, "model": str(called), "azure": True}
     if params.get("azure") is True:
