@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 
 from llm_cost_middleware.call_ids import call_id_of, note_call
 from llm_cost_middleware.integrations.langchain.entries import GuardEntries
-from llm_cost_middleware.integrations.langchain.vertex import API, stamp, with_said
+from llm_cost_middleware.integrations.langchain.vertex import API, Answered, stamp, with_said
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platforms.bedrock.names import parse
 from llm_cost_middleware.sdk_clients.client import govern, ungoverned
@@ -113,32 +113,18 @@ class MessagesGuard(GuardEntries):
             if seen.answer is not None:
                 await seen.answer.close()
 
-    def _watched(self, name: str) -> tuple[Any, _Seen]:
+    def _watched(self, name: str) -> tuple[Any, Answered]:
         """A copy for one call, whose answer is remembered."""
         twin: Any = self.model_copy()
-        seen = _Seen()
+        seen = Answered()
         vars(twin)[name] = _Client(getattr(self, name), seen)
         return twin, seen
-
-
-class _Seen:
-    """What one call was answered with: the call is known by it."""
-
-    def __init__(self) -> None:
-        self.answer: Any = None
-        self._stamped = False
-
-    def stamp(self, message: Any) -> None:
-        """Write on the first chunk whose it is."""
-        if not self._stamped and self.answer is not None:
-            self._stamped = True
-            stamp(message, self.answer)
 
 
 class _Client:
     """A client, or a resource of it, whose raw answers are remembered."""
 
-    def __init__(self, held: Any, seen: _Seen) -> None:
+    def __init__(self, held: Any, seen: Answered) -> None:
         self._held, self._seen = held, seen
 
     def __getattr__(self, name: str) -> Any:
@@ -157,7 +143,7 @@ class _Client:
 class _Raw:
     """A raw answer of which it is remembered what was made of it."""
 
-    def __init__(self, raw: Any, seen: _Seen) -> None:
+    def __init__(self, raw: Any, seen: Answered) -> None:
         self._raw, self._seen = raw, seen
 
     def __getattr__(self, name: str) -> Any:

@@ -136,8 +136,8 @@ class VertexGuard(GuardEntries):
                 seen.stamp(chunk.message)
                 yield chunk
         finally:  # of a stream that its reader leaves, the rest is settled now
-            if seen.stream is not None:
-                seen.stream.close()
+            if seen.answer is not None:
+                seen.answer.close()
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
@@ -149,8 +149,8 @@ class VertexGuard(GuardEntries):
                 seen.stamp(chunk.message)
                 yield chunk
         finally:
-            if seen.stream is not None:
-                await seen.stream.close()
+            if seen.answer is not None:
+                await seen.answer.close()
 
     def _told(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return with_said(kwargs, self.metadata)
@@ -170,13 +170,26 @@ def with_said(kwargs: dict[str, Any], own: Mapping[str, Any] | None) -> dict[str
     return {**kwargs, "extra": {METADATA_KEY: said}} if said else kwargs
 
 
-class _Seen:
-    """A client whose stream is remembered: its call is known by it."""
+class Answered:
+    """What one call was answered with: the call is known by it."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self._stamped = False
+
+    def stamp(self, message: Any) -> None:
+        """Write on the first chunk whose it is."""
+        if not self._stamped and self.answer is not None:
+            self._stamped = True
+            stamp(message, self.answer)
+
+
+class _Seen(Answered):
+    """A client whose stream is remembered."""
 
     def __init__(self, client: Any) -> None:
+        super().__init__()
         self._client = client
-        self.stream: Any = None
-        self._stamped = False
 
     @property
     def messages(self) -> Any:
@@ -187,12 +200,6 @@ class _Seen:
     def beta(self) -> Any:
         """What has the resource of betas."""
         return _SeenBeta(self, self._client.beta.messages)
-
-    def stamp(self, message: Any) -> None:
-        """Write on the first chunk whose it is."""
-        if not self._stamped and self.stream is not None:
-            self._stamped = True
-            stamp(message, self.stream)
 
 
 class _SeenBeta:
@@ -209,12 +216,12 @@ class _SeenMessages:
         answer = self._resource.create(**params)
         if hasattr(answer, "__await__"):
             return self._awaited(answer)
-        self._seen.stream = answer
+        self._seen.answer = answer
         return answer
 
     async def _awaited(self, answer: Any) -> Any:
-        self._seen.stream = await answer
-        return self._seen.stream
+        self._seen.answer = await answer
+        return self._seen.answer
 
 
 def stamp(message: Any, answer: Any) -> None:

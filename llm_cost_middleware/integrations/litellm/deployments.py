@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import litellm
 from litellm.litellm_core_utils.credential_accessor import CredentialAccessor
 
+from llm_cost_middleware.config.gateways import platform_at
 from llm_cost_middleware.config.platforms import PlatformConfig
 from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.integrations.litellm.entry_points import deployment_id
@@ -66,7 +67,7 @@ def target_of(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> ModelR
         return None
     provider, model = called
     if isinstance(provider, str):
-        return ModelRef(provider, model)
+        return None if _platform_of(provider, params) else ModelRef(provider, model)
     return target_at(provider, model, params, platforms)
 
 
@@ -74,17 +75,26 @@ def check_named(params: Mapping[str, Any], platforms: Platforms = EMPTY) -> None
     """Look at a deployment of a platform whose models are called by names that only their owner can read.
 
     Raises:
-        UnsupportedRequestError: Nobody says which model stands behind its name.
+        UnsupportedRequestError: Nobody says which model stands behind its name, or it is called as the provider's own.
     """
     params = _whole(params)
     platform, name = _called(params) or ("", "")
-    if isinstance(platform, str) or not platform.deploys:
+    if isinstance(platform, str):
+        if there := _platform_of(platform, params):
+            raise UnsupportedRequestError(f"{platform}/{name} at an address of {there}", f"call it {there}/{name}")
+        return
+    if not platform.deploys:
         return
     if target_at(platform, name, params, platforms) is None:
         raise UnsupportedRequestError(
             f"{platform.name}/{name}",
             f'nothing says which model it is: [platforms.{platform.name}.deployments] "{name}" = "MODEL"',
         )
+
+
+def _platform_of(provider: str, params: Mapping[str, Any]) -> str | None:
+    """The platform whose address a deployment of a provider's own has: its prices and places are not the provider's."""
+    return platform_at(provider, params.get("api_base") or params.get("base_url")) if provider else None
 
 
 def _whole(params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -140,3 +140,11 @@ def test_a_deployment_whose_model_nobody_says_is_refused_with_advice(make_harnes
     assert sim.request_count == 0
     router.completion("known", MESSAGES, max_tokens=100)
     assert sim.request_count == 1
+
+
+def test_a_group_of_openais_at_an_address_of_azure_is_refused_with_advice(make_harness, sim):
+    own = {"model": "openai/gpt-5.1", "api_base": "https://ours.openai.azure.com/openai/v1/", "api_key": "k"}
+    router = make_harness(platforms=PLATFORMS).router([{"model_name": "small", "litellm_params": own}])
+    with pytest.raises(UnsupportedRequestError, match=r"call it azure/gpt-5\.1"):
+        router.completion("small", MESSAGES, max_tokens=100)
+    assert sim.request_count == 0
