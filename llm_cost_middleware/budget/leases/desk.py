@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import NamedTuple, TypeVar
 
 from llm_cost_middleware.budget.backend import Snapshot
@@ -246,10 +247,10 @@ class Desk:
         return id_ in self.due
 
     def stands_in_the_way(self, scopes: tuple[str, ...], amount: int, *, always: bool = False) -> bool:
-        """Whether what this process holds unused may be why the storage would refuse a call."""
+        """Whether what this process holds unused may be why the storage refuses a call: of scopes with a limit."""
         with self._lock:
             mine = [block for scope in scopes if (block := self.blocks.get(scope)) is not None and block.free > 0]
-            return bool(mine) and (always or any(self.left.get(block.scope, 0) < 16 * amount for block in mine))
+            return bool(mine) and (always or any(self.left.get(block.scope, inf) < 16 * amount for block in mine))
 
     def warned(self, id_: str, receipt: Receipt) -> Receipt:
         """Return a receipt with the thresholds that the last parcel crossed."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, islice
 
 from llm_cost_middleware.budget.backend import Backend, Journal, JournalEntry
 from llm_cost_middleware.budget.leases.block import Block
@@ -96,7 +96,7 @@ class Shipping:
                 for block in mine:
                     block.free = 0
             if mine:
-                self._ship()
+                self._ship_one()  # one parcel says what every block holds: the caller waits for no more
             return bool(mine)
 
     def drain(self) -> None:
@@ -143,7 +143,7 @@ class Shipping:
         desk, policy, moment, now = self._desk, self._policy, self._monotonic(), self._desk.now_ms()
         ttl = int(policy.ttl_s * 1000)
         with desk._lock:  # noqa: SLF001
-            sent = list(desk.due.items())[: policy.largest_parcel]
+            sent = list(islice(desk.due.items(), policy.largest_parcel))
             shipped: dict[str, int] = {}
             for _, (entry, blocks) in sent:
                 for block in blocks:

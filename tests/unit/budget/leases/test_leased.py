@@ -89,6 +89,41 @@ def test_a_block_outlasts_the_next_look_however_rare_looks_are(url, gap):
         assert block.free <= 2 * (4 + 2 * gap) * calls / gap * COST + 16 * HOLD
 
 
+def one_call(ledger, asynchronous, amount):
+    """Reserve and void one call, by either façade."""
+
+    async def call():
+        async with AsyncLedger.over(ledger) as aledger:
+            await aledger.void((await aledger.reserve(NanoUSD(amount), ["user:a"], id="large")).id)
+
+    if asynchronous:
+        asyncio.run(call())
+    else:
+        ledger.void(ledger.reserve(NanoUSD(amount), ["user:a"], id="large").id)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_that_is_too_large_for_a_block_leaves_the_block_to_others(url, asynchronous):
+    """``global`` has no limit: what is held of it never stands in the way."""
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        warm(ledger, clock)
+        free = ledger.backend.desk.blocks["global"].free
+        one_call(ledger, asynchronous, free + 1)
+        assert free > 0
+        assert ledger.backend.desk.blocks["global"].free == free
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_near_the_limit_what_a_process_holds_unused_is_not_why_its_call_is_refused(url, asynchronous):
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        ledger.set_budget(Budget("global", "0.0001"))
+        warm(ledger, clock)
+        assert ledger.backend.desk.blocks["global"].free > 0
+        one_call(ledger, asynchronous, 100_000 - ledger.balance("global").settled_nanousd)
+
+
 def test_a_pause_takes_effect_with_the_next_parcel(url):
     clock = FakeClock()
     with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger, Ledger.open(url, clock=clock) as boss:
