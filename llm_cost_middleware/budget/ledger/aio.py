@@ -157,15 +157,15 @@ class AsyncLedger(LedgerArguments):
         memo: bytes = b"",
     ) -> Reservation:
         """See ``Ledger``. If cancelled, it voids what it may have reserved, unless the id is the caller's."""
-        arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
+        id_, nanousd, paid, lasts, memo = self._reserve_arguments(amount, scopes, id, ttl, memo)
         if self._sweep_due():  # before the reserve, because what it releases makes room
             await self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
         try:
-            return await self._backend.reserve(*arguments, fresh=id is None)
+            return await self._backend.reserve(id_, nanousd, paid, lasts, memo, fresh=id is None)
         except asyncio.CancelledError:
             if id is None:  # nobody else knows this id: else the money would stay held until it expires
                 with suppress(LedgerError):
-                    await self.void(arguments[0])
+                    await self.void(id_)
             raise
 
     async def settle(
@@ -179,9 +179,8 @@ class AsyncLedger(LedgerArguments):
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return await self._backend.resolve(
-            "settle", id_, nanousd, status=checked, memo=self._memo(memo), **noting(notes)
-        )
+        resolve = noting(self._backend.resolve, notes)
+        return await resolve("settle", id_, nanousd, status=checked, memo=self._memo(memo))
 
     async def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """See ``Ledger``."""
@@ -206,10 +205,8 @@ class AsyncLedger(LedgerArguments):
     ) -> Receipt:
         """See ``Ledger``."""
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
-        checked = check_status(status)
-        return await self._backend.resolve(
-            "book", id_, nanousd, scopes=paid, status=checked, memo=memo, **noting(notes)
-        )
+        resolve = noting(self._backend.resolve, notes)
+        return await resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
     async def extend(self, id: str, ttl: Seconds) -> Reservation:
         """See ``Ledger``."""

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, timedelta
-from functools import wraps
+from functools import partial, wraps
 from itertools import count
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
@@ -187,9 +187,9 @@ def check_status(status: SettlementStatus) -> RowStatus:
     return status
 
 
-def noting(notes: Notes | None) -> dict[str, Any]:
-    """Return the argument for notes, for a backend that takes them: others do not know its name."""
-    return {} if notes is None else {"notes": notes}
+def noting(resolve: Callable[..., T], notes: Notes | None) -> Callable[..., T]:
+    """Return a backend's ``resolve`` that writes notes, where there are any: not every backend knows the argument."""
+    return resolve if notes is None else partial(resolve, notes=notes)
 
 
 def to_ms(seconds: Seconds, what: str) -> int:

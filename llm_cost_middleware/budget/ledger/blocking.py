@@ -182,10 +182,10 @@ class Ledger(LedgerArguments):
             BudgetExceededError: Names the first scope without room and its sums. The id stays refused.
             ReservationConflictError: The id was used with another amount or other scopes.
         """
-        arguments = self._reserve_arguments(amount, scopes, id, ttl, memo)
+        id_, nanousd, paid, lasts, memo = self._reserve_arguments(amount, scopes, id, ttl, memo)
         if self._sweep_due():  # before the reserve, because what it releases makes room
             self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
-        return self._backend.reserve(*arguments, fresh=id is None)
+        return self._backend.reserve(id_, nanousd, paid, lasts, memo, fresh=id is None)
 
     def settle(
         self,
@@ -210,7 +210,8 @@ class Ledger(LedgerArguments):
             ReservationConflictError: It was settled at another amount, or voided.
         """
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
-        return self._backend.resolve("settle", id_, nanousd, status=checked, memo=self._memo(memo), **noting(notes))
+        resolve = noting(self._backend.resolve, notes)
+        return resolve("settle", id_, nanousd, status=checked, memo=self._memo(memo))
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
@@ -239,8 +240,8 @@ class Ledger(LedgerArguments):
             ReservationConflictError: The id was used for something else.
         """
         id_, nanousd, paid, _, memo = self._reserve_arguments(amount, scopes, id, None, memo)
-        checked = check_status(status)
-        return self._backend.resolve("book", id_, nanousd, scopes=paid, status=checked, memo=memo, **noting(notes))
+        resolve = noting(self._backend.resolve, notes)
+        return resolve("book", id_, nanousd, scopes=paid, status=check_status(status), memo=memo)
 
     def extend(self, id: str, ttl: Seconds) -> Reservation:
         """Let it expire ``ttl`` seconds from now, never earlier than before. Raises as ``settle``."""

@@ -61,8 +61,7 @@ class _Account:
     __slots__ = ("cells", "key", "seen", "warn_threshold", "warned")
 
     def __init__(self, key: tuple[str, str]) -> None:
-        self.key, self.warn_threshold, self.warned = key, _NEVER, -1
-        self.seen = 0
+        self.key, self.warn_threshold, self.warned, self.seen = key, _NEVER, -1, 0
         self.cells: dict[int, _Cell] = {}
 
     def cell(self, index: int) -> _Cell:
@@ -82,13 +81,19 @@ class _MemoryReservation(ReservationRecord):
 
     refusal: BudgetRefusal | None = None
 
-    def __init__(
-        self, id_: str, scopes: tuple[str, ...], amount: int, created: int, expires: int,
-        cells: tuple[_Cell, ...] = (), slices: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
-        # what is not set is as the class has it: one is made in every call
-        self.id, self.scopes, self.amount, self.created, self.expires = id_, scopes, amount, created, expires
-        self.cells, self.slices = cells, slices
+    cells: tuple[_Cell, ...] = ()
+    slices: tuple[str, ...] = ()
+    __init__ = object.__init__  # one is made in every call: what ``_made`` does not set is as the class has it
+
+
+def _made(
+    id_: str, scopes: tuple[str, ...], amount: int, created: int, expires: int,
+    cells: tuple[_Cell, ...] = (), slices: tuple[str, ...] = (),
+) -> _MemoryReservation:  # fmt: skip
+    record: _MemoryReservation = _MemoryReservation()
+    record.id, record.scopes, record.amount, record.created, record.expires = id_, scopes, amount, created, expires
+    record.cells, record.slices = cells, slices
+    return record
 
 
 class _PostingRoute(NamedTuple):
@@ -190,13 +195,13 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                     self._set_right(route.slices, now)
                     if not fresh:
-                        record = _MemoryReservation(id_, scopes, amount, now, now)
+                        record = _made(id_, scopes, amount, now, now)
                         record.state, record.refusal = "refused", refusal
                         self._close(record)
                     raise refusal.error()
             for cell in route.cells:
                 cell.pending += amount
-            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, route.cells, route.slices)
+            record = _made(id_, scopes, amount, now, now + ttl, route.cells, route.slices)
             self._open[id_] = record
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
             self._drawn(route.slices, now, now + ttl)
@@ -215,7 +220,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     check_replay(record, amount, scopes, booked=True)
                     return record.replay(verb)
                 route = self._posting_route(scopes, now)
-                record = _MemoryReservation(id_, scopes, 0, now, now, route.cells, route.slices)
+                record = _made(id_, scopes, 0, now, now, route.cells, route.slices)
                 record.verb = "book"
                 self._open[id_] = record
             elif record is None:
@@ -228,7 +233,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         transition = resolve(record, verb, amount)
         if transition is None:
             return record.replay(verb)
-        pending, settled = transition.pending, transition.settled
+        _, _, pending, settled = transition
         warn = False
         for cell in record.cells:
             cell.pending += pending
@@ -320,7 +325,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
     @staticmethod
     def _entry(entry: ParcelEntry, cells: tuple[_Cell, ...]) -> _MemoryReservation:
         held = 0 if entry.kind == "book" else entry.amount
-        record = _MemoryReservation(entry.id, entry.scopes, held, entry.created, entry.expires, cells)
+        record = _made(entry.id, entry.scopes, held, entry.created, entry.expires, cells)
         record.verb = "book" if entry.kind == "book" else "settle"
         return record
 
