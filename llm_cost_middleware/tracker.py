@@ -72,11 +72,10 @@ class CostRecord:
     def of_checked(cls, *values: Any) -> CostRecord:
         """Return a record of values that need no check: of every field, in their order.
 
-        A frozen dataclass sets each field through ``object.__setattr__``: this way saves 51,000 of the 629,000
-        instructions of a governed call (8 %; callgrind, CPython 3.11, memory ledger).
+        A frozen dataclass sets each field through ``object.__setattr__``: this way saves 51,000 instructions
+        (callgrind, CPython 3.11).
         """
-        # Filled as a draft: a frozen dataclass pays for object.__setattr__ once per field, nineteen times per call.
-        # By place, as twenty names would be looked up twice.
+        # Filled as a draft, by place: a frozen dataclass pays for object.__setattr__ once per field.
         record: Any = _Draft(*values)
         record.__class__ = cls
         return cast("CostRecord", record)
@@ -90,6 +89,36 @@ class CostRecord:
     def cost_nanousd(self) -> NanoUSD:
         """The cost in nano-dollars (exact: records of the pipeline carry whole nano-dollars)."""
         return ceil_nanousd(self.cost_usd)
+
+
+class Booked(NamedTuple):
+    """What the pipeline knows of one billed attempt. Most are never read: ``record`` makes the record of it."""
+
+    target: tuple[str, str]
+    """Provider and model."""
+    amount: NanoUSD
+    usage: TokenUsage | None
+    at: float
+    status: Status
+    call_id: str
+    attempt: int
+    tier: str
+    requested_model: str
+    response_id: str | None
+    price_version: str
+    max_tokens_injected: bool
+    reserved_nanousd: NanoUSD | None
+    cache_saving_nanousd: int
+    expected_cache_saving_nanousd: int
+    scopes: tuple[str, ...]
+    service_tier: str
+
+    def record(self) -> CostRecord:
+        """The record."""
+        (provider, model), amount, usage, at, status, call_id, attempt, tier, requested, *rest = self
+        tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
+        known = usage, at, status, provider, call_id, attempt, tier, requested
+        return CostRecord.of_checked(model, *tokens, amount.usd, *known, *rest)  # in the order of its fields
 
 
 _Draft: Any = make_dataclass("_Draft", [field.name for field in fields(CostRecord)], slots=True)
@@ -117,8 +146,15 @@ class _Log:
 
     lock = ForkSafeLock()
 
-    def __init__(self, records: Iterable[CostRecord]) -> None:
-        self.records = list(records)
+    def __init__(self, entries: Iterable[CostRecord | Booked]) -> None:
+        self.entries = list(entries)
+
+    def record(self, at: int) -> CostRecord:
+        """The record at a place, made when it is first read."""
+        entry = self.entries[at]
+        if isinstance(entry, Booked):
+            entry = self.entries[at] = entry.record()
+        return entry
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -145,8 +181,8 @@ class CostTracker:
     def __init__(self, budget_limit: USD | None = "1.00", records: Iterable[CostRecord] = ()) -> None:
         log = _Log(records)
         limit = None if budget_limit is None else parse_usd(budget_limit, what="budget_limit")
-        total = reduce(add_usd, (record.cost_usd for record in log.records), Decimal(0))
-        _fill(self, limit, log, len(log.records), total, {})
+        total = reduce(add_usd, (log.record(at).cost_usd for at in range(len(log.entries))), Decimal(0))
+        _fill(self, limit, log, len(log.entries), total, {})
 
     def add(self, record: CostRecord) -> CostTracker:
         """A new tracker with ``record`` added."""
@@ -154,32 +190,32 @@ class CostTracker:
 
     __add__ = add
 
-    def add_all(self, records: Sequence[CostRecord]) -> CostTracker:
+    def add_all(self, records: Sequence[CostRecord | Booked]) -> CostTracker:
         """A new tracker with all of ``records`` added, in their order."""
         log, total = self._log, self._total
         with log.lock:
             # The newest version of its log: the buffer can be shared.
-            if len(log.records) == self._count:
-                log.records.extend(records)
+            if len(log.entries) == self._count:
+                log.entries.extend(records)
             else:  # somebody added to this version before: fork
-                log = _Log((*log.records[: self._count], *records))
+                log = _Log((*log.entries[: self._count], *records))
         # One by one: add_usd keeps every sum exact, whatever the exponents.
         for record in records:
-            total = add_usd(total, record.cost_usd)
+            total = add_usd(total, record.amount.usd if isinstance(record, Booked) else record.cost_usd)
         return _make(self.budget_limit, log, self._count + len(records), total, self._carried)
 
     @property
     def records(self) -> tuple[CostRecord, ...]:
         """The records, oldest first."""
-        return tuple(self._log.records[: self._count])
+        return tuple(self._read(self._count))
 
     def of_call(self, call_id: str, within: int = 256) -> tuple[CostRecord, ...]:
         """The records of a call among the newest ones, the newest first."""
         found: list[CostRecord] = []
-        records, others = self._log.records, 0
+        entries, others = self._log.entries, 0
         for at in range(self._count - 1, max(self._count - within, 0) - 1, -1):
-            if records[at].call_id == call_id:
-                found.append(records[at])
+            if entries[at].call_id == call_id:
+                found.append(self._log.record(at))
                 others = 0
             elif found and (others := others + 1) > _BETWEEN:
                 break
@@ -204,13 +240,13 @@ class CostTracker:
         # Totals are carried over: only the records themselves are dropped.
         start = max(self._count - keep, 0)
         return _make(
-            self.budget_limit, _Log(self._log.records[start : self._count]), self._count - start, self._total,
+            self.budget_limit, _Log(self._log.entries[start : self._count]), self._count - start, self._total,
             self._totals(start),
         )  # fmt: skip
 
     def _totals(self, stop: int) -> dict[str, ModelTotals]:
         totals = dict(self._carried)
-        for record in self._log.records[:stop]:
+        for record in self._read(stop):
             before = totals.get(record.model, _NOTHING)
             totals[record.model] = ModelTotals(
                 before.calls + 1,
@@ -219,6 +255,9 @@ class CostTracker:
                 add_usd(before.cost_usd, record.cost_usd),
             )
         return totals
+
+    def _read(self, stop: int) -> Iterator[CostRecord]:
+        return map(self._log.record, range(stop))
 
     def __len__(self) -> int:
         return self._count

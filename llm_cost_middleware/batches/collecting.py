@@ -110,7 +110,7 @@ class Collecting:
             Posting(ZERO if amount is None else amount, "exact" if exact else "estimated", reading, priced),
             ModelRef(known.provider, known.model), call_id=call_id, at=self.clock.now(),
             usage=reading.usage if reading.items else None, requested_model=model, scopes=scopes, counted=False,
-        )  # fmt: skip
+        ).record()  # fmt: skip
 
     def extend(self, known: KnownBatch) -> None:
         """Let the hold of a batch on its way live on."""

@@ -225,7 +225,7 @@ class CallFlow:
             yield from self._write_log(call, report)
             raise
         yield from self._write_log(call, report)
-        return made(CallOutcome, (response, call.id, call.decision, tuple(report.records)))
+        return made(CallOutcome, (response, call.id, call.decision, tuple(report.booked)))
 
     def _attempts(
         self, call: RoutedCall, report: CallReport, accept: Callable[[CallResult], bool] | None

@@ -6,7 +6,7 @@ What a call is asked to do is frozen (``RoutedCall``), and so is every attempt (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.request import EMPTY, AnswerContent, Attempt, CallRequest, InputCounter, ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.lanes import LaneChoice
-from llm_cost_middleware.tracker import CostRecord
+from llm_cost_middleware.tracker import Booked, CostRecord
 from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 
@@ -181,13 +181,38 @@ class Posting(NamedTuple):
     priced: PricedCall | None = None
 
 
-class CallOutcome(NamedTuple):
-    """The end of a call: the host's response, how it was routed, and a record of every billed attempt."""
-
+class _Ended(NamedTuple):
     response: Any
     call_id: str
     decision: RoutingDecision
-    records: tuple[CostRecord, ...]
+    records: Any
+
+
+class CallOutcome(_Ended):
+    """The end of a call: the host's response, how it was routed, and a record of every billed attempt.
+
+    A named tuple whose ``records``, a tuple of ``CostRecord``, are made when they are read: most callers never do.
+    """
+
+    __slots__ = ()
+
+    @property
+    def records(self) -> tuple[CostRecord, ...]:
+        """A record of every billed attempt."""
+        booked: Any = super().__getitem__(3)
+        return tuple([one.record() if isinstance(one, Booked) else one for one in booked])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((*super().__getitem__(slice(3)), self.records))
+
+    def __getitem__(self, at: Any) -> Any:
+        return tuple(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
 
 class CacheTrace(NamedTuple):
@@ -222,7 +247,7 @@ class CallReport:
     answered: ModelRef | None = None
     """The model or arm of the last attempt that was booked."""
     spent_nanousd: int = 0
-    """The sum of the records."""
+    """The sum of what was booked."""
     quality_signals: tuple[str, ...] = ()
     """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
     escalated: bool = False
@@ -243,8 +268,8 @@ class CallReport:
         where they could not be."""
         self.tried_targets: list[ModelRef] = []
         """The models that failed, or whose answer was rejected."""
-        self.records: list[CostRecord] = []
-        """One record for each attempt that was booked."""
+        self.booked: list[Booked] = []
+        """One for each attempt that was booked."""
         self.lines: list[JournalEntry] = []
         """Lines of the log that were made, and not written down yet."""
         self.logged = CallLog()

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 
 from llm_cost_middleware import CostRecord, CostTracker
 from llm_cost_middleware.errors import InvalidAmountError
+from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.tracker import Booked
+from llm_cost_middleware.usage import TokenUsage
 
 
 def _record(cost="0.01", model="claude-haiku-4-5-20251001"):
@@ -100,3 +104,56 @@ def test_a_record_of_checked_values_is_a_record_like_any_other():
     assert pickle.loads(pickle.dumps(same)) == record  # noqa: S301 - our own
     with pytest.raises(FrozenInstanceError):
         same.model = "n"
+
+
+_USAGE = TokenUsage(uncached_input=7, cache_read=3, output=5)
+
+
+def _booked(nanousd=1_234, usage=_USAGE):
+    known = NanoUSD(nanousd), usage, 1.5, "exact", "call-1", 2, "small", "smart", "r-1", "list 1", True
+    return Booked(("openai", "gpt-5-mini"), *known, NanoUSD(9_000), -4, 6, ("user:1",), "flex")
+
+
+def test_what_was_booked_is_read_as_a_record_with_every_field_in_its_place():
+    booked = _booked()
+    record = booked.record()
+    found = {field.name: getattr(record, field.name) for field in fields(record)}
+    tokens = {"input_tokens": 10, "output_tokens": 5}
+    told = {"provider": "openai", "model": "gpt-5-mini", "cost_usd": Decimal("0.000001234"), **tokens}
+    told |= {name: value for name, value in booked._asdict().items() if name not in {"target", "amount"}}
+    assert found == told
+    assert record == CostRecord(**told)
+    assert _booked(usage=None).record().usage is None
+
+
+def test_a_tracker_of_what_was_booked_is_one_of_its_records():
+    booked, records = [_booked(amount) for amount in range(30)], [_booked(amount).record() for amount in range(30)]
+    for tracker, same in (
+        (CostTracker(None).add_all(booked), CostTracker(None).add_all(records)),
+        (CostTracker(None).add_all(booked).compact(10), CostTracker(None).add_all(records).compact(10)),
+        (CostTracker(None, booked), CostTracker(None, records)),
+    ):
+        assert tracker.total_cost == same.total_cost
+        assert tracker.by_model() == same.by_model()
+        assert tracker.of_call("call-1") == same.of_call("call-1")
+        assert tracker == same
+        assert tracker.records == same.records
+        assert all(type(record) is CostRecord for record in tracker)
+        assert tracker.records[0] is tracker.records[0]
+        assert pickle.loads(pickle.dumps(tracker)) == same  # noqa: S301 - our own
+
+
+def test_the_end_of_a_call_shows_records_however_it_is_read():
+    record = _booked().record()
+    outcome = CallOutcome("answer", "call-1", None, (_booked(),))
+    response, call_id, _, records = outcome
+    assert (response, call_id, records) == ("answer", "call-1", (record,))
+    assert outcome.records == outcome[3] == outcome[-1] == tuple(outcome)[3] == (record,)
+    assert outcome == CallOutcome("answer", "call-1", None, (record,))
+    assert hash(outcome) == hash(CallOutcome("answer", "call-1", None, (record,)))
+    assert outcome._replace(response="other").records == (record,)
+    assert outcome._asdict()["records"] == (record,)
+    assert outcome != CallOutcome("answer", "call-2", None, (record,))
+    kept = pickle.loads(pickle.dumps(outcome))  # noqa: S301 - our own
+    assert kept == outcome
+    assert kept.records == (record,)

@@ -167,12 +167,12 @@ class DecisionRecorder:
             self._log.outcome(call.id, f"{SHADOW}{target}", agrees, now)
 
     def _settlement(self, call: RoutedCall, report: CallReport) -> Settlement | None:
-        """What a call cost, over all its attempts. Without a record nothing was billed: its decision stands alone."""
-        if not report.records:
+        """What a call cost, over all its attempts. Where none was booked its decision stands alone."""
+        if not report.booked:
             return None
-        last = report.records[-1]
-        tokens = last.output_tokens if last.usage else None
-        model = report.answered or ModelRef(last.provider, last.model)
+        last = report.booked[-1]
+        tokens = last.usage.output_tokens if last.usage is not None else None
+        model = report.answered or ModelRef(*last.target)
         return made(Settlement, (call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now()))
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
@@ -221,4 +221,4 @@ class DecisionRecorder:
 
 
 def _is_exact(report: CallReport) -> bool:
-    return bool(report.records) and report.records[-1].status == "exact"
+    return bool(report.booked) and report.booked[-1].status == "exact"

@@ -38,10 +38,11 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig, Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.tracker import CostRecord, CostTracker
+from llm_cost_middleware.tracker import Booked, CostRecord, CostTracker
 from llm_cost_middleware.usage import TokenUsage
 
 _log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class CallRecorder:
         self._keepers: tuple[Any, ...] = tuple(one for one in self.observers if hasattr(one, "on_record"))
         self._misnamed: set[tuple[str, str]] = set()
         self._tracker = CostTracker(None)
-        self._new: list[CostRecord] = []
+        self._new: list[Booked] = []
         self.foresee: Callable[[str], Foresight] | None = None
         """Makes the forecast of a run; set by the pipeline."""
 
@@ -100,8 +101,8 @@ class CallRecorder:
         cache_saving_nanousd: int = 0,
         reserved: ReservedAttempt | None = None,
         counted: bool = True,
-    ) -> CostRecord:
-        """Make the record of an amount that was booked, and keep it.
+    ) -> Booked:
+        """Note an amount that was booked, and keep it.
 
         Args:
             posting: The amount, and the usage and the price that it rests on.
@@ -119,30 +120,35 @@ class CallRecorder:
         amount, status, reading, priced = posting
         number, injected, held, expected, lane = 1, False, None, 0, ""
         if reserved is not None:
-            quote, plan = reserved.quote, reserved.plan
-            number, injected, held, lane = reserved.attempt.number, quote.injected, quote.amount_nanousd, quote.lane
+            _, (_, number, *_), quote, _, _, plan = reserved
+            injected, held, lane = quote.injected, quote.amount_nanousd, quote.lane
             expected = plan.expected_saving_nanousd if plan is not None else 0
-        answered = (reading.response_id, reading.service_tier or "") if reading is not None else (None, lane)
-        record = CostRecord.of_checked(  # in the order of its fields
-            target.model, usage.input_tokens if usage else 0, usage.output_tokens if usage else 0, amount.usd, usage,
-            at, status, target.provider, call_id, number, tier, requested_model, answered[0],
-            priced.price_version if priced is not None else "", injected, held, cache_saving_nanousd, expected, scopes,
-            answered[1],
-        )  # fmt: skip
+        response_id, service_tier = None, lane
+        if reading is not None:
+            response_id, service_tier = reading.response_id, reading.service_tier or ""
+        version = priced.price_version if priced is not None else ""
+        booked = made(Booked, (
+            target, amount, usage, at, status, call_id, number, tier, requested_model, response_id, version, injected,
+            held, cache_saving_nanousd, expected, scopes, service_tier,
+        ))  # fmt: skip
         if not counted:
-            return record
-        with self._lock:
-            self._new.append(record)
-            if len(self._new) >= _BATCH:
+            return booked
+        self._new.append(booked)  # one step: needs no lock
+        if len(self._new) >= _BATCH:
+            with self._lock:
                 self._take_new()
-        for observer in self._keepers:
-            self._tell(observer, observer.on_record, record)
-        return record
+        if self._keepers:
+            record = booked.record()
+            for observer in self._keepers:
+                self._tell(observer, observer.on_record, record)
+        return booked
 
     def _take_new(self) -> None:
-        if self._new:
-            tracker = self._tracker.add_all(self._new)
-            self._tracker, self._new = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP), []
+        """Move what is new into the tracker; the lock is held."""
+        if new := self._new[:]:
+            tracker = self._tracker.add_all(new)
+            self._tracker = tracker if len(tracker) < 2 * KEEP else tracker.compact(KEEP)
+            del self._new[: len(new)]  # others may have appended meanwhile
 
     @property
     def has_listeners(self) -> bool:
@@ -211,18 +217,18 @@ class CallRecorder:
             saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:
             usage = reading.usage
-        record = self.keep(
+        booked = self.keep(
             posting, attempt.target, call_id=call.id, at=now, usage=usage, requested_model=call.request.model,
             scopes=reserved.scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
         )  # fmt: skip
-        report.records.append(record)
+        report.booked.append(booked)
         report.spent_nanousd += posting.amount_nanousd
         if call.events_enabled:
             self.emit(
                 Settled(
                     call.id, now, reserved.reservation_id or "", attempt.number, str(attempt.target),
                     posting.amount_nanousd, receipt.overrun_nanousd if receipt is not None else ZERO,
-                    posting.status, usage, record.response_id, reserved.scopes,
+                    posting.status, usage, booked.response_id, reserved.scopes,
                 )
             )  # fmt: skip
         if quote.injected and reading is not None and reading.truncated:
