@@ -6,6 +6,7 @@ They throw into the generator but never close it: it must be able to resolve its
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
@@ -138,6 +139,12 @@ def running_loop(*, blocks: bool) -> asyncio.AbstractEventLoop | None:
             return None
         why = "needs asyncio, and this event loop is another library's (trio?): run calls in threads, or use memory://"
         raise ConfigurationError(why, key="ledger.url") from None
+
+
+def other_loop() -> Any | None:
+    """Return trio, where its loop runs in this thread. It is not imported: who runs it has done that."""
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
 
 
 async def _adrive(

@@ -23,7 +23,7 @@ from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.caps import cut_at_learned_cap
 from llm_cost_middleware.lifecycle.commands import HandOffStream, OpenedStream, Send, WriteLog
-from llm_cost_middleware.lifecycle.drivers import Flow, adrive, drive, running_loop
+from llm_cost_middleware.lifecycle.drivers import Flow, adrive, drive, other_loop, running_loop
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling
@@ -149,7 +149,7 @@ class CallFlow:
                     self.stages.health.classify(TimeoutError(), ModelRef(name, ""))  # the errors of every platform
             self.is_ready = True
 
-        if running_loop(blocks=False) is None:
+        if running_loop(blocks=False) is None and other_loop() is None:
             load()
         else:
             with suppress(RuntimeError):  # no more threads: the first call loads it
@@ -160,8 +160,7 @@ class CallFlow:
 
         Half a second of imports and tables of prices, limits and abilities. Nothing is remembered of the call.
         """
-        if running_loop(blocks=False) is not None:  # another library's loop has no threads of ours
-            await self._warm_up.wait(partial(self._look_up, request, providers))
+        await self._warm_up.wait(partial(self._look_up, request, providers))
         self.is_ready = True
 
     def _look_up(self, request: CallRequest, providers: frozenset[str] | None) -> None:

@@ -5,13 +5,14 @@ Not in the loop's default executor: its workers may all wait for that very call,
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
+
+from llm_cost_middleware.lifecycle.drivers import other_loop, running_loop
 
 _PATIENCE_S = 5.0
 _threads: set[threading.Thread] = set()
@@ -44,7 +45,11 @@ class WarmUp:
             done = self.begin(work)
         except RuntimeError:  # no more threads: the call does the work itself, where it needs it
             return
-        loop = asyncio.get_running_loop()
+        loop = running_loop(blocks=False)
+        if loop is None:
+            if (trio := other_loop()) is not None:
+                await trio.to_thread.run_sync(done.result, abandon_on_cancel=True)
+            return
         woken = loop.create_future()
 
         def tell(_: Future[None]) -> None:

@@ -77,8 +77,6 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
         self._watch = parts.FileWatch(config, self.clock)
         parts.warn_of_forgetting(config, opened)
         self._listeners.start()
-        if not config.update_prices:  # those are asked for at the first call: a network is nothing to wait for here
-            self._flow.load_ahead()
 
     def _make_flow(self, config: named.CostConfig, before: named.Stages | None = None) -> named.CallFlow:
         from llm_cost_middleware.pipeline import parts
@@ -118,6 +116,8 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
     def _go_over_to(self, flow: named.CallFlow) -> None:
         from llm_cost_middleware.pipeline import parts
 
+        if not self.config.update_prices:  # those are asked for at the first call: a network is nothing to wait for
+            flow.load_ahead()
         self._flow, self._stages = flow, flow.stages
         self._clerk = parts.Clerk(flow, self._runtimes.ledger, self.clock)
 

@@ -23,7 +23,7 @@ from first_call import BODY, PROVIDERS, Refuses, open_stream, send
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
 from llm_cost_middleware.providers import get_provider
 
-made_on_loop = sys.argv[1] == "on the loop"
+made_on_loop, reloaded = sys.argv[1] == "on the loop", sys.argv[1].startswith("reloaded")
 heard, elsewhere, listening = [], [], []
 
 def hear(event, given):
@@ -32,6 +32,11 @@ def hear(event, given):
 
 def make():
     return [CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": limit}])) for limit in ("90", "1e-7")]
+
+def reload(pipeline):
+    tiers = [{"name": "only", "models": [{"model": "openai/gpt-5.1", "reasoning_effort": "low"}]}]
+    pipeline.reload(CostConfig(budgets=pipeline.config.budgets, tiers=tiers))
+    return pipeline
 
 async def main(pipelines):
     rich, poor = pipelines or make()
@@ -49,7 +54,15 @@ async def main(pipelines):
         listening.clear()
     assert not listening, "it was not refused"
 
-asyncio.run(main(None if made_on_loop else make()))
+made = None if made_on_loop else make()
+if reloaded:
+    sys.addaudithook(hear)
+    listening.append(True)
+    made = [reload(pipeline) for pipeline in made]
+    assert any("parameters.toml" in one for one in heard), "it asks for nothing new: this shows nothing"
+    heard.clear()
+asyncio.run(main(made))
+assert not (reloaded and any(".toml" in one for one in elsewhere)), elsewhere
 assert "genai_prices" in sys.modules
 loaded_beside = any("genai_prices" in one for one in elsewhere)
 assert loaded_beside is made_on_loop, "they were loaded before: this shows nothing; or were not, when it was made"
@@ -57,11 +70,46 @@ print(*heard, sep="\\n")
 """
 
 
-@pytest.mark.parametrize("made", ["before the loop", "on the loop"])
+@pytest.mark.parametrize("made", ["before the loop", "on the loop", "reloaded before the loop"])
 def test_the_first_call_stream_retry_and_refusal_load_nothing_on_the_event_loop(made):
     ran = subprocess.run([sys.executable, "-c", PROGRAM, made], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n") == ["", ""]
+
+
+UNDER_TRIO = """
+import sys, threading, trio
+sys.path.insert(0, "tests/benchmarks")
+from first_call import BODY, PROVIDERS, usage
+from llm_cost_middleware import CostConfig, CostPipeline
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallResult
+
+heard, elsewhere, answer = [], [], CallResult("said", usage())
+
+def hear(event, given):
+    if event == "import":
+        (heard if threading.current_thread() is threading.main_thread() else elsewhere).append(given[0])
+
+async def send(_):
+    return answer
+
+async def main():
+    pipeline = CostPipeline(CostConfig())
+    sys.addaudithook(hear)
+    request = get_provider("openai").read_request(BODY, "chat.completions")
+    assert await pipeline.arun(request, send, providers=PROVIDERS) == "said"
+
+trio.run(main)
+assert not any("prices" in one for one in heard), heard
+assert any("prices" in one for one in elsewhere)
+"""
+
+
+def test_a_pipeline_made_under_trio_is_loaded_beside_its_loop():
+    pytest.importorskip("trio", reason="needs trio; the extra test brings it")
+    ran = subprocess.run([sys.executable, "-c", UNDER_TRIO], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 FORKS = """
@@ -74,7 +122,8 @@ from llm_cost_middleware.request import CallResult
 
 async def main():
     pipeline, answer = CostPipeline(CostConfig()), CallResult("said", usage())
-    while "genai_prices" not in sys.modules:
+    before = time.monotonic()
+    while "genai_prices" not in sys.modules and time.monotonic() < before + 20:
         time.sleep(0)  # and not on the loop: it is to fork while the other thread is importing
     child = os.fork()
     if not child:
@@ -89,7 +138,9 @@ asyncio.run(main())
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 def test_a_fork_while_tables_are_loaded_locks_nothing_in_the_child():
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, check=False, timeout=60
+    )
     assert ran.returncode == 0, ran.stderr
 
 
