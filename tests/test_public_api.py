@@ -132,5 +132,4 @@ def test_naming_the_pipeline_takes_hardly_longer_than_the_standard_library(tmp_p
 
 def test_a_pipeline_on_memory_loads_no_host_no_sdk_and_no_driver():
     told = _import_in_a_fresh_process("import llm_cost_middleware as m; m.CostPipeline(); m.CostTracker(); m.process")
-    unexpected = set(told["loaded"]) & set(HEAVY)
-    assert unexpected == {"genai_prices", "pydantic"}  # the prices of its models, and what those are written in
+    assert not set(told["loaded"]) & set(HEAVY)

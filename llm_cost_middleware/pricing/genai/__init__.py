@@ -1,6 +1,7 @@
 """genai-prices as a source: its dated, reviewed prices as plain cards. The only module that imports that package.
 
-Importing it costs a second or two and 100 MB, so it is imported when the first price is needed.
+Its list is read when the first price is needed, without the package around it where that can be done: importing that
+takes ten times as long.
 """
 
 from __future__ import annotations
@@ -8,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.pricing.cards import KEYS, Card, Price, TieredPrice
+from llm_cost_middleware.pricing.genai import types
 
 if TYPE_CHECKING:
-    from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, ModelPrice
 
 _log = logging.getLogger(__name__)
+_LIST = "genai_prices.data"
 
 _TAIL = re.compile(r"(?:[-@.:]?\d{2,}+|[-@](?:latest|preview|exp|v\d++(?::\d++)?))*+")
 """Suffixes after which a name still means the same model: a date, a version, ``latest``, ``preview``.
@@ -72,8 +78,8 @@ class GenaiPrices:
     """Snapshot of prices: the one in the installed genai-prices or, with ``update``, the one it publishes."""
 
     def __init__(self, *, update: bool | str = False) -> None:
-        snapshot, self.version = _bundled() if not update else _published(update)
-        self._providers = {p.id: p for p in snapshot.providers}
+        providers, self.version = _bundled() if not update else _published(update)
+        self._providers = {p.id: p for p in providers}
 
     def names(self, provider: str) -> tuple[str, ...]:
         """Return the ids of the models priced in tokens, without ids that mean another model."""
@@ -108,15 +114,25 @@ def installed_version() -> str:
         return "unknown"
 
 
-def _bundled() -> tuple[DataSnapshot, str]:
+def _bundled() -> tuple[Iterable[Any], str]:
+    if _LIST not in sys.modules:
+        with suppress(Exception):  # it is written in another way, or not installed: the import says so
+            return _read_list(), installed_version()
     with needed_for("a price"):
         from genai_prices.data import providers
-        from genai_prices.data_snapshot import DataSnapshot
-
-    return DataSnapshot(providers=providers, from_auto_update=False), installed_version()
+    return providers, installed_version()
 
 
-def _published(update: bool | str) -> tuple[DataSnapshot, str]:
+def _read_list() -> Any:
+    """Run the installed list with the records of ``types`` here in place of genai-prices' own."""
+    package: Any = find_spec("genai_prices")
+    spec: Any = PathFinder.find_spec(_LIST, package.submodule_search_locations)
+    read: dict[str, Any] = {"__name__": _LIST, "__package__": __name__}
+    exec(spec.loader.get_code(_LIST), read)  # noqa: S102 - the module that an import would run
+    return read["providers"]
+
+
+def _published(update: bool | str) -> tuple[Iterable[Any], str]:
     """Fetch the snapshot that the project publishes today; the bundled one if that fails."""
     with needed_for("a price"):
         from genai_prices import UpdatePrices
@@ -131,7 +147,7 @@ def _published(update: bool | str) -> tuple[DataSnapshot, str]:
         return _bundled()
     # A digest in the version, because two fetches on two days may differ under one package version.
     digest = hashlib.sha256(repr([(p.id, p.models) for p in snapshot.providers]).encode()).hexdigest()
-    return snapshot, f"{installed_version()}~{digest[:8]}"
+    return snapshot.providers, f"{installed_version()}~{digest[:8]}"
 
 
 def _periods(model: ModelInfo) -> Iterator[Period]:
@@ -154,7 +170,7 @@ def _card(prices: ModelPrice) -> Card:
 def _price(value: Any) -> Price:
     if isinstance(value, Decimal):
         return value
-    return TieredPrice(value.base, tuple((tier.start, tier.price) for tier in value.tiers))
+    return TieredPrice(value.base, tuple(sorted((tier.start, tier.price) for tier in value.tiers)))
 
 
 def _in_tokens(model: ModelInfo) -> bool:
@@ -178,7 +194,7 @@ def _is_same_model(clause: Any, model: str) -> bool:
         return model.startswith(head) and (head.startswith("ft:") or names_model(head, model))
     if hasattr(clause, "contains"):
         return False  # "contains" would also match a fine-tuned or renamed model with another price
-    return bool(clause.is_match(model)) or bool(clause.is_match(_dashed(model)))
+    return bool(clause.is_match(model)) or bool(clause.is_match(types.dashed(model)))
 
 
 def names_model(model: str, ref: str) -> bool:
@@ -190,7 +206,3 @@ def family_of(model: str) -> str | None:
     """The model of which a dated name is a snapshot; ``None`` for a name without a date."""
     found = _SNAPSHOT.fullmatch(model) if len(model) <= _LONGEST else None
     return found[1] if found else None
-
-
-def _dashed(model: str) -> str:
-    return re.sub(r"-(20\d{2})(\d{2})(\d{2})$", r"-\1-\2-\3", model)
