@@ -1,7 +1,7 @@
 """What the messages and tools of a request are made of: read in one walk, for everything that only counts them.
 
-Features, bounds, counts of tokens and the fit of parameters rest on it, so that a long conversation is walked through
-once a call and not once by each of them.
+Features, bounds, counts of tokens, the fit of parameters, the identity of a conversation and the layout for caches rest
+on it, so that a long conversation is walked through once a call and not once by each of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llm_cost_middleware.request import Message, Part, Tool
 
+ATTACHED = frozenset({"image", "document", "audio"})
+"""Kinds of blocks whose text is not all there is of them."""
 _DEFERRED = '"defer_loading":true'
 
 
@@ -24,9 +26,9 @@ class RequestContents:
     """
 
     __slots__ = (
-        "begins_answer", "blanks_user", "call_blocks", "characters", "defers_tools", "expected_tokens", "handed",
-        "instructs_inside", "odd_parts", "speaks", "text_blocks", "text_bytes", "texts", "tool_bytes",
-        "tool_characters", "tool_tokens", "user_turns",
+        "asked", "attached", "begins_answer", "blanks_user", "call_blocks", "characters", "defers_tools",
+        "expected_tokens", "handed", "instructs_inside", "marked", "odd_parts", "prefixes", "speaks", "systems",
+        "text_blocks", "text_bytes", "texts", "tool_bytes", "tool_characters", "tool_tokens", "user_turns",
     )  # fmt: skip
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
@@ -34,21 +36,16 @@ class RequestContents:
         self._read_tools(tools)
 
     def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: PLR0915 - one walk, counting all
-        handed = characters = tokens = text_bytes = blocks = turns = 0
-        spoken = blank = inside = False
+        # What stands in the loop runs for every message of a conversation, on every call: the rest is told from it.
+        handed = characters = tokens = wide = empty = turns = instructions = told = 0
+        blank = False
+        role = before = text = ""
         texts: list[str] = []
         odd: list[Part] = []
-        role = ""
+        prefixes: list[int] = []
+        asked: list[int] = []
         for role, parts in messages:
-            user = role == "user"
-            if role != "system":
-                spoken = True
-            elif spoken:
-                inside = True
-            turns += user
-            blocks += len(parts) or 1
-            before = characters
-            filled = False
+            begin = characters
             for part in parts:
                 kind, text, mark, _, nested, inner = part
                 texts.append(text)
@@ -57,45 +54,64 @@ class RequestContents:
                 # about four characters per token in English, two in other scripts; isascii() is a flag, not a scan
                 if text.isascii():
                     tokens += size // 4
-                    text_bytes += size
                 else:
                     tokens += size // 2
-                    text_bytes += len(text.encode("utf-8", "surrogatepass"))
+                    wide += len(text.encode("utf-8", "surrogatepass")) - size
+                told = hash((told, role, kind, text))
                 if kind != "text" or mark or nested or inner:
                     odd.append(part)
-                    filled = filled or kind != "text"
-                if user and not filled:
-                    filled = bool(text) and not text.isspace()
-            if user:
-                blank = blank or not filled
-                handed += characters - before
+                    told = _tell_attached(told, part)
+            prefixes.append(told)
+            if role == "user":
+                turns += 1
+                handed += characters - begin
+                if not text or text.isspace() or not parts:  # the last block's, which nearly always says something
+                    blank = blank or not any(kind != "text" or text.strip() for kind, text, *_ in parts)
+            elif role == "assistant":
+                if before != role and before:
+                    asked.append(len(prefixes) - 2)
             elif role == "tool":
-                handed += characters - before
+                handed += characters - begin
+            else:
+                instructions += 1
+            empty += not parts
+            before = role
+        systems = _count_leading(messages, instructions)
         self.handed = handed
         """Characters of all user and tool turns."""
         self.characters = characters
         """Characters of all messages."""
         self.expected_tokens = tokens
         """A quarter of the ASCII characters of the messages, half of the others, by block."""
-        self.text_bytes = text_bytes
+        self.text_bytes = characters + wide
         """UTF-8 bytes of the messages."""
-        self.text_blocks = blocks
+        self.text_blocks = len(texts) + empty
         """Content blocks, and messages without any."""
         self.user_turns = turns
         self.texts = texts
         """The texts of all blocks, in their order."""
         self.odd_parts = odd
         """Blocks that are not text, or carry more than it: marks, attachments."""
+        self.marked = any(part.cache_ttl or part.inner_marks for part in odd) if odd else False
+        """A block bears a cache mark of the caller's, or holds one that does."""
+        self.attached = any(part.nested or part.kind in ATTACHED for part in odd) if odd else False
+        """A block is no text, or holds one that is none."""
         self.call_blocks = sum(part.kind in ("tool_use", "tool_result") for part in odd) if odd else 0
         """Tool calls and their results."""
         self.begins_answer = role == "assistant"
         """The last message begins the answer."""
-        self.speaks = spoken
+        self.systems = systems
+        """Messages of instructions at the beginning."""
+        self.speaks = systems < len(prefixes)
         """There is a message that is no instruction."""
         self.blanks_user = blank
         """A message of the user has nothing in it."""
-        self.instructs_inside = inside
+        self.instructs_inside = systems < instructions
         """Instructions stand behind other messages."""
+        self.prefixes = prefixes
+        """For each message what tells all blocks up to its end apart from any others, in this process alone."""
+        self.asked = asked
+        """The messages that an answer follows."""
 
     def _read_tools(self, tools: Sequence[Tool]) -> None:
         tool_bytes = tool_characters = tool_tokens = 0
@@ -111,3 +127,20 @@ class RequestContents:
         """Of the definitions of the client tools."""
         self.defers_tools = deferred
         """A definition of a tool says ``defer_loading``."""
+
+
+def _tell_attached(told: int, part: Part) -> int:
+    """Add what a block is beside its text, if it is an attachment or holds one."""
+    if part.nested or part.kind in ATTACHED:
+        told = hash((told, repr(sorted(part.media.items()))))
+        for inner in part.nested:
+            told = _tell_attached(hash((told, inner.kind, inner.text)), inner)
+    return told
+
+
+def _count_leading(messages: Sequence[Message], instructions: int) -> int:
+    """Return how many messages at the beginning are instructions, of so many in all."""
+    count = 0
+    while count < instructions and messages[count].role == "system":
+        count += 1
+    return count

@@ -6,18 +6,21 @@ the caller's latest turns (where earlier requests of the same conversation ended
 plain text: examples are sent as turns before every question, and end in one. Other answers are never cut: hosts rebuild
 assistant blocks and lose marks on them.
 
-Fingerprints are digests of everything up to a boundary, the parameters that invalidate a cache included. No text is
-kept.
+Fingerprints tell everything up to a boundary apart, the parameters that invalidate a cache included. No text is kept.
+Those of tools, system and first turn are digests, the same in every process: keys that are sent are made of them. So
+are those of later turns where processes share what they learn; elsewhere what the request's contents tell will do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
+from llm_cost_middleware.contents import ATTACHED
 from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.prompt_cache.listed_tools import listed_tools
 from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
 
 PromptStage = Literal["first", "first_with_tools", "chat", "agent"]
@@ -33,16 +36,13 @@ _SYSTEM_PARAMS = ("speed", "inference_geo")
 _MESSAGE_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "effort", "reasoning")
 """Parameters whose change invalidates system and messages, or messages alone (Anthropic, "Prompt caching")."""
 SALTING_PARAMS = (*_SYSTEM_PARAMS, *_MESSAGE_PARAMS)
-_ATTACHED = frozenset({"image", "document", "audio"})
 _ATTACHMENT_BYTES = 4_800
 """Weight of an image or a page in bytes of text: about 1,200 tokens."""
 _UNMARKABLE = frozenset({"thinking", "other"})
-_UNMARKED_TOOLS = ("tool_search_tool", "mcp")
-"""Server tools that are left without our marks: they stand for tools that may all be deferred."""
 _ANSWERS_MARKED = frozenset({"messages", "chat.completions"})
 """Endpoints at which a mark on the text of an answer stays: LiteLLM hands it on from a chat to Claude."""
-_BLOCKS_CUT = 8
-"""Blocks of a message after each of which it is cut, beside its end."""
+_BLOCKS_CUT, _MARKS_ALONE = 8, -1
+"""Blocks of a message after each of which it is cut, beside its end; or only where the caller set a mark."""
 _TURNS_CUT = 4
 """Latest turns that end in a boundary: enough to find the entry of a model that was not used for a few turns."""
 
@@ -58,7 +58,7 @@ class Boundary(NamedTuple):
     tokens: int
     """Estimated tokens up to here."""
     fingerprint: bytes
-    """Digest of the prompt up to here."""
+    """What tells the prompt up to here apart: 16 bytes, or 8 that no other process knows."""
     mark: str | None
     """TTL of the caller's own mark here."""
     markable: bool
@@ -117,12 +117,13 @@ class PromptLayout:
         return self.boundaries[self.first_turn - 1].fingerprint if self.first_turn else b""
 
 
-def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYTE) -> PromptLayout:
+def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYTE, shared: bool = True) -> PromptLayout:
     """Read the boundaries of ``request``.
 
     Args:
         request: The request; it is not changed.
         tokens_per_byte: Density of the model's tokens.
+        shared: Other processes know its fingerprints; otherwise those behind the first turn are of this one alone.
 
     Returns:
         The layout, without boundaries if the whole text is too short for any model's cache.
@@ -131,31 +132,28 @@ def read_layout(request: CallRequest, *, tokens_per_byte: float = TOKENS_PER_BYT
         return PromptLayout(
             (), 0, 0, None, "first", 0, "first", 0, 0, tokens_per_byte, request.endpoint, request.params
         )
-    return _Reader(request, tokens_per_byte).read()
+    return _Reader(request, tokens_per_byte, shared=shared).read()
 
 
 def _is_short(request: CallRequest) -> bool:
-    length = len(request.output_schema)
-    for tool in request.tools:
-        length += len(tool.text)
-    for _, parts in request.messages:
-        for kind, text, _, _, inner, _ in parts:
-            length += len(text)
-            if inner or kind in _ATTACHED:
-                return False
-        if length >= _SHORTEST:
-            return False
-    return length < _SHORTEST
+    contents = request.contents
+    length = contents.characters + contents.tool_characters + len(request.output_schema)
+    return length < _SHORTEST and not contents.attached
 
 
 class _Reader:
     """Single pass over a request: collects text in runs, and hashes and cuts only at boundaries."""
 
-    __slots__ = ("answer", "boundaries", "callers", "density", "digest", "number", "request", "run", "size")
+    __slots__ = (
+        "answer", "boundaries", "callers", "density", "digest", "number", "own", "request", "run", "shared", "size",
+    )  # fmt: skip
 
-    def __init__(self, request: CallRequest, density: float) -> None:
+    def __init__(self, request: CallRequest, density: float, *, shared: bool) -> None:
         self.request = request
         self.density = density
+        self.shared = shared
+        self.own: bytes | None = None
+        """Digest of what lies before the turns whose fingerprints are of this process alone, once they are reached."""
         self.digest = sha256()  # processors have instructions for it: the fastest digest of the standard library
         self.run: list[str] = []
         self.size = 0
@@ -168,15 +166,18 @@ class _Reader:
         request, messages, boundaries = self.request, self.request.messages, self.boundaries
         self._tools()
         self._salt(_SYSTEM_PARAMS)
-        systems = 0
-        while systems < len(messages) and messages[systems].role == "system":
-            self._message("system", systems, messages[systems], cut=_BLOCKS_CUT)
-            systems += 1
+        contents = request.contents
+        systems = contents.systems
+        for at in range(systems):
+            self._message("system", at, messages[at], cut=_BLOCKS_CUT)
         head = len(boundaries)
         self._salt(_MESSAGE_PARAMS)
         self.run.append(request.output_schema)
         turns = messages[systems:]
-        ends = _turn_ends(turns)
+        # Requests ended at the caller's messages that an answer follows, and at the caller's last.
+        ends = [at - systems for at in contents.asked if at >= systems]
+        if turns and not contents.begins_answer:
+            ends.append(len(turns) - 1)
         first_end = ends[0] if ends else -1
         for at in range(first_end + 1):
             self._message("messages", at, turns[at], cut=_BLOCKS_CUT if turns[at].role != "assistant" else 0)
@@ -218,11 +219,11 @@ class _Reader:
         """Add a message and cut it after its first blocks, its last one, and marked ones."""
         role, parts = message
         self.run.append(role)
-        last = len(parts) - 1
+        last = len(parts) - 1 if cut > 0 else -1
         for block, part in enumerate(parts):
             self.number += 1
             self.run.append(part.text)
-            if part.nested or part.kind in _ATTACHED:
+            if part.nested or part.kind in ATTACHED:
                 self._attach(part.kind, part.media, part.nested)
             markable = bool(cut) and _is_markable(part)
             inner = part.inner_marks
@@ -235,25 +236,25 @@ class _Reader:
         Returns:
             The boundary at which the turn before the last ended.
         """
-        # Kept flat: the inner loop runs once per block of the whole conversation, on every call.
-        add, number, found = self.run.append, self.number, None
+        add, found, contents = self.run.append, None, self.request.contents
+        odd = contents.marked or contents.attached
+        if not self.shared:
+            self._flush()
+            self.own = self.digest.digest()[:16]
         cut_ends, before_last = ends[1:][-_TURNS_CUT:], ends[-2] if len(ends) > 1 else -1
         answer = _plain_answer(self.request, turns, ends)
         for stop in sorted({*cut_ends, answer, len(turns) - 1}):
             if stop < begin:  # no plain answer
                 continue
-            before = number
-            for role, parts in turns[begin : stop + 1]:
+            for at in range(begin, stop + 1) if odd else ():
+                self._message("messages", at, turns[at], cut=_MARKS_ALONE if turns[at].role != "assistant" else 0)
+            # Kept flat: it runs once per block of the whole conversation, on every call.
+            for role, parts in () if odd else turns[begin : stop + 1]:
                 add(role)
-                for kind, text, mark, detail, inner, marked in parts:
-                    number += 1
-                    add(text)
-                    if inner or kind in _ATTACHED:
-                        self._attach(kind, detail, inner)
-                    if mark or marked:
-                        ref, self.number = _place(turns, begin, number - before), number
-                        self._cut(ref, mark, marked, markable=role != "assistant")
-            self.number, begin = number, stop + 1
+                self.number += len(parts)
+                for part in parts:
+                    add(part[1])
+            parts, begin = turns[stop].parts, stop + 1
             if stop == answer:
                 self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
                 self.answer = len(self.boundaries) - 1
@@ -265,7 +266,7 @@ class _Reader:
 
     def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
         """Add attachments and nested blocks. Blocks inside a block are not counted by themselves."""
-        if kind in _ATTACHED:
+        if kind in ATTACHED:
             self.run.append(repr(sorted(detail.items())))
             self.size += _ATTACHMENT_BYTES
         for part in inner:
@@ -285,11 +286,25 @@ class _Reader:
     def _flush(self) -> int:
         """Hash what was collected; return the bytes of the prompt up to here."""
         # NUL between the pieces, so that ("ab", "c") and ("a", "bc") have different digests.
-        data = "\x00".join(self.run).encode("utf-8", "surrogatepass")
-        self.digest.update(data)
-        self.size = size = self.size + len(data)
+        text = "\x00".join(self.run)
+        if self.own is None:
+            data = text.encode("utf-8", "surrogatepass")
+            self.digest.update(data)
+            length = len(data)
+        else:
+            length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        self.size = size = self.size + length
         self.run[:] = ("",)
         return size
+
+    def _fingerprint(self, ref: BlockRef) -> bytes:
+        if self.own is None:
+            return self.digest.digest()[:16]
+        prefixes, at = self.request.contents.prefixes, self.request.contents.systems + ref.message
+        parts, told = self.request.messages[at].parts, prefixes[at]
+        if ref.block < len(parts) - 1:
+            told = hash((prefixes[at - 1], *((part.text, repr(part[3:5])) for part in parts[: ref.block + 1])))
+        return hash((self.own, told)).to_bytes(8, "big", signed=True)
 
     def _cut(self, ref: BlockRef, mark: str | None, inner: tuple[str, ...] = (), *, markable: bool = True) -> None:
         size = self._flush()
@@ -298,66 +313,12 @@ class _Reader:
             if mark:
                 self.callers.append(CallersMark(self.number, mark))
             mark = mark or inner[-1]  # a mark inside a block makes it readable all but as one on the block does
-        tokens, prefix = int(size * self.density), self.digest.digest()[:16]
+        tokens, prefix = int(size * self.density), self._fingerprint(ref)
         self.boundaries.append(made(Boundary, (ref, self.number, size, tokens, prefix, mark, markable)))
-
-
-class _ListedTool(NamedTuple):
-    """Tool in the order of the caller's list."""
-
-    place: int
-    text: str
-    mark: str | None
-    markable: bool
-
-
-def listed_tools(request: CallRequest) -> list[_ListedTool]:
-    """Return the tools that are in the prompt, in its order; what the caller's list does not have stands behind it.
-
-    Deferred tools are not included in the prefix (Anthropic, "Tool use with prompt caching").
-    """
-    listed = [
-        _ListedTool(at if tool.place < 0 else tool.place, tool.text, tool.cache_ttl, markable=True)
-        for at, tool in enumerate(request.tools)
-        if not tool.deferred
-    ]
-    # Only the Messages API is known to take a mark on a tool that it runs itself; LiteLLM drops some of them.
-    direct = request.endpoint == "messages"
-    for server_tool in request.server_tools:
-        kind, place = server_tool.kind, server_tool.place
-        markable = direct and place >= 0 and not kind.startswith(_UNMARKED_TOOLS)
-        end = len(request.tools) + len(request.server_tools)
-        listed.append(_ListedTool(end if place < 0 else place, kind, server_tool.cache_ttl, markable))
-    if request.server_tools:
-        listed.sort(key=lambda each: each.place)
-    return listed
 
 
 def _bears_mark(part: Part) -> bool:
     return bool(part.cache_ttl or part.inner_marks)
-
-
-def _place(turns: tuple[Message, ...], at: int, block: int) -> BlockRef:
-    """Return the address of a block by its number among those from a message on; the first one is 1."""
-    while block > len(turns[at].parts):
-        block -= len(turns[at].parts)
-        at += 1
-    return BlockRef("messages", at, block - 1)
-
-
-def _turn_ends(turns: Sequence[Message]) -> list[int]:
-    """Return the messages at which requests ended: the caller's that an answer follows, and the caller's last."""
-    ends, last, asked = [], -1, False
-    for message in turns:
-        if message[0] != "assistant":
-            asked = True
-        elif asked:
-            ends.append(last)
-            asked = False
-        last += 1
-    if asked:
-        ends.append(last)
-    return ends
 
 
 def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:

@@ -16,7 +16,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.prompt_cache.layout import SALTING_PARAMS, listed_tools
+from llm_cost_middleware.prompt_cache.layout import SALTING_PARAMS
+from llm_cost_middleware.prompt_cache.listed_tools import listed_tools
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.request import CallRequest, ModelRef, Part
 from llm_cost_middleware.usage import TokenUsage

@@ -68,7 +68,7 @@ class CacheStage:
             return None
         if request.asides:
             request = request._replace(messages=request.messages[: -request.asides])
-        return read_layout(request)
+        return read_layout(request, shared=self._shared is not None)
 
     def affinity(
         self, layout: PromptLayout, candidates: Iterable[Candidate], now: float, prices: Any = None

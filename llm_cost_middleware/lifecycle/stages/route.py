@@ -239,16 +239,7 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
     """
     if request.context.conversation is not None:
         return request.context.conversation, (request.context.conversation,)
-    keys: list[int] = []
-    seen, before = hash((request.provider, request.endpoint)), ""
-    for role, parts in request.messages:
-        if role == "assistant" != before and before:
-            keys.append(seen)
-        if len(parts) == 1:
-            part = parts[0]
-            seen = hash((seen, role, part.kind, part.text))
-        else:
-            seen = hash((seen, role, *[(part.kind, part.text) for part in parts]))
-        before = role
-    keys.append(seen)  # its own
-    return seen, keys[-2::-1]
+    contents, spoken_to = request.contents, hash((request.provider, request.endpoint))
+    prefixes = contents.prefixes
+    earlier = [spoken_to ^ prefixes[at] for at in reversed(contents.asked)]
+    return spoken_to ^ prefixes[-1] if prefixes else spoken_to, earlier

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
 
@@ -187,3 +193,66 @@ def test_parameters_that_invalidate_nothing_tell_no_prefixes_apart(conversation)
     assert [each.fingerprint for each in other.boundaries] == [each.fingerprint for each in plain.boundaries]
     assert thinking.boundaries[0].fingerprint == plain.boundaries[0].fingerprint
     assert thinking.boundaries[-1].fingerprint != plain.boundaries[-1].fingerprint
+
+
+BLOCKS = st.tuples(
+    st.sampled_from(["text", "tool_use", "image"]),
+    st.sampled_from(["", "word", "w\u00f6rd" * 200, "x" * 600]),
+    st.sampled_from([None, "5m"]),
+    st.sampled_from([{}, {"bytes": 3}]),
+)
+
+
+@given(st.lists(st.lists(BLOCKS, max_size=3), min_size=1, max_size=9), st.integers(0, 2))
+def test_what_is_shared_changes_no_more_than_the_fingerprints_of_later_turns(said, systems):
+    roles = ["system"] * systems + ["user", "assistant"] * len(said)
+    messages = tuple(
+        Message(role, tuple(Part(*block) for block in blocks)) for role, blocks in zip(roles, said, strict=False)
+    )
+    request = CallRequest("anthropic", "m", messages, (Tool("t", "{}" * 300),))
+    shared, own = read_layout(request), read_layout(request, shared=False)
+    same = own.first_turn or own.head
+    assert own.boundaries[:same] == shared.boundaries[:same]
+    assert [each._replace(fingerprint=b"") for each in own.boundaries] == [
+        each._replace(fingerprint=b"") for each in shared.boundaries
+    ]
+    assert replace(own, boundaries=()) == replace(shared, boundaries=())
+    digests = {
+        each.fingerprint: other.fingerprint for each, other in zip(own.boundaries, shared.boundaries, strict=True)
+    }
+    assert len(digests) == len({each.fingerprint for each in shared.boundaries})
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_changed_word_or_picture_in_a_later_turn_changes_the_fingerprints_behind_it_alone(conversation, shared):
+    asked = conversation(4)
+    before = read_layout(asked, shared=shared)
+    at = len(asked.messages) - 3
+    for part in (
+        Part("text", "other"),
+        Part("image", "", None, {"digest": "1"}),
+        Part("image", "", None, {"digest": "2"}),
+    ):
+        changed = (*asked.messages[:at], Message("user", (part,)), *asked.messages[at + 1 :])
+        after = read_layout(asked._replace(messages=changed), shared=shared)
+        kept = [
+            one.fingerprint == other.fingerprint for one, other in zip(before.boundaries, after.boundaries, strict=True)
+        ]
+        assert kept == [each.ref.message < at - 1 or each.ref.section != "messages" for each in before.boundaries]
+        before = after
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_mark_inside_a_message_is_told_apart_by_what_stands_before_it(conversation, shared):
+    def marked(first, second):
+        last = Message("user", (Part("text", first, "5m"), Part("text", second)))
+        return read_layout(conversation(2)._replace(messages=(*conversation(2).messages[:-1], last)), shared=shared)
+
+    one, other, third = marked("a", "b"), marked("a", "c"), marked("d", "b")
+    assert [
+        each.fingerprint == more.fingerprint for each, more in zip(one.boundaries, other.boundaries, strict=True)
+    ] == [
+        *[True] * (len(one.boundaries) - 1),
+        False,
+    ]
+    assert one.boundaries[-2].fingerprint != third.boundaries[-2].fingerprint
