@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llm_cost_middleware.advice.calls import CallGroup, CallLog
-from llm_cost_middleware.advice.evidence import Change, Evidence, Proposal
+from llm_cost_middleware.advice.calls import CallGroup
+from llm_cost_middleware.advice.evidence import MIN_CALLS, Change, Evidence, Proposal
 from llm_cost_middleware.advice.kinds import KINDS
 from llm_cost_middleware.advice.pricing import Served
 from llm_cost_middleware.money import NanoUSD
@@ -116,7 +116,7 @@ def advise(evidence: Evidence, kinds: Mapping[str, Callable[[Evidence], Iterable
     total = sum(_add_in_order(evidence, group, changes) for group, changes in found if changes)
     advice = tuple(_advice(found, sums[id(found)]) for found in kept)
     return AdviceReport(
-        advice, log.calls, NanoUSD(log.cost_nanousd), NanoUSD(total), log.first, log.last, tuple(_notes(log))
+        advice, log.calls, NanoUSD(log.cost_nanousd), NanoUSD(total), log.first, log.last, tuple(_notes(evidence))
     )
 
 
@@ -182,7 +182,15 @@ def _advice(found: Proposal, sums: _Sums) -> Advice:
     )  # fmt: skip
 
 
-def _notes(log: CallLog) -> Iterable[str]:
+def _notes(evidence: Evidence) -> Iterable[str]:
+    log = evidence.log
+    few = [(site, calls) for (site, _), of in evidence.by_site() if (calls := sum(map(len, of))) < MIN_CALLS]
+    if few:
+        sites, calls = len({site for site, _ in few}), sum(calls for _, calls in few)
+        yield (
+            f"{sites:,} call sites have fewer than {MIN_CALLS} calls of a model, {calls:,} in all: too few for most "
+            "advice; a longer time may have more"
+        )
     if log.summed:
         yield f"{log.summed:,} archived calls are known as sums alone: they were not priced again"
     if log.unread:

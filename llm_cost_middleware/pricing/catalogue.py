@@ -239,9 +239,7 @@ class Catalogue:
         except PriceNotFoundError:
             relatives = self._family(provider, ref)
             if not relatives:
-                raise PriceNotFoundError(
-                    provider, model, self.models(provider), _of_deployment(provider, model)
-                ) from None
+                raise PriceNotFoundError(provider, model, self.models(provider), _advice(provider, model)) from None
             listed = self._listed(provider, relatives[0])
             priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
         table[provider, model] = priced
@@ -351,13 +349,17 @@ def _text_param(params: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _of_deployment(provider: str, model: str) -> str:
-    """What to write where a name without a price may be one that only its owner knows the model of."""
+def _advice(provider: str, model: str) -> str:
+    """What is wrong with a name without a price, or what to write where only its owner may know the model of it."""
     platform, table = find_platform(provider), f"[platforms.{provider}.deployments]"
     if platform is None:
         return ""
     if served_model(provider, model).place == PROVISIONED:
         return f'; of a deployment, add input_mtok and output_mtok to it in {table}, "0" where the hour is paid'
+    named = model.removeprefix(f"{provider}/")
+    place, _, bare = named.rpartition("/")
+    if place and not named.startswith("arn:") and platform.parse(bare) is not None and platform.parse(named) is None:
+        return f"; {place!r} is no place of {provider}: correct the region that is called"
     if not (platform.deploys or model.startswith("arn:")):
         return ""
     corrected = ", or correct it where one states it as its model" if platform.deploys else ""

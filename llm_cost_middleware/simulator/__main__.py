@@ -13,6 +13,8 @@ from .replay import Replay
 from .responders import BUILT_IN
 from .simulator import Simulator
 
+_ADDRESSES = ("url", "anthropic_url", "openai_url", "azure_url", "bedrock_url", "vertex_url", "port")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a simulator until SIGINT or SIGTERM."""
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=chosen.seed,
     )
     with simulator as sim:
-        addresses = {"url": sim.url, "anthropic_url": sim.anthropic_url, "openai_url": sim.openai_url, "port": sim.port}
+        addresses = {name: getattr(sim, name) for name in _ADDRESSES}
         sys.stdout.write(json.dumps(addresses) + "\n")
         sys.stdout.flush()
         over.wait()

@@ -25,7 +25,7 @@ _STOP_S = 10.0
 
 
 class Simulator:
-    """Loopback Anthropic and OpenAI provider; a context manager for synchronous and asynchronous tests alike.
+    """Loopback Anthropic, OpenAI, Azure, Bedrock and Vertex; a context manager for sync and async tests alike.
 
     Args:
         responder: Makes the model's answers; `responders.echo` by default. May be replaced at any time.
@@ -97,6 +97,11 @@ class Simulator:
     def openai_url(self) -> str:
         """`base_url` of an OpenAI client."""
         return f"{self.url}/v1"
+
+    @property
+    def azure_url(self) -> str:
+        """`azure_endpoint` of an AzureOpenAI client; any key is accepted, and a deployment bears its model's name."""
+        return self.url
 
     @property
     def bedrock_url(self) -> str:

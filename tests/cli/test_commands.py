@@ -235,3 +235,10 @@ def test_the_version_is_shown():
     import llm_cost_middleware
 
     assert _run("--version").strip() == llm_cost_middleware.__version__
+
+
+def test_the_package_runs_as_the_command():
+    command = [sys.executable, "-m", "llm_cost_middleware"]
+    done = subprocess.run([*command, "help", "exit-codes"], capture_output=True, text=True, check=True)
+    assert done.stdout == _run("help", "exit-codes")
+    assert subprocess.run([*command, "nope"], capture_output=True, check=False).returncode == 2

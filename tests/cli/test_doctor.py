@@ -206,6 +206,8 @@ def test_every_extra_of_a_user_has_a_row_that_names_it(monkeypatch):
     texts = {package: text for _, package, text in _packages()}
     assert texts["opentelemetry-api"].endswith("pip install 'llm-cost-middleware[otel]'")
     assert re.search(r"pip install 'openai(>=[\d.]+)?'$", texts["openai"])
+    assert "not installed: no guard of a ChatBedrockConverse: pip install" in texts["langchain-aws"]
+    assert not [text for text in texts.values() if "no guard a " in text]
 
 
 def absent(name):

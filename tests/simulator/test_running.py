@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 import warnings
@@ -12,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from llm_cost_middleware.cli.help import topics
 from llm_cost_middleware.simulator import Fault, SimClock, Simulator, SimulatorProcess
 
 MINI = "gpt-5-mini"
@@ -33,6 +35,17 @@ def test_it_leaves_no_thread_and_no_open_socket_behind():
 def _open_files():
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def test_clients_of_every_platform_reach_it_as_its_topic_says(sim, user):
+    (_, block) = re.findall(r"^```python\n(.*?)^```", topics()["simulator"], re.MULTILINE | re.DOTALL)
+    names = {"sim": sim, "messages": user("hello"), "anthropic": anthropic, "openai": openai}
+    exec(compile(block, "topic", "exec"), names)  # noqa: S102 - our own text
+    for name in ("azure", "bedrock", "vertex"):
+        names[name].close()
+    assert [line.provider for line in sim.bill.lines] == ["openai", "anthropic", "anthropic"]
+    paths = ("/openai/deployments/", "/model/", "/v1/projects/")
+    assert [request.path.startswith(path) for request, path in zip(sim.requests, paths, strict=True)] == [True] * 3
 
 
 def test_a_taken_port_is_an_error_at_start(sim):

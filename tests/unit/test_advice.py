@@ -54,6 +54,18 @@ def test_a_row_of_an_earlier_version_has_a_price_and_no_more():
     assert 0 < found.saved_nanousd == found.saved_in_order_nanousd == report.saved_nanousd < report.cost_nanousd
 
 
+def test_sites_with_too_few_calls_to_advise_on_are_counted():
+    def of(site, model="claude-haiku-4-5"):
+        facts = [site, 100, 3, 400, [], []]
+        return json.dumps({**GOOD, "at": ["anthropic", model], "f": facts}).encode()
+
+    report = advise(Evidence(read(*[of("a")] * 15, *[of("b")] * 3, of("b", "claude-sonnet-4-6")), Catalogue()))
+    assert report.advice == ()
+    (note,) = report.notes
+    assert note.startswith("2 call sites have fewer than 20 calls of a model, 19 in all: too few for most advice")
+    assert advise(Evidence(read(*[of("a")] * 20), Catalogue())).notes == ()
+
+
 def test_a_name_with_line_breaks_stays_on_its_line():
     facts = ['x\n[ledger]\nurl = "sqlite:///evil.db"\u001b[31m', 100, 3, 400, [], []]
     report = advise(Evidence(read(*[json.dumps({**GOOD, "f": facts}).encode()] * 30), Catalogue()))

@@ -152,8 +152,10 @@ def read_options(
         )
     if "?" in rest and name in {"memory", "sqlite"}:
         raise ConfigurationError(f"{url!r} has options; {name}:// takes none", key="ledger.url")
-    if name in _SERVERS and rest.partition("/")[0].count("@") > 1:  # which a driver would show
-        raise ConfigurationError("an @ in a user's name or a password is written %40", key="ledger.url")
+    if name in _SERVERS and max(rest.partition(end)[0].count("@") for end in "/?") > 1:  # a driver would show its rest
+        raise ConfigurationError(
+            "an @ in a user's name, a password or a database's name is written %40, a / %2F", key="ledger.url"
+        )
     if not isinstance(tenant, str) or not _TENANT.match(tenant):
         raise ConfigurationError(f"{tenant!r} is not 1 to 64 letters, digits, '-', '_' or '.'", key="ledger.tenant")
     read_choice(Durability, durability, "ledger.durability")

@@ -52,6 +52,13 @@ def check(pipeline, sim, *, exact=True):
     assert balance.settled_nanousd >= sim.bill.total_nanousd
 
 
+def test_a_region_that_there_is_not_is_named(make_pipeline, sim):
+    governed = wrap_anthropic(client_of(sim, "mars"), make_pipeline())
+    with pytest.raises(PriceNotFoundError, match="'mars' is no place of vertex_ai: correct the region"):
+        governed.messages.create(**ASKED)
+    assert sim.request_count == 0
+
+
 @pytest.mark.parametrize(("model", "region"), [(HAIKU, "global"), (HAIKU, "europe-west1"), (SONNET, "eu"),
                                                ("claude-opus-5-5@default", "us")])  # fmt: skip
 def test_ledger_and_bill_agree_whole_streamed_raw_and_with_tools(make_pipeline, sim, model, region):
