@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 from lone_doors import forked, loaded, tell
 
 UNTIL_STOPPED = {"dashboard"}  # by Ctrl-C
+
+
+def stop_once_it_answers(told):
+    """Press Ctrl-C as soon as the address that a server has told answers: before, it is not yet serving."""
+    while not (found := re.search(r"http://\S+", told.read_text(encoding="utf-8"))):
+        time.sleep(0.02)
+    with urllib.request.urlopen(found[0]) as answer:  # noqa: S310 - of its own
+        answer.read()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def run(words, folder):
@@ -26,15 +39,13 @@ def run(words, folder):
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
         if words[0] in UNTIL_STOPPED:
-            signal.signal(signal.SIGALRM, signal.default_int_handler)
-            signal.setitimer(signal.ITIMER_REAL, 2.0, 0.1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            threading.Thread(target=stop_once_it_answers, args=(Path("told.txt"),), daemon=True).start()
         code = 0
         try:
             main()
         except SystemExit as ended:
             code = ended.code or 0
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(out, 1)

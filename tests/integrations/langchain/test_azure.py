@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 
 import openai
 import pytest
+from governed_chats import PROMPT, agree, race
 from langchain_core.messages import SystemMessage
 from langchain_core.tools import tool
 from langchain_openai import AzureChatOpenAI, AzureOpenAIEmbeddings, ChatOpenAI
@@ -25,7 +25,6 @@ from llm_cost_middleware.integrations.langchain import (
 )
 from llm_cost_middleware.simulator import Answer, Fault, auto, fill
 
-PROMPT = "Tell me everything about the bridges of Prague."
 MINI, NANO = "eu--gpt-5-mini", "gpt-5-nano"
 DEPLOYMENTS = {
     MINI: {"model": "gpt-5-mini", "region": "swedencentral"},
@@ -66,13 +65,6 @@ class City(BaseModel):
     """A city."""
 
     name: str
-
-
-def agree(harness, sim, calls):
-    balance = harness.pipeline.ledger.balance("global")
-    assert balance.pending_nanousd == 0
-    assert balance.settled_nanousd == sim.bill.total_nanousd > 0
-    assert [record.status for record in harness.pipeline.records()] == ["exact"] * calls
 
 
 @pytest.mark.parametrize("responses", [False, True])
@@ -238,25 +230,7 @@ def test_instructions_stay_where_they_were_written(make, sim, azure):
 
 
 def test_a_race_sends_exactly_what_fits(make, sim, azure):
-    sim.responder, sim.latency_s = fill, 0.05
-    quoted = make()
-    guard(azure(), quoted.pipeline).invoke(PROMPT)
-    hold = quoted.pipeline.records()[-1].reserved_nanousd
-    sim.reset()
-    harness = make(
-        budgets=[{"scope": "provider:azure", "limit": str(hold * 5 / 10**9)}, {"scope": "global", "limit": "9"}],
-        output={"on_insufficient": ["raise"]},
-    )
-    governed = guard(azure(), harness.pipeline)
-
-    def ask(_):
-        with suppress(BudgetExceededError):
-            governed.invoke(PROMPT)
-
-    with ThreadPoolExecutor(12) as threads:
-        list(threads.map(ask, range(12)))
-    assert len(sim.bill.lines) == 5
-    agree(harness, sim, 5)
+    race(make, sim, azure, "azure")
 
 
 def test_embeddings_of_azure_are_governed(make, sim):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
 pytest.importorskip("langchain_aws", reason="langchain-aws is of the extra aws")
 from botocore.exceptions import ClientError
+from governed_chats import PROMPT, race
 from langchain_aws import ChatBedrock, ChatBedrockConverse
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tools import tool
 
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
-from llm_cost_middleware.events import Reserved
 from llm_cost_middleware.integrations.langchain import (
     CostCallbackHandler,
     guard,
@@ -26,7 +25,6 @@ from llm_cost_middleware.simulator import Fault, auto, fill
 from llm_cost_middleware.simulator.bedrock import signing
 
 HAIKU, GLOBAL = "us.anthropic.claude-haiku-4-5-20251001-v1:0", "global.anthropic.claude-haiku-4-5-20251001-v1:0"
-PROMPT = "Tell me everything about the bridges of Prague."
 RAISE = {"on_insufficient": ["raise"], "default_max_tokens": 400}
 
 
@@ -171,28 +169,8 @@ def test_a_stream_that_is_left_is_closed_and_booked(make_harness, bedrock):
     harness.check(exact=False)
 
 
-def test_the_race_admits_exactly_what_fits(make_harness, bedrock):
-    probe = make_harness(output=RAISE, cache={"mode": "off"})
-    probe.sim.responder = fill
-    guard(bedrock(), probe.pipeline).invoke(PROMPT)
-    bound = probe.observer.of(Reserved)[0].amount_nanousd
-    probe.sim.reset()
-    limit = f"{bound * 5 / 10**9:.9f}"
-    harness = make_harness(output=RAISE, cache={"mode": "off"}, limit=limit)
-    harness.sim.latency_s = 0.3
-    governed = guard(bedrock(), harness.pipeline)
-
-    def one(_):
-        try:
-            return governed.invoke(PROMPT)
-        except BudgetExceededError as error:
-            return error
-
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(one, range(20)))
-    assert sum(isinstance(answer, BudgetExceededError) for answer in answers) == 15
-    assert harness.sim.request_count == 5
-    harness.check()
+def test_a_race_sends_exactly_what_fits(make_harness, sim, bedrock):
+    race(make_harness, sim, bedrock, "bedrock")
 
 
 def test_a_refusal_sends_nothing_and_is_no_error_that_langchain_retries(make_harness, bedrock):

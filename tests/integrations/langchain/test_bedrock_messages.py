@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import anthropic
 import pytest
 
 pytest.importorskip("langchain_aws", reason="langchain-aws is of the extra aws")
+from governed_chats import PROMPT, agree, race
 from langchain_aws import ChatAnthropicBedrock
 from langchain_aws.chat_models.anthropic import ChatAnthropicMantle
 from langchain_core.messages import SystemMessage
@@ -23,7 +23,6 @@ from llm_cost_middleware.simulator import Fault, auto, fill
 from llm_cost_middleware.simulator.bedrock import signing
 
 HAIKU, PLAIN = "us.anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic.claude-sonnet-5"
-PROMPT = "Tell me everything about the bridges of Prague."
 KINDS = [ChatAnthropicBedrock, ChatAnthropicMantle]
 
 
@@ -52,13 +51,6 @@ def get_weather(city: str) -> str:
 
 class Person(BaseModel):
     name: str
-
-
-def agree(harness, sim, calls):
-    balance = harness.pipeline.ledger.balance("global")
-    assert balance.pending_nanousd == 0
-    assert balance.settled_nanousd == sim.bill.total_nanousd > 0
-    assert [record.status for record in harness.pipeline.records()] == ["exact"] * calls
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,25 +174,7 @@ def test_a_model_that_langchain_makes_anew_is_governed_as_well(make_harness, sim
 
 
 def test_a_race_sends_exactly_what_fits(make_harness, sim, claude):
-    sim.responder, sim.latency_s = fill, 0.05
-    quoted = make_harness()
-    guard(claude(), quoted.pipeline).invoke(PROMPT)
-    hold = quoted.pipeline.records()[-1].reserved_nanousd
-    sim.reset()
-    harness = make_harness(
-        budgets=[{"scope": "provider:bedrock", "limit": str(hold * 5 / 10**9)}, {"scope": "global", "limit": "9"}],
-        output={"on_insufficient": ["raise"]},
-    )
-    governed = guard(claude(), harness.pipeline)
-
-    def ask(_):
-        with suppress(BudgetExceededError):
-            governed.invoke(PROMPT)
-
-    with ThreadPoolExecutor(12) as threads:
-        list(threads.map(ask, range(12)))
-    assert len(sim.bill.lines) == 5
-    agree(harness, sim, 5)
+    race(make_harness, sim, claude, "bedrock")
 
 
 def test_a_model_that_is_no_claude_is_refused_or_metered(make_harness, claude):

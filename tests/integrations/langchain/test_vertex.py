@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import anthropic
 import pytest
 
 pytest.importorskip("langchain_google_vertexai", reason="langchain-google-vertexai is of the extra google")
+from governed_chats import PROMPT, agree, race
 from langchain_core.messages import SystemMessage
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
@@ -20,7 +20,6 @@ from llm_cost_middleware.integrations.langchain import CostCallbackHandler, guar
 from llm_cost_middleware.simulator import Fault, auto, fill
 
 HAIKU = "claude-haiku-4-5@20251001"
-PROMPT = "Tell me everything about the bridges of Prague."
 
 
 @pytest.fixture
@@ -41,13 +40,6 @@ def vertex(sim):
 def get_weather(city: str) -> str:
     """Weather of a city."""
     return f"sun over {city}"
-
-
-def agree(harness, sim, calls):
-    balance = harness.pipeline.ledger.balance("global")
-    assert balance.pending_nanousd == 0
-    assert balance.settled_nanousd == sim.bill.total_nanousd > 0
-    assert [record.status for record in harness.pipeline.records()] == ["exact"] * calls
 
 
 @pytest.mark.parametrize(
@@ -160,25 +152,7 @@ def test_a_model_that_langchain_makes_anew_is_governed_as_well(make_harness, sim
 
 
 def test_a_race_sends_exactly_what_fits(make_harness, sim, vertex):
-    sim.responder, sim.latency_s = fill, 0.05
-    quoted = make_harness()
-    guard(vertex(), quoted.pipeline).invoke(PROMPT)
-    hold = quoted.pipeline.records()[-1].reserved_nanousd
-    sim.reset()
-    harness = make_harness(
-        budgets=[{"scope": "provider:vertex_ai", "limit": str(hold * 5 / 10**9)}, {"scope": "global", "limit": "9"}],
-        output={"on_insufficient": ["raise"]},
-    )
-    governed = guard(vertex(), harness.pipeline)
-
-    def ask(_):
-        with suppress(BudgetExceededError):
-            governed.invoke(PROMPT)
-
-    with ThreadPoolExecutor(12) as threads:
-        list(threads.map(ask, range(12)))
-    assert len(sim.bill.lines) == 5
-    agree(harness, sim, 5)
+    race(make_harness, sim, vertex, "vertex_ai")
 
 
 def test_a_model_of_another_maker_is_not_taken_for_a_claude(make_harness, vertex):

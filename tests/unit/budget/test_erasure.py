@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import closing
 
 import pytest
 import redis
+from bystanders import working
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware.budget.backends.redis.maintenance import RedisEraser
@@ -121,31 +121,18 @@ def test_an_erased_person_is_named_nowhere_and_every_sum_stays(url, tmp_path, cl
 
 
 def test_calls_go_on_meanwhile_and_no_sum_is_split(url, clock):
-    stop, failures, paid = threading.Event(), [], [0, 0]
+    paid = [0, 0]
     with Ledger.open(url, clock=clock) as ledger:
         for _ in range(30):
             call(ledger, "user:alice", settle="0.1", amount="0.1")
 
         def work(number):
-            try:
-                while not stop.is_set():
-                    held = ledger.reserve(NanoUSD(100), ["user:alice", f"team:{number}"])
-                    ledger.settle(held.id, NanoUSD(60))
-                    paid[number] += 60
-            except BaseException as error:
-                failures.append(error)
-                raise
+            held = ledger.reserve(NanoUSD(100), ["user:alice", f"team:{number}"])
+            ledger.settle(held.id, NanoUSD(60))
+            paid[number] += 60
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
-        for thread in threads:
-            thread.start()
-        try:
+        with working(work):
             aliases = [ledger.erase("user:alice").alias for _ in range(3)]
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert not failures
         audit(ledger.backend.read(None), list(ledger.rows()))
         shares = [ledger.balance(scope).settled_nanousd for scope in (*aliases, "user:alice")]
         assert sum(shares) == sum(paid) + 3 * 10**9

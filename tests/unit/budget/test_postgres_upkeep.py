@@ -6,10 +6,10 @@ import datetime as dt
 import itertools
 import json
 import random
-import threading
 
 import psycopg
 import pytest
+from bystanders import working
 from ledger_histories import DAY, START, live, reports, told
 
 from llm_cost_middleware.budget import archive_file
@@ -242,29 +242,15 @@ def test_one_process_at_a_time_and_a_file_has_a_name(ledger, clock, tmp_path):
 
 def test_calls_go_on_while_it_is_archived(ledger, clock, tmp_path):
     live(ledger, clock, 2, 60, 60)
-    stop, failures, paid = threading.Event(), [], [0, 0]
-    before = ledger.balance("global").settled_nanousd
+    paid, before = [0, 0], ledger.balance("global").settled_nanousd
 
     def work(number):
-        try:
-            while not stop.is_set():
-                ledger.settle(ledger.reserve(NanoUSD(100), [f"user:{number}"]).id, NanoUSD(60))
-                paid[number] += 60
-        except BaseException as error:
-            failures.append(error)
-            raise
+        ledger.settle(ledger.reserve(NanoUSD(100), [f"user:{number}"]).id, NanoUSD(60))
+        paid[number] += 60
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
-    for thread in threads:
-        thread.start()
-    try:
+    with working(work):
         for number in range(4):
             ledger.archive(clock.now() - (40 - number * 10) * DAY, MemoSummary(), tmp_path / f"{number}.jsonl")
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not failures
     assert ledger.balance("global").settled_nanousd == before + sum(paid)
     audit(ledger.backend.read(None), list(ledger.rows()))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
-import threading
 import time
 from contextlib import closing
 
 import pytest
+from bystanders import working
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware import BudgetExceededError
@@ -203,23 +203,14 @@ def test_a_ledger_that_rests_answers_as_one_that_never_does(url, tmp_path, seed)
 def test_calls_go_on_while_runs_are_laid_to_rest(ledger, clock):
     ledger.set_budget(Budget("run:*", "1"))
     ledger.set_budget(Budget("thread:*", "1", "day"))
-    stop, failures, paid = threading.Event(), [], [0] * 6
+    paid, turns = [0] * 6, [itertools.cycle((first, first + 2, first + 4)) for first in (0, 1)]
 
     def work(first):
-        try:
-            for number in itertools.cycle((first, first + 2, first + 4)):
-                if stop.is_set():
-                    return
-                run(ledger, number, 60)
-                paid[number] += 60
-        except BaseException as error:
-            failures.append(error)
-            raise
+        number = next(turns[first])
+        run(ledger, number, 60)
+        paid[number] += 60
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
-    for thread in threads:
-        thread.start()
-    try:
+    with working(work) as failures:
         until = time.monotonic() + 60
         for _ in range(8):
             before = sum(paid)
@@ -227,11 +218,6 @@ def test_calls_go_on_while_runs_are_laid_to_rest(ledger, clock):
                 time.sleep(0.002)
             clock.advance(8 * DAY)
             rest(ledger)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not failures
     assert [spent(ledger, f"run:{number}") for number in range(6)] == paid
     clock.advance(60 * DAY)
     assert rest(ledger)
