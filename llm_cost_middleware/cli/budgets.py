@@ -116,6 +116,12 @@ def _key(one: ScopeBalance) -> tuple[str, str]:
     return one.scope, one.budget.window if one.budget is not None else LIFETIME
 
 
+_LEASED = (
+    "leased: of what is held, in blocks of processes for calls to come; that of a process that was killed stays until "
+    "one with leases opens the ledger, or a sweep charges it (llm-cost help leases)"
+)
+
+
 def _show(
     found: Sequence[ScopeBalance], leased: Mapping[tuple[str, str], NanoUSD], waiting: str | None, *, everything: bool
 ) -> None:
@@ -144,7 +150,7 @@ def _show(
         ])  # fmt: skip
     tables.show(columns, rows, title=f"budgets, {currency.unit()}, local time")
     if any(_key(one) in leased for one in found):
-        tables.say("leased: of what is held, in blocks of processes for calls to come (llm-cost help leases)")
+        tables.say(_LEASED)
 
 
 @budgets.command("set")

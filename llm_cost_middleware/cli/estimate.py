@@ -12,14 +12,16 @@ import typer
 
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, err, open_ledger, out
-from llm_cost_middleware.cli.prices import open_catalogue
+from llm_cost_middleware.cli.prices import behind, open_catalogue
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
+from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.pricing.bound import Bound, bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.tokenizer import count_tokens
+from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.providers import get_provider, provider_of, provider_of_endpoint
-from llm_cost_middleware.request import CallRequest
+from llm_cost_middleware.request import CallRequest, Endpoint
 from llm_cost_middleware.routing.decision_log import DecisionLog
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.system_clock import SystemClock
@@ -70,7 +72,7 @@ def estimate(
     per_use = ceil_nanousd(allowance, what="--allowance")
     sums: dict[str, _Sum] = {}
     unpriced: dict[str, list[int]] = {}
-    for line in _requests(file):
+    for line in _requests(file, config):
         if line.request.max_tokens is None:
             line = line._replace(request=line.request._replace(max_tokens=max_tokens))  # noqa: PLW2901 - the same line
         model = f"{line.provider}/{line.request.model}"
@@ -108,7 +110,7 @@ def _usual_answer(config: Path | None, url: str | None, site: str, now: float) -
     return round(mean.value)
 
 
-def _requests(file: Path) -> Iterator[_RequestLine]:
+def _requests(file: Path, config: Path | None) -> Iterator[_RequestLine]:
     try:
         text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -124,17 +126,26 @@ def _requests(file: Path) -> Iterator[_RequestLine]:
         body = data.get("body") or data.get("params") or data if isinstance(data, Mapping) else None
         if not isinstance(body, Mapping) or not isinstance(body.get("model"), str):
             raise ConfigurationError(f"{file}, line {number} is not a request: it names no model")
-        yield _RequestLine(number, *_read(body))
+        yield _RequestLine(number, *_read(body, behind(body["model"], config), str(data.get("url") or "")))
 
 
-def _read(body: Mapping[str, Any]) -> tuple[str, CallRequest]:
-    named, slash, bare = str(body["model"]).partition("/")
+def _read(body: Mapping[str, Any], name: str, url: str) -> tuple[str, CallRequest]:
+    """``name``: what the model of the body stands for. ``url``: where a line of a batch file is to be sent."""
+    named, slash, bare = name.partition("/")
     model = bare if slash else named
     known = named if slash else provider_of(model.removeprefix("ft:"))
     # most servers of unknown models speak this form
     rules = get_provider(known) if known else provider_of_endpoint("chat.completions")
-    endpoint = "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
-    return rules.name, rules.read_request({**body, "model": model}, endpoint)
+    return rules.name, rules.read_request({**body, "model": model}, _endpoint(rules, model, body, url))
+
+
+def _endpoint(rules: Provider, model: str, body: Mapping[str, Any], url: str) -> Endpoint:
+    named = [one for one in rules.endpoints if url.endswith("/" + one.replace(".", "/"))]
+    if named:
+        return named[0]
+    if "embeddings" in rules.endpoints and find_limits(rules.name, model).max_output == 0:
+        return "embeddings"
+    return "responses" if "input" in body and "responses" in rules.endpoints else rules.endpoints[0]
 
 
 def _most(catalogue: Catalogue, line: _RequestLine, params: Mapping[str, Any], now: float, per_use: NanoUSD) -> Bound:

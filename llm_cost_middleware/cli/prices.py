@@ -70,7 +70,7 @@ def prices(
 
         show_changes(config, ledger, catalogue, moment, network=url or network, as_json=as_json)
         return
-    exact = _named(catalogue, _behind(model, config)) if model else None
+    exact = _named(catalogue, behind(model, config)) if model else None
     if exact is not None:
         rows = [row for way, terms in _WAYS for row in _rows(catalogue, *exact, moment, way, terms)]
     else:
@@ -133,7 +133,7 @@ def _of_platforms(config: Path | None) -> list[ModelRef]:
     return sorted({*behind, *tiers})
 
 
-def _behind(model: str, config: Path | None) -> str:
+def behind(model: str, config: Path | None) -> str:
     """What a call of a name costs as: of a platform, the model of the deployment that is configured by it."""
     platform, _, wire = model.partition("/")
     if platform not in PLATFORMS or not _is_there(config):

@@ -63,7 +63,16 @@ def check_reloadable(old: CostConfig, new: CostConfig) -> None:
 
 def with_money_of(old: CostConfig, new: CostConfig) -> CostConfig:
     """The old configuration with the budgets and prices of the new one."""
-    mixed = replace(old, budgets=new.budgets, prices=new.prices)
-    for name in ("file", "written_at", "routes"):  # what is not given, but found out
-        object.__setattr__(mixed, name, getattr(old if name == "routes" else new, name))
+    return _found_out(replace(old, budgets=new.budgets, prices=new.prices), new, routes=old.routes)
+
+
+def with_metrics_of(old: CostConfig, new: CostConfig) -> CostConfig:
+    """The new configuration with the metrics of the old one."""
+    return _found_out(replace(new, metrics=old.metrics), new, routes=new.routes)
+
+
+def _found_out(mixed: CostConfig, new: CostConfig, *, routes: bool) -> CostConfig:
+    """Set what is not given, but found out."""
+    for name, value in (("file", new.file), ("written_at", new.written_at), ("routes", routes)):
+        object.__setattr__(mixed, name, value)
     return mixed

@@ -20,7 +20,7 @@ class ModelLimits(NamedTuple):
     context_window: int | None = None
     """Most input of a request: a longer one is refused, and not billed."""
     max_output: int | None = None
-    """Most output of one choice, reasoning included."""
+    """Most output of one choice, reasoning included; 0 of models that embed."""
     default_output: int = 4_096
     """Cap for callers without one: ample for an answer, reasoning included."""
     image_tokens: int | None = None

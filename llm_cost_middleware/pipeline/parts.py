@@ -12,7 +12,13 @@ from llm_cost_middleware.config import CostConfig, tell_of_unused_file
 from llm_cost_middleware.config.budgets import put_budgets_in_force
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.config.listeners import Listeners, check_listeners, listed
-from llm_cost_middleware.config.reloading import FileWatch, check_reloadable, read_again, with_money_of
+from llm_cost_middleware.config.reloading import (
+    FileWatch,
+    check_reloadable,
+    read_again,
+    with_metrics_of,
+    with_money_of,
+)
 from llm_cost_middleware.config.settings import (
     open_ledger,
     open_or_await,
@@ -55,5 +61,5 @@ __all__ = [
     "bounded_nanousd", "call_id_of", "check_listeners", "check_reloadable", "current_context", "filled",
     "forecast_run", "listed", "make_scope", "open_ledger", "open_or_await", "put_budgets_in_force", "quote_batch",
     "read_again", "read_settings", "read_upkeep", "run_paths", "tell_of_unused_file", "unique_id",
-    "warn_of_forgetting", "with_money_of",
+    "warn_of_forgetting", "with_metrics_of", "with_money_of",
 ]  # fmt: skip

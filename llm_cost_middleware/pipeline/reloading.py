@@ -26,9 +26,10 @@ class Reloading:
     _go_over_to: Callable[[named.CallFlow], None]
 
     def reload(self, config: named.ConfigSource | None = None) -> None:
-        """Take up a changed configuration: tiers, policies, attribution, alerts, prices, budgets.
+        """Take up a changed configuration: tiers, policies, attribution, alerts, prices, budgets; not ``[metrics]``.
 
-        Calls under way end as begun. Budgets and prices of a changed file are taken up without it (``watch``).
+        Calls under way end as begun. Metrics stay as they began, in ``config``, too; that they differ is logged.
+        Budgets and prices of a changed file are taken up without it (``watch``).
 
         Args:
             config: The new one; the file that the present one was read from, if ``None``.
@@ -44,6 +45,7 @@ class Reloading:
         flow = self._make_flow(new, self._stages)
         if new.metrics != self.config.metrics:
             _log.warning("[metrics] changed: a running pipeline keeps those that it began with; make a new one")
+            new = parts.with_metrics_of(self.config, new)
         # The call says that it is the newest, where no file does.
         self._take_up_money(new, self.clock.now() if new.written_at is None else new.written_at)
         self._listeners.take_up(new)  # after what can fail: alerts of a configuration that is not in force tell nobody

@@ -10,10 +10,12 @@ import sys
 import urllib.request
 from decimal import Decimal
 
+import lease_worker
 import pytest
+from leased import AT_ONCE
 from typer.testing import CliRunner
 
-from llm_cost_middleware import CostConfig, CostPipeline, CostTracker, process
+from llm_cost_middleware import Budget, CostConfig, CostPipeline, CostTracker, process
 from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.errors import ConfigurationError
 
@@ -153,6 +155,17 @@ def test_budgets_are_shown_set_and_exported(ledger):
     assert sum(round(float(row["amount_usd"]) * 1e9) for row in rows if row["kind"] == "settle") == settled
     assert _run("budgets", "--ledger", url, "export").startswith("seq,at,kind,id")
     assert "0 reservations expired" in _run("budgets", "--ledger", url, "sweep")
+
+
+def test_a_block_that_nobody_hands_back_is_said_to_stay(tmp_path):
+    url = f"sqlite:///{tmp_path}/l.db"
+    with lease_worker.leased(url, AT_ONCE) as opened:
+        opened.set_budget(Budget("global", "1"))
+        for _ in range(3):
+            opened.settle(opened.reserve("0.001", ["user:a"]).id, "0.0005")
+        told = " ".join(_run("budgets", "--ledger", url).split())
+    assert "that of a process that was killed stays until one with leases opens the ledger, or a sweep" in told
+    assert "leased" not in _run("budgets", "--ledger", url), "it was handed back"
 
 
 def test_rows_can_be_read_and_corrected(ledger):

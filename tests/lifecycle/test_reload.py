@@ -141,6 +141,19 @@ def test_budgets_of_names_that_calls_do_not_have_yet_wait_for_a_reload(running, 
     assert run.sent == []
 
 
+def test_metrics_stay_as_they_began_and_every_reload_says_so(running, caplog):
+    pytest.importorskip("opentelemetry.metrics", reason="metrics are of the extra otel")
+    run = running(budget("10"))
+    run.write(budget("9") + "[metrics]\nopentelemetry = true\n")
+    for _ in range(2):
+        caplog.clear()
+        run.pipeline.reload()
+        assert "[metrics] changed" in caplog.text
+        assert not run.pipeline.config.metrics.opentelemetry
+        assert run.pipeline.config.file == run.path
+    assert [float(one.limit) for one in run.pipeline.ledger.budgets()] == [9]
+
+
 def test_what_cannot_be_taken_up_changes_nothing(running, tmp_path):
     run = running(budget("10"))
     for new in ({"ledger": {"url": f"sqlite:///{tmp_path}/other.db"}}, {"prices": {"openai/x": {"nonsense": 1}}}):

@@ -135,3 +135,25 @@ def test_what_is_not_a_request_is_refused_with_its_line(run, requests_file, line
 def test_a_file_that_is_not_there_is_refused(run):
     with pytest.raises(ConfigurationError, match="cannot read"):
         run("estimate", "absent.jsonl")
+
+
+def test_a_deployment_costs_as_the_model_that_is_configured_behind_it(run, requests_file, tmp_path):
+    (tmp_path / "llm-cost.toml").write_text('[platforms.azure.deployments]\nours = "eu/gpt-5-mini"\n')
+    lines = [CHAT | {"model": name} for name in ("azure/ours", "azure/eu/gpt-5-mini")]
+    result = run("estimate", requests_file(*lines), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {name: model["requests"] for name, model in json.loads(result.stdout)["models"].items()} == {
+        "azure/eu/gpt-5-mini": 2
+    }
+
+
+VECTORS = {"model": "text-embedding-3-small", "input": ["hello", "world"]}
+
+
+@pytest.mark.parametrize("line", [VECTORS, {"url": "/v1/embeddings", "body": VECTORS | {"model": "openai/ada"}}])
+def test_embeddings_have_no_output(run, requests_file, tmp_path, line):
+    (tmp_path / "llm-cost.toml").write_text('[prices."openai/ada"]\ninput_mtok = "0.02"\noutput_mtok = "0.02"\n')
+    (told,) = json.loads(run("estimate", requests_file(line), "--json").stdout)["models"].values()
+    assert told["output_tokens_at_most"] == told["not_guaranteed"] == 0
+    assert 0 < float(told["at_most_usd"]) <= 0.02 * 10 / 10**6, "ten bytes are ten tokens at most"
+    assert 0 < float(told["expected_usd"]) <= float(told["at_most_usd"])
