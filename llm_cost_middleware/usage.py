@@ -135,12 +135,12 @@ class UsageReport(NamedTuple):
     @property
     def truncated(self) -> bool:
         """Whether the answer ends where its output cap, or the context window, cut it off."""
-        return self.finish_reason in _CUT_OFF
+        return self.finish_reason in CUT_OFF
 
     @property
     def declined(self) -> bool:
         """Whether the provider reports that the model, or a filter of its own, declined to answer."""
-        return self.finish_reason in _DECLINED
+        return self.finish_reason in DECLINED
 
     @property
     def usage(self) -> TokenUsage:
@@ -154,8 +154,8 @@ class UsageReport(NamedTuple):
         return total
 
 
-_DECLINED = frozenset({"refusal", "content_filter"})  # Anthropic's stop_reason; OpenAI's finish_reason
-_CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
+DECLINED = frozenset({"refusal", "content_filter"})  # Anthropic's stop_reason; OpenAI's finish_reason
+CUT_OFF = frozenset({"max_tokens", "length", "max_output_tokens", "model_context_window_exceeded"})
 
 
 _ATTACHED = "_llm_cost_usage"

@@ -21,9 +21,12 @@ from llm_cost_middleware.metering.call_facts import (
 )
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import AnswerContent
-from llm_cost_middleware.usage import UsageReport
+from llm_cost_middleware.routing.signals import REFUSED, TRUNCATED
+from llm_cost_middleware.usage import CUT_OFF, DECLINED, UsageReport
 
 _log = logging.getLogger(__name__)
+SHOWS = {**dict.fromkeys(CUT_OFF, (TRUNCATED,)), **dict.fromkeys(DECLINED, (REFUSED,))}
+"""The signals of a failure that the end of an answer is, by its name."""
 
 
 def facts_of(
@@ -46,7 +49,7 @@ def facts_of(
         request, quote = call.request, reserved.quote
         flags = (
             (0 if quote.injected else OWN_CAP)
-            | (CUT if reading is not None and reading.truncated else 0)
+            | (CUT if reading is not None and reading.finish_reason in CUT_OFF else 0)
             | (STREAM if request.stream else 0)
             | (SEEN if content is not None else 0)
             | (OWN_EFFORT if request.settings and states_thinking(request.settings) else 0)

@@ -213,7 +213,7 @@ class CallFlow:
             call = self.route(request, providers, headroom)
         if self.stages.cache.shares(call):
             yield WriteLog(partial(self.stages.cache.recall, call))
-        report = CallReport(counter=counter)
+        report = CallReport(counter)
         try:
             response = yield from self._attempts(call, report, accept)
         except GeneratorExit:
@@ -224,7 +224,7 @@ class CallFlow:
             yield from self._write_log(call, report)
             raise
         yield from self._write_log(call, report)
-        return made(CallOutcome, (response, call.id, call.decision, tuple(report.booked)))
+        return made(CallOutcome, (response, call.id, call.decision, report.booked))
 
     def _attempts(
         self, call: RoutedCall, report: CallReport, accept: Callable[[CallResult], bool] | None
@@ -328,7 +328,7 @@ class CallFlow:
         verdict = self.stages.route.review_answer(call, reserved, results, accept, report.quality_signals)
         if isinstance(verdict, ModelRef):
             report.escalated = True
-            report.tried_targets.append(reserved.arm)  # where money is short no step down leads back to it
+            report.tried_targets += (reserved.arm,)  # where money is short no step down leads back to it
             self.stages.record.escalated(reserved, verdict)
         return verdict
 

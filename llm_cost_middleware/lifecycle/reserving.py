@@ -203,7 +203,7 @@ class Reserving:
         reservation_id: str | None
         reservation_id = held = f"{call.id}.{report.reservations}"
         scopes = call.scopes_at(quote.target)
-        memo = AttemptMemo(call.id, number, quote.target)
+        memo = AttemptMemo.of(call.id, number, quote.target)
         try:
             yield Reserve(held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
         except LedgerUnavailableError as error:

@@ -13,7 +13,7 @@ from llm_cost_middleware.budget.rules import ScopeBalance
 from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LedgerError, LedgerUnavailableError, ReservationNotFoundError
-from llm_cost_middleware.lifecycle.call_facts import facts_of
+from llm_cost_middleware.lifecycle.call_facts import SHOWS, facts_of
 from llm_cost_middleware.lifecycle.commands import (
     Extend,
     PostUnreserved,
@@ -35,7 +35,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.flex import as_flex
-from llm_cost_middleware.routing.signals import PARSE_FAILED, REFUSED, TRUNCATED
+from llm_cost_middleware.routing.signals import PARSE_FAILED
 from llm_cost_middleware.usage import (
     FAILED_LOCALLY,
     LOST_LOCALLY,
@@ -89,7 +89,7 @@ class Settling:
                 yield Sleep(lane.delay_s)
             return reserved.arm, 0
         # Never again for this call: not as a fallback, and not as a step down when money is short.
-        report.tried_targets.append(reserved.arm)
+        report.tried_targets += (reserved.arm,)
         tried = {other.plain for other in report.tried_targets}
         others = {
             other.plain: other for other in (fallbacks_of(call, target) if stages.health.falls_back else ())
@@ -203,7 +203,7 @@ class Settling:
         reading = posting.reading
         served = call.as_served(reserved, reading)
         attempt, arm = served.attempt, served.arm
-        memo = AttemptMemo(
+        memo = AttemptMemo.of(
             call.id, attempt.number, arm, posting.priced, reading, call.decision.tier_name,
             call.asked_of(attempt.target), facts_of(call, served, reading, report.content, failure),
         )  # fmt: skip
@@ -243,8 +243,7 @@ class Settling:
     ) -> TokenUsage | None:
         """Learn from an answer. Returns its usage, where it was answered in full."""
         if reading.finish_reason is not None:
-            shows = ((TRUNCATED, reading.truncated), (REFUSED, reading.declined))
-            report.quality_signals = tuple([name for name, shown in shows if shown])
+            report.quality_signals = SHOWS.get(reading.finish_reason, ())
         # Only complete answers teach: a cut one says little about how long answers are.
         if not reading.complete or not reading.items:
             return None

@@ -51,8 +51,8 @@ class Shadows:
         # without candidates: nobody takes its place where money is short or it fails
         decision = call.decision._replace(target=target, candidates=())
         shadow = call._replace(id=self._new_id(), request=request, decision=decision, target=target)
-        own = CallReport(counter=report.counter)
-        own.logged.decided = True  # what the log says of it stands with the call that it belongs to
+        own = CallReport(report.counter)
+        own.is_decided = True  # what the log says of it stands with the call that it belongs to
         try:
             reserved = yield from self._reserving.admit_and_reserve(shadow, own, target, 1)
         except LLMCostError:

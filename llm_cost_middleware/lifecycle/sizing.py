@@ -153,12 +153,12 @@ class Sizing:
             self._prepared.add(counter.account(target))
         account, key = counter.account(target), counts.key(call.request, target)
         until = self._clock.monotonic() + TIMEOUT_S
-        report.asked_counts[target] = True
+        report.asked_counts = {**report.asked_counts, target: True}
         waited = 0.0
         while (turn := counts.take_turn(account, key)).delay_s:
             waited += turn.delay_s
             if waited > TIMEOUT_S or self._clock.monotonic() + turn.delay_s > until:
-                report.asked_counts[target] = bool(self._settings.max_wait_for_budget_s == 0)
+                report.asked_counts = {**report.asked_counts, target: self._settings.max_wait_for_budget_s == 0}
                 return quote
             yield Sleep(turn.delay_s)
             if (found := counts.known(call.request, target, key)) is not None:

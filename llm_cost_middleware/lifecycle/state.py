@@ -101,7 +101,7 @@ class RoutedCall(NamedTuple):
     def asked_of(self, target: ModelRef) -> str:
         """The model that the caller named, where it is another than ``target``; empty where it is the same, or none."""
         asked = self.request.model
-        return "" if asked in {target.model, str(target)} else asked
+        return "" if asked == target.model or ("/" in asked and asked == str(target)) else asked
 
     def as_served(self, reserved: ReservedAttempt, reading: UsageReport | None) -> ReservedAttempt:
         """The attempt as the model that answered it, where the host chose that."""
@@ -224,17 +224,6 @@ class CacheTrace(NamedTuple):
     at: float
 
 
-class CallLog:
-    """What of a call has become a line of the log."""
-
-    decided: bool = False
-    spent_nanousd: int = -1
-    """The sum of its settlement; -1: none."""
-    outcomes: tuple[str, ...] = ()
-    compared: bool = False
-    """It was compared with earlier calls."""
-
-
 class CallReport:
     """The mutable part of a call: what was tried and booked so far. What has not changed stands in the class."""
 
@@ -246,7 +235,7 @@ class CallReport:
     """Reservations tried; numbers their ids."""
     answered: ModelRef | None = None
     """The model or arm of the last attempt that was booked."""
-    spent_nanousd: int = 0
+    spent_nanousd: NanoUSD = ZERO
     """The sum of what was booked."""
     quality_signals: tuple[str, ...] = ()
     """Failure signals found in the last answered attempt (names from ``routing.signals``)."""
@@ -260,19 +249,25 @@ class CallReport:
     content: AnswerContent | None = None
     """What the answer that is about to be booked says, where its tools are looked at; not kept."""
 
+    tried_targets: tuple[ModelRef, ...] = ()
+    """The models that failed, or whose answer was rejected."""
+    booked: tuple[Booked, ...] = ()
+    """One for each attempt that was booked."""
+    asked_counts: Mapping[ModelRef, bool] = MappingProxyType({})
+    """The models whose provider was asked for a count: once a call."""
+    is_decided: bool = False
+    """Its decision is a line of the log."""
+    logged_nanousd: int = -1
+    """The sum of its settlement in the log; -1: none."""
+    logged_outcomes: tuple[str, ...] = ()
+    is_compared: bool = False
+    """It was compared with earlier calls."""
+
     def __init__(self, counter: InputCounter | None = None) -> None:
         self.counter = counter
         """Asks the provider for a count, where the host can."""
         self.token_counts: dict[str, int | None] = {}
         """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None``
         where they could not be."""
-        self.tried_targets: list[ModelRef] = []
-        """The models that failed, or whose answer was rejected."""
-        self.booked: list[Booked] = []
-        """One for each attempt that was booked."""
         self.lines: list[JournalEntry] = []
         """Lines of the log that were made, and not written down yet."""
-        self.logged = CallLog()
-        """What of the call has become a line."""
-        self.asked_counts: dict[ModelRef, bool] = {}
-        """The models whose provider was asked for a count: once a call."""

@@ -87,16 +87,18 @@ def encode_memo(
         asked: The model that the caller named, where it is another one.
         facts: What else is known of the call; no tally tells memos apart by it.
     """
-    return AttemptMemo(call_id, attempt, target, priced, reading, tier, asked, facts).written()
+    return AttemptMemo.of(call_id, attempt, target, priced, reading, tier, asked, facts).written()
 
 
 class AttemptMemo(UnwrittenMemo):
-    """``encode_memo`` put off: of a ledger in memory most rows are never read. Takes its arguments in their order."""
+    """``encode_memo`` put off: of a ledger in memory most rows are never read. ``of`` takes its arguments in order."""
 
     __slots__ = ("_facts", "_text")
+    _facts: Any
+    _text: bytes
 
-    def __init__(
-        self,
+    @staticmethod
+    def of(
         call_id: str,
         attempt: int,
         target: ModelRef | None,
@@ -105,12 +107,14 @@ class AttemptMemo(UnwrittenMemo):
         tier: str = "",
         asked: str = "",
         facts: CallFacts | None = None,
-    ) -> None:
+    ) -> AttemptMemo:
+        """See ``encode_memo``."""
+        memo = AttemptMemo()  # filled here: two are made in every call, and a constructor costs as much again
         status, version = (None, "") if priced is None else (priced.status, priced.price_version)
         if reading is not None and (reading.error is not None or reading.prices is not None):
             reading = reading._replace(error=None, prices=None)  # nobody's words, and nobody's table, are kept
-        self._facts: Any = call_id, attempt, target, status, version, reading, tier, asked, facts
-        self._text = b""
+        memo._facts, memo._text = (call_id, attempt, target, status, version, reading, tier, asked, facts), b""
+        return memo
 
     def written(self) -> bytes:
         """See ``UnwrittenMemo``; written once."""

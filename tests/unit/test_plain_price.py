@@ -63,7 +63,7 @@ def test_short_way_is_the_long_one(target):
         short += found.items != wanted.items
         memo = "call", 1, target, found, reading, "small", "", CallFacts("site", 7, 1, 500)
         names = ("call_id", "attempt", "target", "priced", "reading", "tier", "asked", "facts")
-        assert AttemptMemo(*memo).written() == encode_memo(
+        assert AttemptMemo.of(*memo).written() == encode_memo(
             **dict(zip(names, (*memo[:3], wanted, *memo[4:]), strict=True))
         )
     assert short or target.model in {"nobody-knows", "gpt-4o-search-preview"}

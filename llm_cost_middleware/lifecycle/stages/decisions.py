@@ -112,12 +112,11 @@ class DecisionRecorder:
 
     def record(self, call: RoutedCall, report: CallReport) -> None:
         """Write down how a call was routed, and what became of it, at its end."""
-        if self.rides:
+        if not self.rides:
+            with self._lock:
+                self._tell(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+        if report.lines:
             self.write(report)
-            return
-        with self._lock:
-            self._tell(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
-        self.write(report)
 
     def _gather(
         self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
@@ -135,32 +134,34 @@ class DecisionRecorder:
         self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
     ) -> None:
         """Log what was not logged yet; the lock is held."""
-        now, logged = self._clock.now(), report.logged
-        if not logged.decided:
+        now = self._clock.now()
+        if not report.is_decided:
             self._log.append(call.decision, settlement)
-            logged.decided = True
-        elif settlement is not None and settlement.cost_nanousd != logged.spent_nanousd:
+            report.is_decided = True
+        elif settlement is not None and settlement.cost_nanousd != report.logged_nanousd:
             self._log.settled(*settlement)
         if settlement is not None:
-            logged.spent_nanousd = settlement.cost_nanousd
-        traces, report.cache_traces = report.cache_traces, ()
-        for trace in traces:
-            self._trace(call, trace)
+            report.logged_nanousd = settlement.cost_nanousd
+        if report.cache_traces:
+            traces, report.cache_traces = report.cache_traces, ()
+            for trace in traces:
+                self._trace(call, trace)
         if report.refusal is not None and self._journal is not None:
             self._journal.append(REFUSAL, call.id, now, report.refusal)
             report.refusal = None
         if not final:
             return
-        self._tell_outcomes(call, report, now)
-        if call.decision.ngrams and not logged.compared:  # learning is on
-            logged.compared = True
+        if report.quality_signals or report.escalated or report.shadow is not None:
+            self._tell_outcomes(call, report, now)
+        if call.decision.ngrams and not report.is_compared:  # learning is on
+            report.is_compared = True
             self._notice_repeat(call, report, now, exact=exact)
 
     def _tell_outcomes(self, call: RoutedCall, report: CallReport, now: float) -> None:
-        signals, logged = report.quality_signals, report.logged
+        signals = report.quality_signals
         for name in (*signals, ESCALATED) if report.escalated else signals:
-            if name not in logged.outcomes:
-                logged.outcomes += (name,)
+            if name not in report.logged_outcomes:
+                report.logged_outcomes += (name,)
                 self._log.outcome(call.id, name, SIGNAL_SCORES[name], now)
         if report.shadow is not None:
             (target, agrees), report.shadow = report.shadow, None
@@ -173,7 +174,7 @@ class DecisionRecorder:
         last = report.booked[-1]
         tokens = last.usage.output_tokens if last.usage is not None else None
         model = report.answered or ModelRef(*last.target)
-        return made(Settlement, (call.id, model, NanoUSD(report.spent_nanousd), tokens, self._clock.now()))
+        return made(Settlement, (call.id, model, report.spent_nanousd, tokens, self._clock.now()))
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""

@@ -63,6 +63,7 @@ class HeldRates:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
         self._known: dict[tuple[ModelRef, str], _Known] = {}
+        self._dearer: dict[tuple[ModelRef, str], tuple[Rates, bool | None]] = {}
 
     def take_over(self, before: HeldRates) -> None:
         """Go on with what another one has learned of tiers, if it was told the same."""
@@ -74,6 +75,24 @@ class HeldRates:
     def learns_tiers(self) -> bool:
         """Whether past answers may lower a hold."""
         return self._tiers.learns
+
+    def is_dearer(self, target: ModelRef, tier: str, held: Rates, now: float) -> bool | None:
+        """Whether an answer of a service tier costs more than was held; ``None``: that has no price.
+
+        Found once for what is held: other prices, and another period of them, are other rates.
+        """
+        known = self._dearer.get((target, tier))
+        if known is not None and known[0] is held:
+            return known[1]
+        try:
+            paid = self._catalogue.rates(target.provider, target.model, now, tier)
+            dearer = paid.levels[0].output > held.levels[0].output
+        except PriceNotFoundError:
+            dearer = None
+        if len(self._dearer) >= _KEPT:
+            self._dearer.clear()
+        self._dearer[target, tier] = held, dearer
+        return dearer
 
     def answered(self, provider: str, tier: str, *, dearer: bool) -> bool:
         """Note the tier of an answer to a request that named none: as ``ServedTiers.answered``."""

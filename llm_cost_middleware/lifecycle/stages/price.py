@@ -273,11 +273,8 @@ class PriceStage:
 
     def _note_tier(self, target: ModelRef, quote: Quote, tier: str, now: float) -> None:
         """Hold later requests at the tier of an answer, where it costs more than this one was held at."""
-        try:
-            paid = self._catalogue.rates(target.provider, target.model, now, tier)
-        except PriceNotFoundError:
-            return
-        if not (dearer := paid.levels[0].output > quote.rates.levels[0].output) and not self._held.learns_tiers:
+        dearer = self._held.is_dearer(target, tier, quote.rates, now)
+        if dearer is None or not (dearer or self._held.learns_tiers):
             return
         if self._held.answered(target.provider, tier, dearer=dearer):
             _log.warning(
@@ -319,7 +316,10 @@ class PriceStage:
 
     def observe(self, call: RoutedCall, reserved: ReservedAttempt, usage: TokenUsage) -> None:
         """Learn from an answer how long the input was, and whether it was longer than what was held."""
-        quote, actual, model = reserved.quote, usage.input_tokens, reserved.quote.target.plain
+        quote = reserved.quote
+        if not (quote.counted or self._settings.calibrated):
+            return
+        actual, model = usage.input_tokens, quote.target.plain
         if quote.counted and actual > quote.bound.input_tokens and quote.bound.guaranteed:
             _log.warning(
                 "%s billed %d input tokens where %d were counted; later counts are scaled to that", quote.target,

@@ -221,8 +221,9 @@ class CallRecorder:
             posting, attempt.target, call_id=call.id, at=now, usage=usage, requested_model=call.request.model,
             scopes=reserved.scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
         )  # fmt: skip
-        report.booked.append(booked)
-        report.spent_nanousd += posting.amount_nanousd
+        spent, amount = report.spent_nanousd, posting.amount_nanousd
+        report.booked += (booked,)
+        report.spent_nanousd = NanoUSD(spent + amount) if spent else amount
         if call.events_enabled:
             self.emit(
                 Settled(
