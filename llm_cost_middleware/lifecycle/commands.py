@@ -94,7 +94,7 @@ class HandOffStream(NamedTuple):
 
 
 class LedgerCommand:
-    """A verb of the ledger with its arguments. Not frozen: made for every call and dropped at once.
+    """A verb of the ledger with its arguments. Those that every call makes are tuples, the others are not frozen.
 
     A command that has begun to move money is finished even when the caller is cancelled meanwhile; the cancellation is
     delivered afterwards.
@@ -107,34 +107,42 @@ class LedgerCommand:
         raise NotImplementedError
 
 
-@dataclass(slots=True)
-class Reserve(LedgerCommand):
-    """Set money aside. Raises ``BudgetExceededError``."""
-
+class _Reserve(NamedTuple):
     reservation_id: str
     amount: NanoUSD
     scopes: tuple[str, ...]
     ttl: float
-    memo: Any = b""
+    memo: Any
+
+
+class Reserve(_Reserve, LedgerCommand):
+    """Set money aside. Raises ``BudgetExceededError``."""
+
+    __slots__ = ()
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``reserve``."""
-        return ledger.reserve(self.amount, self.scopes, id=self.reservation_id, ttl=self.ttl, memo=self.memo)
+        id_, amount, scopes, ttl, memo = self
+        return ledger.reserve(amount, scopes, id=id_, ttl=ttl, memo=memo)
 
 
-@dataclass(slots=True)
-class Settle(LedgerCommand):
-    """Book the cost of an attempt."""
-
+class _Settle(NamedTuple):
     reservation_id: str
     amount: NanoUSD
     status: SettlementStatus
-    memo: Any = b""
-    notes: Notes | None = None
+    memo: Any
+    notes: Notes | None
+
+
+class Settle(_Settle, LedgerCommand):
+    """Book the cost of an attempt."""
+
+    __slots__ = ()
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``settle``."""
-        return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status, notes=self.notes)
+        id_, amount, status, memo, notes = self
+        return ledger.settle(id_, amount, memo=memo, status=status, notes=notes)
 
 
 @dataclass(slots=True)

@@ -73,6 +73,7 @@ class CallFlow:
         self.is_ready = False
         """A call on an event loop blocks it for no table."""
         self._warm_up = WarmUp()
+        self._attributes = not settings.attribution.asks_nothing
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
     def route(
@@ -206,7 +207,8 @@ class CallFlow:
         if prepared is not None and route.claim(prepared):
             call = prepared
         else:
-            request = self.attributed(request)
+            if self._attributes:
+                request = self.attributed(request)
             if self.stages.lanes.must_recall(request):
                 yield WriteLog(self.stages.lanes.recall)
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None

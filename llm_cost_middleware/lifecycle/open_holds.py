@@ -14,6 +14,7 @@ from llm_cost_middleware.lifecycle.commands import Reduce
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
 from llm_cost_middleware.lifecycle.state import CallReport, Quote, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.request import InputCounter
 from llm_cost_middleware.usage import UsageReport
 
 _MOST = 10_000
@@ -22,13 +23,13 @@ _MOST = 10_000
 class OpenHold:
     """One hold by the bytes of its input, or by an estimate of them."""
 
-    __slots__ = ("_price", "call", "counter", "is_final", "loop", "quote", "reserved", "wanted")
-
-    def __init__(self, price: PriceStage, call: RoutedCall, report: CallReport, reserved: ReservedAttempt) -> None:
-        self._price, self.call, self.counter, self.reserved = price, call, report.counter, reserved
-        self.quote = reserved.quote
-        self.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for frameworks; ``None`` in place of an error
-        self.wanted = self.is_final = False
+    is_final = wanted = False
+    price: PriceStage
+    call: RoutedCall
+    counter: InputCounter | None
+    reserved: ReservedAttempt
+    quote: Quote
+    loop: asyncio.AbstractEventLoop | None
 
     @property
     def id(self) -> str:
@@ -54,7 +55,7 @@ class OpenHold:
         quote = self.quote
         if not quote.bound.guaranteed or self.call.request.server_tools or not reading.usage.input_tokens:
             return None
-        most = self._price.interrupted_posting(self.reserved._replace(quote=quote), reading).amount_nanousd
+        most = self.price.interrupted_posting(self.reserved._replace(quote=quote), reading).amount_nanousd
         return self.reduced(quote._replace(amount_nanousd=NanoUSD(most))) if most < quote.amount_nanousd else None
 
 
@@ -76,7 +77,11 @@ class OpenHolds:
         if self._notes and not reserved.quote.counted and reserved.reservation_id is not None:
             if len(self._held) >= _MOST:  # calls that were never ended, by whoever was to send them
                 self._held.pop(next(iter(self._held)), None)
-            self._held[reserved.reservation_id] = OpenHold(self._price, call, report, reserved)
+            hold = OpenHold()  # filled here: one is made in every call
+            hold.price, hold.call, hold.counter, hold.reserved = self._price, call, report.counter, reserved
+            hold.quote = reserved.quote
+            hold.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for frameworks; ``None`` in place of an error
+            self._held[reserved.reservation_id] = hold
 
     def of(self, reserved: ReservedAttempt) -> OpenHold | None:
         """The hold of an attempt, if it is loose."""

@@ -205,7 +205,7 @@ class Reserving:
         scopes = call.scopes_at(quote.target)
         memo = AttemptMemo.of(call.id, number, quote.target)
         try:
-            yield Reserve(held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
+            yield made(Reserve, (held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo))
         except LedgerUnavailableError as error:
             if stages.spool is not None and stages.spool.voids:  # it may be held all the same
                 entry = Unbooked("void", held, ZERO, "unconfirmed", scopes, b"")

@@ -32,18 +32,12 @@ from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.money import ZERO, NanoUSD
+from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.flex import as_flex
 from llm_cost_middleware.routing.signals import PARSE_FAILED
-from llm_cost_middleware.usage import (
-    FAILED_LOCALLY,
-    LOST_LOCALLY,
-    NOT_SENT,
-    TokenUsage,
-    UsageReport,
-    attached_usage,
-)
+from llm_cost_middleware.usage import FAILED_LOCALLY, LOST_LOCALLY, NOT_SENT, TokenUsage, UsageReport, attached_usage
 
 _log = logging.getLogger(__name__)
 _UNSENT = (FAILED_LOCALLY, NOT_SENT)
@@ -201,7 +195,7 @@ class Settling:
         failure: str,
     ) -> Steps[None]:
         reading = posting.reading
-        served = call.as_served(reserved, reading)
+        served = reserved if reading is None or reading.served_by is None else call.as_served(reserved, reading)
         attempt, arm = served.attempt, served.arm
         memo = AttemptMemo.of(
             call.id, attempt.number, arm, posting.priced, reading, call.decision.tier_name,
@@ -223,9 +217,9 @@ class Settling:
         if stages.decisions.rides:
             tokens = _answered_tokens(usage, reading)
             stages.decisions.settling(call, report, arm, posting, tokens, stands=stands)
-        notes = stages.notes(report)
+        notes = stages.notes(report) if stages.decisions.rides else None
         if held.reservation_id is not None and served is held:
-            verb = Settle(held.reservation_id, posting.amount_nanousd, posting.status, memo, notes)
+            verb = made(Settle, (held.reservation_id, posting.amount_nanousd, posting.status, memo, notes))
             receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
             stages.noted(report, notes)
         else:

@@ -17,7 +17,7 @@ from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, U
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.periods import read_moment
-from llm_cost_middleware.platform import answered_name
+from llm_cost_middleware.platform import PLATFORMS, answered_name
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
@@ -193,8 +193,12 @@ def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Cat
     if len(items) != 1 or not reading.complete or reading[_FROM:] != _PLAIN:
         return None
     usage, named, _ = items[0]
-    answered = answered_name(provider, reading.model, model)
-    named = answered_name(provider, named, answered)
+    if provider in PLATFORMS:
+        answered = answered_name(provider, reading.model, model)
+        named = answered_name(provider, named, answered)
+    else:
+        answered = reading.model or model
+        named = named or answered
     if not named or usage.cache_write_12h:
         return None
     try:

@@ -49,7 +49,9 @@ class TypicalLatency:
         if self.seconds is None:
             self.seconds = seconds
         else:
-            self.seconds += (1.0 - exp(-max(now - self._at, 0.0) / LATENCY_MEMORY_S)) * (seconds - self.seconds)
+            passed = self._at - now
+            forgotten = 1.0 - exp(passed / LATENCY_MEMORY_S) if passed < 0.0 else 0.0
+            self.seconds += forgotten * (seconds - self.seconds)
         self._at = now
 
 

@@ -31,19 +31,14 @@ class RetryState:
         self._quotas: defaultdict[str, RetryQuota] = defaultdict(RetryQuota)
         self._breakers: OrderedDict[ModelRef, CircuitBreaker] = OrderedDict()
 
-    def admit(self, target: ModelRef, *, now: float, previous: Admission | None = None) -> Admission:
+    def admit(self, target: ModelRef, now: float, previous: Admission | None = None) -> Admission:
         """Ask the breaker before every attempt; after a ``wait``, again with its previous answer."""
         breaker = self._breakers.get(target)  # none before the first outcome, and with breakers switched off
         return breaker.admit(now, previous) if breaker is not None else ADMITTED
 
     def succeeded(
-        self,
-        target: ModelRef,
-        *,
-        now: float,
-        retry_tokens: int = 0,
-        started: float | None = None,
-    ) -> None:
+        self, target: ModelRef, now: float, retry_tokens: int = 0, started: float | None = None
+    ) -> None:  # fmt: skip
         """Record an answered attempt.
 
         Args:
@@ -52,8 +47,9 @@ class RetryState:
             retry_tokens: What the retry that led to it took from the quota; it is given back.
             started: When it was sent; an answer to what was sent before a breaker opened does not close it.
         """
-        if self._policy.quota:
-            self._quotas[target.provider].refund(retry_tokens or SUCCESS_REFUND)
+        quota = self._quotas.get(target.provider)  # none before the first retry, and with quotas switched off
+        if quota is not None:
+            quota.refund(retry_tokens or SUCCESS_REFUND)
         if self._policy.breaker:
             self._breaker(target).succeeded(now, started)
 

@@ -45,7 +45,7 @@ class HealthStage:
         if self._settings.observe:
             return ADMITTED
         with self._lock:
-            return self._state(call.request).admit(target.plain, now=self._clock.monotonic(), previous=previous)
+            return self._state(call.request).admit(target.plain, self._clock.monotonic(), previous)
 
     def not_sent(self, call: RoutedCall, target: ModelRef) -> None:
         """Note that an admitted attempt was refused afterwards."""
@@ -70,10 +70,8 @@ class HealthStage:
     def succeeded(self, call: RoutedCall, reserved: ReservedAttempt, retry_tokens: int) -> None:
         """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
         with self._lock:
-            self._state(call.request).succeeded(
-                reserved.attempt.target, now=self._clock.monotonic(), retry_tokens=retry_tokens,
-                started=reserved.started_at,
-            )  # fmt: skip
+            state, now = self._state(call.request), self._clock.monotonic()
+            state.succeeded(reserved.attempt.target, now, retry_tokens, reserved.started_at)
 
     def failed(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> None:
         """Note that an attempt failed with nothing to follow it."""

@@ -54,6 +54,9 @@ class RouteStage:
         """Whether the policy looks at the money that is left."""
         self.has_cascades = any(each.kind == "cascade" for each in policies)
         """Whether an answer may be reviewed that the caller does not check."""
+        self.has_shadows = any(each.shadow > 0 for each in policies) and not settings.observe
+        """Whether any call may be answered by a second model, to learn from."""
+        self._reads_none = not any(each.learns or each.watches_failures for each in policies)
 
     def take_over(self, before: RouteStage) -> None:
         """Go on with what another one remembers of sites, conversations and calls that were routed ahead."""
@@ -130,6 +133,8 @@ class RouteStage:
 
     def reads_answers(self, site: str) -> bool:
         """Whether something looks at the answers of a site: learning, or a cascade."""
+        if self._reads_none:
+            return False
         policy = self._policy.for_site(site)
         return policy.learns or policy.watches_failures
 
