@@ -73,6 +73,7 @@ class CallFlow:
         self.is_ready = False
         """A call on an event loop blocks it for no table."""
         self._warm_up = WarmUp()
+        self._logs_in_memory = stages.logs_in_memory
         self._attributes = not settings.attribution.asks_nothing
         self._stream_deadline_s = inf if settings.observe else stream_deadline_s
 
@@ -340,7 +341,10 @@ class CallFlow:
         try:
             if not self.stages.has_log(call, report):
                 return
-            yield made(WriteLog, (partial(self.stages.write_log, call, report),))
+            if self._logs_in_memory:
+                self.stages.write_log(call, report)
+            else:
+                yield made(WriteLog, (partial(self.stages.write_log, call, report),))
         except LLMCostError as error:  # of a ledger that is away it says all there is to say
             _log.error("the decision of call %s was not logged: %s", call.id, error)
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked

@@ -334,8 +334,8 @@ def test_both_drivers_write_the_same_transcript(scenario, ledger, tmp_path):
     ran = [line.partition("(")[0] for line in transcript if (line[0].isupper() and "(" in line) or line in COMMANDS]
     commands = scenario.commands
     booked = [command for command in commands[:-1] if command != "ReadBalances"][-1:]
-    if ledger == "sqlite" and booked in (["Settle"], ["PostUnreserved"]):
-        commands = commands[:-1]  # what there is to log was written with the money
+    if ledger == "memory" or booked in (["Settle"], ["PostUnreserved"]):
+        commands = commands[:-1]  # what there is to log waits for nothing, or was written with the money
     assert tuple(ran) == commands
     told = [line[2:].partition("(")[0] for line in transcript if line.startswith("> ")]
     assert tuple(told) == scenario.events

@@ -61,6 +61,11 @@ class Stages:
         elif notes.change is not None:
             self.cache.keep_unsaved(notes.change)
 
+    @property
+    def logs_in_memory(self) -> bool:
+        """Whether nothing that is written down of a call leaves this process, so that writing it waits for nothing."""
+        return self.decisions.in_memory and self.cache.in_memory and self.drift.in_memory
+
     def has_log(self, call: RoutedCall, report: CallReport) -> bool:
         """Whether anything of a call that has ended is left to be written down."""
         return not self.decisions.rides or self.decisions.unwritten(call, report) or self.drift.due

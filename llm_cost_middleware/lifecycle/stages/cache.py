@@ -53,6 +53,7 @@ class CacheStage:
         self._settings, self._policy, self._catalogue, self._clock = settings, policy, catalogue, clock
         self._levels: dict[ModelRef, tuple[Level, CachePrices]] = {}
         self._statistics, self._shared = PrefixStatistics(), shared
+        self.in_memory = shared is None
         self._unsaved: dict[str, None] = {}
         self._away_until = 0.0
         self.warms_first = policy.warm_first and not settings.observe

@@ -72,6 +72,7 @@ class DecisionRecorder:
         self._journal, self._clock = None if journal is None else _Outbox(journal), clock
         self._log, self._tracer, self._repeats = DecisionLog(self._journal), Tracer(), RepeatDetector()
         self._outputs: SiteHistory | None = None
+        self.in_memory = journal is None
         self.rides = rides and journal is not None
         """Whether lines are made before a call is settled."""
 

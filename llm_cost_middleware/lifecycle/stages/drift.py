@@ -46,6 +46,7 @@ class DriftStage:
 
     def __init__(self, policy: RoutingPolicy, shared: SharedState | None, clock: Clock) -> None:
         self._shared, self._clock = shared, clock
+        self.in_memory = shared is None
         self._watched: dict[str, _Watched] = {}
         for own in (policy, *policy.sites.values()):
             reference = own.learned.drift if own.learned is not None and own.kind == "learned" else None

@@ -211,15 +211,15 @@ class CallRecorder:
             usage: The usage of its answer, where it was answered in full.
             balances: Of the budgets that ``receipt`` warns of.
         """
-        now, quote, attempt, reading = self._clock.now(), reserved.quote, reserved.attempt, posting.reading
-        plan, saving = reserved.plan, 0
+        _, attempt, quote, scopes, _, plan = reserved
+        now, reading, saving = self._clock.now(), posting.reading, 0
         if plan is not None and usage is not None and plan.prices is not None:
             saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:
             usage = reading.usage
         booked = self.keep(
             posting, attempt.target, call_id=call.id, at=now, usage=usage, requested_model=call.request.model,
-            scopes=reserved.scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
+            scopes=scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
         )  # fmt: skip
         spent, amount = report.spent_nanousd, posting.amount_nanousd
         report.booked += (booked,)
