@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import platform
+import queue
 import sys
 import sysconfig
 import time
@@ -271,6 +272,36 @@ def router(runner):
     yield "LiteLLM's Router, async", aask(plain), aask(governed)
 
 
+def callback(_):
+    """``CostLogger``, told of a call as LiteLLM does it in a thread, behind the answer: there is nothing bare."""
+    import litellm
+    from litellm.integrations.custom_logger import CustomLogger
+
+    from llm_cost_middleware.integrations.litellm import CostLogger
+
+    class Listener(CustomLogger):
+        def log_success_event(self, kwargs, response_obj, start_time, end_time):
+            told.put((kwargs, response_obj, start_time, end_time))
+
+    told = queue.SimpleQueue()
+    litellm.callbacks = [Listener()]
+    client = openai.OpenAI(api_key="k", http_client=transport(httpx, CHAT, gpt_events), max_retries=0)
+    litellm.completion(f"openai/{MINI}", [{"role": "user", "content": "word " * 98}], max_tokens=64, client=client)
+    kwargs, *answer = told.get(timeout=60)
+    litellm.callbacks = []
+    logger = CostLogger(pipeline())
+
+    def tell(number):
+        call = {**kwargs, "litellm_call_id": str(number)}
+        logger.log_pre_api_call(kwargs["model"], kwargs["messages"], call)
+        logger.log_success_event(call, *answer)
+
+    tell(-1)
+    if not logger.pipeline.records():
+        raise SystemExit("CostLogger booked nothing")
+    yield "LiteLLM's CostLogger", lambda n: None, tell
+
+
 def microseconds(call, given):
     """CPU of this thread for a call, on the mean of what is given."""
     began = time.thread_time_ns()
@@ -319,7 +350,7 @@ def main(rounds):
     print(", ".join(f"{name} {version(name)}" for name in kits))
     print(f"{'us of CPU, median of ' + str(rounds) + ' rounds':36}{'bare':>10}{'added':>10}")
     with asyncio.Runner() as runner:
-        for host in (in_loop, sdks, langchain, router):
+        for host in (in_loop, sdks, langchain, router, callback):
             for title, bare, governed in host(runner):
                 base, added = compare(title, bare, governed, rounds)
                 places = 2 if title.endswith("chunk") else 0
