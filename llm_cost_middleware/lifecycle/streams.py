@@ -195,12 +195,14 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._settlement, self._resume, self._run = settlement, resume, run
         self._finalizer = weakref.finalize(self, settlement.enqueue_orphan)
         self._finalizer.atexit = False
-        self._first, self._rest = iter(settlement.opened.first), settlement.opened.rest
+        self._first, self._rest = settlement.opened.first, settlement.opened.rest
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelled_before: int | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         if (left := settlement.seconds_left()) < inf:
-            self._alarm = asyncio.get_running_loop().call_later(left, _on_deadline, weakref.ref(self))
+            self._loop = asyncio.get_running_loop()
+            self._alarm = self._loop.call_later(left, _on_deadline, weakref.ref(self))
 
     @property
     def call_id(self) -> str:
@@ -217,9 +219,11 @@ class AsyncGovernedStream(AsyncIterator[Any]):
             if looks and (due := end.due_command()) is not None:
                 with suppress(LedgerError):
                     await self._run(due)
-            for chunk in self._first:
+            if self._first:
+                (chunk,), self._first = self._first, ()
                 return chunk
-            self._waiting = asyncio.current_task()
+            if self._loop is not None:  # only an alarm asks; the loop is given, for to look for it costs a system call
+                self._waiting = asyncio.current_task(self._loop)
             try:
                 return await self._rest.__anext__()
             except asyncio.CancelledError as error:
@@ -256,7 +260,7 @@ class AsyncGovernedStream(AsyncIterator[Any]):
 
     async def aclose(self) -> None:
         """Walk away: close the connection and settle. Safe to call twice."""
-        self._first, self._rest = iter(()), _ended
+        self._first, self._rest = (), _ended
         try:
             await self._settlement.opened.stream.aclose()
         finally:
