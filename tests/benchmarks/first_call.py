@@ -1,8 +1,8 @@
 """The longest gap of an event loop while a pipeline's first calls run, and what making the pipeline costs.
 
 ``python tests/benchmarks/first_call.py [TREE …]``: the pipeline is made before the loop runs, and then on it. Gaps are
-milliseconds of the clock, and of CPU that the loop's own thread took in one: on a busy machine only these say what held
-the loop up. Compiled modules are there before, as after an installation.
+milliseconds of the clock, and of CPU that was taken in one by the loop's own thread, and by the process: on a busy
+machine only these say what held it up. Compiled modules are there before, as after an installation.
 """
 
 import asyncio
@@ -73,12 +73,12 @@ class Gaps:
         self.found, self.done = [], False
 
     async def tick(self):
-        took, cpu = time.perf_counter(), time.thread_time()
+        before = time.perf_counter(), time.thread_time(), time.process_time()
         while not self.done:
             await asyncio.sleep(0)
-            now, used = time.perf_counter(), time.thread_time()
-            self.found.append((now - took, used - cpu))
-            took, cpu = now, used
+            now = time.perf_counter(), time.thread_time(), time.process_time()
+            self.found.append([1e3 * (late - early) for late, early in zip(now, before, strict=True)])
+            before = now
 
     async def of(self, work):
         await asyncio.sleep(0.05)
@@ -94,7 +94,7 @@ class Gaps:
         took = time.perf_counter() - began
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return took, max(gap for gap, _ in self.found), max(cpu for _, cpu in self.found)
+        return 1e3 * took, *map(max, zip(*self.found, strict=True))
 
 
 def make():
@@ -116,9 +116,9 @@ async def measure(pipelines):
     asked = {"call": (rich, send), "stream": (rich, open_stream), "retry": (rich, fails), "refusal": (poor, send)}
     for name, (pipeline, sent) in asked.items():
         for which in ("first", "second"):
-            took, gap, cpu = await gaps.of(pipeline.arun(request, sent, providers=PROVIDERS))
+            took, gap, own, whole = await gaps.of(pipeline.arun(request, sent, providers=PROVIDERS))
             sys.stdout.write(
-                f"  {which:6} {name:8}{1e3 * took:8.1f} ms, gap {1e3 * gap:6.1f} ms, {1e3 * cpu:5.1f} CPU\n"
+                f"  {which:6} {name:8}{took:8.1f} ms, gap {gap:6.1f} ms; CPU {own:5.1f} own, {whole:5.1f} of all\n"
             )
     gaps.done = True
     await ticking
