@@ -149,7 +149,7 @@ class CallLog:
         try:
             data = json.loads(booking.memo) if booking.memo else {}
             attempts = int(data.get("calls", 1))
-            if not data or data["v"] > 1 or not data.get("at"):
+            if not data or data["v"] > 1 or not (data.get("at") or [""])[0]:
                 self.unread += attempts
                 return
             if attempts > 1 or booking.ids > 1 or booking.counts:

@@ -73,7 +73,7 @@ def models_in_use(config: Path | None, ledger: str | None) -> list[ModelRef]:
 def _booked(ledger: Ledger) -> set[ModelRef]:
     memos = {booking.memo for booking in bookings_of(ledger, None, None, BookingSums(frozenset()))}
     told = (told_of(memo) for memo in memos if memo)
-    return {ModelRef(one.provider, one.model) for one in told if one.model}
+    return {ModelRef(one.provider, one.model) for one in told if one.provider}
 
 
 def show_changes(

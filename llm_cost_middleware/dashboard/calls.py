@@ -101,7 +101,9 @@ def _call(row: Row, view: View, decisions: dict[str, RoutingDecision]) -> dict[s
 def _model(row: Row, memo: Memo) -> str | None:
     named = (scope for scope in row.scopes if scope.startswith("model:"))
     return (
-        str(memo.target) if memo.target is not None else next((readable(one)[len("model:") :] for one in named), None)
+        str(memo.target).removeprefix("/")
+        if memo.target is not None
+        else next((readable(one)[len("model:") :] for one in named), None)
     )
 
 

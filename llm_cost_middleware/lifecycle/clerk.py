@@ -64,7 +64,7 @@ class Clerk:
         if isinstance(usage, UsageReport):
             self._book_usage(usage, target, context, booking_id, estimated=estimated, noted=noted)
             return
-        memo = encode_memo(call_id=booking_id, attempt=1, target=target if target.provider else None)
+        memo = encode_memo(call_id=booking_id, attempt=1, target=target if target.model else None)
         scopes = _scopes(target, context)
         if usage is None:
             self._ledger.book(ZERO, scopes, id=booking_id, memo=memo, status="unpriced")

@@ -210,8 +210,8 @@ def decode_memo(memo: bytes) -> Memo:
 
 def reprice(memo: Memo, catalogue: Catalogue, *, at: float | None) -> PricedCall:
     """Return the price of a row's usage by another catalogue, at the time it was booked."""
-    if memo.target is None:
-        return PricedCall(None, (), None, "unknown", ("the row names no model",), catalogue.version)
+    if memo.target is None or not memo.target.provider:
+        return PricedCall(None, (), None, "unknown", ("the row names no model of a provider",), catalogue.version)
     reading = UsageReport(
         items=tuple(BilledItem(item.usage, item.model, item.kind) for item in memo.items),
         complete=True,

@@ -238,9 +238,11 @@ class _Fold:
                 values[kind] = (*values.get(kind, ()), _name(name))
         values["status"] = (status,)
         if told.model:
-            values["model"], values["provider"] = (told.model,), (told.provider,)
-            values.setdefault("platform", (told.provider,))
+            values["model"] = (told.model,)
             values["arm"] = (f"{told.model}+{told.arm}" if told.arm else told.model,)
+        if told.provider:  # nobody says whose model it is that went past the middleware
+            values["provider"] = (told.provider,)
+            values.setdefault("platform", (told.provider,))
         if told.tier:
             values["tier"] = (told.tier,)
         if told.items:  # answers alone say how they were served; OpenAI's word for the standard tier is ``default``

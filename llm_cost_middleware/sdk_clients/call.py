@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_cost_middleware.config.sent_names import SentNames
 from llm_cost_middleware.context import METADATA_KEY, read_context
+from llm_cost_middleware.errors import UnsupportedRequestError
 from llm_cost_middleware.host import (
     ClientCounter,
     Governed,
@@ -61,6 +62,7 @@ class SdkCall:
 
     Raises:
         ConfigurationError: The attributes under ``llm_cost`` cannot be used.
+        UnsupportedRequestError: Embeddings of the name that is routed.
     """
 
     __slots__ = (
@@ -96,6 +98,11 @@ class SdkCall:
         request = rules.read_request(self._body, endpoint)
         self._names, self._called = names, request.model
         request = names.read(request, routed)
+        if endpoint == "embeddings" and self._called == routed:
+            raise UnsupportedRequestError(
+                f"embeddings of {routed!r}",
+                "another model's vectors mean something else, so that none is chosen: name it",
+            )
         context = read_context(attributes)
         self.request = request._replace(
             stream=stream, context=context, model_pinned=request.model_pinned or self._called != routed,

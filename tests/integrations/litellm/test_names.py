@@ -9,6 +9,8 @@ import litellm
 import pytest
 from router_names import MINI, NAMES, listed
 
+from llm_cost_middleware.advice import Evidence, advise
+from llm_cost_middleware.advice.calls import CallLog
 from llm_cost_middleware.errors import BudgetExceededError, LedgerUnavailableError, UnsupportedRequestError
 
 ASK = [{"role": "user", "content": "Count to forty."}]
@@ -100,6 +102,9 @@ def test_a_call_without_a_price_has_a_row_that_says_so(caller, harness, caplog):
     assert harness.sim.request_count >= 1
     assert rows(harness) == [("book", "unpriced", 0)]
     assert "'other' is not governed" in caplog.text
+    (line,) = harness.pipeline.report("model,provider").rows
+    assert (line.keys, line.sums.calls, line.sums.unpriced) == (("other", None), 1, 1)
+    assert advise(Evidence(CallLog.read(harness.pipeline.ledger), harness.pipeline.catalogue)).advice == ()
 
 
 def test_a_price_that_comes_with_the_answer_corrects_the_row(harness):

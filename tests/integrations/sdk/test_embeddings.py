@@ -10,7 +10,7 @@ import pytest
 from openai_counts import counting_simulator
 
 from llm_cost_middleware.context import cost_context
-from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, PriceNotFoundError
+from llm_cost_middleware.errors import BudgetExceededError, LLMCostError, PriceNotFoundError, UnsupportedRequestError
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pipeline import CostPipeline
@@ -46,6 +46,13 @@ def test_an_embedding_is_held_above_its_bill_and_booked_at_it(harness, clients, 
     assert (record.input_tokens, record.output_tokens) == (answer.usage.prompt_tokens, 0)
     (held,) = [row.amount_nanousd for row in harness.pipeline.ledger.rows() if row.kind == "reserve"]
     assert held >= harness.settled
+
+
+def test_embeddings_of_the_routed_name_are_refused_with_the_reason(harness, clients):
+    client = harness.wrap(clients)["openai"]
+    with pytest.raises(UnsupportedRequestError, match="another model's vectors mean something else"):
+        client.embeddings.create(model="smart", input="hi")
+    assert harness.sim.request_count == 0
 
 
 @pytest.mark.parametrize("kind", ["texts", "tokens", "lists of tokens"])
