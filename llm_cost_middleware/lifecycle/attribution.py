@@ -78,6 +78,8 @@ class AttributionConfig:
     normalise: Normalise = "unicode"
     end_user_from: tuple[str, ...] = ()
     send: Mapping[str, str] = field(default_factory=dict)
+    asks_nothing: bool = field(init=False, repr=False, compare=False, default=True)
+    """Whether calls keep their scopes as they are."""
     _known: dict[tuple[str, ...], Attributed] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class AttributionConfig:
                 raise ConfigurationError(f"{kind} is set by the middleware itself", key="attribution.require")
         put(self, "names", {kind: self._read_names(kind, listed) for kind, listed in names.items()})
         put(self, "on_missing", self._read_missing(missing))
+        put(self, "asks_nothing", not (self.require or self.names or self.end_user_from))
 
     def _read_names(self, kind: str, listed: Any) -> tuple[str, ...]:
         if isinstance(listed, str) or not isinstance(listed, Iterable):
@@ -123,11 +126,6 @@ class AttributionConfig:
                 f"names no scope for {', '.join(left)}; write a list, a scope for each", key="attribution.on_missing"
             )
         return scopes
-
-    @property
-    def asks_nothing(self) -> bool:
-        """Whether calls keep their scopes as they are."""
-        return not (self.require or self.names or self.end_user_from)
 
     @property
     def kinds(self) -> frozenset[str]:

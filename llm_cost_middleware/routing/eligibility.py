@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 from llm_cost_middleware.capabilities.arms import arm_for, output_factor
-from llm_cost_middleware.capabilities.fitting import Fits, shape_of
+from llm_cost_middleware.capabilities.fitting import Fits, fit_eligible, shape_of
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
@@ -92,9 +92,12 @@ class Eligibility:
         targets: Each one's model or arm, without what the caller states himself.
         reasons: Why each may not take the call; empty where it may.
         cap: The output cap that the caller set.
+        lenient: Soft demands are left out.
     """
 
-    __slots__ = ("arms", "candidates", "of_tier", "policy", "prices", "reasons", "takers", "targets")
+    __slots__ = (
+        "_left_out", "_lenient", "arms", "candidates", "of_tier", "policy", "prices", "reasons", "takers", "targets",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,7 +106,10 @@ class Eligibility:
         targets: tuple[ModelRef, ...],
         reasons: tuple[str, ...],
         cap: int | None,
+        *,
+        lenient: bool,
     ) -> None:
+        self._lenient, self._left_out = lenient, dict[ModelRef, tuple[str, ...]]()
         self.policy, self.candidates, self.targets, self.reasons = policy, candidates, targets, reasons
         self.arms = any(target.parameters for target in targets)
         """Some target is an arm, of which other lengths of answers are expected."""
@@ -120,6 +126,13 @@ class Eligibility:
         for place in self.takers:
             tier = candidates[place].tier
             self.of_tier[tier] = (*self.of_tier.get(tier, ()), place)
+
+    def left_out(self, target: ModelRef, request: CallRequest) -> tuple[str, ...]:
+        """The parameters of a request of this shape that one of the targets does not take, and is not sent."""
+        found = self._left_out.get(target)
+        if found is None:
+            found = self._left_out[target] = fit_eligible(request, target, lenient=self._lenient).left_out
+        return found
 
     def lengths(self, outputs: Outputs) -> Sequence[int]:
         """Output tokens expected of each target.
@@ -152,7 +165,9 @@ def _find_eligibility(
         ):
             reasons[place] = f"differs from {target} by what the caller states himself"
         targets.append(target)
-    return Eligibility(policy, candidates, tuple(targets), tuple(reasons), request.max_tokens)
+    return Eligibility(
+        policy, candidates, tuple(targets), tuple(reasons), request.max_tokens, lenient=parameters == "lenient"
+    )
 
 
 def _rejections(

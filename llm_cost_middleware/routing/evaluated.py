@@ -11,6 +11,7 @@ from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.eligibility import Eligibility
+from llm_cost_middleware.routing.history import Outputs
 
 _NOTHING = NanoUSD(0)
 _cost = attrgetter("expected_nanousd")  # of candidates just evaluated, where it is never ``None``
@@ -36,36 +37,39 @@ class Evaluated(Sequence[EvaluatedCandidate]):
         self._affinity = affinity or None
         self._entries: tuple[EvaluatedCandidate, ...] | None = None
 
+    def at_lengths(self, outputs: Outputs) -> Evaluated:
+        """The same without warm caches, where answers are of other lengths."""
+        tokens, answers, _ = self._sizes
+        return Evaluated(self.eligibility, (tokens, answers, self.eligibility.lengths(outputs)), {})
+
     def cheapest(self, tier: int) -> EvaluatedCandidate | None:
         """The cheapest of a tier that may take the call, the first of several; ``None`` without any."""
         places = self.eligibility.of_tier.get(tier)
         if places is None:
             return None
-        if len(places) == 1:
-            return self.entry(places[0])
         if self._affinity is not None:
             return min([self.entry(place) for place in places], key=_cost)
-        best, least = places[0], self._cold(places[0])
-        for place in places[1:]:
-            cost = self._cold(place)
-            if cost < least:
-                best, least = place, cost
-        of = self.eligibility
-        return made(EvaluatedCandidate, (of.targets[best], tier, NanoUSD(least), "", _NOTHING))
+        best, least = self._least(places)
+        return made(EvaluatedCandidate, (self.eligibility.targets[best], tier, NanoUSD(least), "", _NOTHING))
 
-    def _cold(self, place: int) -> int:
-        """The expected cost at one of them in nano-dollars, rounded up, without a warm cache."""
-        of, (tokens, answers, lengths) = self.eligibility, self._sizes
-        inward, outward, most = of.prices[place]
-        length = lengths[place]
-        length = min(length, most)
-        return -(-(tokens * inward + length * answers * outward) // PICO_PER_NANO)
+    def _least(self, places: tuple[int, ...]) -> tuple[int, int]:
+        """The first of some places with the least expected cost without a warm cache, and this in nano-dollars."""
+        (tokens, answers, lengths), prices = self._sizes, self.eligibility.prices
+        best = least = -1
+        for place in places:
+            inward, outward, most = prices[place]
+            length = lengths[place]
+            length = length if length < most else most  # noqa: FURB136 - calling min() costs more than all the rest
+            cost = -(-(tokens * inward + length * answers * outward) // PICO_PER_NANO)
+            if cost < least or best < 0:
+                best, least = place, cost
+        return best, least
 
     def entry(self, place: int) -> EvaluatedCandidate:
         """One of them."""
         if self._entries is not None:
             return self._entries[place]
-        of, cold = self.eligibility, NanoUSD(self._cold(place))
+        of, cold = self.eligibility, NanoUSD(self._least((place,))[1])
         target, saving = of.targets[place], _NOTHING
         if self._affinity is not None:
             saving = NanoUSD(min(cold, self._affinity.get(target.plain, 0)))

@@ -23,7 +23,6 @@ from llm_cost_middleware.routing.rules import Rule, parse_rules
 from llm_cost_middleware.typed_fields import names_unknown_keys, read_choice
 
 _NOT_DECIDING = (
-    "version",
     "tiers",
     "policy_file",
     "sites",
@@ -110,6 +109,11 @@ class RoutingPolicy:
     """Nobody chose it: it came with ``[[tiers]]``, and the classic functions go by size instead."""
     version: str = field(init=False, default="", compare=False)
     """The kind, and a digest of everything that decides; logged with each decision."""
+    # Two that are worked out once, because every call asks for them several times.
+    watches_failures: bool = field(init=False, default=False, repr=False, compare=False)
+    """Whether an answer that visibly fails is asked for again, a tier up."""
+    learns: bool = field(init=False, default=False, repr=False, compare=False)
+    """Whether its decisions carry what can be learned from later."""
 
     def __post_init__(self) -> None:
         for name, key, choices in _CHOICES:
@@ -137,11 +141,13 @@ class RoutingPolicy:
             raise ConfigurationError("a learned policy needs a policy_file: llm-cost tune", key="routing.policy_file")
         if self.kind == "rules" and not self.rules:
             raise ConfigurationError("a rules policy needs [[routing.rules]]", key="routing.rules")
+        object.__setattr__(self, "watches_failures", self.kind == "cascade" and self.accept == "no_failure")
+        object.__setattr__(self, "learns", self.explore > 0 or self.shadow > 0 or self.kind == "learned")
         # Names of tiers and files do not decide; each site's policy has a version of its own.
         deciding = "; ".join(
             f"{item.name}={value.version if isinstance(value, LearnedPolicy) else value}"
             for item in fields(self)
-            if item.name not in _NOT_DECIDING
+            if item.init and item.name not in _NOT_DECIDING
             for value in (getattr(self, item.name),)
         )
         object.__setattr__(
@@ -149,16 +155,6 @@ class RoutingPolicy:
             "version",
             f"{self.kind}:{blake2b(deciding.encode(errors='surrogatepass'), digest_size=4).hexdigest()}",
         )
-
-    @property
-    def watches_failures(self) -> bool:
-        """Whether an answer that visibly fails is asked for again, a tier up."""
-        return self.kind == "cascade" and self.accept == "no_failure"
-
-    @property
-    def learns(self) -> bool:
-        """Whether its decisions carry what can be learned from later."""
-        return self.explore > 0 or self.shadow > 0 or self.kind == "learned"
 
     def is_large(self, text_length: int, item_count: int) -> bool:
         """Return whether the classic rule goes one tier up: for a long text or a large batch."""
@@ -215,7 +211,7 @@ def _read_regions(value: object) -> tuple[str, ...]:
 
 
 _KEYS = {"policy": "kind"} | {
-    f.name: f.name for f in fields(RoutingPolicy) if f.name not in ("kind", "learned", "tiers", "version", "by_default")
+    f.name: f.name for f in fields(RoutingPolicy) if f.init and f.name not in ("kind", "learned", "tiers", "by_default")
 }
 
 

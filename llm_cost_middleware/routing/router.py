@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from llm_cost_middleware.capabilities.fitting import fit, fit_eligible
+from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
 from llm_cost_middleware.named_tuples import made
@@ -77,52 +77,63 @@ def decide(
     given = made(PolicyInput, (features, request, site, budget_left, now, groups, fallen_back or NO_FALLBACKS))
     if own.kind == "off" or request.model_pinned or request.context.forced_model:
         return _named(own, candidates, given, context)
-    look = made(
-        _Look, (candidates if type(candidates) is CandidateSet else CandidateSet(candidates), own, request, features)
-    )
+    host = candidates if type(candidates) is CandidateSet else CandidateSet(candidates)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    evaluated, lenient = look.evaluate(affinity, outputs), False
+    evaluated = _evaluate(host, own, request, features, affinity, outputs)
     if not evaluated.takers:
-        found = _without_takers(evaluated, look, given, context)
+        found = _without_takers(evaluated, host, own, given, context)
         if isinstance(found, RoutingDecision):
             return found
-        evaluated, lenient = found, True
+        evaluated = found
     # a random model inside a conversation would throw its warm cache away
-    choice = select_tier(own, given, look.candidates.n_tiers, rng if sticky is None else None)
-    wanted = choice.tier
-    if choice.policy == "cascade":
+    choice = select_tier(own, given, host.n_tiers, rng if sticky is None else None)
+    wanted, _, told, _, kind, _, chances = choice
+    tier = wanted
+    if kind == "cascade":
         choice = _cascade_or_direct(own, choice, evaluated.eligible(), site, history)
-    chosen = (available is None and evaluated.cheapest(choice.tier)) or _cheapest(
-        evaluated.eligible(), choice.tier, available
-    )
-    reason = choice.reason
-    if choice.chances:
-        choice = _with_chance(choice, chosen.tier, evaluated.eligible(), available)
-    if chosen.tier != choice.tier:
-        reason += f"; no model of {own.tier_name(choice.tier)} may take it, so {own.tier_name(chosen.tier)}"
-    if sticky is not None and sticky != chosen.target:
-        chosen, explanation = _beside(sticky, wanted, chosen, evaluated.eligible(), look, site, history)
+        tier, told, chances = choice.tier, choice.reason, choice.chances
+    chosen = (available is None and evaluated.cheapest(tier)) or _cheapest(evaluated.eligible(), tier, available)
+    target, found_in, *_ = chosen
+    reason = told
+    if chances:
+        choice = _with_chance(choice, found_in, evaluated.eligible(), available)
+    if found_in != tier:
+        reason += f"; no model of {own.tier_name(tier)} may take it, so {own.tier_name(found_in)}"
+    if sticky is not None and sticky != target:
+        chosen, explanation = _beside(sticky, wanted, chosen, evaluated, given, history)
+        target, found_in, *_ = chosen
         reason += explanation
-    if left_out := fit_eligible(request, chosen.target, lenient=lenient).left_out:
-        reason += f"; without {', '.join(left_out)}, which {chosen.target} does not take"
-    if chosen.tier != choice.tier or reason is not choice.reason:
-        choice = choice._replace(tier=chosen.tier, reason=reason)
-    return _decision(own, choice, chosen.target, evaluated, given, context, left_out)
+    if left_out := evaluated.eligibility.left_out(target, request):
+        reason += f"; without {', '.join(left_out)}, which {target} does not take"
+    if found_in != tier or reason is not told:
+        choice = choice._replace(tier=found_in, reason=reason)
+    return _decision(own, choice, target, evaluated, given, context, left_out)
+
+
+def _evaluate(
+    candidates: CandidateSet, policy: RoutingPolicy, request: CallRequest, features: Features,
+    affinity: Mapping[ModelRef, int] = NO_AFFINITY, outputs: Outputs = NO_OUTPUTS, parameters: Parameters = "strict",
+) -> Evaluated:  # fmt: skip
+    """Every candidate with its expected cost, and the reason against it."""
+    found = candidates.eligibility(policy, request, features, parameters)
+    return Evaluated(found, (features.input_tokens, request.choice_count, found.lengths(outputs)), affinity)
 
 
 def _without_takers(
-    evaluated: Evaluated, look: _Look, given: PolicyInput, context: RoutingContext
+    evaluated: Evaluated, candidates: CandidateSet, policy: RoutingPolicy, given: PolicyInput, context: RoutingContext
 ) -> RoutingDecision | Evaluated:
     """What becomes of a call that no candidate takes as it is: its own model, or those that take it without hints."""
-    if (home := look.home()) is not None:
+    request, features = given.request, given.features
+    home = _home(request)
+    if home is not None and _evaluate(candidates, policy, request, features, parameters="ignored").takers:
         reasons = ", ".join(dict.fromkeys(c.rejected for c in evaluated))
         choice = TierChoice(
             -1, None, f"stays with the model that it names: no other takes it ({reasons})", policy="home"
         )
-        return _decision(look.policy, choice, home, evaluated, given, context)
-    if look.policy.on_unsupported == "leave_out":
+        return _decision(policy, choice, home, evaluated, given, context)
+    if policy.on_unsupported == "leave_out":
         outputs = context.history.outputs(given.site) if context.history is not None else NO_OUTPUTS
-        evaluated = look.evaluate(context.affinity, outputs, "lenient")
+        evaluated = _evaluate(candidates, policy, request, features, context.affinity, outputs, "lenient")
     if not evaluated.takers:
         raise NoEligibleModelError({str(c.target): c.rejected for c in evaluated})
     return evaluated
@@ -154,12 +165,12 @@ def _beside(
     sticky: ModelRef,
     wanted: int,
     chosen: EvaluatedCandidate,
-    eligible: Sequence[EvaluatedCandidate],
-    look: _Look,
-    site: str,
+    evaluated: Evaluated,
+    given: PolicyInput,
     history: SiteHistory | None,
 ) -> tuple[EvaluatedCandidate, str]:
     """The model to use in a conversation that has used another one so far, and the reason as a clause."""
+    eligible = evaluated.eligible()
     current = next((c for c in eligible if c.target == sticky), None)
     if current is None:  # another arm of its model has the same cache
         current = next((c for c in eligible if c.target.plain == sticky.plain), None)
@@ -170,39 +181,18 @@ def _beside(
         # policy's to say, at any turn.
         lost = NanoUSD(current.cache_saving_nanousd)
         return chosen, f"; leaves {sticky} of this conversation for it, and a warm cache worth {lost}"
-    least = Mean(history.least_output(site) if history else 0)
-    cost = {c.target: c.expected_nanousd or 0 for c in look.evaluate(NO_AFFINITY, {None: least})}
+    least = Mean(history.least_output(given.site) if history else 0)
+    cost = {c.target: c.expected_nanousd or 0 for c in evaluated.at_lengths({None: least})}
     return _stay_or_switch(chosen, current, NanoUSD(cost[current.target] - cost[chosen.target]))
 
 
-class _Look(NamedTuple):
-    """One call, looked at for every candidate."""
-
-    candidates: CandidateSet
-    policy: RoutingPolicy
-    request: CallRequest
-    features: Features
-
-    def evaluate(
-        self, affinity: Mapping[ModelRef, int], outputs: Outputs, parameters: Parameters = "strict"
-    ) -> Evaluated:
-        """Every candidate with its expected cost, and the reason against it."""
-        candidates, policy, request, features = self
-        found = candidates.eligibility(policy, request, features, parameters)
-        return Evaluated(found, (features.input_tokens, request.choice_count, found.lengths(outputs)), affinity)
-
-    def home(self) -> ModelRef | None:
-        """The model that the caller named, where nothing but parameters keeps the call from every candidate.
-
-        ``None`` where the caller named none ("smart" is a name for "choose one").
-        """
-        request = self.request
-        platform = find_platform(request.provider)
-        named = provider_of(request.model) == request.provider
-        if not named and (platform is None or platform.parse(request.model) is None):
-            return None
-        alone = self.evaluate(NO_AFFINITY, NO_OUTPUTS, "ignored").takers
-        return ModelRef(request.provider, request.model) if alone else None
+def _home(request: CallRequest) -> ModelRef | None:
+    """The model that the caller named; ``None`` where he named none ("smart" is a name for "choose one")."""
+    platform = find_platform(request.provider)
+    named = provider_of(request.model) == request.provider
+    if not named and (platform is None or platform.parse(request.model) is None):
+        return None
+    return ModelRef(request.provider, request.model)
 
 
 def fallbacks(decision: RoutingDecision) -> tuple[ModelRef, ...]:
@@ -332,15 +322,16 @@ def _decision(
     context: RoutingContext,
     left_out: tuple[str, ...] = (),
 ) -> RoutingDecision:
-    reading = choice.reading  # each text is hashed once
-    if reading is None and policy.learns:
-        reading = read_text(last_user_text(given.request))
-    tier, score, reason, propensity, kind, _, _ = choice
+    features, request, site, _, now, groups, _ = given
+    tier, score, reason, propensity, kind, reading, _ = choice
+    if reading is None and policy.learns:  # each text is hashed once
+        reading = read_text(last_user_text(request))
+    ngrams, stats, groups = (
+        ((), (), ()) if reading is None else (tuple(sorted(reading.ngrams.elements())), reading.stats, groups)
+    )
     return made(RoutingDecision, (
-        context.call_id, given.now, target, tier, policy.tier_name(tier) if tier >= 0 else kind, kind, policy.version,
-        reason, score, propensity, given.site, given.request.model, given.features, evaluated,
-        tuple(sorted(reading.ngrams.elements())) if reading else (), reading.stats if reading else (), left_out,
-        "", (), given.groups if reading else (),
+        context.call_id, now, target, tier, policy.tier_name(tier) if tier >= 0 else kind, kind, policy.version,
+        reason, score, propensity, site, request.model, features, evaluated, ngrams, stats, left_out, "", (), groups,
     ))  # fmt: skip
 
 

@@ -65,6 +65,8 @@ def within_bounds(policy: RoutingPolicy, choice: TierChoice, n_tiers: int) -> Ti
 def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
     """Return the lowest and highest tier; a floor above the strongest tier means the strongest."""
     top = n_tiers - 1
+    if policy.floor is None and policy.ceiling is None:
+        return 0, top
     low = min(policy.floor or 0, top)
     return low, max(low, top if policy.ceiling is None else min(policy.ceiling, top))
 
@@ -100,7 +102,8 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
 def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierChoice:
     length, items = features.text_length, features.item_count
     long, many = policy.text_threshold, policy.item_threshold
-    score = max(length / long, items / many)
+    by_length, by_items = length / long, items / many
+    score = by_length if by_length >= by_items else by_items  # noqa: FURB136 - calling max() costs more
     if length >= long:
         reason = f"{length:,} characters ≥ {long:,}"
     elif items >= many:

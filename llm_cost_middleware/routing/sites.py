@@ -66,14 +66,17 @@ def read_site(request: CallRequest) -> CallSite:
     A name is told from other words by its capital inside a sentence, in quotes, or as the value of a field such as
     "customer". What that misses (a name that begins a sentence) is blanked in the group of sites alike.
     """
-    context = request.context
+    context, messages, schema, called = request.context, request.messages, request.output_schema, request.tools
+    tags, named = context.tags, context.call_site
     system = ""
-    if request.messages and request.messages[0].role == "system":
-        system = "".join(part.text for part in request.messages[0].parts)
-    if not (system or request.tools or request.output_schema or context.tags):
-        return CallSite(context.call_site) if context.call_site else _PLAIN
-    tools = tuple(tool.name for tool in request.tools)
-    key = hash((system, tools, request.output_schema, context.tags, context.call_site))
+    if messages:
+        role, blocks = messages[0]
+        if role == "system":
+            system = "".join([part.text for part in blocks])
+    if not (system or called or schema or tags):
+        return CallSite(named) if named else _PLAIN
+    tools = tuple([tool.name for tool in called])
+    key = hash((system, tools, schema, tags, named))
     site = _sites.get(key)
     if site is None:
         if len(_sites) >= _CACHED:
@@ -82,12 +85,12 @@ def read_site(request: CallRequest) -> CallSite:
         if "@" in head or "://" in head:
             head = _ADDRESS.sub("#", head)
         head = _VARIABLE.sub("#", head)
-        named = _NAMES.sub(_blank_name, head)
-        tags = sorted(_VARIABLE.sub("#", tag) for tag in context.tags)
-        task = ("\x1f".join(sorted(tools)), request.output_schema, "\x1f".join(tags))
+        blanked = _NAMES.sub(_blank_name, head)
+        tagged = sorted(_VARIABLE.sub("#", tag) for tag in tags)
+        task = ("\x1f".join(sorted(tools)), schema, "\x1f".join(tagged))
         parts = (_NAMES.sub(_blank_any, head), *task), task
         groups = tuple(prefix + _digest(part) for prefix, part in zip(GROUP_PREFIXES, parts, strict=True))
-        site = _sites[key] = CallSite(context.call_site or _digest((named, *task)), groups)
+        site = _sites[key] = CallSite(named or _digest((blanked, *task)), groups)
     return site
 
 
