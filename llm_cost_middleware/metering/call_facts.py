@@ -84,7 +84,7 @@ def tools_used(request: CallRequest, content: AnswerContent | None) -> tuple[str
     """Digests of the tools that are called in a conversation, or by its answer."""
     called = content.tool_calls if content is not None else ()
     names = {name for name, _ in called if isinstance(name, str)}  # an answer may hold anything
-    for message in request.messages:
+    for message in request.messages if request.contents.call_blocks else ():
         if message.role == "assistant":
             names |= {part.text.partition(" ")[0] for part in message.parts if part.kind == "tool_use"}
     if not names:

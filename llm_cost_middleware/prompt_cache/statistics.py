@@ -151,13 +151,7 @@ class PrefixStatistics:
     def entry(self, prefix: bytes, target: ModelRef | None, now: float) -> Entry | None:
         """Return the warm entry of a prefix. ``target`` ``None``: at any model."""
         record = self.records.get(prefix)
-        if record is None or not record.entries:
-            return None
-        if target is not None:
-            found = record.entries.get(target)
-        else:
-            found = max(record.entries.values(), key=lambda each: each.expires)
-        return found if found is not None and found.expires > now else None
+        return None if record is None or not record.entries else _live(record.entries, target, now)
 
     def is_pending(self, prefix: bytes, now: float) -> bool:
         """Return whether a call that is still unanswered is writing this prefix."""
@@ -251,20 +245,32 @@ class PrefixStatistics:
         self, layout: PromptLayout, targets: Mapping[ModelRef, CachePrices], *, now: float
     ) -> Mapping[ModelRef, NanoUSD]:
         """Return the saving on this call from reading what is warm, per model."""
-        savings = {}
+        savings, entered = {}, self._entered(layout)
         for target, prices in targets.items():
-            density = self.densities.get(target, layout.tokens_per_byte)
-            warm = self.deepest_warm(layout, target, now)
-            tokens = 0 if warm is None else int(layout.boundaries[warm].end * density)
+            tokens = 0
+            for at, entries in entered:
+                if _live(entries, target, now) is not None:
+                    density = self.densities.get(target, layout.tokens_per_byte)
+                    tokens = int(layout.boundaries[at].end * density)
+                    break
             savings[target] = prices.read_saving(tokens)
         return savings
 
     def deepest_warm(self, layout: PromptLayout, target: ModelRef | None, now: float) -> int | None:
         """Return the deepest boundary of a request whose prefix is warm."""
-        for at in range(len(layout.boundaries) - 1, -1, -1):
-            if self.entry(layout.boundaries[at].fingerprint, target, now) is not None:
+        for at, entries in self._entered(layout):
+            if _live(entries, target, now) is not None:
                 return at
         return None
+
+    def _entered(self, layout: PromptLayout) -> list[tuple[int, dict[ModelRef, Entry]]]:
+        """Return the boundaries that have had an entry anywhere, with their entries, deep to shallow."""
+        found, find = [], self.records.get
+        for at in range(len(layout.boundaries) - 1, -1, -1):
+            record = find(layout.boundaries[at].fingerprint)
+            if record is not None and record.entries:
+                found.append((at, record.entries))
+        return found
 
     # Internals.
 
@@ -339,13 +345,20 @@ class PrefixStatistics:
             fresh.loan = self.insurance.lend(int(premium * plan.proven_share), fresh.expires)
 
 
+def _live(entries: Mapping[ModelRef, Entry], target: ModelRef | None, now: float) -> Entry | None:
+    """Return the entry that can be read now; ``target`` ``None``: at any model."""
+    found = entries.get(target) if target is not None else max(entries.values(), key=lambda each: each.expires)
+    return found if found is not None and found.expires > now else None
+
+
 def marked_boundaries(layout: PromptLayout, plan: CachePlan) -> Iterable[tuple[int, str]]:
     """Yield the marked boundaries, the caller's included, with the lifetime that the mark asks for."""
-    ours = {mark.position: mark.ttl for mark in plan.marks}
-    for at, boundary in enumerate(layout.boundaries):
-        ttl = ours.get(boundary.ref) or boundary.mark
-        if ttl:
-            yield at, ttl
+    if plan.marks or layout.callers:
+        ours = {mark.position: mark.ttl for mark in plan.marks}
+        for at, boundary in enumerate(layout.boundaries):
+            ttl = ours.get(boundary.ref) or boundary.mark
+            if ttl:
+                yield at, ttl
     if plan.marks_end and layout.boundaries:
         yield len(layout.boundaries) - 1, "30m"
     automatic = layout.params.get("cache_control")
