@@ -42,10 +42,10 @@ def default_cap(
         changes: What is written otherwise for the model.
     """
     settings = request.settings
-    cap = configured or limits.default_output
+    cap, most = configured or limits.default_output, limits.max_output
     if settings or changes:
         cap += thinking_budget(changes.get("thinking", settings.get("thinking")))
-    return cap if limits.max_output is None else min(cap, limits.max_output)
+    return cap if most is None or cap <= most else most
 
 
 def cap_thinking(thinking: Mapping[str, Any], cap: int) -> Mapping[str, Any] | None:

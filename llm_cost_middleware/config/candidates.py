@@ -29,7 +29,7 @@ class ConfiguredModels:
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
-        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[tuple[int, str], CandidateSet]] = {}
+        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[float, str, CandidateSet]] = {}
 
     def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> CandidateSet:
         """Return the candidates of a host.
@@ -40,19 +40,21 @@ class ConfiguredModels:
             prices: The catalogue that holds for the call; ``None``: the pipeline's.
         """
         # Kept for a day: routing only compares models. Bounds and bills are priced at the time of the call.
-        now = self._clock.now()
-        day = int(now // _DAY_S), self._catalogue.version
-        known = self._of_day.get((providers, prices))
-        if known is None or known[0] != day:
-            tiers = enumerate(self._config.tiers)
-            catalogue = prices or self._catalogue
-            made = CandidateSet(
-                self._make(target, index, providers, catalogue, now) for index, tier in tiers for target in tier.models
-            )
-            if len(self._of_day) >= _HOSTS:
-                self._of_day.clear()
-            known = self._of_day[providers, prices] = (day, made)
-        return known[1]
+        now, version, key = self._clock.now(), self._catalogue.version, (providers, prices)
+        known = self._of_day.get(key)
+        if known is not None:
+            midnight, priced_by, found = known
+            if 0 <= now - midnight < _DAY_S and priced_by == version:
+                return found
+        tiers = enumerate(self._config.tiers)
+        catalogue = prices or self._catalogue
+        made = CandidateSet(
+            self._make(target, index, providers, catalogue, now) for index, tier in tiers for target in tier.models
+        )
+        if len(self._of_day) >= _HOSTS:
+            self._of_day.clear()
+        self._of_day[key] = now - now % _DAY_S, version, made
+        return made
 
     def _make(
         self, target: ModelRef, tier: int, providers: frozenset[str] | None, catalogue: Catalogue, now: float

@@ -170,13 +170,13 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         input_tokens = _input(request, provider, size, limits)
     elif doubt:
         doubts.append(doubt)
-    window = limits.context_window
+    window, server_tools = limits.context_window, request.server_tools
     # Stored context is input that only the provider sees. The window is its one known limit, so it is the bound.
     if input_tokens is None or request.has_server_side_context:
         (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
         input_tokens = max(window or 0, input_tokens or 0)
-    elif window is not None and not request.server_tools and request.endpoint != "embeddings":
-        input_tokens = min(input_tokens, window)  # a longer request is refused, and not billed
+    elif window is not None and input_tokens > window and not server_tools and request.endpoint != "embeddings":
+        input_tokens = window  # a longer request is refused, and not billed
     params, runs, audio_out = request.params, request.choice_count, False
     if params:
         if "context_management" in params:
@@ -198,7 +198,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     if params and "prediction_bytes" in params:
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output
-    if request.server_tools:
+    if server_tools:
         fixed += _server_tool_uses(request, rates, server_tool_allowance)
         doubts.append("server tools add input that a request cannot bound")
     if rates.fees:
@@ -227,15 +227,16 @@ def _input(request: CallRequest, provider: Provider, size: InputSize, limits: Mo
     """Return the most tokens the input can have, by its bytes; ``None`` for content of unknown length."""
     if request.endpoint == "embeddings":
         return _embedded(request, provider, limits)
-    tokens = REQUEST_OVERHEAD + size.blocks * provider.tokens_per_message
-    tokens += ceil(size.text_bytes * provider.tokens_per_byte)
-    if size.tools:
-        tokens += provider.tokens_for_tools + size.tools * TOOL_OVERHEAD
-        tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, TOOL_EXPANSION))
-    if request.params:
-        tokens += int(request.params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
-        tokens += _CITATIONS if request.params.get("citations") else 0
-    if size.images or size.documents or size.audio:
+    text_bytes, tool_bytes, blocks, tools, images, documents, audio, _ = size
+    tokens = REQUEST_OVERHEAD + blocks * provider.tokens_per_message
+    tokens += ceil(text_bytes * provider.tokens_per_byte)
+    if tools:
+        tokens += provider.tokens_for_tools + tools * TOOL_OVERHEAD
+        tokens += ceil(tool_bytes * max(provider.tokens_per_byte, TOOL_EXPANSION))
+    if params := request.params:
+        tokens += int(params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
+        tokens += _CITATIONS if params.get("citations") else 0
+    if images or documents or audio:
         media = _media(size, limits)
         return None if media is None else tokens + media
     return tokens

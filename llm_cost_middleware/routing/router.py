@@ -93,7 +93,7 @@ def decide(
         choice = _cascade_or_direct(own, choice, evaluated.eligible(), site, history)
         tier, told, chances = choice.tier, choice.reason, choice.chances
     chosen = (available is None and evaluated.cheapest(tier)) or _cheapest(evaluated.eligible(), tier, available)
-    target, found_in, *_ = chosen
+    target, found_in, _, _, _ = chosen
     reason = told
     if chances:
         choice = _with_chance(choice, found_in, evaluated.eligible(), available)
@@ -101,7 +101,7 @@ def decide(
         reason += f"; no model of {own.tier_name(tier)} may take it, so {own.tier_name(found_in)}"
     if sticky is not None and sticky != target:
         chosen, explanation = _beside(sticky, wanted, chosen, evaluated, given, history)
-        target, found_in, *_ = chosen
+        target, found_in, _, _, _ = chosen
         reason += explanation
     if left_out := evaluated.eligibility.left_out(target, request):
         reason += f"; without {', '.join(left_out)}, which {target} does not take"

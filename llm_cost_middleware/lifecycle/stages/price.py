@@ -87,7 +87,7 @@ class PriceStage:
             _check_regions((target, *request.alternatives), settings.regions)  # the host may send it to any of them
         changes, arm, target = fit_eligible(request, target).changes, target, target.plain
         rates, doubt, sent_tier, limits = self._held.terms(target, request, lane := call.lane_at(target))
-        own = request.max_tokens
+        own, encoding, most_output = request.max_tokens, limits.encoding, limits.max_output
         asked = own if cap is None else cap
         injected = own is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
@@ -95,13 +95,13 @@ class PriceStage:
         # a gateway is sent no cap of ours; Claude's API takes no request without one
         unsent = asked is None and ((request.is_bare(target) and request.endpoint != "messages") or request.has_odd_cap)
         if unsent:
-            max_tokens, learned = limits.max_output or max_tokens, False
-        if injected and (most_output := limits.max_output) is not None and most_output < max_tokens:
+            max_tokens, learned = most_output or max_tokens, False
+        if injected and most_output is not None and most_output < max_tokens:
             max_tokens = most_output
         if injected and (request.settings or changes):
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
-        input_tokens, counted, note = self._input(call, target, limits.encoding, token_counts, is_doubtful=bool(doubt))
+        input_tokens, counted, note = self._input(call, target, encoding, token_counts, is_doubtful=bool(doubt))
         most = bound(
             request, get_provider(target.provider), rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
@@ -111,14 +111,14 @@ class PriceStage:
         if doubt:
             amount, size, cap_of, _, notes, fixed, output = most
             most = made(Bound, (amount, size, cap_of, False, (*notes, doubt), fixed, output))
-        ceiling = request.context.max_cost_nanousd
+        ceiling, held = request.context.max_cost_nanousd, most.amount_nanousd
         refusal = None
-        if ceiling is not None and most.amount_nanousd > ceiling:
+        if ceiling is not None and held > ceiling:
             amounts = ZERO.usd, NanoUSD(ceiling).usd
-            refusal = BudgetExceededError(*amounts, scope="call", requested=most.amount_nanousd.usd)
+            refusal = BudgetExceededError(*amounts, scope="call", requested=held.usd)
             refusal.shown_in(self._catalogue.currency)
         return made(Quote, (
-            arm, most.amount_nanousd, max_tokens, injected, most, rates, limits.encoding, refusal, request.prices,
+            arm, held, max_tokens, injected, most, rates, encoding, refusal, request.prices,
             changes, plan, counted, sent_tier,
             least_cap(request, target, changes), unsent, lane, learned,
         ))  # fmt: skip
@@ -153,16 +153,16 @@ class PriceStage:
         self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]
     ) -> ExactCount | None:
         """How the input can be counted exactly, where that is possible offline and was not done yet."""
-        encoding = self._catalogue.limits(target.provider, target.model).encoding
-        if encoding is None or encoding in token_counts or OF_SEVERAL_MODELS in call.request.params:
+        encoding, request = self._catalogue.limits(*target).encoding, call.request
+        if encoding is None or encoding in token_counts or OF_SEVERAL_MODELS in request.params:
             return None
         # Most calls have money enough: without a vocabulary at hand, texts are looked up only when it is short.
-        begun = self._counter.begin(call.request, encoding) if is_loaded(encoding) else None
+        begun = self._counter.begin(request, encoding) if is_loaded(encoding) else None
         if begun is not None:
             return ExactCount(encoding, partial(self._counter.finish, begun), begun.size <= _AT_ONCE)
-        if not is_countable(call.request):
+        if not is_countable(request):
             return ExactCount(encoding, lambda: None, cheap=True)
-        return made(ExactCount, (encoding, partial(self._load_and_count, call.request, encoding), False))
+        return made(ExactCount, (encoding, partial(self._load_and_count, request, encoding), False))
 
     def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:
         """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""

@@ -110,11 +110,12 @@ class RouteStage:
                     raise
                 pinned = request._replace(model_pinned=True)  # an observer must not stop a call
                 decision = decide(self._policy, candidates, pinned, features, context)
-            self._last_target[own_key] = decision.target
-            self._last_target.move_to_end(own_key)
-            if len(self._last_target) > _TURNS:
-                self._last_target.popitem(last=False)
-        target = named or decision.target
+            chosen, turns = decision.target, self._last_target
+            turns[own_key] = chosen
+            turns.move_to_end(own_key)
+            if len(turns) > _TURNS:
+                turns.popitem(last=False)
+        target = named or chosen
         return made(RoutedCall, (
             call_id, request, decision, target, layout, started_at, sent_externally, events_enabled, True, False, None,
             _NOWHERE,
@@ -242,8 +243,8 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
     whole: every message of it, its last question included, and the answer. What begins alike, such as the examples of a
     template, makes no conversation.
     """
-    if request.context.conversation is not None:
-        return request.context.conversation, (request.context.conversation,)
+    if (named := request.context.conversation) is not None:
+        return named, (named,)
     contents, spoken_to = request.contents, hash((request.provider, request.endpoint))
     prefixes = contents.prefixes
     earlier = [spoken_to ^ prefixes[at] for at in reversed(contents.asked)]
