@@ -274,7 +274,8 @@ class CallFlow:
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
                 call, cut = (call._replace(full_cap=True), [answer]) if again else (call, cut)
-                verdict = reserved.arm if again else self._review(call, report, reserved, answer, results, accept)
+                verdict: CallResult | ModelRef = reserved.arm if again else answer
+                verdict = verdict if again or stands else self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):
                     yield from self._shadows.compare(call, report, verdict)
@@ -324,8 +325,8 @@ class CallFlow:
         results: list[CallResult],
         accept: Callable[[CallResult], bool] | None,
     ) -> CallResult | ModelRef:
-        """Decide whether an answer stands. Returns the answer that does, or the stronger model to ask."""
-        if answer.reading.pending or not self._reviews(call, accept):
+        """Decide whether an answer that is reviewed stands. Returns the one that does, or the stronger model to ask."""
+        if answer.reading.pending:
             return answer
         results.append(answer)
         verdict = self.stages.route.review_answer(call, reserved, results, accept, report.quality_signals)

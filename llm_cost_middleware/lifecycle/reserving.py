@@ -245,7 +245,8 @@ class Reserving:
         stages, request, target = self._stages, call.request, quote.target
         now = self._clock.monotonic()
         cache_plan = quote.plan
-        stages.cache.begin(call, cache_plan)
+        if cache_plan is not None:
+            stages.cache.begin(call, cache_plan)
         as_written = quote.cap_unsent or (self._settings.observe and not request.needs_cap)
         cap = request.max_tokens if as_written else quote.max_tokens
         timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)

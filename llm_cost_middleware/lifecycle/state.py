@@ -92,7 +92,7 @@ class RoutedCall(NamedTuple):
     def scopes_at(self, target: ModelRef) -> tuple[str, ...]:
         """The budget scopes of an attempt at ``target``: the call's own, with those of the provider and the model."""
         request = self.request
-        scopes = (*request.context.scopes, *scopes_of(target))
+        scopes = request.context.scopes + scopes_of(target)
         if request.alternatives:  # the host may send it to any of them: each of their budgets must have room
             others = (scope for other in self.request.alternatives for scope in scopes_of(other))
             return tuple(dict.fromkeys((*scopes, *others)))

@@ -73,6 +73,7 @@ class Stages:
     def write_log(self, call: RoutedCall, report: CallReport) -> None:
         """Write down what a call was beside its money, as far as it did not ride with it. May block."""
         self.decisions.record(call, report)
-        if not self.decisions.rides:
+        if not (self.decisions.rides or self.cache.in_memory):
             self.cache.save()
-        self.drift.look()
+        if self.drift.due:
+            self.drift.look()

@@ -97,11 +97,11 @@ class DecisionRecorder:
         """
         spent = report.spent_nanousd + posting.amount_nanousd
         settlement = Settlement(call.id, target, NanoUSD(spent), tokens, self._clock.now())
-        self._gather(call, report, settlement, exact=posting.status == "exact", final=stands)
+        self._gather(call, report, settlement, final=stands, status=posting.status)
 
     def unwritten(self, call: RoutedCall, report: CallReport) -> bool:
         """Make the last lines of a call that has ended; return whether any is left to write."""
-        self._gather(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+        self._gather(call, report, self._settlement(call, report), final=True)
         return bool(report.lines)
 
     def write(self, report: CallReport) -> None:
@@ -115,27 +115,27 @@ class DecisionRecorder:
         """Write down how a call was routed, and what became of it, at its end."""
         if not self.rides:
             with self._lock:
-                self._tell(call, report, self._settlement(call, report), exact=_is_exact(report), final=True)
+                self._tell(call, report, self._settlement(call, report), final=True)
         if report.lines:
             self.write(report)
 
     def _gather(
-        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
+        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, final: bool, status: str = ""
     ) -> None:
         if self._journal is None:
             return
         with self._lock:
             self._journal.gathered = report.lines
             try:
-                self._tell(call, report, settlement, exact=exact, final=final)
+                self._tell(call, report, settlement, final=final, status=status)
             finally:
                 self._journal.gathered = None
 
     def _tell(
-        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, exact: bool, final: bool
+        self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, final: bool, status: str = ""
     ) -> None:
-        """Log what was not logged yet; the lock is held."""
-        now = self._clock.now()
+        """Log what was not logged yet; the lock is held. ``status``: of what is being booked, where anything is."""
+        now = self._clock.now() if settlement is None else settlement.at
         if not report.is_decided:
             self._log.append(call.decision, settlement)
             report.is_decided = True
@@ -156,7 +156,8 @@ class DecisionRecorder:
             self._tell_outcomes(call, report, now)
         if call.decision.ngrams and not report.is_compared:  # learning is on
             report.is_compared = True
-            self._notice_repeat(call, report, now, exact=exact)
+            last = status or (report.booked[-1].status if report.booked else "")
+            self._notice_repeat(call, report, now, exact=last == "exact")
 
     def _tell_outcomes(self, call: RoutedCall, report: CallReport, now: float) -> None:
         signals = report.quality_signals
@@ -220,7 +221,3 @@ class DecisionRecorder:
                 at=trace.at, call_id=call.id, site=call.decision.site,
             )  # fmt: skip
             self._journal.append(TRACE, call.id, trace.at, line.encode())
-
-
-def _is_exact(report: CallReport) -> bool:
-    return bool(report.booked) and report.booked[-1].status == "exact"

@@ -99,8 +99,6 @@ class DriftStage:
 
     def look(self) -> None:
         """Share the counts of the policies that are due, and judge them. May block, and never raises."""
-        if not self._due:
-            return
         with self._lock:
             due, self._due = self._due, set()
         for version in due:

@@ -32,13 +32,14 @@ class HealthStage:
     def __init__(self, settings: Settings, policy: RetryPolicy, clock: Clock, rng: Random) -> None:
         self._settings, self._policy, self._clock, self._rng = settings, policy, clock, rng
         self._states: OrderedDict[str, RetryState] = OrderedDict()
+        self._latest: tuple[str | None, RetryState] = None, RetryState(policy, rng)
         self.falls_back = policy.fallback and not settings.observe
         """Whether another model may be asked where the chosen one fails."""
 
     def take_over(self, before: HealthStage) -> None:
         """Go on with the breakers of another one, where their policy is the same."""
         if before._policy == self._policy:
-            self._states = before._states
+            self._states, self._latest = before._states, before._latest
 
     def admit(self, call: RoutedCall, target: ModelRef, previous: Admission | None = None) -> Admission:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
@@ -109,14 +110,18 @@ class HealthStage:
 
     def _state(self, request: CallRequest) -> RetryState:
         """The state of a connection; the lock is held. The least recently used of many is dropped."""
-        state = self._states.get(request.connection)
-        if state is None:
-            state = self._states[request.connection] = RetryState(self._policy, self._rng)
+        latest, state = self._latest
+        if latest == request.connection:
+            return state
+        known = self._states.get(request.connection)
+        if known is None:
+            known = self._states[request.connection] = RetryState(self._policy, self._rng)
             if len(self._states) > _CONNECTIONS:
                 self._states.popitem(last=False)
-        elif len(self._states) > 1:
+        else:
             self._states.move_to_end(request.connection)
-        return state
+        self._latest = request.connection, known
+        return known
 
 
 def _deadline_s(policy: RetryPolicy, call: RoutedCall) -> float:

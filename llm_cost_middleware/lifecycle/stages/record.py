@@ -91,7 +91,6 @@ class CallRecorder:
         self,
         posting: Posting,
         target: ModelRef,
-        *,
         call_id: str,
         at: float,
         usage: TokenUsage | None,
@@ -120,7 +119,7 @@ class CallRecorder:
         amount, status, reading, priced = posting
         number, injected, held, expected, lane = 1, False, None, 0, ""
         if reserved is not None:
-            _, (_, number, *_), quote, _, _, plan = reserved
+            quote, plan, number = reserved.quote, reserved.plan, reserved.attempt.number
             injected, held, lane = quote.injected, quote.amount_nanousd, quote.lane
             expected = plan.expected_saving_nanousd if plan is not None else 0
         response_id, service_tier = None, lane
@@ -217,9 +216,9 @@ class CallRecorder:
             saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:
             usage = reading.usage
-        booked = self.keep(
-            posting, attempt.target, call_id=call.id, at=now, usage=usage, requested_model=call.request.model,
-            scopes=scopes, tier=call.decision.tier_name, cache_saving_nanousd=saving, reserved=reserved,
+        booked = self.keep(  # by place: names cost as much again
+            posting, attempt.target, call.id, now, usage, call.request.model, scopes, call.decision.tier_name, saving,
+            reserved,
         )  # fmt: skip
         spent, amount = report.spent_nanousd, posting.amount_nanousd
         report.booked += (booked,)
