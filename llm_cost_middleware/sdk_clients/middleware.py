@@ -19,7 +19,7 @@ from typing import Any, Self
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES
-from llm_cost_middleware.sdk_clients.api import Api
+from llm_cost_middleware.sdk_clients.api import FREE_VERBS, Api
 from llm_cost_middleware.usage import FAILED_LOCALLY, LOST_LOCALLY, attach_usage
 
 _COSTS_NOTHING = frozenset({"metadata", "stop_sequences", "temperature", "top_k", "top_p"})
@@ -28,8 +28,21 @@ _TEXT = frozenset({"messages", "system"})
 """Fields that may get shorter, as where a middleware takes secrets out."""
 
 
+_KindOf = Callable[[str, str], str]
+"""By verb, in small letters, and path: ``governed``, ``reported`` or ``free``, as in ``Treatment``."""
+
+
 def sending_once(client: Any, api: Api, pipeline: CostPipeline) -> Any:
     """The client; or, of one that has middleware, a copy whose middleware cannot send a governed request twice."""
+    return _held_to_one(client, lambda verb, path: api.treatment(verb, path).kind, pipeline)
+
+
+def attempting_once(client: Any, pipeline: CostPipeline) -> Any:
+    """As ``sending_once``, of a client that is used for attempts alone: whatever it posts is what money is held for."""
+    return _held_to_one(client, lambda verb, _: "free" if verb in FREE_VERBS else "governed", pipeline)
+
+
+def _held_to_one(client: Any, kind_of: _KindOf, pipeline: CostPipeline) -> Any:
     found = getattr(client, "middleware", ())
     if not isinstance(found, tuple) or not found or (len(found) == 1 and isinstance(found[0], _Once)):
         return client
@@ -37,14 +50,14 @@ def sending_once(client: Any, api: Api, pipeline: CostPipeline) -> Any:
     for one in found:  # ours is among them where some were added to those of a governed client
         theirs.extend(one.theirs if isinstance(one, _Once) else (one,))
     kind = _AsyncOnce if inspect.iscoroutinefunction(client.post) else _SyncOnce
-    return type(client).copy(client, middleware=[kind(tuple(theirs), api, pipeline)])
+    return type(client).copy(client, middleware=[kind(tuple(theirs), kind_of, pipeline)])
 
 
 class _Once:
     """Runs the caller's middleware, the outermost first."""
 
-    def __init__(self, theirs: tuple[Any, ...], api: Api, pipeline: CostPipeline) -> None:
-        self.theirs, self._api, self._pipeline = theirs, api, pipeline
+    def __init__(self, theirs: tuple[Any, ...], kind_of: _KindOf, pipeline: CostPipeline) -> None:
+        self.theirs, self._kind_of, self._pipeline = theirs, kind_of, pipeline
         self._handlers = [_handler(one, self.handle) for one in reversed(theirs)]
 
     handle = "handle"
@@ -55,7 +68,7 @@ class _Once:
         return send
 
     def _kind(self, request: Any) -> str:
-        return self._api.treatment(str(request.method).strip().lower(), str(request.url)).kind
+        return self._kind_of(str(request.method).strip().lower(), str(request.url))
 
     def _passes(self, one: Any, kind: str) -> bool:
         """Whether a request needs no permission: free, or reported as the one of this ``kind`` that came in was."""

@@ -11,28 +11,31 @@ import copy
 import inspect
 from typing import Any
 
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.sdk_clients.client import is_governed, ungoverned
+from llm_cost_middleware.sdk_clients.middleware import attempting_once
 from llm_cost_middleware.unread_counts import drop_unreadable_usage
 
 _METHODS = ("get", "post", "patch", "put", "delete", "get_api_list")
 """What a resource keeps of its client, each under its name with an underscore before it."""
 
 
-def single_attempt(held: Any, provider: str, transport: Any = None) -> Any:
-    """What ``held`` sends, without retries, and answers without a usage where that cannot be read.
+def single_attempt(held: Any, provider: str, pipeline: CostPipeline, transport: Any = None) -> Any:
+    """What ``held`` sends, once whatever its middleware does, and answers without a usage where that cannot be read.
 
     Args:
         held: A client, or a resource such as ``client.chat.completions``. What is neither, a mock say, is returned.
         provider: Whose client it is.
+        pipeline: Is told what a middleware changes of a request.
         transport: The HTTP client to send through, instead of the client's own.
     """
     if is_client(held):
-        return _client_twin(held, provider, transport)
+        return _client_twin(held, provider, pipeline, transport)
     owner = client_of(held)
     if owner is None:
         return held
-    twin = _client_twin(owner, provider, transport)
+    twin = _client_twin(owner, provider, pipeline, transport)
     return type(held)(twin) if is_governed(owner) else _resource_twin(held, owner, twin)
 
 
@@ -49,9 +52,10 @@ def client_of(held: Any) -> Any:
     return owner if is_client(owner) else None
 
 
-def _client_twin(client: Any, provider: str, transport: Any) -> Any:
+def _client_twin(client: Any, provider: str, pipeline: CostPipeline, transport: Any) -> Any:
     plain = ungoverned(client)  # what is governed here must not be governed once more
-    twin = copy.copy(plain)
+    made = attempting_once(plain, pipeline)
+    twin = copy.copy(plain) if made is plain else made
     twin.max_retries = 0
     drop_unreadable_usage(twin, get_provider(provider))
     if transport is not None:

@@ -105,7 +105,7 @@ class _Resource:
         self.plain, self._pipeline, self._service = plain, pipeline, service
 
     def _send(self, sent: Mapping[str, Any]) -> Any:
-        return single_attempt(self.plain, _MAKER).create(**sent)
+        return single_attempt(self.plain, _MAKER, self._pipeline).create(**sent)
 
     def _call(self, body: Mapping[str, Any]) -> EmbeddingCall:
         return EmbeddingCall(dict(body), client_of(self.plain), self._pipeline, self._service)

@@ -90,7 +90,7 @@ class TargetCache:
         with self._lock:
             targets = self._by_settings.get(key)
             if targets is None:
-                targets = self._by_settings[key] = TargetModels(model.model_copy(), self._config)
+                targets = self._by_settings[key] = TargetModels(model.model_copy(), self._pipeline)
                 if len(self._by_settings) > _INSTANCES:
                     self._by_settings.popitem(last=False)
             # an id may be used again once the model is gone, so the entry goes with it

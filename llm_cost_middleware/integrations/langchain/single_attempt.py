@@ -18,6 +18,7 @@ from typing import Any
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import retries_of
 from llm_cost_middleware.integrations.langchain.usage import RAW_USAGE_KEY
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.request import RetryTerms
 from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_attempt
 
@@ -62,10 +63,11 @@ class HeldClients:
     Args:
         model: The model, whose fields are read at each use.
         provider: Whose API it speaks.
+        pipeline: Governs the calls.
     """
 
-    def __init__(self, model: Any, provider: str) -> None:
-        self._model, self._provider = model, provider
+    def __init__(self, model: Any, provider: str, pipeline: CostPipeline) -> None:
+        self._model, self._provider, self._pipeline = model, provider, pipeline
         self._transports = LoopTransports(self._make_transport)
 
     def get(self, name: str) -> Any:
@@ -74,7 +76,7 @@ class HeldClients:
         if held is None:
             return None
         own = "async" in name and self._is_langchains(held)
-        return single_attempt(held, self._provider, self._transports.get() if own else None)
+        return single_attempt(held, self._provider, self._pipeline, self._transports.get() if own else None)
 
     @property
     def timeout(self) -> Any:
@@ -138,16 +140,16 @@ _FIELDS = {
 }
 
 
-def make_single_attempt(model: Any, provider: str, clients: HeldClients | None = None) -> Any:
+def make_single_attempt(model: Any, provider: str, clients: HeldClients) -> Any:
     """Make a freshly built chat model send single attempts, in place.
 
     Args:
         model: The model.
         provider: Whose API it speaks.
-        clients: What to send through; the model's own, if ``None``.
+        clients: What to send through.
     """
     kind = _KINDS[provider](type(model))
-    object.__setattr__(model, "_llm_cost_clients", clients or HeldClients(model.model_copy(), provider))
+    object.__setattr__(model, "_llm_cost_clients", clients)
     object.__setattr__(model, "__class__", kind)
     return model
 

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from llm_cost_middleware.capabilities.efforts import stated_effort
-from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import connection_id
@@ -17,6 +16,7 @@ from llm_cost_middleware.integrations.langchain.convert import SourceModel, make
 from llm_cost_middleware.integrations.langchain.efforts import without_implied_thinking
 from llm_cost_middleware.integrations.langchain.single_attempt import HeldClients, make_single_attempt
 from llm_cost_middleware.integrations.langchain.thinking import fit_thinking
+from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platform import PLATFORMS, maker_of
 from llm_cost_middleware.request import EMPTY, Endpoint, ModelRef
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
@@ -91,16 +91,16 @@ class TargetModels:
 
     Args:
         model: The user's model.
-        config: Where keys and addresses of the other provider stand.
+        pipeline: Its configuration says where keys and addresses of the other provider stand.
     """
 
     _lock = ForkSafeLock()
 
-    def __init__(self, model: Any, config: CostConfig) -> None:
-        provider = provider_of(model)
+    def __init__(self, model: Any, pipeline: CostPipeline) -> None:
+        provider, config = provider_of(model), pipeline.config
         if provider is None:
             raise TypeError(f"{type(model).__qualname__} speaks no known provider's own API")
-        self._model, self._config, self.maker = model, config, maker_of(provider)
+        self._model, self._pipeline, self._config, self.maker = model, pipeline, config, maker_of(provider)
         self._built: dict[tuple[ModelRef, str], Any] = {}
         self._names = ModelNames(model, config, provider)
         self.source: SourceModel = _read_source(model, provider, self._names, self._endpoint_at)
@@ -119,7 +119,7 @@ class TargetModels:
         reachable = {*self.own_provider}
         if not self.pinned_to_provider:
             reachable |= {name for name in PACKAGES if name != provider and self._reaches(name)}
-        self.clients = HeldClients(model, self.maker)
+        self.clients = HeldClients(model, self.maker, pipeline)
         """Those of the user's model, as it holds them at each use."""
         self.params: Mapping[str, Any] | None = None
         """What the model says of itself to LangChain's callbacks, once asked; ``ls_params``: to traces."""
@@ -142,8 +142,9 @@ class TargetModels:
                 if built is None:
                     same = target.provider == self.source.provider
                     made = (self._same if same else self._other)(target, changes)
-                    clients = self.clients if same and not self._names.moves(target) else None
-                    built = make_single_attempt(made, maker_of(target.provider), clients)
+                    maker, held = maker_of(target.provider), same and not self._names.moves(target)
+                    clients = self.clients if held else HeldClients(made.model_copy(), maker, self._pipeline)
+                    built = make_single_attempt(made, maker, clients)
                     if len(self._built) >= _BUILT:
                         self._built.clear()
                     self._built[key] = built

@@ -205,3 +205,28 @@ def test_connections_of_langchain_are_kept_apart_by_event_loop(make_harness, cla
         for _ in range(3):
             assert asyncio.run(model.ainvoke("x")).text
     harness.check()
+
+
+def twice(request, call_next):
+    call_next(request)
+    return call_next(request)
+
+
+async def atwice(request, call_next):
+    await call_next(request)
+    return await call_next(request)
+
+
+@pytest.mark.skipif(not hasattr(anthropic.Anthropic, "with_middleware"), reason="this SDK has no middleware")
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("governed", [False, True], ids=["plain", "wrapped"])
+def test_a_middleware_of_a_client_sends_what_is_held_for_once(make_harness, sim, how, governed):
+    from langchain_anthropic import ChatAnthropic
+
+    harness, name = make_harness(), "_async_client" if "async" in how else "_client"
+    mine = own_anthropic(sim, how, middleware=[atwice if "async" in how else twice])
+    plain = ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=ELSEWHERE)
+    setattr(plain, name, wrap_anthropic(mine, harness.pipeline) if governed else mine)
+    assert ask(guard(plain, harness.pipeline, pinned=True), how, mine)
+    assert sim.request_count == len(sim.bill.lines) == 1
+    harness.check()
