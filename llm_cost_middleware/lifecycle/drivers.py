@@ -144,7 +144,9 @@ def running_loop(*, blocks: bool) -> asyncio.AbstractEventLoop | None:
 def other_loop() -> Any | None:
     """Return trio, where its loop runs in this thread. It is not imported: who runs it has done that."""
     trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+    # httpcore imports it wherever it is installed: it may be older than 0.23, or half imported by another thread.
+    runs = getattr(getattr(trio, "lowlevel", None), "in_trio_run", None)
+    return trio if runs is not None and runs() else None
 
 
 async def _adrive(

@@ -260,7 +260,7 @@ class _Reader:
                 self.answer = len(self.boundaries) - 1
             elif stop in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
                 self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
-            if stop == before_last and self.boundaries[-1].ref.message == stop:
+            if stop == before_last and self.boundaries and self.boundaries[-1].ref[:2] == ("messages", stop):
                 found = len(self.boundaries) - 1
         return found
 

@@ -111,6 +111,15 @@ def test_a_pipeline_made_under_trio_is_loaded_beside_its_loop():
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.parametrize("absent", ["in_trio_run", "lowlevel"])
+def test_a_trio_that_is_old_or_half_imported_is_no_loop(monkeypatch, absent):
+    """Whoever imports httpcore has it in ``sys.modules``, of whatever version, and whether or not it is used."""
+    trio = pytest.importorskip("trio", reason="needs trio; the extra test brings it")
+    monkeypatch.delattr(trio.lowlevel if absent == "in_trio_run" else trio, absent)
+    with CostPipeline(CostConfig()) as pipeline:
+        pipeline.reload(CostConfig())
+
+
 FORKS = """
 import asyncio, os, signal, sys, time
 sys.path.insert(0, "tests/benchmarks")

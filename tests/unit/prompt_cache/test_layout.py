@@ -203,13 +203,13 @@ BLOCKS = st.tuples(
 )
 
 
-@given(st.lists(st.lists(BLOCKS, max_size=3), min_size=1, max_size=9), st.integers(0, 2))
-def test_what_is_shared_changes_no_more_than_the_fingerprints_of_later_turns(said, systems):
+@given(st.lists(st.lists(BLOCKS, max_size=3), min_size=1, max_size=9), st.integers(0, 2), st.booleans())
+def test_what_is_shared_changes_no_more_than_the_fingerprints_of_later_turns(said, systems, tools):
     roles = ["system"] * systems + ["user", "assistant"] * len(said)
     messages = tuple(
         Message(role, tuple(Part(*block) for block in blocks)) for role, blocks in zip(roles, said, strict=False)
     )
-    request = CallRequest("anthropic", "m", messages, (Tool("t", "{}" * 300),))
+    request = CallRequest("anthropic", "m", messages, (Tool("t", "{}" * 300),) * tools)
     shared, own = read_layout(request), read_layout(request, shared=False)
     same = own.first_turn or own.head
     assert own.boundaries[:same] == shared.boundaries[:same]
@@ -221,6 +221,21 @@ def test_what_is_shared_changes_no_more_than_the_fingerprints_of_later_turns(sai
         each.fingerprint: other.fingerprint for each, other in zip(own.boundaries, shared.boundaries, strict=True)
     }
     assert len(digests) == len({each.fingerprint for each in shared.boundaries})
+
+
+def test_a_long_conversation_of_which_no_earlier_turn_can_be_cut_is_read():
+    """Turns that are empty, or hold what takes no mark, as results of a search."""
+    for first, before in [(None, None), (Part("other", "found"), Part("other", "found")), (None, Part("other", ""))]:
+        turns = [() if part is None else (part,) for part in (first, before)]
+        roles = ("user", "assistant", "user", "assistant", "user")
+        parts = (turns[0], (Part("text", "x" * 600),), turns[1], (Part("text", "ok"),), (Part("text", "go"),))
+        messages = tuple(map(Message, roles, parts))
+        layout = read_layout(CallRequest("openai", "m", messages))
+        assert layout.previous is None
+        assert layout.boundaries[-1].ref == BlockRef("messages", 4, 0)
+        system = [Message("system", (Part("text", "s" * 200),)) for _ in range(3)]
+        layout = read_layout(CallRequest("anthropic", "m", (*system, *messages)))
+        assert layout.previous is None, "a block of the system prompt is no end of a turn"
 
 
 @pytest.mark.parametrize("shared", [True, False])
