@@ -6,9 +6,9 @@ What a call is asked to do is frozen (``RoutedCall``), and so is every attempt (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, update_wrapper
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -205,14 +205,28 @@ class CallOutcome(_Ended):
     def __iter__(self) -> Iterator[Any]:
         return iter((*super().__getitem__(slice(3)), self.records))
 
-    def __getitem__(self, at: Any) -> Any:
-        return tuple(self)[at]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, tuple) and tuple(self) == tuple(other)
-
     def __hash__(self) -> int:
         return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{_Ended(*self)!r}".replace("_Ended", "", 1)
+
+
+def _of_its_records(name: str) -> Callable[..., Any]:
+    of_tuple = getattr(tuple, name)
+
+    def method(self: CallOutcome, *args: Any) -> Any:
+        return of_tuple(tuple(self), *(tuple(other) if isinstance(other, CallOutcome) else other for other in args))
+
+    return update_wrapper(method, of_tuple)
+
+
+for _name in (
+    "__getitem__", "__contains__", "count", "index", "__add__", "__mul__", "__rmul__",
+    "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
+):  # fmt: skip
+    # What else a tuple answers out of its own storage, where the records are not made yet.
+    setattr(CallOutcome, _name, _of_its_records(_name))
 
 
 class CacheTrace(NamedTuple):

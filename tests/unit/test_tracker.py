@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, fields
 from decimal import Decimal
@@ -157,3 +158,33 @@ def test_the_end_of_a_call_shows_records_however_it_is_read():
     kept = pickle.loads(pickle.dumps(outcome))  # noqa: S301 - our own
     assert kept == outcome
     assert kept.records == (record,)
+
+
+OF_A_TUPLE = {
+    "__add__": [(1,)], "__contains__": ["answer"], "__eq__": [()], "__ge__": [()], "__getitem__": [slice(2, 4)],
+    "__gt__": [()], "__hash__": [], "__iter__": [], "__le__": [()], "__len__": [], "__lt__": [()], "__mul__": [2],
+    "__ne__": [()], "__repr__": [], "__rmul__": [2], "count": ["answer"], "index": ["answer"],
+}  # fmt: skip
+"""What a tuple answers out of what it holds, and what it is asked here."""
+
+
+def test_it_answers_as_a_named_tuple_of_records_would():
+    known = {*OF_A_TUPLE, *dir(object), "__class_getitem__", "__getnewargs__"}
+    assert set(dir(tuple)) <= known, "a newer Python's tuple answers more"
+    names = CallOutcome._fields
+    plain = namedtuple("CallOutcome", names)("answer", "call-1", None, (_booked().record(),))  # noqa: PYI024 - of these very names
+    outcome = CallOutcome("answer", "call-1", None, (_booked(),))
+    for name, args in OF_A_TUPLE.items():
+        said, wanted = getattr(outcome, name)(*args), getattr(plain, name)(*args)
+        assert tuple(said) == tuple(wanted) if name == "__iter__" else said == wanted, name
+    assert outcome.__getnewargs__() == plain.__getnewargs__()
+    assert repr(outcome) == repr(plain) == f"{outcome}"
+    records = plain.records
+    assert records in outcome
+    assert (outcome.count(records), outcome.index(records)) == (1, 3)
+    same = copy.copy(outcome)
+    assert outcome == same == plain
+    assert not outcome != same  # noqa: SIM202 - the other operator
+    assert tuple(plain) == outcome == tuple(plain)
+    assert (*outcome, 1) == outcome + (1,)  # noqa: RUF005 - the operator
+    assert not outcome < same
