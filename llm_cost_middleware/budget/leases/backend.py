@@ -228,7 +228,7 @@ class AsyncLeasedBackend:
     ) -> Receipt:  # fmt: skip
         """See ``Backend``."""
         self.leased.shipping.keep(notes)
-        if self.leased.at_once or verb == "reconcile" or self.desk.holds_back(id_):
+        if self.leased.at_once or verb == "reconcile":
             call = partial(self.leased.resolve, verb, id_, amount, scopes=scopes, status=status, memo=memo)
             return await asyncio.to_thread(call)
         if verb == "book":
@@ -236,6 +236,8 @@ class AsyncLeasedBackend:
         receipt = self.desk.resolve(verb, id_, amount, status, memo)
         if receipt is not None:
             return receipt
+        if self.desk.holds_back(id_):  # asked only now: another thread may hand a hold over at any moment
+            await asyncio.to_thread(self.leased._make_known, id_)  # noqa: SLF001 - of this module
         return await self.storage.resolve(verb, id_, amount, scopes=scopes, status=status, memo=memo)
 
     async def extend(self, id_: str, ttl: int) -> Reservation:

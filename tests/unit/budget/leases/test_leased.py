@@ -115,6 +115,40 @@ def test_a_call_that_is_too_large_for_a_block_leaves_the_block_to_others(url, as
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("moment", ["before", "holds_back", "resolve"])
+def test_a_call_whose_hold_is_handed_over_at_any_moment_is_settled(url, monkeypatch, asynchronous, moment):
+    """By another thread: it was open for long, or a budget is set."""
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
+        warm(ledger, clock)
+        desk = ledger.backend.desk
+        admitted = desk.admitted
+        ledger.reserve(HOLD, ["user:a"], id="long")
+        assert desk.admitted == admitted + 1
+        if moment == "before":
+            desk.hand_over(lambda _: True)
+        else:
+            real = getattr(desk, moment)
+
+            def then_hand_over(*args):
+                monkeypatch.undo()
+                found = real(*args)
+                desk.hand_over(lambda _: True)
+                return found
+
+            monkeypatch.setattr(desk, moment, then_hand_over)
+
+        async def settle():
+            async with AsyncLedger.over(ledger) as aledger:
+                await aledger.settle("long", COST)
+
+        asyncio.run(settle()) if asynchronous else ledger.settle("long", COST)
+        ledger.backend.shipping.drain()
+        balance = ledger.balance("global")
+        assert (balance.settled_nanousd, balance.pending_nanousd) == (61 * COST, 0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_near_the_limit_what_a_process_holds_unused_is_not_why_its_call_is_refused(url, asynchronous):
     clock = FakeClock()
     with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger:
