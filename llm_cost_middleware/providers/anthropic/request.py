@@ -45,7 +45,10 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
             messages.append(Message("user", (Part("text", str(message)),)))
             continue
-        known = _ROLES.get(message.get("role"), "user")
+        try:
+            known = _ROLES.get(message.get("role"), "user")
+        except TypeError:  # a list, say: the provider says what it thinks of that
+            known = "user"
         content = message.get("content")
         if type(content) is str:
             messages.append(made(Message, (known, (made(Part, ("text", content, None, EMPTY, (), ())),))))
@@ -111,7 +114,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
 
 
 _read_tools = ByValue(_tools)
-_OWN = frozenset({None, "custom"})
+_OWN = (None, "custom")  # compared: an odd kind need not be hashable
 
 
 class _MessagesView:

@@ -26,7 +26,7 @@ _PARAMS = (
 )
 _IS_PARAM = frozenset(_PARAMS)
 _STORED = ("previous_response_id", "conversation", "prompt")
-_CLIENT_SIDE = frozenset({"apply_patch", "local_shell", "computer_use_preview", "computer"})
+_CLIENT_SIDE = ("apply_patch", "local_shell", "computer_use_preview", "computer")
 _ROLES: Mapping[Any, Role] = {
     "system": "system",
     "developer": "system",
@@ -114,7 +114,7 @@ def _tools(definitions: Sequence[Any]) -> tuple[tuple[Tool, ...], tuple[ServerTo
 _read_tools = ByValue(_tools)
 _ROLE_AND_TEXT = 2
 """Fields of a message that is nothing but a role and a text."""
-_OWN = frozenset({None, "function", "custom", "namespace"})
+_OWN = (None, "function", "custom", "namespace")  # compared: an odd kind need not be hashable
 
 
 def _unmarked(tool: Mapping[str, Any], inner: Any) -> Mapping[str, Any]:
@@ -148,7 +148,11 @@ class _PromptView:
         add, speaker = out.append, _SPEAKERS.get
         for message in messages:
             if type(message) is dict and len(message) == _ROLE_AND_TEXT:
-                text, role = message.get("content"), speaker(message.get("role"))
+                text = message.get("content")
+                try:
+                    role = speaker(message.get("role"))
+                except TypeError:  # a list, say: the provider says what it thinks of that
+                    role = None
                 if type(text) is str and role is not None:  # of a long conversation nearly all
                     add(made(Message, (role, (made(Part, ("text", text, None, EMPTY, (), ())),))))
                     continue
@@ -159,7 +163,7 @@ class _PromptView:
         if not isinstance(message, Mapping):
             return Message("user", (Part("text", str(message)),))
         get = message.get
-        role = _ROLES.get(get("role"), "user")
+        role = _role(get("role"))
         content = get("content")
         mark = _mark(message) if "cache_control" in message else None
         parts: tuple[Part, ...]
@@ -214,7 +218,7 @@ class _PromptView:
         get = item.get
         kind = get("type")
         if kind is None or kind == "message":
-            return Message(_ROLES.get(get("role"), "user"), self.parts(get("content")))
+            return Message(_role(get("role")), self.parts(get("content")))
         if kind in ("function_call", "custom_tool_call"):
             return Message("assistant", (self._call(item),))
         if kind in ("function_call_output", "custom_tool_call_output"):
@@ -268,9 +272,16 @@ class _PromptView:
         return Part("document", "", mark, {"url": True})
 
 
+def _role(named: Any) -> Role:
+    try:
+        return _ROLES.get(named, "user")
+    except TypeError:
+        return "user"
+
+
 def _carried(data: Any) -> dict[str, Any]:
     return {"bytes": len(data) * 3 // 4, "digest": fingerprint(data)} if isinstance(data, str) else {}
 
 
-_TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text"})
-_BY_ID = frozenset({"reasoning", "image_generation_call", "compaction"})
+_TEXT = ("text", "input_text", "output_text", "refusal", "summary_text")
+_BY_ID = ("reasoning", "image_generation_call", "compaction")
