@@ -140,15 +140,11 @@ class LeasedBackend:
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``."""
-        self.shipping.drain()
-        self.storage.set_budget(budget)
-        self.desk.index = None
+        self._drained(self.storage.set_budget, budget)
 
     def remove_budget(self, scope: str, window: str) -> bool:
         """See ``Backend``."""
-        self.shipping.drain()
-        self.desk.index = None
-        return self.storage.remove_budget(scope, window)
+        return bool(self._drained(self.storage.remove_budget, scope, window))
 
     def close(self) -> None:
         """See ``Backend``. Everything is handed back."""
@@ -179,17 +175,17 @@ class LeasedBackend:
         if self.desk.holds_back(id_):
             self.shipping.flush()
 
-    def _after(self, drained: bool, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if drained:
-            self.shipping.drain()
-            self.desk.index = None
-        else:
-            self.shipping.flush()
+    def _shipped(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.shipping.flush()
+        return verb(*args, **kwargs)
+
+    def _drained(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.desk.go_by(None)  # first, so that nothing is admitted meanwhile
+        self.shipping.drain()
         try:
             return verb(*args, **kwargs)
         finally:
-            if drained:
-                self.desk.index = None
+            self.desk.go_by(None)
 
     def _reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
         """See ``SupportsReduction``."""
@@ -315,9 +311,9 @@ def _forget() -> None:
 def _forwarded(name: str) -> property:
     def value(self: LeasedBackend) -> Any:
         found = getattr(self.storage, name)
-        if name in _DRAINED | _SHIPPED:
-            return partial(self._after, name in _DRAINED, found)
-        return found
+        if name in _DRAINED:
+            return partial(self._drained, found)
+        return partial(self._shipped, found) if name in _SHIPPED else found
 
     return property(value, doc=f"Of the storage: ``{name}``.")
 

@@ -103,6 +103,11 @@ class Desk:
         """The storage says what time it is."""
         self._ahead_ms = storage_ms - int(self._monotonic() * 1000)
 
+    def go_by(self, index: BudgetIndex | None) -> None:
+        """Admit by these budgets from now on; ``None``: nothing, until the storage is looked at again."""
+        with self._lock:
+            self.index = index
+
     # --- verbs of calls; ``None``: it is the storage's ----------------------------------------------------------------
 
     def reserve(

@@ -52,7 +52,8 @@ class Shipping:
     def __init__(self, desk: Desk, storage: Backend, policy: LeasePolicy, monotonic: Callable[[], float]) -> None:
         self._desk, self._storage, self._policy, self._monotonic = desk, storage, policy, monotonic
         self._numbers, self._token = count(1), os.urandom(6).hex()
-        self._merging: list[tuple[str, Block]] = []
+        self._merging: list[tuple[str, Block | None]] = []
+        """Holds that the next parcel ends: the block that has taken one in, if any."""
         self._settled: dict[str, int] = {}
         self._adopt_at = self._renew_at = 0.0
         self._renew_now = False
@@ -205,10 +206,11 @@ class Shipping:
             scopes = tuple(dict.fromkeys((GLOBAL, *desk.usage, *desk.blocks)))
         found = self._storage.read(scopes)
         desk.note_time(found.now)
-        if desk.index is not None and desk.index is not found.budget_index:
+        index = found.budget_index
+        if desk.index is not None and desk.index is not index:
             self._renew_now = True  # as after an erasure
-        desk.index = found.budget_index
-        left = _left(found.budget_index, found.now, found.totals)
+        desk.go_by(index)
+        left = _left(index, found.now, found.totals)
         desk.left = {scope: room for scope, (_, room) in left.items() if room is not None}
         for scope in scopes:
             usage = desk.usage.get(scope)
@@ -221,7 +223,7 @@ class Shipping:
                 usage.fade(moment, self._policy.horizon_s, grown)
                 block = desk.blocks.get(scope)
                 open_, free = (block.open, max(block.free, 0)) if block is not None else (0, 0)
-            self._follow(scope, usage, open_, free, left)
+            self._follow(scope, usage, open_, free, left, index)
         with desk._lock:  # noqa: SLF001
             for scope in [
                 scope for scope, usage in desk.usage.items() if usage.calls < _FADED and scope not in desk.blocks
@@ -229,7 +231,10 @@ class Shipping:
                 del desk.usage[scope]
                 self._settled.pop(scope, None)
 
-    def _follow(self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]]) -> None:
+    def _follow(
+        self, scope: str, usage: Usage, open_: int, free: int, left: dict[str, tuple[int, int | None]],
+        index: BudgetIndex,
+    ) -> None:  # fmt: skip
         """Let the block of a scope be as large as it should be."""
         desk = self._desk
         room = left.get(scope, (0, None))[1]
@@ -244,9 +249,9 @@ class Shipping:
                     if not size:  # too small to split: what its calls do not need goes back as they end
                         desk.ending.append(desk.blocks.pop(scope))
         elif free < size // 2:
-            self._take(scope, size - free)
+            self._take(scope, size - free, index)
 
-    def _take(self, scope: str, size: int) -> None:
+    def _take(self, scope: str, size: int, index: BudgetIndex) -> None:
         """Take a block, or let the one of this window hold more."""
         desk, policy = self._desk, self._policy
         id_ = f"{LEASE}{self._token}-{next(self._numbers):x}"
@@ -258,11 +263,16 @@ class Shipping:
             made = self._storage.reserve(id_, size, (scope,), int(policy.ttl_s * 1000), b"", fresh=True)
         except (BudgetExceededError, ScopePausedError):  # one scope's: the blocks of others follow all the same
             return
+        except BaseException:
+            self._merging.append((id_, None))  # it may stand all the same
+            raise
         created = round(made.created_at * 1000)
-        assert desk.index is not None  # noqa: S101 - it was read before; for mypy
-        until = desk.index.posting_plan((scope,), created).until
         alive = asked + policy.ttl_s * 0.75
         with desk._lock:  # noqa: SLF001
+            if desk.index is not index:  # budgets are being changed: nothing is admitted by what it was taken under
+                self._merging.append((id_, None))
+                return
+            until = index.posting_plan((scope,), created).until
             block = desk.blocks.get(scope)
             if block is not None and block.until == until:
                 block.free += size

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from plain_call import BOTH, answer, request
@@ -20,7 +22,7 @@ from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.notes import Notes
 from llm_cost_middleware.budget.rules.leases import LeasePolicy, ParcelEntry
 from llm_cost_middleware.budget.spool_place import SpoolPlace
-from llm_cost_middleware.errors import ScopePausedError
+from llm_cost_middleware.errors import LedgerUnavailableError, ScopePausedError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.testing import FakeClock
 
@@ -146,6 +148,60 @@ def test_a_call_whose_hold_is_handed_over_at_any_moment_is_settled(url, monkeypa
         ledger.backend.shipping.drain()
         balance = ledger.balance("global")
         assert (balance.settled_nanousd, balance.pending_nanousd) == (61 * COST, 0)
+
+
+@pytest.mark.parametrize("meanwhile", ["budgets are changed", "the answer is lost"])
+def test_a_block_that_is_taken_in_vain_is_ended(url, monkeypatch, meanwhile):
+    """It is not left to expire, which would charge what nobody spent."""
+    clock = FakeClock()
+    with Ledger(blocks_by_hand(url, clock), clock=clock) as ledger, Ledger.open(url, clock=clock) as other:
+        warm(ledger, clock)
+        storage, desk, shipping = ledger.backend.storage, ledger.backend.desk, ledger.backend.shipping
+        shipping.drain()
+        spend(ledger, 20)
+        real, taken = storage.reserve, []
+
+        def reserve(*args, **options):
+            taken.append(real(*args, **options))
+            if meanwhile == "budgets are changed":
+                desk.go_by(None)  # as another thread does
+            else:
+                raise LedgerUnavailableError("ledger", "the server is gone")
+            return taken[-1]
+
+        monkeypatch.setattr(storage, "reserve", reserve)
+        with contextlib.suppress(LedgerUnavailableError):
+            shipping.tick()
+        monkeypatch.undo()
+        assert taken
+        assert not desk.blocks
+        shipping.flush()
+        assert other.balance("global").pending == 0
+        assert other.balance("global").settled_nanousd == 80 * COST
+
+
+def test_budgets_that_are_changed_while_calls_go_on_cost_nothing(url):
+    crew, calls, limit = 4, 150, 10**9
+
+    def work(number):
+        for one in range(calls):
+            ledger.settle(ledger.reserve(HOLD, ["user:a"], id=f"{number}-{one}").id, COST)
+
+    with Ledger.open(url, lease="auto") as ledger, ThreadPoolExecutor(crew + 1) as pool:
+        working = [pool.submit(work, number) for number in range(crew)]
+
+        def look():
+            while not all(one.done() for one in working):
+                ledger.backend.shipping.tick()
+
+        looking = pool.submit(look)
+        while not all(one.done() for one in working):
+            ledger.set_budget(Budget("team:b", NanoUSD(limit := limit + 1)))
+        for one in (*working, looking):
+            one.result()
+    with Ledger.open(url) as ledger:
+        balance = ledger.balance("global")
+        assert (balance.settled_nanousd, balance.pending) == (crew * calls * COST, 0)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
