@@ -142,10 +142,13 @@ class WaitingForBudget(Event):
 
 @dataclass(frozen=True, slots=True)
 class RequestAdjusted(Event):
-    """A call was changed so that it fits: a cheaper model, or a smaller output cap. In observe mode it was not."""
+    """A call was changed so that it fits: a cheaper model, a smaller output cap, or no cache marks of ours.
+
+    In observe mode it was not.
+    """
 
     action: str
-    """``downgrade`` or ``cap_output``."""
+    """``downgrade``, ``cap_output`` or ``drop_cache_marks``."""
     before: str
     after: str
     enforced: bool = True

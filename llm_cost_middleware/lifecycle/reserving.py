@@ -43,6 +43,7 @@ from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.prompt_cache.plan import UnmarkedPlan
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
 from llm_cost_middleware.retry.breaker import Admission
 
@@ -283,17 +284,20 @@ class Reserving:
     def _fit_to_budget(
         self, call: RoutedCall, report: CallReport, quote: Quote, number: int, refusal: BudgetExceededError
     ) -> Steps[Fit]:
-        """Count where bytes were the bound, then do what ``on_insufficient`` allows, in its order."""
+        """Count where bytes were the bound, give up cache marks of ours, then do what ``on_insufficient`` allows."""
         fitting: ReservedAttempt | None = None
+        room = ceil_nanousd(max(refusal.available, ZERO.usd))
         better = yield from self._sizing.counted(call, report, quote, refusal)
         if better.amount_nanousd < quote.amount_nanousd:
             quote = better
-            if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
+            if quote.amount_nanousd <= room:
                 fitting = yield from self._try_reserve(call, report, quote, number)
-        if fitting is None and not self._settings.observe and quote.over_call_limit is None:
-            while fitting is None and (yield from self._tightening.tighten(refusal, quote)):
-                fitting = yield from self._try_reserve(call, report, quote, number)
-        least = quote
+        least = self._stages.price.unmarked(call, quote, report.token_counts) if fitting is None else quote
+        if least is not quote and least.amount_nanousd <= room:
+            fitting = yield from self._try_reserve(call, report, least, number)
+        if fitting is None and not self._settings.observe and least.over_call_limit is None:
+            while fitting is None and (yield from self._tightening.tighten(refusal, least)):
+                fitting = yield from self._try_both(call, report, quote, least, number)
         for action in self._settings.on_insufficient:
             if fitting is not None or action == "raise":
                 break
@@ -301,6 +305,8 @@ class Reserving:
                 fitting, least = yield from self._downgrade(call, report, least, number)
             else:
                 fitting = yield from self._cap_output(call, report, least, number)
+        if fitting is not None and isinstance(fitting.plan, UnmarkedPlan):
+            self._stages.record.adjusted(call, "drop_cache_marks", fitting.plan.given_up, 0, enforced=True)
         return Fit(fitting, quote, least)
 
     def _downgrade(
@@ -314,14 +320,15 @@ class Reserving:
             lesser = yield from self._sizing.first_quote(call, report, cheaper)
             # Cheaper by its expected cost is not always cheaper by its bound: another tokenizer, a longer default
             # answer.
-            if lesser.amount_nanousd >= quote.amount_nanousd:
+            bare = stages.price.unmarked(call, lesser, report.token_counts)
+            if bare.amount_nanousd >= quote.amount_nanousd:
                 continue
-            fitting = yield from self._try_reserve(call, report, lesser, number)
+            fitting = yield from self._try_both(call, report, lesser, bare, number)
             if fitting is not None:
                 enforced = not self._settings.observe
                 stages.record.adjusted(call, "downgrade", quote.target, cheaper, enforced=enforced)
-                return fitting, lesser
-            quote = lesser
+                return fitting, bare
+            quote = bare
         return None, quote
 
     def _cap_output(
@@ -351,6 +358,15 @@ class Reserving:
             return (yield from self._reserve(call, report, quote, number))
         except BudgetExceededError:
             return None
+
+    def _try_both(
+        self, call: RoutedCall, report: CallReport, quote: Quote, bare: Quote, number: int
+    ) -> Steps[ReservedAttempt | None]:
+        """Try an attempt, and then without its marks; ``bare`` is ``quote`` where that would hold no less."""
+        fitting = yield from self._try_reserve(call, report, quote, number)
+        if fitting is None and bare is not quote:
+            fitting = yield from self._try_reserve(call, report, bare, number)
+        return fitting
 
     def headroom(self, scopes: tuple[str, ...]) -> Steps[Headroom | None]:
         """Ask for the money left in the tightest budget; ``None`` where nothing limits it or the ledger is away."""

@@ -87,16 +87,20 @@ class Sizing:
     ) -> Generator[Command, Any, Quote]:
         """The same attempt with its input counted, where it was not: it did not fit."""
         target, counts, price = quote.target, report.token_counts, self._stages.price
+        room = ceil_nanousd(max(refusal.available, ZERO.usd))
         if (exact := price.exact_count(call, target, counts)) is not None:
             counts[exact.encoding] = yield RunInThread(exact.make)
             quote = price.quote(call, target, counts, plan=quote.plan)
-            if quote.amount_nanousd <= ceil_nanousd(max(refusal.available, ZERO.usd)):
+            if quote.amount_nanousd <= room:
                 return quote
         if (close := price.close_count(call, target, counts)) is not None:
             counts[str(target.plain)] = close
             return price.quote(call, target, counts, plan=quote.plan)
-        if self._counter_of(call, report, target) is None or not self._could_fit(call, quote, refusal):
+        if self._counter_of(call, report, target) is None:
             return quote
+        bare = price.unmarked(call, quote, counts)
+        if (bare is not quote and bare.amount_nanousd <= room) or not self._could_fit(call, bare, refusal):
+            return quote  # a mark is given up sooner than a request is made
         return (yield from self._asked(call, report, quote))
 
     def _left_for(self, call: RoutedCall, quote: Quote) -> Generator[Command, Any, NanoUSD | None]:

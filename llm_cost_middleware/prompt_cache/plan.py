@@ -101,5 +101,26 @@ class CachePlan(CacheDirectives):
     proven_share: float = 0.0
     """The part of that cost, from 0 to 1, that evidence covers: the proven odds that it will be read."""
 
+    def without_marks(self) -> UnmarkedPlan:
+        """The same plan with none of its marks: it writes no more than the request does by itself."""
+        return UnmarkedPlan(
+            cache_key=self.cache_key,
+            retention=self.retention,
+            explicit=self.explicit,
+            marks_end=self.marks_end,
+            reason=f"no money for the writes of {self.reason}",
+            at=self.at,
+            prices=self.prices,
+            given_up=len(self.marks),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnmarkedPlan(CachePlan):
+    """A plan whose marks were given up, so that the attempt holds less."""
+
+    given_up: int = 0
+    """How many marks it had."""
+
 
 NO_PLAN = CachePlan(reason="nothing to cache")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cost_middleware import BudgetExceededError
+from llm_cost_middleware import Budget, BudgetExceededError
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
@@ -134,6 +134,108 @@ def test_a_limit_of_the_call_itself_cuts_the_answer(make_harness):
     answer = harness.call(max_cost="0.002", providers=["openai"])
     assert answer.records[0].reserved_nanousd <= 2_000_000
     assert _cap(harness.sim.requests[0]) < 4_096
+    harness.check()
+
+
+# --- cache marks of ours ----------------------------------------------------------------------------------------------
+
+KNOWN = [{"type": "text", "text": "alpha beta gamma delta " * 900}]
+INPUT, OUTPUT = 1_000, 5_000
+"""Nano-dollars a token at Claude Haiku 4.5; a write to its cache costs a quarter more than input."""
+RAISE = {"on_insufficient": ["raise"]}
+
+
+def _ask(harness, user, system=KNOWN, **more):
+    return harness.ask("anthropic", system=system, extra_body={"llm_cost": {"user": user}}, **more)
+
+
+def _seen(make_harness, **config):
+    """A pipeline that marks a system prompt because it came back, and the input tokens of a call with it."""
+    harness = make_harness(**config)
+    for _ in range(4):
+        _ask(harness, "many")
+    return harness, harness.pipeline.records()[-1].usage.input_tokens
+
+
+def _give(harness, user, nanousd):
+    harness.pipeline.ledger.set_budget(Budget(f"user:{user}", f"{int(nanousd) / 10**9:.9f}"))
+
+
+def _is_marked(request):
+    return "cache_control" in str(request.body)
+
+
+def _left(harness):
+    return [request for request in harness.sim.requests if request.path == "/v1/messages"][-1]
+
+
+def test_a_mark_of_ours_is_given_up_where_it_alone_makes_a_call_not_fit(make_harness):
+    harness, tokens = _seen(make_harness, output=RAISE)
+    marks = str(str(_left(harness).body).count("cache_control"))
+    _give(harness, "few", 1.1 * (tokens * INPUT + 64 * OUTPUT))
+    _ask(harness, "few")
+    assert not _is_marked(_left(harness))
+    assert harness.pipeline.records()[-1].reserved_nanousd < 1.1 * (tokens * INPUT + 64 * OUTPUT)
+    (adjusted,) = harness.reported("RequestAdjusted")
+    assert (adjusted.action, adjusted.before, adjusted.after) == ("drop_cache_marks", marks, "0")
+    _ask(harness, "many")
+    assert _is_marked(_left(harness)), "with money enough it is marked again"
+    harness.check()
+
+
+def test_a_mark_of_ours_is_given_up_before_an_answer_is_cut(make_harness):
+    harness, tokens = _seen(make_harness)
+    _give(harness, "few", 1.05 * (tokens * INPUT + 400 * OUTPUT))
+    _ask(harness, "few", max_tokens=400)
+    assert (_cap(_left(harness)), _is_marked(_left(harness))) == (400, False)
+    assert [event.action for event in harness.reported("RequestAdjusted")] == ["drop_cache_marks"]
+    harness.check()
+
+
+def test_an_answer_that_must_be_cut_all_the_same_is_cut_less_without_a_mark_of_ours(make_harness):
+    harness, tokens = _seen(make_harness)
+    _give(harness, "few", 1.05 * (tokens * INPUT + 400 * OUTPUT))
+    _ask(harness, "few", max_tokens=4_000)
+    assert 400 <= _cap(_left(harness)) < 600
+    assert not _is_marked(_left(harness))
+    assert [event.action for event in harness.reported("RequestAdjusted")] == ["cap_output", "drop_cache_marks"]
+    harness.check()
+
+
+def test_a_mark_of_ours_is_given_up_sooner_than_a_count_is_asked_for(make_harness):
+    harness, _ = _seen(make_harness, output=RAISE)
+    marked = harness.pipeline.records()[-1].reserved_nanousd
+    bare = (marked - 64 * OUTPUT) * 4 // 5 + 64 * OUTPUT
+    asked = len(harness.sim.requests)
+    said = {"llm_cost": {"user": "many", "max_cost": f"{(marked + bare) // 2 / 10**9:.9f}"}}
+    harness.ask("anthropic", system=KNOWN, extra_body=said)
+    assert len(harness.sim.requests) == asked + 1
+    assert not _is_marked(_left(harness))
+    assert harness.pipeline.records()[-1].reserved_nanousd == pytest.approx(bare, abs=1)
+    harness.check()
+
+
+def test_a_mark_of_the_callers_is_never_given_up(make_harness):
+    harness, tokens = _seen(make_harness, output=RAISE)
+    _give(harness, "few", 1.1 * (tokens * INPUT + 64 * OUTPUT))
+    with pytest.raises(BudgetExceededError):
+        _ask(harness, "few", [{**KNOWN[0], "cache_control": {"type": "ephemeral"}}])
+    assert not harness.reported("RequestAdjusted")
+    harness.check()
+
+
+def test_a_cheaper_model_is_asked_without_a_mark_of_ours_where_it_fits_so(make_harness):
+    tiers = [
+        {"name": "small", "models": ["anthropic/claude-haiku-4-5"]},
+        {"name": "large", "models": ["anthropic/claude-sonnet-4-6"]},
+    ]
+    output = {"on_insufficient": ["downgrade", "raise"]}
+    harness, tokens = _seen(make_harness, output=output, tiers=tiers, routing=BIG)
+    _give(harness, "few", 1.1 * (tokens * INPUT + 64 * OUTPUT))
+    _ask(harness, "few", model="smart")
+    assert _left(harness).body["model"] == "claude-haiku-4-5"
+    assert not _is_marked(_left(harness))
+    assert [event.action for event in harness.reported("RequestAdjusted")] == ["downgrade", "drop_cache_marks"]
     harness.check()
 
 

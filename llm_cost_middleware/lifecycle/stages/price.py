@@ -198,6 +198,13 @@ class PriceStage:
             return None  # it could not think and answer
         return self.quote(call, quote.target, token_counts, plan=quote.plan, cap=cap)
 
+    def unmarked(self, call: RoutedCall, quote: Quote, token_counts: Mapping[str, int | None]) -> Quote:
+        """The same attempt without the cache marks that are added to it; ``quote`` itself where that holds no less."""
+        if quote.plan is None or not quote.plan.marks:
+            return quote
+        bare = self.quote(call, quote.target, token_counts, plan=quote.plan.without_marks())
+        return bare if bare.amount_nanousd < quote.amount_nanousd else quote
+
     def least_amount(self, quote: Quote, *, input_tokens: int | None = None) -> NanoUSD:
         """The least that an attempt can be made to hold: its output cut as far as is allowed and sensible.
 
