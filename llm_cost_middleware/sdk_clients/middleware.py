@@ -28,6 +28,8 @@ _TEXT = frozenset({"messages", "system"})
 """Fields that may get shorter, as where a middleware takes secrets out."""
 
 
+COUNTING = ("/messages/count_tokens", "/responses/input_tokens")
+"""Ends of the paths that count tokens, which is free."""
 _KindOf = Callable[[str, str], str]
 """By verb, in small letters, and path: ``governed``, ``reported`` or ``free``, as in ``Treatment``."""
 
@@ -38,8 +40,12 @@ def sending_once(client: Any, api: Api, pipeline: CostPipeline) -> Any:
 
 
 def attempting_once(client: Any, pipeline: CostPipeline) -> Any:
-    """As ``sending_once``, of a client that is used for attempts alone: whatever it posts is what money is held for."""
-    return _held_to_one(client, lambda verb, _: "free" if verb in FREE_VERBS else "governed", pipeline)
+    """As ``sending_once``, of a client used for attempts alone: what it posts is held for, unless it counts."""
+    return _held_to_one(client, _kind_of_attempt, pipeline)
+
+
+def _kind_of_attempt(verb: str, path: str) -> str:
+    return "free" if verb in FREE_VERBS or path.partition("?")[0].endswith(COUNTING) else "governed"
 
 
 def _held_to_one(client: Any, kind_of: _KindOf, pipeline: CostPipeline) -> Any:

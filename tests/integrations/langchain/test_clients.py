@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from unittest.mock import AsyncMock, MagicMock, patch
 
 import anthropic
 import openai
 import pytest
 
+from llm_cost_middleware.integrations.anthropic import paths as anthropic_paths
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.integrations.langchain import guard
+from llm_cost_middleware.integrations.openai import paths as openai_paths
 from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.sdk_clients.middleware import COUNTING
 from llm_cost_middleware.simulator import Fault
 
 ELSEWHERE = "http://127.0.0.1:9/v1"  # nobody answers there
@@ -230,3 +234,43 @@ def test_a_middleware_of_a_client_sends_what_is_held_for_once(make_harness, sim,
     assert ask(guard(plain, harness.pipeline, pinned=True), how, mine)
     assert sim.request_count == len(sim.bill.lines) == 1
     harness.check()
+
+
+def counted(request):
+    probe = copy.copy(request)
+    probe.options = request.options.model_copy()
+    probe.options.url = "/v1/messages/count_tokens"
+    probe.options.json_data = {name: request.json[name] for name in ("model", "messages")}
+    return probe
+
+
+def counts_first(request, call_next):
+    call_next(counted(request))
+    return call_next(request)
+
+
+async def acounts_first(request, call_next):
+    await call_next(counted(request))
+    return await call_next(request)
+
+
+@pytest.mark.skipif(not hasattr(anthropic.Anthropic, "with_middleware"), reason="this SDK has no middleware")
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("governed", [False, True], ids=["plain", "wrapped"])
+def test_a_middleware_of_a_client_may_count_first(make_harness, sim, how, governed):
+    from langchain_anthropic import ChatAnthropic
+
+    harness, name = make_harness(), "_async_client" if "async" in how else "_client"
+    mine = own_anthropic(sim, how, middleware=[acounts_first if "async" in how else counts_first])
+    plain = ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=ELSEWHERE)
+    setattr(plain, name, wrap_anthropic(mine, harness.pipeline) if governed else mine)
+    assert ask(guard(plain, harness.pipeline, pinned=True), how, mine)
+    assert len(sim.bill.lines) == 1
+    harness.check()
+
+
+def test_the_paths_that_count_are_those_of_the_tables():
+    told = [
+        pattern for table in (anthropic_paths.FREE, openai_paths.FREE) for pattern in table["counting tokens is free"]
+    ]
+    assert [pattern.removeprefix("/v1") for pattern in told] == list(COUNTING)
