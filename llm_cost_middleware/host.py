@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
 from llm_cost_middleware.call_ids import note_call
+from llm_cost_middleware.event_loops import in_thread
 from llm_cost_middleware.lifecycle import AsyncGovernedStream, CallOutcome, GovernedStream, RoutedCall
 from llm_cost_middleware.nesting import enclosing_run
 from llm_cost_middleware.pipeline import CostPipeline
@@ -128,7 +128,7 @@ async def ainvoke(
     """Govern one call of a host on an event loop. As ``invoke``."""
     run = enclosing_run(pipeline, call.request.model)
     if run is not None:
-        await asyncio.to_thread(run.give_back)
+        await in_thread(run.give_back)
 
     async def attempt_once(attempt: Attempt) -> CallResult | CallStream:
         if run is not None:
@@ -312,7 +312,7 @@ class ObservedStream:
             if is_injected is None or not is_injected(chunk):
                 yield chunk
         if self._on_end is not None:
-            await asyncio.to_thread(self._on_end)  # it may book
+            await in_thread(self._on_end)  # it may book
 
     def reading(self) -> UsageReport:
         """The usage that the chunks so far report. An unreadable count is noted: it must not break the stream."""

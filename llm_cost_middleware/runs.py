@@ -16,7 +16,9 @@ from llm_cost_middleware.budget.model import Row
 from llm_cost_middleware.budget.rules.slices import SupportsSlices, slice_scope
 from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
+from llm_cost_middleware.event_loops import in_thread
 from llm_cost_middleware.foresight import Forecast
+from llm_cost_middleware.lifecycle.drivers import running_loop
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
 from llm_cost_middleware.money import NanoUSD
@@ -145,6 +147,7 @@ class Slice:
     async def __aenter__(self) -> Self:
         if not self._runtimes.blocks:
             return self._enter(self._open())
+        running_loop(blocks=True)  # refused where it has none, before money is set aside
         ends = count()  # of two: the thread, and a cancellation; whichever is the second gives back
 
         def opened() -> CallContext:
@@ -154,10 +157,10 @@ class Slice:
             return found
 
         try:
-            return self._enter(await asyncio.to_thread(opened))
+            return self._enter(await in_thread(opened))
         except asyncio.CancelledError:
             if next(ends):
-                await asyncio.to_thread(self._close)
+                await in_thread(self._close)
             raise
 
     async def __aexit__(
@@ -165,6 +168,6 @@ class Slice:
     ) -> None:
         self._leave((kind, error, trace))
         if self._runtimes.blocks:
-            await asyncio.to_thread(self._close)
+            await in_thread(self._close)
         else:
             self._close()

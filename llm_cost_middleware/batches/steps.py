@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
 from llm_cost_middleware.clock import Clock
+from llm_cost_middleware.event_loops import at_once, in_thread
 
 T = TypeVar("T")
 
@@ -118,17 +118,22 @@ async def _ado(step: Step, clock: Clock, send: Send | None, width: int) -> Any:
     if isinstance(step, AskAll):
         return await _listed(step)
     if isinstance(step, Work):
-        return await asyncio.to_thread(copy_context().run, step.do)
+        return await in_thread(copy_context().run, step.do)
     if isinstance(step, Wait):
         return await clock.asleep(step.seconds)
     assert send is not None  # noqa: S101 - as above
-    room, make = asyncio.Semaphore(max(width, 1)), send
+    make, pending = send, iter(enumerate(step.places))  # one iterator for all workers: each is taken once
+    results: list[Any] = [None] * len(step.places)
 
-    async def one(place: int) -> Any:
-        async with room:
-            return await make(place, step.patience_s)
+    async def work() -> None:
+        for at, place in pending:
+            try:
+                results[at] = await make(place, step.patience_s)
+            except Exception as error:  # noqa: BLE001 - of this request alone
+                results[at] = error
 
-    return await asyncio.gather(*(one(place) for place in step.places), return_exceptions=True)
+    await at_once(max(width, 1), work)
+    return results
 
 
 async def _listed(step: AskAll) -> list[Any]:

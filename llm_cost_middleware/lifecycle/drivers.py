@@ -6,7 +6,6 @@ They throw into the generator but never close it: it must be able to resolve its
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.event_loops import in_thread, within
 from llm_cost_middleware.lifecycle.commands import (
     AwaitMoney,
     Command,
@@ -141,14 +141,6 @@ def running_loop(*, blocks: bool) -> asyncio.AbstractEventLoop | None:
         raise ConfigurationError(why, key="ledger.url") from None
 
 
-def other_loop() -> Any | None:
-    """Return trio, where its loop runs in this thread. It is not imported: who runs it has done that."""
-    trio = sys.modules.get("trio")
-    # httpcore imports it wherever it is installed: it may be older than 0.23, or half imported by another thread.
-    runs = getattr(getattr(trio, "lowlevel", None), "in_trio_run", None)
-    return trio if runs is not None and runs() else None
-
-
 async def _adrive(
     flow: Flow, runtime: Runtime, send: AsyncSendAttempt | None, value: Any
 ) -> CallOutcome | AsyncGovernedStream | Attempt:
@@ -214,12 +206,12 @@ async def _arun(command: _Errand, runtime: Runtime) -> object:
         await runtime.clock.asleep(command.seconds)
         return None
     if isinstance(command, CountInput):
-        return await asyncio.wait_for(command.counter.acount(command.target, command.timeout_s), command.timeout_s)
+        return await within(command.timeout_s, command.counter.acount(command.target, command.timeout_s))
     if isinstance(command, AwaitMoney):
         return await command.ticket.await_(command.seconds)
     if isinstance(command, WriteLog) and runtime.aledger is None:
         return command.function()  # to memory
-    return await asyncio.to_thread(command.function)
+    return await in_thread(command.function)
 
 
 def _send(send: SendAttempt, attempt: Attempt) -> CallResult | OpenedStream:

@@ -20,10 +20,11 @@ from typing import Any
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
+from llm_cost_middleware.event_loops import other_loop
 from llm_cost_middleware.lifecycle.attribution import with_scopes
 from llm_cost_middleware.lifecycle.caps import cut_at_learned_cap
 from llm_cost_middleware.lifecycle.commands import HandOffStream, OpenedStream, Send, WriteLog
-from llm_cost_middleware.lifecycle.drivers import Flow, adrive, drive, other_loop, running_loop
+from llm_cost_middleware.lifecycle.drivers import Flow, adrive, drive, running_loop
 from llm_cost_middleware.lifecycle.open_holds import OpenHolds
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
 from llm_cost_middleware.lifecycle.settling import Settling

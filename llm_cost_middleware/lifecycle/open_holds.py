@@ -5,10 +5,10 @@ An ordinary call costs two dictionary operations here, and one whose input was c
 
 from __future__ import annotations
 
-import asyncio
 from weakref import WeakSet
 
 from llm_cost_middleware.budget.model import GLOBAL
+from llm_cost_middleware.event_loops import current_loop
 from llm_cost_middleware.fork import after_fork_in_child
 from llm_cost_middleware.lifecycle.commands import Reduce
 from llm_cost_middleware.lifecycle.stages.price import PriceStage
@@ -29,7 +29,7 @@ class OpenHold:
     counter: InputCounter | None
     reserved: ReservedAttempt
     quote: Quote
-    loop: asyncio.AbstractEventLoop | None
+    loop: object | None
 
     @property
     def id(self) -> str:
@@ -80,7 +80,7 @@ class OpenHolds:
             hold = OpenHold()  # filled here: one is made in every call
             hold.price, hold.call, hold.counter, hold.reserved = self._price, call, report.counter, reserved
             hold.quote = reserved.quote
-            hold.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for frameworks; ``None`` in place of an error
+            hold.loop = current_loop()
             self._held[reserved.reservation_id] = hold
 
     def of(self, reserved: ReservedAttempt) -> OpenHold | None:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm_cost_middleware.event_loops import in_thread
+
 if TYPE_CHECKING:
     from llm_cost_middleware.lifecycle.spool import Spool
     from llm_cost_middleware.lifecycle.upkeep import Upkeep
@@ -78,4 +80,4 @@ class OrphanQueue(deque[Settle]):
     async def asettle(self) -> None:
         """Settle all, without blocking the event loop."""
         if self:
-            await asyncio.to_thread(self.settle)
+            await in_thread(self.settle)

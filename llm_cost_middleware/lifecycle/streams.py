@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_cost_middleware.errors import LedgerError
+from llm_cost_middleware.event_loops import other_loop, within
 from llm_cost_middleware.lifecycle.commands import Extend, HandOffStream, LedgerCommand, OpenedStream, StreamEnd
 
 if TYPE_CHECKING:
@@ -183,6 +184,23 @@ class _Ended:
 _ended = _Ended()
 
 
+class _Timed:
+    """The rest of a stream on trio, each of whose waits ends at the deadline, unless the answer is complete."""
+
+    def __init__(self, rest: Any, settlement: StreamSettlement) -> None:
+        self._rest, self._settlement = rest, settlement
+
+    async def __anext__(self) -> Any:
+        end = self._settlement
+        left = inf if end.opened.stream.reading().complete else end.seconds_left()
+        try:
+            return await within(left, self._rest.__anext__())
+        except TimeoutError as error:
+            if end.seconds_left() > 0:
+                raise  # the host's own
+            raise TimeoutError(STREAM_DEADLINE_MESSAGE) from error
+
+
 class AsyncGovernedStream(AsyncIterator[Any]):
     """The chunks of an asynchronous stream."""
 
@@ -200,7 +218,9 @@ class AsyncGovernedStream(AsyncIterator[Any]):
         self._cancelled_before: int | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        if (left := settlement.seconds_left()) < inf:
+        if (left := settlement.seconds_left()) < inf and other_loop() is not None:
+            self._rest = _Timed(self._rest, settlement)
+        elif left < inf:
             self._loop = asyncio.get_running_loop()
             self._alarm = self._loop.call_later(left, _on_deadline, weakref.ref(self))
 

@@ -6,12 +6,12 @@ a running stream is told to reduce its own hold as soon as the provider has said
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from typing import Any
 
 from llm_cost_middleware.budget.model import Reduction
 from llm_cost_middleware.errors import BudgetExceededError, LedgerError
+from llm_cost_middleware.event_loops import current_loop
 from llm_cost_middleware.lifecycle.commands import Command, CountInput, Reduce, RunInThread
 from llm_cost_middleware.lifecycle.open_holds import OpenHold, OpenHolds
 from llm_cost_middleware.lifecycle.stages import Stages
@@ -77,7 +77,7 @@ class Tightening:
     def _asked(self, hold: OpenHold) -> Generator[Command, Any, Quote | None]:
         """Ask the provider for the count of a hold, where one may be asked for now and nobody has to wait for it."""
         counts, counter, target, request = self._stages.counts, hold.counter, hold.quote.target.plain, hold.call.request
-        if counter is None or hold.loop is not asyncio._get_running_loop():  # noqa: SLF001 - as in ``open_holds``
+        if counter is None or hold.loop is not current_loop():
             return None  # a client of an event loop belongs to it
         if request.has_server_side_context or not counter.counts(target):
             return None

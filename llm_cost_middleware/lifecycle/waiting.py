@@ -6,12 +6,11 @@ in line looks again every quarter of a second. Fairness is within a process.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 
+from llm_cost_middleware.event_loops import LoopEvent
 from llm_cost_middleware.fork import ForkSafeLock
 
 POLL_S = 0.25
@@ -27,14 +26,13 @@ class Ticket:
     def __init__(self, line: WaitingCalls, scope: str) -> None:
         self._line, self.scope = line, scope
         self._event = threading.Event()
-        self._asleep: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._asleep: LoopEvent | None = None
 
     def wake(self) -> None:
         """Let it look again. From any thread."""
         self._event.set()
         if (asleep := self._asleep) is not None:
-            with suppress(RuntimeError):  # its loop was closed: nobody waits any more
-                asleep[0].call_soon_threadsafe(asleep[1].set)
+            asleep.set()
 
     def wait(self, seconds: float) -> bool:
         """Block the calling thread until it is woken. Returns whether it was."""
@@ -44,11 +42,10 @@ class Ticket:
 
     async def await_(self, seconds: float) -> bool:
         """Suspend the calling task until it is woken; one that is cancelled leaves the line."""
-        event = asyncio.Event()
-        self._asleep = asyncio.get_running_loop(), event
+        event = self._asleep = LoopEvent()
         try:
             if not self._event.is_set():  # set between the last look and now
-                await asyncio.wait_for(event.wait(), seconds)
+                await event.wait(seconds)
         except TimeoutError:
             return self._event.is_set()
         except BaseException:  # a task that is being closed may not run the flow to its end: the next must not wait

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 
-from llm_cost_middleware.lifecycle.drivers import other_loop, running_loop
+from llm_cost_middleware.event_loops import other_loop, result_of
+from llm_cost_middleware.lifecycle.drivers import running_loop
 
 _PATIENCE_S = 5.0
 _threads: set[threading.Thread] = set()
@@ -47,8 +48,8 @@ class WarmUp:
             return
         loop = running_loop(blocks=False)
         if loop is None:
-            if (trio := other_loop()) is not None:
-                await trio.to_thread.run_sync(done.result, abandon_on_cancel=True)
+            if other_loop() is not None:
+                await result_of(done)
             return
         woken = loop.create_future()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from threading import Event, Lock, Thread
 from typing import Any, Literal
 
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, ScopePausedError, readable
+from llm_cost_middleware.event_loops import at_once
 from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.money import ZERO, NanoUSD
@@ -187,9 +187,7 @@ async def aprocess_many(
                 except Exception as error:  # noqa: BLE001 - the batch decides what it means
                     batch.fail(index, error)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(width):
-                group.create_task(work())
+        await at_once(width, work)
     return batch.finish()
 
 

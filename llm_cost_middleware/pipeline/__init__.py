@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -339,9 +338,14 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
 
     async def aclose(self) -> None:
         """Close on an event loop; also closes that loop's connections."""
+        from llm_cost_middleware.event_loops import in_thread, other_loop
+
+        if other_loop() is not None:  # no connections of its own
+            await in_thread(self.close)
+            return
         await self._runtimes.orphans.asettle()
-        await asyncio.to_thread(self._stages.cache.save)
-        await asyncio.to_thread(self._listeners.close)
+        await in_thread(self._stages.cache.save)
+        await in_thread(self._listeners.close)
         await self._runtimes.aclose()
         self.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -67,7 +66,9 @@ class Reloading:
     async def _akeep_up(self) -> None:
         """The same on an event loop, which a file may not hold up."""
         if self._watch.changed():
-            await asyncio.to_thread(self._take_up_file)
+            from llm_cost_middleware.event_loops import in_thread
+
+            await in_thread(self._take_up_file)
 
     def _take_up_file(self) -> None:
         """Take up what a changed file says of money. A file that cannot be read changes nothing: it is being edited."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llm_cost_middleware.event_loops import in_thread
 from llm_cost_middleware.host import ObservedStream
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.provider import StreamUsageReader
@@ -91,7 +91,7 @@ class _Retrieved:
         if inspect.iscoroutinefunction(close):
 
             async def aleave() -> None:
-                await asyncio.to_thread(self._left)
+                await in_thread(self._left)
                 await close()
 
             return aleave

@@ -15,6 +15,7 @@ from typing import Any
 from llm_cost_middleware.config.sent_names import ClientNames
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.errors import UnsupportedRequestError
+from llm_cost_middleware.event_loops import in_thread, other_loop
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.clerk import BATCH_LIFETIME_S
 from llm_cost_middleware.pipeline import CostPipeline
@@ -69,15 +70,26 @@ class Batches:
         self, bodies: Iterable[tuple[Mapping[str, Any], Endpoint]], attributes: Any, names: ClientNames
     ) -> str:  # fmt: skip
         """As ``reserve``, in a thread. Cancelled, it gives back what the thread sets aside all the same."""
+        if (trio := other_loop()) is not None:
+            held = await in_thread(self.reserve, bodies, attributes, names)
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            except BaseException:
+                self._unsent(held)
+                raise
+            return held
         task = asyncio.ensure_future(asyncio.to_thread(self.reserve, bodies, attributes, names))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait([task])  # a thread is not stopped
             if not task.cancelled() and task.exception() is None:
-                attach_usage(unsent := asyncio.CancelledError(), NOT_SENT)
-                self.failed(task.result(), unsent)
+                self._unsent(task.result())
             raise
+
+    def _unsent(self, reservation_id: str) -> None:
+        attach_usage(error := asyncio.CancelledError(), NOT_SENT)
+        self.failed(reservation_id, error)
 
     def fields_for(self, attributes: Any) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """The fields to send beside those of a request of a batch with these attributes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 import inspect
@@ -14,6 +13,7 @@ from llm_cost_middleware.config.gateways import is_gateway, platform_at
 from llm_cost_middleware.config.sent_names import ClientNames
 from llm_cost_middleware.context import METADATA_KEY, read_context
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
+from llm_cost_middleware.event_loops import in_thread
 from llm_cost_middleware.extras import require
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.nesting import WrappedClient, join_leaving, mark_wrapped, wrapped_client
@@ -282,7 +282,7 @@ class ClientWrapper(NamedTuple):
         arguments = as_post(cast_to, options, more)
         if verb == "post":
             return await self._apost(original, path, **arguments)
-        await asyncio.to_thread(self._pass, original, path, arguments, verb)
+        await in_thread(self._pass, original, path, arguments, verb)
         return await self._anoted(verb, path, await original.request(cast_to, options, **more), arguments)
 
     def _post(self, original: OriginalMethods, path: str, **arguments: Any) -> Any:
@@ -308,7 +308,7 @@ class ClientWrapper(NamedTuple):
             return await self._acreate_batch(original, path, arguments)
         call = self._call(original, path, arguments)
         if call is None:
-            await asyncio.to_thread(self._pass, original, path, arguments)
+            await in_thread(self._pass, original, path, arguments)
             answer = await original.post(path, **strip_attributes(arguments))
             return await self._anoted("post", path, answer, arguments)
         if join_leaving(self.pipeline):
@@ -349,7 +349,7 @@ class ClientWrapper(NamedTuple):
         except BaseException as error:
             self.batches.failed(reservation_id, error)
             raise
-        await asyncio.to_thread(self.batches.created, reservation_id, created)
+        await in_thread(self.batches.created, reservation_id, created)
         return created
 
     def _batch_of(
@@ -389,7 +389,7 @@ class ClientWrapper(NamedTuple):
     async def _anoted(self, verb: str, path: str, answer: Any, arguments: Mapping[str, Any]) -> Any:
         if not (self.api.shows_bill(verb, path) or (verb == "get" and self.api.batches.observes(path))):
             return answer
-        return await asyncio.to_thread(self._noted, verb, path, answer, arguments)
+        return await in_thread(self._noted, verb, path, answer, arguments)
 
 
 def _once(arguments: dict[str, Any]) -> dict[str, Any]:

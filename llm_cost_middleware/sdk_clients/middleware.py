@@ -9,7 +9,6 @@ billed than is held is let through, or refused, as ``on_ungoverned`` says.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Self
 
 from llm_cost_middleware.errors import LLMCostError, UnsupportedRequestError
+from llm_cost_middleware.event_loops import in_thread, result_of
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.sdk_clients.api import FREE_VERBS, Api
@@ -127,7 +127,7 @@ class _AsyncOnce(_Once):
             if self._passes(one, kind):
                 return await call_next(one)
             if one is not request:
-                await asyncio.to_thread(self._judge, request, one, permission)
+                await in_thread(self._judge, request, one, permission)
             with permission:
                 return permission.answered(await call_next(one))
 
@@ -136,7 +136,7 @@ class _AsyncOnce(_Once):
         except LLMCostError as error:
             if error not in permission.refused:
                 raise
-            return permission.delivered(await asyncio.wrap_future(permission.first), error)
+            return permission.delivered(await result_of(permission.first), error)
         finally:
             permission.end()
 

@@ -6,7 +6,6 @@ answer's usage, in the events that end one, is booked.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import logging
@@ -15,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 from llm_cost_middleware.context import current_context
+from llm_cost_middleware.event_loops import in_thread
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import ModelRef
@@ -134,7 +134,7 @@ class SocketMeter:
             async def areceive(*args: Any, **kwargs: Any) -> Any:
                 data = await original(*args, **kwargs)
                 if _may_matter(data):  # the storage of the ledger would block the event loop
-                    await asyncio.to_thread(self.observe, data)
+                    await in_thread(self.observe, data)
                 return data
 
             connection.recv_bytes = like(original, areceive)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from llm_cost_middleware.event_loops import other_loop
+
 
 class FakeClock:
     """``Clock`` for tests: time passes in ``advance``, and when code under test sleeps.
@@ -33,7 +35,7 @@ class FakeClock:
         """Advance at once, and let other tasks run."""
         self.sleep(seconds)
         # Else a loop of sleeping tasks would never let another one run.
-        await asyncio.sleep(0)
+        await (other_loop() or asyncio).sleep(0)
 
     def advance(self, seconds: float) -> None:
         """Advance wall and monotonic time."""
