@@ -79,6 +79,9 @@ def _parse_scope(text: str, *, template: bool) -> str:
             raise InvalidScopeError(text, "a template stands in a budget; a call names one")
         _check_kind(kind, text)
         return text
+    if template and "*" in name:  # taken for a name it would limit nobody
+        told = f"a budget is of one name or of each ('{kind}:*'); a star in a name itself is written %2A"
+        raise InvalidScopeError(text, told)
     try:
         raw = unquote_to_bytes(name).decode()  # decoded and encoded again: two spellings of a name are one scope
     except UnicodeError:

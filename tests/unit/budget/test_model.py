@@ -92,6 +92,9 @@ def test_a_window_has_one_spelling():
         ({"limit": "9007199.3"}, InvalidAmountError),
         ({"scope": "user"}, InvalidScopeError),
         ({"window": "fortnight"}, ConfigurationError),
+        ({"scope": "user:1*"}, InvalidScopeError),
+        ({"scope": "user:*-eu"}, InvalidScopeError),
+        ({"reserve": {"tag:check*": 0.2}}, InvalidScopeError),
         ({"timezone": "Mars/Olympus"}, ConfigurationError),
         ({"timezone": "../etc/passwd"}, ConfigurationError),
         ({"warn_at": 0}, ConfigurationError),
@@ -101,6 +104,10 @@ def test_a_window_has_one_spelling():
 def test_a_budget_that_cannot_be_used_is_refused(fields, error):
     with pytest.raises(error):
         Budget(**{"scope": "global", "limit": "1", **fields})
+
+
+def test_a_star_in_a_name_is_written_as_an_escape():
+    assert Budget("user:a%2Ab", 1).scope == "user:a%2Ab" == make_scope("user", "a*b")
 
 
 def test_a_budget_rounds_its_limit_down_and_its_warning_up():
