@@ -11,6 +11,7 @@ import httpx2
 import openai
 import pytest
 
+from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import (
     BudgetExceededError,
@@ -18,6 +19,7 @@ from llm_cost_middleware.errors import (
     UnknownKeyError,
     UnsupportedRequestError,
 )
+from llm_cost_middleware.events import Retried
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.provider import FailureKind
@@ -378,3 +380,38 @@ def test_what_is_no_client_is_a_clear_error(thing, harness):
     for wrap in (wrap_anthropic, wrap_openai):
         with pytest.raises(ConfigurationError, match="expected a client"):
             wrap(thing, harness.pipeline)
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize("what", ["a message is added", "a text is changed", "a tool is changed"])
+def test_what_money_is_held_for_is_sent_whatever_the_caller_changes_meanwhile(sim, clients, provider, what):
+    """While a retry waits, say."""
+    block = {"type": "text", "text": "Hello."}
+    asked, shape = [{"role": "user", "content": [block]}], {"type": "object", "properties": {}}
+    tools = [{"name": "f", "input_schema": shape}]
+    if provider == "openai":
+        tools = [{"type": "function", "function": {"name": "f", "parameters": shape}}]
+
+    def change(event):
+        if not isinstance(event, Retried):
+            return
+        if what == "a message is added":
+            asked.append({"role": "user", "content": "word " * 3_000})
+        elif what == "a text is changed":
+            block["text"] = "word " * 3_000
+        else:
+            shape["properties"]["x"] = {"type": "string", "description": "word " * 3_000}
+
+    budgets = [{"scope": "global", "limit": "1"}]
+    pipeline = CostPipeline(CostConfig(budgets=budgets, retry={"throttle_base_s": 0.01}), observers=[change])
+    sim.script(Fault.status(429))
+    if provider == "anthropic":
+        client = wrap_anthropic(clients[provider], pipeline)
+        client.messages.create(model="claude-haiku-4-5", max_tokens=40, messages=asked, tools=tools)
+    else:
+        client = wrap_openai(clients[provider], pipeline)
+        client.chat.completions.create(model="gpt-5-mini", max_completion_tokens=40, messages=asked, tools=tools)
+    first, second = [request.body for request in sim.requests]
+    assert first == second
+    assert "word word" not in str(second)
+    assert pipeline.ledger.balance("global").settled_nanousd == sim.bill.total_nanousd
