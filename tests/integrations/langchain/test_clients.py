@@ -221,21 +221,6 @@ async def atwice(request, call_next):
     return await call_next(request)
 
 
-@pytest.mark.skipif(not hasattr(anthropic.Anthropic, "with_middleware"), reason="this SDK has no middleware")
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("governed", [False, True], ids=["plain", "wrapped"])
-def test_a_middleware_of_a_client_sends_what_is_held_for_once(make_harness, sim, how, governed):
-    from langchain_anthropic import ChatAnthropic
-
-    harness, name = make_harness(), "_async_client" if "async" in how else "_client"
-    mine = own_anthropic(sim, how, middleware=[atwice if "async" in how else twice])
-    plain = ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=ELSEWHERE)
-    setattr(plain, name, wrap_anthropic(mine, harness.pipeline) if governed else mine)
-    assert ask(guard(plain, harness.pipeline, pinned=True), how, mine)
-    assert sim.request_count == len(sim.bill.lines) == 1
-    harness.check()
-
-
 def counted(request):
     probe = copy.copy(request)
     probe.options = request.options.model_copy()
@@ -257,15 +242,18 @@ async def acounts_first(request, call_next):
 @pytest.mark.skipif(not hasattr(anthropic.Anthropic, "with_middleware"), reason="this SDK has no middleware")
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("governed", [False, True], ids=["plain", "wrapped"])
-def test_a_middleware_of_a_client_may_count_first(make_harness, sim, how, governed):
+@pytest.mark.parametrize(("middleware", "amiddleware", "sent"), [(twice, atwice, 1), (counts_first, acounts_first, 2)])
+def test_a_middleware_of_a_client_sends_what_is_held_for_once_and_may_count_first(
+    make_harness, sim, how, governed, middleware, amiddleware, sent
+):
     from langchain_anthropic import ChatAnthropic
 
     harness, name = make_harness(), "_async_client" if "async" in how else "_client"
-    mine = own_anthropic(sim, how, middleware=[acounts_first if "async" in how else counts_first])
+    mine = own_anthropic(sim, how, middleware=[amiddleware if "async" in how else middleware])
     plain = ChatAnthropic(model="claude-haiku-4-5-20251001", api_key="k", base_url=ELSEWHERE)
     setattr(plain, name, wrap_anthropic(mine, harness.pipeline) if governed else mine)
     assert ask(guard(plain, harness.pipeline, pinned=True), how, mine)
-    assert len(sim.bill.lines) == 1
+    assert (sim.request_count, len(sim.bill.lines)) == (sent, 1)
     harness.check()
 
 
