@@ -19,7 +19,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SLIM = ("genai-prices", "openai", "anthropic", "rich", "typer")
+SLIM = ("genai-prices", "msgspec", "openai", "anthropic", "rich", "typer")
 LEFT_OUT = {"tools", "test"}
 IMPORTS = {
     "plain": "llm_cost_middleware.integrations.litellm.router", "slim": "llm_cost_middleware.cli.app",
